@@ -1,0 +1,68 @@
+"""Exceptions of wgflow: a message names the argument, the value, the rule and the fix.
+
+Every exception raised while a flow is being solved carries ``.partial``, the Solution up to the last accepted step:
+nothing that was computed is lost.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConvergenceError",
+    "InvalidInput",
+    "InvalidType",
+    "ResourceError",
+    "StorageError",
+    "WGFlowError",
+    "WGFlowWarning",
+]
+
+
+class WGFlowError(Exception):
+    """Base class of all wgflow exceptions.
+
+    Attributes
+    ----------
+    partial : Solution or None
+        What had been computed when the error arose, where a solve was under way.
+    """
+
+    partial = None
+
+
+class InvalidInput(WGFlowError, ValueError):
+    """An argument has a value that the mathematics or the method does not allow."""
+
+
+class InvalidType(InvalidInput, TypeError):
+    """An argument is of a kind that cannot be used at all (a string for a number, complex for real)."""
+
+
+class ConvergenceError(WGFlowError, RuntimeError):
+    """A solve could not go on or missed its tolerance.
+
+    Parameters
+    ----------
+    message : str
+        What happened, where, and what to change.
+    reason : str
+        One of ``"step too small"``, ``"max steps"``, ``"non-finite"``, ``"callback"``, ``"blow-up"``, ``"mass"``,
+        ``"energy increase"``, ``"time limit"``, ``"tolerance"``.
+    t, dt : float, optional
+        Time and step at which it happened.
+    """
+
+    def __init__(self, message: str, *, reason: str = "tolerance", t: float | None = None, dt: float | None = None):
+        super().__init__(message)
+        self.reason, self.t, self.dt = reason, t, dt
+
+
+class ResourceError(WGFlowError, MemoryError):
+    """The request needs more memory than is allowed; raised before anything large is allocated."""
+
+
+class StorageError(WGFlowError, OSError):
+    """A file could not be written, read or trusted."""
+
+
+class WGFlowWarning(UserWarning):
+    """Something is legal but probably not what was meant."""
