@@ -1,0 +1,300 @@
+"""Densities: non-negative cell averages on a grid, with their constructors, moments, marginals and samples."""
+
+from __future__ import annotations
+
+import math
+import numbers
+
+import numpy as np
+
+from wgflow.errors import InvalidInput, InvalidType
+from wgflow.grids import Grid, call_user, real_array
+
+__all__ = ["Density"]
+
+#: Gauss-Legendre nodes per axis with which a function is averaged over cells, by number of axes.
+AVERAGING_NODES = {1: 5, 2: 3, 3: 2, 4: 1}
+
+
+class Density:
+    r"""A density :math:`\rho(\theta) \ge 0` on a grid, held as its averages over cells.
+
+    Values are per Lebesgue volume of the grid's coordinates (also on a weighted grid), so that the mass of a cell is
+    ``values * grid.volumes``. A Density never changes: its arrays are read-only copies.
+
+    Parameters
+    ----------
+    grid : Grid
+    values : array of shape ``grid.shape``
+        Cell averages, finite, at least 0, not all 0. Any real dtype; a float64 copy is taken.
+    clip_negative : float, optional
+        Negative values down to ``-clip_negative`` are set to 0 (round-off of a computation, say).
+
+    Raises
+    ------
+    InvalidInput
+        If the shape, the sign or a value is not as stated, or the total mass is 0 or not finite.
+    InvalidType
+        If the values are not real numbers.
+    """
+
+    def __init__(self, grid: Grid, values, *, clip_negative: float = 0.0):
+        if not isinstance(grid, Grid):
+            raise InvalidType(f"grid must be a wgflow.Grid, got {type(grid).__name__}")
+        array = np.ascontiguousarray(real_array(values, "values"))
+        if array.shape != grid.shape:
+            raise InvalidInput(f"values: shape {array.shape} != grid {grid.shape}")
+        _check_finite_nonnegative(array, clip_negative)
+        self.grid = grid
+        self.values = array
+        with np.errstate(over="ignore"):
+            self.masses = array * grid.volumes
+            self.mass = float(self.masses.sum())
+        if self.mass == 0:
+            raise InvalidInput("values: total mass is 0; a density needs some mass")
+        if not math.isfinite(self.mass):
+            raise InvalidInput("values: total mass is not finite; scale the values down")
+        self.values.flags.writeable = False
+        self.masses.flags.writeable = False
+
+    # ---------------------------------------------------------------- constructors
+    @classmethod
+    def from_values(cls, grid: Grid, values, *, normalize: bool = False, clip_negative: float = 0.0) -> Density:
+        """The density with these cell averages, divided by its mass if ``normalize``."""
+        rho = cls(grid, values, clip_negative=clip_negative)
+        return rho.normalized() if normalize else rho
+
+    @classmethod
+    def from_function(cls, grid: Grid, function, *, normalize: bool = True) -> Density:
+        """Cell averages of ``function`` by Gauss-Legendre quadrature.
+
+        Parameters
+        ----------
+        function : callable
+            Takes one array for each coordinate, returns an array of their shape: finite, at least 0.
+        normalize : bool
+            Whether to divide by the mass, which makes it 1.
+        """
+        return cls.from_values(grid, _average(grid, function, "function"), normalize=normalize)
+
+    @classmethod
+    def from_log_function(cls, grid: Grid, log_function) -> Density:
+        """The normalized density proportional to ``exp(log_function)``, which may lie far outside the floats' range."""
+        log_values = grid.evaluate(log_function, "log_function")
+        return cls.from_values(grid, np.exp(log_values - log_values.max()), normalize=True)
+
+    @classmethod
+    def uniform(cls, grid: Grid) -> Density:
+        """The uniform density of mass 1."""
+        return cls(grid, np.full(grid.shape, 1.0 / math.prod(hi - lo for lo, hi in grid.bounds)))
+
+    @classmethod
+    def gaussian(cls, grid: Grid, mean, cov) -> Density:
+        r"""The normal law :math:`N(m, C)` cut to the grid's box and normalized.
+
+        Parameters
+        ----------
+        mean : float or array_like, shape (ndim,)
+        cov : float, array_like of shape (ndim,) or (ndim, ndim)
+            Variance of each axis, or the covariance matrix (symmetric, positive definite). Cell averages are exact for
+            independent axes and by quadrature otherwise.
+        """
+        mean = np.broadcast_to(real_array(mean, "mean"), (grid.ndim,))
+        cov = real_array(cov, "cov")
+        if cov.ndim < 2:
+            cov = np.diag(np.broadcast_to(cov, (grid.ndim,)))
+        if cov.shape != (grid.ndim, grid.ndim):
+            raise InvalidInput(f"cov has shape {cov.shape}; need a number, ({grid.ndim},) or ({grid.ndim}, {grid.ndim})")
+        if not (np.isfinite(mean).all() and np.isfinite(cov).all() and np.allclose(cov, cov.T, rtol=1e-10, atol=0)
+                and np.linalg.eigvalsh(cov)[0] > 0):
+            raise InvalidInput(f"mean={mean.tolist()}, cov={cov.tolist()}: need finite numbers and a symmetric positive "
+                               "definite covariance")
+        if np.count_nonzero(cov - np.diag(np.diag(cov))) == 0:
+            values = _normal_averages(grid.edges[0], mean[0], cov[0, 0])
+            for axis in range(1, grid.ndim):
+                values = values[..., None] * _normal_averages(grid.edges[axis], mean[axis], cov[axis, axis])
+        else:
+            precision = np.linalg.inv(cov)
+            peak = min(_quadratic_form(precision, [x - m for x, m in zip(grid.mesh(), mean)]).min(), 1e3)
+            values = _average(
+                grid, lambda *x: np.exp(0.5 * (peak - _quadratic_form(precision, [a - m for a, m in zip(x, mean)]))),
+                "gaussian")
+        if not values.any():
+            raise InvalidInput(f"mean={mean.tolist()}: the law has no mass that floats can hold on {grid}; move the box")
+        return cls.from_values(grid, values, normalize=True)
+
+    @classmethod
+    def from_samples(cls, grid: Grid, samples, *, weights=None) -> Density:
+        """The histogram of points, normalized.
+
+        Parameters
+        ----------
+        samples : array_like, shape (n, ndim), or (n,) on a 1-axis grid
+            Points inside the grid's box; a point outside is an error that names its index.
+        weights : array_like, shape (n,), optional
+            Masses of the points.
+        """
+        x = real_array(samples, "samples")
+        x = x[:, None] if x.ndim == 1 and grid.ndim == 1 else x
+        if x.ndim != 2 or x.shape[1] != grid.ndim or x.shape[0] == 0:
+            raise InvalidInput(f"samples has shape {x.shape}; need (n, {grid.ndim}) with n >= 1")
+        lo, hi = np.array(grid.bounds).T
+        outside = ~((x >= lo) & (x <= hi)).all(axis=1)
+        if outside.any():
+            k = int(np.argmax(outside))
+            raise InvalidInput(f"samples[{k}]={x[k].tolist()} is outside the grid (or not finite), as are "
+                               f"{int(outside.sum())} of {len(x)}; enlarge the grid or drop them")
+        counts, _ = np.histogramdd(x, bins=list(grid.edges), weights=weights)
+        return cls.from_values(grid, counts / grid.volumes, normalize=True)
+
+    # ---------------------------------------------------------------- numbers
+    def normalized(self) -> Density:
+        """The same density scaled to mass 1."""
+        return Density(self.grid, self.values / self.mass)
+
+    def expect(self, function) -> float:
+        """Integral of ``function`` against the density (an array of the grid's shape is taken as its values)."""
+        f = function if isinstance(function, np.ndarray) else self.grid.evaluate(function, "function")
+        return float((self.masses * f).sum())
+
+    def mean(self) -> np.ndarray | float:
+        """Mean of each coordinate, shape (ndim,); a float on one axis. Divided by the mass."""
+        means = np.array([(self._axis_masses(k) * c).sum() for k, c in enumerate(self.grid.centers)]) / self.mass
+        return float(means[0]) if self.grid.ndim == 1 else means
+
+    def cov(self) -> np.ndarray | float:
+        """Covariance matrix, shape (ndim, ndim); the variance, a float, on one axis. Divided by the mass."""
+        mean = np.atleast_1d(self.mean())
+        ndim = self.grid.ndim
+        deviations = [c - m for c, m in zip(self.grid.centers, mean)]
+        cov = np.empty((ndim, ndim))
+        for i in range(ndim):
+            cov[i, i] = (self._axis_masses(i) * deviations[i] ** 2).sum()
+            for j in range(i):
+                others = tuple(k for k in range(ndim) if k not in (i, j))
+                pair = self.masses.sum(axis=others) if others else self.masses
+                cov[i, j] = cov[j, i] = (pair * deviations[j][:, None] * deviations[i]).sum()
+        cov /= self.mass
+        return float(cov[0, 0]) if ndim == 1 else cov
+
+    def marginal(self, axes) -> Density:
+        """The density of some of the coordinates, the others integrated out.
+
+        Parameters
+        ----------
+        axes : int or sequence of int
+            The axes to keep, increasing. The marginal's grid has no reference weight.
+        """
+        keep = (axes,) if isinstance(axes, numbers.Integral) else tuple(axes)
+        ndim = self.grid.ndim
+        if not keep or any(not 0 <= k < ndim for k in keep) or list(keep) != sorted(set(keep)):
+            raise InvalidInput(f"axes={axes!r}: need increasing axis numbers between 0 and {ndim - 1}")
+        grid = Grid(edges=[self.grid.edges[k] for k in keep], boundary=tuple(self.grid.boundary[k] for k in keep),
+                    names=[self.grid.names[k] for k in keep])
+        masses = self.masses.sum(axis=tuple(k for k in range(ndim) if k not in keep))
+        return Density(grid, masses / grid.volumes)
+
+    def cdf(self, x) -> np.ndarray:
+        """Mass below x divided by the whole mass, on one axis (linear inside cells)."""
+        self._need_one_axis("cdf")
+        return np.interp(x, self.grid.edges[0], self._cumulative(), left=0.0, right=1.0)
+
+    def quantile(self, q) -> np.ndarray | float:
+        """The smallest x below which a part q of the mass lies, on one axis.
+
+        Parameters
+        ----------
+        q : float or array_like in [0, 1]
+        """
+        self._need_one_axis("quantile")
+        q = real_array(q, "q")
+        if not ((q >= 0) & (q <= 1)).all():
+            raise InvalidInput(f"q={q!r}: need numbers in [0, 1]")
+        cumulative, edges = self._cumulative(), self.grid.edges[0]
+        cell = np.clip(np.searchsorted(cumulative, q, side="left") - 1, 0, edges.size - 2)
+        rise = cumulative[cell + 1] - cumulative[cell]
+        share = np.divide(q - cumulative[cell], rise, out=np.zeros(np.shape(q)), where=rise > 0)
+        x = edges[cell] + np.clip(share, 0, 1) * (edges[cell + 1] - edges[cell])
+        return float(x) if x.ndim == 0 else x
+
+    def sample(self, n: int, rng=None) -> np.ndarray:
+        """n independent points, shape (n, ndim) ((n,) on one axis), uniform inside cells.
+
+        Parameters
+        ----------
+        rng : None, int, SeedSequence or Generator
+            As `numpy.random.default_rng` takes it.
+        """
+        if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1:
+            raise InvalidInput(f"n={n!r}: need an integer >= 1")
+        rng = np.random.default_rng(rng)
+        cumulative = np.cumsum(self.masses.ravel())
+        cell = np.searchsorted(cumulative, rng.random(n) * cumulative[-1], side="right")
+        index = np.unravel_index(np.minimum(cell, self.grid.size - 1), self.grid.shape)
+        x = np.stack([e[k] + rng.random(n) * h[k]
+                      for e, h, k in zip(self.grid.edges, self.grid.widths, index)], axis=1)
+        return x[:, 0] if self.grid.ndim == 1 else x
+
+    def __repr__(self):
+        return f"Density(mass={self.mass:.12g}, mean={np.round(self.mean(), 6)}, on {self.grid})"
+
+    def _axis_masses(self, axis: int) -> np.ndarray:
+        return self.masses.sum(axis=tuple(k for k in range(self.grid.ndim) if k != axis))
+
+    def _cumulative(self) -> np.ndarray:
+        cumulative = np.concatenate(([0.0], np.cumsum(self.masses)))
+        return cumulative / cumulative[-1]
+
+    def _need_one_axis(self, what: str) -> None:
+        if self.grid.ndim != 1:
+            raise InvalidInput(f"{what} needs a density on one axis, this has {self.grid.ndim}; take .marginal(axis)")
+
+
+def _check_finite_nonnegative(array: np.ndarray, clip_negative: float) -> None:
+    for kind, bad in (("NaN", np.isnan(array)), ("inf", np.isinf(array))):
+        if bad.any():
+            cell = tuple(int(k) for k in np.argwhere(bad)[0])
+            raise InvalidInput(f"values has {int(bad.sum())} {kind}, first at {cell}; every cell average must be finite")
+    lowest = array.min()
+    if lowest < 0:
+        if lowest < -clip_negative:
+            cell = tuple(int(k) for k in np.unravel_index(array.argmin(), array.shape))
+            raise InvalidInput(f"values: min {lowest:g} at index {cell}; must be >= 0 (clip_negative={-lowest:.1g} would "
+                               "set round-off to zero)")
+        np.maximum(array, 0.0, out=array)
+
+
+def _average(grid: Grid, function, what: str) -> np.ndarray:
+    """Averages of a function over the cells, by tensor Gauss-Legendre quadrature in one call."""
+    count = AVERAGING_NODES[grid.ndim]
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    axes = [(c[:, None] + 0.5 * h[:, None] * nodes).ravel() for c, h in zip(grid.centers, grid.widths)]
+    mesh = np.meshgrid(*axes, indexing="ij")
+    for x in mesh:
+        x.flags.writeable = False
+    values = real_array(call_user(function, mesh, what), what)
+    if values.shape != mesh[0].shape:
+        raise InvalidInput(f"{what} returned shape {values.shape} for coordinates of shape {mesh[0].shape}; "
+                           "it must return one value for each point")
+    if not np.isfinite(values).all() or values.min() < 0:
+        point = np.argwhere(~np.isfinite(values) | (values < 0))[0]
+        place = ", ".join(f"{a[k]:g}" for a, k in zip(axes, point))
+        raise InvalidInput(f"{what} is {values[tuple(point)]} at ({place}); a density is finite and >= 0")
+    for axis in range(grid.ndim):
+        split = values.shape[:axis] + (grid.shape[axis], count) + values.shape[axis + 1:]
+        values = np.tensordot(values.reshape(split), 0.5 * weights, axes=(axis + 1, 0))
+    return np.maximum(values, 0.0)
+
+
+def _normal_averages(edges: np.ndarray, mean: float, variance: float) -> np.ndarray:
+    """Averages of the N(mean, variance) density over cells, accurate relative to themselves in both tails."""
+    from scipy.special import ndtr
+
+    z = (edges - mean) / math.sqrt(variance)
+    # Differences of the smaller tail keep the digits: Phi(b) - Phi(a) = Phi(-a) - Phi(-b).
+    below, above = np.diff(ndtr(z)), -np.diff(ndtr(-z))
+    return np.where(z[:-1] > 0, above, below) / np.diff(edges)
+
+
+def _quadratic_form(matrix: np.ndarray, x) -> np.ndarray:
+    return sum(matrix[i, j] * x[i] * x[j] for i in range(len(x)) for j in range(len(x)))
