@@ -24,7 +24,7 @@ from wgflow.errors import ConvergenceError, InvalidInput
 __all__ = ["Erf", "Polynomial", "Softplus", "Tanh"]
 
 _TOLERANCE = 1e-13  # change between two refinements, relative to max(1, |result|)
-_REACH = 13.0  # phi(z) he_k(z) is below exp(-z^2/4) = 1e-18 beyond it, up to the k whose turning point 2 sqrt(k) is there
+_REACH = 13.0  # phi(z) he_k(z) is below exp(-z^2/4) = 1e-18 beyond it, as long as 2 sqrt(k) is smaller
 _FIRST_STEP = 0.5
 _REFINEMENTS = 10
 _BLOCK = 1 << 20  # numbers per temporary array

@@ -54,7 +54,7 @@ class PiecewiseLinear(Activation):
 
     and pair expectations are sums over pairs of hinges through the bivariate normal distribution (Owen's T). All
     formulas hold at ``s = 0`` as limits. Rounding errors are of the order of machine precision times ``s`` in
-    :math:`a_k, k \\ge 1`, and times ``s1 s2`` in pair expectations.
+    :math:`a_k, k \ge 1`, and times ``s1 s2`` in pair expectations.
 
     Parameters
     ----------

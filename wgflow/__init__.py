@@ -1,0 +1,1 @@
+"""wgflow: Wasserstein gradient flows, certified."""

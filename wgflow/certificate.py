@@ -1,0 +1,136 @@
+"""The proof sheet of a solution: what was checked at every accepted step, computed from the run."""
+
+from __future__ import annotations
+
+import math
+import platform
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+
+__all__ = ["Certificate"]
+
+#: What ``ok`` asks for; the same bounds for every method.
+MASS_TOLERANCE = 1e-13
+ENERGY_TOLERANCE = 1e-12
+#: Relative gap between energy lost and dissipation integrated that a run with error control must keep.
+DISSIPATION_TOLERANCE = 0.05
+#: Mass at an artificial boundary that ``explain`` points out.
+BOUNDARY_NOTICE = 1e-6
+
+
+@dataclass(frozen=True)
+class Certificate:
+    r"""What is known about a solution, measured on the run itself.
+
+    Attributes
+    ----------
+    mass_drift : float
+        Largest relative change of the mass over all accepted steps.
+    min_density : float
+        Smallest cell average met; never negative in a valid run.
+    max_energy_increase : float
+        Largest rise of the free energy in one accepted step, divided by max(1, abs(F)); 0 if it never rose.
+    dissipation_defect : float
+        :math:`|F(0) - F(T) - \int_0^T D\,dt|` divided by max(1, F(0) - F(T)), with D the dissipation at accepted steps.
+    boundary_mass : float
+        Largest part of the mass met at the outermost 1 % of the cells at a no-flux end of an axis.
+    n_accepted, n_rejected, n_fallback : int
+        Steps accepted and rejected; accepted ones that took the unconditional fallback.
+    residual : float
+        Largest residual of an inner solver; 0 where the method has none.
+    error_estimate : float or None
+        Sum of the estimated local time errors (L1, relative to the mass); None for fixed steps.
+    completed, controlled : bool
+        Whether the end of the time span was reached; whether steps were chosen by an error tolerance.
+    settings, versions : dict
+    """
+
+    mass_drift: float
+    min_density: float
+    max_energy_increase: float
+    dissipation_defect: float
+    boundary_mass: float
+    n_accepted: int
+    n_rejected: int
+    n_fallback: int
+    residual: float = 0.0
+    error_estimate: float | None = None
+    completed: bool = True
+    controlled: bool = False
+    settings: dict = field(default_factory=dict)
+    versions: dict = field(default_factory=dict)
+
+    def checks(self) -> dict[str, tuple[bool, str]]:
+        """Each check with its verdict and a sentence."""
+        checks = {
+            "completed": (self.completed, "the end of the time span was reached"
+                          if self.completed else "the run stopped before the end of the time span"),
+            "mass": (self.mass_drift <= MASS_TOLERANCE,
+                     f"mass changed by {self.mass_drift:.1e} (at most {MASS_TOLERANCE:.0e})"),
+            "sign": (self.min_density >= 0, f"the smallest cell average was {self.min_density:.3g} (at least 0)"),
+            "energy": (self.max_energy_increase <= ENERGY_TOLERANCE,
+                       f"the largest rise of the free energy in a step was {self.max_energy_increase:.1e} "
+                       f"of max(1, |F|) (at most {ENERGY_TOLERANCE:.0e})"),
+        }
+        bound = DISSIPATION_TOLERANCE if self.controlled else math.inf
+        checks["dissipation"] = (
+            self.dissipation_defect <= bound,
+            f"energy lost and dissipation integrated differ by {self.dissipation_defect:.1e}"
+            + (f" (at most {bound:g})" if self.controlled else " (fixed steps: reported, not judged)"))
+        return checks
+
+    @property
+    def ok(self) -> bool:
+        """Whether every check passed."""
+        return all(passed for passed, _ in self.checks().values())
+
+    def explain(self) -> str:
+        """The certificate in words."""
+        lines = [f"certificate: {'all checks passed' if self.ok else 'NOT ALL CHECKS PASSED'}"]
+        lines += [f"  {'ok  ' if passed else 'FAIL'} {text}" for passed, text in self.checks().values()]
+        lines.append(f"  {self.n_accepted} steps accepted, {self.n_rejected} rejected, {self.n_fallback} by the fallback")
+        if self.error_estimate is not None:
+            lines.append(f"  estimated time error {self.error_estimate:.1e} (L1, summed over the run)")
+        if self.residual:
+            lines.append(f"  largest residual of the inner solver {self.residual:.1e}")
+        if self.boundary_mass > BOUNDARY_NOTICE:
+            lines.append(f"  note: up to {self.boundary_mass:.1e} of the mass lay at a no-flux end of the grid; "
+                         "enlarge it if that end is artificial")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict:
+        """All fields as plain numbers, strings and dictionaries, with ``ok``."""
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"ok": self.ok}
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{self.explain()}</pre>"
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python, wgflow and what the numbers depend on."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in ("wgflow", "numpy", "scipy", "numba"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "unknown"
+    return versions
+
+
+def boundary_mass(masses: np.ndarray, grid) -> float:
+    """Largest part of the mass in the outermost 1 % of the cells (at least one) at a no-flux end of an axis.
+
+    The lower end of a weighted axis that starts at 0 is the origin of a radius, not an artificial boundary.
+    """
+    largest = 0.0
+    for axis in range(grid.ndim):
+        if grid.periodic[axis]:
+            continue
+        profile = masses.sum(axis=tuple(k for k in range(grid.ndim) if k != axis))
+        count = max(1, grid.shape[axis] // 100)
+        natural = grid.log_weight is not None and grid.bounds[axis][0] == 0.0
+        largest = max(largest, float(profile[-count:].sum()), 0.0 if natural else float(profile[:count].sum()))
+    return largest / float(masses.sum())

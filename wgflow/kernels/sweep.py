@@ -1,0 +1,410 @@
+r"""One sweep of the finite-volume step along one axis, for many lines of cells at a time.
+
+State: masses m of cells. Rates along a line (Scharfetter-Gummel), with v the rise of Psi over an edge and D = 1/beta:
+
+    right[i] = D B(v/D) / (h_i d),   left[i+1] = D B(-v/D) / (h_{i+1} d),   B(z) = z / (e^z - 1),
+
+which is upwind at D = 0. J(s) = (I - s L)^{-1} with L the generator of these rates is a stochastic matrix and is applied
+by an elimination that never subtracts (the idea of Grassmann, Taksar and Heyman 1985): each entry comes out positive and
+accurate relative to itself, however large s.
+
+Second-order step: J^2 m + sqrt(2) (J^2 - J) m with J = J(gamma dt), gamma = 1 - 1/sqrt(2), the L-stable second-order
+combination. Lines on which it has a negative entry take the modified Patankar step (Burchard, Deleersnijder and Meister
+2003) instead, positive and of second order as well.
+
+A line's arrays are (n, W) blocks, W lines side by side, so that the recursions along i vectorize across lines.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from wgflow.kernels._jit import jit
+
+#: Lines that are swept side by side (two AVX-512 registers of doubles).
+WIDTH = 16
+#: Sweep modes: second order, second order with limited reconstruction of the transport part, implicit Euler.
+SECOND_ORDER, RECONSTRUCTED, IMPLICIT_EULER = 0, 1, 2
+#: What a sweep does with the factors of its elimination.
+NO_CACHE, FILL_CACHE, USE_CACHE = 0, 1, 2
+
+GAMMA = 1.0 - math.sqrt(0.5)
+ROOT2 = math.sqrt(2.0)
+LOG2E = 1.0 / math.log(2.0)
+# ln 2 in two parts, the first with 32 bits, so that n * LN2_HIGH is exact for the n met here.
+LN2_HIGH = float.fromhex("0x1.62e42fee00000p-1")
+LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
+#: exp(-708) is the last normal number's neighborhood; beyond it the rates against the slope are zero for all purposes.
+EXP_LIMIT = 708.0
+#: Below this z the Bernoulli function is summed as a series: 1 - exp(-z) would cancel.
+SERIES_LIMIT = 0.1
+POWERS_OF_TWO = 2.0 ** -np.arange(1025.0)
+TAYLOR = tuple(1.0 / math.factorial(k) for k in range(14))
+
+
+@jit(inline="always")
+def _exp_minus(q):
+    """exp(-q) for 0 <= q <= 708, to about 1 ulp; without calls or branches, so that loops over it vectorize."""
+    n = math.floor(q * LOG2E + 0.5)
+    r = (n * LN2_HIGH - q) + n * LN2_LOW
+    p = TAYLOR[13]
+    p = p * r + TAYLOR[12]
+    p = p * r + TAYLOR[11]
+    p = p * r + TAYLOR[10]
+    p = p * r + TAYLOR[9]
+    p = p * r + TAYLOR[8]
+    p = p * r + TAYLOR[7]
+    p = p * r + TAYLOR[6]
+    p = p * r + TAYLOR[5]
+    p = p * r + TAYLOR[4]
+    p = p * r + TAYLOR[3]
+    p = p * r + TAYLOR[2]
+    p = p * r + 1.0
+    p = p * r + 1.0
+    return p * POWERS_OF_TWO[int(n)]
+
+
+@jit(inline="always")
+def _uphill(a, diffusion, inverse):
+    """D B(a/D) for a >= 0: the rate against a rise a of Psi, before division by lengths."""
+    q = min(a * inverse, EXP_LIMIT)
+    e = _exp_minus(q)
+    q2 = q * q
+    series = 1.0 - 0.5 * q + q2 * (1 / 12 - q2 * (1 / 720 - q2 * (1 / 30240 - q2 * (1 / 1209600))))
+    return diffusion * series if q < SERIES_LIMIT else a * e / (1.0 - e)
+
+
+@jit
+def _rates(psi, diffusion, scale, h, distance, periodic, right, left):
+    """Rates times ``scale`` from each cell of the block to its right and left neighbor."""
+    n, width = psi.shape
+    edges = n if periodic else n - 1
+    right[n - 1, :] = 0.0
+    left[0, :] = 0.0
+    inverse = 1.0 / diffusion if diffusion > 0.0 else 0.0
+    for i in range(edges):
+        k = i + 1 if i + 1 < n else 0
+        here = scale / (h[i] * distance[i])
+        there = scale / (h[k] * distance[i])
+        if diffusion > 0.0:
+            for j in range(width):
+                rise = psi[k, j] - psi[i, j]
+                up = _uphill(abs(rise), diffusion, inverse)
+                right[i, j] = here * (up + max(-rise, 0.0))
+                left[k, j] = there * (up + max(rise, 0.0))
+        else:
+            for j in range(width):
+                rise = psi[k, j] - psi[i, j]
+                right[i, j] = here * max(-rise, 0.0)
+                left[k, j] = there * max(rise, 0.0)
+
+
+@jit
+def _half_slope(x, i, j, h, distance, periodic):
+    """Monotonized-central slope of the density times h/2, relative to the density: in [-1, 1]."""
+    n = x.shape[0]
+    if not periodic and (i == 0 or i == n - 1):
+        return 0.0
+    before = i - 1 if i > 0 else n - 1
+    after = i + 1 if i + 1 < n else 0
+    value = x[i, j] / h[i]
+    if value <= 0.0:
+        return 0.0
+    fall = (value - x[before, j] / h[before]) / distance[before]
+    rise = (x[after, j] / h[after] - value) / distance[i]
+    if fall * rise <= 0.0:
+        return 0.0
+    size = min(2.0 * min(abs(fall), abs(rise)), 0.5 * abs(fall + rise)) * 0.5 * h[i] / value
+    return math.copysign(min(size, 1.0), rise)
+
+
+@jit
+def _reconstruct(x, psi, diffusion, scale, h, distance, periodic, right, left):
+    """Add the limited second-order correction of the transport part to the rates, at the masses x.
+
+    The rate down a drop a of Psi gains a * L(a/2D) * limited slope / (2 rho), with L(z) = coth z - 1/z (Langevin), which
+    turns upwinding into central fluxes where the density is smooth. A factor that vanishes with the flux keeps Gibbs
+    states fixed, and the corrected flux keeps the sign of the plain one: the energy falls with either.
+    """
+    n, width = x.shape
+    edges = n if periodic else n - 1
+    for i in range(edges):
+        k = i + 1 if i + 1 < n else 0
+        for j in range(width):
+            rise = psi[k, j] - psi[i, j]
+            drop = abs(rise)
+            if drop == 0.0:
+                continue
+            forth, back = right[i, j] * x[i, j], left[k, j] * x[k, j]
+            if forth + back <= 0.0:
+                continue
+            weight = 1.0
+            if diffusion > 0.0:
+                q = min(drop / diffusion, EXP_LIMIT)
+                e = math.exp(-q)
+                tanh = (1.0 - e) / (1.0 + e) if q > 1e-8 else 0.5 * q
+                langevin = 1.0 / tanh - 2.0 / q if q > SERIES_LIMIT else q / 6.0 - q * q * q / 360.0
+                weight = langevin * min(1.0, abs(forth - back) / ((forth + back) * tanh))
+            if rise < 0.0:
+                slope = _half_slope(x, i, j, h, distance, periodic)
+                right[i, j] += scale * drop * weight * slope / (h[i] * distance[i])
+            else:
+                slope = _half_slope(x, k, j, h, distance, periodic)
+                left[k, j] -= scale * drop * weight * slope / (h[k] * distance[i])
+
+
+@jit
+def _factor(right, left, periodic, forward, pivot, backward, to_border, from_border):
+    """Eliminate I - L: factors of a forward and a backward recursion, all non-negative.
+
+    ``excess`` is the column sum of what is left of each column, 1 before the elimination; pivots are formed from it
+    by sums alone. On a periodic line the last cell is the border, eliminated last.
+    """
+    n, width = right.shape
+    excess = np.ones(width)
+    if not periodic:
+        for i in range(n - 1):
+            for j in range(width):
+                inverse = 1.0 / (excess[j] + right[i, j])
+                forward[i, j] = right[i, j] * inverse
+                pivot[i, j] = inverse
+                backward[i, j] = left[i + 1, j] * inverse
+                excess[j] = 1.0 + backward[i, j] * excess[j]
+        for j in range(width):
+            forward[n - 1, j] = 0.0
+            backward[n - 1, j] = 0.0
+            pivot[n - 1, j] = 1.0 / excess[j]
+        return
+    border = n - 1
+    for j in range(width):
+        e, last_excess = 1.0, 1.0
+        s, t = left[0, j], right[border, j]
+        for i in range(border):
+            r, back = right[i, j], left[i + 1, j]
+            if i == border - 1:
+                s += r
+                t += back
+                r = back = 0.0
+            inverse = 1.0 / (e + r + s)
+            forward[i, j] = r * inverse
+            pivot[i, j] = inverse
+            backward[i, j] = back * inverse
+            to_border[i, j] = s * inverse
+            from_border[i, j] = t * inverse
+            last_excess += from_border[i, j] * e
+            t *= forward[i, j]
+            s *= backward[i, j]
+            e = 1.0 + backward[i, j] * e
+        forward[border, j] = 0.0
+        backward[border, j] = 0.0
+        pivot[border, j] = 1.0 / last_excess
+
+
+@jit
+def _solve(m, periodic, forward, pivot, backward, to_border, from_border, x):
+    """x = (I - L)^{-1} m with the factors of `_factor`."""
+    n, width = m.shape
+    x[0, :] = m[0, :]
+    if not periodic:
+        for i in range(n - 1):
+            for j in range(width):
+                x[i + 1, j] = m[i + 1, j] + forward[i, j] * x[i, j]
+        for j in range(width):
+            x[n - 1, j] *= pivot[n - 1, j]
+        for i in range(n - 2, -1, -1):
+            for j in range(width):
+                x[i, j] = x[i, j] * pivot[i, j] + backward[i, j] * x[i + 1, j]
+        return
+    last = m[n - 1, :].copy()
+    for i in range(n - 1):
+        for j in range(width):
+            last[j] += to_border[i, j] * x[i, j]
+            x[i + 1, j] = m[i + 1, j] + forward[i, j] * x[i, j]
+    for j in range(width):
+        last[j] *= pivot[n - 1, j]
+        x[n - 1, j] = last[j]
+    for i in range(n - 2, -1, -1):
+        for j in range(width):
+            x[i, j] = x[i, j] * pivot[i, j] + backward[i, j] * x[i + 1, j] + from_border[i, j] * last[j]
+
+
+@jit
+def _patankar(m, periodic, right, left, forward, pivot, backward, to_border, from_border, x):
+    """The modified Patankar-Runge-Kutta step MPRK22: rates of the second stage weighted by (1 + m / x1) / 2."""
+    n, width = m.shape
+    for i in range(n):
+        for j in range(width):
+            right[i, j] /= GAMMA
+            left[i, j] /= GAMMA
+    _factor(right, left, periodic, forward, pivot, backward, to_border, from_border)
+    _solve(m, periodic, forward, pivot, backward, to_border, from_border, x)
+    for i in range(n):
+        for j in range(width):
+            if x[i, j] > 0.0:
+                weight = 0.5 * (1.0 + m[i, j] / x[i, j])
+                right[i, j] *= weight
+                left[i, j] *= weight
+    _factor(right, left, periodic, forward, pivot, backward, to_border, from_border)
+    _solve(m, periodic, forward, pivot, backward, to_border, from_border, x)
+
+
+@jit
+def _load(flat, start, stride, step, lines, block):
+    """Copy ``lines`` lines (``step`` apart) of cells (``stride`` apart) into a block, zeros in the columns left."""
+    n, width = block.shape
+    if step == 1:
+        for i in range(n):
+            at = start + i * stride
+            for j in range(lines):
+                block[i, j] = flat[at + j]
+    else:
+        for j in range(lines):
+            at = start + j * step
+            for i in range(n):
+                block[i, j] = flat[at + i * stride]
+    for j in range(lines, width):
+        block[:, j] = 0.0
+
+
+@jit
+def _store(block, start, stride, step, lines, flat):
+    n = block.shape[0]
+    if step == 1:
+        for i in range(n):
+            at = start + i * stride
+            for j in range(lines):
+                flat[at + j] = block[i, j]
+    else:
+        for j in range(lines):
+            at = start + j * step
+            for i in range(n):
+                flat[at + i * stride] = block[i, j]
+
+
+@jit
+def _place(b, width, outer, n, inner):
+    """Where block b lies: start, stride along the line, step between lines, number of lines."""
+    if inner == 1:
+        first = b * width
+        return first * n, 1, n, min(width, outer - first)
+    per_slab = (inner + width - 1) // width
+    slab, first = b // per_slab, (b % per_slab) * width
+    return slab * n * inner + first, inner, 1, min(width, inner - first)
+
+
+@jit
+def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode, cache_mode, cache, first, last):
+    """Move the lines of blocks first..last-1 along one axis by a time dt, in place.
+
+    Parameters
+    ----------
+    masses, psi : arrays, shape (outer * n * inner,)
+        Cell masses and Psi, flat in C order; n = h.size cells along the axis.
+    diffusion, dt : float
+    h, distance : arrays
+        Cell widths, and distances between neighboring centers (n - 1, or n on a periodic axis).
+    outer, inner : int
+        Products of the shape before and after the axis.
+    mode : SECOND_ORDER, RECONSTRUCTED or IMPLICIT_EULER
+    cache_mode, cache
+        NO_CACHE; FILL_CACHE or USE_CACHE with the factors in an array (5 or 3, blocks, n, width): 5 on periodic axes.
+
+    Returns
+    -------
+    int
+        How many blocks took the Patankar step.
+    """
+    n = h.size
+    width = cache.shape[3]
+    m, p, x, y = (np.empty((n, width)), np.empty((n, width)), np.empty((n, width)), np.empty((n, width)))
+    right, left = np.empty((n, width)), np.empty((n, width))
+    own = np.empty((5, n, width))
+    patankar_blocks = 0
+    part = dt if mode == IMPLICIT_EULER else GAMMA * dt
+    for b in range(first, last):
+        start, stride, step, lines = _place(b, width, outer, n, inner)
+        _load(masses, start, stride, step, lines, m)
+        if cache_mode == NO_CACHE:
+            f0, f1, f2, f3, f4 = own[0], own[1], own[2], own[3], own[4]
+        else:
+            f0, f1, f2 = cache[0, b], cache[1, b], cache[2, b]
+            f3, f4 = (cache[3, b], cache[4, b]) if periodic else (own[3], own[4])
+        if cache_mode != USE_CACHE:
+            _load(psi, start, stride, step, lines, p)
+            if mode == RECONSTRUCTED:
+                _rates(p, diffusion, 0.5 * dt, h, distance, periodic, right, left)
+                _reconstruct(m, p, diffusion, 0.5 * dt, h, distance, periodic, right, left)
+                _factor(right, left, periodic, f0, f1, f2, f3, f4)
+                _solve(m, periodic, f0, f1, f2, f3, f4, x)
+                _rates(p, diffusion, part, h, distance, periodic, right, left)
+                _reconstruct(x, p, diffusion, part, h, distance, periodic, right, left)
+            else:
+                _rates(p, diffusion, part, h, distance, periodic, right, left)
+            _factor(right, left, periodic, f0, f1, f2, f3, f4)
+        _solve(m, periodic, f0, f1, f2, f3, f4, x)
+        if mode != IMPLICIT_EULER:
+            _solve(x, periodic, f0, f1, f2, f3, f4, y)
+            lowest = 0.0
+            for i in range(n):
+                for j in range(width):
+                    x[i, j] = y[i, j] + ROOT2 * (y[i, j] - x[i, j])
+                    lowest = min(lowest, x[i, j])
+            if lowest < 0.0:
+                patankar_blocks += 1
+                if cache_mode == USE_CACHE:
+                    _load(psi, start, stride, step, lines, p)
+                    _rates(p, diffusion, part, h, distance, periodic, right, left)
+                _patankar(m, periodic, right, left, own[0], own[1], own[2], own[3], own[4], y)
+                for j in range(width):
+                    if x[:, j].min() < 0.0:
+                        x[:, j] = y[:, j]
+        _store(x, start, stride, step, lines, masses)
+    return patankar_blocks
+
+
+@jit
+def _axis_dissipation(masses, psi, mu, diffusion, h, distance, outer, inner, periodic, width):
+    """Sum over the edges of an axis of flux times fall of mu, one partial sum a block."""
+    n = h.size
+    blocks = (outer + width - 1) // width if inner == 1 else outer * ((inner + width - 1) // width)
+    sums = np.zeros(blocks)
+    m, p, u = np.empty((n, width)), np.empty((n, width)), np.empty((n, width))
+    right, left = np.empty((n, width)), np.empty((n, width))
+    for b in range(blocks):
+        start, stride, step, lines = _place(b, width, outer, n, inner)
+        _load(masses, start, stride, step, lines, m)
+        _load(psi, start, stride, step, lines, p)
+        _load(mu, start, stride, step, lines, u)
+        _rates(p, diffusion, 1.0, h, distance, periodic, right, left)
+        total = 0.0
+        for i in range(n if periodic else n - 1):
+            k = i + 1 if i + 1 < n else 0
+            for j in range(lines):
+                total += (right[i, j] * m[i, j] - left[k, j] * m[k, j]) * (u[i, j] - u[k, j])
+        sums[b] = total
+    return sums.sum()
+
+
+def axis_layout(grid, axis: int) -> tuple[int, int, int, int]:
+    """(outer, inner, width, blocks) of an axis: how `sweep` cuts the grid into blocks of lines."""
+    outer, inner = math.prod(grid.shape[:axis]), math.prod(grid.shape[axis + 1:])
+    width = min(WIDTH, outer * inner)
+    blocks = -(-outer // width) if inner == 1 else outer * -(-inner // width)
+    return outer, inner, width, blocks
+
+
+def dissipation_rate(masses, psi, grid, diffusion: float) -> float:
+    r""":math:`\sum_{edges} flux \cdot (\mu_i - \mu_k)`, mu = Psi + D log rho: -dF/dt of the semi-discrete equations."""
+    psi = np.ascontiguousarray(psi)
+    mu = psi
+    if diffusion > 0:
+        # An empty cell stands at the smallest double, so that mu and the products with it stay finite.
+        mu = psi + diffusion * (np.log(np.maximum(masses, 5e-324)) - np.log(grid.volumes))
+    total = 0.0
+    for axis in range(grid.ndim):
+        outer, inner, width, _ = axis_layout(grid, axis)
+        total += _axis_dissipation(masses.ravel(), psi.ravel(), mu.ravel(), diffusion, grid.widths[axis],
+                                   grid.distances(axis), outer, inner, grid.periodic[axis], width)
+    return float(total)

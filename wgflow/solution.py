@@ -1,0 +1,262 @@
+"""Solutions: what a solve returns, and the recorder that collects it step by step."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+
+import numpy as np
+
+from wgflow.certificate import Certificate, boundary_mass, library_versions
+from wgflow.densities import Density
+from wgflow.errors import InvalidInput
+
+__all__ = ["History", "Solution"]
+
+#: Without t_eval about this many snapshots are kept, thinned as the run goes on, within this many bytes.
+SNAPSHOTS = 64
+SNAPSHOT_BYTES = 256e6
+
+
+class History:
+    """What happened at each accepted step; every attribute an array of the same length, the start being entry 0.
+
+    Attributes
+    ----------
+    t, dt : time after the step, and its length (0 at the start)
+    energy, mass, min_density : of the state after the step
+    accepted, rejected : numbers of steps accepted and rejected so far
+    fallback : whether the step took the unconditional fallback
+    """
+
+    NAMES = ("t", "dt", "energy", "mass", "min_density", "accepted", "rejected", "fallback")
+
+    def __init__(self, columns: dict):
+        for name in self.NAMES:
+            setattr(self, name, np.asarray(columns[name]))
+
+    def __len__(self):
+        return self.t.size
+
+    def to_dict(self) -> dict[str, np.ndarray]:
+        """The columns by name."""
+        return {name: getattr(self, name) for name in self.NAMES}
+
+    def __repr__(self):
+        return f"History({len(self) - 1} steps, t = {self.t[0]:g} to {self.t[-1]:g})"
+
+
+class Solution:
+    r"""The path of densities that a solve found, with its certificate.
+
+    Attributes
+    ----------
+    t : array, shape (k,)
+        Times of the snapshots: ``t_eval``, or accepted steps thinned to about 64.
+    densities : list of Density
+        The snapshots.
+    energy : array, shape (k,)
+        Free energy at the snapshots.
+    history : History
+        Time, step, energy, mass and sign at every accepted step.
+    certificate : Certificate
+    status : int
+        0 if the end of the time span was reached, 1 if not.
+    message : str
+        The same in words.
+    free_energy : FreeEnergy
+    method : str
+        The method and its settings.
+    """
+
+    def __init__(self, *, t, densities, energy, history, certificate, status, message, free_energy, method,
+                 time_scale=1.0):
+        self.t = np.asarray(t, dtype=float)
+        self.densities = list(densities)
+        self.energy = np.asarray(energy, dtype=float)
+        self.history = history
+        self.certificate = certificate
+        self.status, self.message = status, message
+        self.free_energy, self.method, self.time_scale = free_energy, method, time_scale
+
+    @property
+    def success(self) -> bool:
+        """Whether the end of the time span was reached."""
+        return self.status == 0
+
+    @property
+    def grid(self):
+        """The grid of the densities."""
+        return self.densities[0].grid
+
+    @property
+    def final(self) -> Density:
+        """The last density."""
+        return self.densities[-1]
+
+    def density(self, t: float) -> Density:
+        """The density at a time: a snapshot, or linear in time between the two neighbors.
+
+        Parameters
+        ----------
+        t : float
+            Between the first and the last snapshot.
+        """
+        t = float(t)
+        if not self.t[0] <= t <= self.t[-1]:
+            raise InvalidInput(f"t={t:g} is outside the solution, which has {self.t[0]:g} <= t <= {self.t[-1]:g}")
+        k = int(np.searchsorted(self.t, t))
+        if self.t[k] == t:
+            return self.densities[k]
+        share = (t - self.t[k - 1]) / (self.t[k] - self.t[k - 1])
+        return Density(self.grid, (1 - share) * self.densities[k - 1].values + share * self.densities[k].values)
+
+    @cached_property
+    def dissipation(self) -> np.ndarray:
+        r""":math:`\int \rho |\nabla \delta F/\delta\rho|^2` at the snapshots, the rate -dF/dt at time_scale 1."""
+        if self.free_energy is None:
+            raise InvalidInput("dissipation: a loaded solution does not hold its functions; "
+                               "set solution.free_energy to the energy it was solved with")
+        return np.array([self.free_energy.dissipation(rho) for rho in self.densities])
+
+    @property
+    def dataset(self):
+        """The solution as an xarray.Dataset: density(time, axes...), energy(time), history, attributes."""
+        from wgflow.storage import to_dataset
+
+        return to_dataset(self)
+
+    def save(self, path) -> None:
+        """Write the solution to a file: CF NetCDF for ``.nc`` (needs the io extra), NumPy's format for ``.npz``."""
+        from wgflow.storage import save
+
+        save(self, path)
+
+    def plot(self, path=None, **options):
+        """A picture of the densities and the energy; returns a matplotlib Figure, and writes it if a path is given."""
+        from wgflow.plotting import plot_solution
+
+        return plot_solution(self, path, **options)
+
+    def animate(self, path, **options):
+        """An animated GIF of the density."""
+        from wgflow.plotting import animate_solution
+
+        return animate_solution(self, path, **options)
+
+    def __repr__(self):
+        return (f"Solution({self.method}: t = {self.t[0]:g} to {self.t[-1]:g}, {len(self.t)} snapshots, "
+                f"F = {self.energy[0]:.6g} to {self.energy[-1]:.6g}, {self.message})")
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{self!r}\n{self.certificate.explain()}</pre>"
+
+
+class Recorder:
+    """Collects accepted steps while a method runs, and makes the Solution of them.
+
+    Parameters
+    ----------
+    flow : Flow
+        The problem (`wgflow.solve.Flow`).
+    method : object with ``settings()``, ``controlled``
+    report : callable, optional
+        Told the time after each accepted step (a progress bar).
+    """
+
+    def __init__(self, flow, method, report=None):
+        self.flow, self.method, self.report = flow, method, report
+        self.columns: dict[str, list] = {name: [] for name in History.NAMES}
+        self.snapshots: list[tuple[float, np.ndarray, float]] = []
+        self.stride, self.since_snapshot = 1, 0
+        self.room = max(4, min(SNAPSHOTS, int(SNAPSHOT_BYTES / (8 * flow.grid.size))))
+        self.n_rejected = self.n_fallback = 0
+        self.dissipated = self.boundary = self.residual = 0.0
+        self.error_estimate: float | None = None
+        self._last_rate: tuple[float, float] | None = None
+
+    def start(self, masses, energy) -> None:
+        """Record the initial state."""
+        self._append(self.flow.t0, 0.0, masses, energy, False)
+        self.boundary = boundary_mass(masses, self.flow.grid)
+        if not self.flow.t_eval or self.flow.t_eval[0] == self.flow.t0:
+            self.snapshots.append((self.flow.t0, masses.copy(), energy))
+
+    def step(self, t, dt, masses, energy, *, fallback=False) -> None:
+        """Record an accepted step; masses are copied where they are kept."""
+        self.n_fallback += fallback
+        self._append(t, dt, masses, energy, fallback)
+        if not self.flow.t_eval:
+            self.since_snapshot += 1
+            if t >= self.flow.t1 or self.since_snapshot >= self.stride:
+                self._snapshot(t, masses, energy)
+        elif t in self.flow.stops:
+            self._snapshot(t, masses, energy)
+        if self.report is not None:
+            self.report(t)
+
+    def rate(self, scaled_time: float, value: float) -> None:
+        """Add the dissipation at a time (measured by the integral of time_scale) to its integral.
+
+        Between two values the logarithmic mean is taken: exact for exponential decay, and calm where an initial
+        density with empty cells dissipates at a huge rate for an instant.
+        """
+        if self._last_rate is not None:
+            before_time, before = self._last_rate
+            self.dissipated += (scaled_time - before_time) * _logarithmic_mean(before, value)
+        self._last_rate = (scaled_time, value)
+
+    def solution(self, status: int, message: str) -> Solution:
+        """The Solution of what has been recorded."""
+        if self.snapshots and self.columns["t"][-1] != self.snapshots[-1][0] and status != 0:
+            self._snapshot(self.columns["t"][-1], self.last_masses, self.columns["energy"][-1])
+        grid = self.flow.grid
+        densities = [self.flow.rho0 if k == 0 and t == self.flow.t0 else Density(grid, masses / grid.volumes)
+                     for k, (t, masses, _) in enumerate(self.snapshots)]
+        for rho in densities:
+            self.boundary = max(self.boundary, boundary_mass(rho.masses, grid))
+        history = History(self.columns)
+        return Solution(t=[s[0] for s in self.snapshots], densities=densities, energy=[s[2] for s in self.snapshots],
+                        history=history, certificate=self._certificate(history, status), status=status, message=message,
+                        free_energy=self.flow.energy, method=repr(self.method), time_scale=self.flow.time_scale)
+
+    def _append(self, t, dt, masses, energy, fallback) -> None:
+        columns = self.columns
+        columns["t"].append(t)
+        columns["dt"].append(dt)
+        columns["energy"].append(energy)
+        columns["mass"].append(float(masses.sum()))
+        columns["min_density"].append(float((masses if self.flow.even else masses / self.flow.grid.volumes).min())
+                                      / self.flow.even_volume)
+        columns["accepted"].append(len(columns["t"]) - 1)
+        columns["rejected"].append(self.n_rejected)
+        columns["fallback"].append(fallback)
+        self.last_masses = masses
+
+    def _snapshot(self, t, masses, energy) -> None:
+        self.snapshots.append((t, masses.copy(), energy))
+        self.since_snapshot = 0
+        if not self.flow.t_eval and len(self.snapshots) > self.room:
+            self.snapshots = self.snapshots[:1] + self.snapshots[2::2]
+            self.stride *= 2
+
+    def _certificate(self, history: History, status: int) -> Certificate:
+        energy, mass = history.energy, history.mass
+        rises = np.diff(energy) / np.maximum(1.0, np.abs(energy[:-1]))
+        lost = energy[0] - energy[-1]
+        return Certificate(
+            mass_drift=float(np.abs(mass / mass[0] - 1).max()),
+            min_density=float(history.min_density.min()),
+            max_energy_increase=max(0.0, float(rises.max())) if rises.size else 0.0,
+            dissipation_defect=float(abs(lost - self.dissipated) / max(1.0, lost)),
+            boundary_mass=self.boundary,
+            n_accepted=len(history) - 1, n_rejected=self.n_rejected, n_fallback=self.n_fallback,
+            residual=self.residual, error_estimate=self.error_estimate, completed=status == 0,
+            controlled=self.method.controlled, settings=self.method.settings(), versions=library_versions())
+
+
+def _logarithmic_mean(a: float, b: float) -> float:
+    low, high = min(a, b), max(a, b)
+    if low <= 0.0 or high < low * (1 + 1e-6):
+        return 0.5 * (low + high) if low > 0.0 or high == 0.0 else 0.0
+    return (high - low) / math.log(high / low)

@@ -1,0 +1,247 @@
+"""The verb: check the problem, run a method on it, return a Solution."""
+
+from __future__ import annotations
+
+import logging
+import math
+import numbers
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from wgflow.densities import Density
+from wgflow.energies import Assembled, FreeEnergy, Term
+from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, ResourceError, WGFlowError
+from wgflow.grids import Grid, call_user, check_memory, real_array
+from wgflow.solution import Recorder, Solution
+
+__all__ = ["Flow", "solve"]
+
+logger = logging.getLogger("wgflow")
+
+#: Gauss-Legendre nodes with which a time_scale function is integrated over a step.
+CLOCK_NODES, CLOCK_WEIGHTS = np.polynomial.legendre.leggauss(4)
+#: More output times than this are refused: the snapshots would be the problem, not the solution.
+MAX_OUTPUT_TIMES = 1_000_000
+#: Seconds between two progress lines in a log.
+LOG_SECONDS = 5.0
+
+
+@dataclass
+class Flow:
+    r"""A gradient flow to be solved, checked: :math:`\partial_t \rho = s(t) \nabla\cdot(\rho \nabla \delta F/\delta\rho)`.
+
+    Attributes
+    ----------
+    energy : FreeEnergy
+    parts : Assembled
+        The energy as arrays on the grid.
+    rho0 : Density
+    t0, t1 : float
+    t_eval : tuple of float
+        Output times, empty where the method chooses.
+    stops : list of float
+        Times that a step must end on, the last being t1.
+    time_scale : float or callable
+    """
+
+    energy: FreeEnergy
+    parts: Assembled
+    rho0: Density
+    t0: float
+    t1: float
+    t_eval: tuple[float, ...]
+    time_scale: object
+    stops: list[float] = field(init=False)
+
+    def __post_init__(self):
+        self.stops = [t for t in self.t_eval if t > self.t0]
+        if not self.stops or self.stops[-1] < self.t1:
+            self.stops.append(self.t1)
+        volumes = self.grid.volumes
+        self.even = all(self.grid.uniform)
+        self.even_volume = float(volumes.flat[0]) if self.even else 1.0
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of the initial density."""
+        return self.rho0.grid
+
+    def elapsed(self, t: float, dt: float) -> float:
+        """The integral of time_scale from t to t + dt: the equation is autonomous in this clock."""
+        if not callable(self.time_scale):
+            return self.time_scale * dt
+        times = t + 0.5 * dt * (1 + CLOCK_NODES)
+        scales = np.array([call_user(self.time_scale, (float(s),), "time_scale") for s in times], dtype=float)
+        if not (np.isfinite(scales).all() and (scales > 0).all()):
+            k = int(np.argmin(np.isfinite(scales) & (scales > 0)))
+            raise InvalidInput(f"time_scale({times[k]:g})={scales[k]}: need a finite number > 0")
+        return 0.5 * dt * float(CLOCK_WEIGHTS @ scales)
+
+
+def solve(energy, rho0, t_span, method, *, t_eval=None, time_scale=1.0, progress=False, checkpoint=None, throw=True):
+    r"""Solve the Wasserstein gradient flow of a free energy.
+
+    .. math:: \partial_t \rho = s(t)\, \nabla\cdot\bigl(\rho\, \nabla \tfrac{\delta F}{\delta \rho}\bigr),
+              \qquad \rho(t_0) = \rho_0.
+
+    Every accepted step keeps the mass and the sign of the density and does not raise F; the Solution's certificate says
+    how well.
+
+    Parameters
+    ----------
+    energy : Term or FreeEnergy
+        F, e.g. ``Entropy(beta=4.0) + Potential(V) + Interaction(U)``.
+    rho0 : Density
+        The initial density; its grid is the grid of the solution.
+    t_span : (float, float)
+        Start and end. Equal ends return rho0 as it is, in 0 steps.
+    method : Method, optional
+        How the flow is stepped, `FiniteVolume()` by default.
+    t_eval : sequence of float, optional
+        Increasing times inside ``t_span`` at which the density is kept; steps end on them. By default accepted steps
+        are kept, thinned to about 64 snapshots.
+    time_scale : float or callable
+        The factor s > 0, a number or a function of t (2 xi(t) for the clock of the network talks).
+    progress : bool
+        Show a bar on a terminal, log lines (logger ``wgflow``, level INFO) elsewhere.
+    checkpoint : path, optional
+        File in which the state of the run is kept, so that `resume` can go on from it.
+    throw : bool
+        Whether a run that cannot be finished raises; otherwise the Solution so far is returned with ``status`` 1.
+
+    Returns
+    -------
+    Solution
+
+    Raises
+    ------
+    InvalidInput
+        If an argument breaks a rule; nothing has been computed.
+    ConvergenceError
+        If the run could not go on; ``error.partial`` is the Solution up to the last accepted step.
+
+    Examples
+    --------
+    >>> import wgflow as wg
+    >>> grid = wg.Grid([(-5, 5)], cells=200)
+    >>> energy = wg.Entropy(beta=1.0) + wg.Potential(lambda x: x**2 / 2)
+    >>> rho = wg.solve(energy, wg.Density.gaussian(grid, 2.0, 0.25), (0, 1)).final
+    >>> print(f"{rho.mean():.3f} {rho.cov():.3f}")
+    0.736 0.899
+    """
+    flow = make_flow(energy, rho0, t_span, t_eval, time_scale)
+    if not hasattr(method, "integrate"):
+        raise InvalidType(f"method must be a solver such as wgflow.FiniteVolume(), got {method!r}")
+    return run(flow, method, progress=progress, checkpoint=checkpoint, throw=throw)
+
+
+def make_flow(energy, rho0, t_span, t_eval, time_scale) -> Flow:
+    """Check the arguments of `solve` and assemble the problem."""
+    if not isinstance(rho0, Density):
+        raise InvalidType(f"rho0 must be a wgflow.Density, got {type(rho0).__name__}; "
+                          "make one by Density.from_values(grid, values)")
+    if not isinstance(energy, Term):
+        raise InvalidType(f"energy must be a sum of terms such as Entropy(1.0) + Potential(V), got {energy!r}")
+    energy = energy if isinstance(energy, FreeEnergy) else FreeEnergy([(1.0, energy)])
+    t0, t1 = _check_span(t_span)
+    times = _check_times(t_eval, t0, t1, rho0.grid)
+    if not callable(time_scale):
+        if isinstance(time_scale, bool) or not isinstance(time_scale, numbers.Real):
+            raise InvalidType(f"time_scale must be a number or a function of t, got {time_scale!r}")
+        if not (math.isfinite(time_scale) and time_scale > 0):
+            raise InvalidInput(f"time_scale={time_scale}: need a finite number > 0")
+        time_scale = float(time_scale)
+    return Flow(energy, energy.assemble(rho0.grid), rho0, t0, t1, times, time_scale)
+
+
+def run(flow: Flow, method, *, progress=False, checkpoint=None, throw=True, state=None) -> Solution:
+    """Run a method on a checked problem; what it recorded survives any error."""
+    with _reporter(flow, progress) as report:
+        recorder = Recorder(flow, method, report)
+        try:
+            method.integrate(flow, recorder, checkpoint=checkpoint, state=state)
+        except ConvergenceError as error:
+            error.partial = recorder.solution(1, str(error))
+            if throw:
+                raise
+            return error.partial
+        except (WGFlowError, KeyboardInterrupt, MemoryError) as error:
+            if recorder.columns["t"]:
+                error.partial = recorder.solution(1, f"{type(error).__name__}: {error}")
+            raise
+    return recorder.solution(0, "the solver reached the end of the time span")
+
+
+def _check_span(t_span) -> tuple[float, float]:
+    try:
+        t0, t1 = t_span
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"t_span={t_span!r}: need a pair (start, end)") from error
+    if any(isinstance(t, bool) or not isinstance(t, numbers.Real) for t in (t0, t1)):
+        raise InvalidType(f"t_span={t_span!r}: need a pair of numbers (start, end)")
+    t0, t1 = float(t0), float(t1)
+    if not (math.isfinite(t0) and math.isfinite(t1)):
+        raise InvalidInput(f"t_span=({t0}, {t1}): both ends must be finite")
+    if t1 < t0:
+        raise InvalidInput(f"t_span=({t0:g}, {t1:g}): the end must not lie before the start; flows do not run backward")
+    return t0, t1
+
+
+def _check_times(t_eval, t0, t1, grid) -> tuple[float, ...]:
+    if t_eval is None:
+        return ()
+    size = np.size(t_eval)
+    if size > MAX_OUTPUT_TIMES:
+        raise ResourceError(f"t_eval has {size} times; at most {MAX_OUTPUT_TIMES} snapshots are kept")
+    times = np.atleast_1d(real_array(t_eval, "t_eval"))
+    check_memory(8.0 * grid.size * times.size, f"t_eval: {times.size} snapshots of {grid.size} cells",
+                 "ask for fewer times")
+    if times.ndim != 1 or times.size == 0:
+        raise InvalidInput(f"t_eval has shape {times.shape}; need a 1-D sequence of times, or None")
+    if not np.isfinite(times).all():
+        raise InvalidInput("t_eval must be finite")
+    if not (np.diff(times) > 0).all():
+        k = int(np.argmin(np.diff(times) > 0)) + 1
+        raise InvalidInput(f"t_eval must increase strictly; t_eval[{k}]={times[k]:g} <= t_eval[{k - 1}]={times[k - 1]:g}")
+    if times[0] < t0 or times[-1] > t1:
+        raise InvalidInput(f"t_eval runs from {times[0]:g} to {times[-1]:g}, outside t_span=({t0:g}, {t1:g})")
+    return tuple(float(t) for t in times)
+
+
+class _reporter:
+    """Progress of a run: nothing, a rich bar on a terminal, or log lines."""
+
+    def __init__(self, flow: Flow, progress: bool):
+        self.flow, self.progress, self.bar = flow, progress, None
+
+    def __enter__(self):
+        if not self.progress:
+            return None
+        import sys
+
+        self.last = time.monotonic()
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import Progress
+
+            self.bar = Progress(console=Console(stderr=True), transient=True)
+            self.task = self.bar.add_task("solving", total=self.flow.t1 - self.flow.t0)
+            self.bar.start()
+        return self.tell
+
+    def tell(self, t: float) -> None:
+        now = time.monotonic()
+        if self.bar is not None:
+            if now - self.last > 0.1 or t >= self.flow.t1:
+                self.bar.update(self.task, completed=t - self.flow.t0)
+                self.last = now
+        elif now - self.last > LOG_SECONDS or t >= self.flow.t1:
+            logger.info("solving: t = %.6g of %.6g", t, self.flow.t1)
+            self.last = now
+
+    def __exit__(self, *exc):
+        if self.bar is not None:
+            self.bar.stop()
+        return False
