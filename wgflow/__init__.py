@@ -1,1 +1,81 @@
-"""wgflow: Wasserstein gradient flows, certified."""
+"""wgflow: Wasserstein gradient flows, certified.
+
+A density slides down a free energy, d rho/dt = div(rho grad dF/drho). The nouns are `Grid`, `Density` and the terms
+`Entropy`, `Potential` and `Interaction`; the one verb is `solve`, which returns a `Solution` with its certificate.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import logging
+
+if importlib.util.find_spec("wgflow.solvers") is None:
+    raise ImportError("wgflow is being imported from its source tree, where its parts lie in other folders; "
+                      "run `pip install -e .` there (or `make demo`), or change to another folder")
+
+from wgflow import errors
+from wgflow import solve as _solve
+from wgflow.certificate import Certificate
+from wgflow.densities import Density
+from wgflow.energies import Entropy, FreeEnergy, Potential, Term
+from wgflow.errors import ConvergenceError, InvalidInput, ResourceError, StorageError, WGFlowError, WGFlowWarning
+from wgflow.grids import Grid
+from wgflow.interactions import Convolution, Dense, Interaction, LowRank
+from wgflow.solution import Solution
+
+logging.getLogger("wgflow").addHandler(logging.NullHandler())
+
+#: Names that are imported when they are first used.
+_LAZY = {
+    "FiniteVolume": ("wgflow.solvers", "FiniteVolume"),
+    "activations": ("wgflow.activations", None),
+    "interactions": ("wgflow.interactions", None),
+    "plotting": ("wgflow.plotting", None),
+    "reduced_models": ("wgflow.reduced_models", None),
+    "solvers": ("wgflow.solvers", None),
+    "validation": ("wgflow.validation", None),
+}
+
+__all__ = [
+    "Certificate", "ConvergenceError", "Convolution", "Dense", "Density", "Entropy", "FiniteVolume", "FreeEnergy",
+    "Grid", "Interaction", "InvalidInput", "LowRank", "Potential", "ResourceError", "Solution", "StorageError", "Term",
+    "WGFlowError", "WGFlowWarning", "__version__", "activations", "errors", "interactions", "plotting",
+    "reduced_models", "show_versions", "solve", "solvers", "validation",
+]
+
+
+@functools.wraps(_solve.solve)
+def solve(energy, rho0, t_span, method=None, **options):
+    if method is None:
+        from wgflow.solvers import FiniteVolume
+
+        method = FiniteVolume()
+    return _solve.solve(energy, rho0, t_span, method, **options)
+
+
+def show_versions() -> None:
+    """Print the versions of Python, wgflow and what its numbers depend on."""
+    from wgflow.certificate import library_versions
+
+    for name, version in library_versions().items():
+        print(f"{name:10s} {version}")
+
+
+def __getattr__(name):
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("wgflow")
+    if name in _LAZY:
+        module, attribute = _LAZY[name]
+        value = importlib.import_module(module)
+        value = value if attribute is None else getattr(value, attribute)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'wgflow' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

@@ -190,7 +190,7 @@ class Recorder:
             self.since_snapshot += 1
             if t >= self.flow.t1 or self.since_snapshot >= self.stride:
                 self._snapshot(t, masses, energy)
-        elif t in self.flow.stops:
+        elif t in self.flow.output_times:
             self._snapshot(t, masses, energy)
         if self.report is not None:
             self.report(t)

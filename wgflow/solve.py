@@ -59,6 +59,7 @@ class Flow:
         self.stops = [t for t in self.t_eval if t > self.t0]
         if not self.stops or self.stops[-1] < self.t1:
             self.stops.append(self.t1)
+        self.output_times = frozenset(self.t_eval)
         volumes = self.grid.volumes
         self.even = all(self.grid.uniform)
         self.even_volume = float(volumes.flat[0]) if self.even else 1.0

@@ -251,6 +251,25 @@ def _patankar(m, periodic, right, left, forward, pivot, backward, to_border, fro
 
 
 @jit
+def _mend(x, y, negligible):
+    """Raise negative entries of x to those of y where this costs each line a negligible mass; whether it sufficed."""
+    n, width = x.shape
+    complete = True
+    for j in range(width):
+        cost = 0.0
+        for i in range(n):
+            if x[i, j] < 0.0:
+                cost += y[i, j] - x[i, j]
+        if cost > negligible:
+            complete = False
+        elif cost > 0.0:
+            for i in range(n):
+                if x[i, j] < 0.0:
+                    x[i, j] = y[i, j]
+    return complete
+
+
+@jit
 def _load(flat, start, stride, step, lines, block):
     """Copy ``lines`` lines (``step`` apart) of cells (``stride`` apart) into a block, zeros in the columns left."""
     n, width = block.shape
@@ -295,7 +314,8 @@ def _place(b, width, outer, n, inner):
 
 
 @jit
-def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode, cache_mode, cache, first, last):
+def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode, cache_mode, cache, negligible,
+          first, last):
     """Move the lines of blocks first..last-1 along one axis by a time dt, in place.
 
     Parameters
@@ -310,6 +330,11 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
     mode : SECOND_ORDER, RECONSTRUCTED or IMPLICIT_EULER
     cache_mode, cache
         NO_CACHE; FILL_CACHE or USE_CACHE with the factors in an array (5 or 3, blocks, n, width): 5 on periodic axes.
+    negligible : float
+        Mass below the round-off of the whole. A line whose negative entries can be raised to those of J^2 m, which are
+        positive, at the cost of no more mass than this, is mended so; otherwise it takes the Patankar step.
+    first, last : int
+        Range of blocks.
 
     Returns
     -------
@@ -351,7 +376,7 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
                 for j in range(width):
                     x[i, j] = y[i, j] + ROOT2 * (y[i, j] - x[i, j])
                     lowest = min(lowest, x[i, j])
-            if lowest < 0.0:
+            if lowest < 0.0 and not _mend(x, y, negligible):
                 patankar_blocks += 1
                 if cache_mode == USE_CACHE:
                     _load(psi, start, stride, step, lines, p)
@@ -401,7 +426,10 @@ def dissipation_rate(masses, psi, grid, diffusion: float) -> float:
     mu = psi
     if diffusion > 0:
         # An empty cell stands at the smallest double, so that mu and the products with it stay finite.
-        mu = psi + diffusion * (np.log(np.maximum(masses, 5e-324)) - np.log(grid.volumes))
+        mu = np.log(np.maximum(masses, 5e-324))
+        if not all(grid.uniform):
+            mu -= np.log(grid.volumes)
+        mu = psi + diffusion * mu
     total = 0.0
     for axis in range(grid.ndim):
         outer, inner, width, _ = axis_layout(grid, axis)

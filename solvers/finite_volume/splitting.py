@@ -1,0 +1,109 @@
+"""Strang splitting by axis: one step of a frozen generator as a composition of sweeps along the axes.
+
+Each sweep is itself a gradient flow of F for a degenerate metric, so it keeps mass, sign and Gibbs states and lowers F.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from wgflow.grids import Grid
+from wgflow.kernels.sweep import FILL_CACHE, IMPLICIT_EULER, NO_CACHE, SECOND_ORDER, USE_CACHE, axis_layout, sweep
+
+#: Factors of eliminations are kept for reuse within this many bytes.
+CACHE_BYTES = 400e6
+#: Below this many cells a sweep is too short to be shared among threads.
+THREADED_CELLS = 1 << 15
+
+
+class Splitting:
+    """The sweeps of one grid.
+
+    Parameters
+    ----------
+    grid : Grid
+    diffusion : float
+        beta^-1.
+    negligible : float
+        Mass that counts as round-off on the whole grid.
+    static : bool
+        Whether Psi never changes, so that eliminations can be reused.
+    threads : int
+        Lines are shared among so many threads; the result has the same bits for any number.
+    """
+
+    def __init__(self, grid: Grid, diffusion: float, negligible: float, static: bool, threads: int):
+        self.grid, self.diffusion, self.static = grid, diffusion, static
+        self.axes = []
+        for axis in range(grid.ndim):
+            outer, inner, width, blocks = axis_layout(grid, axis)
+            self.axes.append((grid.widths[axis], grid.distances(axis), outer, inner, grid.periodic[axis], width, blocks,
+                              negligible / (outer * inner)))
+        self.pool = ThreadPoolExecutor(threads) if threads > 1 and grid.size >= THREADED_CELLS else None
+        self.threads = threads
+        self.cache: OrderedDict = OrderedDict()
+        self.none = [np.empty((3, 0, 0, axis[5])) for axis in self.axes]
+
+    def move(self, masses: np.ndarray, psi: np.ndarray, dt: float, mode: int) -> np.ndarray:
+        """The masses after a time dt of the generator frozen at Psi; a new array."""
+        # Twelve digits of dt: steps that differ by round-off then share their factors, with the same bits on resuming.
+        dt = float(f"{dt:.12e}")
+        flat, psi = masses.ravel().copy(), psi.ravel()
+        last = len(self.axes) - 1
+        if mode == IMPLICIT_EULER:
+            for axis in range(last + 1):
+                self._sweep(axis, flat, psi, dt, mode)
+        else:
+            for axis in range(last):
+                self._sweep(axis, flat, psi, 0.5 * dt, mode)
+            self._sweep(last, flat, psi, dt, mode)
+            for axis in range(last - 1, -1, -1):
+                self._sweep(axis, flat, psi, 0.5 * dt, mode)
+        return flat.reshape(masses.shape)
+
+    def _sweep(self, axis: int, flat, psi, dt: float, mode: int) -> None:
+        h, distance, outer, inner, periodic, width, blocks, negligible = self.axes[axis]
+        cache, cache_mode = self._factors(axis, dt) if self.static and mode == SECOND_ORDER else (None, NO_CACHE)
+        if cache is None:
+            cache, cache_mode = self.none[axis], NO_CACHE
+        arguments = (flat, psi, self.diffusion, dt, h, distance, outer, inner, periodic, mode, cache_mode, cache,
+                     negligible)
+        if self.pool is None or blocks < self.threads:
+            sweep(*arguments, 0, blocks)
+            return
+        cuts = [blocks * k // self.threads for k in range(self.threads + 1)]
+        jobs = [self.pool.submit(sweep, *arguments, a, b) for a, b in zip(cuts[1:-1], cuts[2:])]
+        sweep(*arguments, cuts[0], cuts[1])
+        for job in jobs:
+            job.result()
+
+    def _factors(self, axis: int, dt: float):
+        """The factors of an axis and step, and whether they are still to be filled; None where they would not fit."""
+        if (axis, dt) in self.cache:
+            self.cache.move_to_end((axis, dt))
+            return self.cache[axis, dt], USE_CACHE
+        h, _, _, _, periodic, width, blocks, _ = self.axes[axis]
+        shape = (5 if periodic else 3, blocks, h.size, width)
+        need = 8.0 * np.prod(shape)
+        if need > CACHE_BYTES:
+            return None, NO_CACHE
+        while self.cache and need + sum(a.nbytes for a in self.cache.values()) > CACHE_BYTES:
+            self.cache.popitem(last=False)
+        if len(self.cache) >= 6 * len(self.axes):
+            self.cache.popitem(last=False)
+        self.cache[axis, dt] = np.empty(shape)
+        return self.cache[axis, dt], FILL_CACHE
+
+    def close(self) -> None:
+        """End the threads."""
+        if self.pool is not None:
+            self.pool.shutdown()
+
+
+def default_threads() -> int:
+    """As many threads as this process may use, at most 8."""
+    return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))

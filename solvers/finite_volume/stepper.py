@@ -1,0 +1,172 @@
+r"""The exponential midpoint rule, and the fallback that always lowers the energy.
+
+One step of d rho/dt = L[V + U rho] rho takes rho^{n+1} = S(dt; V + W) rho^n, where W approximates U (rho^n + rho^{n+1})/2
+by extrapolation in time (by a half step where there is no past), and S is a stochastic second-order approximation of
+exp(dt L) that keeps Gibbs states (`wgflow.kernels.sweep`, composed over the axes by `Splitting`).
+
+With the exact average for W, F falls at any step, since
+E_U(n+1) - E_U(n) = <U (rho^n + rho^{n+1})/2, rho^{n+1} - rho^n> and S lowers the frozen energy. The extrapolated W makes
+this true for steps that resolve the flow, with one evaluation of U a step; each step is checked, and where F rises the
+step is cut. The fallback needs no such luck.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from wgflow.errors import ConvergenceError
+from wgflow.kernels.sweep import IMPLICIT_EULER, RECONSTRUCTED, SECOND_ORDER, dissipation_rate
+
+from .splitting import Splitting
+
+#: A rise of F beyond this part of max(1, |F|) rejects a step (round-off of the energy's sums stays below).
+ENERGY_SLACK = 1e-13
+#: Mass defect of the linear solves beyond which something is wrong; they are accurate to a few ulp.
+MASS_ALARM = 1e-10
+#: Beyond this ratio of steps the past no longer predicts the interaction, and a half step is taken for it.
+LONGEST_EXTRAPOLATION = 3.0
+#: Mass-weighted cell Peclet number |beta (Psi_k - Psi_i)| above which plain Scharfetter-Gummel is too diffusive.
+PECLET_LIMIT = 1.0
+TINY = 5e-324
+
+
+class State(NamedTuple):
+    """All that determines the next step: arrays and numbers only."""
+
+    t: float
+    clock: float
+    masses: np.ndarray
+    energy: float
+    interaction: np.ndarray | None
+    previous: np.ndarray | None
+    previous_dt: float
+
+
+class Stepper:
+    """Steps of one flow; see the module's text for the scheme.
+
+    Parameters
+    ----------
+    flow : Flow
+    reconstruction : bool or "auto"
+    threads : int
+    """
+
+    def __init__(self, flow, reconstruction, threads: int):
+        parts = flow.parts
+        self.flow, self.parts, self.diffusion = flow, parts, parts.diffusion
+        self.sweep_potential = np.ascontiguousarray(parts.sweep_potential)
+        self.energy_potential = parts.energy_potential
+        self.mass = flow.rho0.mass
+        self.split = Splitting(flow.grid, parts.diffusion, 1e-16 * self.mass, not parts.operators, threads)
+        self.reconstruction = reconstruction
+        self.mode = RECONSTRUCTED if reconstruction is True or parts.diffusion == 0 else SECOND_ORDER
+
+    def start(self) -> State:
+        """The state at the start of the flow."""
+        masses = self.flow.rho0.masses
+        interaction = self.parts.interaction(masses)
+        return State(self.flow.t0, 0.0, masses, self.energy(masses, interaction), interaction, None, 0.0)
+
+    def energy(self, masses, interaction) -> float:
+        """F of cell masses, with U rho given."""
+        mu = self.energy_potential
+        if interaction is not None:
+            mu = mu + 0.5 * interaction
+        if self.diffusion > 0:
+            logs = np.log(np.maximum(masses, TINY))
+            logs *= self.diffusion
+            logs += mu
+            mu = logs
+        return float((masses * mu).sum())
+
+    def step(self, state: State, dt: float, stop: float | None = None) -> State | None:
+        """The state a time dt later (exactly at ``stop`` if given), or None if it breaks a property."""
+        scaled = self.flow.elapsed(state.t, dt)
+        masses = self._conserve(self.split.move(state.masses, self._midpoint(state, scaled), scaled, self.mode))
+        return self._accept(state, dt, scaled, masses, stop)
+
+    def fallback(self, state: State, dt: float, stop: float | None = None) -> State:
+        """An implicit step with Psi frozen, damped so that F cannot rise; first order, for any dt and symmetric U.
+
+        Let m* be the frozen implicit step and d = m* - m. The frozen energy H is convex and H(m*) <= H(m), so
+        F(m + a d) <= F(m) - a (H(m) - H(m*)) + a^2/2 <d, U d>: a = min(1, (H(m) - H(m*)) / <d, U d>) lowers F.
+        """
+        scaled = self.flow.elapsed(state.t, dt)
+        psi = self._psi(state.interaction)
+        moved = self._conserve(self.split.move(state.masses, psi, scaled, IMPLICIT_EULER))
+        share = 1.0
+        if state.interaction is not None:
+            change = moved - state.masses
+            frozen = 2.0 * state.interaction
+            fall = self.energy(state.masses, frozen) - self.energy(moved, frozen)
+            curvature = float((change * (self.parts.interaction(moved) - state.interaction)).sum())
+            if curvature > 0:
+                share = min(1.0, max(fall, 0.0) / curvature)
+        masses = self._conserve((1.0 - share) * state.masses + share * moved)
+        new = self._accept(state, dt, scaled, masses, stop)
+        # At a stationary state the energy can move by round-off only: then the state rests.
+        return new or self._accept(state, dt, scaled, state.masses, stop)
+
+    def dissipation(self, state: State) -> float:
+        """-dF/dt at time_scale 1."""
+        return dissipation_rate(state.masses, self._psi(state.interaction), self.flow.grid, self.diffusion)
+
+    def speed(self, state: State) -> float:
+        """L1 norm of d rho/dt over the mass, at time_scale 1."""
+        dt = 1e-8 * (self.flow.t1 - self.flow.t0)
+        while dt > 0:
+            change = self.split.move(state.masses, self._psi(state.interaction), dt, IMPLICIT_EULER) - state.masses
+            size = float(np.abs(change).sum()) / self.mass
+            if size < 1e-3 or dt < 1e-300:
+                return size / dt
+            dt *= 1e-3
+        return math.inf
+
+    def watch_peclet(self, state: State) -> None:
+        """Turn on the reconstruction of the transport part once it matters where the mass is."""
+        if self.mode == RECONSTRUCTED or self.reconstruction is False:
+            return
+        psi, masses, grid = self._psi(state.interaction), state.masses, self.flow.grid
+        for axis in range(grid.ndim):
+            rise = np.abs(np.diff(psi, axis=axis))
+            ends = [np.take(masses, range(*cut), axis) for cut in ((0, grid.shape[axis] - 1), (1, grid.shape[axis]))]
+            if float((rise * (ends[0] + ends[1])).sum()) > 2 * PECLET_LIMIT * self.diffusion * self.mass:
+                self.mode = RECONSTRUCTED
+
+    def _psi(self, interaction):
+        return self.sweep_potential if interaction is None else self.sweep_potential + interaction
+
+    def _midpoint(self, state: State, scaled: float) -> np.ndarray:
+        """Psi at the middle of the coming step."""
+        now = state.interaction
+        if now is None:
+            return self.sweep_potential
+        if state.previous is not None and scaled <= LONGEST_EXTRAPOLATION * state.previous_dt:
+            return self._psi(now + (0.5 * scaled / state.previous_dt) * (now - state.previous))
+        half = self._conserve(self.split.move(state.masses, self._psi(now), 0.5 * scaled, IMPLICIT_EULER))
+        return self._psi(self.parts.interaction(half))
+
+    def _conserve(self, masses: np.ndarray) -> np.ndarray:
+        """Put the last ulp of the mass back: the solves keep it to round-off, which would add up over 1e5 steps."""
+        total = float(masses.sum())
+        if total == self.mass:
+            return masses
+        if not abs(total - self.mass) <= MASS_ALARM * self.mass:
+            if math.isfinite(total):
+                raise ConvergenceError(f"the mass changed by {total / self.mass - 1:.1e} in a linear solve; "
+                                       "please report this", reason="mass")
+            return masses
+        masses *= self.mass / total
+        return masses
+
+    def _accept(self, state: State, dt, scaled, masses, stop) -> State | None:
+        interaction = self.parts.interaction(masses)
+        energy = self.energy(masses, interaction)
+        if not energy <= state.energy + ENERGY_SLACK * max(1.0, abs(state.energy)) or not masses.min() >= 0:
+            return None
+        return State(state.t + dt if stop is None else stop, state.clock + scaled, masses, energy,
+                     interaction, state.interaction, scaled)
