@@ -4,7 +4,7 @@ Every problem is the no-flux Cauchy problem
 
     d rho/dt = div( rho grad Psi ) + beta^-1 Laplacian rho,     Psi = V + w * rho,     rho(0) = Gaussian,
 
-on a box whose edges the solution never feels (it stays below 1e-15 there).  The reference solves the same equation by a
+on a box whose edges the solution never feels (it stays below 1e-13 there).  The reference solves the same equation by a
 method that shares nothing with finite volumes: Fourier collocation in space (spectrally accurate, since the density
 vanishes at the edges to round-off) and the eighth-order explicit Runge-Kutta method DOP853 at relative tolerance 1e-11.
 Its Fourier series is integrated exactly over the cells of any grid, so that one reference serves every resolution.
@@ -118,7 +118,7 @@ def _mild_gradient(x: Array, y: Array) -> tuple[Array, ...]:
     return x**3 - x, 2 * y
 
 
-STRENGTH, RANGE = 2.0, 0.6  # w(z) = -STRENGTH exp(-|z|^2 / (2 RANGE^2))
+STRENGTH, RANGE = 1.0, 0.8  # w(z) = -STRENGTH exp(-|z|^2 / (2 RANGE^2))
 
 
 def _attraction(x: Array, y: Array) -> Array:
@@ -141,7 +141,7 @@ MCKEAN_VLASOV = Problem(
     _mild_gradient,
     4.0,
     (0.4, 0.8),
-    (0.5, 0.4),
+    (0.4, 0.4),
     1.0,
     _attraction,
     _attraction_gradient,
