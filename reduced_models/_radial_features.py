@@ -1,0 +1,135 @@
+"""Low-rank forms of the kernel between the lengths of two random weights, and the rules behind them."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+from scipy.special import gammainccinv, gammaincinv, gammaln
+
+from wgflow.activations import Activation
+from wgflow.errors import WGFlowWarning
+
+from .base import FloatArray
+
+__all__ = ["HermiteFeatures", "QuadratureFeatures", "chi_rule", "choose_features", "cosine_moments"]
+
+_SERIES_LIMIT = 40  # terms beyond which the quadrature is shorter
+_TAIL_TERMS = 64  # terms computed to bound the tail of the series
+_SMOOTH_TAIL_TERMS = 20  # the same where the coefficients come from quadrature, which resolves degrees up to 42
+_RULE_LIMIT = 1024
+_PANEL_NODES = 16
+_SAMPLES = 48  # radii at which errors are measured
+
+
+def cosine_moments(d: float, terms: int) -> FloatArray:
+    """Return :math:`M_{2j} = E \\cos^{2j}`, j = 0, ..., ``terms``, of the angle between random directions of R^d."""
+    j = np.arange(terms, dtype=np.float64)
+    return np.concatenate([[1.0], np.cumprod((1.0 + 2.0 * j) / (d + 2.0 * j))])
+
+
+def chi_rule(d: int, n: int) -> tuple[FloatArray, FloatArray]:
+    """Return about ``n`` nodes and weights, of sum 1, for the chi distribution with ``d`` degrees of freedom.
+
+    Gauss-Legendre rules of 16 nodes on panels that are equal in asinh(chi): long weights put the kinks of an activation
+    at small chi.
+    """
+    half = 0.5 * d
+    low = math.sqrt(2.0 * gammaincinv(half, 1e-18)) if d > 2 else 0.0
+    high = math.sqrt(2.0 * gammainccinv(half, 1e-18))
+    z, weights = np.polynomial.legendre.leggauss(_PANEL_NODES)
+    panels = max(1, n // _PANEL_NODES)
+    low, high = math.asinh(low), math.asinh(high)
+    width = (high - low) / panels
+    s = (low + width * (np.arange(panels)[:, None] + 0.5 * (z + 1.0))).ravel()
+    x = np.sinh(s)
+    log_density = (d - 1.0) * np.log(x) - 0.5 * x * x - (half - 1.0) * math.log(2.0) - float(gammaln(half))
+    weights = np.tile(weights, panels) * np.exp(log_density) * np.cosh(s)
+    return x, weights / np.sum(weights)
+
+
+class HermiteFeatures:
+    r"""The features :math:`\sqrt{M_{2j}/2}\; a_{2j}(\tau_\pm r)`, j = 0, ..., ``terms``; those of + come first."""
+
+    def __init__(self, activation: Activation, deviations: tuple[float, float], d: float, terms: int, error: float):
+        self.activation, self.deviations, self.error = activation, deviations, error
+        self.degree = 2 * terms
+        self.amplitudes = np.sqrt(0.5 * cosine_moments(d, terms))
+        self.target = np.zeros(2 * (terms + 1))
+        self.target[0], self.target[terms + 1] = math.sqrt(0.5), -math.sqrt(0.5)
+
+    def __call__(self, r: FloatArray, order: int) -> FloatArray:
+        amplitudes = self.amplitudes.reshape((-1,) + (1,) * r.ndim)
+        parts = [
+            tau**order * amplitudes * self.activation.hermite_coefficients(tau * r, self.degree, order)[::2]
+            for tau in self.deviations
+        ]
+        return np.concatenate(parts)
+
+
+class QuadratureFeatures:
+    r"""The features :math:`\sqrt{\omega_m/2}\; E_c\,\sigma(\tau_\pm \chi_m r c)` of a rule for :math:`\chi_d`."""
+
+    def __init__(self, activation: Activation, deviations: tuple[float, float], d: int, nodes: int, error: float):
+        self.activation, self.deviations, self.d, self.error = activation, deviations, d, error
+        self.nodes, weights = chi_rule(d, nodes)
+        self.amplitudes = np.sqrt(0.5 * weights)
+        self.target = np.concatenate([self.amplitudes, -self.amplitudes])
+
+    def __call__(self, r: FloatArray, order: int) -> FloatArray:
+        column = (-1,) + (1,) * r.ndim
+        parts = []
+        for tau in self.deviations:
+            speed = tau * self.nodes.reshape(column)
+            mean = self.activation.sphere_mean(speed * r, self.d, order)
+            parts.append(self.amplitudes.reshape(column) * speed**order * mean)
+        return np.concatenate(parts)
+
+
+def choose_features(
+    activation: Activation, deviations: tuple[float, float], d: float, r_max: float, tolerance: float
+) -> HermiteFeatures | QuadratureFeatures:
+    """Return the shorter of the two forms that reproduces the kernel on ``[0, r_max]``.
+
+    The error is relative to ``max(1, max_r U(r, r))``. By the Cauchy-Schwarz inequality the largest error of a cut
+    series lies on the diagonal, where it is the sum of the terms left out; these are bounded by the computed ones and
+    :math:`M_{2J+2}` times what remains of :math:`E\\,\\sigma^2`.
+    """
+    if math.isinf(d):
+        return HermiteFeatures(activation, deviations, d, 0, 0.0)
+    r = np.linspace(0.0, r_max, _SAMPLES + 1)[1:]
+    tails, scale = _series_tails(activation, deviations, d, r)
+    enough = np.flatnonzero(tails[:_SERIES_LIMIT] <= tolerance * scale)
+    if enough.size:
+        return HermiteFeatures(activation, deviations, d, int(enough[0]), float(tails[enough[0]] / scale))
+    n, error = 32, math.inf
+    kernel = _kernel(QuadratureFeatures(activation, deviations, d, n, 0.0)(r, 0))
+    while error > tolerance and n < _RULE_LIMIT:
+        finer = _kernel(QuadratureFeatures(activation, deviations, d, 2 * n, 0.0)(r, 0))
+        error = float(np.max(np.abs(finer - kernel))) / scale
+        n, kernel = 2 * n, finer
+    if error > tolerance:
+        warnings.warn(f"the kernel at d={d} is accurate to {error:.1e}, not to tolerance={tolerance:.1e}, with {n} "
+                      f"features a class: an activation with kinks converges slowly in low dimension", WGFlowWarning,
+                      stacklevel=3)
+    return QuadratureFeatures(activation, deviations, d, n, error)
+
+
+def _series_tails(activation, deviations, d, r) -> tuple[FloatArray, float]:
+    """Return the largest tail over ``r`` of the diagonal series cut after each J, and the scale of the kernel."""
+    terms = _SMOOTH_TAIL_TERMS if activation.kernel_arguments().code else _TAIL_TERMS
+    moments = cosine_moments(d, terms + 1)
+    tails, diagonal = np.zeros((terms + 1, r.size)), np.zeros(r.size)
+    for tau in deviations:
+        squares = activation.hermite_coefficients(tau * r, 2 * terms) ** 2
+        second_moment = activation.pair_expectation(tau * r, tau * r, 1.0)
+        remainder = moments[-1] * np.maximum(second_moment - np.sum(squares, axis=0), 0.0)
+        weighted = 0.5 * moments[:-1, None] * squares[::2]
+        diagonal += np.sum(weighted, axis=0)
+        tails += np.cumsum(weighted[::-1], axis=0)[::-1] - weighted + 0.5 * remainder
+    return np.max(tails, axis=1), max(1.0, float(np.max(diagonal)))
+
+
+def _kernel(features: FloatArray) -> FloatArray:
+    return np.einsum("ki,kj->ij", features, features)

@@ -1,0 +1,271 @@
+"""What every reduced model is: features on few coordinates, and, for networks, the network they came from."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wgflow.activations import Activation
+from wgflow.densities import Density
+from wgflow.energies import Entropy, FreeEnergy, Potential
+from wgflow.errors import InvalidInput, InvalidType
+from wgflow.grids import Grid
+from wgflow.interactions import LowRank
+
+__all__ = ["Atoms", "NetworkModel", "ReducedModel", "as_integer", "as_number"]
+
+FloatArray = NDArray[np.float64]
+
+
+class Atoms(NamedTuple):
+    """A measure made of point masses: ``points`` of shape (n_coordinates, n), ``weights`` of shape (n,)."""
+
+    points: FloatArray
+    weights: FloatArray
+
+
+class ReducedModel(ABC):
+    r"""A risk that is quadratic in features of few coordinates.
+
+    With features :math:`F_k(\theta)`, real signs :math:`s_k` and a target :math:`p_k`,
+
+    .. math::
+        U(\theta, \theta') = \sum_k s_k F_k(\theta) F_k(\theta'), \qquad V(\theta) = -\sum_k s_k p_k F_k(\theta),
+
+    and with the moments :math:`z_k = \int F_k\,d\rho`
+
+    .. math::
+        R(\rho) = E y^2 + 2 \int V \rho + \iint U \rho \rho
+                = \sum_k s_k (z_k - p_k)^2 + E y^2 - \sum_k s_k p_k^2, \qquad
+        \Psi(\theta; \rho) = \sum_k s_k F_k(\theta) (z_k - p_k).
+
+    A subclass gives ``features``, ``feature_gradients``, ``target``, ``diagonal`` and its grid and initial law; all
+    else follows. Measures are a `Density` on a grid of the model's coordinates or `Atoms`.
+
+    Attributes
+    ----------
+    name : str
+    coordinate_names : tuple of str
+    label_second_moment : float
+        :math:`E y^2`.
+    time_scale : float
+        2, the clock :math:`\dot\theta = -2 \nabla \Psi` on which SGD with step :math:`\epsilon` has made the time
+        :math:`t = k \epsilon`; 1 is the clock of :math:`\partial_t \rho = \nabla\cdot(\rho \nabla \Psi)`, on which
+        the same curve takes twice the time.
+    """
+
+    name: str
+    coordinate_names: tuple[str, ...]
+    label_second_moment: float
+    time_scale: float = 2.0
+
+    @abstractmethod
+    def features(self, *coordinates: ArrayLike) -> FloatArray:
+        """Return the features, shape (k, *shape), at coordinates that broadcast to ``shape``."""
+
+    @abstractmethod
+    def feature_gradients(self, *coordinates: ArrayLike) -> FloatArray:
+        """Return the derivatives of the features in each coordinate, shape (k, n_coordinates, *shape)."""
+
+    @property
+    @abstractmethod
+    def target(self) -> FloatArray:
+        """The target ``p`` of the features' moments, shape (k,)."""
+
+    @abstractmethod
+    def diagonal(self, *coordinates: ArrayLike) -> FloatArray:
+        """Return :math:`U(\\theta, \\theta)`, the kernel of a neuron with itself, which no feature sum truncates."""
+
+    @abstractmethod
+    def grid(self, cells: int | tuple[int, ...]) -> Grid:
+        """Return a grid on the model's coordinates with its reference measure."""
+
+    @abstractmethod
+    def initial_density(self, kappa: float, grid: Grid) -> Density:
+        """Return the law of the coordinates of a neuron drawn with scale ``kappa``."""
+
+    @property
+    def signs(self) -> FloatArray:
+        """The signs ``s``, shape (k,); 1 unless a model says otherwise."""
+        return np.ones(self.target.size)
+
+    @property
+    def n_coordinates(self) -> int:
+        """Number of reduced coordinates."""
+        return len(self.coordinate_names)
+
+    def squared_norm(self, *coordinates: ArrayLike) -> FloatArray:
+        """Return :math:`|\\theta|^2`, which the ridge penalizes, in reduced coordinates."""
+        return sum((np.square(np.asarray(c, dtype=np.float64)) for c in coordinates), np.zeros(()))
+
+    def potential(self, *coordinates: ArrayLike) -> FloatArray:
+        """Return :math:`V(\\theta) = -E[y\\,\\sigma_*(x; \\theta)]`."""
+        return _combine(-self.signs * self.target, self.features(*coordinates))
+
+    def kernel(self, first: tuple[ArrayLike, ...], second: tuple[ArrayLike, ...]) -> FloatArray:
+        """Return :math:`U(\\theta, \\theta')` at two tuples of coordinates, by broadcasting."""
+        f, g = self.features(*first), self.features(*second)
+        dims = max(f.ndim, g.ndim)
+        f, g = (x.reshape(x.shape[:1] + (1,) * (dims - x.ndim) + x.shape[1:]) for x in (f, g))
+        return _combine(self.signs, f * g)
+
+    def moments(self, rho: Density | Atoms) -> FloatArray:
+        """Return :math:`z = \\int F\\,d\\rho`, shape (k,)."""
+        if isinstance(rho, Atoms):
+            return np.sum(self.features(*rho.points) * rho.weights, axis=1)
+        if not isinstance(rho, Density):
+            raise InvalidType(f"rho must be a Density or Atoms, got {type(rho).__name__}")
+        self._check_axes(rho.grid)
+        features = self.features(*rho.grid.mesh())
+        return np.sum((features * rho.masses).reshape(features.shape[0], -1), axis=1)
+
+    def risk(self, rho: Density | Atoms) -> float:
+        """Return the population risk :math:`R(\\rho)` of an infinitely wide network."""
+        p, s = self.target, self.signs
+        z = self.moments(rho)
+        return float(np.sum(s * (z - p) ** 2) + self.label_second_moment - np.sum(s * p * p))
+
+    def psi(self, rho: Density | Atoms, *coordinates: ArrayLike, ridge: float = 0.0) -> FloatArray:
+        """Return :math:`\\Psi(\\theta; \\rho)` plus ``ridge`` / 2 times the squared norm, at given coordinates."""
+        value = _combine(self.signs * (self.moments(rho) - self.target), self.features(*coordinates))
+        return value + 0.5 * ridge * self.squared_norm(*coordinates) if ridge else value
+
+    def psi_gradient(self, rho: Density | Atoms, *coordinates: ArrayLike) -> FloatArray:
+        """Return the gradient of :math:`\\Psi` (without ridge) in the coordinates, shape (n_coordinates, *shape)."""
+        return _combine(self.signs * (self.moments(rho) - self.target), self.feature_gradients(*coordinates))
+
+    def energy(self, beta: float = math.inf, ridge: float = 0.0) -> FreeEnergy:
+        r"""Return the free energy
+
+        .. math::
+            F_{\beta,\lambda}(\rho) = \tfrac12 R(\rho) + \tfrac{\lambda}{2} \int |\theta|^2 \rho
+            + \beta^{-1} \int \rho \log \rho .
+
+        The constant :math:`E y^2 / 2` is part of the potential, since :math:`\rho` has mass 1; so twice the energy at
+        ``beta=inf, ridge=0`` is the risk. The logarithm refers to the density in the space of all parameters, through
+        the reference measure of the model's grid.
+
+        Parameters
+        ----------
+        beta : float
+            Inverse temperature, positive; infinity for no noise.
+        ridge : float
+            The penalty :math:`\lambda \ge 0`.
+
+        Raises
+        ------
+        InvalidInput
+            If ``beta`` is not positive or ``ridge`` is negative or not finite.
+        """
+        beta = as_number("beta", beta, positive=True, allow_infinity=True)
+        ridge = as_number("ridge", ridge)
+
+        def V(*coordinates: FloatArray) -> FloatArray:
+            confinement = 0.5 * ridge * self.squared_norm(*coordinates)
+            return self.potential(*coordinates) + confinement + 0.5 * self.label_second_moment
+
+        terms = Potential(V) + LowRank(self.features, self.signs)
+        return terms + Entropy(beta) if math.isfinite(beta) else terms
+
+    def finite_width_excess(self, rho: Density | Atoms) -> float:
+        r"""Return ``K`` of :math:`E\,R_N = R(\rho) + K/N` for ``N`` neurons drawn independently from ``rho``.
+
+        .. math:: K = \int U(\theta, \theta)\,\rho(d\theta) - \iint U \rho \rho
+        """
+        points, weights = (rho.points, rho.weights) if isinstance(rho, Atoms) else (rho.grid.mesh(), rho.masses)
+        own = float(np.sum(self.diagonal(*points) * weights))
+        return own - float(np.sum(self.signs * self.moments(rho) ** 2))
+
+    def _check_axes(self, grid: Grid) -> None:
+        if grid.ndim != self.n_coordinates:
+            raise InvalidInput(
+                f"rho lives on {grid.ndim} axes, {self.name} on {self.n_coordinates} {self.coordinate_names}; "
+                "use model.grid(...)"
+            )
+
+
+class NetworkModel(ReducedModel):
+    r"""A reduced model together with the network of which it is the mean-field limit.
+
+    The network is :math:`\hat y(x) = \frac1N \sum_i a_i\,\sigma(\langle w_i, x\rangle + b_i)`. A row of ``theta`` is
+    ``w_i`` where only the first layer learns (``trains_readout`` false: :math:`a_i = 1, b_i = 0`), else
+    ``(a_i, b_i, w_i)``. `wgflow.validation.run_sgd` trains it on one fresh sample a step.
+
+    Attributes
+    ----------
+    activation : Activation
+    trains_readout : bool
+    input_dimension : int or inf
+        Length of ``x``; infinite in a limit model, which has no network.
+    """
+
+    activation: Activation
+    trains_readout: bool = False
+    input_dimension: float
+
+    @property
+    def n_parameters(self) -> int:
+        """Length ``D`` of one neuron's ``theta``."""
+        if not math.isfinite(self.input_dimension):
+            raise InvalidInput(f"{self.name} is a limit without a network (d = inf); give a finite d")
+        return int(self.input_dimension) + (2 if self.trains_readout else 0)
+
+    @abstractmethod
+    def sample_data(self, n: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+        """Draw ``n`` samples: ``x`` of shape (n, input_dimension), ``y`` of shape (n,)."""
+
+    @abstractmethod
+    def initial_theta(self, n_neurons: int, kappa: float, rng: np.random.Generator) -> FloatArray:
+        """Draw the parameters of ``n_neurons`` neurons of scale ``kappa``, shape (n_neurons, n_parameters)."""
+
+    @abstractmethod
+    def project(self, theta: ArrayLike) -> FloatArray:
+        """Return the reduced coordinates of neurons, shape (..., n_coordinates), from ``theta`` (..., n_parameters)."""
+
+    @abstractmethod
+    def population_risk(self, theta: ArrayLike) -> FloatArray:
+        """Return the exact risk :math:`E(y - \\hat y)^2` of networks ``theta`` (..., n_neurons, n_parameters)."""
+
+    def check_theta(self, theta: ArrayLike) -> FloatArray:
+        """Return ``theta`` as float64, refusing wrong lengths and values that are not finite, by index."""
+        array = np.asarray(theta)
+        if array.dtype.kind not in "iuf":
+            raise InvalidType(f"theta must hold real numbers, got dtype {array.dtype}")
+        array = np.ascontiguousarray(array, dtype=np.float64)
+        if array.ndim < 2 or array.shape[-1] != self.n_parameters or array.shape[-2] == 0:
+            raise InvalidInput(f"theta has shape {array.shape}; need (..., n_neurons >= 1, {self.n_parameters})")
+        if not np.isfinite(array).all():
+            index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+            raise InvalidInput(f"theta{list(index)} is {array[index]}; every parameter must be finite")
+        return array
+
+
+def _combine(weights: FloatArray, features: FloatArray) -> FloatArray:
+    """Return ``sum_k weights_k features_k`` in a fixed order of summation."""
+    return np.sum(weights.reshape((-1,) + (1,) * (features.ndim - 1)) * features, axis=0)
+
+
+def as_number(name: str, value: object, *, positive: bool = False, allow_infinity: bool = False) -> float:
+    """Return ``value`` as a float that is >= 0 (> 0 if ``positive``) and finite (unless infinity is allowed)."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise InvalidType(f"{name} must be a number, got {type(value).__name__} {value!r}")
+    number = float(value)
+    allowed = number > 0.0 if positive else number >= 0.0
+    if not allowed or (math.isinf(number) and not allow_infinity):
+        rule = ("> 0" if positive else ">= 0") + ("" if allow_infinity else " and finite")
+        raise InvalidInput(f"{name}={number:g} must be {rule}")
+    return number
+
+
+def as_integer(name: str, value: object, minimum: int = 1) -> int:
+    """Return ``value`` as an int of at least ``minimum``."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+        raise InvalidType(f"{name} must be an int, got {type(value).__name__} {value!r}")
+    if value < minimum:
+        raise InvalidInput(f"{name}={value} must be an integer >= {minimum}")
+    return int(value)

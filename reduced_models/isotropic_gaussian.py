@@ -1,0 +1,386 @@
+"""Two isotropic Gaussian classes of different variance: the network reduces to the law of the weights' lengths."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import brentq
+from scipy.special import gammainc, gammaincc, gammaln
+
+from wgflow.activations import Activation, Ramp
+from wgflow.densities import Density
+from wgflow.energies import FreeEnergy
+from wgflow.errors import InvalidInput, InvalidType
+from wgflow.grids import Grid, log_power_cell_average
+from wgflow.kernels.neuron_pairs import mehler_rows
+
+from ._radial_features import chi_rule, choose_features
+from .base import FloatArray, NetworkModel, as_integer, as_number
+
+__all__ = ["IsotropicGaussian", "StationaryDelta"]
+
+_CONVENTIONS = ("variance", "deviation")
+_LOST_MASS = 1e-6  # of an initial law beyond the grid, above which the grid is refused
+_SERIES_DEGREE = 160  # of the Mehler series; pairs of neurons that need more take the closed form
+_SMOOTH_DEGREE = 42
+_PAIR_TOLERANCE = 1e-14
+_LOW_DIMENSION_TOLERANCE = {1: 3e-4, 2: 3e-6, 3: 3e-8}
+_CHUNK = 4096  # neurons of small networks handled at a time
+_BLOCK = 1 << 20  # pairs of neurons handled at a time
+
+
+class StationaryDelta(NamedTuple):
+    """A radius at which a single delta is a stationary point of the risk.
+
+    ``curvature`` is the second derivative of Psi at the delta itself: positive where the delta is linearly stable.
+    """
+
+    radius: float
+    risk: float
+    curvature: float
+
+
+class IsotropicGaussian(NetworkModel):
+    r"""Labels +1 and -1 with inputs :math:`x \sim N(0, \tau_\pm^2 I_d)`, first-layer weights learn.
+
+    The network is :math:`\hat y(x) = \frac1N \sum_i \sigma(\langle w_i, x \rangle)`. By rotation invariance the risk
+    depends on the law of :math:`r = |w|` alone. With :math:`q(s) = E\,\sigma(sG)`, Hermite coefficients :math:`a_k`
+    and the moments :math:`M_k` of the cosine between random directions,
+
+    .. math::
+        V(r) = -\tfrac12 q(\tau_+ r) + \tfrac12 q(\tau_- r), \qquad
+        U(r, r') = \tfrac12 \sum_\pm \sum_j M_{2j}\, a_{2j}(\tau_\pm r)\, a_{2j}(\tau_\pm r') .
+
+    The series is cut where a computed bound of its tail falls below ``tolerance``. In low dimension it converges
+    slowly; there the kernel is written as an average over :math:`|x| = \tau_\pm \chi_d` of the product of two means
+    over directions, by a quadrature rule refined until the kernel settles. Both are of low rank. For ``d = inf`` two
+    features are exact.
+
+    Parameters
+    ----------
+    d : int or inf
+        Dimension of the inputs.
+    tau_plus2, tau_minus2 : float
+        Variances of the two classes, positive.
+    delta : float
+        Instead of the variances: :math:`\tau_\pm^2 = 1 \pm \Delta` (``convention="variance"``) or
+        :math:`\tau_\pm = 1 \pm \Delta` (``"deviation"``), ``0 <= delta < 1``. The talks use the first, the papers the
+        second.
+    convention : {"variance", "deviation"}
+        Meaning of ``delta``.
+    activation : Activation
+        ``Ramp()`` by default.
+    tolerance : float, optional
+        Allowed error of the kernel, relative to ``max(1, max U)`` on twice the range of the default grid. By default
+        1e-10, and 3e-4, 3e-6, 3e-8 for d = 1, 2, 3, where an activation with kinks makes the kernel less smooth.
+
+    Raises
+    ------
+    InvalidInput
+        If a parameter is out of range, or both or neither of the two ways to give the variances are used.
+
+    Notes
+    -----
+    Only the ratio :math:`\tau_+ / \tau_-` matters: :math:`\tau \to c \tau` is :math:`r \to r/c, t \to t/c^2`.
+
+    References
+    ----------
+    S. Mei, A. Montanari and P.-M. Nguyen, A mean field view of the landscape of two-layer neural networks, PNAS 115
+    (2018) E7665-E7671.
+
+    Examples
+    --------
+    >>> model = IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2)
+    >>> grid = model.grid(cells=200)
+    >>> rho = model.initial_density(0.8, grid)
+    >>> bool(abs(model.risk(rho) - model.initial_risk(0.8)) < 1e-3)
+    True
+    """
+
+    name = "isotropic Gaussians"
+    coordinate_names = ("r",)
+    label_second_moment = 1.0
+
+    def __init__(
+        self,
+        d: float,
+        tau_plus2: float | None = None,
+        tau_minus2: float | None = None,
+        *,
+        delta: float | None = None,
+        convention: str = "variance",
+        activation: Activation | None = None,
+        tolerance: float | None = None,
+    ):
+        if isinstance(d, float) and (math.isinf(d) or d.is_integer()):
+            d = d if math.isinf(d) else int(d)
+        self.d = d if d == math.inf else as_integer("d", d)
+        self.input_dimension = float(self.d)
+        self.tau_plus2, self.tau_minus2 = _variances(tau_plus2, tau_minus2, delta, convention)
+        self.activation = Ramp() if activation is None else activation
+        if not isinstance(self.activation, Activation):
+            raise InvalidType(f"activation must be a wgflow.activations.Activation, got {type(activation).__name__}")
+        default = _LOW_DIMENSION_TOLERANCE.get(self.d, 1e-10)
+        self.tolerance = default if tolerance is None else as_number("tolerance", tolerance, positive=True)
+
+    def __repr__(self) -> str:
+        taus = f"tau_plus2={self.tau_plus2:g}, tau_minus2={self.tau_minus2:g}"
+        return f"IsotropicGaussian(d={self.d}, {taus}, activation={self.activation!r})"
+
+    # ---------------------------------------------------------------- reduced coordinates
+    @property
+    def deviations(self) -> tuple[float, float]:
+        """The standard deviations tau_+ and tau_- of the two classes."""
+        return math.sqrt(self.tau_plus2), math.sqrt(self.tau_minus2)
+
+    @property
+    def length_scale(self) -> float:
+        """A weight of this length carries the mean data over the outermost knot of the activation."""
+        return self.activation.length_scale / math.sqrt(0.5 * (self.tau_plus2 + self.tau_minus2))
+
+    @cached_property
+    def _basis(self):
+        return choose_features(self.activation, self.deviations, self.d, 8.0 * self.length_scale, self.tolerance)
+
+    @property
+    def feature_error(self) -> float:
+        """Bound or estimate of the kernel's error on radii up to twice the default grid, as ``tolerance`` counts it."""
+        return self._basis.error
+
+    @property
+    def target(self) -> FloatArray:
+        return self._basis.target
+
+    def features(self, r: ArrayLike) -> FloatArray:
+        return self._basis(np.asarray(r, dtype=np.float64), 0)
+
+    def feature_gradients(self, r: ArrayLike) -> FloatArray:
+        return self._basis(np.asarray(r, dtype=np.float64), 1)[:, None]
+
+    def potential(self, r: ArrayLike) -> FloatArray:
+        plus, minus = self.deviations
+        r = np.asarray(r, dtype=np.float64)
+        return 0.5 * (self.activation.gaussian_mean(minus * r) - self.activation.gaussian_mean(plus * r))
+
+    def diagonal(self, r: ArrayLike) -> FloatArray:
+        r = np.asarray(r, dtype=np.float64)
+        return 0.5 * sum(self.activation.pair_expectation(tau * r, tau * r, 1.0) for tau in self.deviations)
+
+    def energy(self, beta: float = math.inf, ridge: float = 0.0) -> FreeEnergy:
+        if math.isinf(self.d) and np.isscalar(beta) and not math.isinf(float(beta)):
+            raise InvalidInput(f"beta={beta}: the limit d=inf has no reference measure r^(d-1) for the entropy; "
+                               "use beta=inf or a finite d")
+        return super().energy(beta, ridge)
+
+    def grid(self, cells: int = 400, r_max: float | None = None, *, beta: float = math.inf, ridge: float = 0.0) -> Grid:
+        """Return the grid on ``0 <= r <= r_max`` with the measure of the spheres, :math:`|S^{d-1}| r^{d-1} dr`.
+
+        Parameters
+        ----------
+        cells : int
+            Number of equal cells.
+        r_max : float, optional
+            By default four times the length at which the mean data reach the outermost knot of the activation, which
+            holds the noiseless flow for the times of the experiments. Mass that escapes to infinity needs more.
+        beta, ridge : float
+            For noisy flows: the default then also holds the law of the weights under noise and ridge alone, up to
+            eight standard deviations beyond its mean length.
+        """
+        if r_max is None:
+            r_max = 4.0 * self.length_scale
+            ridge = as_number("ridge", ridge)
+            beta = as_number("beta", beta, positive=True, allow_infinity=True)
+            if ridge > 0.0 and math.isfinite(beta) and math.isfinite(self.d):
+                r_max = max(r_max, (math.sqrt(self.d) + 8.0) / math.sqrt(beta * ridge))
+        r_max = as_number("r_max", r_max, positive=True)
+        grid = Grid([(0.0, r_max)], cells=cells, names=["r"])
+        if math.isinf(self.d):
+            return grid
+        half = 0.5 * self.d
+        log_area = math.log(2.0) + half * math.log(math.pi) - float(gammaln(half))
+        log_weight = log_area + log_power_cell_average(grid.edges[0], self.d - 1.0)
+        return Grid(edges=[grid.edges[0]], log_weight=log_weight, names=["r"])
+
+    def initial_density(self, kappa: float, grid: Grid) -> Density:
+        """Return the law of ``|w|`` for ``w`` normal with covariance ``kappa**2 / d`` times the identity.
+
+        Cell masses are exact differences of the chi distribution, taken in its smaller tail. For ``d = inf`` the law
+        is a delta at ``kappa``, shared by the two nearest cells so that its mean is exact; below the first cell center
+        it lies in the first cell.
+
+        Raises
+        ------
+        InvalidInput
+            If ``kappa`` is not positive or more than 1e-6 of the mass lies outside the grid.
+        """
+        kappa = as_number("kappa", kappa, positive=True)
+        self._check_axes(grid)
+        edges = grid.edges[0]
+        if math.isinf(self.d):
+            masses = _delta_masses(kappa, grid)
+        else:
+            half, x = 0.5 * self.d, 0.5 * self.d * (edges / kappa) ** 2
+            masses = np.where(x[:-1] > half, -np.diff(gammaincc(half, x)), np.diff(gammainc(half, x)))
+        lost = 1.0 - float(np.sum(masses))
+        if lost > _LOST_MASS:
+            raise InvalidInput(f"kappa={kappa:g}: a part {lost:.1e} of the initial law lies outside the grid "
+                               f"[{edges[0]:g}, {edges[-1]:g}]; give model.grid a larger r_max")
+        return Density.from_values(grid, np.maximum(masses, 0.0) / grid.volumes, normalize=True)
+
+    def initial_risk(self, kappa: float) -> float:
+        r"""Return the risk of the initial law without a grid,
+
+        .. math:: R(\rho_0) = \tfrac12 \sum_\pm E(\pm 1 - q(\kappa \tau_\pm \chi_d / \sqrt d))^2 .
+        """
+        kappa = as_number("kappa", kappa, positive=True)
+
+        def loss(x: FloatArray) -> FloatArray:
+            q = [self.activation.gaussian_mean(kappa * tau * x) for tau in self.deviations]
+            return 0.5 * (1.0 - q[0]) ** 2 + 0.5 * (1.0 + q[1]) ** 2
+
+        if math.isinf(self.d):
+            return float(loss(np.ones(1))[0])
+        return float(self._chi_average(loss))
+
+    def _chi_average(self, function) -> float:
+        """Average a smooth function over chi_d / sqrt d, doubling the rule until it settles."""
+        values = []
+        for n in (64, 128, 256, 512):
+            x, weights = chi_rule(self.d, n)
+            values.append(np.sum(weights * function(x / math.sqrt(self.d))))
+            if len(values) > 1 and abs(values[-1] - values[-2]) <= 1e-13 * max(1.0, abs(values[-1])):
+                break
+        return values[-1]
+
+    def stationary_deltas(self, r_max: float | None = None, samples: int = 800) -> list[StationaryDelta]:
+        r"""Return the stationary points of the noiseless risk among single deltas, by increasing radius.
+
+        They solve :math:`\partial_r \Psi(r; \delta_{r_*}) = 0` at :math:`r = r_*`; the one of least risk is
+        ``min(deltas, key=lambda s: s.risk)``.
+
+        Parameters
+        ----------
+        r_max : float, optional
+            Search ``0 < r <= r_max``; by default the range of the default grid.
+        samples : int
+            Points at which the sign of the slope is taken first.
+        """
+        r_max = 4.0 * self.length_scale if r_max is None else as_number("r_max", r_max, positive=True)
+        p = self.target
+
+        def slope(r: ArrayLike) -> FloatArray:
+            r = np.asarray(r, dtype=np.float64)
+            values = self._basis(r, 0) - p.reshape((-1,) + (1,) * r.ndim)
+            return np.sum(self._basis(r, 1) * values, axis=0)
+
+        r = np.linspace(0.0, r_max, as_integer("samples", samples, 2) + 1)[1:]
+        g = slope(r)
+        roots = [brentq(slope, r[i], r[i + 1], xtol=1e-14, rtol=1e-14) for i in np.flatnonzero(g[:-1] * g[1:] < 0.0)]
+        result = []
+        for radius in roots:
+            at = np.float64(radius)
+            curvature = np.sum(self._basis(at, 2) * (self._basis(at, 0) - p))
+            risk = 1.0 + 2.0 * self.potential(at) + np.sum(self._basis(at, 0) ** 2)
+            result.append(StationaryDelta(radius, float(risk), float(curvature)))
+        return result
+
+    # ---------------------------------------------------------------- the network
+    def sample_data(self, n: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+        plus, minus = self.deviations
+        y = 2.0 * rng.integers(0, 2, size=n) - 1.0
+        x = rng.standard_normal((n, self.n_parameters))
+        x *= np.where(y > 0.0, plus, minus)[:, None]
+        return x, y
+
+    def initial_theta(self, n_neurons: int, kappa: float, rng: np.random.Generator) -> FloatArray:
+        """Draw ``w`` normal with covariance ``kappa**2 / d`` times the identity, shape (n_neurons, d)."""
+        n_neurons, kappa = as_integer("n_neurons", n_neurons), as_number("kappa", kappa, positive=True)
+        return kappa / math.sqrt(self.n_parameters) * rng.standard_normal((n_neurons, self.n_parameters))
+
+    def project(self, theta: ArrayLike) -> FloatArray:
+        """Return ``|w|``, shape (..., 1)."""
+        return np.sqrt(np.sum(np.square(self.check_theta(theta)), axis=-1, keepdims=True))
+
+    def population_risk(self, theta: ArrayLike) -> FloatArray:
+        r"""Return the exact risk of networks.
+
+        .. math:: R_N = 1 + \frac2N \sum_i V(|w_i|) + \frac1{N^2} \sum_{ij} U_{ij}, \qquad
+                  U_{ij} = \tfrac12 \sum_\pm \sum_k a_k(\tau_\pm r_i)\, a_k(\tau_\pm r_j) \cos^k(w_i, w_j) .
+
+        The series of each pair stops where its tail is below 1e-14 of the largest second moment; nearly parallel pairs
+        and the diagonal use the closed form. Time is O(N^2 d), memory O(N).
+
+        Parameters
+        ----------
+        theta : array_like, shape (..., n_neurons, d)
+
+        Returns
+        -------
+        ndarray, shape (...)
+        """
+        theta = self.check_theta(theta)
+        flat = theta.reshape(-1, *theta.shape[-2:])
+        n = flat.shape[1]
+        chunk = max(1, _CHUNK // n)
+        risks = np.empty(flat.shape[0])
+        for first in range(0, flat.shape[0], chunk):
+            w = flat[first : first + chunk]
+            r = np.sqrt(np.sum(w * w, axis=2))
+            own = self.diagonal(r)
+            total = np.sum(own, axis=1) + 2.0 * self._pair_sums(w, r, own)
+            risks[first : first + chunk] = 1.0 + 2.0 * np.mean(self.potential(r), axis=1) + total / n**2
+        return risks.reshape(theta.shape[:-2])
+
+    def _pair_sums(self, w: FloatArray, r: FloatArray, own: FloatArray) -> FloatArray:
+        """Return the sums of U over pairs i < j of each network of a chunk."""
+        degree = _SMOOTH_DEGREE if self.activation.kernel_arguments().code else _SERIES_DEGREE
+        a = np.stack([self.activation.hermite_coefficients(tau * r, degree) for tau in self.deviations])
+        rest = 2.0 * own - np.cumsum(np.sum(a * a, axis=0), axis=0)  # what lies beyond degree k, both laws together
+        coefficients = np.ascontiguousarray(a.transpose(2, 3, 1, 0))
+        return np.array([self._pair_sum(*network) for network in zip(w, r, own, coefficients, rest.transpose(1, 0, 2))])
+
+    def _pair_sum(self, w, r, own, coefficients, rest) -> float:
+        tails = np.maximum(np.max(rest, axis=1), 0.0)
+        tolerance = _PAIR_TOLERANCE * max(1.0, float(np.max(own)))
+        n = r.size
+        row_sums, far_sums = np.zeros(n), []
+        rows = min(n, max(1, _BLOCK // n))
+        far_i, far_j, cosine = (np.empty(rows * n, dtype) for dtype in (np.int64, np.int64, np.float64))
+        for first in range(0, n, rows):
+            last = min(n, first + rows)
+            count = mehler_rows(w, r, coefficients, tails, tolerance, first, last, row_sums, far_i, far_j, cosine)
+            if count:
+                ri, rj, c = r[far_i[:count]], r[far_j[:count]], cosine[:count]
+                far = sum(self.activation.pair_expectation(tau * ri, tau * rj, c) for tau in self.deviations)
+                far_sums.append(float(np.sum(far)))
+        return 0.5 * (float(np.sum(row_sums)) + math.fsum(far_sums))
+
+
+def _variances(plus: float | None, minus: float | None, delta: float | None, convention: str) -> tuple[float, float]:
+    if convention not in _CONVENTIONS:
+        raise InvalidInput(f"convention={convention!r} must be 'variance' or 'deviation'")
+    if delta is None:
+        if plus is None or minus is None:
+            raise InvalidInput("give both tau_plus2 and tau_minus2, or delta with its convention")
+        return as_number("tau_plus2", plus, positive=True), as_number("tau_minus2", minus, positive=True)
+    if plus is not None or minus is not None:
+        raise InvalidInput("give either tau_plus2 and tau_minus2, or delta, not both")
+    delta = as_number("delta", delta)
+    if delta >= 1.0:
+        raise InvalidInput(f"delta={delta:g} must be < 1, so that both classes have a positive variance")
+    return (1.0 + delta, 1.0 - delta) if convention == "variance" else ((1.0 + delta) ** 2, (1.0 - delta) ** 2)
+
+
+def _delta_masses(kappa: float, grid: Grid) -> FloatArray:
+    """Return cell masses of a delta at ``kappa`` between the two nearest cell centers, of mean ``kappa``."""
+    centers, edges, masses = grid.centers[0], grid.edges[0], np.zeros(grid.shape)
+    if not edges[0] <= kappa <= edges[-1]:
+        return masses
+    i = int(np.clip(np.searchsorted(centers, kappa) - 1, 0, centers.size - 2))
+    share = np.clip((kappa - centers[i]) / (centers[i + 1] - centers[i]), 0.0, 1.0)
+    masses[i], masses[i + 1] = 1.0 - share, share
+    return masses
