@@ -19,7 +19,8 @@ from problems import Problem
 from referees import Array, Cells, Convolution, spacings
 
 
-def _import_fipy() -> Any:
+def load() -> Any:
+    """Import FiPy with the scipy solvers."""
     os.environ["FIPY_SOLVERS"] = "scipy"
     argv, sys.argv = sys.argv, sys.argv[:1]
     try:
@@ -31,7 +32,7 @@ def _import_fipy() -> Any:
 
 def fipy(problem: Problem, cells: Cells, *, steps: int, midpoint: bool = True, sweeps: int = 2) -> Array:
     """Exponential fluxes; implicit Euler, or the implicit midpoint rule: half an Euler step, then extrapolate."""
-    fp = _import_fipy()
+    fp = load()
     h = spacings(problem, cells)
     if problem.ndim == 1:
         mesh = fp.Grid1D(nx=cells[0], dx=h[0]) + problem.bounds[0][0]
