@@ -1,0 +1,299 @@
+"""The real thing: SGD of a finite network in the full space, to hold a mean-field solution against."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from wgflow.reduced_models.base import NetworkModel, as_integer, as_number
+
+from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
+from wgflow.grids import check_memory, real_array
+from wgflow.kernels.sgd import sgd_steps
+
+__all__ = ["SGDResult", "run_sgd"]
+
+logger = logging.getLogger(__name__)
+
+#: Samples drawn at a time. Fixed, so that a run sees the same data whatever its output times are.
+_SAMPLE_BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class SGDResult:
+    """Trajectories of SGD at the output times, with a leading axis for independent runs.
+
+    Attributes
+    ----------
+    t : ndarray, shape (T,)
+        Times ``k * step_size`` of the snapshots, the nearest to those asked for.
+    theta : ndarray, shape (runs, T, n_neurons, n_parameters), or None if not stored
+        Parameters of every neuron.
+    coordinates : ndarray, shape (runs, T, n_neurons, n_coordinates)
+        Their reduced coordinates.
+    risk : ndarray, shape (runs, T)
+        Exact population risk of the network, not an estimate from samples.
+    n_neurons, step_size, beta, ridge
+        As given.
+    seed_entropy : int or sequence of int
+        Entropy of the seed; ``np.random.SeedSequence(**seed_state)`` repeats the runs.
+    seed_state : dict
+        State of the seed sequence before the runs were spawned from it.
+    model : NetworkModel
+    """
+
+    t: NDArray[np.float64]
+    theta: NDArray[np.float64] | None = field(repr=False)
+    coordinates: NDArray[np.float64] = field(repr=False)
+    risk: NDArray[np.float64] = field(repr=False)
+    n_neurons: int
+    step_size: float
+    seed_entropy: object
+    seed_state: dict = field(repr=False)
+    model: NetworkModel
+    beta: float
+    ridge: float
+
+    @property
+    def n_runs(self) -> int:
+        """Number of independent runs."""
+        return self.risk.shape[0]
+
+
+def run_sgd(
+    model: NetworkModel,
+    n_neurons: int,
+    step_size: float,
+    t_eval: ArrayLike,
+    rng: int | np.random.SeedSequence | np.random.Generator,
+    n_runs: int = 1,
+    beta: float = math.inf,
+    ridge: float = 0.0,
+    kappa: float = 0.8,
+    theta0: ArrayLike | None = None,
+    *,
+    xi: float | Callable[[NDArray[np.float64]], ArrayLike] = 1.0,
+    store_theta: bool = True,
+    progress: bool | Callable[[int, int], object] = False,
+) -> SGDResult:
+    r"""Train a network of ``n_neurons`` neurons by SGD, one fresh sample a step.
+
+    .. math::
+        \theta_i \leftarrow (1 - 2 \lambda s_k)\,\theta_i
+        + 2 s_k (y_k - \hat y_k) \nabla_{\theta_i} \sigma_*(x_k; \theta_i) + \sqrt{4 s_k / \beta}\; g_i^k,
+        \qquad s_k = \epsilon\, \xi(k \epsilon), \quad t = k \epsilon .
+
+    As :math:`N \to \infty, \epsilon \to 0` the law of the neurons follows
+    :math:`\partial_t \rho = 2 \xi \nabla\cdot(\rho \nabla \delta F_{\beta,\lambda}/\delta\rho)`, which `wgflow.solve`
+    solves with ``time_scale=model.time_scale`` for ``xi = 1``.
+
+    Parameters
+    ----------
+    model : NetworkModel
+        Gives the activation, the data and the reduced coordinates.
+    n_neurons : int
+        Width ``N``.
+    step_size : float
+        The step :math:`\epsilon`. Fluctuations are of the order of :math:`\epsilon D`; keep it well below 1/D.
+    t_eval : array_like, shape (T,)
+        Increasing output times; each is moved to the nearest step.
+    rng : int, SeedSequence or Generator
+        Source of randomness; each run spawns its own. ``None`` is refused, since the run could not be repeated.
+    n_runs : int
+        Number of independent runs.
+    beta, ridge : float
+        Inverse temperature and penalty :math:`\lambda`.
+    kappa : float
+        Scale of the initial weights, as in ``model.initial_density``; not used with ``theta0``.
+    theta0 : array_like, shape (n_neurons, n_parameters) or (n_runs, n_neurons, n_parameters), optional
+        Initial parameters.
+    xi : float or callable
+        Step-size schedule, positive; a callable takes an array of times.
+    store_theta : bool
+        Whether to keep all parameters at the output times.
+    progress : bool or callable
+        ``True`` logs each finished run; a callable is called as ``progress(steps_done, steps_in_all)``.
+
+    Returns
+    -------
+    SGDResult
+
+    Raises
+    ------
+    InvalidInput
+        If an argument is out of range; ``theta0`` that is not finite is named by index.
+    ResourceError
+        If the snapshots would not fit in memory, before anything is computed.
+    ConvergenceError
+        If parameters overflow, which a smaller step cures; the snapshots so far are its ``partial``.
+
+    Examples
+    --------
+    >>> from wgflow.reduced_models import IsotropicGaussian
+    >>> model = IsotropicGaussian(d=10, tau_plus2=1.8, tau_minus2=0.2)
+    >>> run_sgd(model, n_neurons=50, step_size=1e-4, t_eval=[0.0, 0.1], rng=7).risk.shape
+    (1, 2)
+    """
+    if not isinstance(model, NetworkModel):
+        raise InvalidType(f"model must be a wgflow.reduced_models.NetworkModel, got {type(model).__name__}")
+    settings = _Settings(
+        model=model,
+        n_neurons=as_integer("n_neurons", n_neurons),
+        step_size=as_number("step_size", step_size, positive=True),
+        beta=as_number("beta", beta, positive=True, allow_infinity=True),
+        ridge=as_number("ridge", ridge),
+        xi=xi,
+    )
+    n_runs, width = as_integer("n_runs", n_runs), model.n_parameters
+    counts = _snapshot_steps(t_eval, settings.step_size)
+    numbers = n_runs * counts.size * n_neurons * (model.n_coordinates + (width if store_theta else 0))
+    check_memory(8.0 * (numbers + 4 * n_neurons * width), f"n_neurons={n_neurons}: the snapshots",
+                 "take fewer neurons, runs or output times, or store_theta=False")
+    starts = None if theta0 is None else _initial_theta(model, theta0, n_runs, n_neurons)
+    seed = _seed_sequence(rng)
+    state = dict(seed.state)
+    report = _Progress(progress, n_runs, int(counts[-1]))
+    runs: list[tuple] = []
+    for run, child in enumerate(seed.spawn(n_runs)):
+        start, data, noise = (np.random.default_rng(s) for s in child.spawn(3))
+        theta = model.initial_theta(n_neurons, kappa, start) if starts is None else starts[run].copy()
+        snapshots: list[NDArray] = []
+        try:
+            for snapshot in _trajectory(settings, theta, counts, data, noise, report):
+                snapshots.append(snapshot)
+        except ConvergenceError as error:
+            if snapshots:
+                error.partial = _result(settings, counts, [_observe(model, snapshots, store_theta)], seed, state)
+            raise
+        runs.append(_observe(model, snapshots, store_theta))
+        report.finished(run)
+    return _result(settings, counts, runs, seed, state)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    model: NetworkModel
+    n_neurons: int
+    step_size: float
+    beta: float
+    ridge: float
+    xi: float | Callable
+
+    def steps(self, first: int, count: int) -> NDArray[np.float64]:
+        """Return s_k for the steps k = first, ..., first + count - 1, checked."""
+        if callable(self.xi):
+            values = real_array(self.xi(self.step_size * np.arange(first, first + count)), "xi(t)")
+            values = np.broadcast_to(values, (count,)) if values.ndim == 0 else values
+            if values.shape != (count,):
+                raise InvalidInput(f"xi returned shape {values.shape} for {count} times; it must return one value each")
+        else:
+            values = np.full(count, as_number("xi", self.xi, positive=True))
+        bad = ~((values > 0.0) & np.isfinite(values))
+        if bad.any():
+            raise InvalidInput(f"xi must be positive and finite; it is {values[bad][0]}")
+        if 2.0 * self.ridge * self.step_size * np.max(values) >= 1.0:
+            raise InvalidInput(f"step_size={self.step_size:g} is too large for ridge={self.ridge:g}: the weights would "
+                               f"change sign; need 2 * ridge * step_size * xi < 1")
+        return self.step_size * values
+
+
+class _Progress:
+    """Counts steps over all runs and reports them."""
+
+    def __init__(self, progress: bool | Callable, n_runs: int, steps_per_run: int):
+        if not (isinstance(progress, bool) or callable(progress)):
+            raise InvalidType(f"progress must be a bool or a callable of (done, total), got {progress!r}")
+        self.progress, self.n_runs, self.total, self.done = progress, n_runs, n_runs * steps_per_run, 0
+
+    def advance(self, steps: int) -> None:
+        self.done += steps
+        if callable(self.progress):
+            self.progress(self.done, self.total)
+
+    def finished(self, run: int) -> None:
+        if self.progress is True:
+            logger.info("SGD run %d of %d finished", run + 1, self.n_runs)
+
+
+def _trajectory(settings: _Settings, theta, counts, data, noise, report):
+    """Yield a copy of ``theta`` after each of the given numbers of steps."""
+    model = settings.model
+    learn_ab = model.trains_readout
+    w = np.ascontiguousarray(theta[:, 2:] if learn_ab else theta)
+    a, b = (theta[:, 0].copy(), theta[:, 1].copy()) if learn_ab else (np.ones(len(theta)), np.zeros(len(theta)))
+    activation, temperature = model.activation.kernel_arguments(), 1.0 / settings.beta
+    block_start, x, y, done = -_SAMPLE_BLOCK, None, None, 0
+    for count in counts:
+        while done < count:
+            if done >= block_start + _SAMPLE_BLOCK:
+                block_start = done
+                x, y = model.sample_data(_SAMPLE_BLOCK, data)
+            part = slice(done - block_start, min(count - block_start, _SAMPLE_BLOCK))
+            size = part.stop - part.start
+            steps = settings.steps(done, size)
+            sgd_steps(w, a, b, x[part], y[part], steps, learn_ab, settings.ridge, temperature, *activation, noise)
+            done += size
+            if not (np.isfinite(w).all() and np.isfinite(a).all() and np.isfinite(b).all()):
+                t = done * settings.step_size
+                raise ConvergenceError(f"SGD overflowed before t={t:.3g}; take a smaller step_size "
+                                       f"than {settings.step_size:g}", reason="non-finite", t=t, dt=settings.step_size)
+            report.advance(size)
+        yield np.column_stack([a, b, w]) if learn_ab else w.copy()
+
+
+def _observe(model: NetworkModel, snapshots: list[NDArray], store_theta: bool) -> tuple:
+    theta = np.stack(snapshots)
+    return theta if store_theta else None, model.project(theta), model.population_risk(theta)
+
+
+def _result(settings: _Settings, counts, runs: list[tuple], seed, state: dict) -> SGDResult:
+    theta, coordinates, risk = zip(*runs)
+    return SGDResult(
+        t=settings.step_size * counts[: risk[0].size].astype(np.float64),
+        theta=None if theta[0] is None else np.stack(theta),
+        coordinates=np.stack(coordinates),
+        risk=np.stack(risk),
+        n_neurons=settings.n_neurons,
+        step_size=settings.step_size,
+        seed_entropy=seed.entropy,
+        seed_state=state,
+        model=settings.model,
+        beta=settings.beta,
+        ridge=settings.ridge,
+    )
+
+
+def _snapshot_steps(t_eval: ArrayLike, step_size: float) -> NDArray[np.int64]:
+    """Return the number of steps nearest to each output time."""
+    t = np.atleast_1d(real_array(t_eval, "t_eval"))
+    if t.ndim != 1 or t.size == 0 or not np.isfinite(t).all() or t[0] < 0.0 or np.any(np.diff(t) <= 0.0):
+        raise InvalidInput("t_eval must be a 1-D array of finite times >= 0 that increase strictly")
+    if t[-1] / step_size > 1e15:
+        raise InvalidInput(f"t_eval[-1]={t[-1]:g} needs {t[-1] / step_size:.1e} steps of step_size={step_size:g}")
+    return np.rint(t / step_size).astype(np.int64)
+
+
+def _initial_theta(model: NetworkModel, theta0: ArrayLike, n_runs: int, n_neurons: int) -> NDArray[np.float64]:
+    array = model.check_theta(theta0)
+    shape = (n_runs, n_neurons, model.n_parameters)
+    if array.shape not in (shape, shape[1:]):
+        raise InvalidInput(f"theta0 has shape {array.shape}; need {shape[1:]} or {shape}")
+    return np.broadcast_to(array, shape)
+
+
+def _seed_sequence(rng: object) -> np.random.SeedSequence:
+    """Return the seed sequence of ``rng``, refusing seeds that could not be written down and used again."""
+    if rng is None:
+        raise InvalidInput("rng=None could not be repeated; give an integer seed or a Generator")
+    if isinstance(rng, np.random.Generator):
+        seed = rng.bit_generator.seed_seq
+        if not isinstance(seed, np.random.SeedSequence):
+            raise InvalidInput("rng is a Generator without a SeedSequence; build it by np.random.default_rng(seed)")
+        return seed
+    if isinstance(rng, np.random.SeedSequence):
+        return rng
+    return np.random.SeedSequence(as_integer("rng", rng, 0))
