@@ -1,1 +1,55 @@
+"""Held against the truth: exact solutions, particle simulations, distances and the comparison that uses them.
 
+Names are imported on first use, so that ``import wgflow.validation`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+# Not lazy: the function shares its module's name, and importing the module later would put the module in its place.
+from .compare import Comparison, compare
+
+if TYPE_CHECKING:
+    from .distances import gaussian_wasserstein, kolmogorov, wasserstein, wasserstein_1d, wasserstein_points
+    from .particles import SGDResult, run_sgd
+
+_HOME = {
+    "SGDResult": "particles",
+    "gaussian_wasserstein": "distances",
+    "kolmogorov": "distances",
+    "run_sgd": "particles",
+    "wasserstein": "distances",
+    "wasserstein_1d": "distances",
+    "wasserstein_points": "distances",
+}
+_MODULES = ("convergence", "distances", "exact", "particles", "studies")
+__all__ = [
+    "Comparison",
+    "SGDResult",
+    "compare",
+    "convergence",
+    "distances",
+    "exact",
+    "gaussian_wasserstein",
+    "kolmogorov",
+    "particles",
+    "run_sgd",
+    "studies",
+    "wasserstein",
+    "wasserstein_1d",
+    "wasserstein_points",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

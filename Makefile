@@ -1,0 +1,61 @@
+# Everything a newcomer needs: `make demo`, `make test`. Both set themselves up in .venv on a machine that has only
+# Python >= 3.11 (with venv) and make; afterwards they need no network. `make help` lists the targets.
+
+SHELL := /bin/sh
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The first interpreter that is new enough; `make demo PYTHON=/path/to/python3.12` chooses another.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; exit; }; done; echo python3)
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+TESTARGS ?= -n 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint typing bench docs clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/.stamp-test  ## solve the first model, run SGD beside it, write picture and verdict to out/demo
+	@$(BIN)/wgflow demo
+
+test: $(VENV)/.stamp-test  ## run every test, the slow ones too (TESTARGS="-m 'not slow'" leaves them out)
+	@$(BIN)/wgflow warmup >/dev/null
+	@$(BIN)/python -m pytest $(TESTARGS)
+
+check: lint typing  ## lint and types
+
+lint: $(VENV)/.stamp-dev
+	@$(BIN)/ruff check .
+
+# A type checker reads folders, not setup.cfg: give it the import package as a tree of links.
+typing: $(VENV)/.stamp-dev
+	@rm -rf .typing && mkdir -p .typing/wgflow
+	@for entry in wgflow/*; do ln -s "../../$$entry" ".typing/$$entry"; done
+	@for folder in solvers reduced_models validation; do ln -s "../../$$folder" ".typing/wgflow/$$folder"; done
+	@cd .typing && ../$(BIN)/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache -p wgflow
+
+bench: $(VENV)/.stamp-test  ## run the benchmarks
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+docs: $(VENV)/.stamp-test  ## run every code block of the README and docs/, and every example
+	@$(BIN)/python -m pytest tests/test_docs.py tests/test_house.py -q
+
+clean:  ## remove what the other targets made, the compiled kernels too
+	@rm -rf $(VENV) .typing .cache out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "wgflow needs Python >= 3.11, but %s is Python %d.%d: run make with PYTHON=/path/to/a/newer/python" % (sys.executable, v[0], v[1]))' \
+		|| { command -v $(PYTHON) >/dev/null || echo "no $(PYTHON) found: wgflow needs Python >= 3.11" >&2; exit 1; }
+	@echo "setting up $(VENV) with $$($(PYTHON) --version) (once; about a minute)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "$(PYTHON) cannot make a virtual environment: install its venv module (Debian: apt install python3-venv)" >&2; exit 1; }
+
+$(VENV)/.stamp-test: pyproject.toml setup.cfg | $(VENV)/bin/python
+	@$(PIP) install -e '.[test]'
+	@touch $@
+
+$(VENV)/.stamp-dev: pyproject.toml setup.cfg | $(VENV)/.stamp-test
+	@$(PIP) install -e '.[test,dev]'
+	@touch $@

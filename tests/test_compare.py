@@ -1,0 +1,243 @@
+"""Comparison of density and particles: it passes where it must, and fails where the PDE is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy.special import ndtri
+from scipy.stats import t as student
+
+from wgflow.densities import Density
+from wgflow.errors import InvalidInput, InvalidType
+from wgflow.grids import Grid
+from wgflow.validation import bands, compare, kolmogorov, wasserstein_1d
+from wgflow.validation.bands import CoordinateStatistics
+
+TIMES = np.array([0.0, 0.1, 0.3, 1.0, 3.0])
+M0, S0, D = 2.0, 0.25, 0.5
+
+
+def flow(*, mean=M0, var=S0, stiffness=1.0, pull=0.0, speed=1.0, noise=D, times=TIMES, cells=300):
+    """Exact densities of V = k x^2/2, U = pull |x-y|^2/2: mean decays with k, variance with k + pull."""
+    grid = Grid((-5, 7), cells=cells, names=["r"])
+    total = stiffness + pull
+
+    def density(t):
+        s = speed * t
+        variance = var * np.exp(-2 * total * s) + noise / total * (1 - np.exp(-2 * total * s))
+        return Density.gaussian(grid, mean * np.exp(-stiffness * s), variance)
+
+    return SimpleNamespace(t=times, density=density)
+
+
+def particles(seed, *, runs=3, count=400, pull=0.0, common=0.0, times=TIMES):
+    """Langevin particles of the same flow, stepped exactly; ``common`` is noise that a run's particles share."""
+    rng = np.random.default_rng(seed)
+    x = M0 + np.sqrt(S0) * rng.normal(size=(runs, count))
+    out, total = [x], 1.0 + pull
+    for dt in np.diff(times):
+        m = x.mean(axis=1, keepdims=True)
+        fall, rest = np.exp(-dt), np.exp(-total * dt)
+        kick = np.sqrt(D / total * (1 - rest**2)) * rng.normal(size=x.shape)
+        kick_mean = kick.mean(axis=1, keepdims=True)
+        # Center of mass and deviations from it relax at rates 1 and 1 + pull; the kicks likewise.
+        spread = np.sqrt((1 - fall**2) * total / (1 - rest**2))
+        x = m * fall + spread * kick_mean + (x - m) * rest + kick - kick_mean
+        x = x + common * np.sqrt(1 - fall**2) * rng.normal(size=(runs, 1))
+        out.append(x)
+    return SimpleNamespace(t=times, coordinates=np.stack(out, axis=1)[..., None])
+
+
+class OneFeature:
+    """A network with the single feature theta and target b: R = (mean - b)^2, U = theta theta', V = -b theta."""
+
+    name, coordinate_names, n_parameters = "one feature", ("theta",), 1
+
+    def __init__(self, target):
+        self.target = target
+
+    def risk(self, rho):
+        return (rho.mean() - self.target) ** 2
+
+    def energy(self):
+        def first_variation(rho):
+            return rho.grid.centers[0] * (rho.mean() - self.target)
+
+        return SimpleNamespace(first_variation=first_variation)
+
+    def finite_width_excess(self, rho):
+        return rho.cov()
+
+    def measure(self, sgd):
+        return (sgd.coordinates[..., 0].mean(axis=2) - self.target) ** 2
+
+
+def test_statistics_agree_with_the_distances_module():
+    rho = flow(cells=37).density(0.3)
+    x = np.random.default_rng(51).normal(1.5, 0.6, size=(2, 3, 11))
+    got = CoordinateStatistics(rho, 3, 11)(x)
+    for s in range(2):
+        pooled = x[s].ravel()
+        assert got["W1"][0][s] == pytest.approx(wasserstein_1d(pooled, rho, 1), rel=1e-12)
+        assert got["W2"][0][s] == pytest.approx(wasserstein_1d(pooled, rho, 2), rel=1e-12)
+        assert got["Kolmogorov"][0][s] == pytest.approx(kolmogorov(pooled, rho), rel=1e-12)
+        for name, distance in (("W1", lambda a, b: wasserstein_1d(a, b, 1)), ("W2", wasserstein_1d),
+                               ("Kolmogorov", kolmogorov)):
+            spread = np.mean([distance(run, pooled) ** 2 for run in x[s]])
+            assert got[name][1][s] == pytest.approx(spread, rel=1e-11)
+        assert got["mean"][0][s] == pytest.approx(pooled.mean() - rho.mean(), abs=1e-13)
+        assert got["mean"][1][s] == pytest.approx(x[s].mean(axis=1).var(ddof=1), rel=1e-12)
+        assert got["deviation"][0][s] == pytest.approx(
+            x[s].std(axis=1).mean() - np.sqrt(rho.cov() + rho.grid.widths[0][0] ** 2 / 12), abs=1e-12)
+
+
+def test_excess_variance_formula():
+    spread, null = np.array([1.0, 4.0, 2.0]), np.ones(3)
+    kappa = student.ppf(0.995, 4) / ndtri(0.995)
+    # phi = 1, 4, 2 with median 2: phi~ = 1.5, 4, 2.
+    expected = kappa**2 * np.array([0.5, 3.0, 1.0])
+    np.testing.assert_allclose(bands.excess_variance(spread, null, 3, 0.01), expected, rtol=1e-12)
+    np.testing.assert_array_equal(bands.excess_variance(0.3 * null, null, 3, 0.01), 0.0)
+    np.testing.assert_array_equal(bands.excess_variance(spread, null, 1, 0.01), 0.0)
+    assert bands.excess_factor(1, 1, 0.02) == pytest.approx(ndtri(0.995) ** 2, rel=1e-12)
+
+
+@pytest.mark.parametrize(("pull", "common"), [(0.0, 0.0), (2.0, 0.0), (0.0, 0.03), (1.0, 0.1)])
+def test_a_true_match_passes(pull, common):
+    for seed in (61, 63, 65):
+        runs = particles(seed, count=200, pull=pull, common=common)
+        assert compare(flow(pull=pull), runs, n_null=200, rng=seed).passed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("common", [0.0, 0.03, 0.2])
+def test_false_alarms_are_as_rare_as_the_level_says(common):
+    # 60 repetitions at level 0.05 (the shared noise grows from far below 1/sqrt(N) to far above it): if the rate were
+    # 0.05, more than 9 alarms would have a probability below 1e-3.
+    alarms = sum(not compare(flow(), particles(1001 + 2 * k, common=common, count=100), level=0.05, n_null=200,
+                             rng=k).passed for k in range(60))
+    assert alarms <= 9
+
+
+@pytest.mark.parametrize(("wrong", "first"), [
+    ({"speed": 1.1}, 0.3), ({"speed": 0.9}, 0.3), ({"mean": 2.15}, 0.0), ({"var": 0.36}, 0.0), ({"noise": 0.65}, 0.3),
+    ({"pull": 0.5}, 0.3),
+])
+def test_a_wrong_equation_fails(wrong, first):
+    result = compare(flow(**wrong), particles(71, count=800), n_null=200)
+    assert not result.passed
+    assert result.verdict.startswith("FAIL")
+    # Nothing is flagged before the error can be seen: it grows from t = 0 on, unless the start itself is wrong.
+    assert result.inside[:, first > TIMES].all()
+
+
+def test_the_risk_has_its_own_band():
+    model = OneFeature(target=0.5)
+    sgd = particles(73)
+    sgd.risk, sgd.model = model.measure(sgd), model
+    result = compare(flow(), sgd, n_null=200)
+    assert result.passed
+    assert result.quantities[-1] == "risk"
+    assert [q.split(" of ")[1] for q in result.quantities[:-1]] == ["theta"] * 5
+    # At t = 0, N(2, .25): Psi = theta (2 - .5), so R_N - R has the deviation 2 * 1.5 * .5 / sqrt(3 * 400).
+    deviation = 3.0 * 0.5 / np.sqrt(3 * 400)
+    excess = model.finite_width_excess(flow().density(0)) / 400 * bands.excess_factor(3, 1, 0.01)
+    half_cell = 12 / 300 * 1.5
+    factor = (result.upper[-1, 0] - excess - half_cell) / (deviation * result.inflation[-1, 0])
+    assert 3.0 < factor < 5.0
+    assert result.upper[-1, 0] + result.lower[-1, 0] == pytest.approx(excess, rel=1e-9)
+    # A risk that is off by 8 deviations, or measured for another target, is seen.
+    sgd.risk = sgd.risk + 8 * deviation + half_cell
+    assert not compare(flow(), sgd, n_null=200).inside[-1].all()
+    sgd.risk = model.measure(sgd)
+    sgd.model = OneFeature(target=0.7)
+    wrong = compare(flow(), sgd, n_null=200)
+    assert wrong.inside[:-1].all()
+    assert not wrong.inside[-1].all()
+
+
+def test_the_excess_of_narrow_networks_is_explained_not_flagged():
+    # At the optimum Psi = 0: the whole difference is the excess var/N. Without the K/N part this would fail.
+    grid = Grid((-4, 4), cells=400)
+    rho, model = Density.gaussian(grid, 0.0, 1.0), OneFeature(target=0.0)
+    rng = np.random.default_rng(75)
+    sgd = SimpleNamespace(t=[0.0], coordinates=rng.normal(size=(3, 1, 25, 1)), model=model)
+    sgd.risk = model.measure(sgd)
+    sol = SimpleNamespace(t=np.array([0.0]), density=lambda t: rho)
+    result = compare(sol, sgd, n_null=200)
+    assert result.difference[-1, 0] > 0
+    assert result.passed
+
+
+def test_two_coordinates():
+    grid = Grid([(-4, 4), (-3, 5)], cells=(80, 80), names=["a", "b"])
+    rho = Density.gaussian(grid, [0, 1], [[1.0, 0.3], [0.3, 0.5]])
+    sol = SimpleNamespace(t=np.array([0.0]), density=lambda t: rho)
+    rng = np.random.default_rng(77)
+    x = rng.multivariate_normal([0, 1], [[1.0, 0.3], [0.3, 0.5]], size=(3, 1, 500))
+    result = compare(sol, SimpleNamespace(t=[0.0], coordinates=x), n_null=200)
+    assert result.passed
+    assert len(result.quantities) == 10
+    assert "W2 of b" in result.quantities
+    shifted = compare(sol, SimpleNamespace(t=[0.0], coordinates=x + [0.0, 0.15]), n_null=200)
+    assert shifted.inside[:5].all()
+    assert not shifted.inside[5:].all()
+
+
+def test_one_run_is_allowed_and_said():
+    result = compare(flow(), particles(79, runs=1), n_null=200)
+    assert result.passed
+    assert "One run shows no scatter" in result.verdict
+    assert "The risk was not compared" in result.verdict
+    np.testing.assert_array_equal(result.inflation, 1.0)
+
+
+def test_result_is_reproducible_and_readable():
+    first, second = (compare(flow(), particles(81), n_null=200, rng=83) for _ in range(2))
+    np.testing.assert_array_equal(first.upper, second.upper)
+    assert first.seed == 83
+    assert first.table() == second.table()
+    lines = first.table().splitlines()
+    assert len(lines) == 2 + 5 * TIMES.size
+    assert "*" not in first.table()
+    failed = replace(first, difference=first.difference + 1.0)
+    assert failed.table().count("*") >= 5
+    rows = first.rows
+    assert rows[0]["quantity"] == "W1 of r"
+    assert all(row["inside"] for row in rows)
+    assert rows[15]["particles"] - rows[15]["pde"] == pytest.approx(rows[15]["difference"], abs=1e-15)
+    assert repr(first) == "Comparison(passed=True, 25 of 25 inside, level=0.01)"
+
+
+def test_dataset(tmp_path):
+    pytest.importorskip("xarray")
+    result = compare(flow(), particles(85), n_null=200, rng=np.random.SeedSequence([3, 5]))
+    data = result.to_dataset()
+    assert data["upper"].sel(quantity="mean of r", time=1.0).item() == result.upper[3, 3]
+    assert data.attrs["seed"] == "3 5"
+    assert data["inside"].all()
+    assert data["difference"].attrs["units"] == "1"
+
+
+def test_bad_input_is_named():
+    sol, sgd = flow(), particles(87)
+    with pytest.raises(InvalidInput, match=r"level must lie in \(0, 0.5\), got 1"):
+        compare(sol, sgd, level=1)
+    with pytest.raises(InvalidInput, match="n_null must be an integer >= 2 / level = 200, got 50"):
+        compare(sol, sgd, n_null=50)
+    with pytest.raises(InvalidType, match="no attribute 'coordinates'"):
+        compare(sol, SimpleNamespace(t=TIMES))
+    with pytest.raises(InvalidInput, match=r"sgd.coordinates has shape \(3, 5, 400\)"):
+        compare(sol, SimpleNamespace(t=TIMES, coordinates=sgd.coordinates[..., 0]))
+    with pytest.raises(InvalidInput, match=r"sgd.t holds 0.2, which is not among sol.t"):
+        compare(sol, SimpleNamespace(t=TIMES + 0.1, coordinates=sgd.coordinates))
+    broken = sgd.coordinates.copy()
+    broken[1, 2, 3] = np.nan
+    with pytest.raises(InvalidInput, match=r"sgd.coordinates\[1, 2, 3, 0\] is not finite"):
+        compare(sol, SimpleNamespace(t=TIMES, coordinates=broken))
+    sgd.model, sgd.risk = OneFeature(0.0), np.zeros((3, 4))
+    with pytest.raises(InvalidInput, match=r"sgd\.risk has shape"):
+        compare(sol, sgd)
