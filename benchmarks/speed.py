@@ -244,7 +244,8 @@ def verdict(case: Any, mine: Point, points: list[Point], wanted: float, tuned: b
         mark = "" if target is None else (f" [{'met' if ratio >= target else 'MISSED'}: {target:g}x]")
         words.append(f"{tier} {ratio:.2f}x {best.method}{'' if reached else f' (only {best.error:.1e})'}{mark}")
     label = "VERDICT (default)" if mine.knobs["rtol"] == DEFAULT_RTOL else "also"
-    label = "VERDICT (tuned)" if tuned else label
+    if tuned:
+        label = "VERDICT (both)" if label.startswith("VERDICT") else "VERDICT (tuned)"
     print(
         f"{label:17s} {case.name} rtol={mine.knobs['rtol']:g} err {mine.error:.1e} {mine.cpu:.4f} s: "
         + "; ".join(words)
