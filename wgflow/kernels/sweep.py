@@ -9,8 +9,8 @@ by an elimination that never subtracts (the idea of Grassmann, Taksar and Heyman
 accurate relative to itself, however large s.
 
 Second-order step: J^2 m + sqrt(2) (J^2 - J) m with J = J(gamma dt), gamma = 1 - 1/sqrt(2), the L-stable second-order
-combination. Lines on which it has a negative entry take the modified Patankar step (Burchard, Deleersnijder and Meister
-2003) instead, positive and of second order as well.
+combination. Around cells where it is negative the fluxes of the modified Patankar step (Burchard, Deleersnijder and
+Meister 2003) are taken instead, which is positive and of second order as well.
 
 A line's arrays are (n, W) blocks, W lines side by side, so that the recursions along i vectorize across lines.
 """
@@ -40,11 +40,15 @@ LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
 EXP_LIMIT = 708.0
 #: Below this z the Bernoulli function is summed as a series: 1 - exp(-z) would cancel.
 SERIES_LIMIT = 0.1
+#: A line is at rest if no more than this part of its mass moves (16 ulp), and no cell by more than that part of itself:
+#: the fluxes of a Gibbs state vanish up to the round-off of exp, which is some ulp times beta Psi.
+REST, REST_OF_CELL = 16 * 2.0**-52, 1e-12
+TINY = 5e-324
 POWERS_OF_TWO = 2.0 ** -np.arange(1025.0)
 TAYLOR = tuple(1.0 / math.factorial(k) for k in range(14))
 
 
-@jit(inline="always")
+@jit
 def _exp_minus(q):
     """exp(-q) for 0 <= q <= 708, to about 1 ulp; without calls or branches, so that loops over it vectorize."""
     n = math.floor(q * LOG2E + 0.5)
@@ -66,7 +70,7 @@ def _exp_minus(q):
     return p * POWERS_OF_TWO[int(n)]
 
 
-@jit(inline="always")
+@jit
 def _uphill(a, diffusion, inverse):
     """D B(a/D) for a >= 0: the rate against a rise a of Psi, before division by lengths."""
     q = min(a * inverse, EXP_LIMIT)
@@ -102,26 +106,29 @@ def _rates(psi, diffusion, scale, h, distance, periodic, right, left):
 
 
 @jit
-def _half_slope(x, i, j, h, distance, periodic):
-    """Monotonized-central slope of the density times h/2, relative to the density: in [-1, 1]."""
-    n = x.shape[0]
-    if not periodic and (i == 0 or i == n - 1):
-        return 0.0
-    before = i - 1 if i > 0 else n - 1
-    after = i + 1 if i + 1 < n else 0
-    value = x[i, j] / h[i]
-    if value <= 0.0:
-        return 0.0
-    fall = (value - x[before, j] / h[before]) / distance[before]
-    rise = (x[after, j] / h[after] - value) / distance[i]
-    if fall * rise <= 0.0:
-        return 0.0
-    size = min(2.0 * min(abs(fall), abs(rise)), 0.5 * abs(fall + rise)) * 0.5 * h[i] / value
-    return math.copysign(min(size, 1.0), rise)
+def _half_slopes(x, h, distance, periodic, slopes):
+    """Monotonized-central slopes of the density times h/2, relative to the density: in [-1, 1], 0 at no-flux ends."""
+    n, width = x.shape
+    slopes[0, :] = 0.0
+    slopes[n - 1, :] = 0.0
+    for i in range(0 if periodic else 1, n if periodic else n - 1):
+        before = i - 1 if i > 0 else n - 1
+        after = i + 1 if i + 1 < n else 0
+        to_before = h[i] / (h[before] * distance[before])
+        to_after = h[i] / (h[after] * distance[i])
+        own_before, own_after = 1.0 / distance[before], 1.0 / distance[i]
+        for j in range(width):
+            fall = x[i, j] * own_before - x[before, j] * to_before
+            rise = x[after, j] * to_after - x[i, j] * own_after
+            size = 0.5 * h[i] * min(2.0 * min(abs(fall), abs(rise)), 0.5 * abs(fall + rise))
+            # min(size, x) / x is size / x cut at 1; an empty cell has no slope.
+            size = min(size, x[i, j]) / max(x[i, j], TINY)
+            size = size if fall * rise > 0.0 else 0.0
+            slopes[i, j] = size if rise > 0.0 else -size
 
 
 @jit
-def _reconstruct(x, psi, diffusion, scale, h, distance, periodic, right, left):
+def _reconstruct(x, psi, diffusion, scale, h, distance, periodic, right, left, slopes):
     """Add the limited second-order correction of the transport part to the rates, at the masses x.
 
     The rate down a drop a of Psi gains a * L(a/2D) * limited slope / (2 rho), with L(z) = coth z - 1/z (Langevin), which
@@ -130,29 +137,30 @@ def _reconstruct(x, psi, diffusion, scale, h, distance, periodic, right, left):
     """
     n, width = x.shape
     edges = n if periodic else n - 1
+    inverse = 1.0 / diffusion if diffusion > 0.0 else 0.0
+    _half_slopes(x, h, distance, periodic, slopes)
     for i in range(edges):
         k = i + 1 if i + 1 < n else 0
-        for j in range(width):
-            rise = psi[k, j] - psi[i, j]
-            drop = abs(rise)
-            if drop == 0.0:
-                continue
-            forth, back = right[i, j] * x[i, j], left[k, j] * x[k, j]
-            if forth + back <= 0.0:
-                continue
-            weight = 1.0
-            if diffusion > 0.0:
-                q = min(drop / diffusion, EXP_LIMIT)
-                e = math.exp(-q)
-                tanh = (1.0 - e) / (1.0 + e) if q > 1e-8 else 0.5 * q
-                langevin = 1.0 / tanh - 2.0 / q if q > SERIES_LIMIT else q / 6.0 - q * q * q / 360.0
-                weight = langevin * min(1.0, abs(forth - back) / ((forth + back) * tanh))
-            if rise < 0.0:
-                slope = _half_slope(x, i, j, h, distance, periodic)
-                right[i, j] += scale * drop * weight * slope / (h[i] * distance[i])
-            else:
-                slope = _half_slope(x, k, j, h, distance, periodic)
-                left[k, j] -= scale * drop * weight * slope / (h[k] * distance[i])
+        here = scale / (h[i] * distance[i])
+        there = scale / (h[k] * distance[i])
+        if diffusion > 0.0:
+            for j in range(width):
+                rise = psi[k, j] - psi[i, j]
+                drop = abs(rise)
+                q = max(min(drop * inverse, EXP_LIMIT), 1e-8)
+                e = _exp_minus(q)
+                tanh = (1.0 - e) / (1.0 + e)
+                langevin = 1.0 / tanh - 2.0 / q if q > SERIES_LIMIT else q * (1.0 / 6.0 - q * q / 360.0)
+                forth, back = right[i, j] * x[i, j], left[k, j] * x[k, j]
+                flow = abs(forth - back) / max(forth + back, TINY)
+                gain = drop * langevin * min(1.0, flow / tanh)
+                right[i, j] += here * gain * slopes[i, j] if rise < 0.0 else 0.0
+                left[k, j] -= there * gain * slopes[k, j] if rise > 0.0 else 0.0
+        else:
+            for j in range(width):
+                rise = psi[k, j] - psi[i, j]
+                right[i, j] += here * max(-rise, 0.0) * slopes[i, j]
+                left[k, j] -= there * max(rise, 0.0) * slopes[k, j]
 
 
 @jit
@@ -270,6 +278,63 @@ def _mend(x, y, negligible):
 
 
 @jit
+def _limit(x, safe, j, transfer, line):
+    """Make line j of x non-negative by going over to the line of ``safe``, in flux form, around negative cells only.
+
+    Both lines have the same mass, so they differ by transfers over the edges. Those next to a negative cell are left
+    out, until no cell is negative; with all left out the line is ``safe``.
+    """
+    n = x.shape[0]
+    total = 0.0
+    for i in range(n):
+        line[i] = safe[i, j]
+        total += line[i]
+    # Partial sums from the nearer end keep the transfers in both tails accurate relative to themselves.
+    passed, running = 0.0, 0.0
+    split = n - 1
+    for i in range(n - 1):
+        passed += line[i]
+        if passed > 0.5 * total:
+            split = i
+            break
+        running += line[i] - x[i, j]
+        transfer[i + 1] = running
+    running = 0.0
+    for i in range(n - 2, split - 1, -1):
+        running -= line[i + 1] - x[i + 1, j]
+        transfer[i + 1] = running
+    transfer[0] = transfer[n] = 0.0
+    # A cell whose transfers are dropped may leave its neighbors negative: forth and back until none is.
+    dropped = True
+    while dropped:
+        dropped = False
+        for k in range(2 * n):
+            i = k if k < n else 2 * n - 1 - k
+            if line[i] + transfer[i] - transfer[i + 1] < 0.0:
+                transfer[i] = transfer[i + 1] = 0.0
+                dropped = True
+    for i in range(n):
+        x[i, j] = line[i] + transfer[i] - transfer[i + 1]
+
+
+@jit
+def _rest(x, m):
+    """Keep lines that move by round-off only: a Gibbs state then stays fixed, and does not creep from step to step."""
+    n, width = x.shape
+    for j in range(width):
+        moved, mass = 0.0, 0.0
+        for i in range(n):
+            change = abs(x[i, j] - m[i, j])
+            moved += change
+            mass += m[i, j]
+            if change > REST_OF_CELL * m[i, j]:
+                moved = math.inf
+                break
+        if moved <= REST * mass:
+            x[:, j] = m[:, j]
+
+
+@jit
 def _load(flat, start, stride, step, lines, block):
     """Copy ``lines`` lines (``step`` apart) of cells (``stride`` apart) into a block, zeros in the columns left."""
     n, width = block.shape
@@ -346,6 +411,7 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
     m, p, x, y = (np.empty((n, width)), np.empty((n, width)), np.empty((n, width)), np.empty((n, width)))
     right, left = np.empty((n, width)), np.empty((n, width))
     own = np.empty((5, n, width))
+    transfer, line = np.empty(n + 1), np.empty(n)
     patankar_blocks = 0
     part = dt if mode == IMPLICIT_EULER else GAMMA * dt
     for b in range(first, last):
@@ -360,11 +426,11 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
             _load(psi, start, stride, step, lines, p)
             if mode == RECONSTRUCTED:
                 _rates(p, diffusion, 0.5 * dt, h, distance, periodic, right, left)
-                _reconstruct(m, p, diffusion, 0.5 * dt, h, distance, periodic, right, left)
+                _reconstruct(m, p, diffusion, 0.5 * dt, h, distance, periodic, right, left, y)
                 _factor(right, left, periodic, f0, f1, f2, f3, f4)
                 _solve(m, periodic, f0, f1, f2, f3, f4, x)
                 _rates(p, diffusion, part, h, distance, periodic, right, left)
-                _reconstruct(x, p, diffusion, part, h, distance, periodic, right, left)
+                _reconstruct(x, p, diffusion, part, h, distance, periodic, right, left, y)
             else:
                 _rates(p, diffusion, part, h, distance, periodic, right, left)
             _factor(right, left, periodic, f0, f1, f2, f3, f4)
@@ -384,7 +450,8 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
                 _patankar(m, periodic, right, left, own[0], own[1], own[2], own[3], own[4], y)
                 for j in range(width):
                     if x[:, j].min() < 0.0:
-                        x[:, j] = y[:, j]
+                        _limit(x, y, j, transfer, line)
+        _rest(x, m)
         _store(x, start, stride, step, lines, masses)
     return patankar_blocks
 
@@ -422,7 +489,8 @@ def axis_layout(grid, axis: int) -> tuple[int, int, int, int]:
 
 def dissipation_rate(masses, psi, grid, diffusion: float) -> float:
     r""":math:`\sum_{edges} flux \cdot (\mu_i - \mu_k)`, mu = Psi + D log rho: -dF/dt of the semi-discrete equations."""
-    psi = np.ascontiguousarray(psi)
+    # Writable copies of read-only arrays: the kernels are compiled for one kind only.
+    masses, psi = (np.require(a, requirements="CW") for a in (masses, psi))
     mu = psi
     if diffusion > 0:
         # An empty cell stands at the smallest double, so that mu and the products with it stay finite.
