@@ -30,7 +30,9 @@ class SGDResult:
     Attributes
     ----------
     t : ndarray, shape (T,)
-        Times ``k * step_size`` of the snapshots, the nearest to those asked for.
+        Output times, as asked for.
+    steps : ndarray of int, shape (T,)
+        Number of steps made at each; ``steps * step_size`` is within half a step of ``t``.
     theta : ndarray, shape (runs, T, n_neurons, n_parameters), or None if not stored
         Parameters of every neuron.
     coordinates : ndarray, shape (runs, T, n_neurons, n_coordinates)
@@ -47,6 +49,7 @@ class SGDResult:
     """
 
     t: NDArray[np.float64]
+    steps: NDArray[np.int64]
     theta: NDArray[np.float64] | None = field(repr=False)
     coordinates: NDArray[np.float64] = field(repr=False)
     risk: NDArray[np.float64] = field(repr=False)
@@ -100,7 +103,7 @@ def run_sgd(
     step_size : float
         The step :math:`\epsilon`. Fluctuations are of the order of :math:`\epsilon D`; keep it well below 1/D.
     t_eval : array_like, shape (T,)
-        Increasing output times; each is moved to the nearest step.
+        Increasing output times; the snapshot is taken after the nearest whole number of steps.
     rng : int, SeedSequence or Generator
         Source of randomness; each run spawns its own. ``None`` is refused, since the run could not be repeated.
     n_runs : int
@@ -149,7 +152,8 @@ def run_sgd(
         xi=xi,
     )
     n_runs, width = as_integer("n_runs", n_runs), model.n_parameters
-    counts = _snapshot_steps(t_eval, settings.step_size)
+    t = _output_times(t_eval, settings.step_size)
+    counts = np.rint(t / settings.step_size).astype(np.int64)
     numbers = n_runs * counts.size * n_neurons * (model.n_coordinates + (width if store_theta else 0))
     check_memory(8.0 * (numbers + 4 * n_neurons * width), f"n_neurons={n_neurons}: the snapshots",
                  "take fewer neurons, runs or output times, or store_theta=False")
@@ -167,11 +171,11 @@ def run_sgd(
                 snapshots.append(snapshot)
         except ConvergenceError as error:
             if snapshots:
-                error.partial = _result(settings, counts, [_observe(model, snapshots, store_theta)], seed, state)
+                error.partial = _result(settings, t, counts, [_observe(model, snapshots, store_theta)], seed, state)
             raise
         runs.append(_observe(model, snapshots, store_theta))
         report.finished(run)
-    return _result(settings, counts, runs, seed, state)
+    return _result(settings, t, counts, runs, seed, state)
 
 
 @dataclass(frozen=True)
@@ -250,10 +254,11 @@ def _observe(model: NetworkModel, snapshots: list[NDArray], store_theta: bool) -
     return theta if store_theta else None, model.project(theta), model.population_risk(theta)
 
 
-def _result(settings: _Settings, counts, runs: list[tuple], seed, state: dict) -> SGDResult:
+def _result(settings: _Settings, t, counts, runs: list[tuple], seed, state: dict) -> SGDResult:
     theta, coordinates, risk = zip(*runs)
     return SGDResult(
-        t=settings.step_size * counts[: risk[0].size].astype(np.float64),
+        t=t[: risk[0].size],
+        steps=counts[: risk[0].size],
         theta=None if theta[0] is None else np.stack(theta),
         coordinates=np.stack(coordinates),
         risk=np.stack(risk),
@@ -267,14 +272,14 @@ def _result(settings: _Settings, counts, runs: list[tuple], seed, state: dict) -
     )
 
 
-def _snapshot_steps(t_eval: ArrayLike, step_size: float) -> NDArray[np.int64]:
-    """Return the number of steps nearest to each output time."""
+def _output_times(t_eval: ArrayLike, step_size: float) -> NDArray[np.float64]:
+    """Return the output times, checked."""
     t = np.atleast_1d(real_array(t_eval, "t_eval"))
     if t.ndim != 1 or t.size == 0 or not np.isfinite(t).all() or t[0] < 0.0 or np.any(np.diff(t) <= 0.0):
         raise InvalidInput("t_eval must be a 1-D array of finite times >= 0 that increase strictly")
     if t[-1] / step_size > 1e15:
         raise InvalidInput(f"t_eval[-1]={t[-1]:g} needs {t[-1] / step_size:.1e} steps of step_size={step_size:g}")
-    return np.rint(t / step_size).astype(np.int64)
+    return t
 
 
 def _initial_theta(model: NetworkModel, theta0: ArrayLike, n_runs: int, n_neurons: int) -> NDArray[np.float64]:

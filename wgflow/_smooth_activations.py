@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import erf, expit, roots_jacobi
+from scipy.special import erf, expit
 
 from wgflow._activation_base import (
     Activation,
@@ -28,6 +28,7 @@ _REACH = 13.0  # phi(z) he_k(z) is below exp(-z^2/4) = 1e-18 beyond it, as long 
 _FIRST_STEP = 0.5
 _REFINEMENTS = 10
 _BLOCK = 1 << 20  # numbers per temporary array
+_PANEL_NODES = 16
 _EMPTY = np.zeros(0)
 
 
@@ -36,7 +37,8 @@ class _SmoothActivation(Activation):
 
     Gaussian averages use the trapezoidal rule on the line, which converges geometrically for functions analytic in a
     strip and, unlike Gauss-Hermite rules, keeps doing so when ``s`` makes the activation steep. The step is halved
-    until two results agree to 1e-13. Spherical averages use Gauss-Jacobi rules of doubling size.
+    until two results agree to 1e-13. Spherical averages use Gauss-Legendre panels in the
+    latitude, doubled likewise.
     """
 
     @abstractmethod
@@ -98,9 +100,9 @@ class _SmoothActivation(Activation):
             return 0.5 * (self._evaluate(t, order) + odd_sign * self._evaluate(-t, order))
 
         def rule(n: int) -> FloatArray:
-            c, weights = roots_jacobi(n, 0.5 * (dim - 3), 0.5 * (dim - 3))
-            weights = weights / np.sum(weights) * c**order
-            size = max(1, _BLOCK // n)
+            c, weights = _sphere_rule(dim, n)
+            weights = weights * c**order
+            size = max(1, _BLOCK // c.size)
             blocks = [flat[i : i + size] for i in range(0, flat.size, size)]
             return np.concatenate([np.sum(weights * self._evaluate(b[:, None] * c, order), axis=1) for b in blocks])
 
@@ -268,6 +270,20 @@ class Polynomial(Activation):
 
     def __repr__(self) -> str:
         return f"Polynomial({self._coefficients.tolist()})"
+
+
+def _sphere_rule(dim: int, n: int) -> tuple[FloatArray, FloatArray]:
+    """Return about ``n`` nodes and weights, of sum 1, for the cosine of an angle between random directions.
+
+    Gauss-Legendre panels in the latitude, whose density is a power of its cosine: smooth in every dimension >= 2, and
+    cut where the power is below 1e-36.
+    """
+    z, weights = np.polynomial.legendre.leggauss(_PANEL_NODES)
+    panels = max(1, n // _PANEL_NODES)
+    reach = min(0.5 * math.pi, _REACH / math.sqrt(max(dim - 2, 1)))
+    latitude = reach * ((2.0 * np.arange(panels)[:, None] + 1.0 + z) / panels - 1.0).ravel()
+    weights = np.tile(weights, panels) * np.exp((dim - 2) * np.log(np.cos(latitude)))
+    return np.sin(latitude), weights / np.sum(weights)
 
 
 def _phi(z: FloatArray) -> FloatArray:

@@ -270,6 +270,7 @@ def _phi_drop(a: FloatArray, b: FloatArray) -> FloatArray:
 
 def _upper_orthant(h: FloatArray, k: FloatArray, rho: FloatArray, root: FloatArray) -> FloatArray:
     """Return P(X > h, Y > k) at correlation ``rho``, ``|rho| < 1``, ``root = sqrt(1 - rho^2)``, by Owen's T."""
+    h, k = (np.where(np.abs(x) < 1e-150, 0.0, x) for x in (h, k))  # ratios of denormal numbers mean nothing
     both_zero = (h == 0.0) & (k == 0.0)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         th = owens_t(h, _residual(k, h, rho) / (h * root))

@@ -1,0 +1,234 @@
+"""Activations: every closed form against an independent quadrature, sampling or finite differences."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.integrate import quad
+
+from wgflow.activations import Erf, NonMonotone, PiecewiseLinear, Polynomial, Ramp, ReLU, Softplus, Tanh
+from wgflow.errors import InvalidInput, InvalidType
+
+SLANTED = PiecewiseLinear([-1.0, 0.0, 0.4], [1.0, 2.0, -1.0], left_slope=0.3, right_slope=-0.7)
+PIECEWISE = [Ramp(), NonMonotone(), ReLU(), ReLU(0.3), SLANTED]
+SMOOTH = [Tanh(), Erf(), Softplus(), Polynomial([1.0, 2.0, -0.5, 0.3])]
+ALL = PIECEWISE + SMOOTH
+SCALES = np.array([0.3, 1.0, 2.5])
+
+
+def named(activations):
+    return pytest.mark.parametrize("sigma", activations, ids=repr)
+
+
+def gaussian_average(f, bends):
+    """Adaptive quadrature on the pieces between the bends of the integrand."""
+    edges = np.unique([-12.0, *(z for z in bends if abs(z) < 12), 0.0, 12.0])
+
+
+    def weighted(z):
+        return f(z) * np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)
+
+    return sum(quad(weighted, a, b, epsabs=1e-12, epsrel=1e-12)[0] for a, b in pairwise(edges))
+
+
+def average_over_angles(sigma, t, dim):
+    """E sigma(t c) by adaptive quadrature in the angle."""
+    bends = [np.arccos(k / t) for k in getattr(sigma, "knots", []) if abs(k) < t]
+    edges = np.unique([0.0, *bends, 0.5 * np.pi, np.pi])
+
+    def integral(f):
+        return sum(quad(lambda x: f(np.cos(x)) * np.sin(x) ** (dim - 2), a, b)[0] for a, b in pairwise(edges))
+
+    return integral(lambda c: sigma(t * c)) / integral(np.ones_like)
+
+
+def hermite(k, z):
+    previous, current = 0.0, 1.0
+    for n in range(k):
+        previous, current = current, (z * current - np.sqrt(n) * previous) / np.sqrt(n + 1)
+    return current
+
+
+@named(ALL)
+def test_values_are_consistent_with_derivatives(sigma):
+    t = np.linspace(-3, 3, 37) + 0.0123
+    difference = (sigma(t + 1e-6) - sigma(t - 1e-6)) / 2e-6
+    assert sigma.derivative(t) == pytest.approx(difference, abs=1e-8)
+
+
+def test_the_talks_activations():
+    assert Ramp()([-9.0, 0.5, 1.0, 1.5, 9.0]).tolist() == [-2.5, -2.5, 2.5, 7.5, 7.5]
+    assert NonMonotone()([-9.0, 0.0, 0.5, 1.0, 1.5, 9.0]).tolist() == [-2.5, -2.5, -4.0, 1.75, 7.5, 7.5]
+    assert ReLU(0.5)([-1.0, -0.5, 0.0, 1.0]).tolist() == [0.0, 0.0, 0.5, 1.5]
+    assert Ramp().derivative([0.5, 0.6, 1.5, 1.6]).tolist() == [0.0, 10.0, 10.0, 0.0]  # at a kink: from the left
+
+
+@named(ALL)
+@pytest.mark.parametrize("s", SCALES)
+def test_mean_and_hermite_coefficients_against_quadrature(sigma, s):
+    coefficients = sigma.hermite_coefficients(s, 6)
+    bends = [t / s for t in getattr(sigma, "knots", [])]
+    for k in range(7):
+        expected = gaussian_average(lambda z, k=k: sigma(s * z) * hermite(k, z), bends)
+        assert coefficients[k] == pytest.approx(expected, abs=2e-12)
+    assert sigma.gaussian_mean(s) == pytest.approx(coefficients[0], abs=1e-14)
+
+
+@named(ALL)
+def test_derivatives_in_the_scale(sigma):
+    h = 1e-5
+    for order in (1, 2):
+        difference = (sigma.gaussian_mean(SCALES + h, order - 1) - sigma.gaussian_mean(SCALES - h, order - 1)) / (2 * h)
+        assert sigma.gaussian_mean(SCALES, order) == pytest.approx(difference, abs=1e-7)
+        up, down = (sigma.hermite_coefficients(SCALES + e, 8, order - 1) for e in (h, -h))
+        assert sigma.hermite_coefficients(SCALES, 8, order) == pytest.approx((up - down) / (2 * h), abs=1e-6)
+
+
+@named(ALL)
+def test_scale_zero_is_the_limit(sigma):
+    a = sigma.hermite_coefficients([0.0, 1e-300, 1e-12], 5)
+    assert a[0] == pytest.approx(float(sigma(0.0)), abs=1e-11)
+    assert np.max(np.abs(a[1:])) < 1e-10
+    assert np.isfinite(sigma.hermite_coefficients(0.0, 5, 1)).all()
+    assert sigma.pair_expectation(0.0, 1.3, 0.4) == pytest.approx(sigma(0.0) * sigma.gaussian_mean(1.3), abs=1e-13)
+
+
+@named(PIECEWISE[:2])
+def test_means_at_huge_scales_do_not_cancel(sigma):
+    assert sigma.gaussian_mean([1e8, 1e300]) == pytest.approx(2.5, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("s1", "s2", "rho", "expected"),
+    [(0.7, 1.9, 0.3, 0.9402352813315), (1.3, 1.3, -0.8, -4.9235001379967), (0.4, 3.0, 0.95, -1.4838277319232)],
+)
+def test_pair_expectation_reference(s1, s2, rho, expected):
+    assert Ramp().pair_expectation(s1, s2, rho) == pytest.approx(expected, abs=5e-13)
+
+
+@named(ALL)
+@pytest.mark.parametrize("rho", [-0.6, 0.0, 0.35])
+def test_pair_expectation_is_the_mehler_series(sigma, rho):
+    degree = 42 if sigma in SMOOTH else 120
+    a = sigma.hermite_coefficients(SCALES, degree)
+    series = np.einsum("ki,kj,k->ij", a, a, rho ** np.arange(degree + 1))
+    pair = sigma.pair_expectation(SCALES[:, None], SCALES[None, :], rho)
+    assert pair == pytest.approx(series, abs=2e-11)
+
+
+@named(ALL)
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize(("s1", "s2"), [(0.7, 0.7), (0.7, 1.9), (2.5, 0.3)])
+def test_pair_expectation_at_the_ends_is_one_dimensional(sigma, sign, s1, s2):
+    bends = [t / s for t in getattr(sigma, "knots", []) for s in (s1, s2, -s2)]
+    expected = gaussian_average(lambda z: sigma(s1 * z) * sigma(sign * s2 * z), bends)
+    assert sigma.pair_expectation(s1, s2, sign) == pytest.approx(expected, abs=1e-10)
+
+
+@named(PIECEWISE)
+def test_pair_expectation_is_continuous_at_the_ends(sigma):
+    for s2 in (0.7, 0.7 + 1e-9, 1.3):
+        for sign in (1.0, -1.0):
+            near = sigma.pair_expectation(0.7, s2, sign * (1.0 - 1e-13))
+            assert near == pytest.approx(float(sigma.pair_expectation(0.7, s2, sign)), abs=1e-10)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.floats(-3, 3), min_size=1, max_size=5, unique_by=lambda x: round(x, 3)),
+    st.integers(0, 10**6),
+    st.floats(0.05, 4),
+    st.floats(0.05, 4),
+    st.floats(-0.5, 0.5),
+)
+def test_any_piecewise_linear_pair_is_its_series(knots, seed, s1, s2, rho):
+    rng = np.random.default_rng(seed)
+    left, right = rng.uniform(-1, 1, 2)
+    knots = np.sort(knots)
+    values = np.cumsum(rng.uniform(-1, 1, knots.size) * np.diff(knots, prepend=knots[0] - 1.0))
+    sigma = PiecewiseLinear(knots, values, left, right)
+    a1, a2 = sigma.hermite_coefficients(s1, 60), sigma.hermite_coefficients(s2, 60)
+    series = np.sum(a1 * a2 * rho ** np.arange(61))
+    assert sigma.pair_expectation(s1, s2, rho) == pytest.approx(series, abs=1e-10)
+
+
+@named(ALL)
+@pytest.mark.parametrize("dim", [2, 3, 7, 40])
+def test_sphere_mean_against_quadrature(sigma, dim):
+    for t in (0.7, 3.0):
+        assert sigma.sphere_mean(t, dim) == pytest.approx(average_over_angles(sigma, t, dim), abs=1e-9)
+        for order in (1, 2):
+            up, down = (sigma.sphere_mean(t + h, dim, order - 1) for h in (1e-6, -1e-6))
+            difference = (up - down) / 2e-6
+            assert sigma.sphere_mean(t, dim, order) == pytest.approx(difference, abs=1e-6)
+
+
+@named(ALL)
+def test_sphere_mean_on_two_points(sigma):
+    t = np.array([0.0, 0.7, 3.0])
+    assert sigma.sphere_mean(t, 1) == pytest.approx(0.5 * (sigma(t) + sigma(-t)), abs=1e-14)
+
+
+@named(ALL)
+def test_sphere_mean_tends_to_the_gaussian_mean(sigma):
+    dim = 4000
+    assert sigma.sphere_mean(np.sqrt(dim) * SCALES, dim) == pytest.approx(sigma.gaussian_mean(SCALES), abs=2e-2)
+
+
+@named(ALL)
+def test_equality_hash_and_repr(sigma):
+    again = eval(repr(sigma), {k: v for k, v in globals().items() if isinstance(v, type)})
+    assert again == sigma
+    assert hash(again) == hash(sigma)
+    assert sum(sigma == other for other in ALL) == 1
+
+
+def test_equality_is_of_functions():
+    assert PiecewiseLinear([0.5, 1.0, 1.5], [-2.5, 2.5, 7.5]) == Ramp()
+    assert PiecewiseLinear([0.0], [0.0], right_slope=1.0) == ReLU()
+    assert Polynomial([1.0, 0.0]) == Polynomial([1.0])
+
+
+def test_piecewise_linear_arrays_are_protected():
+    knots = np.array([0.0, 1.0])
+    sigma = PiecewiseLinear(knots, [0.0, 1.0])
+    knots[0] = -5.0
+    assert sigma.knots[0] == 0.0
+    with pytest.raises(ValueError, match="read-only"):
+        sigma.knots[0] = 3.0
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: PiecewiseLinear([1.0, 0.0], [0.0, 1.0]), r"knots\[1\]=0.0 <= knots\[0\]=1.0"),
+        (lambda: PiecewiseLinear([0.0, 1.0], [0.0]), "one length"),
+        (lambda: PiecewiseLinear([], []), "length >= 1"),
+        (lambda: PiecewiseLinear([0.0, np.nan], [0.0, 1.0]), "knots must be finite"),
+        (lambda: PiecewiseLinear([0.0], [0.0], right_slope=np.inf), "finite"),
+        (lambda: Polynomial([]), "length >= 1"),
+        (lambda: Polynomial(np.ones(30)), "<= 20"),
+        (lambda: Ramp().gaussian_mean(-1.0), ">= 0"),
+        (lambda: Ramp().gaussian_mean(np.nan), ">= 0"),
+        (lambda: Ramp().pair_expectation(1.0, 1.0, 1.0001), r"\[-1, 1\]"),
+        (lambda: Tanh().pair_expectation(1.0, 1.0, np.nan), r"\[-1, 1\]"),
+        (lambda: Ramp().hermite_coefficients(1.0, -1), "degree=-1"),
+        (lambda: Ramp().hermite_coefficients(1.0, 3, 3), "order=3"),
+        (lambda: Ramp().hermite_coefficients(0.0, 3, 2), "s > 0"),
+        (lambda: Tanh().hermite_coefficients(1.0, 60), "degree=60"),
+        (lambda: Ramp().sphere_mean(1.0, 1, 2), "dim=1"),
+    ],
+)
+def test_bad_input(build, message):
+    with pytest.raises(InvalidInput, match=message):
+        build()
+
+
+@pytest.mark.parametrize("knots", [["a", "b"], [1j, 2.0], [None]])
+def test_knots_of_the_wrong_kind(knots):
+    with pytest.raises(InvalidType, match="knots must be real"):
+        PiecewiseLinear(knots, [0.0] * len(knots))
