@@ -5,17 +5,17 @@ Each sweep is itself a gradient flow of F for a degenerate metric, so it keeps m
 
 from __future__ import annotations
 
+import math
 import os
-from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from wgflow.grids import Grid
-from wgflow.kernels.sweep import FILL_CACHE, IMPLICIT_EULER, NO_CACHE, SECOND_ORDER, USE_CACHE, axis_layout, sweep
+from wgflow.kernels.sweep import FILL_CACHE, IMPLICIT_EULER, NO_CACHE, USE_CACHE, axis_layout, sweep
 
-#: Factors of eliminations are kept for reuse within this many bytes.
-CACHE_BYTES = 400e6
+#: Rates that never change are kept for reuse within this many bytes.
+CACHE_BYTES = 1e9
 #: Below this many cells a sweep is too short to be shared among threads.
 THREADED_CELLS = 1 << 15
 
@@ -31,7 +31,7 @@ class Splitting:
     negligible : float
         Mass that counts as round-off on the whole grid.
     static : bool
-        Whether Psi never changes, so that eliminations can be reused.
+        Whether Psi never changes, so that rates can be kept.
     threads : int
         Lines are shared among so many threads; the result has the same bits for any number.
     """
@@ -45,13 +45,11 @@ class Splitting:
                               negligible / (outer * inner)))
         self.pool = ThreadPoolExecutor(threads) if threads > 1 and grid.size >= THREADED_CELLS else None
         self.threads = threads
-        self.cache: OrderedDict = OrderedDict()
-        self.none = [np.empty((3, 0, 0, axis[5])) for axis in self.axes]
+        self.cache: dict = {}
+        self.none = [np.empty((4, 0, 0, axis[5])) for axis in self.axes]
 
     def move(self, masses: np.ndarray, psi: np.ndarray, dt: float, mode: int) -> np.ndarray:
         """The masses after a time dt of the generator frozen at Psi; a new array."""
-        # Twelve digits of dt: steps that differ by round-off then share their factors, with the same bits on resuming.
-        dt = float(f"{dt:.12e}")
         flat, psi = masses.ravel().copy(), psi.ravel()
         last = len(self.axes) - 1
         if mode == IMPLICIT_EULER:
@@ -67,9 +65,7 @@ class Splitting:
 
     def _sweep(self, axis: int, flat, psi, dt: float, mode: int) -> None:
         h, distance, outer, inner, periodic, width, blocks, negligible = self.axes[axis]
-        cache, cache_mode = self._factors(axis, dt) if self.static and mode == SECOND_ORDER else (None, NO_CACHE)
-        if cache is None:
-            cache, cache_mode = self.none[axis], NO_CACHE
+        cache, cache_mode = self._rates(axis, mode)
         arguments = (flat, psi, self.diffusion, dt, h, distance, outer, inner, periodic, mode, cache_mode, cache,
                      negligible)
         if self.pool is None or blocks < self.threads:
@@ -81,22 +77,16 @@ class Splitting:
         for job in jobs:
             job.result()
 
-    def _factors(self, axis: int, dt: float):
-        """The factors of an axis and step, and whether they are still to be filled; None where they would not fit."""
-        if (axis, dt) in self.cache:
-            self.cache.move_to_end((axis, dt))
-            return self.cache[axis, dt], USE_CACHE
-        h, _, _, _, periodic, width, blocks, _ = self.axes[axis]
-        shape = (5 if periodic else 3, blocks, h.size, width)
-        need = 8.0 * np.prod(shape)
-        if need > CACHE_BYTES:
-            return None, NO_CACHE
-        while self.cache and need + sum(a.nbytes for a in self.cache.values()) > CACHE_BYTES:
-            self.cache.popitem(last=False)
-        if len(self.cache) >= 6 * len(self.axes):
-            self.cache.popitem(last=False)
-        self.cache[axis, dt] = np.empty(shape)
-        return self.cache[axis, dt], FILL_CACHE
+    def _rates(self, axis: int, mode: int):
+        """Room for the rates of an axis, and whether it is still to be filled; none where it would be too large."""
+        if (axis, mode) in self.cache:
+            return self.cache[axis, mode], USE_CACHE
+        h, _, _, _, _, width, blocks, _ = self.axes[axis]
+        shape = (4, blocks, h.size, width)
+        if not self.static or 8.0 * math.prod(shape) + sum(a.nbytes for a in self.cache.values()) > CACHE_BYTES:
+            return self.none[axis], NO_CACHE
+        self.cache[axis, mode] = np.empty(shape)
+        return self.cache[axis, mode], FILL_CACHE
 
     def close(self) -> None:
         """End the threads."""

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from wgflow.errors import ConvergenceError
-from wgflow.kernels.sweep import IMPLICIT_EULER, RECONSTRUCTED, SECOND_ORDER, dissipation_rate
+from wgflow.kernels.sweep import CORRECTED, IMPLICIT_EULER, PLAIN, TINY, dissipation_rate
 
 from .splitting import Splitting
 
@@ -30,9 +30,6 @@ MASS_SLACK = 4 * 2.0**-52
 MASS_ALARM = 1e-10
 #: Beyond this ratio of steps the past no longer predicts the interaction, and a half step is taken for it.
 LONGEST_EXTRAPOLATION = 3.0
-#: Mass-weighted cell Peclet number |beta (Psi_k - Psi_i)| above which plain Scharfetter-Gummel is too diffusive.
-PECLET_LIMIT = 1.0
-TINY = 5e-324
 
 
 class State(NamedTuple):
@@ -53,11 +50,11 @@ class Stepper:
     Parameters
     ----------
     flow : Flow
-    reconstruction : bool or "auto"
+    corrected : bool
     threads : int
     """
 
-    def __init__(self, flow, reconstruction, threads: int):
+    def __init__(self, flow, corrected: bool, threads: int):
         parts = flow.parts
         self.flow, self.parts, self.diffusion = flow, parts, parts.diffusion
         # A writable array: the kernels are compiled for one kind only.
@@ -65,8 +62,7 @@ class Stepper:
         self.energy_potential = parts.energy_potential
         self.mass = flow.rho0.mass
         self.split = Splitting(flow.grid, parts.diffusion, 1e-16 * self.mass, not parts.operators, threads)
-        self.reconstruction = reconstruction
-        self.mode = RECONSTRUCTED if reconstruction is True or parts.diffusion == 0 else SECOND_ORDER
+        self.mode = CORRECTED if corrected else PLAIN
 
     def start(self) -> State:
         """The state at the start of the flow."""
@@ -116,7 +112,8 @@ class Stepper:
 
     def dissipation(self, state: State) -> float:
         """-dF/dt at time_scale 1."""
-        return dissipation_rate(state.masses, self._psi(state.interaction), self.flow.grid, self.diffusion)
+        return dissipation_rate(state.masses, self._psi(state.interaction), self.flow.grid, self.diffusion,
+                                self.mode == CORRECTED)
 
     def speed(self, state: State) -> float:
         """L1 norm of d rho/dt over the mass, at time_scale 1."""
@@ -128,17 +125,6 @@ class Stepper:
                 return size / dt
             dt *= 1e-3
         return math.inf
-
-    def watch_peclet(self, state: State) -> None:
-        """Turn on the reconstruction of the transport part once it matters where the mass is."""
-        if self.mode == RECONSTRUCTED or self.reconstruction is False:
-            return
-        psi, masses, grid = self._psi(state.interaction), state.masses, self.flow.grid
-        for axis in range(grid.ndim):
-            rise = np.abs(np.diff(psi, axis=axis))
-            ends = [np.take(masses, range(*cut), axis) for cut in ((0, grid.shape[axis] - 1), (1, grid.shape[axis]))]
-            if float((rise * (ends[0] + ends[1])).sum()) > 2 * PECLET_LIMIT * self.diffusion * self.mass:
-                self.mode = RECONSTRUCTED
 
     def _psi(self, interaction):
         return self.sweep_potential if interaction is None else self.sweep_potential + interaction

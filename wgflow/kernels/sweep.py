@@ -4,7 +4,10 @@ State: masses m of cells. Rates along a line (Scharfetter-Gummel), with v the ri
 
     right[i] = D B(v/D) / (h_i d),   left[i+1] = D B(-v/D) / (h_{i+1} d),   B(z) = z / (e^z - 1),
 
-which is upwind at D = 0. J(s) = (I - s L)^{-1} with L the generator of these rates is a stochastic matrix and is applied
+which is upwind at D = 0. `_correct` multiplies both rates of an edge by one positive factor that removes the leading
+error of these fluxes; the Gibbs state, the signs of the fluxes and with them the decay of the energy stay as they are.
+
+J(s) = (I - s L)^{-1} with L the generator of these rates is a stochastic matrix and is applied
 by an elimination that never subtracts (the idea of Grassmann, Taksar and Heyman 1985): each entry comes out positive and
 accurate relative to itself, however large s.
 
@@ -25,9 +28,9 @@ from wgflow.kernels._jit import jit
 
 #: Lines that are swept side by side (two AVX-512 registers of doubles).
 WIDTH = 16
-#: Sweep modes: second order, second order with limited reconstruction of the transport part, implicit Euler.
-SECOND_ORDER, RECONSTRUCTED, IMPLICIT_EULER = 0, 1, 2
-#: What a sweep does with the factors of its elimination.
+#: Sweep modes: second order with plain or with corrected fluxes, implicit Euler with plain ones.
+PLAIN, CORRECTED, IMPLICIT_EULER = 0, 1, 2
+#: What a sweep does with the rates of its axis.
 NO_CACHE, FILL_CACHE, USE_CACHE = 0, 1, 2
 
 GAMMA = 1.0 - math.sqrt(0.5)
@@ -44,6 +47,8 @@ SERIES_LIMIT = 0.1
 #: the fluxes of a Gibbs state vanish up to the round-off of exp, which is some ulp times beta Psi.
 REST, REST_OF_CELL = 16 * 2.0**-52, 1e-12
 TINY = 5e-324
+#: Below this much reconstruction of the density in a whole block it is left out.
+WIND_LIMIT = 1e-3
 POWERS_OF_TWO = 2.0 ** -np.arange(1025.0)
 TAYLOR = tuple(1.0 / math.factorial(k) for k in range(14))
 
@@ -81,8 +86,8 @@ def _uphill(a, diffusion, inverse):
 
 
 @jit
-def _rates(psi, diffusion, scale, h, distance, periodic, right, left):
-    """Rates times ``scale`` from each cell of the block to its right and left neighbor."""
+def _rates(psi, diffusion, h, distance, periodic, right, left):
+    """Rates at unit time from each cell of the block to its right and left neighbor."""
     n, width = psi.shape
     edges = n if periodic else n - 1
     right[n - 1, :] = 0.0
@@ -90,8 +95,8 @@ def _rates(psi, diffusion, scale, h, distance, periodic, right, left):
     inverse = 1.0 / diffusion if diffusion > 0.0 else 0.0
     for i in range(edges):
         k = i + 1 if i + 1 < n else 0
-        here = scale / (h[i] * distance[i])
-        there = scale / (h[k] * distance[i])
+        here = 1.0 / (h[i] * distance[i])
+        there = 1.0 / (h[k] * distance[i])
         if diffusion > 0.0:
             for j in range(width):
                 rise = psi[k, j] - psi[i, j]
@@ -106,66 +111,119 @@ def _rates(psi, diffusion, scale, h, distance, periodic, right, left):
 
 
 @jit
-def _half_slopes(x, h, distance, periodic, up, down):
-    """Limited slopes of the density times h/2, relative to the density, for the right and left end of each cell.
+def _curve(psi, diffusion, h, distance, periodic, right, left, lean, wind):
+    """Account for the curvature of Psi in the rates, and return how far the fluxes lean out of the middle of the edges.
 
-    Koren's third-order upwind-biased value: a third of the difference on the near side of the cell and two thirds of
-    that on the side of the face, cut to twice the smaller; in [-1, 1], 0 at extrema, in empty cells, at no-flux ends.
+    Scharfetter-Gummel takes Psi as linear between two centers: the edge sees the average of exp(Psi/D), which a second
+    derivative Psi'' changes by the factor 1 - Psi'' d^2 L / (2 dPsi), and it gives the flux at a point off the middle of
+    the edge by L d/2 uphill. L = coth(q/2) - 2/q (Langevin), q = dPsi/D, is formed from the rates, whose ratio is e^-q;
+    it is the sign of dPsi at D = 0. L goes to ``lean``, its part in the factor into the rates, cut to [1/2, 3/2].
+
+    Where Psi bends by more than D from cell to cell (everywhere at D = 0) the flux has no smooth profile near a bottom of
+    Psi, and the density upwind of the edge is reconstructed instead: L goes to ``wind`` in that proportion.
     """
-    n, width = x.shape
-    for k in (0, n - 1):
-        up[k, :] = 0.0
-        down[k, :] = 0.0
-    for i in range(0 if periodic else 1, n if periodic else n - 1):
-        before = i - 1 if i > 0 else n - 1
-        after = i + 1 if i + 1 < n else 0
-        here, there = 0.5 * h[i] / distance[before], 0.5 * h[i] / distance[i]
-        to_before, to_after = h[i] / h[before], h[i] / h[after]
+    n, width = psi.shape
+    edges = n if periodic else n - 1
+    for i in range(edges):
+        k = i + 1 if i + 1 < n else 0
+        # Second differences at the two cells of the edge; a cell at a wall has none, and leaves it to the other.
+        a0, a1 = (i - 1 if i > 0 else n - 1), i
+        b0, b1 = k, (k + 1 if k + 1 < n else 0)
+        inner_a = periodic or i > 0
+        inner_b = periodic or k < n - 1
+        ends = (1.0 if inner_a else 0.0) + (1.0 if inner_b else 0.0)
+        share = 1.0 / ends if ends > 0.0 else 0.0
+        d = distance[i]
+        da = distance[a0] if inner_a else 1.0
+        db = distance[b0] if inner_b else 1.0
+        weight_a = share * d * d * 2.0 / (d + da) if inner_a else 0.0
+        weight_b = share * d * d * 2.0 / (d + db) if inner_b else 0.0
         for j in range(width):
-            fall = (x[i, j] - x[before, j] * to_before) * here
-            rise = (x[after, j] * to_after - x[i, j]) * there
-            a, b = abs(fall), abs(rise)
-            # min(s, x) / x is s / x cut at 1, and 0 for an empty cell.
-            cut = min(2.0 * min(a, b), x[i, j])
-            part = (1.0 if rise > 0.0 else -1.0) / max(x[i, j], TINY) if fall * rise > 0.0 else 0.0
-            up[i, j] = part * min(cut, (a + 2.0 * b) / 3.0)
-            down[i, j] = part * min(cut, (2.0 * a + b) / 3.0)
+            rise = psi[k, j] - psi[i, j]
+            bend_a = weight_a * (rise / d - (psi[a1, j] - psi[a0, j]) / da)
+            bend_b = weight_b * ((psi[b1, j] - psi[b0, j]) / db - rise / d)
+            sharp = bend_a * bend_a + bend_b * bend_b
+            smooth = diffusion * diffusion / max(diffusion * diffusion + sharp, TINY)
+            forth, back = right[i, j] * h[i], left[k, j] * h[k]
+            ratio = min(forth, back) / max(max(forth, back), TINY)
+            tanh = (1.0 - ratio) / (1.0 + ratio)
+            q = -math.log(max(ratio, 1e-300))
+            near = q < 0.02
+            size = q * (1.0 / 6.0 - q * q / 360.0) if near else 1.0 / tanh - 2.0 / q
+            size = 1.0 if ratio == 0.0 else size
+            size = 0.0 if rise == 0.0 else size
+            size = size if rise > 0.0 else -size
+            lean[i, j] = size * smooth
+            wind[i, j] = size * (1.0 - smooth)
+            part = 0.5 * (bend_a + bend_b) * lean[i, j] / rise if rise != 0.0 else 0.0
+            factor = 1.0 + max(-0.5, min(0.5, part))
+            right[i, j] *= factor
+            left[k, j] *= factor
 
 
 @jit
-def _reconstruct(x, psi, diffusion, scale, h, distance, periodic, right, left, up, down):
-    """Add the limited second-order correction of the transport part to the rates, at the masses x.
+def _correct(x, lean, wind, h, distance, periodic, right, left, flux):
+    """Multiply both rates of each edge by the factor that moves its flux to the middle of the edge.
 
-    The rate down a drop a of Psi gains a * L(a/2D) * (limited slope h / 2 rho), with L(z) = coth z - 1/z (Langevin), which
-    turns upwinding into central fluxes where the density is smooth. A factor that vanishes with the flux keeps Gibbs
-    states fixed, and the corrected flux keeps the sign of the plain one: the energy falls with either.
+    The flux J found at the rates lies off the middle by lean * d/2, and its slope along the line moves it back,
+    J2 = J - (lean d/2) J'; where ``wind`` stands for ``lean`` the same is done with the density of the upwind cell. Slopes
+    are Koren's limited ones, biased against the wind. The factor J2/J lies in [1/10, 19/10].
     """
     n, width = x.shape
     edges = n if periodic else n - 1
-    inverse = 1.0 / diffusion if diffusion > 0.0 else 0.0
-    _half_slopes(x, h, distance, periodic, up, down)
+    windy = False
     for i in range(edges):
         k = i + 1 if i + 1 < n else 0
-        here = scale / (h[i] * distance[i])
-        there = scale / (h[k] * distance[i])
-        if diffusion > 0.0:
-            for j in range(width):
-                rise = psi[k, j] - psi[i, j]
-                drop = abs(rise)
-                q = max(min(drop * inverse, EXP_LIMIT), 1e-8)
-                e = _exp_minus(q)
-                tanh = (1.0 - e) / (1.0 + e)
-                langevin = 1.0 / tanh - 2.0 / q if q > SERIES_LIMIT else q * (1.0 / 6.0 - q * q / 360.0)
-                forth, back = right[i, j] * x[i, j], left[k, j] * x[k, j]
-                flow = abs(forth - back) / max(forth + back, TINY)
-                gain = drop * langevin * min(1.0, flow / tanh)
-                right[i, j] += here * gain * up[i, j] if rise < 0.0 else 0.0
-                left[k, j] -= there * gain * down[k, j] if rise > 0.0 else 0.0
-        else:
-            for j in range(width):
-                rise = psi[k, j] - psi[i, j]
-                right[i, j] += here * max(-rise, 0.0) * up[i, j]
-                left[k, j] -= there * max(rise, 0.0) * down[k, j]
+        for j in range(width):
+            flux[i, j] = right[i, j] * x[i, j] - left[k, j] * x[k, j]
+            windy |= abs(wind[i, j]) > WIND_LIMIT
+    if not periodic:
+        flux[n - 1, :] = 0.0
+    for i in range(edges):
+        k = i + 1 if i + 1 < n else 0
+        before = i - 1 if i > 0 else n - 1
+        here, there = 0.5 * distance[i] / h[i], 0.5 * distance[i] / h[k]
+        for j in range(width):
+            own = flux[i, j]
+            fall = (own - flux[before, j]) * here
+            rise = (flux[k, j] - own) * there
+            tilt = lean[i, j]
+            moved = -tilt * _koren(fall, rise, tilt < 0.0)
+            bound = 0.9 * abs(own)
+            moved = max(-bound, min(bound, moved))
+            factor = 1.0 + moved / own if own != 0.0 else 1.0
+            if windy:
+                factor += abs(wind[i, j]) * _upwind_slope(x, i, k, j, wind[i, j] < 0.0, h, distance, periodic)
+            right[i, j] *= factor
+            left[k, j] *= factor
+
+
+@jit
+def _koren(fall, rise, forward):
+    """Limited mean of two differences, two thirds of the one ahead and one third of the other; 0 at an extremum."""
+    a, b = abs(fall), abs(rise)
+    biased = (a + 2.0 * b) / 3.0 if forward else (2.0 * a + b) / 3.0
+    size = min(2.0 * min(a, b), biased) if fall * rise > 0.0 else 0.0
+    return size if rise > 0.0 else -size
+
+
+@jit
+def _upwind_slope(x, i, k, j, forward, h, distance, periodic):
+    """Limited slope of the density of the cell upwind of edge (i, k), times h/2, relative to its density, downwind."""
+    n = x.shape[0]
+    cell = i if forward else k
+    if not periodic and (cell == 0 or cell == n - 1):
+        return 0.0
+    before = cell - 1 if cell > 0 else n - 1
+    after = cell + 1 if cell + 1 < n else 0
+    value = x[cell, j]
+    if value <= 0.0:
+        return 0.0
+    fall = (value - x[before, j] * h[cell] / h[before]) * 0.5 * h[cell] / distance[before]
+    rise = (x[after, j] * h[cell] / h[after] - value) * 0.5 * h[cell] / distance[cell]
+    slope = _koren(fall, rise, forward) / value
+    slope = max(-0.9, min(0.9, slope))
+    return slope if forward else -slope
 
 
 @jit
@@ -384,6 +442,23 @@ def _place(b, width, outer, n, inner):
 
 
 @jit
+def _unit_rates(psi, diffusion, h, distance, periodic, corrected, right, left, lean, wind):
+    """Rates at unit time of the whole block, and what their correction needs."""
+    _rates(psi, diffusion, h, distance, periodic, right, left)
+    if corrected:
+        _curve(psi, diffusion, h, distance, periodic, right, left, lean, wind)
+
+
+@jit
+def _scale(unit_right, unit_left, factor, right, left):
+    n, width = right.shape
+    for i in range(n):
+        for j in range(width):
+            right[i, j] = unit_right[i, j] * factor
+            left[i, j] = unit_left[i, j] * factor
+
+
+@jit
 def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode, cache_mode, cache, negligible,
           first, last):
     """Move the lines of blocks first..last-1 along one axis by a time dt, in place.
@@ -397,9 +472,11 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
         Cell widths, and distances between neighboring centers (n - 1, or n on a periodic axis).
     outer, inner : int
         Products of the shape before and after the axis.
-    mode : SECOND_ORDER, RECONSTRUCTED or IMPLICIT_EULER
+    mode : PLAIN, CORRECTED or IMPLICIT_EULER
+        Second order with plain Scharfetter-Gummel fluxes or corrected ones; or the implicit Euler step, corrected rates
+        left out.
     cache_mode, cache
-        NO_CACHE; FILL_CACHE or USE_CACHE with the factors in an array (5 or 3, blocks, n, width): 5 on periodic axes.
+        NO_CACHE; FILL_CACHE or USE_CACHE with the rates of this mode in an array (4, blocks, n, width).
     negligible : float
         Mass below the round-off of the whole. A line whose negative entries can be raised to those of J^2 m, which are
         positive, at the cost of no more mass than this, is mended so; otherwise it takes the Patankar step.
@@ -414,32 +491,35 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
     n = h.size
     width = cache.shape[3]
     m, p, x = np.empty((n, width)), np.empty((n, width)), np.empty((n, width))
-    y, z = np.empty((n, width)), np.empty((n, width))
-    right, left = np.empty((n, width)), np.empty((n, width))
-    own = np.empty((5, n, width))
+    y, right, left = np.empty((n, width)), np.empty((n, width)), np.empty((n, width))
+    own, factors = np.empty((4, n, width)), np.empty((5, n, width))
+    f0, f1, f2, f3, f4 = factors[0], factors[1], factors[2], factors[3], factors[4]
     transfer, line = np.empty(n + 1), np.empty(n)
     patankar_blocks = 0
+    corrected = mode == CORRECTED
     part = dt if mode == IMPLICIT_EULER else GAMMA * dt
     for b in range(first, last):
         start, stride, step, lines = _place(b, width, outer, n, inner)
         _load(masses, start, stride, step, lines, m)
         if cache_mode == NO_CACHE:
-            f0, f1, f2, f3, f4 = own[0], own[1], own[2], own[3], own[4]
+            unit_right, unit_left, lean, wind = own[0], own[1], own[2], own[3]
         else:
-            f0, f1, f2 = cache[0, b], cache[1, b], cache[2, b]
-            f3, f4 = (cache[3, b], cache[4, b]) if periodic else (own[3], own[4])
+            unit_right, unit_left, lean, wind = cache[0, b], cache[1, b], cache[2, b], cache[3, b]
         if cache_mode != USE_CACHE:
             _load(psi, start, stride, step, lines, p)
-            if mode == RECONSTRUCTED:
-                _rates(p, diffusion, 0.5 * dt, h, distance, periodic, right, left)
-                _reconstruct(m, p, diffusion, 0.5 * dt, h, distance, periodic, right, left, y, z)
-                _factor(right, left, periodic, f0, f1, f2, f3, f4)
-                _solve(m, periodic, f0, f1, f2, f3, f4, x)
-                _rates(p, diffusion, part, h, distance, periodic, right, left)
-                _reconstruct(x, p, diffusion, part, h, distance, periodic, right, left, y, z)
-            else:
-                _rates(p, diffusion, part, h, distance, periodic, right, left)
+            _unit_rates(p, diffusion, h, distance, periodic, corrected, unit_right, unit_left, lean, wind)
+        source = m
+        if corrected:
+            # The factors depend on the density: at the middle of the step, reached by an implicit Euler step.
+            _scale(unit_right, unit_left, 0.5 * dt, right, left)
+            _correct(m, lean, wind, h, distance, periodic, right, left, y)
             _factor(right, left, periodic, f0, f1, f2, f3, f4)
+            _solve(m, periodic, f0, f1, f2, f3, f4, x)
+            source = x
+        _scale(unit_right, unit_left, part, right, left)
+        if corrected:
+            _correct(source, lean, wind, h, distance, periodic, right, left, y)
+        _factor(right, left, periodic, f0, f1, f2, f3, f4)
         _solve(m, periodic, f0, f1, f2, f3, f4, x)
         if mode != IMPLICIT_EULER:
             _solve(x, periodic, f0, f1, f2, f3, f4, y)
@@ -450,10 +530,7 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
                     lowest = min(lowest, x[i, j])
             if lowest < 0.0 and not _mend(x, y, negligible):
                 patankar_blocks += 1
-                if cache_mode == USE_CACHE:
-                    _load(psi, start, stride, step, lines, p)
-                    _rates(p, diffusion, part, h, distance, periodic, right, left)
-                _patankar(m, periodic, right, left, own[0], own[1], own[2], own[3], own[4], y)
+                _patankar(m, periodic, right, left, f0, f1, f2, f3, f4, y)
                 for j in range(width):
                     if x[:, j].min() < 0.0:
                         _limit(x, y, j, transfer, line)
@@ -463,19 +540,22 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
 
 
 @jit
-def _axis_dissipation(masses, psi, mu, diffusion, h, distance, outer, inner, periodic, width):
+def _axis_dissipation(masses, psi, mu, diffusion, h, distance, outer, inner, periodic, corrected, width):
     """Sum over the edges of an axis of flux times fall of mu, one partial sum a block."""
     n = h.size
     blocks = (outer + width - 1) // width if inner == 1 else outer * ((inner + width - 1) // width)
     sums = np.zeros(blocks)
     m, p, u = np.empty((n, width)), np.empty((n, width)), np.empty((n, width))
     right, left = np.empty((n, width)), np.empty((n, width))
+    lean, wind = np.empty((n, width)), np.empty((n, width))
     for b in range(blocks):
         start, stride, step, lines = _place(b, width, outer, n, inner)
         _load(masses, start, stride, step, lines, m)
         _load(psi, start, stride, step, lines, p)
+        _unit_rates(p, diffusion, h, distance, periodic, corrected, right, left, lean, wind)
+        if corrected:
+            _correct(m, lean, wind, h, distance, periodic, right, left, u)
         _load(mu, start, stride, step, lines, u)
-        _rates(p, diffusion, 1.0, h, distance, periodic, right, left)
         total = 0.0
         for i in range(n if periodic else n - 1):
             k = i + 1 if i + 1 < n else 0
@@ -493,14 +573,14 @@ def axis_layout(grid, axis: int) -> tuple[int, int, int, int]:
     return outer, inner, width, blocks
 
 
-def dissipation_rate(masses, psi, grid, diffusion: float) -> float:
+def dissipation_rate(masses, psi, grid, diffusion: float, corrected: bool = True) -> float:
     r""":math:`\sum_{edges} flux \cdot (\mu_i - \mu_k)`, mu = Psi + D log rho: -dF/dt of the semi-discrete equations."""
     # Writable copies of read-only arrays: the kernels are compiled for one kind only.
     masses, psi = (np.require(a, requirements="CW") for a in (masses, psi))
     mu = psi
     if diffusion > 0:
         # An empty cell stands at the smallest double, so that mu and the products with it stay finite.
-        mu = np.log(np.maximum(masses, 5e-324))
+        mu = np.log(np.maximum(masses, TINY))
         if not all(grid.uniform):
             mu -= np.log(grid.volumes)
         mu = psi + diffusion * mu
@@ -508,5 +588,5 @@ def dissipation_rate(masses, psi, grid, diffusion: float) -> float:
     for axis in range(grid.ndim):
         outer, inner, width, _ = axis_layout(grid, axis)
         total += _axis_dissipation(masses.ravel(), psi.ravel(), mu.ravel(), diffusion, grid.widths[axis],
-                                   grid.distances(axis), outer, inner, grid.periodic[axis], width)
+                                   grid.distances(axis), outer, inner, grid.periodic[axis], corrected, width)
     return float(total)
