@@ -93,8 +93,8 @@ def _sgd_runs(model: Any, out: Path, *, neurons: int, step_size: float, runs: in
 
     from wgflow.validation import run_sgd
 
-    settings = {"model": repr(model), "wgflow": version("wgflow"), "neurons": neurons, "step_size": step_size, "seed": seed,
-                "kappa": kappa, "times": SGD_TIMES, "numpy": np.__version__.split(".")[0]}
+    settings = {"model": repr(model), "wgflow": version("wgflow"), "neurons": neurons, "step_size": step_size,
+                "seed": seed, "kappa": kappa, "times": SGD_TIMES, "numpy": np.__version__.split(".")[0]}
     files = [out / f"sgd-{_key(settings)}-{k}.npz" for k in range(runs)]
     found = [None if fresh else _read_run(file, (len(SGD_TIMES), neurons)) for file in files]
     missing = [k for k in range(runs) if found[k] is None]
