@@ -24,12 +24,11 @@ _HOME = {
     "wasserstein_1d": "distances",
     "wasserstein_points": "distances",
 }
-_MODULES = ("convergence", "distances", "exact", "particles", "studies")
+_MODULES = ("distances", "exact", "particles", "studies")
 __all__ = [
     "Comparison",
     "SGDResult",
     "compare",
-    "convergence",
     "distances",
     "exact",
     "gaussian_wasserstein",
