@@ -25,18 +25,18 @@ test: $(VENV)/.stamp-test  ## run every test, the slow ones too (TESTARGS="-m 'n
 
 check: lint typing  ## lint and types
 
-lint: $(VENV)/.stamp-dev
+lint: $(VENV)/.stamp-dev  ## ruff
 	@$(BIN)/ruff check .
 
 # A type checker reads folders, not setup.cfg: give it the import package as a tree of links.
-typing: $(VENV)/.stamp-dev
+typing: $(VENV)/.stamp-dev  ## mypy, on a tree of links that has the import package's shape
 	@rm -rf .typing && mkdir -p .typing/wgflow
 	@for entry in wgflow/*; do ln -s "../../$$entry" ".typing/$$entry"; done
 	@for folder in solvers reduced_models validation; do ln -s "../../$$folder" ".typing/wgflow/$$folder"; done
 	@cd .typing && ../$(BIN)/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache -p wgflow
 
-bench: $(VENV)/.stamp-test  ## run the benchmarks
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+bench: $(VENV)/.stamp-test  ## the quick benchmarks (benchmarks/README.md has the long ones)
+	@$(BIN)/python benchmarks/speed.py --quick
 
 docs: $(VENV)/.stamp-test  ## run every code block of the README and docs/, and every example
 	@$(BIN)/python -m pytest tests/test_docs.py tests/test_house.py -q
@@ -46,8 +46,8 @@ clean:  ## remove what the other targets made, the compiled kernels too
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "wgflow needs Python >= 3.11, but %s is Python %d.%d: run make with PYTHON=/path/to/a/newer/python" % (sys.executable, v[0], v[1]))' \
-		|| { command -v $(PYTHON) >/dev/null || echo "no $(PYTHON) found: wgflow needs Python >= 3.11" >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) found: wgflow needs Python >= 3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "wgflow needs Python >= 3.11, but %s is Python %d.%d: run make with PYTHON=/path/to/a/newer/python" % (sys.executable, v[0], v[1]))'
 	@echo "setting up $(VENV) with $$($(PYTHON) --version) (once; about a minute)"
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "$(PYTHON) cannot make a virtual environment: install its venv module (Debian: apt install python3-venv)" >&2; exit 1; }
