@@ -199,9 +199,9 @@ class _Settings:
         bad = ~((values > 0.0) & np.isfinite(values))
         if bad.any():
             raise InvalidInput(f"xi must be positive and finite; it is {values[bad][0]}")
-        if 2.0 * self.ridge * self.step_size * np.max(values) >= 1.0:
-            raise InvalidInput(f"step_size={self.step_size:g} is too large for ridge={self.ridge:g}: the weights would "
-                               f"change sign; need 2 * ridge * step_size * xi < 1")
+        if 2.0 * self.ridge * self.step_size * np.max(values) > 0.5:
+            raise InvalidInput(f"step_size={self.step_size:g} is too large for ridge={self.ridge:g}: a step would take "
+                               f"away more than half of each weight; need 2 * ridge * step_size * xi <= 0.5")
         return self.step_size * values
 
 

@@ -8,11 +8,13 @@ import numpy as np
 
 from ._jit import jit
 
-#: Samples of a batch, and coordinates whose products are added in one pass over the neurons: both loops are unrolled by
-#: hand below, since the compiler keeps such sums in registers only when they are written out.
-BATCH = 8
+#: Coordinates, or samples, whose products are added in one pass over the neurons: these sums are written out below,
+#: since the compiler keeps them in registers only then.
+UNROLL = 8
+#: Inputs from which on a batch holds two groups of samples: the weights then leave the fast caches between batches.
+WIDE = 128
 #: Neurons handled together, so that their part of the arrays stays in the fastest cache.
-CHUNK = 128
+CHUNK = 256
 #: Below it the common factor of the weights is multiplied out, long before it underflows.
 SMALLEST_FACTOR = 1e-100
 
@@ -21,16 +23,7 @@ SMALLEST_FACTOR = 1e-100
 def _activate(code, knots, slopes, intercepts, z, values, derivatives):
     """Write sigma(z) and sigma'(z); see `wgflow._activation_base.KernelActivation` for the encoding."""
     if code == 0:
-        # Knots outside, neurons inside: every pass is a select, which vectorizes.
-        for i in range(z.size):
-            values[i] = intercepts[0] + slopes[0] * z[i]
-            derivatives[i] = slopes[0]
-        for j in range(knots.size):
-            knot, slope, intercept = knots[j], slopes[j + 1], intercepts[j + 1]
-            for i in range(z.size):
-                above = z[i] > knot
-                values[i] = intercept + slope * z[i] if above else values[i]
-                derivatives[i] = slope if above else derivatives[i]
+        _activate_pieces(knots, slopes, intercepts, z, values, derivatives)
     elif code == 1:
         for i in range(z.size):
             values[i] = math.tanh(z[i])
@@ -85,27 +78,33 @@ def sgd_steps(w, a, b, x, y, steps, learn_ab, ridge, temperature, code, knots, s
         For the noise; not touched at temperature 0.
     """
     n, d = w.shape
-    wt = np.zeros((-(-d // BATCH) * BATCH, n))  # neurons last, so that every long loop runs over neighbors in memory
+    wt = np.zeros((-(-d // UNROLL) * UNROLL, n))  # neurons last, so that every long loop runs over neighbors in memory
     for i in range(n):
         for k in range(d):
             wt[k, i] = w[i, k]
-    sample, gram = np.zeros((BATCH, wt.shape[0])), np.empty((BATCH, BATCH))
-    z, push = np.empty((BATCH, n)), np.empty((BATCH, n))
+    width = UNROLL if d < WIDE else 2 * UNROLL
+    sample, earlier, gram = np.zeros((width, wt.shape[0])), np.zeros((width, wt.shape[0])), np.empty((width, width))
+    z, push = np.empty((width, n)), np.zeros((width, n))
     values, derivatives = np.empty(n), np.empty(n)
     factor = 1.0  # the weights are factor * wt: the ridge then costs nothing
-    width = 1 if temperature > 0.0 else BATCH
-    for start in range(0, y.size, width):
-        size = min(width, y.size - start)
+    noisy = temperature > 0.0
+    start = 0
+    while start < y.size:
+        size = min(1 if noisy else width, y.size - start)
         sample[:] = 0.0
         sample[:size, :d] = x[start : start + size]
+        for first in range(0, n, CHUNK):
+            last = min(n, first + CHUNK)
+            if start > 0 and not noisy:
+                _add_outer(wt, earlier, push, first, last)
+            _products(wt, sample, z, size, first, last)
         push[:] = 0.0
-        _products(wt, sample, z, size)
         _gram(sample, gram, size)
         for k in range(size):
             s = steps[start + k]
             _preactivations(z[k], push, gram[k], k, factor, b)
             _activate(code, knots, slopes, intercepts, z[k], values, derivatives)
-            force = 2.0 * s * (y[start + k] - _mean_product(a, values))
+            force = 2.0 * s * (y[start + k] - _dot(a, values) / n)
             shrink = 1.0 - 2.0 * ridge * s
             factor *= shrink
             _push(push[k], a, derivatives, force, factor)
@@ -114,49 +113,70 @@ def sgd_steps(w, a, b, x, y, steps, learn_ab, ridge, temperature, code, knots, s
                     gradient = force * a[i] * derivatives[i]
                     a[i] = shrink * a[i] + force * values[i]
                     b[i] = shrink * b[i] + gradient
-        _add_outer(wt, sample, push)
-        if temperature > 0.0:
+        if noisy:
+            _add_outer(wt, sample, push, 0, n)
             _add_noise(wt, a, b, d, learn_ab, math.sqrt(4.0 * steps[start] * temperature), factor, rng)
         if factor < SMALLEST_FACTOR:
             wt *= factor
+            push *= factor
             factor = 1.0
+        sample, earlier = earlier, sample  # without noise, a batch is added to the weights when the next one needs them
+        start += size
+    if y.size > 0 and not noisy:
+        _add_outer(wt, earlier, push, 0, n)
     for i in range(n):
         for k in range(d):
             w[i, k] = factor * wt[k, i]
 
 
-@jit(fastmath={"contract"})
-def _products(wt, sample, z, size):
-    """Write z[k, i] = <w_i, x_k>."""
-    n = wt.shape[1]
-    for first in range(0, n, CHUNK):
-        last = min(n, first + CHUNK)
-        z[:size, first:last] = 0.0
-        for j in range(0, wt.shape[0], BATCH):
-            w0, w1, w2, w3 = wt[j, first:last], wt[j + 1, first:last], wt[j + 2, first:last], wt[j + 3, first:last]
-            w4, w5, w6, w7 = wt[j + 4, first:last], wt[j + 5, first:last], wt[j + 6, first:last], wt[j + 7, first:last]
-            for k in range(size):
-                row = z[k, first:last]
-                x0, x1, x2, x3 = sample[k, j], sample[k, j + 1], sample[k, j + 2], sample[k, j + 3]
-                x4, x5, x6, x7 = sample[k, j + 4], sample[k, j + 5], sample[k, j + 6], sample[k, j + 7]
-                for i in range(last - first):
-                    low = x0 * w0[i] + x1 * w1[i] + x2 * w2[i] + x3 * w3[i]
-                    high = x4 * w4[i] + x5 * w5[i] + x6 * w6[i] + x7 * w7[i]
-                    row[i] += low + high
+@jit
+def _activate_pieces(knots, slopes, intercepts, z, values, derivatives):
+    """Write a piecewise-linear sigma(z) and its slope, two knots a pass: every pass is a select, which vectorizes."""
+    for j in range(0, knots.size, 2):
+        more = j + 1 < knots.size
+        knot1, slope1, intercept1 = knots[j], slopes[j + 1], intercepts[j + 1]
+        knot2 = knots[j + 1] if more else np.inf
+        slope2, intercept2 = (slopes[j + 2], intercepts[j + 2]) if more else (0.0, 0.0)
+        slope0, intercept0 = slopes[j], intercepts[j]
+        for i in range(z.size):
+            t = z[i]
+            slope = slope1 if t > knot1 else slope0
+            intercept = intercept1 if t > knot1 else intercept0
+            slope = slope2 if t > knot2 else slope
+            intercept = intercept2 if t > knot2 else intercept
+            keep = j > 0 and not t > knot1
+            values[i] = values[i] if keep else intercept + slope * t
+            derivatives[i] = derivatives[i] if keep else slope
 
 
 @jit(fastmath={"contract"})
-def _add_outer(wt, sample, push):
-    """Add sum_k push[k, i] x_k to w_i."""
-    n = wt.shape[1]
-    for first in range(0, n, CHUNK):
-        last = min(n, first + CHUNK)
-        p0, p1, p2, p3 = push[0, first:last], push[1, first:last], push[2, first:last], push[3, first:last]
-        p4, p5, p6, p7 = push[4, first:last], push[5, first:last], push[6, first:last], push[7, first:last]
+def _products(wt, sample, z, size, first, last):
+    """Write z[k, i] = <w_i, x_k> for the neurons in [first, last)."""
+    z[:size, first:last] = 0.0
+    for j in range(0, wt.shape[0], UNROLL):
+        w0, w1, w2, w3 = wt[j, first:last], wt[j + 1, first:last], wt[j + 2, first:last], wt[j + 3, first:last]
+        w4, w5, w6, w7 = wt[j + 4, first:last], wt[j + 5, first:last], wt[j + 6, first:last], wt[j + 7, first:last]
+        for k in range(size):
+            row = z[k, first:last]
+            x0, x1, x2, x3 = sample[k, j], sample[k, j + 1], sample[k, j + 2], sample[k, j + 3]
+            x4, x5, x6, x7 = sample[k, j + 4], sample[k, j + 5], sample[k, j + 6], sample[k, j + 7]
+            for i in range(last - first):
+                low = x0 * w0[i] + x1 * w1[i] + x2 * w2[i] + x3 * w3[i]
+                high = x4 * w4[i] + x5 * w5[i] + x6 * w6[i] + x7 * w7[i]
+                row[i] += low + high
+
+
+@jit(fastmath={"contract"})
+def _add_outer(wt, sample, push, first, last):
+    """Add sum_k push[k, i] x_k to w_i for the neurons in [first, last)."""
+    for k in range(0, sample.shape[0], UNROLL):
+        p0, p1, p2, p3 = push[k, first:last], push[k + 1, first:last], push[k + 2, first:last], push[k + 3, first:last]
+        p4, p5 = push[k + 4, first:last], push[k + 5, first:last]
+        p6, p7 = push[k + 6, first:last], push[k + 7, first:last]
         for j in range(wt.shape[0]):
             row = wt[j, first:last]
-            x0, x1, x2, x3 = sample[0, j], sample[1, j], sample[2, j], sample[3, j]
-            x4, x5, x6, x7 = sample[4, j], sample[5, j], sample[6, j], sample[7, j]
+            x0, x1, x2, x3 = sample[k, j], sample[k + 1, j], sample[k + 2, j], sample[k + 3, j]
+            x4, x5, x6, x7 = sample[k + 4, j], sample[k + 5, j], sample[k + 6, j], sample[k + 7, j]
             for i in range(last - first):
                 low = x0 * p0[i] + x1 * p1[i] + x2 * p2[i] + x3 * p3[i]
                 high = x4 * p4[i] + x5 * p5[i] + x6 * p6[i] + x7 * p7[i]
@@ -177,11 +197,6 @@ def _dot(u, v):
     for k in range(u.size):
         total += u[k] * v[k]
     return total
-
-
-@jit
-def _mean_product(u, v):
-    return _dot(u, v) / u.size
 
 
 @jit(fastmath={"contract"})
