@@ -81,6 +81,13 @@ def _colors(count: int) -> Any:
     return colormaps["viridis"](np.linspace(0.05, 0.88, max(count, 2)))[:count]
 
 
+def _ink() -> Any:
+    """White where there is nothing, dark where the mass is."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("wgflow", ["#ffffff", "#cfe7e3", "#6db9b3", FLOW, "#0d2f45", "#0a1020"])
+
+
 def _draw_law(axes: Any, rho: Any, **style: Any) -> None:
     """A piecewise constant density, drawn as what it is where cells are visible and as a line where they are not."""
     edges = rho.grid.edges[0]
@@ -174,7 +181,7 @@ def _plot_maps(sol: Any, times: int) -> Any:
     limits = [_range([sol.densities[i].marginal(axis) for i in chosen]) for axis in (0, 1)]
     for axes, i in zip(panels, chosen):
         rho = sol.densities[i]
-        image = axes.pcolormesh(*grid.edges, rho.values.T, cmap="magma_r", rasterized=True)
+        image = axes.pcolormesh(*grid.edges, rho.values.T, cmap=_ink(), rasterized=True)
         image.set_clim(0, float(rho.values.max()))
         axes.grid(False)
         axes.set_xlim(*limits[0])
@@ -235,8 +242,11 @@ def _draw_frame(axes: Any, sol: Any, i: int, chosen: np.ndarray) -> None:
         axes.set_ylim(0, 1.06 * min(max(peaks), 4 * float(np.median(peaks))))
         axes.set_ylabel("density")
     else:
-        axes.pcolormesh(*grid.edges, rho.values.T, cmap="magma_r", rasterized=True)
+        axes.pcolormesh(*grid.edges, rho.values.T, cmap=_ink(), rasterized=True)
         axes.grid(False)
+        ends = [sol.densities[j] for j in chosen]
+        axes.set_xlim(*_range([law.marginal(0) for law in ends]))
+        axes.set_ylim(*_range([law.marginal(1) for law in ends]))
         axes.set_ylabel(_name(grid, 1))
     axes.set_xlabel(_name(grid, 0))
     axes.set_title(f"t = {sol.t[i]:.3g}    F = {sol.energy[i]:.4g}")

@@ -1,0 +1,116 @@
+"""Pictures: written, readable, and without side effects on the process's matplotlib."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+import wgflow as wg
+from wgflow import plotting
+from wgflow.errors import InvalidInput, StorageError
+from wgflow.validation import compare
+
+
+@pytest.fixture(scope="module")
+def line():
+    grid = wg.Grid((-4, 4), cells=120, names=["x"])
+    energy = wg.Entropy(4.0) + wg.Potential(lambda x: x**4 / 4 - x**2 / 2)
+    return wg.solve(energy, wg.Density.gaussian(grid, 0.5, 0.2), (0, 2), t_eval=np.linspace(0, 2, 11))
+
+
+@pytest.fixture(scope="module")
+def plane():
+    grid = wg.Grid([(-3, 3), (-3, 3)], cells=(40, 36), names=["x", "y"])
+    energy = wg.Entropy(5.0) + wg.Potential(lambda x, y: (x**2 - 1) ** 2 / 4 + y**2 / 2)
+    return wg.solve(energy, wg.Density.gaussian(grid, [0.0, 1.0], [0.1, 0.1]), (0, 1), t_eval=np.linspace(0, 1, 6))
+
+
+def curves(axes):
+    return {curve.get_label(): curve.get_xydata() for curve in axes.get_lines()}
+
+
+def test_the_curves_are_the_solution(line):
+    figure = line.plot(times=4)
+    laws, energy = figure.axes[0], figure.axes[1]
+    drawn = curves(laws)
+    assert len(drawn) == 4
+    np.testing.assert_allclose(drawn["t = 2"][:, 1], line.densities[-1].values)
+    np.testing.assert_allclose(drawn["t = 2"][:, 0], line.grid.centers[0])
+    np.testing.assert_allclose(curves(energy)["free energy F"][:, 1], line.history.energy)
+    # The axis shows all but a ten-thousandth of every law's mass.
+    lo, hi = laws.get_xlim()
+    assert all(rho.cdf(hi) - rho.cdf(lo) > 1 - 2.1 * plotting.VISIBLE_MASS for rho in line.densities)
+
+
+@pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
+def test_files_are_written(line, plane, tmp_path, ending):
+    for k, sol in enumerate((line, plane)):
+        sol.plot(tmp_path / f"{k}.{ending}")
+        assert (tmp_path / f"{k}.{ending}").stat().st_size > 5000
+
+
+def test_maps(plane):
+    figure = plane.plot()
+    assert len([axes for axes in figure.axes if axes.collections]) == 4
+    image = figure.axes[0].collections[0]
+    np.testing.assert_allclose(image.get_array().reshape(36, 40), plane.densities[0].values.T)
+
+
+def test_more_axes_show_marginals():
+    grid = wg.Grid([(-2, 2)] * 3, cells=(12, 12, 12), names=["a", "b", "r"])
+    sol = wg.solve(wg.Entropy(4.0), wg.Density.gaussian(grid, [0, 0, 0], [0.3, 0.3, 0.3]), (0, 0.1), t_eval=[0, 0.1])
+    titles = [axes.get_title(loc="left") for axes in sol.plot().axes]
+    assert titles[:3] == ["law of a", "law of b", "law of r"]
+
+
+def test_animations(line, plane, tmp_path):
+    from PIL import Image
+
+    for k, sol in enumerate((line, plane)):
+        sol.animate(tmp_path / f"{k}.gif", frames=4)
+        with Image.open(tmp_path / f"{k}.gif") as gif:
+            assert gif.n_frames == 4
+            first = np.asarray(gif.convert("L"))
+            gif.seek(3)
+            assert np.abs(first.astype(int) - np.asarray(gif.convert("L"))).max() > 50
+    with pytest.raises(InvalidInput, match="must end in"):
+        line.animate(tmp_path / "film.mp4")
+
+
+def test_comparison_picture(line, tmp_path):
+    rng = np.random.default_rng(91)
+    times = line.t[::5]
+    draws = np.stack([line.density(t).sample(600, rng).reshape(3, 200) for t in times], axis=1)[..., None]
+    good = compare(line, SimpleNamespace(t=times, coordinates=draws), n_null=200)
+    figure = good.plot(tmp_path / "good.png")
+    assert (tmp_path / "good.png").stat().st_size > 10_000
+    assert figure.get_suptitle().startswith("PASS")
+    histogram = figure.axes[0].patches[0]
+    values, edges, _ = histogram.get_data()
+    shown = np.mean((draws[:, 0] >= edges[0]) & (draws[:, 0] <= edges[-1]))
+    assert shown > 0.995
+    assert np.sum(values * np.diff(edges)) == pytest.approx(shown, rel=1e-12)
+    bad = compare(line, SimpleNamespace(t=times, coordinates=draws + 0.3), n_null=200).plot()
+    assert bad.get_suptitle().startswith("FAIL")
+
+
+def test_bad_input_and_unwritable_paths(line, tmp_path):
+    for times in (0, 1.5, True, "2"):
+        with pytest.raises(InvalidInput, match="times must be an integer >= 1"):
+            line.plot(times=times)
+    with pytest.raises(StorageError, match="cannot write the picture"):
+        line.plot(tmp_path / "none" / "picture.png")
+    with pytest.raises(StorageError, match="cannot write the animation"):
+        line.animate(tmp_path / "none" / "film.gif")
+
+
+def test_nothing_global_changes(line):
+    before = dict(mpl.rcParams)
+    line.plot()
+    assert dict(mpl.rcParams) == before
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    assert pyplot is None or pyplot.get_fignums() == []
