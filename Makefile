@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # The first interpreter that is new enough; `make demo PYTHON=/path/to/python3.12` chooses another.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; exit; }; done; echo python3)
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 TESTARGS ?= -n 2
 
 .DEFAULT_GOAL := help
