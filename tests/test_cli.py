@@ -107,7 +107,7 @@ def test_demo_writes_its_results_and_reuses_them(capsys, tmp_path, monkeypatch):
 
 def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
     with pytest.raises(StorageError, match="cannot write"):
-        cli._write_run(tmp_path / "none" / "run.npz", {"risk": np.zeros(2)})
+        cli._write_run(tmp_path / "none" / "run.npz", {"risk": np.zeros(2), "coordinates": np.zeros((2, 3, 1))})
     assert list(tmp_path.iterdir()) == []
 
 

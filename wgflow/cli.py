@@ -78,7 +78,7 @@ def _write_run(path: Path, run: dict[str, np.ndarray]) -> None:
     part = path.with_suffix(f".{os.getpid()}.part")
     try:
         with part.open("wb") as file:
-            np.savez_compressed(file, **run)
+            np.savez_compressed(file, coordinates=run["coordinates"], risk=run["risk"])
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from wgflow.errors import InvalidInput, StorageError
 __all__ = ["animate_solution", "plot_comparison", "plot_energy", "plot_solution"]
 
 INK, FAINT, FLOW, PARTICLE, ALARM = "#20262e", "#8a929c", "#0b6e75", "#e2a53b", "#b5302a"
-STYLE = {
+STYLE: Any = {
     "font.size": 9.5, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",
     "axes.edgecolor": FAINT, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8, "lines.linewidth": 1.8,
