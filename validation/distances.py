@@ -20,7 +20,6 @@ Villani, Topics in Optimal Transportation (2003), section 2.2 (the line), Dowson
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +68,7 @@ def _weights(weights: ArrayLike | None, n: int, name: str) -> Array | None:
 
 
 def _order(p: Any) -> float:
-    if isinstance(p, (bool, np.bool_)) or not isinstance(p, numbers.Real):
+    if isinstance(p, (bool, np.bool_)) or not isinstance(p, (int, float, np.integer, np.floating)):
         raise InvalidType(f"p must be a number >= 1, got {p!r}")
     if not p >= 1:
         raise InvalidInput(f"p must be >= 1 (W_p is not a distance below), got {p!r}")
