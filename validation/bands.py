@@ -23,7 +23,10 @@ one another). Three things move a correct run away from rho:
    few runs, phi~ = max(phi, (phi + median over times of phi) / 2) borrows strength from the other times, and kappa is
    the price in Student's currency. Damping (phi < 1) does not narrow the band. A single run has no spread: its
    band consists of part 1 alone, and the verdict says so.
-3. *Cells.* Half a cell is added: h/2 to W_p, mean and deviation (h the mean width under rho), half the mass of the
+3. *Pooling.* Runs that share noise scatter about rho, so that the law of all their particles is wider than rho by their
+   excess scatter e^2 = E^2 - its mean over the replicates: W_1 and W_2 may grow by sqrt(s^2 + e^2) - s (s the deviation
+   of rho), the Kolmogorov distance by 2 e^2. This is of second order, but does not fall with n as the rest does.
+4. *Cells.* Half a cell is added: h/2 to W_p, mean and deviation (h the mean width under rho), half the mass of the
    heaviest cell to the Kolmogorov distance, h int |grad Psi| rho to the risk.
 
 For the risk, R_N = R + (2/N) sum_i (Psi(theta_i) - int Psi rho) + O(1/N) with Psi = V + int U rho (half of dR/drho).
@@ -31,7 +34,7 @@ For independent draws the last term has the mean K/N, K = int U(theta, theta) rh
 lowers the excess later on (gradient descent fits the network it has, not the average network), so any excess between
 0 and K/N counts as explained: an allowance, exact at t = 0. The excess itself scatters like K/N times chi-square over
 its degrees of freedom, at least the D parameters of a neuron in each of the n runs, so that the upper end of the band
-lies (K/N) chi2_{nD}(1 - level/2) / (nD) above what parts 1 to 3 give.
+lies (K/N) chi2_{nD}(1 - level/2) / (nD) above what parts 1 to 4 give.
 
 The bias of order step_size is NOT in the band: if halving the step size changes the verdict, the first one was about
 SGD's step, not about the flow.
@@ -48,7 +51,15 @@ from scipy.special import chdtri, ndtri, stdtrit
 
 from .distances import _from_masses, _is_density, _Law, _mean_power
 
-__all__ = ["DISTANCES", "SCALARS", "CoordinateStatistics", "excess_factor", "excess_variance", "simultaneous_factor"]
+__all__ = [
+    "DISTANCES",
+    "SCALARS",
+    "CoordinateStatistics",
+    "broadening",
+    "excess_factor",
+    "excess_variance",
+    "simultaneous_factor",
+]
 
 Array = NDArray[np.float64]
 DISTANCES = ("W1", "W2", "Kolmogorov")
@@ -161,6 +172,16 @@ def excess_variance(spread: Array, null_spread: Array, n_runs: int, level: float
     phi = np.maximum(phi, 0.5 * (phi + np.median(phi)))
     kappa = stdtrit(2 * (n_runs - 1), 1.0 - level / 2) / ndtri(1.0 - level / 2)
     return kappa**2 * np.maximum(0.0, phi - 1.0)
+
+
+def broadening(name: str, spread: Array, null_spread: Array, deviation: Array) -> Array:
+    """What part 3 adds to the band of a statistic, each array of shape (times,)."""
+    if name not in DISTANCES:
+        return np.zeros_like(spread)
+    excess = np.maximum(0.0, spread - null_spread)
+    if name == "Kolmogorov":
+        return np.minimum(1.0, 2.0 * excess)
+    return np.sqrt(deviation**2 + excess) - deviation
 
 
 def excess_factor(n_runs: int, n_parameters: int, level: float) -> float:

@@ -14,11 +14,20 @@ from numpy.typing import NDArray
 
 from wgflow.errors import InvalidInput, InvalidType
 
-from .bands import DISTANCES, SCALARS, CoordinateStatistics, excess_factor, excess_variance, simultaneous_factor
+from .bands import (
+    DISTANCES,
+    SCALARS,
+    CoordinateStatistics,
+    broadening,
+    excess_factor,
+    excess_variance,
+    simultaneous_factor,
+)
 
 __all__ = ["Comparison", "compare"]
 
 Array = NDArray[np.float64]
+_EACH = (*DISTANCES, *SCALARS)  # the statistics of each coordinate, in this order
 _BLOCK = 2_000_000  # particles of the null law held in memory at once
 
 
@@ -164,7 +173,7 @@ def compare(sol: Any, sgd: Any, *, model: Any = None, level: float = 0.01, n_nul
     Parameters
     ----------
     sol : Solution
-        Its times must contain those of ``sgd`` (``solve(..., t_eval=sgd.t)``).
+        Its times must contain those of ``sgd``, up to half an SGD step (``solve(..., t_eval=sgd.t)``).
     sgd : SGDResult
         Or any object with ``t`` of shape (times,), ``coordinates`` of shape (runs, times, N, coords) and, for the risk,
         ``risk`` of shape (runs, times) and ``model``. Three runs make a fair comparison, ten a sharp one.
@@ -197,38 +206,45 @@ def compare(sol: Any, sgd: Any, *, model: Any = None, level: float = 0.01, n_nul
     columns = [_at_one_time(sol.density(s), x[:, j], model, int(n_null), generator) for j, s in enumerate(t)]
     risk, notes = _risk(sol, sgd, model, t)
     names = _names(sol, model, x.shape[-1])
-    quantities = [f"{what} of {name}" for name in names for what in (*DISTANCES, *SCALARS)]
+    quantities = [f"{what} of {name}" for name in names for what in _EACH]
     if risk is not None:
         quantities.append("risk")
         for column, value, spread in zip(columns, risk["difference"], risk["spread"]):
             column["observed"].append((value, spread))
     if len(x) == 1:
         notes.append("One run shows no scatter: the noise of SGD is not in the bands.")
-    pick = slice(None) if risk is not None else slice(0, len(quantities))
-    observed = np.array([c["observed"] for c in columns])  # (times, quantities, 2)
-    null_mean, null_std, null_spread, standardized = (
-        np.stack([c[key][..., pick] for c in columns]) for key in ("mean", "std", "spread", "standardized"))
-    factor = simultaneous_factor(np.concatenate(list(standardized), axis=1), level)
-    added = np.stack([excess_variance(observed[:, q, 1], null_spread[:, q], len(x), level)
-                      for q in range(len(quantities))])
-    is_distance = np.array([q.split(" of ")[0] in DISTANCES for q in quantities])[:, None]
-    resolution = np.array([c["resolution"][pick] for c in columns]).T
-    mean, std = np.where(is_distance, null_mean.T, 0.0), null_std.T
-    independent = mean + factor * std
-    scattered = np.sqrt(independent**2 + factor**2 * (mean**2 + std**2) * added)
-    upper = scattered + resolution
-    lower = np.where(is_distance, 0.0, -upper)
+    lower, upper, widening = _bands(columns, quantities, len(x), level)
+    difference = np.array([[fit for fit, _ in column["observed"]] for column in columns]).T
     pde = np.full(upper.shape, np.nan)
     for k in range(len(names)):
         for i, what in enumerate(SCALARS):
-            pde[5 * k + 3 + i] = [c["truth"][k][what] for c in columns]
+            pde[len(_EACH) * k + len(DISTANCES) + i] = [c["truth"][k][what] for c in columns]
     if risk is not None:
         pde[-1] = risk["pde"]
         upper[-1] += risk["excess"] * excess_factor(len(x), int(getattr(model, "n_parameters", 1)), level)
-    difference = observed[:, :, 0].T
-    return Comparison(t, tuple(quantities), pde, pde + difference, difference, lower, upper,
-                      inflation=scattered / np.where(independent > 0, independent, 1.0), level=level, n_runs=len(x),
-                      n_neurons=x.shape[2], n_null=int(n_null), seed=seed, notes=tuple(notes), solution=sol, sgd=sgd)
+    return Comparison(t, tuple(quantities), pde, pde + difference, difference, lower, upper, inflation=widening,
+                      level=level, n_runs=len(x), n_neurons=x.shape[2], n_null=int(n_null), seed=seed,
+                      notes=tuple(notes), solution=sol, sgd=sgd)
+
+
+def _bands(columns: list[dict[str, Any]], quantities: list[str], n_runs: int, level: float) -> tuple[Array, ...]:
+    """Lower and upper ends and the widening by scatter, each (quantities, times): parts 1 to 4 of bands.py."""
+    count = len(quantities)
+    observed = np.array([[spread for _, spread in column["observed"]] for column in columns])
+    null_mean, null_std, null_spread, standardized = (
+        np.stack([c[key][..., :count] for c in columns]) for key in ("mean", "std", "spread", "standardized"))
+    factor = simultaneous_factor(np.concatenate(list(standardized), axis=1), level)
+    is_distance = np.array([q.split(" of ")[0] in DISTANCES for q in quantities])[:, None]
+    mean, std = np.where(is_distance, null_mean.T, 0.0), null_std.T
+    added = np.stack([excess_variance(observed[:, q], null_spread[:, q], n_runs, level) for q in range(count)])
+    independent = mean + factor * std
+    scattered = np.sqrt(independent**2 + factor**2 * (mean**2 + std**2) * added)
+    deviation = np.array([[truth["deviation"] for truth in c["truth"]] for c in columns]).T
+    wider = np.stack([broadening(name.split(" of ")[0], observed[:, q], null_spread[:, q],
+                                 deviation[min(q // len(_EACH), len(deviation) - 1)])
+                      for q, name in enumerate(quantities)])
+    upper = scattered + wider + np.array([c["resolution"][:count] for c in columns]).T
+    return np.where(is_distance, 0.0, -upper), upper, scattered / np.where(independent > 0, independent, 1.0)
 
 
 def _particles(sol: Any, sgd: Any) -> tuple[Array, Array]:
@@ -247,7 +263,8 @@ def _particles(sol: Any, sgd: Any) -> tuple[Array, Array]:
     span = max(float(np.ptp(sol.t)), 1e-300)
     known = np.asarray(sol.t, dtype=float)
     nearest = known[np.abs(known[:, None] - t).argmin(axis=0)]
-    missing = np.abs(nearest - t) > 1e-9 * span
+    # SGD's output times are whole numbers of steps: half a step is its own resolution of time.
+    missing = np.abs(nearest - t) > max(1e-9 * span, 0.51 * float(getattr(sgd, "step_size", 0.0)))
     if missing.any():
         raise InvalidInput(f"sgd.t holds {t[missing][0]:g}, which is not among sol.t: solve(..., t_eval=sgd.t)")
     return nearest, x
@@ -282,10 +299,10 @@ def _at_one_time(rho: Any, x: Array, model: Any, n_null: int, rng: np.random.Gen
         spreads.append(np.stack([spread for _, spread in parts], axis=1))
     fit, spread = np.concatenate(fits), np.concatenate(spreads)
     mean, std = fit.mean(axis=0), fit.std(axis=0)
-    scalar = np.array([name in SCALARS for _ in laws for name in (*DISTANCES, *SCALARS)] + [True] * (force is not None))
+    scalar = np.array([name in SCALARS for _ in laws for name in _EACH] + [True] * (force is not None))
     standardized = (fit - mean) / np.where(std > 0, std, 1.0)
     standardized = np.where(scalar, np.abs(standardized), standardized)
-    resolution = [law.resolution[name] for law in laws for name in (*DISTANCES, *SCALARS)]
+    resolution = [law.resolution[name] for law in laws for name in _EACH]
     return {"observed": observed, "mean": mean, "std": std, "spread": spread.mean(axis=0),
             "standardized": standardized, "resolution": resolution + ([force.resolution] if force else []),
             "truth": [{"mean": law.mean, "deviation": law.deviation} for law in laws]}
