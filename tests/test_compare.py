@@ -105,6 +105,15 @@ def test_excess_variance_formula():
     assert bands.excess_factor(1, 1, 0.02) == pytest.approx(ndtri(0.995) ** 2, rel=1e-12)
 
 
+def test_broadening_formula():
+    one = np.ones(1)
+    # Runs whose means scatter with variance 1.25 above what chance gives make N(0, 1) an N(0, 2.25) when pooled.
+    assert bands.broadening("W2", 1.5 * one, 0.25 * one, one)[0] == pytest.approx(0.5, rel=1e-14)
+    assert bands.broadening("W1", 0.1 * one, 0.25 * one, one)[0] == 0.0
+    assert bands.broadening("Kolmogorov", 0.05 * one, 0.01 * one, one)[0] == pytest.approx(0.08, rel=1e-14)
+    assert bands.broadening("mean", 1.5 * one, 0.25 * one, one)[0] == 0.0
+
+
 @pytest.mark.parametrize(("pull", "common"), [(0.0, 0.0), (2.0, 0.0), (0.0, 0.03), (1.0, 0.1)])
 def test_a_true_match_passes(pull, common):
     for seed in (61, 63, 65):
