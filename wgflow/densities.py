@@ -41,6 +41,10 @@ class Density:
     def __init__(self, grid: Grid, values, *, clip_negative: float = 0.0):
         if not isinstance(grid, Grid):
             raise InvalidType(f"grid must be a wgflow.Grid, got {type(grid).__name__}")
+        if isinstance(clip_negative, bool) or not isinstance(clip_negative, numbers.Real):
+            raise InvalidType(f"clip_negative must be a number, got {clip_negative!r}")
+        if not 0 <= clip_negative < math.inf:
+            raise InvalidInput(f"clip_negative={clip_negative}: need a finite number >= 0")
         array = np.ascontiguousarray(real_array(values, "values"))
         if array.shape != grid.shape:
             raise InvalidInput(f"values: shape {array.shape} != grid {grid.shape}")
@@ -99,9 +103,11 @@ class Density:
             Variance of each axis, or the covariance matrix (symmetric, positive definite). Cell averages are exact for
             independent axes and by quadrature otherwise.
         """
-        mean = np.broadcast_to(real_array(mean, "mean"), (grid.ndim,))
-        cov = real_array(cov, "cov")
-        if cov.ndim < 2:
+        mean, cov = real_array(mean, "mean"), real_array(cov, "cov")
+        if mean.shape not in ((), (grid.ndim,)):
+            raise InvalidInput(f"mean has shape {mean.shape}; need a number or ({grid.ndim},)")
+        mean = np.broadcast_to(mean, (grid.ndim,))
+        if cov.shape in ((), (grid.ndim,)):
             cov = np.diag(np.broadcast_to(cov, (grid.ndim,)))
         if cov.shape != (grid.ndim, grid.ndim):
             raise InvalidInput(f"cov has shape {cov.shape}; need a number, ({grid.ndim},) or ({grid.ndim}, {grid.ndim})")
@@ -144,6 +150,12 @@ class Density:
             k = int(np.argmax(outside))
             raise InvalidInput(f"samples[{k}]={x[k].tolist()} is outside the grid (or not finite), as are "
                                f"{int(outside.sum())} of {len(x)}; enlarge the grid or drop them")
+        if weights is not None:
+            weights = real_array(weights, "weights")
+            if weights.shape != (len(x),):
+                raise InvalidInput(f"weights has shape {weights.shape}; need ({len(x)},), one for each point")
+            if not (np.isfinite(weights) & (weights >= 0)).all():
+                raise InvalidInput("weights must be finite and >= 0: they are the masses of the points")
         counts, _ = np.histogramdd(x, bins=list(grid.edges), weights=weights)
         return cls.from_values(grid, counts / grid.volumes, normalize=True)
 
@@ -227,7 +239,10 @@ class Density:
         """
         if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1:
             raise InvalidInput(f"n={n!r}: need an integer >= 1")
-        rng = np.random.default_rng(rng)
+        try:
+            rng = np.random.default_rng(rng)
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(f"rng={rng!r}: need None, an int >= 0, a SeedSequence or a Generator") from error
         cumulative = np.cumsum(self.masses.ravel())
         cell = np.searchsorted(cumulative, rng.random(n) * cumulative[-1], side="right")
         index = np.unravel_index(np.minimum(cell, self.grid.size - 1), self.grid.shape)
@@ -270,8 +285,6 @@ def _average(grid: Grid, function, what: str) -> np.ndarray:
     nodes, weights = np.polynomial.legendre.leggauss(count)
     axes = [(c[:, None] + 0.5 * h[:, None] * nodes).ravel() for c, h in zip(grid.centers, grid.widths)]
     mesh = np.meshgrid(*axes, indexing="ij")
-    for x in mesh:
-        x.flags.writeable = False
     values = real_array(call_user(function, mesh, what), what)
     if values.shape != mesh[0].shape:
         raise InvalidInput(f"{what} returned shape {values.shape} for coordinates of shape {mesh[0].shape}; "
@@ -279,7 +292,7 @@ def _average(grid: Grid, function, what: str) -> np.ndarray:
     if not np.isfinite(values).all() or values.min() < 0:
         point = np.argwhere(~np.isfinite(values) | (values < 0))[0]
         place = ", ".join(f"{a[k]:g}" for a, k in zip(axes, point))
-        raise InvalidInput(f"{what} is {values[tuple(point)]} at ({place}); a density is finite and >= 0")
+        raise InvalidInput(f"{what} is {values[tuple(point)]:g} at ({place}); a density is finite and >= 0")
     for axis in range(grid.ndim):
         split = values.shape[:axis] + (grid.shape[axis], count) + values.shape[axis + 1:]
         values = np.tensordot(values.reshape(split), 0.5 * weights, axes=(axis + 1, 0))

@@ -16,7 +16,7 @@ import numpy as np
 
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput, InvalidType
-from wgflow.grids import Grid, check_values
+from wgflow.grids import Grid, check_values, real_array
 
 __all__ = ["Assembled", "Entropy", "FreeEnergy", "Potential", "Term"]
 
@@ -101,7 +101,7 @@ class Potential(Term):
 
     def __init__(self, V):
         if not callable(V):
-            V = np.array(V)
+            V = real_array(V, "V")
         self.V = V
         self._last: tuple[Grid, np.ndarray] | None = None
 
@@ -214,7 +214,8 @@ class FreeEnergy(Term):
         operators = []
         for factor, term in self.terms:
             if isinstance(term, Potential):
-                potential = potential + factor * term.values(grid)
+                with np.errstate(over="ignore", invalid="ignore"):
+                    potential = potential + factor * term.values(grid)
             elif hasattr(term, "operator"):
                 operators.append((factor, term.operator(grid)))
             elif not isinstance(term, Entropy):

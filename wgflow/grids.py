@@ -18,6 +18,8 @@ BOUNDARIES = ("no-flux", "periodic")
 MAX_AXES = 4
 #: Arrays of the size of the grid that a solve keeps at the same time; the memory check of a grid counts on them.
 WORK_ARRAYS = 12
+#: No memory holds an axis with more cells; the product of four such numbers is still a float.
+MAX_CELLS = 2**60
 #: Beyond this ratio of the widest to the narrowest cell of an axis the user probably mistyped an edge.
 CELL_RATIO_WARNING = 1e6
 
@@ -145,10 +147,7 @@ class Grid:
         what : str
             Name of the argument in messages.
         """
-        mesh = self.mesh()
-        for x in mesh:
-            x.flags.writeable = False
-        return check_values(call_user(function, mesh, what), self, what)
+        return check_values(call_user(function, self.mesh(), what), self, what)
 
     def __eq__(self, other):
         if not isinstance(other, Grid):
@@ -192,6 +191,8 @@ def log_power_cell_average(edges, power: float) -> np.ndarray:
     (edges,) = _check_edges([edges])
     if edges[0] < 0:
         raise InvalidInput(f"edges[0]={edges[0]:g}: a radius starts at 0 or above")
+    if isinstance(power, bool) or not isinstance(power, numbers.Real):
+        raise InvalidType(f"power must be a number, got {power!r}")
     if not (math.isfinite(power) and power > -1):
         raise InvalidInput(f"power={power!r}: need a finite number > -1, so that the integral over a cell at 0 exists")
     q = power + 1
@@ -203,14 +204,27 @@ def log_power_cell_average(edges, power: float) -> np.ndarray:
 
 
 def call_user(function, arguments, what: str):
-    """Call a user's function; an exception in it becomes InvalidInput that names the argument, with its cause."""
+    """Call a user's function; an exception in it becomes InvalidInput that names the argument, with its cause.
+
+    It sees read-only arrays. Overflow and division by zero are left to the checks of what it returns.
+    """
+    if not callable(function):
+        raise InvalidType(f"{what} must be callable, a function of the coordinates; got {type(function).__name__}")
+    arguments = [_read_only(a) if isinstance(a, np.ndarray) else a for a in arguments]
     try:
-        return function(*arguments)
+        with np.errstate(all="ignore"):
+            return function(*arguments)
     except Exception as error:
         raise InvalidInput(
             f"{what} raised {type(error).__name__}: {error}; it is called with one array for each of "
             f"{len(arguments)} coordinates (read-only) and returns an array of their shape"
         ) from error
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def real_array(values, what: str) -> np.ndarray:
@@ -304,6 +318,9 @@ def _check_cells(cells, ndim: int) -> tuple[int, ...]:
             raise InvalidType(f"cells[{axis}] must be an int, got {type(n).__name__} {n!r}")
         if n < 2:
             raise InvalidInput(f"cells[{axis}]={n}: need an integer >= 2")
+        if n > MAX_CELLS:
+            raise ResourceError(f"cells[{axis}] is larger than {MAX_CELLS}, more than any memory holds; "
+                                "take fewer cells")
     if len(entries) != ndim:
         raise InvalidInput(f"cells has {len(entries)} entries, bounds {ndim}")
     return tuple(int(n) for n in entries)
@@ -321,6 +338,8 @@ def _check_edges(edges) -> tuple[np.ndarray, ...]:
         edges = [edges]
     elif isinstance(edges, (list, tuple)) and edges and isinstance(edges[0], numbers.Real):
         edges = [edges]
+    if not isinstance(edges, (list, tuple, np.ndarray)):
+        raise InvalidType(f"edges must be a sequence of 1-D arrays, one for each axis, got {type(edges).__name__}")
     _check_axes(len(edges), "edges")
     checked = []
     for axis, given in enumerate(edges):
@@ -342,6 +361,8 @@ def _is_uniform(edges: np.ndarray) -> bool:
 
 
 def _check_boundary(boundary, ndim: int) -> tuple[bool, ...]:
+    if not isinstance(boundary, (str, list, tuple)):
+        raise InvalidType(f"boundary must be one of {', '.join(BOUNDARIES)}, or a tuple of them, got {boundary!r}")
     entries = [boundary] * ndim if isinstance(boundary, str) else list(boundary)
     for axis, entry in enumerate(entries):
         if isinstance(entry, (tuple, list)):

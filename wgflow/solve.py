@@ -13,7 +13,7 @@ import numpy as np
 from wgflow.densities import Density
 from wgflow.energies import Assembled, FreeEnergy, Term
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, ResourceError, WGFlowError
-from wgflow.grids import Grid, call_user, check_memory, real_array
+from wgflow.grids import Grid, check_memory, real_array
 from wgflow.solution import Recorder, Solution
 
 __all__ = ["Flow", "solve"]
@@ -74,11 +74,19 @@ class Flow:
         if not callable(self.time_scale):
             return self.time_scale * dt
         times = t + 0.5 * dt * (1 + CLOCK_NODES)
-        scales = np.array([call_user(self.time_scale, (float(s),), "time_scale") for s in times], dtype=float)
-        if not (np.isfinite(scales).all() and (scales > 0).all()):
-            k = int(np.argmin(np.isfinite(scales) & (scales > 0)))
-            raise InvalidInput(f"time_scale({times[k]:g})={scales[k]}: need a finite number > 0")
-        return 0.5 * dt * float(CLOCK_WEIGHTS @ scales)
+        return 0.5 * dt * float(CLOCK_WEIGHTS @ [self._scale_at(float(s), dt) for s in times])
+
+    def _scale_at(self, t: float, dt: float) -> float:
+        """A value of the time_scale function; what goes wrong in it ends the run, and nothing computed is lost."""
+        try:
+            value = self.time_scale(t)
+        except Exception as error:
+            raise ConvergenceError(f"time_scale({t:g}) raised {type(error).__name__}: {error}; it is called with times "
+                                   f"between {self.t0:g} and {self.t1:g}", reason="callback", t=t, dt=dt) from error
+        value = value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < math.inf:
+            raise ConvergenceError(f"time_scale({t:g})={value!r}: need a finite number > 0", reason="callback", t=t, dt=dt)
+        return float(value)
 
 
 def solve(energy, rho0, t_span, method, *, t_eval=None, time_scale=1.0, progress=False, checkpoint=None, throw=True):

@@ -1,0 +1,306 @@
+"""The verb: spans, output times, limits, failures on the way and what they leave behind."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+
+import numpy as np
+import pytest
+
+import wgflow as wg
+from wgflow import ConvergenceError, Density, Entropy, Grid, InvalidInput, Potential
+from wgflow.solvers.finite_volume import splitting, stepper
+
+GRID = Grid((-3, 3), cells=60)
+ENERGY = Entropy(2.0) + Potential(lambda x: x**4 / 4 - x**2 / 2)
+RHO = Density.gaussian(GRID, 0.7, 0.2)
+
+
+def solve(span=(0.0, 1.0), energy=ENERGY, rho=RHO, throw=True, t_eval=None, time_scale=1.0, **settings):
+    return wg.solve(energy, rho, span, method=wg.FiniteVolume(**settings), throw=throw, t_eval=t_eval,
+                    time_scale=time_scale)
+
+
+def assert_usable(partial, *, until=None):
+    """A partial solution: some accepted steps, all of them legal."""
+    assert partial.status == 1
+    assert not partial.success
+    assert not partial.certificate.ok
+    assert not partial.certificate.completed
+    assert partial.t[-1] == partial.history.t[-1]
+    assert np.isfinite(partial.final.values).all()
+    assert partial.final.values.min() >= 0
+    assert partial.certificate.mass_drift <= 1e-13
+    assert partial.certificate.max_energy_increase <= 1e-12
+    assert partial.energy[-1] == pytest.approx(partial.free_energy(partial.final), rel=1e-12)
+    if until is not None:
+        assert partial.t[-1] <= until
+
+
+# ---------------------------------------------------------------- spans and times
+@pytest.mark.parametrize("settings", [{}, {"dt": 0.1}])
+def test_an_empty_span_returns_the_start(settings):
+    start = time.perf_counter()
+    sol = solve((2.0, 2.0), **settings)
+    assert time.perf_counter() - start < 0.5
+    assert sol.final is RHO
+    assert sol.certificate.n_accepted == 0
+    assert sol.t.tolist() == [2.0]
+    assert sol.success
+
+
+def test_a_step_longer_than_the_span_is_clipped():
+    sol = solve((0.0, 0.3), dt=10.0)
+    assert sol.history.t.tolist() == [0.0, 0.3]
+    np.testing.assert_array_equal(sol.final.values, solve((0.0, 0.3), dt=0.3).final.values)
+
+
+def test_fixed_steps_end_exactly_where_they_should():
+    sol = solve((0.0, 1.0), dt=0.1)
+    assert sol.history.t[-1] == 1.0
+    assert sol.certificate.n_accepted == 10
+    np.testing.assert_allclose(sol.history.dt[1:], 0.1, rtol=1e-12)
+    uneven = solve((0.0, 1.0), dt=0.3)
+    np.testing.assert_allclose(uneven.history.t, [0, 0.3, 0.6, 0.9, 1.0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("settings", [{}, {"dt": 0.07}])
+def test_output_times_are_met_exactly(settings):
+    times = [0.0, 0.1, 1 / 3, 0.95]
+    sol = solve(t_eval=times, **settings)
+    assert sol.t.tolist() == times
+    assert len(sol.densities) == 4
+    assert sol.history.t[-1] == 1.0
+    assert sol.energy == pytest.approx([ENERGY(rho) for rho in sol.densities], rel=1e-12)
+
+
+def test_more_output_times_do_not_change_an_accurate_solution():
+    few = solve(t_eval=[1.0], rtol=1e-7).final.values
+    many = solve(t_eval=np.linspace(0, 1, 41), rtol=1e-7).final.values
+    assert np.abs(few - many).max() < 1e-5 * few.max()
+
+
+def test_the_density_between_snapshots_is_linear_in_time():
+    sol = solve(t_eval=[0.2, 0.6])
+    middle = sol.density(0.5)
+    np.testing.assert_allclose(middle.values, 0.25 * sol.densities[0].values + 0.75 * sol.densities[1].values, rtol=1e-13)
+    assert sol.density(0.2) is sol.densities[0]
+    with pytest.raises(InvalidInput, match=r"t=0.1 is outside the solution"):
+        sol.density(0.1)
+
+
+def test_snapshots_are_thinned_but_keep_both_ends():
+    sol = solve((0.0, 1.0), dt=1e-3)
+    assert sol.certificate.n_accepted == 1000
+    assert len(sol.t) <= 64
+    assert (sol.t[0], sol.t[-1]) == (0.0, 1.0)
+    assert (np.diff(sol.t) > 0).all()
+    assert len(sol.history) == 1001
+
+
+def test_the_history_agrees_with_the_densities():
+    sol = solve((0.0, 1.0), dt=0.05)
+    assert sol.history.t.tolist() == sol.t.tolist()
+    assert sol.history.energy.tolist() == sol.energy.tolist()
+    assert sol.history.energy == pytest.approx([ENERGY(rho) for rho in sol.densities], rel=1e-12)
+    assert sol.history.mass == pytest.approx([rho.mass for rho in sol.densities], rel=1e-14)
+    assert sol.history.min_density == pytest.approx([rho.values.min() for rho in sol.densities], rel=1e-12)
+    assert sol.history.accepted.tolist() == list(range(21))
+
+
+def test_negative_start_times_are_legal():
+    late, early = solve((5.0, 6.0), dt=0.125), solve((-1.0, 0.0), dt=0.125)
+    np.testing.assert_array_equal(late.final.values, early.final.values)
+
+
+# ---------------------------------------------------------------- limits
+@pytest.mark.parametrize("settings", [{"dt": 1e-3}, {"rtol": 1e-9}])
+def test_max_steps_keeps_what_was_computed(settings):
+    with pytest.raises(ConvergenceError, match=r"max_steps=7 reached at t = .*; raise max_steps") as caught:
+        solve(max_steps=7, **settings)
+    error = caught.value
+    assert error.reason == "max steps"
+    assert_usable(error.partial, until=0.999)
+    assert 7 <= error.partial.certificate.n_accepted <= 8  # a checked pair of steps is not torn
+    assert error.partial.history.t[-1] == error.t
+    assert (error.partial.final.values != RHO.values).any()
+
+
+def test_the_partial_solution_is_that_of_a_shorter_run():
+    with pytest.raises(ConvergenceError) as caught:
+        solve(max_steps=7, dt=0.125 / 8)
+    shorter = solve((0.0, 7 * 0.125 / 8), dt=0.125 / 8)
+    np.testing.assert_array_equal(caught.value.partial.final.values, shorter.final.values)
+
+
+def test_throw_false_returns_what_was_computed():
+    sol = solve(max_steps=7, dt=1e-3, throw=False)
+    assert_usable(sol)
+    assert "max_steps=7" in sol.message
+
+
+def test_the_time_limit_holds():
+    start = time.perf_counter()
+    with pytest.raises(ConvergenceError, match=r"time_limit=0.2 s reached") as caught:
+        solve((0.0, 1e6), dt=1e-3, time_limit=0.2)
+    assert time.perf_counter() - start < 2.0
+    assert caught.value.reason == "time limit"
+    assert_usable(caught.value.partial)
+
+
+@pytest.mark.parametrize("settings", [{"dt": 1e-3}, {}])
+def test_steps_below_the_resolution_of_time_are_refused(settings):
+    with pytest.raises(ConvergenceError, match="step too small") as caught:
+        solve((1e16, 1e16 + 1e3), energy=1e9 * ENERGY, **settings)
+    assert caught.value.reason == "step too small"
+    assert_usable(caught.value.partial)
+
+
+# ---------------------------------------------------------------- a user's clock
+def failing_clock(t):
+    if t > 0.5:
+        raise OSError("the clock file is gone")
+    return 1.0
+
+
+@pytest.mark.parametrize("settings", [{"dt": 0.05}, {}])
+def test_a_clock_that_raises_on_the_way_loses_nothing(settings):
+    with pytest.raises(ConvergenceError, match=r"time_scale\(0\.5.*\) raised OSError: the clock file is gone") as caught:
+        solve(time_scale=failing_clock, **settings)
+    assert caught.value.reason == "callback"
+    assert isinstance(caught.value.__cause__, OSError)
+    assert_usable(caught.value.partial, until=0.5)
+    assert caught.value.partial.t[-1] > 0.2
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 0.0, -1.0, "2", None, True, 1j, np.ones(2)])
+def test_a_clock_with_a_bad_value_is_named(value):
+    with pytest.raises(ConvergenceError, match=r"time_scale\(.*\)=.*need a finite number > 0") as caught:
+        solve(time_scale=lambda t: 1.0 if t < 0.5 else value, dt=0.05)
+    assert caught.value.reason == "callback"
+    assert_usable(caught.value.partial, until=0.5)
+
+
+def test_a_clock_that_fails_at_once_leaves_the_start():
+    def clock(t):
+        raise ZeroDivisionError("no clock")
+
+    for settings in ({"dt": 0.05}, {}):
+        sol = solve(time_scale=clock, throw=False, **settings)
+        assert sol.status == 1
+        assert sol.final is RHO
+
+
+@pytest.mark.parametrize("wrap", [float, np.float32, np.array, lambda v: np.where(v > 0, v, v)])
+def test_a_clock_may_return_any_real_scalar(wrap):
+    expected = solve(time_scale=2.0, dt=0.1).final.values
+    np.testing.assert_allclose(solve(time_scale=lambda t: wrap(2.0), dt=0.1).final.values, expected, rtol=1e-12)
+
+
+# ---------------------------------------------------------------- interruption and faults inside
+def interrupt_after(monkeypatch, calls, error):
+    """Let the sweeps of a run fail at the given call."""
+    move, count = splitting.Splitting.move, [0]
+
+    def counted(self, *arguments):
+        count[0] += 1
+        if count[0] > calls:
+            raise error
+        return move(self, *arguments)
+
+    monkeypatch.setattr(splitting.Splitting, "move", counted)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError("no room")])
+def test_an_interruption_carries_what_was_computed(monkeypatch, error):
+    interrupt_after(monkeypatch, 5, error)
+    with pytest.raises(type(error)) as caught:
+        solve(dt=0.05)
+    assert caught.value is error
+    assert_usable(error.partial)
+    assert error.partial.t[-1] == 0.25
+    monkeypatch.undo()
+    np.testing.assert_array_equal(error.partial.final.values, solve((0.0, 0.25), dt=0.05).final.values)
+
+
+@pytest.mark.parametrize("settings", [{"dt": 0.05}, {}])
+@pytest.mark.parametrize("poison", [math.nan, math.inf, -1e-9])
+def test_a_poisoned_step_is_never_accepted(monkeypatch, settings, poison):
+    move, count = stepper.Splitting.move, [0]
+
+    def poisoned(self, *arguments):
+        count[0] += 1
+        masses = move(self, *arguments)
+        if count[0] in (4, 5, 9):
+            masses.flat[7] = poison
+        return masses
+
+    monkeypatch.setattr(stepper.Splitting, "move", poisoned)
+    sol = solve(**settings)
+    assert sol.success
+    assert sol.certificate.ok
+    assert sol.certificate.n_rejected >= 1
+    assert sol.final.values.min() >= 0
+
+
+@pytest.mark.parametrize("settings", [{"dt": 0.05}, {}])
+def test_steps_that_stay_poisoned_end_the_run(monkeypatch, settings):
+    move, count = stepper.Splitting.move, [0]
+
+    def poisoned(self, *arguments):
+        count[0] += 1
+        return move(self, *arguments) * (math.nan if count[0] > 8 else 1.0)
+
+    monkeypatch.setattr(stepper.Splitting, "move", poisoned)
+    start = time.perf_counter()
+    with pytest.raises(ConvergenceError) as caught:
+        solve(**settings)
+    assert time.perf_counter() - start < 2.0
+    assert caught.value.reason == "non-finite"
+    assert_usable(caught.value.partial)
+
+
+def test_a_potential_whose_differences_overflow_ends_in_words():
+    V = np.where(np.arange(60) % 2, 1.5e308, -1.5e308)
+    for settings in ({"dt": 0.05}, {}):
+        with pytest.raises(ConvergenceError) as caught:
+            solve(energy=Entropy(1.0) + Potential(V), **settings)
+        assert caught.value.reason == "non-finite"
+
+
+def test_an_energy_beyond_the_floats_is_refused_at_the_start():
+    with pytest.raises(ConvergenceError, match="free energy of rho0 is inf") as caught:
+        solve(energy=Potential(np.full(60, 1e308)), rho=Density(GRID, np.full(60, 1e3)))
+    assert caught.value.reason == "non-finite"
+    assert caught.value.partial.final.values.max() == 1e3
+
+
+# ---------------------------------------------------------------- reports
+def test_progress_is_logged_without_a_terminal(caplog, capsys):
+    caplog.set_level(logging.INFO, logger="wgflow")
+    wg.solve(ENERGY, RHO, (0, 1), method=wg.FiniteVolume(dt=0.1), progress=True)
+    assert "solving: t = 1 of 1" in caplog.text
+    assert capsys.readouterr().out == ""
+
+
+def test_a_solve_is_silent_by_default(caplog, capfd):
+    caplog.set_level(logging.DEBUG, logger="wgflow")
+    solve(dt=0.1)
+    assert capfd.readouterr() == ("", "")
+    assert caplog.text == ""
+
+
+def test_the_default_method_is_finite_volume():
+    np.testing.assert_array_equal(wg.solve(ENERGY, RHO, (0, 1)).final.values, solve().final.values)
+
+
+def test_a_solution_says_how_it_was_made():
+    sol = solve(dt=0.1)
+    assert "FiniteVolume(dt=0.1" in sol.method
+    assert sol.certificate.settings["dt"] == 0.1
+    assert sol.certificate.error_estimate is None
+    assert solve().certificate.error_estimate > 0
+    assert "all checks passed" in sol.certificate.explain()
+    assert sol.certificate.to_dict()["ok"] is True
