@@ -101,7 +101,7 @@ def test_time_on_two_axes(name):
 
 @pytest.mark.parametrize("name", TRANSPORT)
 def test_space_without_diffusion(name):
-    order, errors = space_order(TRANSPORT[name], (200, 280, 400, 560, 800), rtol=1e-7)
+    order, errors = space_order(TRANSPORT[name], (200, 280, 400, 560, 800), rtol=1e-9)
     assert order >= 1.8, errors
 
 

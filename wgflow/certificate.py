@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import platform
 from dataclasses import dataclass, field, fields
@@ -107,6 +108,7 @@ class Certificate:
         return f"<pre>{self.explain()}</pre>"
 
 
+@functools.cache
 def library_versions() -> dict[str, str]:
     """Versions of Python, wgflow and what the numbers depend on."""
     from importlib.metadata import PackageNotFoundError, version

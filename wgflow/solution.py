@@ -252,7 +252,7 @@ class Recorder:
             boundary_mass=self.boundary,
             n_accepted=len(history) - 1, n_rejected=self.n_rejected, n_fallback=self.n_fallback,
             residual=self.residual, error_estimate=self.error_estimate, completed=status == 0,
-            controlled=self.method.controlled, settings=self.method.settings(), versions=library_versions())
+            controlled=self.method.controlled, settings=self.method.settings(), versions=dict(library_versions()))
 
 
 def _logarithmic_mean(a: float, b: float) -> float:

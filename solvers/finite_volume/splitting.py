@@ -46,7 +46,7 @@ class Splitting:
         self.pool = ThreadPoolExecutor(threads) if threads > 1 and grid.size >= THREADED_CELLS else None
         self.threads = threads
         self.cache: dict = {}
-        self.none = [np.empty((4, 0, 0, axis[5])) for axis in self.axes]
+        self.none = [np.empty((0, 4, 0, axis[5])) for axis in self.axes]
 
     def move(self, masses: np.ndarray, psi: np.ndarray, dt: float, mode: int) -> np.ndarray:
         """The masses after a time dt of the generator frozen at Psi; a new array."""
@@ -82,7 +82,7 @@ class Splitting:
         if (axis, mode) in self.cache:
             return self.cache[axis, mode], USE_CACHE
         h, _, _, _, _, width, blocks, _ = self.axes[axis]
-        shape = (4, blocks, h.size, width)
+        shape = (blocks, 4, h.size, width)
         if not self.static or 8.0 * math.prod(shape) + sum(a.nbytes for a in self.cache.values()) > CACHE_BYTES:
             return self.none[axis], NO_CACHE
         self.cache[axis, mode] = np.empty(shape)

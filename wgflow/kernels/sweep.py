@@ -15,7 +15,8 @@ Second-order step: J^2 m + sqrt(2) (J^2 - J) m with J = J(gamma dt), gamma = 1 -
 combination. Around cells where it is negative the fluxes of the modified Patankar step (Burchard, Deleersnijder and
 Meister 2003) are taken instead, which is positive and of second order as well.
 
-A line's arrays are (n, W) blocks, W lines side by side, so that the recursions along i vectorize across lines.
+A line's arrays are (n, W) blocks, W lines side by side, so that the recursions along i vectorize across lines; what has
+no recursion sees the block as flat, so that a single line vectorizes as well.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ import numpy as np
 
 from wgflow.kernels._jit import jit
 
-#: Lines that are swept side by side (two AVX-512 registers of doubles).
-WIDTH = 16
+#: Lines that are swept side by side: long enough runs to vectorize, short enough for the working set to stay in cache.
+WIDTH = 32
 #: Sweep modes: second order with plain or with corrected fluxes, implicit Euler with plain ones.
 PLAIN, CORRECTED, IMPLICIT_EULER = 0, 1, 2
 #: What a sweep does with the rates of its axis.
@@ -74,7 +75,7 @@ def _exp_minus(q):
     p = p * r + TAYLOR[2]
     p = p * r + 1.0
     p = p * r + 1.0
-    return p * POWERS_OF_TWO[int(n)]
+    return p * POWERS_OF_TWO[np.uint64(n)]
 
 
 @jit
@@ -88,143 +89,183 @@ def _uphill(a, diffusion, inverse):
 
 
 @jit
-def _rates(psi, diffusion, h, distance, periodic, right, left):
-    """Rates at unit time from each cell of the block to its right and left neighbor."""
-    n, width = psi.shape
-    edges = n if periodic else n - 1
-    right[n - 1, :] = 0.0
-    left[0, :] = 0.0
-    inverse = 1.0 / diffusion if diffusion > 0.0 else 0.0
-    for i in range(edges):
-        k = i + 1 if i + 1 < n else 0
-        here = 1.0 / (h[i] * distance[i])
-        there = 1.0 / (h[k] * distance[i])
-        if diffusion > 0.0:
-            for j in range(width):
-                rise = psi[k, j] - psi[i, j]
-                up = _uphill(abs(rise), diffusion, inverse)
-                right[i, j] = here * (up + max(-rise, 0.0))
-                left[k, j] = there * (up + max(rise, 0.0))
-        else:
-            for j in range(width):
-                rise = psi[k, j] - psi[i, j]
-                right[i, j] = here * max(-rise, 0.0)
-                left[k, j] = there * max(rise, 0.0)
+def _segment(i, n, even):
+    """End of the run of edges, from edge i on, that share their geometry and have both neighbors in line."""
+    return n - 2 if even and 0 < i < n - 2 else i + 1
 
 
 @jit
-def _curve(psi, diffusion, h, distance, periodic, right, left, lean, wind):
+def _rates(psi, diffusion, h, distance, periodic, even, width, right, left):
+    """Rates at unit time from each cell of the block to its right and left neighbor; flat (n * width) arrays."""
+    n = h.size
+    right[(n - 1) * width:] = 0.0
+    left[:width] = 0.0
+    inverse = 1.0 / diffusion if diffusion > 0.0 else 0.0
+    edges = n if periodic else n - 1
+    i = 0
+    while i < edges:
+        stop = _segment(i, n, even)
+        k = i + 1 if i + 1 < n else 0
+        here, there = 1.0 / (h[i] * distance[i]), 1.0 / (h[k] * distance[i])
+        count = (stop - i) * width
+        psi_c, psi_e = psi[i * width:][:count], psi[k * width:][:count]
+        right_c, left_e = right[i * width:][:count], left[k * width:][:count]
+        if diffusion > 0.0:
+            for t in range(count):
+                rise = psi_e[t] - psi_c[t]
+                up = _uphill(abs(rise), diffusion, inverse)
+                right_c[t] = here * (up + max(-rise, 0.0))
+                left_e[t] = there * (up + max(rise, 0.0))
+        else:
+            for t in range(count):
+                rise = psi_e[t] - psi_c[t]
+                right_c[t] = here * max(-rise, 0.0)
+                left_e[t] = there * max(rise, 0.0)
+        i = stop
+
+
+@jit
+def _curve(psi, diffusion, h, distance, periodic, even, width, right, left, lean, wind, factor):
     """Account for the curvature of Psi in the rates, and return how far the fluxes lean out of the middle of the edges.
 
     Scharfetter-Gummel takes Psi as linear between two centers: the edge sees the average of exp(Psi/D), which a second
     derivative Psi'' changes by the factor 1 - Psi'' d^2 L / (2 dPsi), and it gives the flux at a point off the middle of
-    the edge by L d/2 uphill. L = coth(q/2) - 2/q (Langevin), q = dPsi/D, is formed from the rates, whose ratio is e^-q;
-    it is the sign of dPsi at D = 0. L goes to ``lean``, its part in the factor into the rates, cut to [1/2, 3/2].
+    the edge by L d/2 uphill. L = coth(q/2) - 2/q (Langevin), q = dPsi/D; it is the sign of dPsi at D = 0. L goes to ``lean``, its part in the factor into the rates, cut to [1/2, 3/2].
 
     Where Psi bends by more than D from cell to cell (everywhere at D = 0) the flux has no smooth profile near a bottom of
     Psi, and the density upwind of the edge is reconstructed instead: L goes to ``wind`` in that proportion.
     """
-    n, width = psi.shape
+    n = h.size
     edges = n if periodic else n - 1
-    for i in range(edges):
-        k = i + 1 if i + 1 < n else 0
-        # Second differences at the two cells of the edge; a cell at a wall has none, and leaves it to the other.
-        a0, a1 = (i - 1 if i > 0 else n - 1), i
-        b0, b1 = k, (k + 1 if k + 1 < n else 0)
-        inner_a = periodic or i > 0
-        inner_b = periodic or k < n - 1
-        ends = (1.0 if inner_a else 0.0) + (1.0 if inner_b else 0.0)
-        share = 1.0 / ends if ends > 0.0 else 0.0
+    inverse = 1.0 / diffusion if diffusion > 0.0 else 0.0
+    square = diffusion * diffusion
+    i = 0
+    while i < edges:
+        stop = _segment(i, n, even)
+        before, k = i - 1 if i > 0 else n - 1, i + 1 if i + 1 < n else 0
+        after = k + 1 if k + 1 < n else 0
+        # The second differences at the two cells of the edge, averaged; a cell at a wall has none.
+        inner_a, inner_b = periodic or i > 0, periodic or k < n - 1
+        share = 0.0 if not (inner_a or inner_b) else (0.5 if inner_a and inner_b else 1.0)
         d = distance[i]
-        da = distance[a0] if inner_a else 1.0
-        db = distance[b0] if inner_b else 1.0
-        weight_a = share * d * d * 2.0 / (d + da) if inner_a else 0.0
-        weight_b = share * d * d * 2.0 / (d + db) if inner_b else 0.0
-        for j in range(width):
-            rise = psi[k, j] - psi[i, j]
-            bend_a = weight_a * (rise / d - (psi[a1, j] - psi[a0, j]) / da)
-            bend_b = weight_b * ((psi[b1, j] - psi[b0, j]) / db - rise / d)
-            sharp = bend_a * bend_a + bend_b * bend_b
-            smooth = diffusion * diffusion / max(diffusion * diffusion + sharp, TINY)
-            forth, back = right[i, j] * h[i], left[k, j] * h[k]
-            ratio = min(forth, back) / max(max(forth, back), TINY)
-            tanh = (1.0 - ratio) / (1.0 + ratio)
-            q = -math.log(max(ratio, 1e-300))
-            near = q < 0.02
-            size = q * (1.0 / 6.0 - q * q / 360.0) if near else 1.0 / tanh - 2.0 / q
-            size = 1.0 if ratio == 0.0 else size
-            size = 0.0 if rise == 0.0 else size
+        da, db = distance[before] if inner_a else d, distance[k] if inner_b else d
+        weight_a = share * d * 2.0 / (d + da) if inner_a else 0.0
+        weight_b = share * d * 2.0 / (d + db) if inner_b else 0.0
+        own, behind, ahead = weight_a - weight_b, weight_a * d / da, weight_b * d / db
+        count = (stop - i) * width
+        psi_a, psi_c = psi[before * width:][:count], psi[i * width:][:count]
+        psi_e, psi_g = psi[k * width:][:count], psi[after * width:][:count]
+        lean_c, wind_c, factor_c = (lean[i * width:][:count], wind[i * width:][:count], factor[i * width:][:count])
+        for t in range(count):
+            rise = psi_e[t] - psi_c[t]
+            bend = own * rise - behind * (psi_c[t] - psi_a[t]) + ahead * (psi_g[t] - psi_e[t])
+            smooth = square / max(square + bend * bend, TINY)
+            q = max(min(abs(rise) * inverse, EXP_LIMIT), 1e-8)
+            ratio = _exp_minus(q)
+            size = (1.0 + ratio) / (1.0 - ratio) - 2.0 / q
+            size = q * (1.0 / 6.0 - q * q * (1.0 / 360.0)) if q < SERIES_LIMIT else size
+            size = size if diffusion > 0.0 else (1.0 if rise != 0.0 else 0.0)
             size = size if rise > 0.0 else -size
-            lean[i, j] = size * smooth
-            wind[i, j] = size * (1.0 - smooth)
-            part = 0.5 * (bend_a + bend_b) * lean[i, j] / rise if rise != 0.0 else 0.0
-            factor = 1.0 + max(-0.5, min(0.5, part))
-            right[i, j] *= factor
-            left[k, j] *= factor
+            lean_c[t] = size * smooth
+            wind_c[t] = size * (1.0 - smooth)
+            part = 0.5 * bend * size * smooth / (rise if rise != 0.0 else 1.0)
+            factor_c[t] = 1.0 + max(-0.5, min(0.5, part))
+        _apply(factor_c, right[i * width:], left[k * width:])
+        i = stop
 
 
 @jit
-def _correct(x, lean, wind, h, distance, periodic, right, left, flux):
+def _apply(factor, right, left):
+    """Multiply the two rates of each edge by its factor."""
+    for t in range(factor.size):
+        right[t] *= factor[t]
+        left[t] *= factor[t]
+
+
+@jit
+def _scale(unit_right, unit_left, part, right, left):
+    """Rates for a step ``part`` of the rates at unit time."""
+    for t in range(right.size):
+        right[t] = unit_right[t] * part
+        left[t] = unit_left[t] * part
+
+
+@jit
+def _correct(x, lean, wind, windy, h, distance, periodic, even, width, right, left, flux, up, down, factor):
     """Multiply both rates of each edge by the factor that moves its flux to the middle of the edge.
 
     The flux J found at the rates lies off the middle by lean * d/2, and its slope along the line moves it back,
     J2 = J - (lean d/2) J' (third-order upwind-biased). Where ``wind`` stands for ``lean`` the same is done with the density
     of the upwind cell, and Koren's limited slope. Both factors are positive, in [1/2, 3/2] and [1/10, 19/10].
     """
-    n, width = x.shape
+    n = h.size
     edges = n if periodic else n - 1
-    windy = False
-    for i in range(edges):
-        k = i + 1 if i + 1 < n else 0
-        for j in range(width):
-            flux[i, j] = right[i, j] * x[i, j] - left[k, j] * x[k, j]
-            windy |= abs(wind[i, j]) > WIND_LIMIT
     if not periodic:
-        flux[n - 1, :] = 0.0
-    for i in range(edges):
-        k = i + 1 if i + 1 < n else 0
-        before = i - 1 if i > 0 else n - 1
-        here, there = 0.5 * distance[i] / h[i], 0.5 * distance[i] / h[k]
-        for j in range(width):
-            own = flux[i, j]
-            fall = (own - flux[before, j]) * here
-            rise = (flux[k, j] - own) * there
-            tilt = lean[i, j]
-            moved = -tilt * ((fall + 2.0 * rise) if tilt < 0.0 else (2.0 * fall + rise)) / 3.0
+        flux[(n - 1) * width:] = 0.0
+    i = 0
+    while i < edges:
+        stop = _segment(i, n, even)
+        count, c, e = (stop - i) * width, i * width, (i + 1 if i + 1 < n else 0) * width
+        flux_c, x_c, x_e, right_c, left_e = flux[c:][:count], x[c:], x[e:], right[c:], left[e:]
+        for t in range(count):
+            flux_c[t] = right_c[t] * x_c[t] - left_e[t] * x_e[t]
+        i = stop
+    if windy:
+        _half_slopes(x, h, distance, periodic, even, width, up, down)
+    i = 0
+    while i < edges:
+        stop = _segment(i, n, even)
+        before, k = i - 1 if i > 0 else n - 1, i + 1 if i + 1 < n else 0
+        here, there = distance[i] / (6.0 * h[i]), distance[i] / (6.0 * h[k])
+        count, a, c, e = (stop - i) * width, before * width, i * width, k * width
+        flux_a, flux_c, flux_e, lean_c, factor_c = flux[a:], flux[c:], flux[e:], lean[c:], factor[c:][:count]
+        for t in range(count):
+            own = flux_c[t]
+            fall = (own - flux_a[t]) * here
+            rise = (flux_e[t] - own) * there
+            tilt = lean_c[t]
+            moved = -tilt * (fall + rise + (rise if tilt < 0.0 else fall))
             # 1 + r / (1 + r^2) with r = moved / own: the wanted 1 + r for small r, smooth where the flux turns.
-            factor = 1.0 + moved * own / (own * own + moved * moved + SQUARES)
-            if windy:
-                factor *= 1.0 + abs(wind[i, j]) * _upwind_slope(x, i, k, j, wind[i, j] < 0.0, h, distance, periodic)
-            right[i, j] *= factor
-            left[k, j] *= factor
+            factor_c[t] = 1.0 + moved * own / (own * own + moved * moved + SQUARES)
+        if windy:
+            wind_c, up_c, down_e = wind[c:], up[c:], down[e:]
+            for t in range(count):
+                blow = wind_c[t]
+                factor_c[t] *= 1.0 - blow * (up_c[t] if blow < 0.0 else down_e[t])
+        _apply(factor_c, right[c:], left[e:])
+        i = stop
 
 
 @jit
-def _koren(fall, rise, forward):
-    """Limited mean of two differences, two thirds of the one ahead and one third of the other; 0 at an extremum."""
-    a, b = abs(fall), abs(rise)
-    biased = (a + 2.0 * b) / 3.0 if forward else (2.0 * a + b) / 3.0
-    size = min(2.0 * min(a, b), biased) if fall * rise > 0.0 else 0.0
-    return size if rise > 0.0 else -size
+def _half_slopes(x, h, distance, periodic, even, width, up, down):
+    """Limited slopes of the density times h/2, relative to the density, for the right and left end of each cell.
 
-
-@jit
-def _upwind_slope(x, i, k, j, forward, h, distance, periodic):
-    """Limited slope of the density of the cell upwind of edge (i, k), times h/2, relative to its density, downwind."""
-    n = x.shape[0]
-    cell = i if forward else k
-    if not periodic and (cell == 0 or cell == n - 1):
-        return 0.0
-    before = cell - 1 if cell > 0 else n - 1
-    after = cell + 1 if cell + 1 < n else 0
-    value = x[cell, j]
-    if value <= 0.0:
-        return 0.0
-    fall = (value - x[before, j] * h[cell] / h[before]) * 0.5 * h[cell] / distance[before]
-    rise = (x[after, j] * h[cell] / h[after] - value) * 0.5 * h[cell] / distance[cell]
-    slope = _koren(fall, rise, forward) / value
-    slope = max(-0.9, min(0.9, slope))
-    return slope if forward else -slope
+    Koren's third-order upwind-biased value: a third of the difference on the near side of the cell and two thirds of
+    that on the side of the face, cut to twice the smaller; in [-0.9, 0.9], 0 at extrema, in empty cells, at no-flux ends.
+    """
+    n = h.size
+    for k in (0, n - 1):
+        up[k * width:(k + 1) * width] = 0.0
+        down[k * width:(k + 1) * width] = 0.0
+    i, cells = (0, n) if periodic else (1, n - 1)
+    while i < cells:
+        stop = _segment(i, n, even)
+        before, after = i - 1 if i > 0 else n - 1, i + 1 if i + 1 < n else 0
+        here, there = 0.5 * h[i] / distance[before], 0.5 * h[i] / distance[i]
+        to_before, to_after = h[i] / h[before], h[i] / h[after]
+        count, c = (stop - i) * width, i * width
+        x_a, x_c, x_e, up_c, down_c = x[before * width:], x[c:], x[after * width:], up[c:][:count], down[c:][:count]
+        for t in range(count):
+            fall = (x_c[t] - x_a[t] * to_before) * here
+            rise = (x_e[t] * to_after - x_c[t]) * there
+            low, high = abs(fall), abs(rise)
+            # min(s, 0.9 x) / x is s / x cut at 0.9, and 0 for an empty cell.
+            cut = min(2.0 * min(low, high), 0.9 * x_c[t])
+            part = (1.0 if rise > 0.0 else -1.0) / max(x_c[t], TINY)
+            part = part if fall * rise > 0.0 else 0.0
+            up_c[t] = part * min(cut, (low + 2.0 * high) * (1.0 / 3.0))
+            down_c[t] = part * min(cut, (2.0 * low + high) * (1.0 / 3.0))
+        i = stop
 
 
 @jit
@@ -235,6 +276,17 @@ def _factor(right, left, periodic, forward, pivot, backward, to_border, from_bor
     by sums alone. On a periodic line the last cell is the border, eliminated last.
     """
     n, width = right.shape
+    if not periodic and width == 1:
+        carry = 1.0
+        for i in range(n - 1):
+            inverse = 1.0 / (carry + right[i, 0])
+            forward[i, 0] = right[i, 0] * inverse
+            pivot[i, 0] = inverse
+            backward[i, 0] = left[i + 1, 0] * inverse
+            carry = 1.0 + backward[i, 0] * carry
+        forward[n - 1, 0] = backward[n - 1, 0] = 0.0
+        pivot[n - 1, 0] = 1.0 / carry
+        return
     excess = np.ones(width)
     if not periodic:
         for i in range(n - 1):
@@ -278,6 +330,17 @@ def _factor(right, left, periodic, forward, pivot, backward, to_border, from_bor
 def _solve(m, periodic, forward, pivot, backward, to_border, from_border, x):
     """x = (I - L)^{-1} m with the factors of `_factor`."""
     n, width = m.shape
+    if not periodic and width == 1:
+        carry = 0.0
+        for i in range(n):
+            carry = m[i, 0] + carry
+            x[i, 0] = carry
+            carry *= forward[i, 0]
+        carry = 0.0
+        for i in range(n - 1, -1, -1):
+            carry = x[i, 0] * pivot[i, 0] + backward[i, 0] * carry
+            x[i, 0] = carry
+        return
     x[0, :] = m[0, :]
     if not periodic:
         for i in range(n - 1):
@@ -443,20 +506,13 @@ def _place(b, width, outer, n, inner):
 
 
 @jit
-def _unit_rates(psi, diffusion, h, distance, periodic, corrected, right, left, lean, wind):
-    """Rates at unit time of the whole block, and what their correction needs."""
-    _rates(psi, diffusion, h, distance, periodic, right, left)
+def _unit_rates(psi, diffusion, h, distance, periodic, even, width, corrected, right, left, lean, wind, factor):
+    """Rates at unit time of the whole block, and what their correction needs; whether any density is reconstructed."""
+    _rates(psi, diffusion, h, distance, periodic, even, width, right, left)
     if corrected:
-        _curve(psi, diffusion, h, distance, periodic, right, left, lean, wind)
-
-
-@jit
-def _scale(unit_right, unit_left, factor, right, left):
-    n, width = right.shape
-    for i in range(n):
-        for j in range(width):
-            right[i, j] = unit_right[i, j] * factor
-            left[i, j] = unit_left[i, j] * factor
+        lean[:] = 0.0
+        wind[:] = 0.0
+        _curve(psi, diffusion, h, distance, periodic, even, width, right, left, lean, wind, factor)
 
 
 @jit
@@ -474,10 +530,9 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
     outer, inner : int
         Products of the shape before and after the axis.
     mode : PLAIN, CORRECTED or IMPLICIT_EULER
-        Second order with plain Scharfetter-Gummel fluxes or corrected ones; or the implicit Euler step, corrected rates
-        left out.
+        Second order with plain Scharfetter-Gummel fluxes or corrected ones; or the implicit Euler step, with plain ones.
     cache_mode, cache
-        NO_CACHE; FILL_CACHE or USE_CACHE with the rates of this mode in an array (4, blocks, n, width).
+        NO_CACHE; FILL_CACHE or USE_CACHE with the rates of this mode in an array (blocks, 4, n, width).
     negligible : float
         Mass below the round-off of the whole. A line whose negative entries can be raised to those of J^2 m, which are
         positive, at the cost of no more mass than this, is mended so; otherwise it takes the Patankar step.
@@ -491,47 +546,53 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
     """
     n = h.size
     width = cache.shape[3]
-    m, p, x = np.empty((n, width)), np.empty((n, width)), np.empty((n, width))
-    y, right, left = np.empty((n, width)), np.empty((n, width)), np.empty((n, width))
-    own, factors = np.empty((4, n, width)), np.empty((5, n, width))
-    f0, f1, f2, f3, f4 = factors[0], factors[1], factors[2], factors[3], factors[4]
-    transfer, line = np.empty(n + 1), np.empty(n)
+    even = h.min() == h.max()
+    work = np.empty((6, n, width))
+    m, p, x, y, right, left = work[0], work[1], work[2], work[3], work[4], work[5]
+    own, f = np.empty((4, n, width)), np.empty((5, n, width))
+    transfer, line, lowest = np.empty(n + 1), np.empty(n), np.empty(width)
     patankar_blocks = 0
     corrected = mode == CORRECTED
     part = dt if mode == IMPLICIT_EULER else GAMMA * dt
     for b in range(first, last):
         start, stride, step, lines = _place(b, width, outer, n, inner)
         _load(masses, start, stride, step, lines, m)
-        if cache_mode == NO_CACHE:
-            unit_right, unit_left, lean, wind = own[0], own[1], own[2], own[3]
+        if cache_mode != NO_CACHE:
+            rates = cache[b]
         else:
-            unit_right, unit_left, lean, wind = cache[0, b], cache[1, b], cache[2, b], cache[3, b]
+            rates = own
         if cache_mode != USE_CACHE:
             _load(psi, start, stride, step, lines, p)
-            _unit_rates(p, diffusion, h, distance, periodic, corrected, unit_right, unit_left, lean, wind)
-        source = m
+            _unit_rates(p.reshape(-1), diffusion, h, distance, periodic, even, width, corrected, rates[0].reshape(-1),
+                        rates[1].reshape(-1), rates[2].reshape(-1), rates[3].reshape(-1), y.reshape(-1))
         if corrected:
-            # The factors depend on the density: at the middle of the step, reached by an implicit Euler step.
-            _scale(unit_right, unit_left, 0.5 * dt, right, left)
-            _correct(m, lean, wind, h, distance, periodic, right, left, y)
-            _factor(right, left, periodic, f0, f1, f2, f3, f4)
-            _solve(m, periodic, f0, f1, f2, f3, f4, x)
-            source = x
-        _scale(unit_right, unit_left, part, right, left)
+            # The factors depend on the density: at the middle of the step, reached by an implicit Euler step. There the
+            # correction is worth its price only where it is of first order.
+            windy = np.abs(rates[3]).max() > WIND_LIMIT
+            _scale(rates[0].reshape(-1), rates[1].reshape(-1), 0.5 * dt, right.reshape(-1), left.reshape(-1))
+            if windy:
+                _correct(m.reshape(-1), rates[2].reshape(-1), rates[3].reshape(-1), windy, h, distance, periodic, even,
+                         width, right.reshape(-1), left.reshape(-1), y.reshape(-1), f[0].reshape(-1), f[1].reshape(-1),
+                         f[2].reshape(-1))
+            _factor(right, left, periodic, f[0], f[1], f[2], f[3], f[4])
+            _solve(m, periodic, f[0], f[1], f[2], f[3], f[4], x)
+        _scale(rates[0].reshape(-1), rates[1].reshape(-1), part, right.reshape(-1), left.reshape(-1))
         if corrected:
-            _correct(source, lean, wind, h, distance, periodic, right, left, y)
-        _factor(right, left, periodic, f0, f1, f2, f3, f4)
-        _solve(m, periodic, f0, f1, f2, f3, f4, x)
+            _correct(x.reshape(-1), rates[2].reshape(-1), rates[3].reshape(-1), windy, h, distance, periodic, even, width,
+                     right.reshape(-1), left.reshape(-1), y.reshape(-1), f[0].reshape(-1), f[1].reshape(-1),
+                         f[2].reshape(-1))
+        _factor(right, left, periodic, f[0], f[1], f[2], f[3], f[4])
+        _solve(m, periodic, f[0], f[1], f[2], f[3], f[4], x)
         if mode != IMPLICIT_EULER:
-            _solve(x, periodic, f0, f1, f2, f3, f4, y)
-            lowest = 0.0
+            _solve(x, periodic, f[0], f[1], f[2], f[3], f[4], y)
+            lowest[:] = 0.0
             for i in range(n):
                 for j in range(width):
                     x[i, j] = y[i, j] + ROOT2 * (y[i, j] - x[i, j])
-                    lowest = min(lowest, x[i, j])
-            if lowest < 0.0 and not _mend(x, y, negligible):
+                    lowest[j] = min(lowest[j], x[i, j])
+            if lowest.min() < 0.0 and not _mend(x, y, negligible):
                 patankar_blocks += 1
-                _patankar(m, periodic, right, left, f0, f1, f2, f3, f4, y)
+                _patankar(m, periodic, right, left, f[0], f[1], f[2], f[3], f[4], y)
                 for j in range(width):
                     if x[:, j].min() < 0.0:
                         _limit(x, y, j, transfer, line)
@@ -544,24 +605,29 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
 def _axis_dissipation(masses, psi, mu, diffusion, h, distance, outer, inner, periodic, corrected, width):
     """Sum over the edges of an axis of flux times fall of mu, one partial sum a block."""
     n = h.size
+    even = h.min() == h.max()
     blocks = (outer + width - 1) // width if inner == 1 else outer * ((inner + width - 1) // width)
     sums = np.zeros(blocks)
-    m, p, u = np.empty((n, width)), np.empty((n, width)), np.empty((n, width))
-    right, left = np.empty((n, width)), np.empty((n, width))
-    lean, wind = np.empty((n, width)), np.empty((n, width))
+    work = np.empty((5, n, width))
+    m, p, u, y, z = work[0], work[1], work[2], work[3], work[4]
+    rates = np.empty((4, n * width))
     for b in range(blocks):
         start, stride, step, lines = _place(b, width, outer, n, inner)
         _load(masses, start, stride, step, lines, m)
         _load(psi, start, stride, step, lines, p)
-        _unit_rates(p, diffusion, h, distance, periodic, corrected, right, left, lean, wind)
+        _unit_rates(p.reshape(-1), diffusion, h, distance, periodic, even, width, corrected, rates[0], rates[1], rates[2],
+                    rates[3], y.reshape(-1))
         if corrected:
-            _correct(m, lean, wind, h, distance, periodic, right, left, u)
+            windy = np.abs(rates[3]).max() > WIND_LIMIT
+            _correct(m.reshape(-1), rates[2], rates[3], windy, h, distance, periodic, even, width, rates[0], rates[1],
+                     u.reshape(-1), y.reshape(-1), z.reshape(-1), p.reshape(-1))
         _load(mu, start, stride, step, lines, u)
         total = 0.0
         for i in range(n if periodic else n - 1):
             k = i + 1 if i + 1 < n else 0
             for j in range(lines):
-                total += (right[i, j] * m[i, j] - left[k, j] * m[k, j]) * (u[i, j] - u[k, j])
+                flux = rates[0][i * width + j] * m[i, j] - rates[1][k * width + j] * m[k, j]
+                total += flux * (u[i, j] - u[k, j])
         sums[b] = total
     return sums.sum()
 
