@@ -1,0 +1,301 @@
+"""Solutions on disk: CF NetCDF (``.nc``, with the io extra) and NumPy's archives (``.npz``, always).
+
+Both hold the same: times, densities, energies, history, grid and certificate, to the last bit. Functions are not
+stored, so a loaded solution has ``free_energy`` None. Files are read as data and checked before they are used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wgflow._npz import FORMAT, decode, encode, open_regular, read_npz, replacing, target_of, write_npz
+from wgflow.certificate import Certificate, library_versions
+from wgflow.densities import Density
+from wgflow.errors import InvalidInput, InvalidType, ResourceError, StorageError, WGFlowError
+from wgflow.grids import Grid, check_memory
+from wgflow.solution import History, Solution
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["load", "save", "to_dataset"]
+
+HDF5_START = b"\x89HDF\r\n\x1a\n"
+CONVENTIONS = "CF-1.11"
+#: Files may have been compressed by others; no filter of HDF5 reaches a ratio beyond this on honest data.
+HDF5_RATIO = 1000
+#: Parts of the header, each an attribute of a NetCDF file.
+HEADER = ("problem", "certificate", "settings", "versions")
+#: Names in a dataset that no axis may take.
+RESERVED = ("time", "density", "energy", "dissipation", "log_weight", "step", "bound")
+HISTORY_NAMES = {
+    "t": "time after the step", "dt": "length of the step", "energy": "free energy after the step",
+    "mass": "mass after the step", "min_density": "smallest cell average after the step",
+    "accepted": "steps accepted so far", "rejected": "steps rejected so far",
+    "fallback": "whether the step took the unconditional fallback",
+}
+INSTALL = "pip install 'wgflow[io]' (that is: xarray h5netcdf h5py)"
+
+
+def save(solution: Solution, path) -> None:
+    """Write a solution to a file, atomically: an old file of that name stays as it is until the new one is whole.
+
+    Parameters
+    ----------
+    solution : Solution
+    path : path
+        Ends in ``.nc`` (CF NetCDF) or ``.npz`` (arrays that `numpy.load` reads).
+
+    Raises
+    ------
+    InvalidInput
+        If the path has another ending.
+    StorageError
+        If the file cannot be written, or xarray, h5netcdf or h5py is missing for ``.nc``.
+    """
+    suffix = _suffix(path)
+    if suffix == ".npz":
+        write_npz(path, "solution", *_pack(solution))
+        return
+    _need_io("writing NetCDF files")
+    dataset = to_dataset(solution)
+    dataset["history_fallback"] = dataset["history_fallback"].astype(np.int8)
+    plain = {name: {"_FillValue": None} for name in dataset.variables}
+    with replacing(path) as temporary:
+        try:
+            dataset.to_netcdf(temporary, engine="h5netcdf", encoding=plain)
+        except OSError:
+            raise
+        except Exception as error:  # HDF5 reports a full disk in several ways
+            raise StorageError(f"cannot write {os.fsdecode(path)}: {type(error).__name__}: {error}") from error
+
+
+def load(path) -> Solution:
+    """Read a solution that `Solution.save` wrote; bits are as they were, but ``free_energy`` is None.
+
+    Parameters
+    ----------
+    path : path
+        Either kind of file; the content says which, not the name.
+
+    Raises
+    ------
+    StorageError
+        If there is no such file, or it is not a whole and unchanged solution of a version that is known.
+    ResourceError
+        If the file claims more than fits in memory; raised before anything is allocated.
+    """
+    with open_regular(path) as file:
+        hdf5 = file.read(8) == HDF5_START
+    header, arrays = _read_netcdf(path) if hdf5 else read_npz(path, "solution")
+    try:
+        return _unpack(header, arrays)
+    except ResourceError:
+        raise
+    except (WGFlowError, KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise StorageError(f"{path} is not a solution that can be used: {type(error).__name__}: {error}") from error
+
+
+def to_dataset(solution: Solution) -> xarray.Dataset:
+    """A solution as an xarray.Dataset after the CF conventions.
+
+    Variables: ``density(time, axes...)``, ``energy(time)``, ``dissipation(time)`` where the energy is at hand, the cell
+    edges of each axis (``x_edges``, and as CF bounds ``x_bounds``), ``log_weight`` on weighted grids, and the history
+    of accepted steps as ``history_*`` along ``step``. Attributes hold certificate, settings, versions and problem as
+    JSON, and the SHA-256 of it all.
+    """
+    _need_io("datasets")
+    import xarray
+
+    header, arrays = _pack(solution)
+    names = [axis["variable"] for axis in header["problem"]["axes"]]
+    variables: dict = {"time": ("time", arrays["t"], _text("time", axis="T"))}
+    for k, (name, centers) in enumerate(zip(names, solution.grid.centers)):
+        edges = arrays[f"edges_{k}"]
+        title = solution.grid.names[k]
+        variables[name] = (name, centers, _text(f"{title}, cell centers", bounds=f"{name}_bounds"))
+        variables[f"{name}_bounds"] = ((name, "bound"), np.stack([edges[:-1], edges[1:]], 1), {})
+        variables[f"{name}_edges"] = (f"{name}_edge", edges, _text(f"{title}, cell edges"))
+    if "log_weight" in arrays:
+        variables["log_weight"] = (names, arrays["log_weight"],
+                                   _text("logarithm of the cell averages of the reference measure"))
+    variables["density"] = (["time", *names], arrays["density"],
+                            _text("density, cell averages", cell_methods=" ".join(f"{n}: mean" for n in names)))
+    variables["energy"] = ("time", arrays["energy"], _text("free energy"))
+    if "dissipation" in arrays:
+        variables["dissipation"] = ("time", arrays["dissipation"], _text("-dF/dt at time_scale 1"))
+    for name, title in HISTORY_NAMES.items():
+        variables[f"history_{name}"] = ("step", arrays[f"history_{name}"], _text(title))
+    texts = {part: json.dumps(encode(header[part]), allow_nan=False, sort_keys=True) for part in HEADER}
+    attributes = {"Conventions": CONVENTIONS, "title": "Wasserstein gradient flow", "source": header["source"],
+                  "wgflow_format": FORMAT, **texts, "sha256": _digest(texts, arrays)}
+    coordinates = ["time", *names]
+    return xarray.Dataset({k: v for k, v in variables.items() if k not in coordinates},
+                          {k: variables[k] for k in coordinates}, attributes)
+
+
+def _text(long_name: str, **more) -> dict:
+    return {"long_name": long_name, "units": "1", **more}
+
+
+def _suffix(path) -> str:
+    try:
+        name = os.fsdecode(path)
+    except TypeError as error:
+        raise InvalidType(f"path={path!r}: need the path of a file, such as 'run.nc'") from error
+    suffix = Path(name).suffix.lower()
+    if suffix not in (".nc", ".npz"):
+        raise InvalidInput(f"path={name!r} must end in .nc (CF NetCDF) or .npz (NumPy)")
+    target_of(path)
+    return suffix
+
+
+def _need_io(what: str) -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in ("xarray", "h5netcdf", "h5py") if find_spec(name) is None]
+    if missing:
+        raise StorageError(f"{what} needs {' and '.join(missing)}: {INSTALL}; "
+                           "solution.save('run.npz') works without")
+
+
+# -------------------------------------------------------------------- solution <-> header and arrays
+def _pack(solution: Solution) -> tuple[dict, dict[str, np.ndarray]]:
+    grid, certificate = solution.grid, solution.certificate
+    check_memory(8.0 * grid.size * len(solution.densities), f"{len(solution.densities)} snapshots of {grid.size} cells",
+                 "ask for fewer times")
+    proof = {f.name: getattr(certificate, f.name) for f in fields(Certificate)}
+    header = {
+        "source": f"wgflow {library_versions()['wgflow']}",
+        "settings": proof.pop("settings"), "versions": proof.pop("versions"), "certificate": proof,
+        "problem": {
+            "axes": [{"name": name, "variable": variable, "boundary": boundary}
+                     for name, variable, boundary in zip(grid.names, _variables(grid.names), grid.boundary)],
+            "method": solution.method, "status": solution.status, "message": solution.message,
+            "time_scale": None if callable(solution.time_scale) else solution.time_scale,
+        },
+    }
+    arrays = {"t": solution.t, "density": np.stack([rho.values for rho in solution.densities]),
+              "energy": solution.energy}
+    if solution.free_energy is not None or "dissipation" in vars(solution):
+        arrays["dissipation"] = solution.dissipation
+    arrays |= {f"edges_{k}": edges for k, edges in enumerate(grid.edges)}
+    if grid.log_weight is not None:
+        arrays["log_weight"] = grid.log_weight
+    arrays |= {f"history_{name}": column for name, column in solution.history.to_dict().items()}
+    return header, arrays
+
+
+def _variables(names) -> list[str]:
+    """Names that NetCDF allows, all different, none of them taken."""
+    taken = set(RESERVED) | {f"history_{name}" for name in HISTORY_NAMES}
+    found: list[str] = []
+    for name in names:
+        variable = re.sub(r"\W", "_", name, flags=re.ASCII)
+        variable = variable if re.match(r"[A-Za-z]", variable) else f"axis_{variable}"
+        while taken & {variable, *(variable + end for end in ("_bounds", "_edges", "_edge"))}:
+            variable += "_axis"
+        taken |= {variable, *(variable + end for end in ("_bounds", "_edges", "_edge"))}
+        found.append(variable)
+    return found
+
+
+def _unpack(header: dict, arrays: dict[str, np.ndarray]) -> Solution:
+    problem = header["problem"]
+    grid = unpack_grid(problem["axes"], arrays)
+    densities = [Density(grid, values) for values in arrays["density"]]
+    history = History({name: arrays[f"history_{name}"].copy() for name in History.NAMES})
+    certificate = Certificate(**header["certificate"], settings=header["settings"], versions=header["versions"])
+    one = {name: arrays[name].shape for name in ("t", "energy", "dissipation") if name in arrays}
+    if not densities or set(one.values()) != {(len(densities),)}:
+        raise StorageError(f"{len(densities)} densities, but {one}")
+    if len({getattr(history, name).shape for name in History.NAMES}) > 1 or history.t.ndim != 1 or not len(history):
+        raise StorageError("its history has columns of different lengths")
+    if not (np.isfinite(arrays["t"]).all() and (np.diff(arrays["t"]) > 0).all()):
+        raise StorageError("its times do not increase")
+    solution = Solution(t=arrays["t"].copy(), densities=densities, energy=arrays["energy"].copy(), history=history,
+                        certificate=certificate, status=problem["status"], message=problem["message"],
+                        free_energy=None, method=problem["method"], time_scale=problem["time_scale"])
+    if "dissipation" in arrays:
+        vars(solution)["dissipation"] = arrays["dissipation"].copy()
+    return solution
+
+
+def unpack_grid(axes: list[dict], arrays: dict[str, np.ndarray]) -> Grid:
+    """The grid of axes (name, boundary) and arrays (edges_0, ..., log_weight)."""
+    return Grid(edges=[arrays[f"edges_{k}"] for k in range(len(axes))], boundary=[axis["boundary"] for axis in axes],
+                log_weight=arrays.get("log_weight"), names=[axis["name"] for axis in axes])
+
+
+# -------------------------------------------------------------------- NetCDF
+def _digest(texts: dict[str, str], arrays: dict[str, np.ndarray]) -> str:
+    """SHA-256 of all that a solution is made of; what others add to the file is left out."""
+    digest = hashlib.sha256("\0".join(texts[part] for part in HEADER).encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"\0{name} {array.dtype.kind} {array.shape}\0".encode())
+        digest.update(array.data.cast("B"))
+    return digest.hexdigest()
+
+
+def _read_netcdf(path) -> tuple[dict, dict[str, np.ndarray]]:
+    _need_io("reading NetCDF files")
+    import h5py
+
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            with h5py.File(file, "r") as data:
+                if "wgflow_format" not in data.attrs:
+                    raise StorageError(f"{path} is not a wgflow file")
+                version = int(np.ravel(data.attrs["wgflow_format"])[0])
+                if version > FORMAT:
+                    raise StorageError(f"{path} was written by format {version}, this wgflow reads up to {FORMAT}; "
+                                       "upgrade wgflow")
+                texts = {part: str(data.attrs[part]) for part in HEADER}
+                header = {part: decode(text) for part, text in texts.items()}
+                arrays = {name: _read_variable(data, variable, path, size)
+                          for name, variable in _layout(header["problem"], data).items()}
+                expected = str(data.attrs["sha256"])
+        except (WGFlowError, MemoryError):
+            raise
+        except Exception as error:  # a damaged HDF5 file fails in as many ways as HDF5 has parts
+            raise StorageError(f"{path} is truncated or damaged: {type(error).__name__}: {error}") from error
+    arrays["history_fallback"] = arrays["history_fallback"].astype(bool)
+    if _digest(texts, arrays) != expected:
+        raise StorageError(f"{path} is damaged: its checksum (SHA-256) does not agree; take another copy")
+    return header, arrays
+
+
+def _layout(problem: dict, data) -> dict[str, str]:
+    """Name of the variable of each array."""
+    layout = {"t": "time", "density": "density", "energy": "energy"}
+    layout |= {name: name for name in ("dissipation", "log_weight") if name in data}
+    layout |= {f"edges_{k}": f"{axis['variable']}_edges" for k, axis in enumerate(problem["axes"])}
+    return layout | {f"history_{name}": f"history_{name}" for name in HISTORY_NAMES}
+
+
+def _read_variable(data, name: str, path, size: int) -> np.ndarray:
+    """One variable, whose bytes lie in this very file and are not more than it has."""
+    import h5py
+
+    if not isinstance(data.get(name, getlink=True), h5py.HardLink):
+        raise StorageError(f"{path}: variable {name!r} is a link to another place, which is not followed")
+    variable = data[name]
+    if not isinstance(variable, h5py.Dataset) or variable.is_virtual or variable.external:
+        raise StorageError(f"{path}: variable {name!r} does not hold its own values")
+    if variable.dtype.kind not in "fib" or variable.dtype.itemsize > 8:
+        raise StorageError(f"{path}: variable {name!r} has dtype {variable.dtype}")
+    if variable.nbytes > HDF5_RATIO * size:
+        raise ResourceError(f"{path}: variable {name!r} claims shape {variable.shape}, {variable.nbytes} bytes, in a "
+                            f"file of {size}; do not trust this file")
+    check_memory(variable.nbytes, f"{path}: variable {name!r}", "read it on a larger machine")
+    return np.asarray(variable[...])
