@@ -184,14 +184,14 @@ class IsotropicGaussian(NetworkModel):
         cells : int
             Number of equal cells.
         r_max : float, optional
-            By default four times the length at which the mean data reach the outermost knot of the activation, which
+            By default 3.5 times the length at which the mean data reach the outermost knot of the activation, which
             holds the noiseless flow for the times of the experiments. Mass that escapes to infinity needs more.
         beta, ridge : float
             For noisy flows: the default then also holds the law of the weights under noise and ridge alone, up to
             eight standard deviations beyond its mean length.
         """
         if r_max is None:
-            r_max = 4.0 * self.length_scale
+            r_max = 3.5 * self.length_scale
             ridge = as_number("ridge", ridge)
             beta = as_number("beta", beta, positive=True, allow_infinity=True)
             if ridge > 0.0 and math.isfinite(beta) and math.isfinite(self.d):
@@ -269,7 +269,7 @@ class IsotropicGaussian(NetworkModel):
         samples : int
             Points at which the sign of the slope is taken first.
         """
-        r_max = 4.0 * self.length_scale if r_max is None else as_number("r_max", r_max, positive=True)
+        r_max = 3.5 * self.length_scale if r_max is None else as_number("r_max", r_max, positive=True)
         p = self.target
 
         def slope(r: ArrayLike) -> FloatArray:

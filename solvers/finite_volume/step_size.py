@@ -7,6 +7,8 @@ density grows; so that the price of the control is a tenth of the work, not a ha
 
 from __future__ import annotations
 
+#: Without a tolerance from the user a pair of steps may be wrong by this part of the error of the grid, within bounds.
+SPACE_SHARE, TIGHTEST, LOOSEST = 0.03, 1e-9, 1e-3
 SAFETY = 0.9
 SHRINK_LIMIT, GROWTH_LIMIT = 0.2, 5.0
 #: A step is kept as it is (and with it the factors of its eliminations) unless it could grow by this much.
@@ -18,7 +20,12 @@ SPEED_ALARM = 1.5
 
 
 class Controller:
-    """Chooses dt so that the local error of a pair of steps stays below rtol.
+    """Chooses dt so that the local error of a pair of steps stays below a tolerance.
+
+    Parameters
+    ----------
+    rtol : float or None
+        The tolerance, relative to the mass; None ties it to the error that the grid makes anyway.
 
     Attributes
     ----------
@@ -30,26 +37,34 @@ class Controller:
         Sum of the error estimates so far, steps on trust counted at the last estimate.
     """
 
-    def __init__(self, rtol: float):
+    def __init__(self, rtol: float | None):
         self.rtol = rtol
         self.total_error = 0.0
 
-    def begin(self, span: float, speed: float) -> None:
+    def begin(self, span: float, speed: float, space_error: float) -> None:
         """Set the first step from the length of the time span and the initial speed of the density."""
-        first = 0.05 * (self.rtol / 1e-5) ** (1 / 3) / speed if speed > 0 else span
+        tolerance = self.tolerance(space_error)
+        first = 0.05 * (tolerance / 1e-5) ** (1 / 3) / speed if speed > 0 else span
         self.dt = min(0.1 * span, first)
         self.dt_floor = 1e-12 * span
         self.trust = 0
         self.last_error = self.last_speed = 0.0
 
+    def tolerance(self, space_error: float) -> float:
+        """The tolerance of a pair of steps on a density that the grid resolves up to ``space_error``."""
+        if self.rtol is not None:
+            return self.rtol
+        return min(max(SPACE_SHARE * space_error, TIGHTEST), LOOSEST)
+
     @property
     def check_due(self) -> bool:
         return self.trust <= 0
 
-    def judge(self, dt: float, error: float, speed: float) -> bool:
+    def judge(self, dt: float, error: float, speed: float, space_error: float) -> bool:
         """Accept or reject a checked pair of steps, and set the next step."""
-        ratio = GROWTH_LIMIT if error == 0 else SAFETY * (self.rtol / error) ** (1 / 3)
-        if error > self.rtol and dt > self.dt_floor:
+        tolerance = self.tolerance(space_error)
+        ratio = GROWTH_LIMIT if error == 0 else SAFETY * (tolerance / error) ** (1 / 3)
+        if error > tolerance and dt > self.dt_floor:
             self.dt = dt * max(SHRINK_LIMIT, min(ratio, SAFETY))
             return False
         self.total_error += error
