@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from wgflow.errors import ConvergenceError, InvalidInput
+from wgflow.errors import ConvergenceError, InvalidInput, StorageError
 
 from ..base import Method, check_count, check_positive
 from .splitting import default_threads
@@ -17,8 +18,8 @@ from .stepper import State, Stepper
 
 #: A step whose energy rises is halved so many times before the fallback takes over.
 MAX_HALVINGS = 6
-#: On grids beyond this size the dissipation is formed at every fourth step only, to stay a small part of the cost.
-DISSIPATION_CELLS, DISSIPATION_STRIDE = 20_000, 4
+#: The dissipation is formed at the first steps, and then at every fourth, to stay a small part of the cost.
+DISSIPATION_FIRST, DISSIPATION_STRIDE = 8, 4
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,9 @@ class FiniteVolume(Method):
     corrected: bool = True
     threads: int | None = None
 
+    #: Settings that may change when a run is taken up again.
+    LIMITS: ClassVar[tuple[str, ...]] = ("max_steps", "time_limit", "threads")
+
     def __post_init__(self):
         check_positive("dt", self.dt, allow_none=True)
         check_positive("rtol", self.rtol, allow_none=True)
@@ -86,8 +90,12 @@ class FiniteVolume(Method):
 
     def integrate(self, flow, recorder, *, checkpoint=None, state=None) -> None:
         """Step the flow to its end; see `Method.integrate`."""
-        run = _Run(self, flow, recorder)
+        run = _Run(self, flow, recorder, checkpoint)
         try:
+            if state is None:
+                run.begin()
+            else:
+                run.restore(*state)
             run.go()
         finally:
             run.stepper.split.close()
@@ -96,14 +104,15 @@ class FiniteVolume(Method):
 class _Run:
     """One run of FiniteVolume: where it is, and how it moves on."""
 
-    def __init__(self, method: FiniteVolume, flow, recorder):
-        self.method, self.flow, self.recorder = method, flow, recorder
+    def __init__(self, method: FiniteVolume, flow, recorder, checkpoint=None):
+        self.method, self.flow, self.recorder, self.checkpoint = method, flow, recorder, checkpoint
         self.stepper = Stepper(flow, method.corrected, method.threads or default_threads())
         self.deadline = time.monotonic() + method.time_limit if method.time_limit else math.inf
-        self.steps = 0
+        self.steps = self.earlier_steps = self.count = 0
         self.controller = Controller(method.rtol) if method.dt is None else None
 
-    def go(self) -> None:
+    def begin(self) -> None:
+        """Take the initial state, and choose the first step."""
         self.state = self.stepper.start()
         self.recorder.start(self.state.masses, self.state.energy)
         if self.flow.t1 == self.flow.t0:
@@ -112,29 +121,50 @@ class _Run:
             raise ConvergenceError(f"the free energy of rho0 is {self.state.energy}; scale the energy down",
                                    reason="non-finite", t=self.flow.t0)
         self.recorder.rate(0.0, self.stepper.dissipation(self.state))
-        if self.controller is None:
-            self._fixed()
-            return
-        self.controller.begin(self.flow.t1 - self.flow.t0, self._speed(), self.stepper.space_error(self.state))
+        if self.controller is not None:
+            self.controller.begin(self.flow.t1 - self.flow.t0, self._speed(), self.stepper.space_error(self.state))
+
+    def restore(self, recorded: dict, saved: dict) -> None:
+        """Take a state from a checkpoint; see `_mark`."""
+        try:
+            self.state = State(**{name: saved[name] for name in State._fields})
+            self.steps = self.earlier_steps = saved["steps"]
+            self.count = saved["count"]
+            if self.controller is not None:
+                vars(self.controller).update(saved["controller"])
+            self.recorder.restore(recorded, self.state.masses)
+        except (KeyError, TypeError) as error:
+            raise StorageError(f"the checkpoint lacks a part of its state: {error}") from error
+
+    def go(self) -> None:
+        """Step to the end of the time span."""
         for stop in self.flow.stops:
-            self._adaptive(stop)
-        self.recorder.error_estimate = self.controller.total_error
+            (self._fixed if self.controller is None else self._adaptive)(stop)
+        if self.controller is not None and self.state.t > self.flow.t0:
+            self.recorder.error_estimate = self.controller.total_error
+        self._mark()
+
+    def _mark(self) -> None:
+        """Hand over all that determines the rest of the run; called only where the run can go on from there."""
+        if self.checkpoint is not None:
+            controller = None if self.controller is None else dict(vars(self.controller))
+            self.checkpoint.mark({**self.state._asdict(), "steps": self.steps, "count": self.count,
+                                  "controller": controller})
 
     def _speed(self) -> float:
         return self.stepper.speed(self.state) * self.flow.elapsed(self.flow.t0, 1e-9) * 1e9
 
     # ---------------------------------------------------------------- fixed steps
-    def _fixed(self) -> None:
+    def _fixed(self, stop: float) -> None:
         dt, t0 = self.method.dt, self.flow.t0
-        count = 0
-        for stop in self.flow.stops:
-            while self.state.t < stop:
-                count = max(count, math.floor((self.state.t - t0) / dt * (1 + 1e-12)))
-                target = t0 + (count + 1) * dt
-                if target >= stop or stop - target < 1e-9 * dt:
-                    target = stop
-                self._cross(target)
-                count += 1
+        while self.state.t < stop:
+            self._mark()
+            self.count = max(self.count, math.floor((self.state.t - t0) / dt * (1 + 1e-12)))
+            target = t0 + (self.count + 1) * dt
+            if target >= stop or stop - target < 1e-9 * dt:
+                target = stop
+            self._cross(target)
+            self.count += 1
 
     def _cross(self, target: float) -> None:
         """Go to a time in one step, or in as many as the energy asks for."""
@@ -162,6 +192,8 @@ class _Run:
         controller = self.controller
         rejections = 0
         while self.state.t < stop:
+            if rejections == 0:
+                self._mark()
             remaining = stop - self.state.t
             count = max(2 if controller.check_due else 1, math.ceil(remaining / controller.dt * (1 - 1e-9)))
             dt = remaining / count
@@ -212,8 +244,7 @@ class _Run:
         self.recorder.step(new.t, new.t - self.state.t, new.masses, new.energy, fallback=fallback)
         self.state = new
         self.steps += 1
-        if (self.flow.grid.size <= DISSIPATION_CELLS or self.steps % DISSIPATION_STRIDE == 0
-                or new.t >= self.flow.t1):
+        if self.steps <= DISSIPATION_FIRST or self.steps % DISSIPATION_STRIDE == 0 or new.t >= self.flow.t1:
             self.recorder.rate(new.clock, self.stepper.dissipation(new))
 
     def _check_limits(self, dt: float) -> None:
@@ -221,7 +252,7 @@ class _Run:
         if t + dt == t:
             raise ConvergenceError(f"step too small: t = {t:.6g} + dt = {dt:.3g} does not move; the flow changes faster "
                                    "than floats can resolve, rescale time", reason="step too small", t=t, dt=dt)
-        if self.steps >= self.method.max_steps:
+        if self.steps - self.earlier_steps >= self.method.max_steps:
             raise ConvergenceError(f"max_steps={self.method.max_steps} reached at t = {t:.6g}; raise max_steps, or loosen "
                                    "rtol", reason="max steps", t=t, dt=dt)
         if time.monotonic() > self.deadline:

@@ -160,15 +160,18 @@ def _curve(psi, diffusion, h, distance, periodic, even, width, right, left, lean
             rise = psi_e[t] - psi_c[t]
             bend = own * rise - behind * (psi_c[t] - psi_a[t]) + ahead * (psi_g[t] - psi_e[t])
             smooth = square / max(square + bend * bend, TINY)
-            q = max(min(abs(rise) * inverse, EXP_LIMIT), 1e-8)
+            q = min(abs(rise) * inverse, EXP_LIMIT)
             ratio = _exp_minus(q)
-            size = (1.0 + ratio) / (1.0 - ratio) - 2.0 / q
-            size = q * (1.0 / 6.0 - q * q * (1.0 / 360.0)) if q < SERIES_LIMIT else size
-            size = size if diffusion > 0.0 else (1.0 if rise != 0.0 else 0.0)
+            # L(q) and L(q) / rise; the series also serves where a rise is 0 up to round-off.
+            series = 1.0 / 6.0 - q * q * (1.0 / 360.0 - q * q * (1.0 / 15120.0))
+            size = q * series if q < SERIES_LIMIT else (1.0 + ratio) / (1.0 - ratio) - 2.0 / q
+            size = size if diffusion > 0.0 else 1.0
+            slope = inverse * series if q < SERIES_LIMIT else size / max(abs(rise), TINY)
             size = size if rise > 0.0 else -size
+            size = size if rise != 0.0 else 0.0
             lean_c[t] = size * smooth
             wind_c[t] = size * (1.0 - smooth)
-            part = 0.5 * bend * size * smooth / (rise if rise != 0.0 else 1.0)
+            part = 0.5 * bend * slope * smooth
             factor_c[t] = 1.0 + max(-0.5, min(0.5, part))
         _apply(factor_c, right[i * width:], left[k * width:])
         i = stop
