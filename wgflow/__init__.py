@@ -32,6 +32,7 @@ _LAZY = {
     "FiniteVolume": ("wgflow.solvers", "FiniteVolume"),
     "activations": ("wgflow.activations", None),
     "interactions": ("wgflow.interactions", None),
+    "load": ("wgflow.storage", "load"),
     "plotting": ("wgflow.plotting", None),
     "reduced_models": ("wgflow.reduced_models", None),
     "solvers": ("wgflow.solvers", None),
@@ -41,8 +42,8 @@ _LAZY = {
 __all__ = [
     "Certificate", "ConvergenceError", "Convolution", "Dense", "Density", "Entropy", "FiniteVolume", "FreeEnergy",
     "Grid", "Interaction", "InvalidInput", "LowRank", "Potential", "ResourceError", "Solution", "StorageError", "Term",
-    "WGFlowError", "WGFlowWarning", "__version__", "activations", "errors", "interactions", "plotting",
-    "reduced_models", "show_versions", "solve", "solvers", "validation",
+    "WGFlowError", "WGFlowWarning", "__version__", "activations", "errors", "interactions", "load", "plotting",
+    "reduced_models", "resume", "show_versions", "solve", "solvers", "validation",
 ]
 
 
@@ -53,6 +54,14 @@ def solve(energy, rho0, t_span, method=None, **options):
 
         method = FiniteVolume()
     return _solve.solve(energy, rho0, t_span, method, **options)
+
+
+def resume(path, t_end=None, **options):
+    from wgflow import solvers
+    from wgflow.checkpoints import resume as go_on
+
+    methods = {name: getattr(solvers, name) for name in solvers.__all__}
+    return go_on(path, t_end, methods=methods, **options)
 
 
 def show_versions() -> None:

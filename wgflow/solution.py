@@ -164,6 +164,9 @@ class Recorder:
         Told the time after each accepted step (a progress bar).
     """
 
+    COUNTERS = ("stride", "since_snapshot", "n_rejected", "n_fallback", "dissipated", "boundary", "residual",
+                "error_estimate", "_last_rate")
+
     def __init__(self, flow, method, report=None):
         self.flow, self.method, self.report = flow, method, report
         self.columns: dict[str, list] = {name: [] for name in History.NAMES}
@@ -205,6 +208,17 @@ class Recorder:
             before_time, before = self._last_rate
             self.dissipated += (scaled_time - before_time) * _logarithmic_mean(before, value)
         self._last_rate = (scaled_time, value)
+
+    def dump(self) -> dict:
+        """What has been recorded: numbers, and lists of which only the first ``rows`` and ``n_snapshots`` are meant."""
+        return {"columns": self.columns, "rows": len(self.columns["t"]), "snapshots": self.snapshots,
+                "n_snapshots": len(self.snapshots), **{name: getattr(self, name) for name in self.COUNTERS}}
+
+    def restore(self, saved: dict, masses) -> None:
+        """Take up what `dump` gave, and the masses that were recorded last."""
+        self.columns, self.snapshots, self.last_masses = saved["columns"], saved["snapshots"], masses
+        for name in self.COUNTERS:
+            setattr(self, name, saved[name])
 
     def solution(self, status: int, message: str) -> Solution:
         """The Solution of what has been recorded."""

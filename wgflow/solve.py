@@ -6,6 +6,7 @@ import logging
 import math
 import numbers
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -116,7 +117,8 @@ def solve(energy, rho0, t_span, method, *, t_eval=None, time_scale=1.0, progress
     progress : bool
         Show a bar on a terminal, log lines (logger ``wgflow``, level INFO) elsewhere.
     checkpoint : path, optional
-        File in which the state of the run is kept, so that `resume` can go on from it.
+        File in which the state of the run is kept every few seconds and at its end, so that `wgflow.resume` can go on
+        from it. A run interrupted and resumed gives the same bits as one that was not.
     throw : bool
         Whether a run that cannot be finished raises; otherwise the Solution so far is returned with ``status`` 1.
 
@@ -170,7 +172,8 @@ def run(flow: Flow, method, *, progress=False, checkpoint=None, throw=True, stat
     with _reporter(flow, progress) as report:
         recorder = Recorder(flow, method, report)
         try:
-            method.integrate(flow, recorder, checkpoint=checkpoint, state=state)
+            with _keeper(checkpoint, flow, method, recorder) as keeper:
+                method.integrate(flow, recorder, checkpoint=keeper, state=state)
         except ConvergenceError as error:
             error.partial = recorder.solution(1, str(error))
             if throw:
@@ -181,6 +184,15 @@ def run(flow: Flow, method, *, progress=False, checkpoint=None, throw=True, stat
                 error.partial = recorder.solution(1, f"{type(error).__name__}: {error}")
             raise
     return recorder.solution(0, "the solver reached the end of the time span")
+
+
+def _keeper(path, flow, method, recorder):
+    """What keeps the state of a run on disk, or nothing."""
+    if path is None:
+        return nullcontext()
+    from wgflow.checkpoints import Checkpoint
+
+    return Checkpoint(path, flow, method, recorder)
 
 
 def _check_span(t_span) -> tuple[float, float]:

@@ -1,0 +1,357 @@
+"""Checkpoints: a run on disk while it goes on, and how it is taken up again with the same bits.
+
+A checkpoint holds all that determines the rest of a run: the state of the method, its step-size control, what has been
+recorded so far and the problem. Functions are not stored: the energy is given again and compared with its values on the
+grid and its answer to a fixed density.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+import time
+import warnings
+
+import numpy as np
+
+from wgflow._npz import open_regular, read_npz, replacing, sweep_stale, target_of, write_npz
+from wgflow.certificate import library_versions
+from wgflow.densities import Density
+from wgflow.errors import InvalidInput, StorageError, WGFlowWarning
+from wgflow.solution import History, Solution
+from wgflow.solve import Flow, make_flow, run
+from wgflow.storage import unpack_grid
+
+__all__ = ["Checkpoint", "resume"]
+
+KIND = "checkpoint"
+#: Relative difference of an energy's values that passes as another machine's rounding.
+ROUNDING = 1e-10
+#: Times at which a time_scale function is sampled, as parts of the time span.
+SAMPLES = (np.arange(32) + 0.5) / 32
+#: Exit status of a process ended by SIGTERM.
+TERMINATED = 128 + 15
+
+
+class Checkpoint:
+    """Keeps the latest state of a run in a file, as a context around the run.
+
+    The method hands over its state by `mark` whenever it could go on from there. It is written every `INTERVAL` seconds
+    (less often where writing takes long), and when the run ends, in whatever way: by its end, an exception, Ctrl-C or
+    SIGTERM (after which the process exits with status 143, if nobody else handles that signal). A file that cannot be
+    written later on gives a WGFlowWarning and the run continues.
+
+    Parameters
+    ----------
+    path : path
+    flow : Flow
+    method : Method
+    recorder : Recorder
+    """
+
+    #: Seconds between two writes, and how many times longer than a write they are at least.
+    INTERVAL, PATIENCE = 5.0, 20.0
+
+    def __init__(self, path, flow: Flow, method, recorder):
+        # An absolute path: the working folder may change during a long run.
+        self.path = os.path.abspath(target_of(path))
+        self.flow, self.method, self.recorder = flow, method, recorder
+        self.latest: tuple[dict, dict] | None = None
+        self.written: object = None
+        self.due = time.monotonic() + self.INTERVAL
+        self.closing = self.terminated = self.catches = False
+        self.header, self.arrays = _describe(flow, method)
+
+    def __enter__(self):
+        sweep_stale(self.path)
+        _check_overwriting(self.path, self.header["flow"], self.arrays)
+        with _discarded(self.path):
+            pass
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, self._terminate)
+            self.catches = True
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self.closing = True
+        try:
+            self.write()
+            if self.latest is None and error is None:
+                warnings.warn(f"{type(self.method).__name__} does not keep checkpoints; {self.path} was not written",
+                              WGFlowWarning, stacklevel=4)
+        finally:
+            if self.catches:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if self.terminated:
+            raise SystemExit(TERMINATED)
+
+    def mark(self, state: dict) -> None:
+        """Take a state that the method can go on from: numbers, None, tables of numbers, and arrays left unchanged."""
+        self.latest = self.recorder.dump(), state
+        if time.monotonic() >= self.due:
+            self.write()
+
+    def write(self) -> None:
+        """Put the latest state on disk, unless it is there."""
+        if self.latest is None or self.latest is self.written:
+            return
+        begin, latest = time.monotonic(), self.latest
+        try:
+            write_npz(self.path, KIND, *_pack(latest, self.header, self.arrays))
+            self.written = latest
+        except StorageError as error:
+            warnings.warn(f"the checkpoint was not written, the run goes on: {error}", WGFlowWarning, stacklevel=4)
+        self.due = time.monotonic() + max(self.INTERVAL, self.PATIENCE * (time.monotonic() - begin))
+
+    def _terminate(self, number, frame):
+        if self.closing:
+            self.terminated = True
+        else:
+            raise SystemExit(TERMINATED)
+
+
+def resume(path, t_end=None, *, energy, methods: dict[str, type], t_eval=None, time_scale=None, method=None,
+           checkpoint=None, progress=False, throw=True) -> Solution:
+    """Go on with a run from its checkpoint, the file that ``solve(..., checkpoint=path)`` wrote.
+
+    **What is promised.** A run that was interrupted at any point and resumed (any number of times) to the end it had
+    gives the same bits as the uninterrupted run: times, densities, history and certificate, on the same machine with
+    the same versions of wgflow, NumPy, SciPy and Numba; a WGFlowWarning says where versions or the energy's last digits
+    differ. A run that has reached its end can be extended to a later ``t_end``. That is a deterministic continuation of
+    the same accuracy, but not bit for bit the run that would have had the later end from the start, since steps are cut
+    to end at the old one. An interrupted run with a later ``t_end`` is first finished, then extended.
+
+    Parameters
+    ----------
+    path : path
+    t_end : float, optional
+        The end of the time span, by default the one the run had; a later one extends it, an earlier one is refused.
+    energy : Term or FreeEnergy
+        The energy of the run: functions are not stored. It is compared with the stored values on the grid.
+    t_eval : sequence of float, optional
+        Output times of the extension, after the old end. By default ``t_end`` where the run had output times.
+    time_scale : callable, optional
+        The time_scale of the run if it was a function.
+    method : Method, optional
+        The method with other limits (``max_steps``, counted anew, ``time_limit``, ``threads``); all else must agree.
+    checkpoint : path, optional
+        Where to keep the state from here on, by default the same file.
+    progress, throw : bool
+        As in `solve`.
+
+    Returns
+    -------
+    Solution
+        From the start of the run, not only from the checkpoint.
+
+    Raises
+    ------
+    StorageError
+        If the file is not a whole checkpoint, or was written for another energy, time_scale or method.
+    InvalidInput
+        If ``t_end`` or ``t_eval`` breaks a rule.
+    """
+    header, arrays = read_npz(path, KIND)
+    try:
+        method = _rebuild_method(path, header["method"], methods, method)
+        saved, state = _unpack(header, arrays)
+        span = header["flow"]["t0"], header["flow"]["t1"]
+        rho0 = Density(unpack_grid(header["flow"]["axes"], arrays), arrays["rho0"])
+    except (InvalidInput, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StorageError(f"{path} is not a checkpoint that can be used: {type(error).__name__}: {error}") from error
+    time_scale = _check_time_scale(path, header["flow"], arrays, time_scale)
+    times = arrays["t_eval"]
+    flow = make_flow(energy, rho0, span, times if times.size else None, time_scale)
+    _check_energy(path, header["flow"], arrays, flow)
+    _check_state(path, flow, saved, state)
+    _warn_of_versions(path, header["versions"])
+    later, extension = _extension(flow, t_end, t_eval)
+    options = {"progress": progress, "checkpoint": path if checkpoint is None else checkpoint, "throw": throw}
+    if state["t"] < flow.t1 or later is None:
+        solution = run(flow, method, state=(saved, state), **options)
+        if later is None or not solution.success:
+            return solution
+        return resume(options["checkpoint"], t_end, energy=energy, methods=methods, t_eval=t_eval, progress=progress,
+                      time_scale=time_scale if callable(time_scale) else None, method=method, throw=throw)
+    return run(make_flow(energy, rho0, (flow.t0, later), extension or None, time_scale), method,
+               state=(saved, state), **options)
+
+
+# -------------------------------------------------------------------- what a checkpoint says
+def _describe(flow: Flow, method) -> tuple[dict, dict]:
+    """The part of a checkpoint that stays the same during a run."""
+    grid, parts = flow.grid, flow.parts
+    header = {
+        "flow": {"t0": flow.t0, "t1": flow.t1, "time_scale": None if callable(flow.time_scale) else flow.time_scale,
+                 "axes": [{"name": n, "boundary": b} for n, b in zip(grid.names, grid.boundary)],
+                 "diffusion": parts.diffusion, "energy": repr(flow.energy)},
+        "method": method.settings(), "versions": library_versions(),
+    }
+    arrays = {f"edges_{k}": edges for k, edges in enumerate(grid.edges)}
+    arrays |= {"rho0": flow.rho0.values, "t_eval": np.array(flow.t_eval, dtype=float), "potential": parts.potential}
+    if grid.log_weight is not None:
+        arrays["log_weight"] = grid.log_weight
+    if parts.operators:
+        arrays["response"] = parts.interaction(_probe(grid))
+    if callable(flow.time_scale):
+        arrays["time_scales"] = _sample(flow.time_scale, flow.t0, flow.t1)
+    return header, arrays
+
+
+def _probe(grid) -> np.ndarray:
+    """Masses that look random, from integers alone: the same for ever, on any machine."""
+    scrambled = (np.arange(1, grid.size + 1, dtype=np.uint64) * np.uint64(2654435761)) % np.uint64(1 << 32)
+    return ((0.5 + scrambled / 2.0**32) / grid.size).reshape(grid.shape)
+
+
+def _sample(time_scale, t0: float, t1: float) -> np.ndarray:
+    return np.array([time_scale(t0 + float(part) * (t1 - t0)) for part in SAMPLES], dtype=float)
+
+
+def _pack(latest: tuple[dict, dict], header: dict, arrays: dict) -> tuple[dict, dict]:
+    recorded, state = latest
+    rows, count = recorded["rows"], recorded["n_snapshots"]
+    snapshots = recorded["snapshots"][:count]
+    arrays = dict(arrays)
+    for name, kind in zip(History.NAMES, (float,) * 5 + (np.int64,) * 2 + (bool,)):
+        arrays[f"column_{name}"] = np.array(recorded["columns"][name][:rows], dtype=kind)
+    arrays["snapshot_t"] = np.array([s[0] for s in snapshots], dtype=float)
+    arrays["snapshot_energy"] = np.array([s[2] for s in snapshots], dtype=float)
+    if snapshots:
+        arrays["snapshot_masses"] = [s[1] for s in snapshots]
+    arrays |= {f"state_{name}": value for name, value in state.items() if isinstance(value, np.ndarray)}
+    header = header | {
+        "state": {name: value for name, value in state.items() if not isinstance(value, np.ndarray)},
+        "recorder": {name: value for name, value in recorded.items() if name not in ("columns", "snapshots")},
+    }
+    return header, arrays
+
+
+def _unpack(header: dict, arrays: dict) -> tuple[dict, dict]:
+    """What a recorder and a method go on from."""
+    state = dict(header["state"])
+    # Copies: what comes from a file is read-only, and kernels are compiled for writable arrays alone.
+    state |= {name[6:]: array.copy() for name, array in arrays.items() if name.startswith("state_")}
+    times, energies = arrays["snapshot_t"].tolist(), arrays["snapshot_energy"].tolist()
+    masses = [m.copy() for m in arrays.get("snapshot_masses", ())]
+    columns = {name: arrays[f"column_{name}"].tolist() for name in History.NAMES}
+    lengths = {len(column) for column in columns.values()}
+    if not len(times) == len(energies) == len(masses) or lengths != {header["recorder"]["rows"]}:
+        raise ValueError("its columns have different lengths")
+    return header["recorder"] | {"columns": columns, "snapshots": list(zip(times, masses, energies))}, state
+
+
+# -------------------------------------------------------------------- checks of what is resumed
+def _rebuild_method(path, settings: dict, methods: dict[str, type], given):
+    name = settings.pop("method")
+    if name not in methods:
+        raise StorageError(f"{path} was written by the method {name!r}; this wgflow has {', '.join(methods)}")
+    stored = methods[name](**settings)
+    if given is None:
+        return stored
+    if type(given) is not type(stored):
+        raise StorageError(f"method: {path} was written by {stored!r}, got {given!r}")
+    mine, limits = given.settings(), getattr(given, "LIMITS", ())
+    for key, value in stored.settings().items():
+        if key not in limits and mine[key] != value:
+            raise StorageError(f"method: {key}={value!r} in {path}, {key}={mine[key]!r} given; "
+                               f"only {', '.join(limits)} can change in a run")
+    return given
+
+
+def _check_time_scale(path, told: dict, arrays: dict, given):
+    stored = told["time_scale"]
+    if stored is not None:
+        if given is not None and given != stored:
+            raise StorageError(f"time_scale: {path} has the number {stored!r}, got {given!r}; leave it out")
+        return stored
+    if not callable(given):
+        raise InvalidInput(f"time_scale: the run in {path} had a function, which is not stored; give it again")
+    gap = np.abs(_sample(given, told["t0"], told["t1"]) / arrays["time_scales"] - 1)
+    if not gap.max() <= ROUNDING:
+        t = told["t0"] + float(SAMPLES[int(gap.argmax())]) * (told["t1"] - told["t0"])
+        raise StorageError(f"time_scale differs from the one of {path} by a factor {1 + gap.max():.3g} at t={t:g}")
+    return given
+
+
+def _check_energy(path, told: dict, arrays: dict, flow: Flow) -> None:
+    parts, mine = flow.parts, "the energy given"
+    if parts.diffusion != told["diffusion"]:
+        ours, theirs = (1 / d if d > 0 else math.inf for d in (parts.diffusion, told["diffusion"]))
+        raise StorageError(f"energy: beta={theirs!r} in {path}, beta={ours!r} in {mine}")
+    if bool(parts.operators) != ("response" in arrays):
+        raise StorageError(f"energy: {path} has {'an' if 'response' in arrays else 'no'} interaction, {mine} has "
+                           f"{'one' if parts.operators else 'none'}")
+    pairs = [("the potential V", parts.potential, arrays["potential"])]
+    if parts.operators:
+        pairs.append(("the interaction U", parts.interaction(_probe(flow.grid)), arrays["response"]))
+    for what, ours, theirs in pairs:
+        if np.array_equal(ours, theirs):
+            continue
+        if ours.shape != theirs.shape:
+            raise StorageError(f"{path} is not a checkpoint that can be used: {what} has shape {theirs.shape}")
+        gap = np.abs(ours - theirs)
+        if not gap.max() <= ROUNDING * np.abs(theirs).max():
+            cell = np.unravel_index(int(gap.argmax()), gap.shape)
+            place = ", ".join(f"{c[k]:g}" for c, k in zip(flow.grid.centers, cell))
+            raise StorageError(f"energy: {what} of {mine} differs from that of {path} (energy {told['energy']}) "
+                               f"by up to {gap.max():.3g}, at ({place})")
+        warnings.warn(f"{what} differs from that of {path} in its last digits; the run will not have the same bits as "
+                      "without the interruption", WGFlowWarning, stacklevel=4)
+
+
+def _check_state(path, flow: Flow, saved: dict, state: dict) -> None:
+    """A crafted file could hold anything: what goes into kernels has the right shape and is finite."""
+    grids = {name: array for name, array in state.items() if isinstance(array, np.ndarray)}
+    grids |= {f"snapshot at t={t:g}": masses for t, masses, _ in saved["snapshots"]}
+    for name, array in grids.items():
+        if array.dtype != float or array.shape != flow.grid.shape or not np.isfinite(array).all():
+            raise StorageError(f"{path} is not a checkpoint that can be used: {name} has shape {array.shape}, "
+                               f"dtype {array.dtype}; need finite floats of shape {flow.grid.shape}")
+    t = state.get("t")
+    if not (isinstance(t, float) and flow.t0 <= t <= flow.t1 and saved["columns"]["t"]
+            and saved["columns"]["t"][-1] == t):
+        raise StorageError(f"{path} is not a checkpoint that can be used: its state is at t={t!r}")
+
+
+def _extension(flow: Flow, t_end, t_eval) -> tuple[float | None, tuple[float, ...]]:
+    """The later end asked for, or None, and the output times up to it."""
+    from wgflow.solve import _check_span, _check_times
+
+    t1 = flow.t1
+    _, later = _check_span((flow.t0, t1 if t_end is None else t_end))
+    if later < t1:
+        raise InvalidInput(f"t_end={later:g}: the run was made to end at t={t1:g}; give that or a later end")
+    if later == t1:
+        if t_eval is not None:
+            raise InvalidInput(f"t_eval: output times can be added after t={t1:g} alone, with a t_end beyond it")
+        return None, flow.t_eval
+    if t_eval is None:
+        return later, (*flow.t_eval, later) if flow.t_eval else ()
+    times = _check_times(t_eval, flow.t0, later, flow.grid)
+    if times[0] <= t1:
+        raise InvalidInput(f"t_eval[0]={times[0]:g}: output times can be added after the old end t={t1:g} alone")
+    return later, (*flow.t_eval, *times)
+
+
+def _warn_of_versions(path, stored: dict) -> None:
+    for name, version in library_versions().items():
+        if stored.get(name) != version:
+            warnings.warn(f"{path} was written with {name} {stored.get(name)}, this is {version}; the run may not have "
+                          "the same bits as without the interruption", WGFlowWarning, stacklevel=3)
+
+
+def _check_overwriting(path, told: dict, arrays: dict) -> None:
+    """Refuse to replace what is not a checkpoint, and warn where an unfinished one of another run would be lost."""
+    if not os.path.exists(path):
+        return
+    with open_regular(path) as file:
+        head = file.read(64)
+    if head and b"wgflow_checkpoint" not in head:
+        raise StorageError(f"checkpoint={path!r} exists and is not a checkpoint; give another name, or remove it")
+
+
+def _discarded(path):
+    return replacing(path)
