@@ -7,7 +7,6 @@ from the certificate on trust.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -30,16 +29,15 @@ def _keep_every_density():
         yield
 
 
-@dataclass
 class Problem:
     """A random flow with its parts as arrays: V and U at (pairs of) cell centers."""
 
-    grid: wg.Grid
-    beta: float
-    V: np.ndarray
-    table: np.ndarray
-    energy: wg.FreeEnergy
-    rho: wg.Density
+    def __init__(self, grid, beta, V, table, energy, rho, drawn):
+        self.grid, self.beta, self.V, self.table = grid, beta, V, table
+        self.energy, self.rho, self.drawn = energy, rho, drawn
+
+    def __repr__(self):
+        return f"Problem({self.drawn})"
 
     def value(self, rho) -> float:
         """F in plain NumPy."""
@@ -90,7 +88,8 @@ def problems(draw) -> Problem:
     cells = draw(st.sampled_from(["even", "even", "graded", "weighted"]))
     start = draw(st.sampled_from(["rough", "holes", "delta", "deltas", "smooth", "tiny"]))
     V_scale, U_scale = (10.0 ** draw(st.floats(-1, 1.5)) for _ in range(2))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    seed = draw(st.integers(0, 2**32 - 1))
+    rng = np.random.default_rng(seed)
     grid = make_grid(rng, shape, boundary, "even" if kind == "convolution" and cells == "graded" else cells)
     V = rng.normal(size=shape) * V_scale
     if draw(st.booleans()):
@@ -98,7 +97,8 @@ def problems(draw) -> Problem:
     term, table = make_interaction(rng, grid, kind, U_scale)
     energy = wg.Potential(V) + wg.Entropy(beta)
     energy = energy if term is None else energy + term
-    return Problem(grid, beta, V, table, energy, make_density(rng, grid, start))
+    drawn = (shape, boundary, beta, kind, cells, start, V_scale, U_scale, seed)
+    return Problem(grid, beta, V, table, energy, make_density(rng, grid, start), drawn)
 
 
 def make_grid(rng, shape, boundary, cells):
