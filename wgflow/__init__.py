@@ -56,12 +56,19 @@ def solve(energy, rho0, t_span, method=None, **options):
     return _solve.solve(energy, rho0, t_span, method, **options)
 
 
-def resume(path, t_end=None, **options):
+def resume(path, t_end=None, *, energy, t_eval=None, time_scale=None, method=None, checkpoint=None, progress=False,
+           throw=True):
+    """Go on with a run from the file of ``solve(..., checkpoint=path)``; see `wgflow.checkpoints.resume`.
+
+    An interrupted run resumed to the end it had gives the same bits as an uninterrupted one. Functions are not stored:
+    the energy (and a time_scale that is a function) is given again, and compared with what the file says of it.
+    """
     from wgflow import solvers
     from wgflow.checkpoints import resume as go_on
 
     methods = {name: getattr(solvers, name) for name in solvers.__all__}
-    return go_on(path, t_end, methods=methods, **options)
+    return go_on(path, t_end, energy=energy, methods=methods, t_eval=t_eval, time_scale=time_scale, method=method,
+                 checkpoint=checkpoint, progress=progress, throw=throw)
 
 
 def show_versions() -> None:

@@ -26,7 +26,8 @@ from numpy.lib import format as npy
 from wgflow.errors import ResourceError, StorageError, WGFlowError
 from wgflow.grids import check_memory
 
-__all__ = ["decode", "encode", "open_regular", "peek", "read_npz", "replacing", "sweep_stale", "target_of", "write_npz"]
+__all__ = ["decode", "encode", "open_regular", "peek", "read_npz", "replacing", "sweep_stale", "target_of",
+           "write_npz"]
 
 #: Version of the layout that is written; all versions up to it are read.
 FORMAT = 1
@@ -68,8 +69,10 @@ def target_of(path) -> Path:
 
 
 @contextmanager
-def replacing(path) -> Iterator[Path]:
+def replacing(path, *, trial: bool = False) -> Iterator[Path]:
     """Yield a temporary file of the same folder; once it is on disk it takes the place of ``path``, or nothing changes.
+
+    With ``trial`` nothing ever changes: it only shows that the folder can be written to.
 
     Raises
     ------
@@ -82,9 +85,10 @@ def replacing(path) -> Iterator[Path]:
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
         yield temporary
-        _sync(temporary)
-        os.replace(temporary, target)
-        _sync(target.parent)
+        if not trial:
+            _sync(temporary)
+            os.replace(temporary, target)
+            _sync(target.parent)
     except WGFlowError:
         raise
     except (OSError, ValueError) as error:

@@ -16,10 +16,11 @@ import warnings
 
 import numpy as np
 
-from wgflow._npz import open_regular, read_npz, replacing, sweep_stale, target_of, write_npz
+from wgflow._npz import open_regular, peek, read_npz, replacing, sweep_stale, target_of, write_npz
 from wgflow.certificate import library_versions
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput, StorageError, WGFlowWarning
+from wgflow.grids import Grid, call_user
 from wgflow.solution import History, Solution
 from wgflow.solve import Flow, make_flow, run
 from wgflow.storage import unpack_grid
@@ -49,15 +50,17 @@ class Checkpoint:
     flow : Flow
     method : Method
     recorder : Recorder
+    resumed : bool
+        Whether the run comes from a checkpoint, which it may replace without a warning.
     """
 
     #: Seconds between two writes, and how many times longer than a write they are at least.
     INTERVAL, PATIENCE = 5.0, 20.0
 
-    def __init__(self, path, flow: Flow, method, recorder):
+    def __init__(self, path, flow: Flow, method, recorder, resumed: bool = False):
         # An absolute path: the working folder may change during a long run.
         self.path = os.path.abspath(target_of(path))
-        self.flow, self.method, self.recorder = flow, method, recorder
+        self.method, self.recorder, self.resumed = method, recorder, resumed
         self.latest: tuple[dict, dict] | None = None
         self.written: object = None
         self.due = time.monotonic() + self.INTERVAL
@@ -66,8 +69,8 @@ class Checkpoint:
 
     def __enter__(self):
         sweep_stale(self.path)
-        _check_overwriting(self.path, self.header["flow"], self.arrays)
-        with _discarded(self.path):
+        _check_overwriting(self.path, self.resumed)
+        with replacing(self.path, trial=True):
             pass
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, self._terminate)
@@ -153,30 +156,36 @@ def resume(path, t_end=None, *, energy, methods: dict[str, type], t_eval=None, t
     InvalidInput
         If ``t_end`` or ``t_eval`` breaks a rule.
     """
+    flow, method, saved, state = _read_run(path, energy, methods, method, time_scale)
+    later, times = _extension(flow, t_end, t_eval)
+    options = {"progress": progress, "checkpoint": path if checkpoint is None else checkpoint, "throw": throw}
+    if later is not None and state["t"] == flow.t1:
+        longer = make_flow(energy, flow.rho0, (flow.t0, later), times or None, flow.time_scale)
+        return run(longer, method, state=(saved, state), **options)
+    solution = run(flow, method, state=(saved, state), **options)
+    if later is None or not solution.success:
+        return solution
+    return resume(options.pop("checkpoint"), t_end, energy=energy, methods=methods, t_eval=t_eval, method=method,
+                  time_scale=time_scale, **options)
+
+
+def _read_run(path, energy, methods, method, time_scale):
+    """The problem, the method, the record and the state in a checkpoint, checked against what is given again."""
     header, arrays = read_npz(path, KIND)
     try:
         method = _rebuild_method(path, header["method"], methods, method)
         saved, state = _unpack(header, arrays)
-        span = header["flow"]["t0"], header["flow"]["t1"]
-        rho0 = Density(unpack_grid(header["flow"]["axes"], arrays), arrays["rho0"])
-    except (InvalidInput, KeyError, TypeError, ValueError, AttributeError) as error:
+        told, versions, times = header["flow"], dict(header["versions"]), arrays["t_eval"]
+        span, _ = (float(told["t0"]), float(told["t1"])), float(told["diffusion"])
+        rho0 = Density(unpack_grid(told["axes"], arrays), arrays["rho0"])
+        _check_state(path, rho0.grid, span, saved, state)
+    except (InvalidInput, LookupError, TypeError, ValueError, AttributeError) as error:
         raise StorageError(f"{path} is not a checkpoint that can be used: {type(error).__name__}: {error}") from error
-    time_scale = _check_time_scale(path, header["flow"], arrays, time_scale)
-    times = arrays["t_eval"]
+    time_scale = _check_time_scale(path, told, arrays, time_scale)
     flow = make_flow(energy, rho0, span, times if times.size else None, time_scale)
-    _check_energy(path, header["flow"], arrays, flow)
-    _check_state(path, flow, saved, state)
-    _warn_of_versions(path, header["versions"])
-    later, extension = _extension(flow, t_end, t_eval)
-    options = {"progress": progress, "checkpoint": path if checkpoint is None else checkpoint, "throw": throw}
-    if state["t"] < flow.t1 or later is None:
-        solution = run(flow, method, state=(saved, state), **options)
-        if later is None or not solution.success:
-            return solution
-        return resume(options["checkpoint"], t_end, energy=energy, methods=methods, t_eval=t_eval, progress=progress,
-                      time_scale=time_scale if callable(time_scale) else None, method=method, throw=throw)
-    return run(make_flow(energy, rho0, (flow.t0, later), extension or None, time_scale), method,
-               state=(saved, state), **options)
+    _check_energy(path, told, arrays, flow)
+    _warn_of_versions(path, versions)
+    return flow, method, saved, state
 
 
 # -------------------------------------------------------------------- what a checkpoint says
@@ -207,7 +216,8 @@ def _probe(grid) -> np.ndarray:
 
 
 def _sample(time_scale, t0: float, t1: float) -> np.ndarray:
-    return np.array([time_scale(t0 + float(part) * (t1 - t0)) for part in SAMPLES], dtype=float)
+    times = [t0 + float(part) * (t1 - t0) for part in SAMPLES]
+    return np.array([call_user(time_scale, (t,), "time_scale") for t in times], dtype=float)
 
 
 def _pack(latest: tuple[dict, dict], header: dict, arrays: dict) -> tuple[dict, dict]:
@@ -302,16 +312,16 @@ def _check_energy(path, told: dict, arrays: dict, flow: Flow) -> None:
                       "without the interruption", WGFlowWarning, stacklevel=4)
 
 
-def _check_state(path, flow: Flow, saved: dict, state: dict) -> None:
+def _check_state(path, grid: Grid, span, saved: dict, state: dict) -> None:
     """A crafted file could hold anything: what goes into kernels has the right shape and is finite."""
     grids = {name: array for name, array in state.items() if isinstance(array, np.ndarray)}
     grids |= {f"snapshot at t={t:g}": masses for t, masses, _ in saved["snapshots"]}
     for name, array in grids.items():
-        if array.dtype != float or array.shape != flow.grid.shape or not np.isfinite(array).all():
+        if array.dtype != float or array.shape != grid.shape or not np.isfinite(array).all():
             raise StorageError(f"{path} is not a checkpoint that can be used: {name} has shape {array.shape}, "
-                               f"dtype {array.dtype}; need finite floats of shape {flow.grid.shape}")
+                               f"dtype {array.dtype}; need finite floats of shape {grid.shape}")
     t = state.get("t")
-    if not (isinstance(t, float) and flow.t0 <= t <= flow.t1 and saved["columns"]["t"]
+    if not (isinstance(t, float) and span[0] <= t <= span[1] and saved["columns"]["t"]
             and saved["columns"]["t"][-1] == t):
         raise StorageError(f"{path} is not a checkpoint that can be used: its state is at t={t!r}")
 
@@ -343,15 +353,20 @@ def _warn_of_versions(path, stored: dict) -> None:
                           "the same bits as without the interruption", WGFlowWarning, stacklevel=3)
 
 
-def _check_overwriting(path, told: dict, arrays: dict) -> None:
-    """Refuse to replace what is not a checkpoint, and warn where an unfinished one of another run would be lost."""
+def _check_overwriting(path, resumed: bool) -> None:
+    """Refuse to replace what is not a checkpoint, and warn where an unfinished run would be lost."""
     if not os.path.exists(path):
         return
     with open_regular(path) as file:
         head = file.read(64)
     if head and b"wgflow_checkpoint" not in head:
         raise StorageError(f"checkpoint={path!r} exists and is not a checkpoint; give another name, or remove it")
-
-
-def _discarded(path):
-    return replacing(path)
+    found = None if resumed else peek(path, KIND)
+    try:
+        t, t1 = found["state"]["t"], found["flow"]["t1"]
+        unfinished = t < t1
+    except (KeyError, TypeError):
+        return
+    if unfinished:
+        warnings.warn(f"checkpoint={path!r} holds a run that stopped at t={t:g} of {t1:g}, and will be replaced; to go "
+                      "on with that run use wgflow.resume", WGFlowWarning, stacklevel=4)

@@ -172,7 +172,7 @@ def run(flow: Flow, method, *, progress=False, checkpoint=None, throw=True, stat
     with _reporter(flow, progress) as report:
         recorder = Recorder(flow, method, report)
         try:
-            with _keeper(checkpoint, flow, method, recorder) as keeper:
+            with _keeper(checkpoint, flow, method, recorder, state is not None) as keeper:
                 method.integrate(flow, recorder, checkpoint=keeper, state=state)
         except ConvergenceError as error:
             error.partial = recorder.solution(1, str(error))
@@ -186,13 +186,13 @@ def run(flow: Flow, method, *, progress=False, checkpoint=None, throw=True, stat
     return recorder.solution(0, "the solver reached the end of the time span")
 
 
-def _keeper(path, flow, method, recorder):
+def _keeper(path, flow, method, recorder, resumed):
     """What keeps the state of a run on disk, or nothing."""
     if path is None:
         return nullcontext()
     from wgflow.checkpoints import Checkpoint
 
-    return Checkpoint(path, flow, method, recorder)
+    return Checkpoint(path, flow, method, recorder, resumed)
 
 
 def _check_span(t_span) -> tuple[float, float]:
