@@ -1,0 +1,327 @@
+"""What must not change the answer, or must change it in a known way: mirrors, shifts, units, constants, threads.
+
+Where both problems round in the same way (mirrors aside, factors that are powers of two) the bits must agree.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import wgflow as wg
+
+BETAS = [2.0, 1e3, math.inf]
+LINE = wg.Grid((-2, 2), cells=40)
+CIRCLE = wg.Grid((-2, 2), cells=40, boundary="periodic")
+TORUS = wg.Grid([(-2, 2), (-1, 1)], cells=(18, 14), boundary="periodic")
+
+
+def final(grid, V, values, *, beta=2.0, U=None, dt=0.02, steps=20, **options):
+    """Masses after some fixed steps; V and the density as arrays."""
+    energy = wg.Entropy(beta) + wg.Potential(V)
+    energy = energy if U is None else energy + wg.Interaction(U)
+    method = wg.FiniteVolume(dt=dt, corrected=options.pop("corrected", True), threads=options.pop("threads", None))
+    sol = wg.solve(energy, wg.Density(grid, values), (0, steps * dt), method=method, **options)
+    assert sol.certificate.n_accepted >= steps
+    assert (sol.final.values != values).any()
+    return sol.final.masses
+
+
+def difference(a, b):
+    """L1 distance of cell masses relative to the mass."""
+    return float(np.abs(a - b).sum() / np.abs(a).sum())
+
+
+def rough(rng, grid):
+    return rng.normal(size=grid.shape), rng.random(grid.shape) ** 2
+
+
+def attraction(d):
+    return np.exp(-(d**2)) - 0.7 * np.exp(-((d / 0.4) ** 2))
+
+
+# ---------------------------------------------------------------- mirrors, permutations, shifts
+@pytest.mark.parametrize("beta", BETAS)
+@pytest.mark.parametrize("grid", [LINE, CIRCLE], ids=["line", "circle"])
+@pytest.mark.parametrize("U", [None, attraction])
+def test_a_mirrored_problem_has_the_mirrored_solution(grid, beta, U, rng):
+    V, values = rough(rng, grid)
+    there = final(grid, V, values, beta=beta, U=U)
+    back = final(grid, V[::-1], values[::-1], beta=beta, U=U)[::-1]
+    assert difference(there, back) <= 1e-13
+
+
+@pytest.mark.parametrize("beta", [2.0, math.inf])
+def test_mirrors_of_two_axes(beta, rng):
+    grid = wg.Grid([(-2, 2), (-1, 1)], cells=(18, 14), boundary=("no-flux", "periodic"))
+    V, values = rough(rng, grid)
+    there = final(grid, V, values, beta=beta)
+    for flip in ((slice(None, None, -1), slice(None)), (slice(None), slice(None, None, -1))):
+        assert difference(there, final(grid, V[flip], values[flip], beta=beta)[flip]) <= 1e-13
+
+
+def transposed(grid):
+    return wg.Grid(grid.bounds[::-1], cells=grid.shape[::-1], boundary=grid.boundary[::-1])
+
+
+@pytest.mark.parametrize("beta", BETAS)
+def test_axes_that_do_not_couple_run_side_by_side(beta, rng):
+    # V = a(x) + b(y) and rho = r(x) s(y) stay so; the first axis takes two half steps, the last one whole step.
+    grid = wg.Grid([(-2, 2), (-1, 1)], cells=(18, 14), boundary=("no-flux", "periodic"))
+    V = np.add.outer(rng.normal(size=18), rng.normal(size=14))
+    r, s = rng.random(18) + 0.01, rng.random(14) + 0.01
+    both = final(grid, V, np.multiply.outer(r, s), beta=beta, dt=0.002)
+    first = final(wg.Grid((-2, 2), cells=18), V[:, 0], r, beta=beta, dt=0.001, steps=40)
+    last = final(wg.Grid((-1, 1), cells=14, boundary="periodic"), V[0], s, beta=beta, dt=0.002)
+    assert difference(both, np.multiply.outer(first, last)) <= 1e-13
+    exchanged = final(transposed(grid), V.T, np.multiply.outer(s, r), beta=beta, dt=0.002).T
+    assert 0 < difference(both, exchanged) < 1e-2
+
+
+def test_exchanged_axes_that_couple_differ_by_the_splitting_error():
+    # Strang splitting is of order two in dt whichever axis is in the middle: so is the difference.
+    grid = wg.Grid([(-2, 2), (-1, 1)], cells=(20, 16))
+    x, y = grid.mesh()
+    V, values = np.cos(2 * x + 3 * y) + x * y, np.exp(-((x - 0.5) ** 2) - 2 * y**2)
+    gaps = []
+    for dt, steps in ((0.04, 10), (0.02, 20), (0.01, 40), (0.005, 80)):
+        one = final(grid, V, values, dt=dt, steps=steps)
+        gaps.append(difference(one, final(transposed(grid), V.T, values.T, dt=dt, steps=steps).T))
+    assert gaps[0] < 1e-2
+    orders = np.log2(np.array(gaps[:-1]) / gaps[1:])
+    assert orders[-1] == pytest.approx(2.0, abs=0.15)
+
+
+@pytest.mark.parametrize("beta", BETAS)
+@pytest.mark.parametrize("grid", [CIRCLE, TORUS], ids=["circle", "torus"])
+@pytest.mark.parametrize("interacting", [False, True])
+@pytest.mark.parametrize("dt", [2e-4, 0.02])
+def test_a_shifted_problem_on_a_torus_has_the_shifted_solution(grid, beta, interacting, dt, rng):
+    U = wg.Convolution(lambda *d: np.prod([np.cos(np.pi * v) for v in d], axis=0)) if interacting else None
+    V, values = rough(rng, grid)
+    axes, shift = tuple(range(grid.ndim)), (7, 3)[: grid.ndim]
+    there = final(grid, V, values, beta=beta, U=U, dt=dt)
+    back = final(grid, np.roll(V, shift, axes), np.roll(values, shift, axes), beta=beta, U=U, dt=dt)
+    back = np.roll(back, [-s for s in shift], axes)
+    assert difference(there, back) <= 1e-12
+
+
+# ---------------------------------------------------------------- constants
+@pytest.mark.parametrize("beta", BETAS)
+def test_a_constant_in_V_or_U_does_not_show(beta, rng):
+    V, values = rough(rng, LINE)
+    there = final(LINE, V, values, beta=beta, U=attraction)
+    assert difference(there, final(LINE, V + 3.0, values, beta=beta, U=attraction)) <= 1e-12
+    assert difference(there, final(LINE, V, values, beta=beta, U=lambda d: attraction(d) + 3.0)) <= 1e-12
+
+
+def test_a_constant_weight_does_not_show(rng):
+    V, values = rough(rng, LINE)
+    weighted = wg.Grid((-2, 2), cells=40, log_weight=np.full(40, 5.0))
+    assert difference(final(LINE, V, values), final(weighted, V, values)) <= 1e-12
+
+
+def test_a_weight_is_a_potential(rng):
+    V, values = rough(rng, LINE)
+    log_weight = rng.normal(size=40)
+    weighted = wg.Grid((-2, 2), cells=40, log_weight=log_weight)
+    assert difference(final(weighted, V, values), final(LINE, V - log_weight / 2.0, values)) <= 1e-13
+
+
+def test_quadratic_attraction_is_a_potential_about_the_mean(rng):
+    # int (x - y)^2 / 2 rho(y) dy = (x - mean)^2 / 2 + const, and the mean stays where V = 0 and the box is far away.
+    grid = wg.Grid((-6, 6), cells=60)
+    x = grid.centers[0]
+    values = wg.Density.gaussian(grid, 0.5, 0.3).values
+    there = final(grid, 0 * x, values, beta=4.0, U=lambda d: d**2 / 2)
+    mean = float((x * there).sum() / there.sum())
+    other = final(grid, (x - mean) ** 2 / 2, values, beta=4.0)
+    assert difference(there, other) <= 1e-7
+
+
+# ---------------------------------------------------------------- one kernel, several forms
+@pytest.mark.parametrize("grid", [LINE, TORUS], ids=["line", "torus"])
+def test_a_rank_one_kernel_in_two_forms(grid, rng):
+    V, values = rough(rng, grid)
+    values = values / (values * grid.volumes).sum()
+    phi = np.sin(sum(grid.mesh())) + 0.3
+    flat = phi.ravel()
+    for sign in (1.0, -1.0):
+        rank_one = final(grid, V, values, U=wg.LowRank(phi[None], [sign]))
+        assert difference(rank_one, final(grid, V, values, U=wg.Dense(sign * np.outer(flat, flat)))) <= 1e-10
+        assert difference(rank_one, final(grid, V, values)) > 1e-6
+
+
+@pytest.mark.parametrize("grid", [LINE, CIRCLE], ids=["line", "circle"])
+def test_one_kernel_as_a_convolution_of_low_rank_and_dense(grid, rng):
+    V, values = rough(rng, grid)
+    x = grid.centers[0]
+    k = np.pi / 2
+    forms = [
+        wg.Convolution(lambda d: -np.cos(k * d)),
+        wg.LowRank(np.stack([np.cos(k * x), np.sin(k * x)]), [-1.0, -1.0]),
+        wg.LowRank(lambda x: np.stack([np.cos(k * x), np.sin(k * x)]), [-1.0, -1.0]),
+        wg.Dense(lambda x, y: -np.cos(k * (x - y))),
+        wg.Dense(lambda x, y: -np.cos(k * (x - y)), table=False),
+        lambda d: -np.cos(k * d),
+        lambda x, y: -np.cos(k * (x - y)),
+        -np.cos(k * (x[:, None] - x)),
+    ]
+    first, *others = [final(grid, V, values, U=U, beta=8.0) for U in forms]
+    for other in others:
+        assert difference(first, other) <= 1e-10
+
+
+def test_terms_add(rng):
+    V, values = rough(rng, LINE)
+    rho = wg.Density(LINE, values)
+    whole = wg.Entropy(2.0) + wg.Potential(V) + wg.Interaction(attraction)
+    parts = (0.5 * (wg.Entropy(2.0) + wg.Potential(V)) + wg.Entropy(4.0) + 2 * wg.Potential(0.25 * V)
+             + 4 * wg.Interaction(lambda d: 0.25 * attraction(d)))
+    one, other = (wg.solve(e, rho, (0, 0.4), method=wg.FiniteVolume(dt=0.02)).final.masses for e in (whole, parts))
+    assert difference(one, other) <= 1e-13
+
+
+# ---------------------------------------------------------------- units
+@pytest.mark.parametrize("beta", BETAS)
+@pytest.mark.parametrize(("factor", "tolerance"), [(2.0, 0.0), (0.125, 0.0), (3.0, 1e-12)])
+def test_units_of_length(beta, factor, tolerance, rng):
+    # x -> c x and t -> c^2 t leave the masses of the cells as they are, V and beta being the same.
+    V, values = rough(rng, LINE)
+    scaled = wg.Grid((-2 * factor, 2 * factor), cells=40)
+    there = final(LINE, V, values, beta=beta, U=attraction)
+    other = final(scaled, V, values / factor, beta=beta, U=lambda d: attraction(d / factor), dt=0.02 * factor**2)
+    assert difference(there, other) <= tolerance
+
+
+@pytest.mark.parametrize("beta", BETAS)
+@pytest.mark.parametrize(("factor", "tolerance"), [(4.0, 0.0), (0.5, 0.0), (3.0, 1e-12)])
+def test_units_of_energy(beta, factor, tolerance, rng):
+    # F -> c F and t -> t / c.
+    V, values = rough(rng, LINE)
+    there = final(LINE, V, values, beta=beta, U=attraction)
+    other = final(LINE, factor * V, values, beta=beta / factor, U=lambda d: factor * attraction(d), dt=0.02 / factor)
+    assert difference(there, other) <= tolerance
+
+
+@pytest.mark.parametrize("beta", BETAS)
+@pytest.mark.parametrize(("factor", "tolerance"), [(16.0, 0.0), (2.0**-30, 0.0), (3.0, 1e-12), (1e-7, 1e-12)])
+def test_units_of_mass(beta, factor, tolerance, rng):
+    # Without interaction the flow is linear and knows no mass; with it U rho stays the same if U is divided.
+    V, values = rough(rng, LINE)
+    there = final(LINE, V, values, beta=beta)
+    assert difference(there, final(LINE, V, values * factor, beta=beta) / factor) <= tolerance
+    there = final(LINE, V, values, beta=beta, U=attraction)
+    other = final(LINE, V, values * factor, beta=beta, U=lambda d: attraction(d) / factor) / factor
+    assert difference(there, other) <= max(tolerance, 1e-15)
+
+
+@pytest.mark.parametrize("beta", BETAS)
+def test_time_scale_is_a_clock(beta, rng):
+    V, values = rough(rng, LINE)
+    twice = final(LINE, V, values, beta=beta, U=attraction, dt=0.04, steps=10)
+    fast = final(LINE, V, values, beta=beta, U=attraction, dt=0.02, steps=10, time_scale=2.0)
+    np.testing.assert_array_equal(twice, fast)
+    assert difference(fast, final(LINE, V, values, beta=beta, U=attraction, dt=0.02, steps=10,
+                                  time_scale=lambda t: 2.0)) <= 1e-12
+
+
+def test_a_clock_that_changes_is_the_same_path_at_other_times():
+    # s(t) = 1 + 3 t^2 has elapsed t + t^3.
+    energy, rho = wg.Entropy(2.0) + wg.Potential(lambda x: x**4 / 4 - x**2), wg.Density.gaussian(LINE, 0.5, 0.1)
+    method = wg.FiniteVolume(rtol=1e-8)
+    clock = wg.solve(energy, rho, (0, 1), method=method, time_scale=lambda t: 1 + 3 * t * t, t_eval=[0.5, 1.0])
+    plain = wg.solve(energy, rho, (0, 2), method=method, t_eval=[0.625, 2.0])
+    for one, other in zip(clock.densities, plain.densities):
+        assert difference(one.masses, other.masses) < 1e-5
+    assert clock.certificate.ok
+
+
+# ---------------------------------------------------------------- grids
+@pytest.mark.parametrize("beta", BETAS)
+def test_a_uniform_grid_given_by_its_edges_is_the_same_grid(beta, rng):
+    by_edges = wg.Grid(edges=np.linspace(-2, 2, 41))
+    assert by_edges == LINE
+    V, values = rough(rng, LINE)
+    np.testing.assert_array_equal(final(LINE, V, values, beta=beta), final(by_edges, V, values, beta=beta))
+
+
+@pytest.mark.parametrize("beta", BETAS)
+def test_a_nearly_uniform_grid_nearly_agrees(beta, rng):
+    # The code for graded grids, held against that for uniform ones.
+    edges = np.linspace(-2, 2, 41)
+    edges[1:-1] += 1e-10 * rng.normal(size=39)
+    graded = wg.Grid(edges=edges)
+    assert not graded.uniform[0]
+    V, values = np.cos(3 * LINE.centers[0]), 1.5 + np.sin(2 * LINE.centers[0])
+    assert difference(final(LINE, V, values, beta=beta), final(graded, V, values, beta=beta)) <= 1e-8
+
+
+@pytest.mark.parametrize("beta", BETAS)
+@pytest.mark.parametrize("boundary", ["no-flux", "periodic"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_small_axis_on_which_nothing_happens_does_not_show(beta, boundary, axis, rng):
+    V, values = rough(rng, LINE)
+    bounds, cells, sides = [(-2, 2)], [40], ["no-flux"]
+    for entries, entry in ((bounds, (0, 1)), (cells, 2), (sides, boundary)):
+        entries.insert(axis, entry)
+    plane = wg.Grid(bounds, cells=tuple(cells), boundary=tuple(sides))
+
+    def spread(array):
+        return np.stack([array, array], axis=axis)
+
+    there = final(LINE, V, values, beta=beta)
+    both = final(plane, spread(V), spread(values), beta=beta)
+    # On the first of two axes a step is two half steps.
+    expected = there if axis == 0 else final(LINE, V, values, beta=beta, dt=0.01, steps=40)
+    assert difference(expected, both.sum(axis=axis)) <= 1e-13
+    assert difference(*np.moveaxis(both, axis, 0)) <= 1e-14
+
+
+@pytest.mark.parametrize("boundary", ["no-flux", "periodic"])
+@pytest.mark.parametrize("beta", BETAS)
+@pytest.mark.parametrize("shape", [(2,), (3,), (2, 2), (2, 3, 2), (2, 2, 2, 2)])
+def test_the_smallest_grids_work(shape, beta, boundary, rng):
+    grid = wg.Grid([(0, 1)] * len(shape), cells=shape, boundary=boundary)
+    V, values = rough(rng, grid)
+    energy = wg.Entropy(beta) + wg.Potential(V)
+    sol = wg.solve(energy, wg.Density(grid, values), (0, 2), method=wg.FiniteVolume(dt=0.1))
+    assert sol.certificate.ok
+    if beta == 2.0:
+        star = np.exp(-beta * V)
+        sol = wg.solve(energy, wg.Density(grid, values), (0, 200))
+        assert difference(sol.final.masses / sol.final.mass, star / star.sum()) < 1e-9
+
+
+# ---------------------------------------------------------------- the same bits
+@pytest.mark.parametrize("settings", [{"dt": 0.01}, {"rtol": 1e-3, "max_steps": 30}])
+@pytest.mark.parametrize("interacting", [False, True])
+def test_the_bits_do_not_depend_on_the_threads(settings, interacting, rng):
+    grid = wg.Grid([(-2, 2), (-2, 2)], cells=(190, 187), boundary=("periodic", "no-flux"))
+    assert grid.size > 1 << 15
+    V, values = rough(rng, grid)
+    energy = wg.Entropy(5.0) + wg.Potential(V)
+    if interacting:
+        energy = energy + wg.Interaction(lambda x, y: 2 * np.exp(-x * x - y * y))
+    finals = []
+    for threads in (1, 2, 3):
+        method = wg.FiniteVolume(threads=threads, **settings)
+        sol = wg.solve(energy, wg.Density(grid, values), (0, 0.05), method=method, throw=False)
+        finals.append(sol)
+    for other in finals[1:]:
+        assert other.final.values.tobytes() == finals[0].final.values.tobytes()
+        assert other.history.energy.tobytes() == finals[0].history.energy.tobytes()
+        assert other.history.dt.tobytes() == finals[0].history.dt.tobytes()
+
+
+@pytest.mark.parametrize("settings", [{"dt": 0.02}, {"rtol": 1e-4}])
+def test_a_repeated_run_has_the_same_bits(settings, rng):
+    V, values = rough(rng, TORUS)
+    features = rng.normal(size=(3, *TORUS.shape))
+    runs = []
+    for _ in range(3):
+        energy = wg.Entropy(2.0) + wg.Potential(V) + wg.LowRank(features, [1.0, -1.0, 2.0])
+        runs.append(wg.solve(energy, wg.Density(TORUS, values), (0, 0.5), method=wg.FiniteVolume(**settings)))
+    assert len({run.final.values.tobytes() + run.history.energy.tobytes() for run in runs}) == 1
