@@ -20,6 +20,8 @@ MAX_AXES = 4
 WORK_ARRAYS = 12
 #: No memory holds an axis with more cells; the product of four such numbers is still a float.
 MAX_CELLS = 2**60
+#: Requests of fewer bytes are granted without looking.
+SMALL_REQUEST = 64e6
 #: Beyond this ratio of the widest to the narrowest cell of an axis the user probably mistyped an edge.
 CELL_RATIO_WARNING = 1e6
 
@@ -132,11 +134,14 @@ class Grid:
         """Coordinates of the cell centers as full arrays of the grid's shape, one for each axis."""
         return tuple(np.meshgrid(*self.centers, indexing="ij"))
 
-    def distances(self, axis: int) -> np.ndarray:
-        """Distances between neighboring cell centers of an axis: n - 1 of them, or n (last to first) if periodic."""
-        h = self.widths[axis]
-        inner = 0.5 * (h[1:] + h[:-1])
-        return np.append(inner, 0.5 * (h[-1] + h[0])) if self.periodic[axis] else inner
+    @cached_property
+    def distances(self) -> tuple[np.ndarray, ...]:
+        """Distances between neighboring cell centers, for each axis: n - 1 of them, or n (last to first) if periodic."""
+        distances = []
+        for h, periodic in zip(self.widths, self.periodic):
+            inner = 0.5 * (h[1:] + h[:-1])
+            distances.append(np.append(inner, 0.5 * (h[-1] + h[0])) if periodic else inner)
+        return tuple(distances)
 
     def evaluate(self, function, what: str) -> np.ndarray:
         """Values of a user's function at the cell centers, checked: shape, kind and finiteness.
@@ -273,6 +278,8 @@ def available_memory() -> int:
 
 def check_memory(need: float, what: str, fix: str) -> None:
     """Raise ResourceError if ``need`` bytes are more than this machine can give."""
+    if need <= SMALL_REQUEST:
+        return
     free = available_memory()
     if need > free:
         raise ResourceError(f"{what} needs {need / 2**30:.3g} GiB, {free / 2**30:.3g} GiB are free; {fix}")

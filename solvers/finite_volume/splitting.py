@@ -41,7 +41,7 @@ class Splitting:
         self.axes = []
         for axis in range(grid.ndim):
             outer, inner, width, blocks = axis_layout(grid, axis)
-            self.axes.append((grid.widths[axis], grid.distances(axis), outer, inner, grid.periodic[axis], width, blocks,
+            self.axes.append((grid.widths[axis], grid.distances[axis], outer, inner, grid.periodic[axis], width, blocks,
                               negligible / (outer * inner)))
         self.pool = ThreadPoolExecutor(threads) if threads > 1 and grid.size >= THREADED_CELLS else None
         self.threads = threads

@@ -8,7 +8,7 @@ density grows; so that the price of the control is a tenth of the work, not a ha
 from __future__ import annotations
 
 #: Without a tolerance from the user a pair of steps may be wrong by this part of the error of the grid, within bounds.
-SPACE_SHARE, TIGHTEST, LOOSEST = 0.03, 1e-9, 1e-3
+SPACE_SHARE, TIGHTEST, LOOSEST = 0.2, 1e-9, 1e-3
 SAFETY = 0.9
 SHRINK_LIMIT, GROWTH_LIMIT = 0.2, 5.0
 #: A step is kept as it is (and with it the factors of its eliminations) unless it could grow by this much.

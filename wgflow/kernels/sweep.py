@@ -646,17 +646,19 @@ def axis_layout(grid, axis: int) -> tuple[int, int, int, int]:
 def dissipation_rate(masses, psi, grid, diffusion: float, corrected: bool = True) -> float:
     r""":math:`\sum_{edges} flux \cdot (\mu_i - \mu_k)`, mu = Psi + D log rho: -dF/dt of the semi-discrete equations."""
     # Writable copies of read-only arrays: the kernels are compiled for one kind only.
-    masses, psi = (np.require(a, requirements="CW") for a in (masses, psi))
+    masses = masses if masses.flags.writeable else masses.copy()
+    psi = psi if psi.flags.writeable else psi.copy()
     mu = psi
     if diffusion > 0:
         # An empty cell stands at the smallest double, so that mu and the products with it stay finite.
         mu = np.log(np.maximum(masses, TINY))
         if not all(grid.uniform):
             mu -= np.log(grid.volumes)
-        mu = psi + diffusion * mu
+        mu *= diffusion
+        mu += psi
     total = 0.0
     for axis in range(grid.ndim):
         outer, inner, width, _ = axis_layout(grid, axis)
         total += _axis_dissipation(masses.ravel(), psi.ravel(), mu.ravel(), diffusion, grid.widths[axis],
-                                   grid.distances(axis), outer, inner, grid.periodic[axis], corrected, width)
+                                   grid.distances[axis], outer, inner, grid.periodic[axis], corrected, width)
     return float(total)
