@@ -58,7 +58,7 @@ class Problem:
         change = np.zeros(m.shape)
         for axis in range(m.ndim):
             n = m.shape[axis]
-            h, d = self.grid.widths[axis], self.grid.distances(axis)
+            h, d = self.grid.widths[axis], self.grid.distances[axis]
             for i in range(n if self.grid.periodic[axis] else n - 1):
                 k = (i + 1) % n
                 here, there = (tuple(j if a == axis else slice(None) for a in range(m.ndim)) for j in (i, k))
