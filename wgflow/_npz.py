@@ -26,12 +26,12 @@ from numpy.lib import format as npy
 from wgflow.errors import ResourceError, StorageError, WGFlowError
 from wgflow.grids import check_memory
 
-__all__ = ["decode", "encode", "open_regular", "peek", "read_npz", "replacing", "sweep_stale", "target_of",
-           "write_npz"]
+__all__ = ["check_seal", "decode", "encode", "open_regular", "peek", "read_npz", "replacing", "seal", "sweep_stale",
+           "target_of", "write_npz"]
 
 #: Version of the layout that is written; all versions up to it are read.
 FORMAT = 1
-ZIP_START = b"PK\x03\x04"
+ZIP_START, HDF5_START = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"
 TRAILER = "\nwgflow {kind:<10s} format {format:04d} sha256 {digest:64s}\n"
 TRAILER_PATTERN = re.compile(rb"\nwgflow ([a-z]+) +format ([0-9]{4}) sha256 ([0-9a-f]{64})\n")
 TRAILER_LENGTH = len(TRAILER.format(kind="", format=FORMAT, digest=""))
@@ -124,10 +124,22 @@ def write_npz(path, kind: str, header: dict, arrays: dict[str, Any]) -> None:
                 with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                     _write_member(member, value)
             archive.comment = TRAILER.format(kind=kind, format=FORMAT, digest="0" * 64).encode()
-        size = file.seek(0, os.SEEK_END)
-        digest = _digest(file, size - DIGEST_LENGTH)
-        file.seek(size - DIGEST_LENGTH)
-        file.write(digest.encode())
+        _fill_digest(file)
+
+
+def seal(path: Path, kind: str) -> None:
+    """Append to a file of another format what the zip comment of an archive says: kind, format version and digest."""
+    with path.open("r+b") as file:
+        file.seek(0, os.SEEK_END)
+        file.write(TRAILER.format(kind=kind, format=FORMAT, digest="0" * 64).encode())
+        _fill_digest(file)
+
+
+def _fill_digest(file: BinaryIO) -> None:
+    size = file.seek(0, os.SEEK_END)
+    digest = _digest(file, size - DIGEST_LENGTH)
+    file.seek(size - DIGEST_LENGTH)
+    file.write(digest.encode())
 
 
 def _write_member(member, value) -> None:
@@ -201,7 +213,7 @@ def read_npz(path, kind: str) -> tuple[dict, dict[str, np.ndarray]]:
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        _check_trailer(file, path, kind, size)
+        check_seal(file, path, kind, size)
         try:
             members = _read_members(file, path, size)
             header = decode(members.pop(f"wgflow_{kind}").tobytes().decode())
@@ -221,12 +233,14 @@ def peek(path, kind: str) -> dict | None:
     return None
 
 
-def _check_trailer(file: BinaryIO, path, kind: str, size: int) -> None:
+def check_seal(file: BinaryIO, path, kind: str, size: int) -> None:
+    """Raise StorageError unless the file ends as `write_npz` and `seal` make it, and its digest agrees."""
+    file.seek(0)
     head = file.read(64)
     file.seek(max(0, size - TRAILER_LENGTH))
     match = TRAILER_PATTERN.fullmatch(file.read(TRAILER_LENGTH))
     if not match:
-        if b"wgflow_" in head or (size < 64 and ZIP_START.startswith(head[:4])):
+        if b"wgflow_" in head or head.startswith(HDF5_START) or (size < 64 and ZIP_START.startswith(head[:4])):
             raise StorageError(f"{path} is truncated or damaged: {size} bytes, and the end is not where it should be")
         raise StorageError(f"{path} is not a wgflow file")
     found, version = match[1].decode(), int(match[2])

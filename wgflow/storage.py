@@ -16,7 +16,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wgflow._npz import FORMAT, decode, encode, open_regular, read_npz, replacing, target_of, write_npz
+from wgflow._npz import (
+    FORMAT,
+    HDF5_START,
+    check_seal,
+    decode,
+    encode,
+    open_regular,
+    read_npz,
+    replacing,
+    seal,
+    target_of,
+    write_npz,
+)
 from wgflow.certificate import Certificate, library_versions
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput, InvalidType, ResourceError, StorageError, WGFlowError
@@ -28,7 +40,6 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "save", "to_dataset"]
 
-HDF5_START = b"\x89HDF\r\n\x1a\n"
 CONVENTIONS = "CF-1.11"
 #: Files may have been compressed by others; no filter of HDF5 reaches a ratio beyond this on honest data.
 HDF5_RATIO = 1000
@@ -72,6 +83,7 @@ def save(solution: Solution, path) -> None:
     with replacing(path) as temporary:
         try:
             dataset.to_netcdf(temporary, engine="h5netcdf", encoding=plain)
+            seal(temporary, "solution")
         except OSError:
             raise
         except Exception as error:  # HDF5 reports a full disk in several ways
@@ -238,7 +250,7 @@ def unpack_grid(axes: list[dict], arrays: dict[str, np.ndarray]) -> Grid:
 # -------------------------------------------------------------------- NetCDF
 def _digest(texts: dict[str, str], arrays: dict[str, np.ndarray]) -> str:
     """SHA-256 of all that a solution is made of; what others add to the file is left out."""
-    digest = hashlib.sha256("\0".join(texts[part] for part in HEADER).encode())
+    digest = hashlib.sha256("\0".join(texts[part] for part in HEADER).encode(errors="surrogatepass"))
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         digest.update(f"\0{name} {array.dtype.kind} {array.shape}\0".encode())
@@ -252,6 +264,10 @@ def _read_netcdf(path) -> tuple[dict, dict[str, np.ndarray]]:
 
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
+        # A damaged HDF5 file can hang the HDF5 library, so it sees none of it before the digest of all bytes agrees.
+        # Only a file that others wrote (a dataset kept by xarray, an attribute added) has no such digest.
+        if size != _hdf5_end(file):
+            check_seal(file, path, "solution", size)
         try:
             with h5py.File(file, "r") as data:
                 if "wgflow_format" not in data.attrs:
@@ -273,6 +289,14 @@ def _read_netcdf(path) -> tuple[dict, dict[str, np.ndarray]]:
     if _digest(texts, arrays) != expected:
         raise StorageError(f"{path} is damaged: its checksum (SHA-256) does not agree; take another copy")
     return header, arrays
+
+
+def _hdf5_end(file) -> int:
+    """Where the superblock says that an HDF5 file ends; -1 where it says nothing that is known."""
+    file.seek(0)
+    head = file.read(56)
+    place = {0: 40, 1: 44, 2: 28, 3: 28}.get(head[8]) if len(head) == 56 else None
+    return -1 if place is None else int.from_bytes(head[place:place + 8], "little")
 
 
 def _layout(problem: dict, data) -> dict[str, str]:
