@@ -117,7 +117,7 @@ def sweep_stale(path) -> list[str]:
 
 def write_npz(path, kind: str, header: dict, arrays: dict[str, Any]) -> None:
     """Write a header and arrays (or lists of arrays of one shape and dtype) as an archive, atomically."""
-    text = json.dumps(encode(header), allow_nan=False, sort_keys=True).encode()
+    text = json.dumps(encode(header), allow_nan=False).encode()
     with replacing(path) as temporary, temporary.open("r+b") as file:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             for name, value in {f"wgflow_{kind}": np.frombuffer(text, np.uint8), **arrays}.items():

@@ -7,6 +7,7 @@ stored, so a loaded solution has ``free_energy`` None. Files are read as data an
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -77,17 +78,11 @@ def save(solution: Solution, path) -> None:
         write_npz(path, "solution", *_pack(solution))
         return
     _need_io("writing NetCDF files")
-    dataset = to_dataset(solution)
-    dataset["history_fallback"] = dataset["history_fallback"].astype(np.int8)
-    plain = {name: {"_FillValue": None} for name in dataset.variables}
+    content = _netcdf(to_dataset(solution))
     with replacing(path) as temporary:
-        try:
-            dataset.to_netcdf(temporary, engine="h5netcdf", encoding=plain)
-            seal(temporary, "solution")
-        except OSError:
-            raise
-        except Exception as error:  # HDF5 reports a full disk in several ways
-            raise StorageError(f"cannot write {os.fsdecode(path)}: {type(error).__name__}: {error}") from error
+        with temporary.open("r+b") as file:
+            file.write(content.getbuffer())
+        seal(temporary, "solution")
 
 
 def load(path) -> Solution:
@@ -146,7 +141,7 @@ def to_dataset(solution: Solution) -> xarray.Dataset:
         variables["dissipation"] = ("time", arrays["dissipation"], _text("-dF/dt at time_scale 1"))
     for name, title in HISTORY_NAMES.items():
         variables[f"history_{name}"] = ("step", arrays[f"history_{name}"], _text(title))
-    texts = {part: json.dumps(encode(header[part]), allow_nan=False, sort_keys=True) for part in HEADER}
+    texts = {part: json.dumps(encode(header[part]), allow_nan=False) for part in HEADER}
     attributes = {"Conventions": CONVENTIONS, "title": "Wasserstein gradient flow", "source": header["source"],
                   "wgflow_format": FORMAT, **texts, "sha256": _digest(texts, arrays)}
     coordinates = ["time", *names]
@@ -182,8 +177,8 @@ def _need_io(what: str) -> None:
 # -------------------------------------------------------------------- solution <-> header and arrays
 def _pack(solution: Solution) -> tuple[dict, dict[str, np.ndarray]]:
     grid, certificate = solution.grid, solution.certificate
-    check_memory(8.0 * grid.size * len(solution.densities), f"{len(solution.densities)} snapshots of {grid.size} cells",
-                 "ask for fewer times")
+    check_memory(3 * 8.0 * grid.size * len(solution.densities),
+                 f"a file of {len(solution.densities)} snapshots of {grid.size} cells", "ask for fewer times")
     proof = {f.name: getattr(certificate, f.name) for f in fields(Certificate)}
     header = {
         "source": f"wgflow {library_versions()['wgflow']}",
@@ -289,6 +284,21 @@ def _read_netcdf(path) -> tuple[dict, dict[str, np.ndarray]]:
     if _digest(texts, arrays) != expected:
         raise StorageError(f"{path} is damaged: its checksum (SHA-256) does not agree; take another copy")
     return header, arrays
+
+
+def _netcdf(dataset: xarray.Dataset) -> io.BytesIO:
+    """A dataset as a NetCDF file in memory: HDF5 may report a full disk too late to be caught."""
+    import h5netcdf
+
+    buffer = io.BytesIO()
+    with h5netcdf.File(buffer, "w") as file:
+        file.dimensions = dict(dataset.sizes)
+        for name, variable in dataset.variables.items():
+            values = variable.values.astype(np.int8) if variable.dtype == bool else variable.values
+            made = file.create_variable(name, variable.dims, values.dtype, data=values)
+            made.attrs.update(variable.attrs)
+        file.attrs.update(dataset.attrs)
+    return buffer
 
 
 def _hdf5_end(file) -> int:
