@@ -214,6 +214,7 @@ class _ConvolutionOperator:
         offsets = [_circular_offsets(n, m) for n, m in zip(grid.shape, self.lengths)]
         mesh = np.meshgrid(*[k * h[0] for k, h in zip(offsets, grid.widths)], indexing="ij")
         kernel = real_array(call_user(w, mesh, "w"), "w")
+        kernel = np.full(self.lengths, float(kernel)) if kernel.ndim == 0 else kernel
         if kernel.shape != self.lengths:
             raise InvalidInput(f"w returned shape {kernel.shape} for displacements of shape {self.lengths}; "
                                "it must return one value for each")
