@@ -18,8 +18,9 @@ from .stepper import State, Stepper
 
 #: A step whose energy rises is halved so many times before the fallback takes over.
 MAX_HALVINGS = 6
-#: The dissipation is formed at the first steps, and then at every fourth, to stay a small part of the cost.
-DISSIPATION_FIRST, DISSIPATION_STRIDE = 8, 4
+#: The dissipation is formed when this part of all the energy lost so far has gone since the last time, and at every
+#: fourth step, to stay a small part of the cost.
+DISSIPATION_SHARE, DISSIPATION_STRIDE = 0.01, 4
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ class _Run:
             raise ConvergenceError(f"the free energy of rho0 is {self.state.energy}; scale the energy down",
                                    reason="non-finite", t=self.flow.t0)
         self.recorder.rate(0.0, self.stepper.dissipation(self.state))
+        self.measured = self.state.energy
         if self.controller is not None:
             self.controller.begin(self.flow.t1 - self.flow.t0, self._speed(), self.stepper.space_error(self.state))
 
@@ -130,6 +132,7 @@ class _Run:
             self.state = State(**{name: saved[name] for name in State._fields})
             self.steps = self.earlier_steps = saved["steps"]
             self.count = saved["count"]
+            self.measured = saved["measured"]
             if self.controller is not None:
                 vars(self.controller).update(saved["controller"])
             self.recorder.restore(recorded, self.state.masses)
@@ -149,7 +152,7 @@ class _Run:
         if self.checkpoint is not None:
             controller = None if self.controller is None else dict(vars(self.controller))
             self.checkpoint.mark({**self.state._asdict(), "steps": self.steps, "count": self.count,
-                                  "controller": controller})
+                                  "measured": self.measured, "controller": controller})
 
     def _speed(self) -> float:
         return self.stepper.speed(self.state) * self.flow.elapsed(self.flow.t0, 1e-9) * 1e9
@@ -244,8 +247,11 @@ class _Run:
         self.recorder.step(new.t, new.t - self.state.t, new.masses, new.energy, fallback=fallback)
         self.state = new
         self.steps += 1
-        if self.steps <= DISSIPATION_FIRST or self.steps % DISSIPATION_STRIDE == 0 or new.t >= self.flow.t1:
+        lost = self.recorder.columns["energy"][0] - new.energy
+        if (self.measured - new.energy > DISSIPATION_SHARE * lost or self.steps % DISSIPATION_STRIDE == 0
+                or new.t >= self.flow.t1):
             self.recorder.rate(new.clock, self.stepper.dissipation(new))
+            self.measured = new.energy
 
     def _check_limits(self, dt: float) -> None:
         t = self.state.t

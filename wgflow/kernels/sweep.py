@@ -48,7 +48,7 @@ SERIES_LIMIT = 0.1
 #: the fluxes of a Gibbs state vanish up to the round-off of exp, which is some ulp times beta Psi.
 REST, REST_OF_CELL = 16 * 2.0**-52, 1e-12
 TINY = 5e-324
-#: Squares of fluxes below this have no digits left; such fluxes are not corrected.
+#: Squares of fluxes, and masses, below this have few digits left; they are not corrected.
 SQUARES = 1e-290
 #: Below this much reconstruction of the density in a whole block it is left out.
 WIND_LIMIT = 1e-3
@@ -262,9 +262,9 @@ def _half_slopes(x, h, distance, periodic, even, width, up, down):
             fall = (x_c[t] - x_a[t] * to_before) * here
             rise = (x_e[t] * to_after - x_c[t]) * there
             low, high = abs(fall), abs(rise)
-            # min(s, 0.9 x) / x is s / x cut at 0.9, and 0 for an empty cell.
+            # min(s, 0.9 x) / x is s / x cut at 0.9, and 0 for a cell that is empty or nearly so.
             cut = min(2.0 * min(low, high), 0.9 * x_c[t])
-            part = (1.0 if rise > 0.0 else -1.0) / max(x_c[t], TINY)
+            part = (1.0 if rise > 0.0 else -1.0) / max(x_c[t], SQUARES)
             part = part if fall * rise > 0.0 else 0.0
             up_c[t] = part * min(cut, (low + 2.0 * high) * (1.0 / 3.0))
             down_c[t] = part * min(cut, (2.0 * low + high) * (1.0 / 3.0))
@@ -598,7 +598,11 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
                 _patankar(m, periodic, right, left, f[0], f[1], f[2], f[3], f[4], y)
                 for j in range(width):
                     if x[:, j].min() < 0.0:
-                        _limit(x, y, j, transfer, line)
+                        if periodic:
+                            # The transfers around a ring are known up to a constant only.
+                            x[:, j] = y[:, j]
+                        else:
+                            _limit(x, y, j, transfer, line)
         _rest(x, m)
         _store(x, start, stride, step, lines, masses)
     return patankar_blocks
