@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from wgflow.grids import log_power_cell_average
-from wgflow.interactions import Convolution, Dense, Interaction, LowRank
 
 import wgflow as wg
-from wgflow import ConvergenceError, Density, Entropy, Grid, InvalidInput, Potential, ResourceError
+from wgflow import Density, Entropy, Grid, InvalidInput, Potential, ResourceError
 from wgflow.errors import InvalidType
+from wgflow.grids import log_power_cell_average
+from wgflow.interactions import Convolution, Dense, Interaction, LowRank
 
 GRID = Grid((0, 1), cells=64)
 PLANE = Grid([(0, 1), (0, 2)], cells=(8, 6))
@@ -99,7 +99,8 @@ GRID_ROWS = [
     Row(12, I, ("log_weight", "finite"), lambda w: Grid((0, 1), cells=4, log_weight=w),
         (np.array([-INF, 0.0, 0.0, 0.0]),)),
     Row(12, I, ("log_weight", "(3,)", "(4,)"), lambda w: Grid((0, 1), cells=4, log_weight=w), (np.zeros(3),)),
-    Row(13, I, ("boundary[0]", "'no-flow'", "did you mean 'no-flux'"), lambda: Grid((0, 1), cells=8, boundary="no-flow")),
+    Row(13, I, ("boundary[0]", "'no-flow'", "did you mean 'no-flux'"),
+        lambda: Grid((0, 1), cells=8, boundary="no-flow")),
     Row(13, I, ("boundary[1]", "'dirichlet'", "allowed: no-flux, periodic"),
         lambda: Grid([(0, 1)] * 2, cells=8, boundary=("periodic", "dirichlet"))),
     Row(13, T, ("boundary",), lambda: Grid((0, 1), cells=8, boundary=3)),
@@ -200,7 +201,8 @@ MODEL_ROWS = [
     Row(51, T, ("V", "dtype <U1"), lambda: bind(Potential(lambda x: ["a"] * 64))),
     Row(51, T, ("U", "complex"), lambda: bind(Interaction(lambda x, y: x * y + 0j))),
     Row(51, T, ("V", "object"), lambda: bind(Potential(lambda x: None))),
-    Row(51, I, ("potentials is not finite",), lambda: solve(Potential(lambda x: 1e308 + x) + Potential(np.full(64, 1e308)))),
+    Row(51, I, ("potentials is not finite",),
+        lambda: solve(Potential(lambda x: 1e308 + x) + Potential(np.full(64, 1e308)))),
 ]
 
 STEPPING_ROWS = [
@@ -243,11 +245,10 @@ ROWS = GRID_ROWS + DENSITY_ROWS + MODEL_ROWS + STEPPING_ROWS
 @pytest.mark.parametrize("row", ROWS, ids=[f"{r.number}-{'-'.join(r.words)[:40]}" for r in ROWS])
 def test_a_bad_input_is_refused_in_words(row, capfd):
     before = [a.copy() for a in row.arrays]
-    start = time.perf_counter()
-    with pytest.raises(row.error) as caught, warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)
+    start = time.process_time()
+    with np.errstate(all="raise"), pytest.raises(row.error) as caught:
         row.call(*row.arrays)
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
     message = str(caught.value)
     for word in row.words:
         assert word in message

@@ -17,7 +17,8 @@ PLANE = wg.Grid([(-2, 2), (-2, 2)], cells=(24, 20), boundary=("no-flux", "period
 
 
 def wells(*x):
-    return sum(np.cos(np.pi * a) + 0.3 * np.sin(np.pi * a) for a in x) + 0.4 * np.prod(np.sin(np.pi * np.array(x)), axis=0)
+    coupling = np.prod([np.sin(np.pi * a) for a in x], axis=0)
+    return sum(np.cos(np.pi * a) + 0.3 * np.sin(np.pi * a) for a in x) + 0.4 * coupling
 
 
 def gibbs(grid, beta, psi):

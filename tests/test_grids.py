@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wgflow.grids import log_power_cell_average
 
 import wgflow as wg
 from wgflow import Grid
+from wgflow.grids import log_power_cell_average
 
 PLANE = Grid([(-4, 4), (0, 1)], cells=(80, 10), boundary=("no-flux", "periodic"))
 GRADED = Grid(edges=[0.0, 0.1, 0.3, 0.6, 1.0])

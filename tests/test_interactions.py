@@ -77,7 +77,7 @@ def test_the_cheapest_exact_form_is_chosen_and_exact(U, grid, form, rng):
     assert term(rho) == pytest.approx(0.5 * float((rho.masses * expected).sum()), abs=3 * EXACTNESS * scale * rho.mass)
 
 
-@pytest.mark.parametrize("grid", [LINE, CIRCLE, PLANE, CYLINDER, BOX], ids=["line", "circle", "plane", "cylinder", "box"])
+@pytest.mark.parametrize("grid", [LINE, CIRCLE, PLANE, CYLINDER, BOX], ids=lambda g: str(g.boundary))
 def test_all_forms_of_a_random_table_agree(grid, rng):
     A = rng.normal(size=(grid.size, grid.size))
     table = A + A.T
@@ -148,13 +148,13 @@ def test_a_kernel_is_evaluated_once_for_each_grid(rng):
 def test_a_slight_asymmetry_is_seen(size):
     for U, grid in ((lambda x, y: np.exp(-((x - y) ** 2)) + size * x, LINE),
                     (lambda x, y, u, v: x * u + size * y * u, PLANE)):
-        with pytest.raises(InvalidInput, match=r"U is not symmetric: U\(i,j\)=.* between \(.*symmetrize|symmetric part"):
+        with pytest.raises(InvalidInput, match=r"U is not symmetric: U\(i,j\)=.* between \(.*symmetric part"):
             Interaction(U).form(grid)
     with pytest.raises(InvalidInput, match=r"W not even: max difference"):
         Interaction(lambda d: np.exp(-(d**2)) + size * d).form(LINE)
+    table = np.ones((120, 120))
+    table[2, 5] += size
     with pytest.raises(InvalidInput, match=r"between cells 2 and 5 \(the worst pair"):
-        table = np.ones((120, 120))
-        table[2, 5] += size
         Interaction(table).form(LINE)
 
 

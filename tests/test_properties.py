@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from wgflow import solution
 
 import wgflow as wg
+from wgflow import solution
 
 BETAS = [1.0, 10.0, 1e3, 1e6, math.inf]
 CELLS = {1: (5, 80), 2: (4, 18), 3: (3, 7)}
@@ -178,8 +178,8 @@ def check_run(problem: Problem, span: float, options: dict):
     rises = np.diff(F) / np.maximum(1.0, np.abs(F[:-1]))
     assert rises.max(initial=0.0) <= ENERGY
     scale = max(1.0, np.abs(problem.V).max() + np.abs(problem.table).max()) * max(1.0, totals[0]) ** 2
-    np.testing.assert_allclose(F, sol.energy, rtol=1e-11, atol=1e-11 * scale)
-    np.testing.assert_allclose([problem.energy(rho) for rho in sol.densities], sol.energy, rtol=1e-11, atol=1e-11 * scale)
+    for values in (F, [problem.energy(rho) for rho in sol.densities]):
+        np.testing.assert_allclose(values, sol.energy, rtol=1e-11, atol=1e-11 * scale)
     certificate = sol.certificate
     assert certificate.min_density >= 0.0
     assert certificate.mass_drift <= MASS

@@ -85,7 +85,8 @@ def test_more_output_times_do_not_change_an_accurate_solution():
 def test_the_density_between_snapshots_is_linear_in_time():
     sol = solve(t_eval=[0.2, 0.6])
     middle = sol.density(0.5)
-    np.testing.assert_allclose(middle.values, 0.25 * sol.densities[0].values + 0.75 * sol.densities[1].values, rtol=1e-13)
+    expected = 0.25 * sol.densities[0].values + 0.75 * sol.densities[1].values
+    np.testing.assert_allclose(middle.values, expected, rtol=1e-13)
     assert sol.density(0.2) is sol.densities[0]
     with pytest.raises(InvalidInput, match=r"t=0.1 is outside the solution"):
         sol.density(0.1)
@@ -167,7 +168,7 @@ def failing_clock(t):
 
 @pytest.mark.parametrize("settings", [{"dt": 0.05}, {}])
 def test_a_clock_that_raises_on_the_way_loses_nothing(settings):
-    with pytest.raises(ConvergenceError, match=r"time_scale\(0\.5.*\) raised OSError: the clock file is gone") as caught:
+    with pytest.raises(ConvergenceError, match=r"time_scale\(0\.5.*\) raised OSError: the clock file") as caught:
         solve(time_scale=failing_clock, **settings)
     assert caught.value.reason == "callback"
     assert isinstance(caught.value.__cause__, OSError)

@@ -110,11 +110,12 @@ class Density:
         if cov.shape in ((), (grid.ndim,)):
             cov = np.diag(np.broadcast_to(cov, (grid.ndim,)))
         if cov.shape != (grid.ndim, grid.ndim):
-            raise InvalidInput(f"cov has shape {cov.shape}; need a number, ({grid.ndim},) or ({grid.ndim}, {grid.ndim})")
+            raise InvalidInput(f"cov has shape {cov.shape}; need a number, ({grid.ndim},) or "
+                               f"({grid.ndim}, {grid.ndim})")
         if not (np.isfinite(mean).all() and np.isfinite(cov).all() and np.allclose(cov, cov.T, rtol=1e-10, atol=0)
                 and np.linalg.eigvalsh(cov)[0] > 0):
-            raise InvalidInput(f"mean={mean.tolist()}, cov={cov.tolist()}: need finite numbers and a symmetric positive "
-                               "definite covariance")
+            raise InvalidInput(f"mean={mean.tolist()}, cov={cov.tolist()}: need finite numbers and a symmetric "
+                               "positive definite covariance")
         if np.count_nonzero(cov - np.diag(np.diag(cov))) == 0:
             values = _normal_averages(grid.edges[0], mean[0], cov[0, 0])
             for axis in range(1, grid.ndim):
@@ -126,7 +127,8 @@ class Density:
                 grid, lambda *x: np.exp(0.5 * (peak - _quadratic_form(precision, [a - m for a, m in zip(x, mean)]))),
                 "gaussian")
         if not values.any():
-            raise InvalidInput(f"mean={mean.tolist()}: the law has no mass that floats can hold on {grid}; move the box")
+            raise InvalidInput(f"mean={mean.tolist()}: the law has no mass that floats can hold on {grid}; "
+                               "move the box")
         return cls.from_values(grid, values, normalize=True)
 
     @classmethod
@@ -269,13 +271,14 @@ def _check_finite_nonnegative(array: np.ndarray, clip_negative: float) -> None:
     for kind, bad in (("NaN", np.isnan(array)), ("inf", np.isinf(array))):
         if bad.any():
             cell = tuple(int(k) for k in np.argwhere(bad)[0])
-            raise InvalidInput(f"values has {int(bad.sum())} {kind}, first at {cell}; every cell average must be finite")
+            raise InvalidInput(f"values has {int(bad.sum())} {kind}, first at {cell}; every cell average "
+                               "must be finite")
     lowest = array.min()
     if lowest < 0:
         if lowest < -clip_negative:
             cell = tuple(int(k) for k in np.unravel_index(array.argmin(), array.shape))
-            raise InvalidInput(f"values: min {lowest:g} at index {cell}; must be >= 0 (clip_negative={-lowest:.1g} would "
-                               "set round-off to zero)")
+            raise InvalidInput(f"values: min {lowest:g} at index {cell}; must be >= 0 (clip_negative={-lowest:.1g} "
+                               "would set round-off to zero)")
         np.maximum(array, 0.0, out=array)
 
 

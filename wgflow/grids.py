@@ -136,7 +136,7 @@ class Grid:
 
     @cached_property
     def distances(self) -> tuple[np.ndarray, ...]:
-        """Distances between neighboring cell centers, for each axis: n - 1 of them, or n (last to first) if periodic."""
+        """Distances between neighboring cell centers, for each axis: n - 1, or n (last to first) if periodic."""
         distances = []
         for h, periodic in zip(self.widths, self.periodic):
             inner = 0.5 * (h[1:] + h[:-1])
@@ -341,9 +341,8 @@ def _uniform_edges(axis: int, lo: float, hi: float, n: int) -> np.ndarray:
 
 
 def _check_edges(edges) -> tuple[np.ndarray, ...]:
-    if isinstance(edges, np.ndarray) and edges.ndim == 1 and edges.dtype != object:
-        edges = [edges]
-    elif isinstance(edges, (list, tuple)) and edges and isinstance(edges[0], numbers.Real):
+    flat = isinstance(edges, np.ndarray) and edges.ndim == 1 and edges.dtype != object
+    if flat or (isinstance(edges, (list, tuple)) and edges and isinstance(edges[0], numbers.Real)):
         edges = [edges]
     if not isinstance(edges, (list, tuple, np.ndarray)):
         raise InvalidType(f"edges must be a sequence of 1-D arrays, one for each axis, got {type(edges).__name__}")
@@ -357,7 +356,8 @@ def _check_edges(edges) -> tuple[np.ndarray, ...]:
             raise InvalidInput(f"edges[{axis}] must be finite, got {e[~np.isfinite(e)][0]}")
         if not (np.diff(e) > 0).all():
             k = int(np.argmin(np.diff(e) > 0)) + 1
-            raise InvalidInput(f"edges[{axis}] must increase strictly; edges[{k}]={e[k]:g} <= edges[{k - 1}]={e[k - 1]:g}")
+            raise InvalidInput(f"edges[{axis}] must increase strictly; "
+                               f"edges[{k}]={e[k]:g} <= edges[{k - 1}]={e[k - 1]:g}")
         checked.append(e)
     return tuple(checked)
 

@@ -405,8 +405,9 @@ def _circular_offsets(n: int, length: int) -> np.ndarray:
 
 
 def _asymmetric(forward, backward, where: str) -> InvalidInput:
-    return InvalidInput(f"U is not symmetric: U(i,j)={forward:.6g} but U(j,i)={backward:.6g} between {where} (the worst "
-                        "pair looked at); an interaction energy sees only the symmetric part (U + U')/2: pass that")
+    return InvalidInput(f"U is not symmetric: U(i,j)={forward:.6g} but U(j,i)={backward:.6g} between {where} (the "
+                        "worst pair looked at); an interaction energy sees only the symmetric part (U + U')/2: "
+                        "pass that")
 
 
 def _count_arguments(function, ndim: int) -> int:

@@ -31,7 +31,7 @@ LOG_SECONDS = 5.0
 
 @dataclass
 class Flow:
-    r"""A gradient flow to be solved, checked: :math:`\partial_t \rho = s(t) \nabla\cdot(\rho \nabla \delta F/\delta\rho)`.
+    r"""A gradient flow to be solved, checked: :math:`\partial_t\rho = s\,\nabla\cdot(\rho \nabla \delta F/\delta\rho)`.
 
     Attributes
     ----------
@@ -86,7 +86,8 @@ class Flow:
                                    f"between {self.t0:g} and {self.t1:g}", reason="callback", t=t, dt=dt) from error
         value = value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
         if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < math.inf:
-            raise ConvergenceError(f"time_scale({t:g})={value!r}: need a finite number > 0", reason="callback", t=t, dt=dt)
+            raise ConvergenceError(f"time_scale({t:g})={value!r}: need a finite number > 0", reason="callback",
+                                   t=t, dt=dt)
         return float(value)
 
 
@@ -225,7 +226,8 @@ def _check_times(t_eval, t0, t1, grid) -> tuple[float, ...]:
         raise InvalidInput("t_eval must be finite")
     if not (np.diff(times) > 0).all():
         k = int(np.argmin(np.diff(times) > 0)) + 1
-        raise InvalidInput(f"t_eval must increase strictly; t_eval[{k}]={times[k]:g} <= t_eval[{k - 1}]={times[k - 1]:g}")
+        raise InvalidInput(f"t_eval must increase strictly; "
+                           f"t_eval[{k}]={times[k]:g} <= t_eval[{k - 1}]={times[k - 1]:g}")
     if times[0] < t0 or times[-1] > t1:
         raise InvalidInput(f"t_eval runs from {times[0]:g} to {times[-1]:g}, outside t_span=({t0:g}, {t1:g})")
     return tuple(float(t) for t in times)
