@@ -257,7 +257,7 @@ class Recorder:
     def _certificate(self, history: History, status: int) -> Certificate:
         energy, mass = history.energy, history.mass
         rises = np.diff(energy) / np.maximum(1.0, np.abs(energy[:-1]))
-        lost = energy[0] - energy[-1]
+        lost = energy[0] - energy[-1] if len(history) > 1 else 0.0
         return Certificate(
             mass_drift=float(np.abs(mass / mass[0] - 1).max()),
             min_density=float(history.min_density.min()),

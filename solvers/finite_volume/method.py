@@ -116,13 +116,13 @@ class _Run:
         """Take the initial state, and choose the first step."""
         self.state = self.stepper.start()
         self.recorder.start(self.state.masses, self.state.energy)
+        self.measured = self.state.energy
         if self.flow.t1 == self.flow.t0:
             return
         if not math.isfinite(self.state.energy):
             raise ConvergenceError(f"the free energy of rho0 is {self.state.energy}; scale the energy down",
                                    reason="non-finite", t=self.flow.t0)
         self.recorder.rate(0.0, self.stepper.dissipation(self.state))
-        self.measured = self.state.energy
         if self.controller is not None:
             self.controller.begin(self.flow.t1 - self.flow.t0, self._speed(), self.stepper.space_error(self.state))
 
@@ -162,6 +162,7 @@ class _Run:
         dt, t0 = self.method.dt, self.flow.t0
         while self.state.t < stop:
             self._mark()
+            self._check_limits(min(dt, stop - self.state.t))
             self.count = max(self.count, math.floor((self.state.t - t0) / dt * (1 + 1e-12)))
             target = t0 + (self.count + 1) * dt
             if target >= stop or stop - target < 1e-9 * dt:

@@ -80,7 +80,8 @@ class Stepper:
             logs *= self.diffusion
             logs += mu
             mu = logs
-        return float((masses * mu).sum())
+        with np.errstate(over="ignore", invalid="ignore"):
+            return float((masses * mu).sum())
 
     def step(self, state: State, dt: float, stop: float | None = None) -> State | None:
         """The state a time dt later (exactly at ``stop`` if given), or None if it breaks a property."""
@@ -97,6 +98,10 @@ class Stepper:
         scaled = self.flow.elapsed(state.t, dt)
         psi = self._psi(state.interaction)
         moved = self._conserve(self.split.move(state.masses, psi, scaled, IMPLICIT_EULER))
+        if not (np.isfinite(moved).all() and moved.min() >= 0):
+            raise ConvergenceError(f"the step from t = {state.t:.6g} gives values that are not finite or negative, however "
+                                   "short it is: Psi or its differences are too large for floats; scale the energy down",
+                                   reason="non-finite", t=state.t, dt=dt)
         share = 1.0
         if state.interaction is not None:
             change = moved - state.masses
@@ -116,15 +121,15 @@ class Stepper:
                                 self.mode == CORRECTED)
 
     def speed(self, state: State) -> float:
-        """L1 norm of d rho/dt over the mass, at time_scale 1."""
+        """L1 norm of d rho/dt over the mass, at time_scale 1; 0 where it cannot be told."""
         dt = 1e-8 * (self.flow.t1 - self.flow.t0)
         while dt > 0:
             change = self.split.move(state.masses, self._psi(state.interaction), dt, IMPLICIT_EULER) - state.masses
             size = float(np.abs(change).sum()) / self.mass
-            if size < 1e-3 or dt < 1e-300:
-                return size / dt
+            if size < 1e-3 or dt < 1e-290 or not math.isfinite(size):
+                return size / dt if math.isfinite(size) else 0.0
             dt *= 1e-3
-        return math.inf
+        return 0.0
 
     def space_error(self, state: State) -> float:
         """Size of the grid's own error, relative to the mass: h^2 rho'' / 12 in L1, by second differences."""
