@@ -50,6 +50,8 @@ REST, REST_OF_CELL = 16 * 2.0**-52, 1e-12
 TINY = 5e-324
 #: Squares of fluxes, and masses, below this have few digits left; they are not corrected.
 SQUARES = 1e-290
+#: Second differences of neighbors at least this part of a cell's own, of the same sign, make the density smooth there.
+ALIKE = 0.25
 #: Below this much reconstruction of the density in a whole block it is left out.
 WIND_LIMIT = 1e-3
 POWERS_OF_TWO = 2.0 ** -np.arange(1025.0)
@@ -214,7 +216,7 @@ def _correct(x, lean, wind, windy, h, distance, periodic, even, width, right, le
             flux_c[t] = right_c[t] * x_c[t] - left_e[t] * x_e[t]
         i = stop
     if windy:
-        _half_slopes(x, h, distance, periodic, even, width, up, down)
+        _half_slopes(x, h, distance, periodic, even, width, up, down, factor)
     i = 0
     while i < edges:
         stop = _segment(i, n, even)
@@ -240,17 +242,31 @@ def _correct(x, lean, wind, windy, h, distance, periodic, even, width, right, le
 
 
 @jit
-def _half_slopes(x, h, distance, periodic, even, width, up, down):
-    """Limited slopes of the density times h/2, relative to the density, for the right and left end of each cell.
+def _half_slopes(x, h, distance, periodic, even, width, up, down, bend):
+    """Slopes of the density times h/2, relative to the density, for the right and left end of each cell.
 
     Koren's third-order upwind-biased value: a third of the difference on the near side of the cell and two thirds of
-    that on the side of the face, cut to twice the smaller; in [-0.9, 0.9], 0 at extrema, in empty cells, at no-flux ends.
+    that on the side of the face, cut to twice the smaller and to 0 at extrema; but left whole where the density bends
+    alike in the cell and its neighbors, so that smooth peaks are not clipped. In [-0.9, 0.9]; 0 at no-flux ends.
     """
     n = h.size
     for k in (0, n - 1):
         up[k * width:(k + 1) * width] = 0.0
         down[k * width:(k + 1) * width] = 0.0
-    i, cells = (0, n) if periodic else (1, n - 1)
+        bend[k * width:(k + 1) * width] = 0.0
+    first, cells = (0, n) if periodic else (1, n - 1)
+    i = first
+    while i < cells:
+        stop = _segment(i, n, even)
+        before, after = i - 1 if i > 0 else n - 1, i + 1 if i + 1 < n else 0
+        here, there = 0.5 * h[i] / distance[before], 0.5 * h[i] / distance[i]
+        to_before, to_after = h[i] / h[before], h[i] / h[after]
+        count, c = (stop - i) * width, i * width
+        x_a, x_c, x_e, bend_c = x[before * width:], x[c:], x[after * width:], bend[c:][:count]
+        for t in range(count):
+            bend_c[t] = (x_e[t] * to_after - x_c[t]) * there - (x_c[t] - x_a[t] * to_before) * here
+        i = stop
+    i = first
     while i < cells:
         stop = _segment(i, n, even)
         before, after = i - 1 if i > 0 else n - 1, i + 1 if i + 1 < n else 0
@@ -258,16 +274,20 @@ def _half_slopes(x, h, distance, periodic, even, width, up, down):
         to_before, to_after = h[i] / h[before], h[i] / h[after]
         count, c = (stop - i) * width, i * width
         x_a, x_c, x_e, up_c, down_c = x[before * width:], x[c:], x[after * width:], up[c:][:count], down[c:][:count]
+        bend_a, bend_c, bend_e = bend[before * width:], bend[c:], bend[after * width:]
         for t in range(count):
             fall = (x_c[t] - x_a[t] * to_before) * here
             rise = (x_e[t] * to_after - x_c[t]) * there
+            own = bend_c[t]
+            smooth = min(bend_a[t] * own, bend_e[t] * own) > ALIKE * own * own
             low, high = abs(fall), abs(rise)
-            # min(s, 0.9 x) / x is s / x cut at 0.9, and 0 for a cell that is empty or nearly so.
-            cut = min(2.0 * min(low, high), 0.9 * x_c[t])
-            part = (1.0 if rise > 0.0 else -1.0) / max(x_c[t], SQUARES)
-            part = part if fall * rise > 0.0 else 0.0
-            up_c[t] = part * min(cut, (low + 2.0 * high) * (1.0 / 3.0))
-            down_c[t] = part * min(cut, (2.0 * low + high) * (1.0 / 3.0))
+            limit = (2.0 if fall * rise > 0.0 else 0.0) * min(low, high)
+            limit = low + high if smooth else limit
+            # The density is the bound for the sake of signs; a cell that is empty, or nearly so, has no slope.
+            limit = min(limit, 0.9 * x_c[t])
+            inverse = 1.0 / max(x_c[t], SQUARES)
+            up_c[t] = inverse * max(-limit, min(limit, (fall + 2.0 * rise) * (1.0 / 3.0)))
+            down_c[t] = inverse * max(-limit, min(limit, (2.0 * fall + rise) * (1.0 / 3.0)))
         i = stop
 
 
@@ -533,7 +553,7 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
     outer, inner : int
         Products of the shape before and after the axis.
     mode : PLAIN, CORRECTED or IMPLICIT_EULER
-        Second order with plain Scharfetter-Gummel fluxes or corrected ones; or the implicit Euler step, with plain ones.
+        Second order with plain Scharfetter-Gummel fluxes or corrected ones; or the implicit Euler step, plain.
     cache_mode, cache
         NO_CACHE; FILL_CACHE or USE_CACHE with the rates of this mode in an array (blocks, 4, n, width).
     negligible : float
@@ -581,9 +601,9 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
             _solve(m, periodic, f[0], f[1], f[2], f[3], f[4], x)
         _scale(rates[0].reshape(-1), rates[1].reshape(-1), part, right.reshape(-1), left.reshape(-1))
         if corrected:
-            _correct(x.reshape(-1), rates[2].reshape(-1), rates[3].reshape(-1), windy, h, distance, periodic, even, width,
-                     right.reshape(-1), left.reshape(-1), y.reshape(-1), f[0].reshape(-1), f[1].reshape(-1),
-                         f[2].reshape(-1))
+            _correct(x.reshape(-1), rates[2].reshape(-1), rates[3].reshape(-1), windy, h, distance, periodic, even,
+                     width, right.reshape(-1), left.reshape(-1), y.reshape(-1), f[0].reshape(-1),
+                     f[1].reshape(-1), f[2].reshape(-1))
         _factor(right, left, periodic, f[0], f[1], f[2], f[3], f[4])
         _solve(m, periodic, f[0], f[1], f[2], f[3], f[4], x)
         if mode != IMPLICIT_EULER:
@@ -622,8 +642,8 @@ def _axis_dissipation(masses, psi, mu, diffusion, h, distance, outer, inner, per
         start, stride, step, lines = _place(b, width, outer, n, inner)
         _load(masses, start, stride, step, lines, m)
         _load(psi, start, stride, step, lines, p)
-        _unit_rates(p.reshape(-1), diffusion, h, distance, periodic, even, width, corrected, rates[0], rates[1], rates[2],
-                    rates[3], y.reshape(-1))
+        _unit_rates(p.reshape(-1), diffusion, h, distance, periodic, even, width, corrected, rates[0], rates[1],
+                    rates[2], rates[3], y.reshape(-1))
         if corrected:
             windy = np.abs(rates[3]).max() > WIND_LIMIT
             _correct(m.reshape(-1), rates[2], rates[3], windy, h, distance, periodic, even, width, rates[0], rates[1],
