@@ -1,0 +1,488 @@
+"""Checkpoints: a run interrupted anywhere and resumed has the bits of one that was not; the rest is refused."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import warnings
+
+import numpy as np
+import pytest
+
+import wgflow as wg
+from wgflow import _npz
+from wgflow.checkpoints import KIND, Checkpoint, _probe
+from wgflow.errors import ConvergenceError, InvalidInput, StorageError, WGFlowWarning
+
+
+class Line:
+    """One axis, a double well and attraction."""
+
+    span, scale = (0.0, 0.6), 1.0
+
+    @staticmethod
+    def energy(beta=4.0, shift=0.0, pull=0.5):
+        return (wg.Entropy(beta) + wg.Potential(lambda x: x**4 / 4 - x**2 / 2 + shift * x)
+                + wg.Interaction(wg.Convolution(lambda z: pull * z**2)))
+
+    @staticmethod
+    def rho0(cells=40):
+        return wg.Density.gaussian(wg.Grid((-3, 3), cells=cells), 1.0, 0.2)
+
+
+class Plane:
+    """Two axes, one of them periodic, no interaction, a clock that speeds up."""
+
+    span = (0.5, 1.5)
+
+    @staticmethod
+    def scale(t):
+        return 0.5 + t
+
+    @staticmethod
+    def energy():
+        return wg.Entropy(2.0) + wg.Potential(lambda x, y: x**2 + np.cos(y))
+
+    @staticmethod
+    def rho0():
+        grid = wg.Grid([(-2, 2), (0, 2 * np.pi)], cells=(12, 10), boundary=("no-flux", "periodic"))
+        return wg.Density.gaussian(grid, [0.5, 2.0], [0.2, 0.5])
+
+
+def digest(solution) -> str:
+    found = hashlib.sha256()
+    for array in (solution.t, solution.energy, *(rho.values for rho in solution.densities),
+                  *solution.history.to_dict().values()):
+        found.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+    proof = {name: value for name, value in solution.certificate.to_dict().items() if name != "settings"}
+    found.update(repr(proof).encode())
+    return found.hexdigest()
+
+
+def fv(**settings):
+    """The method, with many steps where nothing else is said."""
+    return wg.FiniteVolume(**({} if {"dt", "rtol"} & settings.keys() else {"rtol": 1e-6}), **settings)
+
+
+def solve(problem, method=None, **options):
+    return wg.solve(problem.energy(), problem.rho0(), problem.span, method or fv(), time_scale=problem.scale, **options)
+
+
+def resume(path, problem, t_end=None, **options):
+    again = {"time_scale": problem.scale} if callable(problem.scale) else {}
+    return wg.resume(path, t_end, energy=problem.energy(), **again, **options)
+
+
+CASES = [(Line, {}, None), (Line, {"dt": 0.017}, [0.1, 0.25, 0.6]), (Line, {"rtol": 1e-4}, [0.0, 0.3]),
+         (Plane, {}, None), (Plane, {"dt": 0.03}, None)]
+NAMES = ["line", "line, fixed", "line, times", "plane", "plane, fixed"]
+
+
+@pytest.mark.parametrize(("problem", "settings", "t_eval"), CASES, ids=NAMES)
+def test_cut_at_any_step_and_resumed(problem, settings, t_eval, tmp_path):
+    whole = solve(problem, fv(**settings), t_eval=t_eval)
+    count, path = whole.certificate.n_accepted, tmp_path / "run.ckpt.npz"
+    assert count > 15
+    for cut in sorted({*range(1, count, 6), 2, 3, count - 1, count}):
+        path.unlink(missing_ok=True)
+        few = fv(**settings, max_steps=cut)
+        part = solve(problem, few, t_eval=t_eval, checkpoint=path, throw=False)
+        assert part.success == (cut >= count)
+        part = resume(path, problem, method=fv(**settings))
+        assert digest(part) == digest(whole), f"cut after {cut} steps"
+        assert part.success
+        assert digest(resume(path, problem)) == digest(whole), "a finished run is given back as it was"
+
+
+def test_in_many_short_pieces(tmp_path):
+    whole, path = solve(Line, fv(dt=0.02)), tmp_path / "run"
+    few = fv(dt=0.02, max_steps=4)
+    part = solve(Line, few, checkpoint=path, throw=False)
+    pieces = 1
+    while not part.success:
+        part = resume(path, Line, throw=False)
+        pieces += 1
+    assert pieces == 8
+    assert digest(part) == digest(whole)
+
+
+class Stop(BaseException):
+    """Something from outside that no code of the package expects."""
+
+
+@pytest.mark.parametrize("kind", [Stop, KeyboardInterrupt, MemoryError, ValueError])
+@pytest.mark.parametrize("where", ["_accept", "dissipation", "energy", "_conserve"])
+def test_an_exception_inside_a_step(kind, where, tmp_path, monkeypatch):
+    from wgflow.solvers.finite_volume.stepper import Stepper
+
+    whole, path = solve(Line), tmp_path / "run"
+    original = getattr(Stepper, where)
+    for cut in (3, 10, 33, 34, 35):
+        calls = [0]
+
+        def failing(self, *arguments, calls=calls, cut=cut, **options):
+            calls[0] += 1
+            if calls[0] == cut:
+                raise kind("from outside")
+            return original(self, *arguments, **options)
+
+        path.unlink(missing_ok=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(Stepper, where, failing)
+            with pytest.raises(kind):
+                solve(Line, checkpoint=path)
+        assert digest(resume(path, Line)) == digest(whole), f"stopped in call {cut} of {where}"
+
+
+def test_rejections_and_the_fallback_are_resumed_too(tmp_path, monkeypatch):
+    from wgflow.solvers.finite_volume.stepper import Stepper
+
+    original = Stepper.step
+
+    def stubborn(self, state, dt, stop=None):
+        """Refuse steps longer than a length that depends on time alone, for a while a very small one."""
+        if dt > (2e-5 if 0.2 < state.t < 0.21 else 0.01 + 0.02 * state.t):
+            return None
+        return original(self, state, dt, stop)
+
+    monkeypatch.setattr(Stepper, "step", stubborn)
+    for settings in ({}, {"dt": 0.05}):
+        whole, path = solve(Line, fv(**settings)), tmp_path / "run"
+        assert whole.certificate.n_rejected > 5
+        assert whole.certificate.n_fallback > 0
+        for cut in range(1, whole.certificate.n_accepted, 5):
+            path.unlink(missing_ok=True)
+            solve(Line, fv(**settings, max_steps=cut), checkpoint=path, throw=False)
+            assert digest(resume(path, Line, method=fv(**settings))) == digest(whole)
+
+
+def test_long_runs_thin_their_snapshots_alike(tmp_path):
+    few = fv(dt=0.002)
+    whole, path = solve(Line, few), tmp_path / "run"
+    assert whole.certificate.n_accepted > 250
+    for cut in (63, 64, 65, 130, 251):
+        path.unlink(missing_ok=True)
+        solve(Line, fv(dt=0.002, max_steps=cut), checkpoint=path, throw=False)
+        assert digest(resume(path, Line, method=few)) == digest(whole)
+
+
+def test_a_fresh_process_gives_the_same_bits(tmp_path):
+    grid = wg.Grid((-3, 3), cells=40)
+    V = np.cos(grid.centers[0])
+    energy = wg.Entropy(3.0) + wg.Potential(V)
+    rho0, path = wg.Density.gaussian(grid, 1.0, 0.2), tmp_path / "run"
+    whole = wg.solve(energy, rho0, (0, 1), fv())
+    wg.solve(energy, rho0, (0, 1), fv(max_steps=9), checkpoint=path, throw=False)
+    code = textwrap.dedent(f"""
+        import numpy as np, wgflow as wg
+        V = np.cos(wg.Grid((-3, 3), cells=40).centers[0])
+        energy = wg.Entropy(3.0) + wg.Potential(V)
+        wg.resume({str(path)!r}, energy=energy,
+                  method=wg.FiniteVolume(rtol=1e-6, threads=1)).save({str(tmp_path / "out.npz")!r})
+    """)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    assert digest(wg.load(tmp_path / "out.npz")) == digest(whole)
+
+
+# -------------------------------------------------------------------- extensions
+def test_a_finished_run_is_extended(tmp_path):
+    path = tmp_path / "run"
+    short = solve(Line, checkpoint=path)
+    longer = resume(path, Line, 1.2)
+    n = len(short.history)
+    assert longer.t[0] == 0
+    assert longer.t[-1] == 1.2
+    assert longer.certificate.ok
+    for name, column in longer.history.to_dict().items():
+        assert np.array_equal(column[:n], getattr(short.history, name)), name
+    direct = wg.solve(Line.energy(), Line.rho0(), (0, 1.2), fv())
+    assert np.abs(direct.final.masses - longer.final.masses).sum() < 1e-4
+    assert digest(resume(path, Line)) == digest(longer)
+
+
+def test_an_interrupted_run_is_finished_before_it_is_extended(tmp_path):
+    one, two, method = tmp_path / "one", tmp_path / "two", fv()
+    solve(Line, checkpoint=one)
+    solve(Line, fv(max_steps=7), checkpoint=two, throw=False)
+    assert digest(resume(two, Line, 0.9, method=method)) == digest(resume(one, Line, 0.9))
+
+
+def test_extensions_have_output_times(tmp_path):
+    path = tmp_path / "run"
+    solve(Line, t_eval=[0.2, 0.6], checkpoint=path)
+    assert resume(path, Line, 0.8).t.tolist() == [0.2, 0.6, 0.8]
+    assert resume(path, Line, 1.5, t_eval=[0.9, 1.25]).t.tolist() == [0.2, 0.6, 0.8, 0.9, 1.25]
+    before = path.read_bytes()
+    for t_end, t_eval, match in ((1.0, None, "t_end=1"), (1.5, [1.5], "t_eval"), (2.0, [1.5, 1.7], "after the old end"),
+                                 (np.nan, None, "finite"), (2.0, [1.7, 3.0], "outside")):
+        with pytest.raises(InvalidInput, match=match):
+            resume(path, Line, t_end, t_eval=t_eval)
+    assert path.read_bytes() == before
+
+
+def test_no_time_at_all(tmp_path):
+    path = tmp_path / "run"
+    still = wg.solve(Line.energy(), Line.rho0(), (1, 1), checkpoint=path)
+    assert digest(wg.resume(path, energy=Line.energy())) == digest(still)
+
+
+# -------------------------------------------------------------------- what does not fit
+@pytest.fixture
+def stopped(tmp_path):
+    path = tmp_path / "run.ckpt.npz"
+    solve(Line, fv(rtol=1e-4, max_steps=5), checkpoint=path, throw=False)
+    return path
+
+
+@pytest.mark.parametrize(("energy", "match"), [
+    (Line.energy(beta=2.0), r"beta=4\.0 in .*beta=2\.0"), (Line.energy(shift=1e-6), r"potential V .* at \(-?2\.925\)"),
+    (Line.energy(pull=0.5001), "interaction U"), (wg.Entropy(4.0), "has an interaction, the energy given has none"),
+    (Line.energy() + Line.energy(), "beta"), (2 * Line.energy(), "beta"),
+])
+def test_another_energy_is_refused(stopped, energy, match):
+    before = stopped.read_bytes()
+    with pytest.raises(StorageError, match=match):
+        wg.resume(stopped, energy=energy)
+    assert stopped.read_bytes() == before
+
+
+def test_last_digits_of_the_energy_warn(stopped):
+    with pytest.warns(WGFlowWarning, match="last digits"):
+        assert wg.resume(stopped, energy=Line.energy(shift=1e-14), method=fv(rtol=1e-4)).success
+
+
+def test_another_version_warns(stopped, tmp_path):
+    header, arrays = _npz.read_npz(stopped, KIND)
+    header["versions"]["numpy"] = "1.0"
+    _npz.write_npz(tmp_path / "old", KIND, header, arrays)
+    with pytest.warns(WGFlowWarning, match=r"written with numpy 1\.0"):
+        wg.resume(tmp_path / "old", energy=Line.energy(), method=fv(rtol=1e-4))
+
+
+def test_another_method_or_clock_is_refused(stopped, tmp_path):
+    for method in (fv(), fv(dt=0.1), fv(rtol=1e-4, corrected=False)):
+        with pytest.raises(StorageError, match=r"method: .* can change"):
+            resume(stopped, Line, method=method)
+    with pytest.raises(StorageError, match="time_scale"):
+        resume(stopped, Line, time_scale=2.0)
+    path = tmp_path / "plane"
+    solve(Plane, checkpoint=path)
+    with pytest.raises(InvalidInput, match="give it again"):
+        wg.resume(path, energy=Plane.energy())
+    with pytest.raises(StorageError, match=r"factor 1\.01 at t="):
+        wg.resume(path, energy=Plane.energy(), time_scale=lambda t: 1.01 * Plane.scale(t))
+
+
+def test_kinds_of_files_are_not_mixed_up(stopped, tmp_path):
+    with pytest.raises(StorageError, match=r"holds a checkpoint, not a solution; read it by wgflow\.resume"):
+        wg.load(stopped)
+    solve(Line).save(tmp_path / "sol.npz")
+    with pytest.raises(StorageError, match=r"holds a solution, not a checkpoint; read it by wgflow\.load"):
+        resume(tmp_path / "sol.npz", Line)
+    before = (tmp_path / "sol.npz").read_bytes()
+    with pytest.raises(StorageError, match="is not a checkpoint"):
+        solve(Line, checkpoint=tmp_path / "sol.npz")
+    assert (tmp_path / "sol.npz").read_bytes() == before
+
+
+def test_an_unfinished_run_is_not_replaced_in_silence(stopped):
+    with pytest.warns(WGFlowWarning, match=r"stopped at t=.* of 0\.6"):
+        solve(Line, checkpoint=stopped)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        solve(Line, checkpoint=stopped)
+
+
+def refused(path, content: bytes) -> None:
+    path.write_bytes(content)
+    with pytest.raises(StorageError):
+        resume(path, Line)
+
+
+def test_damaged(stopped, tmp_path):
+    content = stopped.read_bytes()
+    for place in range(0, len(content), 23):
+        refused(tmp_path / "bad", content[:place])
+        refused(tmp_path / "bad", content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1:])
+
+
+@pytest.mark.slow
+def test_damaged_at_every_byte(tmp_path):
+    wg.solve(Line.energy(), Line.rho0(cells=4), (0, 1), fv(dt=0.5), checkpoint=tmp_path / "run")
+    content = (tmp_path / "run").read_bytes()
+    for place in range(len(content)):
+        refused(tmp_path / "bad", content[:place])
+        refused(tmp_path / "bad", content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1:])
+
+
+def test_every_part_is_needed_and_looked_at(stopped, tmp_path):
+    header, arrays = _npz.read_npz(stopped, KIND)
+    path = tmp_path / "crafted"
+    for name, array in arrays.items():
+        if name == "state_previous":
+            continue  # the first step has none either
+        for other in (None, array[..., :-1] if array.ndim and array.size else np.ones(3), np.full(array.shape, np.nan)):
+            if name == "t_eval" and other is not None:
+                continue
+            recorded = name.startswith(("column", "snapshot_e", "snapshot_t"))
+            if other is not None and other.shape == array.shape and recorded:
+                continue  # a record is given back as it is
+            _npz.write_npz(path, KIND, header, {n: a if n != name else other for n, a in arrays.items()
+                                                if n != name or other is not None})
+            with pytest.raises((StorageError, InvalidInput)):
+                resume(path, Line)
+    for part in header:
+        for content in (None, 3, {}, []):
+            if part == "versions" and content in ({}, []):
+                continue
+            _npz.write_npz(path, KIND, header | {part: content}, arrays)
+            with pytest.raises((StorageError, InvalidInput)):
+                resume(path, Line)
+    for key in header["state"]:
+        _npz.write_npz(path, KIND, header | {"state": {k: v for k, v in header["state"].items() if k != key}}, arrays)
+        with pytest.raises(StorageError):
+            resume(path, Line)
+
+
+# -------------------------------------------------------------------- writing
+def test_stale_temporary_files_are_swept(tmp_path):
+    path = tmp_path / "run"
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    stale = [tmp_path / f".run.{dead.pid}-0123abcd.tmp", tmp_path / f".run.{os.getpid()}-0123abcd.tmp"]
+    kept = [tmp_path / f".run.{os.getppid()}-0123abcd.tmp", tmp_path / ".run.tmp", tmp_path / ".other.99-0123abcd.tmp"]
+    for file in (*stale, *kept):
+        file.write_bytes(b"x")
+    (tmp_path / f".run.{dead.pid}-fedcba98.tmp").symlink_to(kept[1])
+    solve(Line, checkpoint=path)
+    assert not any(file.exists() for file in stale)
+    assert all(file.exists() for file in kept)
+    assert (tmp_path / f".run.{dead.pid}-fedcba98.tmp").is_symlink()
+
+
+def test_a_path_that_cannot_be_written_stops_before_the_run(tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for path, match in ((tmp_path, "regular file"), (tmp_path / "no" / "run", "make it first"),
+                        (tmp_path / "link", "symlink"), (3, "path of a file")):
+        with pytest.raises(StorageError, match=match):
+            solve(Line, checkpoint=path)
+    monkeypatch.setattr(os, "open", lambda *a: (_ for _ in ()).throw(OSError(errno.EROFS, "Read-only file system")))
+    with pytest.raises(StorageError, match="Read-only"):
+        solve(Line, checkpoint=tmp_path / "run")
+
+
+def test_a_disk_that_fills_up_costs_no_result(tmp_path, monkeypatch):
+    path = tmp_path / "run"
+    solve(Line, fv(max_steps=3), checkpoint=path, throw=False)
+    before = path.read_bytes()
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(Checkpoint, "INTERVAL", 0.0)
+    with pytest.warns(WGFlowWarning, match=r"the run goes on: .*No space left"):
+        solution = resume(path, Line, method=fv())
+    assert digest(solution) == digest(solve(Line))
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_it_is_written_while_the_run_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(Checkpoint, "INTERVAL", 0.0)
+    monkeypatch.setattr(Checkpoint, "PATIENCE", 0.0)
+    written, original = [], _npz.write_npz
+    monkeypatch.setattr("wgflow.checkpoints.write_npz", lambda p, k, h, a: (written.append(h["state"]["t"]),
+                                                                            original(p, k, h, a)))
+    whole = solve(Line, checkpoint=tmp_path / "run")
+    assert written[0] == 0.0
+    assert written[-1] == 0.6
+    assert len(written) > 10
+    assert set(written) <= set(whole.history.t)
+
+
+def test_a_run_without_marks_says_so(tmp_path):
+    class Silent:
+        controlled = False
+
+        def settings(self):
+            return {"method": "Silent"}
+
+        def integrate(self, flow, recorder, *, checkpoint=None, state=None):
+            recorder.start(flow.rho0.masses, 0.0)
+
+    with pytest.warns(WGFlowWarning, match="does not keep checkpoints"):
+        wg.solve(Line.energy(), Line.rho0(), (0, 1), Silent(), checkpoint=tmp_path / "run")
+
+
+def test_the_probe_stays_as_it_is():
+    # Integers alone: (k * 2654435761 mod 2^32) / 2^32 + 1/2, over the number of cells.
+    expected = [(0.5 + (k * 2654435761 % 2**32) / 2**32) / 6 for k in range(1, 7)]
+    assert _probe(wg.Grid([(0, 1), (0, 1)], cells=(2, 3))).ravel().tolist() == expected
+
+
+LONG_RUN = """
+    import signal, sys, numpy as np, wgflow as wg
+    from wgflow.checkpoints import Checkpoint
+    Checkpoint.INTERVAL, Checkpoint.PATIENCE = 0.0, 0.0
+    grid = wg.Grid((-3, 3), cells=40)
+    energy = wg.Entropy(3.0) + wg.Potential(np.cos(grid.centers[0]))
+    print("started", flush=True)
+    wg.solve(energy, wg.Density.gaussian(grid, 1.0, 0.2), (0, 1), wg.FiniteVolume(dt=1e-4), checkpoint=sys.argv[1])
+    print("finished")
+"""
+
+
+def killed(path, number, delay: float) -> int:
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(LONG_RUN), str(path)], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"started\n"
+    limit = time.monotonic() + 60
+    while not path.exists() and time.monotonic() < limit:
+        time.sleep(0.01)
+    time.sleep(delay)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    return process.returncode
+
+
+def long_run():
+    grid = wg.Grid((-3, 3), cells=40)
+    energy = wg.Entropy(3.0) + wg.Potential(np.cos(grid.centers[0]))
+    return energy, lambda: wg.solve(energy, wg.Density.gaussian(grid, 1.0, 0.2), (0, 1), fv(dt=1e-4))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_signals(tmp_path):
+    energy, uninterrupted = long_run()
+    expected = digest(uninterrupted())
+    for number, codes in ((signal.SIGTERM, {143}), (signal.SIGINT, {1, 130, -2}), (signal.SIGKILL, {-9})):
+        path = tmp_path / f"run{int(number)}"
+        assert killed(path, number, 0.2) in codes
+        if number != signal.SIGKILL:
+            assert [p.name for p in tmp_path.iterdir() if p.name.startswith(f".run{int(number)}.")] == []
+        assert digest(wg.resume(path, energy=energy)) == expected
+        assert not [p.name for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_kill_never_tears_a_file(tmp_path):
+    path = tmp_path / "run"
+    for delay in np.random.default_rng(17).uniform(0, 0.3, 10):
+        path.unlink(missing_ok=True)
+        killed(path, signal.SIGKILL, delay)
+        header, _ = _npz.read_npz(path, KIND)
+        assert 0 <= header["state"]["t"] < 1
+
+
+def test_errors_of_the_run_are_kept(tmp_path):
+    with pytest.raises(ConvergenceError, match="max_steps=3") as caught:
+        solve(Line, fv(max_steps=3), checkpoint=tmp_path / "run")
+    assert caught.value.partial.certificate.n_accepted >= 3
