@@ -59,6 +59,7 @@ def twin_curve(psi, D, d, periodic, right, left):
         slope = 1 / (6 * D) if rise == 0 and D > 0 else langevin / abs(rise) if rise != 0 else 0.0
         lean[i] = np.sign(rise) * langevin * smooth
         wind[i] = np.sign(rise) * langevin * (1 - smooth)
+        wind[i] = wind[i] if abs(wind[i]) > kernel.WIND_LIMIT else 0.0
         factor = 1 + min(max(0.5 * bend * slope * smooth, -0.5), 0.5)
         right[i] *= factor
         left[k] *= factor
@@ -66,18 +67,23 @@ def twin_curve(psi, D, d, periodic, right, left):
 
 
 def twin_half_slopes(x, h, d, periodic):
-    """Koren-limited h/2 times slope over density at the right and left end of each cell."""
-    n = len(x)
-    up, down = np.zeros(n), np.zeros(n)
-    for i in range(n) if periodic else range(1, n - 1):
-        rho = x / h
-        fall = (rho[i] - rho[i - 1]) / d[i - 1] * h[i] / 2 * h[i]
-        rise = (rho[(i + 1) % n] - rho[i]) / d[i] * h[i] / 2 * h[i]
-        if x[i] > 0 and fall * rise > 0:
-            a, b = abs(fall), abs(rise)
-            cut = min(2 * min(a, b), 0.9 * x[i])
-            up[i] = math.copysign(min(cut, (a + 2 * b) / 3) / x[i], rise)
-            down[i] = math.copysign(min(cut, (2 * a + b) / 3) / x[i], rise)
+    """Koren's h/2 times slope over density at the right and left end of each cell, limited where rho is not smooth."""
+    n, rho = len(x), x / h
+    up, down, falls, rises = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n)
+    inside = range(n) if periodic else range(1, n - 1)
+    for i in inside:
+        falls[i] = (rho[i] - rho[i - 1]) / d[i - 1] * h[i] / 2 * h[i]
+        rises[i] = (rho[(i + 1) % n] - rho[i]) / d[i] * h[i] / 2 * h[i]
+    bend = rises - falls
+    for i in inside:
+        fall, rise = falls[i], rises[i]
+        limit = 2 * min(abs(fall), abs(rise)) if fall * rise > 0 else 0.0
+        if all(bend[k] * bend[i] > bend[i] ** 2 / 4 for k in (i - 1, (i + 1) % n)):
+            limit = abs(fall) + abs(rise)
+        limit = min(limit, 0.9 * x[i])
+        if x[i] > 0:
+            up[i] = np.clip((fall + 2 * rise) / 3, -limit, limit) / x[i]
+            down[i] = np.clip((2 * fall + rise) / 3, -limit, limit) / x[i]
     return up, down
 
 
@@ -94,8 +100,7 @@ def twin_correct(x, lean, wind, h, d, periodic, right, left):
         rise = (flux[k] - flux[i]) * d[e] / (6 * h[k])
         moved = -lean[i] * (fall + rise + (rise if lean[i] < 0 else fall))
         factor = 1 + moved * flux[i] / (flux[i] ** 2 + moved**2 + 1e-290)
-        if np.abs(wind).max() > kernel.WIND_LIMIT:
-            factor *= 1 - wind[i] * (up[i] if wind[i] < 0 else down[k])
+        factor *= 1 - wind[i] * (up[i] if wind[i] < 0 else down[k])
         right[i] *= factor
         left[k] *= factor
     return right, left
@@ -127,9 +132,7 @@ def twin_sweep(m, psi, D, dt, h, d, periodic, mode):
         return resolvent(scaled(rates, dt), m)
     if mode == kernel.CORRECTED:
         lean, wind = twin_curve(psi, D, d, periodic, *rates)
-        half = scaled(rates, dt / 2)
-        if np.abs(wind).max() > kernel.WIND_LIMIT:
-            half = twin_correct(m, lean, wind, h, d, periodic, *half)
+        half = twin_correct(m, 0 * lean, wind, h, d, periodic, *scaled(rates, dt / 2))
         rates = twin_correct(resolvent(half, m), lean, wind, h, d, periodic, *scaled(rates, GAMMA * dt))
     else:
         rates = scaled(rates, GAMMA * dt)

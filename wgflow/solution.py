@@ -271,6 +271,6 @@ class Recorder:
 
 def _logarithmic_mean(a: float, b: float) -> float:
     low, high = min(a, b), max(a, b)
-    if low <= 0.0 or high < low * (1 + 1e-6):
+    if low <= 0.0 or high <= low * (1 + 1e-6):
         return 0.5 * (low + high) if low > 0.0 or high == 0.0 else 0.0
     return (high - low) / math.log(high / low)

@@ -7,9 +7,9 @@ State: masses m of cells. Rates along a line (Scharfetter-Gummel), with v the ri
 which is upwind at D = 0. `_correct` multiplies both rates of an edge by one positive factor that removes the leading
 error of these fluxes; the Gibbs state, the signs of the fluxes and with them the decay of the energy stay as they are.
 
-J(s) = (I - s L)^{-1} with L the generator of these rates is a stochastic matrix and is applied
-by an elimination that never subtracts (the idea of Grassmann, Taksar and Heyman 1985): each entry comes out positive and
-accurate relative to itself, however large s.
+J(s) = (I - s L)^{-1} with L the generator of these rates is a stochastic matrix and is applied by an elimination that
+never subtracts (the idea of Grassmann, Taksar and Heyman 1985): each entry comes out positive and accurate relative to
+itself, however large s.
 
 Second-order step: J^2 m + sqrt(2) (J^2 - J) m with J = J(gamma dt), gamma = 1 - 1/sqrt(2), the L-stable second-order
 combination. Around cells where it is negative the fluxes of the modified Patankar step (Burchard, Deleersnijder and
@@ -52,7 +52,7 @@ TINY = 5e-324
 SQUARES = 1e-290
 #: Second differences of neighbors at least this part of a cell's own, of the same sign, make the density smooth there.
 ALIKE = 0.25
-#: Below this much reconstruction of the density in a whole block it is left out.
+#: Where less than this part of the correction would come from the density, it comes from the flux alone.
 WIND_LIMIT = 1e-3
 POWERS_OF_TWO = 2.0 ** -np.arange(1025.0)
 TAYLOR = tuple(1.0 / math.factorial(k) for k in range(14))
@@ -130,12 +130,13 @@ def _rates(psi, diffusion, h, distance, periodic, even, width, right, left):
 def _curve(psi, diffusion, h, distance, periodic, even, width, right, left, lean, wind, factor):
     """Account for the curvature of Psi in the rates, and return how far the fluxes lean out of the middle of the edges.
 
-    Scharfetter-Gummel takes Psi as linear between two centers: the edge sees the average of exp(Psi/D), which a second
-    derivative Psi'' changes by the factor 1 - Psi'' d^2 L / (2 dPsi), and it gives the flux at a point off the middle of
-    the edge by L d/2 uphill. L = coth(q/2) - 2/q (Langevin), q = dPsi/D; it is the sign of dPsi at D = 0. L goes to ``lean``, its part in the factor into the rates, cut to [1/2, 3/2].
+    Scharfetter-Gummel takes Psi as linear between two centers: the edge sees the average of exp(Psi/D), which a
+    second derivative Psi'' changes by the factor 1 - Psi'' d^2 L / (2 dPsi), and it gives the flux at a point off the
+    middle of the edge by L d/2 uphill. L = coth(q/2) - 2/q (Langevin), q = dPsi/D; it is the sign of dPsi at D = 0.
+    L goes to ``lean``, its part in the factor into the rates, cut to [1/2, 3/2].
 
-    Where Psi bends by more than D from cell to cell (everywhere at D = 0) the flux has no smooth profile near a bottom of
-    Psi, and the density upwind of the edge is reconstructed instead: L goes to ``wind`` in that proportion.
+    Where Psi bends by more than D from cell to cell (everywhere at D = 0) the flux has no smooth profile near a bottom
+    of Psi, and the density upwind of the edge is reconstructed instead: L goes to ``wind`` in that proportion.
     """
     n = h.size
     edges = n if periodic else n - 1
@@ -166,13 +167,14 @@ def _curve(psi, diffusion, h, distance, periodic, even, width, right, left, lean
             ratio = _exp_minus(q)
             # L(q) and L(q) / rise; the series also serves where a rise is 0 up to round-off.
             series = 1.0 / 6.0 - q * q * (1.0 / 360.0 - q * q * (1.0 / 15120.0))
-            size = q * series if q < SERIES_LIMIT else (1.0 + ratio) / (1.0 - ratio) - 2.0 / q
+            size = q * series if q < SERIES_LIMIT else (1.0 + ratio) / (1.0 - ratio) - 2.0 / (abs(rise) * inverse)
             size = size if diffusion > 0.0 else 1.0
             slope = inverse * series if q < SERIES_LIMIT else size / max(abs(rise), TINY)
             size = size if rise > 0.0 else -size
             size = size if rise != 0.0 else 0.0
             lean_c[t] = size * smooth
-            wind_c[t] = size * (1.0 - smooth)
+            blow = size * (1.0 - smooth)
+            wind_c[t] = blow if abs(blow) > WIND_LIMIT else 0.0
             part = 0.5 * bend * slope * smooth
             factor_c[t] = 1.0 + max(-0.5, min(0.5, part))
         _apply(factor_c, right[i * width:], left[k * width:])
@@ -196,12 +198,13 @@ def _scale(unit_right, unit_left, part, right, left):
 
 
 @jit
-def _correct(x, lean, wind, windy, h, distance, periodic, even, width, right, left, flux, up, down, factor):
+def _correct(x, lean, wind, leaning, windy, h, distance, periodic, even, width, right, left, flux, up, down, factor):
     """Multiply both rates of each edge by the factor that moves its flux to the middle of the edge.
 
     The flux J found at the rates lies off the middle by lean * d/2, and its slope along the line moves it back,
-    J2 = J - (lean d/2) J' (third-order upwind-biased). Where ``wind`` stands for ``lean`` the same is done with the density
-    of the upwind cell, and Koren's limited slope. Both factors are positive, in [1/2, 3/2] and [1/10, 19/10].
+    J2 = J - (lean d/2) J' (third-order upwind-biased). Where ``wind`` stands for ``lean`` the same is done with the
+    density of the upwind cell, and Koren's limited slope. Both factors are positive, in [1/2, 3/2] and [1/10, 19/10].
+    ``leaning`` and ``windy`` say which of the two to apply.
     """
     n = h.size
     edges = n if periodic else n - 1
@@ -224,14 +227,17 @@ def _correct(x, lean, wind, windy, h, distance, periodic, even, width, right, le
         here, there = distance[i] / (6.0 * h[i]), distance[i] / (6.0 * h[k])
         count, a, c, e = (stop - i) * width, before * width, i * width, k * width
         flux_a, flux_c, flux_e, lean_c, factor_c = flux[a:], flux[c:], flux[e:], lean[c:], factor[c:][:count]
-        for t in range(count):
-            own = flux_c[t]
-            fall = (own - flux_a[t]) * here
-            rise = (flux_e[t] - own) * there
-            tilt = lean_c[t]
-            moved = -tilt * (fall + rise + (rise if tilt < 0.0 else fall))
-            # 1 + r / (1 + r^2) with r = moved / own: the wanted 1 + r for small r, smooth where the flux turns.
-            factor_c[t] = 1.0 + moved * own / (own * own + moved * moved + SQUARES)
+        if leaning:
+            for t in range(count):
+                own = flux_c[t]
+                fall = (own - flux_a[t]) * here
+                rise = (flux_e[t] - own) * there
+                tilt = lean_c[t]
+                moved = -tilt * (fall + rise + (rise if tilt < 0.0 else fall))
+                # 1 + r / (1 + r^2) with r = moved / own: the wanted 1 + r for small r, smooth where the flux turns.
+                factor_c[t] = 1.0 + moved * own / (own * own + moved * moved + SQUARES)
+        else:
+            factor_c[:] = 1.0
         if windy:
             wind_c, up_c, down_e = wind[c:], up[c:], down[e:]
             for t in range(count):
@@ -589,20 +595,20 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
             _unit_rates(p.reshape(-1), diffusion, h, distance, periodic, even, width, corrected, rates[0].reshape(-1),
                         rates[1].reshape(-1), rates[2].reshape(-1), rates[3].reshape(-1), y.reshape(-1))
         if corrected:
-            # The factors depend on the density: at the middle of the step, reached by an implicit Euler step. There the
-            # correction is worth its price only where it is of first order.
-            windy = np.abs(rates[3]).max() > WIND_LIMIT
+            # The factors depend on the density: at the middle of the step, reached by an implicit Euler step, in which
+            # only the part of the correction counts that is of first order.
+            windy = np.abs(rates[3]).max() > 0.0
             _scale(rates[0].reshape(-1), rates[1].reshape(-1), 0.5 * dt, right.reshape(-1), left.reshape(-1))
             if windy:
-                _correct(m.reshape(-1), rates[2].reshape(-1), rates[3].reshape(-1), windy, h, distance, periodic, even,
-                         width, right.reshape(-1), left.reshape(-1), y.reshape(-1), f[0].reshape(-1), f[1].reshape(-1),
-                         f[2].reshape(-1))
+                _correct(m.reshape(-1), rates[2].reshape(-1), rates[3].reshape(-1), False, True, h, distance, periodic,
+                         even, width, right.reshape(-1), left.reshape(-1), y.reshape(-1), f[0].reshape(-1),
+                         f[1].reshape(-1), f[2].reshape(-1))
             _factor(right, left, periodic, f[0], f[1], f[2], f[3], f[4])
             _solve(m, periodic, f[0], f[1], f[2], f[3], f[4], x)
         _scale(rates[0].reshape(-1), rates[1].reshape(-1), part, right.reshape(-1), left.reshape(-1))
         if corrected:
-            _correct(x.reshape(-1), rates[2].reshape(-1), rates[3].reshape(-1), windy, h, distance, periodic, even,
-                     width, right.reshape(-1), left.reshape(-1), y.reshape(-1), f[0].reshape(-1),
+            _correct(x.reshape(-1), rates[2].reshape(-1), rates[3].reshape(-1), True, windy, h, distance, periodic,
+                     even, width, right.reshape(-1), left.reshape(-1), y.reshape(-1), f[0].reshape(-1),
                      f[1].reshape(-1), f[2].reshape(-1))
         _factor(right, left, periodic, f[0], f[1], f[2], f[3], f[4])
         _solve(m, periodic, f[0], f[1], f[2], f[3], f[4], x)
@@ -645,9 +651,9 @@ def _axis_dissipation(masses, psi, mu, diffusion, h, distance, outer, inner, per
         _unit_rates(p.reshape(-1), diffusion, h, distance, periodic, even, width, corrected, rates[0], rates[1],
                     rates[2], rates[3], y.reshape(-1))
         if corrected:
-            windy = np.abs(rates[3]).max() > WIND_LIMIT
-            _correct(m.reshape(-1), rates[2], rates[3], windy, h, distance, periodic, even, width, rates[0], rates[1],
-                     u.reshape(-1), y.reshape(-1), z.reshape(-1), p.reshape(-1))
+            windy = np.abs(rates[3]).max() > 0.0
+            _correct(m.reshape(-1), rates[2], rates[3], True, windy, h, distance, periodic, even, width, rates[0],
+                     rates[1], u.reshape(-1), y.reshape(-1), z.reshape(-1), p.reshape(-1))
         _load(mu, start, stride, step, lines, u)
         total = 0.0
         for i in range(n if periodic else n - 1):
