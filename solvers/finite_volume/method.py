@@ -18,9 +18,9 @@ from .stepper import State, Stepper
 
 #: A step whose energy rises is halved so many times before the fallback takes over.
 MAX_HALVINGS = 6
-#: The dissipation is formed when this part of all the energy lost so far has gone since the last time, and at every
-#: fourth step, to stay a small part of the cost.
-DISSIPATION_SHARE, DISSIPATION_STRIDE = 0.01, 4
+#: The dissipation is formed when this part of all the energy lost so far has gone since the last time (the second value
+#: on grids beyond so many cells, where it would show in the cost), and at every eighth step.
+DISSIPATION_SHARES, DISSIPATION_CELLS, DISSIPATION_STRIDE = (0.01, 0.1), 20_000, 8
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,8 @@ class _Run:
         self.state = new
         self.steps += 1
         lost = self.recorder.columns["energy"][0] - new.energy
-        if (self.measured - new.energy > DISSIPATION_SHARE * lost or self.steps % DISSIPATION_STRIDE == 0
+        share = DISSIPATION_SHARES[self.flow.grid.size > DISSIPATION_CELLS]
+        if (self.measured - new.energy > share * lost or self.steps % DISSIPATION_STRIDE == 0
                 or new.t >= self.flow.t1):
             self.recorder.rate(new.clock, self.stepper.dissipation(new))
             self.measured = new.energy
