@@ -89,7 +89,7 @@ def test_cut_at_any_step_and_resumed(problem, settings, t_eval, tmp_path):
     whole = solve(problem, fv(**settings), t_eval=t_eval)
     count, path = whole.certificate.n_accepted, tmp_path / "run.ckpt.npz"
     assert count > 15
-    for cut in sorted({*range(1, count, 6), 2, 3, count - 1, count}):
+    for cut in range(1, count + 1):
         path.unlink(missing_ok=True)
         few = fv(**settings, max_steps=cut)
         part = solve(problem, few, t_eval=t_eval, checkpoint=path, throw=False)
@@ -147,18 +147,18 @@ def test_rejections_and_the_fallback_are_resumed_too(tmp_path, monkeypatch):
 
     def stubborn(self, state, dt, stop=None):
         """Refuse steps longer than a length that depends on time alone, for a while a very small one."""
-        if dt > (2e-5 if 0.1999 < state.t < 0.202 else 0.01 + 0.02 * state.t):
+        if dt > (2e-5 if 0.2 <= state.t < 0.2002 else 0.01 + 0.02 * state.t):
             return None
         return original(self, state, dt, stop)
 
     monkeypatch.setattr(Stepper, "step", stubborn)
     for settings in ({}, {"dt": 0.05}):
-        whole, path = solve(Line, fv(**settings)), tmp_path / "run"
+        whole, path = solve(Line, fv(**settings), t_eval=[0.2, 0.6]), tmp_path / "run"
         assert whole.certificate.n_rejected > 5
         assert whole.certificate.n_fallback > 0
         for cut in np.linspace(1, whole.certificate.n_accepted - 1, 9).astype(int).tolist():
             path.unlink(missing_ok=True)
-            solve(Line, fv(**settings, max_steps=cut), checkpoint=path, throw=False)
+            solve(Line, fv(**settings, max_steps=cut), t_eval=[0.2, 0.6], checkpoint=path, throw=False)
             assert digest(resume(path, Line, method=fv(**settings))) == digest(whole)
 
 
