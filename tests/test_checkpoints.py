@@ -89,7 +89,7 @@ def test_cut_at_any_step_and_resumed(problem, settings, t_eval, tmp_path):
     whole = solve(problem, fv(**settings), t_eval=t_eval)
     count, path = whole.certificate.n_accepted, tmp_path / "run.ckpt.npz"
     assert count > 15
-    for cut in range(1, count + 1):
+    for cut in range(1, count + 1, 1 if "dt" in settings else 7):
         path.unlink(missing_ok=True)
         few = fv(**settings, max_steps=cut)
         part = solve(problem, few, t_eval=t_eval, checkpoint=path, throw=False)
