@@ -34,8 +34,10 @@ from typing import Any
 SLACK = 1.05  # equal error, in the referees' favor
 SLOW = 10.0  # CPU seconds above which a run is not repeated
 STALLED = 0.01  # relative change of the error below which a ladder has reached the grid error
-WGFLOW_RTOL = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
-DEFAULT_RTOL = 1e-5
+WGFLOW: list[dict[str, Any]] = [
+    {}, {"rtol": 1e-3}, {"rtol": 1e-3, "corrected": False}, {"rtol": 1e-2, "corrected": False}, {"rtol": 1e-5},
+]  # fmt: skip
+DEFAULT: dict[str, Any] = {}
 
 STEPS = [8, 10, 12, 14, 17, 20, 24, 28, 34, 40, 48, 57, 68, 80, 95, 113, 135, 160, 190, 226, 270, 320, 380, 450, 540]
 DECADES = [1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6, 3e-7, 1e-7, 1e-8]
@@ -110,7 +112,7 @@ def methods() -> list[Method]:
     ]  # fmt: skip
 
 
-def run_wgflow(problem: Any, cells: tuple[int, ...], *, rtol: float) -> Any:
+def run_wgflow(problem: Any, cells: tuple[int, ...], **settings: Any) -> Any:
     """The same problem through wgflow's public face."""
     import wgflow as wg
 
@@ -119,7 +121,7 @@ def run_wgflow(problem: Any, cells: tuple[int, ...], *, rtol: float) -> Any:
     if problem.interaction is not None:
         energy = energy + wg.Convolution(problem.interaction)
     start = wg.Density.from_values(grid, problem.start(cells), normalize=True)
-    method = wg.FiniteVolume(rtol=rtol)
+    method = wg.FiniteVolume(threads=int(os.environ.get("OMP_NUM_THREADS", "1")), **settings)
     return wg.solve(energy, start, (0.0, problem.t_end), method, t_eval=[problem.t_end]).densities[-1].values
 
 
@@ -191,8 +193,8 @@ def run_case(case: Any, arguments: argparse.Namespace) -> dict[str, Any]:
     ours: list[Point] = []
     if not arguments.referees_only:
         runs["wgflow"] = run_wgflow
-        run_wgflow(case.problem, case.cells, rtol=WGFLOW_RTOL[0])
-        ours = [measure("wgflow", "wgflow", run_wgflow, case, {"rtol": r}, repeat=2) for r in WGFLOW_RTOL]
+        run_wgflow(case.problem, case.cells)
+        ours = [measure("wgflow", "wgflow", run_wgflow, case, knobs, repeat=2) for knobs in WGFLOW]
     wanted = {id(p): SLACK * max(p.error, floor) for p in ours}
     strictest = min(wanted.values(), default=SLACK * floor)
     climbed = {m.name: climb(m, case, strictest, arguments.limit) for m in chosen}
@@ -212,7 +214,7 @@ def run_case(case: Any, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(points: list[Point], ours: list[Point]) -> None:
-    default = next((p for p in ours if p.knobs["rtol"] == DEFAULT_RTOL), None)
+    default = next((p for p in ours if p.knobs == DEFAULT), None)
     numbers = f"{'L1 error':>9s}{'wall s':>10s}{'CPU s':>10s}{'ratio*':>8s}{'min rho':>10s}"
     print(f"\n{'method':19s}{'tier':11s}{'settings':34s}{numbers}")
     for p in points:
@@ -221,7 +223,7 @@ def table(points: list[Point], ours: list[Point]) -> None:
             f"{p.method:19s}{p.tier:11s}{p.settings:34s}{p.error:9.2e}{p.wall:10.4f}{p.cpu:10.4f}{ratio}{p.minimum:10.1e}"
             + ("" if p.runs > 1 else "  (one run)")
         )
-    print(f"* CPU over that of wgflow at its default rtol={DEFAULT_RTOL:g}; for equal error see the verdicts")
+    print(f"* CPU over that of wgflow at its default settings; for equal error see the verdicts")
 
 
 def verdict(case: Any, mine: Point, points: list[Point], wanted: float, tuned: bool) -> dict[str, Any]:
@@ -229,7 +231,7 @@ def verdict(case: Any, mine: Point, points: list[Point], wanted: float, tuned: b
 
     ``tuned`` marks wgflow's own fastest setting that reaches the grid error: the counterpart of the tuned referees.
     """
-    out: dict[str, Any] = {"rtol": mine.knobs["rtol"], "error": mine.error, "equal_error": wanted, "tuned": tuned}
+    out: dict[str, Any] = {"settings": mine.knobs, "error": mine.error, "equal_error": wanted, "tuned": tuned}
     words = []
     targets = {"named": case.target, "specialist": 1.0, "one-shot": None, "fipy": case.target_fipy}
     for tier, target in targets.items():
@@ -243,11 +245,11 @@ def verdict(case: Any, mine: Point, points: list[Point], wanted: float, tuned: b
         out[tier] = {"method": best.method, "ratio": ratio, "reached": reached, "error": best.error}
         mark = "" if target is None else (f" [{'met' if ratio >= target else 'MISSED'}: {target:g}x]")
         words.append(f"{tier} {ratio:.2f}x {best.method}{'' if reached else f' (only {best.error:.1e})'}{mark}")
-    label = "VERDICT (default)" if mine.knobs["rtol"] == DEFAULT_RTOL else "also"
+    label = "VERDICT (default)" if mine.knobs == DEFAULT else "also"
     if tuned:
         label = "VERDICT (both)" if label.startswith("VERDICT") else "VERDICT (tuned)"
     print(
-        f"{label:17s} {case.name} rtol={mine.knobs['rtol']:g} err {mine.error:.1e} {mine.cpu:.4f} s: "
+        f"{label:17s} {case.name} {mine.settings or 'default'} err {mine.error:.1e} {mine.cpu:.4f} s: "
         + "; ".join(words)
     )
     return out
@@ -258,7 +260,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--case", nargs="+", default=None, help="names from problems.CASES; all by default")
     parser.add_argument("--quick", action="store_true", help="the small cases, fewer rounds, no FiPy")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1, help="threads of BLAS, OpenMP and Numba")
+    parser.add_argument("--threads", type=int, default=1, help="threads of BLAS, OpenMP and wgflow")
     parser.add_argument("--limit", type=float, default=120.0, help="CPU seconds of one run that end a ladder")
     parser.add_argument("--skip", nargs="+", default=[], help="referees to leave out, by name")
     parser.add_argument("--referees-only", action="store_true", help="leave wgflow out")
