@@ -12,10 +12,10 @@ import statistics
 import time
 
 import numpy as np
-from wgflow.reduced_models import IsotropicGaussian
 
 from wgflow.activations import NonMonotone, Ramp
 from wgflow.kernels.sgd import sgd_steps
+from wgflow.reduced_models import IsotropicGaussian
 
 STEP_SIZE = 1e-6
 

@@ -103,17 +103,17 @@ def choose_features(
     enough = np.flatnonzero(tails[:_SERIES_LIMIT] <= tolerance * scale)
     if enough.size:
         return HermiteFeatures(activation, deviations, d, int(enough[0]), float(tails[enough[0]] / scale))
-    n, error = 32, math.inf
-    kernel = _kernel(QuadratureFeatures(activation, deviations, d, n, 0.0)(r, 0))
+    dim, n, error = int(d), 32, math.inf
+    kernel = _kernel(QuadratureFeatures(activation, deviations, dim, n, 0.0)(r, 0))
     while error > tolerance and n < _RULE_LIMIT:
-        finer = _kernel(QuadratureFeatures(activation, deviations, d, 2 * n, 0.0)(r, 0))
+        finer = _kernel(QuadratureFeatures(activation, deviations, dim, 2 * n, 0.0)(r, 0))
         error = float(np.max(np.abs(finer - kernel))) / scale
         n, kernel = 2 * n, finer
     if error > tolerance:
         warnings.warn(f"the kernel at d={d} is accurate to {error:.1e}, not to tolerance={tolerance:.1e}, with {n} "
                       f"features a class: an activation with kinks converges slowly in low dimension", WGFlowWarning,
                       stacklevel=3)
-    return QuadratureFeatures(activation, deviations, d, n, error)
+    return QuadratureFeatures(activation, deviations, dim, n, error)
 
 
 def _series_tails(activation, deviations, d, r) -> tuple[FloatArray, float]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import numbers
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -28,7 +29,7 @@ _LOST_MASS = 1e-6  # of an initial law beyond the grid, above which the grid is 
 _SERIES_DEGREE = 160  # of the Mehler series; pairs of neurons that need more take the closed form
 _SMOOTH_DEGREE = 42
 _PAIR_TOLERANCE = 1e-14
-_LOW_DIMENSION_TOLERANCE = {1: 3e-4, 2: 3e-6, 3: 3e-8}
+_LOW_DIMENSION_TOLERANCE: dict[float, float] = {1: 3e-4, 2: 3e-6, 3: 3e-8}
 _CHUNK = 4096  # neurons of small networks handled at a time
 _BLOCK = 1 << 20  # pairs of neurons handled at a time
 
@@ -168,10 +169,11 @@ class IsotropicGaussian(NetworkModel):
 
     def diagonal(self, r: ArrayLike) -> FloatArray:
         r = np.asarray(r, dtype=np.float64)
-        return 0.5 * sum(self.activation.pair_expectation(tau * r, tau * r, 1.0) for tau in self.deviations)
+        plus, minus = (self.activation.pair_expectation(tau * r, tau * r, 1.0) for tau in self.deviations)
+        return 0.5 * (plus + minus)
 
     def energy(self, beta: float = math.inf, ridge: float = 0.0) -> FreeEnergy:
-        if math.isinf(self.d) and np.isscalar(beta) and not math.isinf(float(beta)):
+        if math.isinf(self.d) and isinstance(beta, numbers.Real) and not math.isinf(float(beta)):
             raise InvalidInput(f"beta={beta}: the limit d=inf has no reference measure r^(d-1) for the entropy; "
                                "use beta=inf or a finite d")
         return super().energy(beta, ridge)
@@ -250,7 +252,7 @@ class IsotropicGaussian(NetworkModel):
         """Average a smooth function over chi_d / sqrt d, doubling the rule until it settles."""
         values = []
         for n in (64, 128, 256, 512):
-            x, weights = chi_rule(self.d, n)
+            x, weights = chi_rule(int(self.d), n)
             values.append(np.sum(weights * function(x / math.sqrt(self.d))))
             if len(values) > 1 and abs(values[-1] - values[-2]) <= 1e-13 * max(1.0, abs(values[-1])):
                 break
@@ -272,7 +274,7 @@ class IsotropicGaussian(NetworkModel):
         r_max = 3.5 * self.length_scale if r_max is None else as_number("r_max", r_max, positive=True)
         p = self.target
 
-        def slope(r: ArrayLike) -> FloatArray:
+        def slope(r: ArrayLike) -> Any:
             r = np.asarray(r, dtype=np.float64)
             values = self._basis(r, 0) - p.reshape((-1,) + (1,) * r.ndim)
             return np.sum(self._basis(r, 1) * values, axis=0)
@@ -291,7 +293,7 @@ class IsotropicGaussian(NetworkModel):
     # ---------------------------------------------------------------- the network
     def sample_data(self, n: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
         plus, minus = self.deviations
-        y = 2.0 * rng.integers(0, 2, size=n) - 1.0
+        y = cast(FloatArray, 2.0 * rng.integers(0, 2, size=n) - 1.0)
         x = rng.standard_normal((n, self.n_parameters))
         x *= np.where(y > 0.0, plus, minus)[:, None]
         return x, y

@@ -6,6 +6,7 @@ import math
 import numbers
 from abc import ABC, abstractmethod
 from dataclasses import asdict
+from typing import Any, cast
 
 from wgflow.errors import InvalidInput, InvalidType
 
@@ -16,7 +17,7 @@ class Method(ABC):
     """A way of stepping a flow: a frozen dataclass of its settings with one method, `integrate`."""
 
     #: Whether the steps are chosen by an error tolerance.
-    controlled = True
+    controlled: bool = True
 
     @abstractmethod
     def integrate(self, flow, recorder, *, checkpoint=None, state=None) -> None:
@@ -34,7 +35,7 @@ class Method(ABC):
 
     def settings(self) -> dict:
         """The settings by name."""
-        return {"method": type(self).__name__, **asdict(self)}
+        return {"method": type(self).__name__, **asdict(cast(Any, self))}
 
 
 def check_positive(name: str, value, *, allow_none: bool = False) -> None:
@@ -43,7 +44,7 @@ def check_positive(name: str, value, *, allow_none: bool = False) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise InvalidType(f"{name} must be a number, got {value!r}")
-    if not (math.isfinite(value) and value > 0):
+    if not math.isfinite(value) or value <= 0:
         raise InvalidInput(f"{name}={value}: must be finite and > 0")
 
 
@@ -51,5 +52,5 @@ def check_count(name: str, value) -> None:
     """Refuse what is not an integer >= 1."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise InvalidType(f"{name} must be an int, got {value!r}")
-    if value < 1:
+    if int(value) < 1:
         raise InvalidInput(f"{name}={value}: need an integer >= 1")

@@ -12,12 +12,12 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import brentq
 from scipy.special import gamma, roots_genlaguerre, roots_jacobi
 from scipy.stats import chi
-from wgflow.reduced_models import Atoms, IsotropicGaussian
 
 from wgflow.activations import Erf, NonMonotone, Polynomial, Ramp, Softplus, Tanh
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput, InvalidType, WGFlowWarning
 from wgflow.grids import Grid
+from wgflow.reduced_models import Atoms, IsotropicGaussian
 
 RADII = np.array([0.1, 0.5, 0.8, 1.5, 2.5, 4.0, 6.0])
 

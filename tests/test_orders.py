@@ -10,9 +10,9 @@ import math
 
 import numpy as np
 import pytest
-from wgflow.validation import exact
 
 import wgflow as wg
+from wgflow.validation import exact
 
 ANGLE = 0.6
 TURN = np.array([[math.cos(ANGLE), -math.sin(ANGLE)], [math.sin(ANGLE), math.cos(ANGLE)]])

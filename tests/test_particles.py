@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
-from wgflow.reduced_models import IsotropicGaussian
-from wgflow.validation import run_sgd
 
 from wgflow.activations import Erf, NonMonotone, Polynomial, Ramp, ReLU, Softplus, Tanh
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, ResourceError
 from wgflow.kernels.sgd import sgd_steps
+from wgflow.reduced_models import IsotropicGaussian
+from wgflow.validation import run_sgd
 
 MODEL = IsotropicGaussian(d=7, tau_plus2=1.8, tau_minus2=0.2)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from .exact_base import moments as moments_of
 from .exact_spectral import GibbsPolynomials, agree
 
 __all__ = ["DoubleWellDecay"]
+
+_Numbers = TypeVar("_Numbers", float, np.ndarray)
 
 # The default interval ends where the Gibbs law has fallen to e^-38, below the rounding of one.
 _LOG_TAIL = 38.0
@@ -76,7 +78,7 @@ class DoubleWellDecay(ExactProblem):
             object.__setattr__(self, "bounds", check_interval("bounds", self.bounds))
 
     @staticmethod
-    def potential(x: np.ndarray) -> np.ndarray:
+    def potential(x: _Numbers) -> _Numbers:
         """``V(x) = x^4/4 - x^2/2``."""
         return 0.25 * x**4 - 0.5 * x**2
 

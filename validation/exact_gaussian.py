@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -80,7 +80,8 @@ class _GaussianProblem(ExactProblem):
             low = np.min([mean - h for (mean, _), h in zip(reach, half)], axis=0)
             high = np.max([mean + h for (mean, _), h in zip(reach, half)], axis=0)
             bounds = list(zip(low.tolist(), high.tolist()))
-        return Grid(list(bounds), cells=(cells,) * self.ndim if np.ndim(cells) == 0 else tuple(cells))
+        counts = (cells,) * self.ndim if np.ndim(cells) == 0 else tuple(cast(Sequence[int], cells))
+        return Grid(list(bounds), cells=counts)
 
     def density(self, grid: Grid, t: float) -> Density:
         """Exact cell averages of ``N(m(t), S(t))``."""

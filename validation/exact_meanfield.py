@@ -172,7 +172,7 @@ class DesaiZwanzig(ExactProblem):
             pull = np.outer(law.drift()[:, 0], law.coefficients(law.nodes))
             matrix = -self.diffusion * law.stiffness() + self.coupling * pull
             rates.append(float(np.linalg.eigvals(matrix[1:, 1:]).real.max()))
-        agree("linear_rate", *rates, tolerance=self.tolerance)
+        agree("linear_rate", rates[0], rates[1], tolerance=self.tolerance)
         return rates[1]
 
     def _branch_mean(self, branch: str) -> float:
@@ -198,7 +198,7 @@ class DesaiZwanzig(ExactProblem):
 
     def _quantities(self, t: float, size: int) -> dict[str, float]:
         method, c = _legendre_run(self, t, size)
-        x, w = legendre_panels(*self.bounds, panels=120)
+        x, w = legendre_panels(self.bounds[0], self.bounds[1], panels=120)
         rho, slope = method.evaluate(x, c)
         mean = float(w @ (rho * x))
         variance = float(w @ (rho * x * x)) - mean**2

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -82,7 +82,8 @@ class Box(ExactProblem):
 
     def grid(self, cells: int | Sequence[int] = 200) -> Grid:
         """No-flux grid of the box."""
-        return Grid(self.bounds, cells=(cells,) * len(self.bounds) if np.ndim(cells) == 0 else tuple(cells))
+        counts = (cells,) * len(self.bounds) if np.ndim(cells) == 0 else tuple(cast(Sequence[int], cells))
+        return Grid(self.bounds, cells=counts)
 
     def energy(self) -> FreeEnergy:
         """The entropy alone."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from wgflow.reduced_models.base import NetworkModel, as_integer, as_number
 
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
 from wgflow.grids import check_memory, real_array
 from wgflow.kernels.sgd import sgd_steps
+from wgflow.reduced_models.base import NetworkModel, as_integer, as_number
 
 __all__ = ["SGDResult", "run_sgd"]
 
@@ -230,7 +230,8 @@ def _trajectory(settings: _Settings, theta, counts, data, noise, report):
     w = np.ascontiguousarray(theta[:, 2:] if learn_ab else theta)
     a, b = (theta[:, 0].copy(), theta[:, 1].copy()) if learn_ab else (np.ones(len(theta)), np.zeros(len(theta)))
     activation, temperature = model.activation.kernel_arguments(), 1.0 / settings.beta
-    block_start, x, y, done = -_SAMPLE_BLOCK, None, None, 0
+    block_start, done = -_SAMPLE_BLOCK, 0
+    x = y = np.empty(0)
     for count in counts:
         while done < count:
             if done >= block_start + _SAMPLE_BLOCK:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -221,16 +222,16 @@ class Polynomial(Activation):
         return 1.0
 
     def value(self, t: ArrayLike) -> FloatArray:
-        return np.polynomial.polynomial.polyval(np.asarray(t, dtype=np.float64), self._coefficients)
+        return cast(FloatArray, np.polynomial.polynomial.polyval(np.asarray(t, dtype=np.float64), self._coefficients))
 
     def derivative(self, t: ArrayLike) -> FloatArray:
         slope = np.polynomial.polynomial.polyder(self._coefficients)
-        return np.polynomial.polynomial.polyval(np.asarray(t, dtype=np.float64), slope)
+        return cast(FloatArray, np.polynomial.polynomial.polyval(np.asarray(t, dtype=np.float64), slope))
 
     def _scaled(self, moments: FloatArray, s: FloatArray, order: int) -> FloatArray:
         """Return the derivative in ``s`` of ``sum_n c_n moments_n s^n``."""
         series = np.polynomial.polynomial.polyder(self._coefficients * moments, order)
-        return np.polynomial.polynomial.polyval(s, series)
+        return cast(FloatArray, np.polynomial.polynomial.polyval(s, series))
 
     def gaussian_mean(self, s: ArrayLike, order: int = 0) -> FloatArray:
         return self.hermite_coefficients(s, 0, order)[0]
@@ -308,7 +309,7 @@ def _trapezoid(weighted_sum: Callable[[FloatArray], FloatArray], width: int) -> 
     """
     size = max(1, _BLOCK // max(width, 1))
 
-    def total(z: FloatArray) -> FloatArray:
+    def total(z: np.ndarray) -> FloatArray:
         return sum((weighted_sum(z[i : i + size]) for i in range(size, z.size, size)), weighted_sum(z[:size]))
 
     h = _FIRST_STEP

@@ -90,7 +90,8 @@ class Certificate:
         """The certificate in words."""
         lines = [f"certificate: {'all checks passed' if self.ok else 'NOT ALL CHECKS PASSED'}"]
         lines += [f"  {'ok  ' if passed else 'FAIL'} {text}" for passed, text in self.checks().values()]
-        lines.append(f"  {self.n_accepted} steps accepted, {self.n_rejected} rejected, {self.n_fallback} by the fallback")
+        lines.append(f"  {self.n_accepted} steps accepted, {self.n_rejected} rejected, "
+                     f"{self.n_fallback} by the fallback")
         if self.error_estimate is not None:
             lines.append(f"  estimated time error {self.error_estimate:.1e} (L1, summed over the run)")
         if self.residual:

@@ -205,8 +205,9 @@ def _describe(flow: Flow, method) -> tuple[dict, dict]:
     arrays |= {"rho0": flow.rho0.values, "t_eval": np.array(flow.t_eval, dtype=float), "potential": parts.potential}
     if grid.log_weight is not None:
         arrays["log_weight"] = grid.log_weight
-    if parts.operators:
-        arrays["response"] = parts.interaction(_probe(grid))
+    response = parts.interaction(_probe(grid))
+    if response is not None:
+        arrays["response"] = response
     if callable(flow.time_scale):
         arrays["time_scales"] = _sample(flow.time_scale, flow.t0, flow.t1)
     return header, arrays
@@ -298,8 +299,9 @@ def _check_energy(path, told: dict, arrays: dict, flow: Flow) -> None:
         raise StorageError(f"energy: {path} has {'an' if 'response' in arrays else 'no'} interaction, {mine} has "
                            f"{'one' if parts.operators else 'none'}")
     pairs = [("the potential V", parts.potential, arrays["potential"])]
-    if parts.operators:
-        pairs.append(("the interaction U", parts.interaction(_probe(flow.grid)), arrays["response"]))
+    response = parts.interaction(_probe(flow.grid))
+    if response is not None:
+        pairs.append(("the interaction U", response, arrays["response"]))
     for what, ours, theirs in pairs:
         if np.array_equal(ours, theirs):
             continue
@@ -363,6 +365,8 @@ def _check_overwriting(path, resumed: bool) -> None:
     if head and b"wgflow_checkpoint" not in head:
         raise StorageError(f"checkpoint={path!r} exists and is not a checkpoint; give another name, or remove it")
     found = None if resumed else peek(path, KIND)
+    if found is None:
+        return
     try:
         t, t1 = found["state"]["t"], found["flow"]["t1"]
         unfinished = t < t1

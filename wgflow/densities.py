@@ -38,6 +38,11 @@ class Density:
         If the values are not real numbers.
     """
 
+    grid: Grid
+    values: np.ndarray
+    masses: np.ndarray
+    mass: float
+
     def __init__(self, grid: Grid, values, *, clip_negative: float = 0.0):
         if not isinstance(grid, Grid):
             raise InvalidType(f"grid must be a wgflow.Grid, got {type(grid).__name__}")
@@ -208,7 +213,7 @@ class Density:
         masses = self.masses.sum(axis=tuple(k for k in range(ndim) if k not in keep))
         return Density(grid, masses / grid.volumes)
 
-    def cdf(self, x) -> np.ndarray:
+    def cdf(self, x) -> np.ndarray | float:
         """Mass below x divided by the whole mass, on one axis (linear inside cells)."""
         self._need_one_axis("cdf")
         return np.interp(x, self.grid.edges[0], self._cumulative(), left=0.0, right=1.0)
@@ -259,7 +264,7 @@ class Density:
         return self.masses.sum(axis=tuple(k for k in range(self.grid.ndim) if k != axis))
 
     def _cumulative(self) -> np.ndarray:
-        cumulative = np.concatenate(([0.0], np.cumsum(self.masses)))
+        cumulative: np.ndarray = np.concatenate(([0.0], np.cumsum(self.masses)))
         return cumulative / cumulative[-1]
 
     def _need_one_axis(self, what: str) -> None:

@@ -75,7 +75,7 @@ class Entropy(Term):
             raise InvalidInput("beta=0 means infinite diffusion; beta must be > 0 (infinity: no diffusion)")
         if not beta > 0:
             raise InvalidInput(f"beta={beta} must be > 0 (infinity: no diffusion)")
-        self.beta = float(beta)
+        self.beta: float = float(beta)
 
     def energy(self, rho: Density) -> float:
         return float((rho.masses * self.first_variation(rho)).sum())

@@ -6,6 +6,8 @@ nothing that was computed is lost.
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "ConvergenceError",
     "InvalidInput",
@@ -26,7 +28,7 @@ class WGFlowError(Exception):
         What had been computed when the error arose, where a solve was under way.
     """
 
-    partial = None
+    partial: Any = None
 
 
 class InvalidInput(WGFlowError, ValueError):

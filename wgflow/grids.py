@@ -71,6 +71,17 @@ class Grid:
     (80, 10)
     """
 
+    ndim: int
+    shape: tuple[int, ...]
+    size: int
+    edges: tuple[np.ndarray, ...]
+    widths: tuple[np.ndarray, ...]
+    centers: tuple[np.ndarray, ...]
+    uniform: tuple[bool, ...]
+    periodic: tuple[bool, ...]
+    names: tuple[str, ...]
+    log_weight: np.ndarray | None
+
     def __init__(self, bounds=None, cells=None, *, boundary="no-flux", edges=None, log_weight=None, names=None):
         if (bounds is None) == (edges is None):
             raise InvalidInput("bounds, edges: give either bounds with cells, or edges, and not both")
@@ -161,7 +172,8 @@ class Grid:
             self.shape == other.shape and self.periodic == other.periodic
             and all(np.array_equal(a, b) for a, b in zip(self.edges, other.edges))
             and (self.log_weight is None) == (other.log_weight is None)
-            and (self.log_weight is None or np.array_equal(self.log_weight, other.log_weight))
+            and (self.log_weight is None or other.log_weight is None
+                 or np.array_equal(self.log_weight, other.log_weight))
         )
 
     def __hash__(self):
@@ -323,9 +335,9 @@ def _check_cells(cells, ndim: int) -> tuple[int, ...]:
     for axis, n in enumerate(entries):
         if isinstance(n, (bool, np.bool_)) or not isinstance(n, numbers.Integral):
             raise InvalidType(f"cells[{axis}] must be an int, got {type(n).__name__} {n!r}")
-        if n < 2:
+        if int(n) < 2:
             raise InvalidInput(f"cells[{axis}]={n}: need an integer >= 2")
-        if n > MAX_CELLS:
+        if int(n) > MAX_CELLS:
             raise ResourceError(f"cells[{axis}] is larger than {MAX_CELLS}, more than any memory holds; "
                                 "take fewer cells")
     if len(entries) != ndim:

@@ -334,7 +334,7 @@ def _displacement_kernel(U, grid: Grid):
     return kernel
 
 
-def _low_rank_factors(U, grid: Grid, scale: float):
+def _low_rank_factors(U, grid: Grid, scale: float) -> tuple[np.ndarray, np.ndarray] | None:
     """Features and signs of a kernel of low numerical rank, or None.
 
     A pivoted QR of the kernel between sampled cells gives the rank and pivot cells J. With Q an orthonormal basis of
@@ -391,9 +391,9 @@ def _check_kernel(kernel: np.ndarray, mesh) -> None:
     gap = np.abs(kernel - mirrored)
     # At half a period (or in the padding) the two signs of a displacement share one entry: nothing to compare there.
     if gap.max() > EXACTNESS * np.abs(kernel).max():
-        where = np.unravel_index(gap.argmax(), gap.shape)
-        place = ", ".join(f"{x[where]:.6g}" for x in mesh)
-        raise InvalidInput(f"W not even: max difference {gap.max():.3g} at x=({place}); an interaction is symmetric, "
+        worst = np.unravel_index(gap.argmax(), gap.shape)
+        point = ", ".join(f"{x[worst]:.6g}" for x in mesh)
+        raise InvalidInput(f"W not even: max difference {gap.max():.3g} at x=({point}); an interaction is symmetric, "
                            "U(x, y) = U(y, x): symmetrize it, or put one-body forces into a Potential")
 
 

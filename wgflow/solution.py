@@ -31,6 +31,15 @@ class History:
 
     NAMES = ("t", "dt", "energy", "mass", "min_density", "accepted", "rejected", "fallback")
 
+    t: np.ndarray
+    dt: np.ndarray
+    energy: np.ndarray
+    mass: np.ndarray
+    min_density: np.ndarray
+    accepted: np.ndarray
+    rejected: np.ndarray
+    fallback: np.ndarray
+
     def __init__(self, columns: dict):
         for name in self.NAMES:
             setattr(self, name, np.asarray(columns[name]))

@@ -6,8 +6,10 @@ import logging
 import math
 import numbers
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +18,9 @@ from wgflow.energies import Assembled, FreeEnergy, Term
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, ResourceError, WGFlowError
 from wgflow.grids import Grid, check_memory, real_array
 from wgflow.solution import Recorder, Solution
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 __all__ = ["Flow", "solve"]
 
@@ -53,7 +58,7 @@ class Flow:
     t0: float
     t1: float
     t_eval: tuple[float, ...]
-    time_scale: object
+    time_scale: float | Callable[[float], float]
     stops: list[float] = field(init=False)
 
     def __post_init__(self):
@@ -72,20 +77,21 @@ class Flow:
 
     def elapsed(self, t: float, dt: float) -> float:
         """The integral of time_scale from t to t + dt: the equation is autonomous in this clock."""
-        if not callable(self.time_scale):
-            return self.time_scale * dt
+        scale = self.time_scale
+        if not callable(scale):
+            return scale * dt
         times = t + 0.5 * dt * (1 + CLOCK_NODES)
-        return 0.5 * dt * float(CLOCK_WEIGHTS @ [self._scale_at(float(s), dt) for s in times])
+        return 0.5 * dt * float(CLOCK_WEIGHTS @ [self._scale_at(scale, float(s), dt) for s in times])
 
-    def _scale_at(self, t: float, dt: float) -> float:
+    def _scale_at(self, scale: Callable[[float], Any], t: float, dt: float) -> float:
         """A value of the time_scale function; what goes wrong in it ends the run, and nothing computed is lost."""
         try:
-            value = self.time_scale(t)
+            value = scale(t)
         except Exception as error:
             raise ConvergenceError(f"time_scale({t:g}) raised {type(error).__name__}: {error}; it is called with times "
                                    f"between {self.t0:g} and {self.t1:g}", reason="callback", t=t, dt=dt) from error
         value = value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < math.inf:
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or value <= 0 or not value < math.inf:
             raise ConvergenceError(f"time_scale({t:g})={value!r}: need a finite number > 0", reason="callback",
                                    t=t, dt=dt)
         return float(value)
@@ -162,7 +168,7 @@ def make_flow(energy, rho0, t_span, t_eval, time_scale) -> Flow:
     if not callable(time_scale):
         if isinstance(time_scale, bool) or not isinstance(time_scale, numbers.Real):
             raise InvalidType(f"time_scale must be a number or a function of t, got {time_scale!r}")
-        if not (math.isfinite(time_scale) and time_scale > 0):
+        if not math.isfinite(time_scale) or time_scale <= 0:
             raise InvalidInput(f"time_scale={time_scale}: need a finite number > 0")
         time_scale = float(time_scale)
     return Flow(energy, energy.assemble(rho0.grid), rho0, t0, t1, times, time_scale)
@@ -182,7 +188,7 @@ def run(flow: Flow, method, *, progress=False, checkpoint=None, throw=True, stat
             return error.partial
         except (WGFlowError, KeyboardInterrupt, MemoryError) as error:
             if recorder.columns["t"]:
-                error.partial = recorder.solution(1, f"{type(error).__name__}: {error}")
+                vars(error)["partial"] = recorder.solution(1, f"{type(error).__name__}: {error}")
             raise
     return recorder.solution(0, "the solver reached the end of the time span")
 
@@ -237,7 +243,8 @@ class _reporter:
     """Progress of a run: nothing, a rich bar on a terminal, or log lines."""
 
     def __init__(self, flow: Flow, progress: bool):
-        self.flow, self.progress, self.bar = flow, progress, None
+        self.flow, self.progress = flow, progress
+        self.bar: Progress | None = None
 
     def __enter__(self):
         if not self.progress:

@@ -29,16 +29,17 @@ class FiniteVolume(Method):
 
     Fluxes: Scharfetter-Gummel, :math:`F = \frac{1}{\beta h}[B(q) \rho_i - B(-q) \rho_{i+1}]` with
     :math:`q = \beta (\Psi_{i+1} - \Psi_i)` and :math:`B(z) = z / (e^z - 1)`, times a positive factor for each edge that
-    takes away their numerical diffusion: second order also at large cell Peclet numbers and beta = infinity. Time: the exponential midpoint
-    rule with a stochastic second-order resolvent product for the exponential; Strang splitting by axis.
+    takes away their numerical diffusion: second order also at large cell Peclet numbers and beta = infinity. Time: the
+    exponential midpoint rule with a stochastic second-order resolvent product for the exponential; Strang splitting by
+    axis.
 
-    Behavior: without ``dt`` steps are chosen so that the local time error (L1, by step doubling) stays below ``rtol``, by
-    default a small part of the error of the grid, estimated from the second differences of the density.
-    A step whose energy rises is halved, six times at most, after which an implicit damped step takes over that lowers F
-    for any symmetric U (``certificate.n_fallback``).
+    Behavior: without ``dt`` steps are chosen so that the local time error (L1, by step doubling) stays below ``rtol``,
+    by default a small part of the error of the grid, estimated from the second differences of the density. A step whose
+    energy rises is halved, six times at most, after which an implicit damped step takes over that lowers F for any
+    symmetric U (``certificate.n_fallback``).
 
-    Good values: the default, which leaves the time error below the space error; ``rtol=1e-8`` for references. Fixed ``dt``
-    is for convergence studies.
+    Good values: the default, which leaves the time error below the space error; ``rtol=1e-8`` for references. Fixed
+    ``dt`` is for convergence studies.
 
     Parameters
     ----------
@@ -142,7 +143,10 @@ class _Run:
     def go(self) -> None:
         """Step to the end of the time span."""
         for stop in self.flow.stops:
-            (self._fixed if self.controller is None else self._adaptive)(stop)
+            if self.method.dt is not None:
+                self._fixed(self.method.dt, stop)
+            elif self.controller is not None:
+                self._adaptive(self.controller, stop)
         if self.controller is not None and self.state.t > self.flow.t0:
             self.recorder.error_estimate = self.controller.total_error
         self._mark()
@@ -158,8 +162,8 @@ class _Run:
         return self.stepper.speed(self.state) * self.flow.elapsed(self.flow.t0, 1e-9) * 1e9
 
     # ---------------------------------------------------------------- fixed steps
-    def _fixed(self, stop: float) -> None:
-        dt, t0 = self.method.dt, self.flow.t0
+    def _fixed(self, dt: float, stop: float) -> None:
+        t0 = self.flow.t0
         while self.state.t < stop:
             self._mark()
             self._check_limits(min(dt, stop - self.state.t))
@@ -192,8 +196,7 @@ class _Run:
             trial = 2.0 * dt
 
     # ---------------------------------------------------------------- adaptive steps
-    def _adaptive(self, stop: float) -> None:
-        controller = self.controller
+    def _adaptive(self, controller: Controller, stop: float) -> None:
         rejections = 0
         while self.state.t < stop:
             if rejections == 0:
@@ -203,7 +206,10 @@ class _Run:
             dt = remaining / count
             self._check_limits(dt)
             end = stop if count == 1 else None
-            moved = self._pair(dt, stop if count == 2 else None) if controller.check_due else self._single(dt, end)
+            if controller.check_due:
+                moved = self._pair(controller, dt, stop if count == 2 else None)
+            else:
+                moved = self._single(controller, dt, end)
             if moved:
                 rejections = 0
                 continue
@@ -213,31 +219,31 @@ class _Run:
                 self._commit(self.stepper.fallback(self.state, dt, end), fallback=True)
                 rejections = 0
 
-    def _single(self, dt: float, stop: float | None) -> bool:
+    def _single(self, controller: Controller, dt: float, stop: float | None) -> bool:
         new = self.stepper.step(self.state, dt, stop)
         self.energy_rose = new is None
         if new is None:
-            self.controller.cut(dt)
+            controller.cut(dt)
             return False
-        self.controller.watch(float(np.abs(new.masses - self.state.masses).sum()) / (self.stepper.mass * dt))
+        controller.watch(float(np.abs(new.masses - self.state.masses).sum()) / (self.stepper.mass * dt))
         self._commit(new)
         return True
 
-    def _pair(self, dt: float, stop: float | None) -> bool:
+    def _pair(self, controller: Controller, dt: float, stop: float | None) -> bool:
         """Two steps against one of double length: the difference estimates the error of the two."""
         first = self.stepper.step(self.state, dt)
         second = self.stepper.step(first, dt, stop) if first is not None else None
         self.energy_rose = second is None
-        if second is None:
-            self.controller.cut(dt)
+        if first is None or second is None:
+            controller.cut(dt)
             return False
         whole = self.stepper.step(self.state, 2 * dt)
         if whole is None:
-            error = math.inf if dt > self.controller.dt_floor else 0.0
+            error = math.inf if dt > controller.dt_floor else 0.0
         else:
             error = float(np.abs(second.masses - whole.masses).sum()) / (3.0 * self.stepper.mass)
         speed = float(np.abs(second.masses - first.masses).sum()) / (self.stepper.mass * dt)
-        if not self.controller.judge(dt, error, speed, self.stepper.space_error(second)):
+        if not controller.judge(dt, error, speed, self.stepper.space_error(second)):
             return False
         self._commit(first)
         self._commit(second)
@@ -258,11 +264,11 @@ class _Run:
     def _check_limits(self, dt: float) -> None:
         t = self.state.t
         if t + dt == t:
-            raise ConvergenceError(f"step too small: t = {t:.6g} + dt = {dt:.3g} does not move; the flow changes faster "
-                                   "than floats can resolve, rescale time", reason="step too small", t=t, dt=dt)
+            raise ConvergenceError(f"step too small: t = {t:.6g} + dt = {dt:.3g} does not move; the flow changes "
+                                   "faster than floats can resolve, rescale time", reason="step too small", t=t, dt=dt)
         if self.steps - self.earlier_steps >= self.method.max_steps:
-            raise ConvergenceError(f"max_steps={self.method.max_steps} reached at t = {t:.6g}; raise max_steps, or loosen "
-                                   "rtol", reason="max steps", t=t, dt=dt)
+            raise ConvergenceError(f"max_steps={self.method.max_steps} reached at t = {t:.6g}; raise max_steps, or "
+                                   "loosen rtol", reason="max steps", t=t, dt=dt)
         if time.monotonic() > self.deadline:
             raise ConvergenceError(f"time_limit={self.method.time_limit:g} s reached at t = {t:.6g}",
                                    reason="time limit", t=t, dt=dt)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
@@ -64,7 +66,7 @@ class Splitting:
         return flat.reshape(masses.shape)
 
     def _sweep(self, axis: int, flat, psi, dt: float, mode: int) -> None:
-        h, distance, outer, inner, periodic, width, blocks, negligible = self.axes[axis]
+        h, distance, outer, inner, periodic, _, blocks, negligible = self.axes[axis]
         cache, cache_mode = self._rates(axis, mode)
         arguments = (flat, psi, self.diffusion, dt, h, distance, outer, inner, periodic, mode, cache_mode, cache,
                      negligible)
@@ -72,8 +74,9 @@ class Splitting:
             sweep(*arguments, 0, blocks)
             return
         cuts = [blocks * k // self.threads for k in range(self.threads + 1)]
-        jobs = [self.pool.submit(sweep, *arguments, a, b) for a, b in zip(cuts[1:-1], cuts[2:])]
-        sweep(*arguments, cuts[0], cuts[1])
+        lines = partial(sweep, *arguments)
+        jobs = [self.pool.submit(lines, a, b) for a, b in pairwise(cuts[1:])]
+        lines(cuts[0], cuts[1])
         for job in jobs:
             job.result()
 

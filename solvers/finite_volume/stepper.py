@@ -1,13 +1,14 @@
 r"""The exponential midpoint rule, and the fallback that always lowers the energy.
 
-One step of d rho/dt = L[V + U rho] rho takes rho^{n+1} = S(dt; V + W) rho^n, where W approximates U (rho^n + rho^{n+1})/2
-by extrapolation in time (by a half step where there is no past), and S is a stochastic second-order approximation of
-exp(dt L) that keeps Gibbs states (`wgflow.kernels.sweep`, composed over the axes by `Splitting`).
+One step of d rho/dt = L[V + U rho] rho takes rho^{n+1} = S(dt; V + W) rho^n, where W approximates
+U (rho^n + rho^{n+1})/2 by extrapolation in time (by a half step where there is no past), and S is a stochastic
+second-order approximation of exp(dt L) that keeps Gibbs states (`wgflow.kernels.sweep`, composed over the axes by
+`Splitting`).
 
 With the exact average for W, F falls at any step, since
-E_U(n+1) - E_U(n) = <U (rho^n + rho^{n+1})/2, rho^{n+1} - rho^n> and S lowers the frozen energy. The extrapolated W makes
-this true for steps that resolve the flow, with one evaluation of U a step; each step is checked, and where F rises the
-step is cut. The fallback needs no such luck.
+E_U(n+1) - E_U(n) = <U (rho^n + rho^{n+1})/2, rho^{n+1} - rho^n> and S lowers the frozen energy. The extrapolated W
+makes this true for steps that resolve the flow, with one evaluation of U a step; each step is checked, and where F
+rises the step is cut. The fallback needs no such luck.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Stepper:
         parts = flow.parts
         self.flow, self.parts, self.diffusion = flow, parts, parts.diffusion
         # A writable array: the kernels are compiled for one kind only.
-        self.sweep_potential = np.require(parts.sweep_potential, requirements="CW")
+        self.sweep_potential = np.require(parts.sweep_potential, requirements=["C", "W"])
         self.energy_potential = parts.energy_potential
         self.mass = flow.rho0.mass
         self.split = Splitting(flow.grid, parts.diffusion, 1e-16 * self.mass, not parts.operators, threads)
@@ -99,9 +100,9 @@ class Stepper:
         psi = self._psi(state.interaction)
         moved = self._conserve(self.split.move(state.masses, psi, scaled, IMPLICIT_EULER))
         if not (np.isfinite(moved).all() and moved.min() >= 0):
-            raise ConvergenceError(f"the step from t = {state.t:.6g} gives values that are not finite or negative, however "
-                                   "short it is: Psi or its differences are too large for floats; scale the energy down",
-                                   reason="non-finite", t=state.t, dt=dt)
+            raise ConvergenceError(f"the step from t = {state.t:.6g} gives values that are not finite or negative, "
+                                   "however short it is: Psi or its differences are too large for floats; scale the "
+                                   "energy down", reason="non-finite", t=state.t, dt=dt)
         share = 1.0
         if state.interaction is not None:
             change = moved - state.masses
@@ -113,7 +114,12 @@ class Stepper:
         masses = self._conserve((1.0 - share) * state.masses + share * moved)
         new = self._accept(state, dt, scaled, masses, stop)
         # At a stationary state the energy can move by round-off only: then the state rests.
-        return new or self._accept(state, dt, scaled, state.masses, stop)
+        new = new or self._accept(state, dt, scaled, state.masses, stop)
+        if new is None:
+            raise ConvergenceError(f"the free energy at t = {state.t:.6g} was {state.energy:.6g} and is not found "
+                                   "again for the same density; make it finite, and U the same at every call",
+                                   reason="energy increase", t=state.t, dt=dt)
+        return new
 
     def dissipation(self, state: State) -> float:
         """-dF/dt at time_scale 1."""
