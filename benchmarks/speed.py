@@ -223,7 +223,7 @@ def table(points: list[Point], ours: list[Point]) -> None:
             f"{p.method:19s}{p.tier:11s}{p.settings:34s}{p.error:9.2e}{p.wall:10.4f}{p.cpu:10.4f}{ratio}{p.minimum:10.1e}"
             + ("" if p.runs > 1 else "  (one run)")
         )
-    print(f"* CPU over that of wgflow at its default settings; for equal error see the verdicts")
+    print("* CPU over that of wgflow at its default settings; for equal error see the verdicts")
 
 
 def verdict(case: Any, mine: Point, points: list[Point], wanted: float, tuned: bool) -> dict[str, Any]:
