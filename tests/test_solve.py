@@ -66,6 +66,11 @@ def test_fixed_steps_end_exactly_where_they_should():
     np.testing.assert_allclose(uneven.history.t, [0, 0.3, 0.6, 0.9, 1.0], rtol=1e-12)
 
 
+def test_an_output_time_cuts_a_fixed_step_and_lengthens_none():
+    sol = solve((0.0, 0.5), dt=0.1, t_eval=[0.25])
+    np.testing.assert_allclose(sol.history.t, [0, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5], rtol=1e-12)
+
+
 @pytest.mark.parametrize("settings", [{}, {"dt": 0.07}])
 def test_output_times_are_met_exactly(settings):
     times = [0.0, 0.1, 1 / 3, 0.95]

@@ -18,6 +18,8 @@ from .stepper import State, Stepper
 
 #: A step whose energy rises is halved so many times before the fallback takes over.
 MAX_HALVINGS = 6
+#: Times nearer to each other than this part of a fixed step are the same.
+TIME_SLACK = 1e-6
 #: The dissipation is formed when this part of all the energy lost so far has gone since the last time (the second value
 #: on grids beyond so many cells, where it would show in the cost), and at every eighth step.
 DISSIPATION_SHARES, DISSIPATION_CELLS, DISSIPATION_STRIDE = (0.01, 0.1), 20_000, 8
@@ -110,7 +112,7 @@ class _Run:
         self.method, self.flow, self.recorder, self.checkpoint = method, flow, recorder, checkpoint
         self.stepper = Stepper(flow, method.corrected, method.threads or default_threads())
         self.deadline = time.monotonic() + method.time_limit if method.time_limit else math.inf
-        self.steps = self.earlier_steps = self.count = 0
+        self.steps = self.earlier_steps = 0
         self.controller = Controller(method.rtol) if method.dt is None else None
 
     def begin(self) -> None:
@@ -132,7 +134,6 @@ class _Run:
         try:
             self.state = State(**{name: saved[name] for name in State._fields})
             self.steps = self.earlier_steps = saved["steps"]
-            self.count = saved["count"]
             self.measured = saved["measured"]
             if self.controller is not None:
                 vars(self.controller).update(saved["controller"])
@@ -155,8 +156,8 @@ class _Run:
         """Hand over all that determines the rest of the run; called only where the run can go on from there."""
         if self.checkpoint is not None:
             controller = None if self.controller is None else dict(vars(self.controller))
-            self.checkpoint.mark({**self.state._asdict(), "steps": self.steps, "count": self.count,
-                                  "measured": self.measured, "controller": controller})
+            self.checkpoint.mark({**self.state._asdict(), "steps": self.steps, "measured": self.measured,
+                                  "controller": controller})
 
     def _speed(self) -> float:
         return self.stepper.speed(self.state) * self.flow.elapsed(self.flow.t0, 1e-9) * 1e9
@@ -167,12 +168,9 @@ class _Run:
         while self.state.t < stop:
             self._mark()
             self._check_limits(min(dt, stop - self.state.t))
-            self.count = max(self.count, math.floor((self.state.t - t0) / dt * (1 + 1e-12)))
-            target = t0 + (self.count + 1) * dt
-            if target >= stop or stop - target < 1e-9 * dt:
-                target = stop
-            self._cross(target)
-            self.count += 1
+            # The next multiple of dt; a time that misses one by round-off counts as having reached it.
+            target = t0 + (math.floor((self.state.t - t0) / dt + TIME_SLACK) + 1) * dt
+            self._cross(target if target < stop - TIME_SLACK * dt else stop)
 
     def _cross(self, target: float) -> None:
         """Go to a time in one step, or in as many as the energy asks for."""
