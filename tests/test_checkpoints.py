@@ -429,6 +429,7 @@ def test_the_probe_stays_as_it_is():
 
 LONG_RUN = """
     import signal, sys, numpy as np, wgflow as wg
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background has not by itself
     from wgflow.checkpoints import Checkpoint
     Checkpoint.INTERVAL, Checkpoint.PATIENCE = 0.0, 0.0
     grid = wg.Grid((-3, 3), cells=40)

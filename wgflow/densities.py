@@ -310,8 +310,8 @@ def _average(grid: Grid, function, what: str) -> np.ndarray:
 def _normal_averages(edges: np.ndarray, mean: float, variance: float) -> np.ndarray:
     """Averages of the N(mean, variance) density over cells, accurate relative to themselves in both tails."""
     z = (edges - mean) / math.sqrt(2.0 * variance)
-    # math.erfc, since importing SciPy's takes longer than a whole solve on one axis. Differences of the smaller tail keep
-    # the digits: Phi(b) - Phi(a) = Phi(-a) - Phi(-b).
+    # math.erfc, since importing SciPy's takes longer than a whole solve on one axis. Differences of the smaller tail
+    # keep the digits: Phi(b) - Phi(a) = Phi(-a) - Phi(-b).
     lower = 0.5 * np.array([math.erfc(-v) for v in z])
     upper = 0.5 * np.array([math.erfc(v) for v in z])
     return np.where(z[:-1] > 0, -np.diff(upper), np.diff(lower)) / np.diff(edges)
