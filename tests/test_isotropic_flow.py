@@ -1,4 +1,4 @@
-"""The isotropic model by finite volumes, against characteristics of the noiseless flow and the dual of the noisy one."""
+"""The isotropic model by finite volumes, against characteristics (noiseless) and the dual problem (noisy)."""
 
 from __future__ import annotations
 
