@@ -11,7 +11,7 @@ from __future__ import annotations
 SPACE_SHARE, TIGHTEST, LOOSEST = 0.2, 1e-9, 1e-3
 SAFETY = 0.9
 SHRINK_LIMIT, GROWTH_LIMIT = 0.2, 5.0
-#: A step is kept as it is (and with it the factors of its eliminations) unless it could grow by this much.
+#: A step is kept as it is unless it could grow by this much.
 WORTH_GROWING = 1.25
 #: Steps on trust after a check that left dt as it was, or nearly.
 STEPS_ON_TRUST = 10
