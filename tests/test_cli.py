@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 
 from wgflow import cli
-from wgflow.errors import StorageError
 
 SMALL = ["demo", "--neurons", "40", "--step-size", "1e-3", "--runs", "2", "--cells", "200"]
 
@@ -87,7 +85,7 @@ def test_demo_writes_its_results_and_reuses_them(capsys, tmp_path, monkeypatch):
 
     calls = []
     real = validation.run_sgd
-    monkeypatch.setattr("wgflow.validation.particles.run_sgd", lambda *a, **k: (calls.append(1), real(*a, **k))[1])
+    monkeypatch.setattr("wgflow.validation.sgd_runs.run_sgd", lambda *a, **k: (calls.append(1), real(*a, **k))[1])
     code_again, _, _ = run(capsys, *SMALL, "--out", tmp_path)
     assert code_again == code
     assert calls == []
@@ -103,30 +101,6 @@ def test_demo_writes_its_results_and_reuses_them(capsys, tmp_path, monkeypatch):
     # Other settings are other files.
     run(capsys, *SMALL, "--out", tmp_path, "--seed", "9")
     assert len(calls) == 4
-
-
-def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
-    with pytest.raises(StorageError, match="cannot write"):
-        cli._write_run(tmp_path / "none" / "run.npz", {"risk": np.zeros(2), "coordinates": np.zeros((2, 3, 1))})
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_pickled_data_in_the_cache_is_not_loaded(tmp_path):
-    class Bomb:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "boom"),)
-
-    np.savez(tmp_path / "run.npz", risk=np.array([Bomb()], dtype=object), coordinates=np.zeros((1, 4, 1)))
-    assert cli._read_run(tmp_path / "run.npz", (1, 4)) is None
-    assert not (tmp_path / "boom").exists()
-
-
-def test_log_lines_where_there_is_no_terminal(capsys, caplog):
-    caplog.set_level("INFO", logger="wgflow.cli")
-    with cli._progress("work") as report:
-        for k in range(101):
-            report(k / 100)
-    assert [record.getMessage() for record in caplog.records] == [f"work: {10 * k} %" for k in range(1, 11)]
 
 
 @pytest.mark.slow

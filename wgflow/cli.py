@@ -6,17 +6,11 @@ option and an error of wgflow each give one line and exit code 2; a comparison t
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -25,106 +19,13 @@ from wgflow.errors import StorageError, WGFlowError
 
 __all__ = ["main"]
 
-logger = logging.getLogger("wgflow.cli")
 SGD_TIMES = (0.0, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 2.0, 3.0)
-CACHE_FORMAT = 1
-
-
-@contextmanager
-def _progress(label: str) -> Iterator[Callable[[float], None]]:
-    """Yield ``report(share)``: a bar on a terminal, a log line for every tenth elsewhere."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %")
-        with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(label, total=1.0)
-            yield lambda share: bar.update(task, completed=share)
-        return
-    shown = [0]
-
-    def report(share: float) -> None:
-        tenth = int(10 * share)
-        if tenth > shown[0]:
-            shown[0] = tenth
-            logger.info("%s: %d %%", label, 10 * tenth)
-
-    yield report
-
-
-def _key(settings: dict[str, Any]) -> str:
-    """A short name for settings, the same in every process."""
-    text = json.dumps({**settings, "format": CACHE_FORMAT}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _read_run(path: Path, shape: tuple[int, int]) -> dict[str, np.ndarray] | None:
-    """A cached SGD run, or None if there is none that can be trusted."""
-    if not path.is_file():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            run = {name: data[name] for name in ("coordinates", "risk")}
-        if run["coordinates"].shape[:2] == shape and run["risk"].shape == shape[:1] and np.isfinite(run["risk"]).all():
-            return run
-    except Exception as error:  # whatever a damaged file raises, the cure is the same: run again
-        logger.info("ignoring the damaged cache file %s (%s)", path.name, error)
-    return None
-
-
-def _write_run(path: Path, run: dict[str, np.ndarray]) -> None:
-    """Write under another name, then rename: a file with this name is always whole."""
-    part = path.with_suffix(f".{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            np.savez_compressed(file, coordinates=run["coordinates"], risk=run["risk"])
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {path}: {error}") from error
-
-
-def _sgd_runs(model: Any, out: Path, *, neurons: int, step_size: float, runs: int, seed: int, kappa: float,
-              fresh: bool) -> SimpleNamespace:
-    """Independent SGD runs, two or more at a time (the kernel holds no lock), each kept in a file of its own."""
-    from concurrent.futures import ThreadPoolExecutor
-    from importlib.metadata import version
-
-    from wgflow.validation import run_sgd
-
-    settings = {"model": repr(model), "wgflow": version("wgflow"), "neurons": neurons, "step_size": step_size,
-                "seed": seed, "kappa": kappa, "times": SGD_TIMES, "numpy": np.__version__.split(".")[0]}
-    files = [out / f"sgd-{_key(settings)}-{k}.npz" for k in range(runs)]
-    found = [None if fresh else _read_run(file, (len(SGD_TIMES), neurons)) for file in files]
-    missing = [k for k in range(runs) if found[k] is None]
-    if not missing:
-        logger.info("SGD: %d runs read from %s", runs, out)
-    shares = dict.fromkeys(missing, 0.0)
-    with _progress(f"SGD, {len(missing)} runs of {neurons} neurons") as report:
-
-        def one(k: int) -> dict[str, np.ndarray]:
-            def advance(done: int, total: int) -> None:
-                shares[k] = done / total
-                report(sum(shares.values()) / len(shares))
-
-            result = run_sgd(model, neurons, step_size, SGD_TIMES, np.random.SeedSequence(seed, spawn_key=(k,)),
-                             kappa=kappa, store_theta=False, progress=advance)
-            run = {"coordinates": result.coordinates[0], "risk": result.risk[0]}
-            _write_run(files[k], run)
-            return run
-
-        if missing:
-            with ThreadPoolExecutor(min(len(missing), os.cpu_count() or 1)) as pool:
-                for k, run in zip(missing, pool.map(one, missing)):
-                    found[k] = run
-    stacked = {name: np.stack([run[name] for run in found if run is not None]) for name in ("coordinates", "risk")}
-    return SimpleNamespace(t=np.array(SGD_TIMES), model=model, n_neurons=neurons, step_size=step_size, **stacked)
 
 
 def _demo(out: Path, neurons: int, step_size: float, runs: int, cells: int, seed: int, fresh: bool) -> bool:
     """Solve, run SGD, compare, draw, explain; returns whether certificate and comparison passed."""
     import wgflow as wg
+    from wgflow.validation.sgd_runs import kept_sgd_runs
 
     start = time.perf_counter()
     try:
@@ -143,7 +44,8 @@ def _demo(out: Path, neurons: int, step_size: float, runs: int, cells: int, seed
     print(f"PDE      {sol.certificate.n_accepted} steps on {cells} cells in {time.perf_counter() - start:.1f} s, "
           f"risk {model.risk(sol.densities[0]):.4f} -> {model.risk(sol.densities[-1]):.4f}")
     begin = time.perf_counter()
-    sgd = _sgd_runs(model, out, neurons=neurons, step_size=step_size, runs=runs, seed=seed, kappa=kappa, fresh=fresh)
+    sgd = kept_sgd_runs(model, out, n_neurons=neurons, step_size=step_size, t_eval=SGD_TIMES, seed=seed, n_runs=runs,
+                        kappa=kappa, fresh=fresh)
     final = sgd.risk[:, -1]
     print(f"SGD      {runs} run{'s' if runs > 1 else ''} of {neurons} neurons in 40 dimensions, "
           f"{round(t_end / step_size)} steps each, in {time.perf_counter() - begin:.1f} s, "
