@@ -14,7 +14,8 @@ import numpy as np
 
 from wgflow.errors import InvalidInput, StorageError
 
-__all__ = ["animate_solution", "plot_comparison", "plot_energy", "plot_solution"]
+__all__ = ["animate_solution", "new_figure", "plot_comparison", "plot_energy", "plot_solution", "save_figure", "time_axis",
+           "visible_range"]
 
 INK, FAINT, FLOW, PARTICLE, ALARM = "#20262e", "#8a929c", "#0b6e75", "#e2a53b", "#b5302a"
 STYLE: Any = {
@@ -27,7 +28,8 @@ STYLE: Any = {
 VISIBLE_MASS = 1e-4  # axes are cut where less than this share of the mass lies beyond, at any of the times shown
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """A figure without pyplot, in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -36,7 +38,8 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
-def _save(figure: Any, path: Any) -> Any:
+def save_figure(figure: Any, path: Any) -> Any:
+    """Write a figure if there is a path; returns the figure."""
     if path is not None:
         try:
             figure.savefig(Path(path), dpi=150)
@@ -53,7 +56,7 @@ def _pick(t: np.ndarray, count: int) -> list[int]:
     return sorted({int(np.abs(t - (t[0] + f * (t[-1] - t[0]))).argmin()) for f in fractions})
 
 
-def _time_axis(axes: Any, t: np.ndarray) -> None:
+def time_axis(axes: Any, t: np.ndarray) -> None:
     """Linear time, or its cube root where the snapshots span decades: smooth, and zero stays on the axis."""
     positive = t[t > 0]
     if t[0] == 0 and positive.size > 2 and positive[-1] > 25 * positive[0]:
@@ -66,7 +69,7 @@ def _time_axis(axes: Any, t: np.ndarray) -> None:
     axes.set_xlabel("time t")
 
 
-def _range(laws: Sequence[Any]) -> tuple[float, float]:
+def visible_range(laws: Sequence[Any]) -> tuple[float, float]:
     """The interval outside which no law has more than VISIBLE_MASS on either side."""
     low = min(float(rho.quantile(VISIBLE_MASS)) for rho in laws)
     high = max(float(rho.quantile(1.0 - VISIBLE_MASS)) for rho in laws)
@@ -114,12 +117,12 @@ def plot_energy(sol: Any, path: Any = None, *, axes: Any = None) -> Any:
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):
-        figure = _figure(5.0, 3.4) if axes is None else axes.figure
+        figure = new_figure(5.0, 3.4) if axes is None else axes.figure
         axes = figure.add_subplot() if axes is None else axes
         t, energy = np.asarray(sol.history.t), np.asarray(sol.history.energy)
         axes.plot(t, energy, color=FLOW, label="free energy F")
         axes.set_ylabel("free energy F", color=FLOW)
-        _time_axis(axes, np.asarray(sol.t))
+        time_axis(axes, np.asarray(sol.t))
         right = axes.twinx()
         right.spines["right"].set_visible(True)
         right.grid(False)
@@ -129,7 +132,7 @@ def plot_energy(sol: Any, path: Any = None, *, axes: Any = None) -> Any:
         right.set_yscale("log")
         right.set_ylabel("dissipation", color="#a8741a")
         axes.set_title("free energy and its dissipation")
-        return _save(figure, path)
+        return save_figure(figure, path)
 
 
 def plot_solution(sol: Any, path: Any = None, *, times: int = 6) -> Any:
@@ -151,22 +154,22 @@ def plot_solution(sol: Any, path: Any = None, *, times: int = 6) -> Any:
         raise InvalidInput(f"times must be an integer >= 1, got {times!r}")
     with mpl.rc_context(STYLE):
         if sol.grid.ndim == 2:
-            return _save(_plot_maps(sol, min(times, 4)), path)
+            return save_figure(_plot_maps(sol, min(times, 4)), path)
         chosen, ndim = _pick(sol.t, times), sol.grid.ndim
-        figure = _figure(4.6 * (ndim + 1), 3.5)
+        figure = new_figure(4.6 * (ndim + 1), 3.5)
         panels = figure.subplots(1, ndim + 1, squeeze=False)[0]
         for axis in range(ndim):
             laws = [sol.densities[i] if ndim == 1 else sol.densities[i].marginal(axis) for i in chosen]
             _plot_laws(panels[axis], laws, sol.t[chosen], _name(sol.grid, axis))
         plot_energy(sol, axes=panels[-1])
-        return _save(figure, path)
+        return save_figure(figure, path)
 
 
 def _plot_laws(axes: Any, laws: Sequence[Any], t: np.ndarray, name: str) -> None:
     for rho, time, color in zip(laws, t, _colors(len(laws))):
         _draw_law(axes, rho, color=color, label=f"t = {time:.3g}")
         axes.fill_between(rho.grid.centers[0], rho.values, color=color, alpha=0.10, linewidth=0)
-    axes.set_xlim(*_range(laws))
+    axes.set_xlim(*visible_range(laws))
     axes.set_ylim(0, 1.06 * max(float(rho.values.max()) for rho in laws))
     axes.set_xlabel(name)
     axes.set_ylabel("density")
@@ -176,9 +179,9 @@ def _plot_laws(axes: Any, laws: Sequence[Any], t: np.ndarray, name: str) -> None
 
 def _plot_maps(sol: Any, times: int) -> Any:
     chosen, grid = _pick(sol.t, times), sol.grid
-    figure = _figure(3.0 * len(chosen) + 4.0, 3.4)
+    figure = new_figure(3.0 * len(chosen) + 4.0, 3.4)
     panels = figure.subplots(1, len(chosen) + 1, width_ratios=[3.0] * len(chosen) + [3.6], squeeze=False)[0]
-    limits = [_range([sol.densities[i].marginal(axis) for i in chosen]) for axis in (0, 1)]
+    limits = [visible_range([sol.densities[i].marginal(axis) for i in chosen]) for axis in (0, 1)]
     for axes, i in zip(panels, chosen):
         rho = sol.densities[i]
         image = axes.pcolormesh(*grid.edges, rho.values.T, cmap=_ink(), rasterized=True)
@@ -216,7 +219,7 @@ def animate_solution(sol: Any, path: Any, *, frames: int = 60, fps: int = 12) ->
         raise InvalidInput(f"animations show one or two axes, the solution has {sol.grid.ndim}: animate a marginal")
     chosen = np.unique(np.linspace(0, sol.t.size - 1, min(frames, sol.t.size)).astype(int))
     with mpl.rc_context(STYLE):
-        figure = _figure(5.2, 3.8 if sol.grid.ndim == 1 else 4.6)
+        figure = new_figure(5.2, 3.8 if sol.grid.ndim == 1 else 4.6)
         axes = figure.add_subplot()
         writer = PillowWriter(fps=fps)
         try:
@@ -236,7 +239,7 @@ def _draw_frame(axes: Any, sol: Any, i: int, chosen: np.ndarray) -> None:
         laws = [sol.densities[j] for j in chosen]
         axes.fill_between(grid.centers[0], rho.values, color=FLOW, alpha=0.18, linewidth=0)
         _draw_law(axes, rho, color=FLOW)
-        axes.set_xlim(*_range(laws))
+        axes.set_xlim(*visible_range(laws))
         # A density that ends as a spike would flatten all other frames: show up to four times the median peak.
         peaks = [float(law.values.max()) for law in laws]
         axes.set_ylim(0, 1.06 * min(max(peaks), 4 * float(np.median(peaks))))
@@ -245,8 +248,8 @@ def _draw_frame(axes: Any, sol: Any, i: int, chosen: np.ndarray) -> None:
         axes.pcolormesh(*grid.edges, rho.values.T, cmap=_ink(), rasterized=True)
         axes.grid(False)
         ends = [sol.densities[j] for j in chosen]
-        axes.set_xlim(*_range([law.marginal(0) for law in ends]))
-        axes.set_ylim(*_range([law.marginal(1) for law in ends]))
+        axes.set_xlim(*visible_range([law.marginal(0) for law in ends]))
+        axes.set_ylim(*visible_range([law.marginal(1) for law in ends]))
         axes.set_ylabel(_name(grid, 1))
     axes.set_xlabel(_name(grid, 0))
     axes.set_title(f"t = {sol.t[i]:.3g}    F = {sol.energy[i]:.4g}")
@@ -267,7 +270,7 @@ def plot_comparison(cmp: Any, path: Any = None, *, panels: int = 4) -> Any:
     with mpl.rc_context(STYLE):
         chosen = _pick(cmp.t, panels)
         n_coords = cmp.sgd.coordinates.shape[-1]
-        figure = _figure(max(2.9 * len(chosen), 8.0), 2.7 * n_coords + 3.3)
+        figure = new_figure(max(2.9 * len(chosen), 8.0), 2.7 * n_coords + 3.3)
         rows = figure.add_gridspec(n_coords + 1, 1, height_ratios=[2.7] * n_coords + [3.1])
         names = [q.removeprefix("W1 of ") for q in cmp.quantities if q.startswith("W1 of ")]
         for k in range(n_coords):
@@ -283,14 +286,14 @@ def plot_comparison(cmp: Any, path: Any = None, *, panels: int = 4) -> Any:
             _band_use(figure.add_subplot(bottom[:]), cmp)
         figure.suptitle(cmp.verdict.split(". ")[0] + ".", x=0.01, ha="left", fontsize=11, fontweight="bold",
                         color=FLOW if cmp.passed else ALARM)
-        return _save(figure, path)
+        return save_figure(figure, path)
 
 
 def _histogram(axes: Any, cmp: Any, j: int, k: int, name: str, *, first: bool) -> None:
     rho = cmp.solution.density(cmp.t[j])
     law = rho if rho.grid.ndim == 1 else rho.marginal(k)
     x = np.ravel(cmp.sgd.coordinates[:, j, :, k])
-    lo, hi = _range([law])
+    lo, hi = visible_range([law])
     lo, hi = min(lo, float(x.min())), max(hi, float(np.quantile(x, 0.999)))
     bins = np.linspace(lo, hi, int(np.clip(2 * x.size ** (1 / 3), 12, 40)) + 1)
     counts = np.histogram(x, bins)[0] / (x.size * np.diff(bins))
@@ -322,7 +325,7 @@ def _risk_curves(axes: Any, cmp: Any) -> None:
                   zorder=4)
     axes.set_ylabel("risk R")
     axes.set_title("risk")
-    _time_axis(axes, np.asarray(cmp.t))
+    time_axis(axes, np.asarray(cmp.t))
     lowest = min(float(np.min(cmp.pde[row])), float(np.min(cmp.sgd.risk)))
     if lowest > 0 and float(np.max(cmp.pde[row])) > 15 * lowest:
         axes.set_yscale("log")
@@ -342,7 +345,7 @@ def _band_use(axes: Any, cmp: Any) -> None:
     outside = ~cmp.inside
     axes.plot(np.broadcast_to(cmp.t, use.shape)[outside], use[outside], "o", markersize=9, markerfacecolor="none",
               markeredgecolor=ALARM)
-    _time_axis(axes, np.asarray(cmp.t))
+    time_axis(axes, np.asarray(cmp.t))
     axes.set_ylim(0, max(1.25, 1.1 * float(use.max())))
     axes.set_ylabel("share of the band")
     axes.set_title("all differences, as shares of their bands")
