@@ -137,12 +137,15 @@ class Assembled:
         V, the sum over the potentials.
     operators : list of (float, operator)
         Coefficient and operator of each interaction; ``operator.apply(masses)`` is U rho at the cell centers.
+    internal : list of (float, InternalEnergy)
+        Coefficient and term of each internal energy beside the entropy.
     """
 
     grid: Grid
     diffusion: float
     potential: np.ndarray
     operators: list = field(default_factory=list)
+    internal: list = field(default_factory=list)
 
     def interaction(self, masses: np.ndarray) -> np.ndarray | None:
         """U rho at the cell centers, or None where no term interacts."""
@@ -158,7 +161,10 @@ class Assembled:
 
     @property
     def sweep_potential(self) -> np.ndarray:
-        """V - beta^-1 log w: what drives the fluxes, apart from the interaction."""
+        """V - beta^-1 log w: what drives the fluxes of linear diffusion, apart from the interaction."""
+        if self.internal:
+            raise InvalidInput(f"{self.internal[0][1]!r}: this solver knows linear diffusion only (Entropy); use "
+                               "method=wgflow.JKO(tau=...) for nonlinear diffusion")
         if self.diffusion == 0 or self.grid.log_weight is None:
             return self.potential
         return self.potential - self.diffusion * self.grid.log_weight
@@ -211,18 +217,21 @@ class FreeEnergy(Term):
     def assemble(self, grid: Grid) -> Assembled:
         """The terms as arrays on a grid, each user function evaluated once."""
         potential = np.zeros(grid.shape)
-        operators = []
+        operators, internal = [], []
         for factor, term in self.terms:
             if isinstance(term, Potential):
                 with np.errstate(over="ignore", invalid="ignore"):
                     potential = potential + factor * term.values(grid)
             elif hasattr(term, "operator"):
                 operators.append((factor, term.operator(grid)))
+            elif hasattr(term, "energy_of"):
+                term.check_grid(grid)
+                internal.append((factor, term))
             elif not isinstance(term, Entropy):
-                raise InvalidType(f"term {term!r}: this solver knows Entropy, Potential and Interaction")
+                raise InvalidType(f"term {term!r}: solvers know Entropy, PowerEntropy, Potential and Interaction")
         if not np.isfinite(potential).all():
             raise InvalidInput("the sum of the potentials is not finite; scale them down")
-        return Assembled(grid, self._diffusion(), potential, operators)
+        return Assembled(grid, self._diffusion(), potential, operators, internal)
 
     def _diffusion(self) -> float:
         return float(sum(factor / term.beta for factor, term in self.terms if isinstance(term, Entropy)))
@@ -240,7 +249,7 @@ class FreeEnergy(Term):
         factor = float(factor)
         if not math.isfinite(factor):
             raise InvalidInput(f"factor={factor}: a term is scaled by a finite number")
-        if factor < 0 and any(isinstance(term, Entropy) for _, term in self.terms):
+        if factor < 0 and any(isinstance(term, Entropy) or hasattr(term, "energy_of") for _, term in self.terms):
             raise InvalidInput(f"factor={factor:g}: an entropy times a negative number is backward diffusion, "
                                "which has no solution; scale the other terms alone")
         return FreeEnergy([(factor * f, term) for f, term in self.terms])

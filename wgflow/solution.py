@@ -76,10 +76,12 @@ class Solution:
     free_energy : FreeEnergy
     method : str
         The method and its settings.
+    jko_steps : tuple of JKOStep
+        With the JKO method, how well each step was solved (without its density); empty otherwise.
     """
 
     def __init__(self, *, t, densities, energy, history, certificate, status, message, free_energy, method,
-                 time_scale=1.0):
+                 time_scale=1.0, jko_steps=()):
         self.t = np.asarray(t, dtype=float)
         self.densities = list(densities)
         self.energy = np.asarray(energy, dtype=float)
@@ -87,6 +89,7 @@ class Solution:
         self.certificate = certificate
         self.status, self.message = status, message
         self.free_energy, self.method, self.time_scale = free_energy, method, time_scale
+        self.jko_steps = tuple(jko_steps)
 
     @property
     def success(self) -> bool:
@@ -186,6 +189,7 @@ class Recorder:
         self.dissipated = self.boundary = self.residual = 0.0
         self.error_estimate: float | None = None
         self._last_rate: tuple[float, float] | None = None
+        self.jko_steps: list = []
 
     def start(self, masses, energy) -> None:
         """Record the initial state."""
@@ -241,7 +245,8 @@ class Recorder:
         history = History(self.columns)
         return Solution(t=[s[0] for s in self.snapshots], densities=densities, energy=[s[2] for s in self.snapshots],
                         history=history, certificate=self._certificate(history, status), status=status, message=message,
-                        free_energy=self.flow.energy, method=repr(self.method), time_scale=self.flow.time_scale)
+                        free_energy=self.flow.energy, method=repr(self.method), time_scale=self.flow.time_scale,
+                        jko_steps=self.jko_steps)
 
     def _append(self, t, dt, masses, energy, fallback) -> None:
         columns = self.columns

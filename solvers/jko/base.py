@@ -1,0 +1,172 @@
+r"""What every inner solver of a JKO step is.
+
+A step of length tau from a density :math:`\rho_k` is the optimization problem
+
+.. math:: \rho_{k+1} = \operatorname{argmin}_\rho \; F(\rho) + \frac{1}{2 \tau} W_2^2(\rho, \rho_k).
+
+An inner solver solves it once and says how well; `wgflow.solvers.JKO` strings the steps together, judges and records
+them. Here tau is measured on the clock of d rho/dt = div(rho grad dF/drho): time_scale is already in it.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import numpy as np
+
+from wgflow.densities import Density
+from wgflow.energies import TINY, Assembled
+from wgflow.errors import InvalidInput
+from wgflow.grids import Grid
+
+__all__ = ["InnerSettings", "InnerSolver", "JKOStep", "free_energy"]
+
+
+@dataclass(frozen=True)
+class JKOStep:
+    r"""The result of one JKO step.
+
+    Attributes
+    ----------
+    density : Density or None
+        :math:`\rho_{k+1}` on the grid; None in the steps that a Solution keeps (``sol.jko_steps``), whose densities
+        are its snapshots.
+    w2_squared : float
+        :math:`W_2^2(\rho_{k+1}, \rho_k)`, times nothing, for measures of the flow's mass.
+    energy : float
+        :math:`F(\rho_{k+1})`, as the inner solver discretizes it: the number whose decrease it guarantees.
+    gap : float or None
+        Primal value less dual value of the step, :math:`\ge 0`, where the method has a dual.
+    residual : float
+        Dimensionless defect of optimality; a step is accepted if it is at most the tolerance. Where there is a gap it
+        is the gap relative to a scale of the step that the method states, else a norm of the Euler-Lagrange equation.
+    iterations : int
+        Iterations of the inner solver.
+    tau : float
+        Length of the step on the clock of the gradient flow (time_scale in it).
+    bias : float or None
+        Estimated distance to the unregularized step, where the method regularizes (entropic blur, say).
+    extras : mapping
+        Further numbers of the method by name (floats, ints, strings).
+    state : object
+        What the method carries to the next step beside the density (Lagrangian positions, dual potentials for a warm
+        start): a dict of arrays and numbers, so that it can go into a checkpoint.
+    """
+
+    density: Density | None
+    w2_squared: float
+    energy: float
+    gap: float | None
+    residual: float
+    iterations: int
+    tau: float
+    bias: float | None = None
+    extras: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    state: dict[str, Any] | None = field(default=None, repr=False)
+
+    def summary(self) -> JKOStep:
+        """The same step without its density and state."""
+        return replace(self, density=None, state=None)
+
+
+@dataclass(frozen=True)
+class InnerSettings:
+    """Settings that every inner solver has, and the options of one, complete and checked by name.
+
+    Attributes
+    ----------
+    tolerance : float
+        Largest ``residual`` of an accepted step.
+    max_iterations : int
+        Iterations after which the best iterate is returned, with its honest residual.
+    options : dict
+        The options of the inner solver (`InnerSolver.OPTIONS` with the user's values).
+    """
+
+    tolerance: float
+    max_iterations: int
+    options: dict = field(default_factory=dict)
+
+
+class InnerSolver(ABC):
+    """Solves one JKO step after another for one energy on one grid.
+
+    A subclass states in `__init__` (after ``super().__init__``) which energies and grids it refuses, by InvalidInput
+    that names what to use instead. Arrays that serve every step (transforms, factorizations) are made there.
+
+    Parameters
+    ----------
+    parts : Assembled
+        The energy as arrays on the grid: ``diffusion``, ``potential``, ``operators``, ``internal``, and ``energy``.
+    grid : Grid
+    settings : InnerSettings
+    """
+
+    #: Orders in tau that the solver has; 2 needs `extrapolate`.
+    ORDERS: ClassVar[tuple[int, ...]] = (1,)
+    #: Defaults of JKO's ``tol`` and ``max_iterations``.
+    TOLERANCE: ClassVar[float] = 1e-8
+    MAX_ITERATIONS: ClassVar[int] = 200
+    #: Names and defaults of the options that ``JKO(options={...})`` takes for this solver.
+    OPTIONS: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, parts: Assembled, grid: Grid, settings: InnerSettings):
+        self.parts, self.grid, self.settings = parts, grid, settings
+
+    def begin(self, density: Density) -> JKOStep:
+        """The state before the first step; override to add what the solver carries along."""
+        return JKOStep(density, 0.0, free_energy(self.parts, density.masses), None, 0.0, 0, 0.0)
+
+    @abstractmethod
+    def step(self, start: JKOStep, tau: float, guess: JKOStep | None = None) -> JKOStep:
+        """Solve one step from ``start.density`` (and ``start.state``).
+
+        Parameters
+        ----------
+        start : JKOStep
+            Where the step starts: what `begin`, `step` or `extrapolate` gave. It must not be changed.
+        tau : float
+        guess : JKOStep, optional
+            A step believed to be near the result: a start for the iteration, for example the solution for a smaller
+            tau in a continuation.
+
+        Returns
+        -------
+        JKOStep
+            The best iterate. Missing the tolerance is no exception here: ``residual`` says so, and JKO then shortens
+            the step or raises ConvergenceError with this iterate on it. The density has exactly the mass of
+            ``start.density`` (to 1e-13) and no negative cell.
+        """
+
+    def extrapolate(self, before: JKOStep, now: JKOStep, share: float) -> JKOStep:
+        r"""The point beyond ``now`` on the geodesic from ``before``, by ``share`` of its length: the start of BDF2.
+
+        With constant tau, ``share`` is 1/3 and the step from there has length 2 tau / 3.
+        """
+        raise InvalidInput(f"order=2: {type(self).__name__} has order {self.ORDERS}; use order=1")
+
+    def distance_squared(self, first: JKOStep, second: JKOStep) -> float:
+        """Squared Wasserstein distance of two states, where the solver has it cheaply; NaN otherwise.
+
+        Used with order 2 only, where a step does not start at the density before it.
+        """
+        return math.nan
+
+
+def free_energy(parts: Assembled, masses: np.ndarray) -> float:
+    """F of cell masses: the finite-volume quadrature that `FreeEnergy.energy` has, too."""
+    mu = parts.energy_potential
+    interaction = parts.interaction(masses)
+    if interaction is not None:
+        mu = mu + 0.5 * interaction
+    if parts.diffusion > 0:
+        mu = mu + parts.diffusion * np.log(np.maximum(masses, TINY))
+    total = float((masses * mu).sum())
+    for factor, term in parts.internal:
+        total += factor * term.energy_of(masses, parts.grid)
+    return total

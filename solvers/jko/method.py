@@ -1,0 +1,314 @@
+"""JKO: the method object, its inner solvers by name, and a run from the start to the end of a time span."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
+
+from ..base import Method, check_count, check_positive
+from .base import InnerSettings, InnerSolver, JKOStep
+
+#: Module and class of each inner solver, imported when it is first used.
+INNER = {
+    "quantile": ("quantile", "QuantileSolver"),
+    "back-and-forth": ("back_and_forth", "BackAndForthSolver"),
+    "linearized": ("linearized", "LinearizedSolver"),
+    "entropic": ("entropic", "EntropicSolver"),
+}
+#: Rise of F + W2^2 / (2 tau) over F(rho_k), relative to max(1, abs(F)), that round-off explains.
+ENERGY_SLACK = 1e-13
+#: A step that misses its tolerance is approached from steps shorter by these factors, the last first.
+CONTINUATION = (4.0, 16.0, 64.0)
+#: With adaptive steps: halvings in a row after which the run stops; bounds of the change from step to step; safety.
+MAX_HALVINGS = 12
+SHRINK, GROW, SAFETY = 0.2, 2.0, 0.9
+
+
+@dataclass(frozen=True)
+class JKO(Method):
+    r"""Minimizing movements (Jordan, Kinderlehrer and Otto): every step is an optimization problem, solved and judged.
+
+    .. math:: \rho_{k+1} = \operatorname{argmin}_\rho \; F(\rho) + \frac{1}{2 \tau s} W_2^2(\rho, \rho_k),
+
+    with s the time_scale (its mean over the step). Each step keeps mass and sign and obeys the energy-dissipation
+    inequality :math:`F(\rho_{k+1}) + W_2^2(\rho_{k+1}, \rho_k) / (2 \tau s) \le F(\rho_k)`, which is checked. The
+    error is of first order in tau. With ``order=2`` a step is the variational BDF2 scheme of Gallouet, Natale and
+    Todeschini: a JKO step of length 2 tau / 3 from the point a third beyond :math:`\rho_k` on the geodesic from
+    :math:`\rho_{k-1}`. Where it would raise F a plain step is taken (``certificate.n_fallback``).
+
+    Steps are of equal length between two output times, and end on them: tau is shortened so that it divides the
+    interval, never lengthened.
+
+    Parameters
+    ----------
+    tau : float
+        The time step, in units of t; with ``adaptive`` the first and largest one.
+    inner : {"quantile", "back-and-forth", "linearized", "entropic"}
+        How a step is solved. "quantile": one axis (also radial), exact Wasserstein geometry, any energy; order 1 and 2.
+    order : {1, 2}
+        Order in tau.
+    tol : float, optional
+        Largest residual of an accepted step (dimensionless; `JKOStep.residual`); by default that of the inner solver.
+    max_iterations : int, optional
+        Iterations of the inner solver for a step; by default that of the inner solver.
+    adaptive : bool
+        Whether steps are chosen so that the estimated error of a step stays below ``rtol``: the distance W2 between a
+        step of length 2 tau and two of length tau, relative to the standard deviation of the density.
+    rtol : float
+        That tolerance.
+    max_steps : int
+        Steps after which the run stops with ConvergenceError (reason "max steps").
+    time_limit : float, optional
+        Seconds after which the run stops with ConvergenceError (reason "time limit").
+    options : dict, optional
+        Further options of the inner solver, by name.
+
+    Raises
+    ------
+    InvalidInput
+        If a setting is out of its range or the inner solver is unknown; when a run starts, if the inner solver cannot
+        serve the energy or the grid.
+
+    Notes
+    -----
+    A step that misses its tolerance is tried again from the solutions of shorter steps. If that fails, too, the run
+    stops with ConvergenceError; ``error.partial`` is the Solution so far and ``error.best`` the best iterate.
+    ``solution.jko_steps`` holds the `JKOStep` of every step, without its density.
+
+    References
+    ----------
+    R. Jordan, D. Kinderlehrer and F. Otto, The variational formulation of the Fokker-Planck equation, SIAM J. Math.
+    Anal. 29 (1998) 1-17. T. O. Gallouet, A. Natale and G. Todeschini, From geodesic extrapolation to a variational BDF2
+    scheme for Wasserstein gradient flows, Math. Comp. 93 (2024) 2769-2810.
+    """
+
+    tau: float
+    inner: str = "quantile"
+    order: int = 1
+    tol: float | None = None
+    max_iterations: int | None = None
+    adaptive: bool = False
+    rtol: float = 1e-3
+    max_steps: int = 1_000_000
+    time_limit: float | None = None
+    options: dict | None = None
+
+    def __post_init__(self):
+        check_positive("tau", self.tau)
+        if not isinstance(self.inner, str):
+            raise InvalidType(f"inner={self.inner!r}: need one of {', '.join(map(repr, INNER))}")
+        if self.inner not in INNER:
+            raise InvalidInput(f"unknown inner solver {self.inner!r}{_meant(self.inner, INNER)}; allowed: "
+                               f"{', '.join(map(repr, INNER))}")
+        check_count("order", self.order)
+        if self.order not in (1, 2):
+            raise InvalidInput(f"order={self.order}: need 1 or 2")
+        check_positive("tol", self.tol, allow_none=True)
+        if self.max_iterations is not None:
+            check_count("max_iterations", self.max_iterations)
+        if not isinstance(self.adaptive, bool):
+            raise InvalidInput(f"adaptive={self.adaptive!r}: need True or False")
+        check_positive("rtol", self.rtol)
+        check_count("max_steps", self.max_steps)
+        check_positive("time_limit", self.time_limit, allow_none=True)
+        if self.options is not None and not isinstance(self.options, dict):
+            raise InvalidType(f"options={self.options!r}: need a dict of the inner solver's options by name")
+
+    @property
+    def controlled(self) -> bool:
+        """Whether steps follow an error tolerance."""
+        return self.adaptive
+
+    def make_inner(self, parts, grid) -> InnerSolver:
+        """The inner solver for an energy on a grid, with its settings complete."""
+        module, name = INNER[self.inner]
+        solver = getattr(importlib.import_module(f"{__package__}.{module}"), name)
+        if self.order not in solver.ORDERS:
+            raise InvalidInput(f"order={self.order}: inner={self.inner!r} has order "
+                               f"{' and '.join(map(str, solver.ORDERS))}")
+        given = self.options or {}
+        for key in given:
+            if key not in solver.OPTIONS:
+                known = ", ".join(solver.OPTIONS) or "none"
+                raise InvalidInput(f"unknown option {key!r} of inner={self.inner!r}{_meant(str(key), solver.OPTIONS)}; "
+                                   f"allowed: {known}")
+        settings = InnerSettings(self.tol if self.tol is not None else solver.TOLERANCE,
+                                 self.max_iterations or solver.MAX_ITERATIONS, {**solver.OPTIONS, **given})
+        return solver(parts, grid, settings)
+
+    def integrate(self, flow, recorder, *, checkpoint=None, state=None) -> None:
+        """Step the flow to its end; see `Method.integrate`. Checkpoints are not kept."""
+        _Run(self, flow, recorder).go()
+
+
+class _Run:
+    """One run of JKO: where it is, and how it moves on."""
+
+    def __init__(self, method: JKO, flow, recorder):
+        self.method, self.flow, self.recorder = method, flow, recorder
+        self.inner = method.make_inner(flow.parts, flow.grid)
+        self.tolerance = self.inner.settings.tolerance
+        self.deadline = time.monotonic() + method.time_limit if method.time_limit else math.inf
+        self.steps, self.clock = 0, 0.0
+        self.t, self.now = flow.t0, self.inner.begin(flow.rho0)
+        self.before: JKOStep | None = None
+        self.tau = method.tau
+        self.summaries = recorder.jko_steps
+
+    def go(self) -> None:
+        """Step to the end of the time span."""
+        self.recorder.start(self.now.density.masses, self.now.energy)
+        if self.flow.t1 > self.flow.t0 and not math.isfinite(self.now.energy):
+            raise ConvergenceError(f"the free energy of rho0 is {self.now.energy}; scale the energy down, or start "
+                                   "from a density of finite energy", reason="non-finite", t=self.t)
+        for stop in self.flow.stops:
+            while self.t < stop:
+                remaining = stop - self.t
+                count = max(1, math.ceil(remaining / self.tau * (1 - 1e-9)))
+                if self.method.adaptive:
+                    self._adaptive(remaining, count, stop)
+                else:
+                    self._fixed(remaining, count, stop)
+
+    def _fixed(self, remaining: float, count: int, stop: float) -> None:
+        begin = self.t
+        for k in range(1, count + 1):
+            target = stop if k == count else begin + remaining * (k / count)
+            self._check_limits(target - self.t)
+            scaled = self.flow.elapsed(self.t, target - self.t)
+            self._commit(*self._solve(self.now, self.before, scaled, target - self.t), target)
+
+    def _adaptive(self, remaining: float, count: int, stop: float) -> None:
+        """Two steps against one of double length."""
+        count += count % 2
+        for _ in range(MAX_HALVINGS):
+            dt = remaining / count
+            self._check_limits(dt)
+            middle, end = self.t + dt, stop if count == 2 else self.t + 2 * dt
+            halves = self.flow.elapsed(self.t, dt), self.flow.elapsed(middle, end - middle)
+            try:
+                whole, _ = self._solve(self.now, self.before, sum(halves), 2 * dt)
+                first, fell = self._solve(self.now, self.before, halves[0], dt)
+                second, fell2 = self._solve(first, self.now, halves[1], dt)
+            except ConvergenceError:
+                if count > 2**MAX_HALVINGS:
+                    raise
+                error = math.inf
+            else:
+                error = self._distance(whole, second) / self.method.rtol
+            factor = SAFETY * max(error, 1e-12) ** (-1.0 / (self.method.order + 1))
+            if error <= 1.0:
+                self._commit(first, fell, middle)
+                self._commit(second, fell2, end)
+                self.recorder.error_estimate = (self.recorder.error_estimate or 0.0) + error * self.method.rtol
+                self.tau = min(self.method.tau, dt * min(GROW, max(SHRINK, factor)))
+                return
+            self.recorder.n_rejected += 1
+            count *= 2 if error < 4.0 else 4
+        raise ConvergenceError(f"step too small: at t = {self.t:.6g} even dt = {dt:.3g} misses rtol="
+                               f"{self.method.rtol:g}; loosen rtol", reason="step too small", t=self.t, dt=dt)
+
+    def _distance(self, first: JKOStep, second: JKOStep) -> float:
+        """Distance of two densities relative to their spread."""
+        squared = self.inner.distance_squared(first, second)
+        variance = float(np.trace(np.atleast_2d(second.density.cov()))) * second.density.mass
+        if math.isnan(squared):
+            raise InvalidInput(f"adaptive: inner={self.method.inner!r} does not compare densities by their distance; "
+                               "use fixed steps or inner='quantile'")
+        return math.sqrt(squared / max(variance, 1e-300))
+
+    # ---------------------------------------------------------------- one step
+    def _solve(self, now: JKOStep, before: JKOStep | None, scaled: float, dt: float) -> tuple[JKOStep, bool]:
+        """A step that passes every check, and whether it is the plain step in place of the one of second order."""
+        if self.method.order == 2 and before is not None:
+            ratio = scaled / now.tau
+            start = self.inner.extrapolate(before, now, ratio * ratio / (1 + 2 * ratio))
+            new = self.inner.step(start, scaled * (1 + ratio) / (1 + 2 * ratio))
+            if new.residual <= self.tolerance and new.energy <= now.energy + self._slack(now):
+                return _of_length(new, scaled, self.inner.distance_squared(now, new)), False
+            return self._plain(now, scaled, dt), True
+        return self._plain(now, scaled, dt), False
+
+    def _plain(self, now: JKOStep, scaled: float, dt: float) -> JKOStep:
+        new = self.inner.step(now, scaled)
+        if not new.residual <= self.tolerance:
+            new = self._continue(now, scaled, new)
+        where = f"the JKO step from t = {self.t:.6g}, tau = {dt:.4g} (inner={self.method.inner!r})"
+        if not new.residual <= self.tolerance:
+            raise _failure(f"{where} stopped at residual {new.residual:.2e} after {new.iterations} iterations, "
+                           f"tolerance {self.tolerance:.2e}; take a smaller tau, more max_iterations or a larger tol",
+                           "tolerance", new, self.t, dt)
+        if not self._excess(now, new) <= max(self._slack(now), new.gap or 0.0):
+            raise _failure(f"{where} breaks F(k+1) + W2^2/(2 tau) <= F(k) by {self._excess(now, new):.2e}; take a "
+                           "smaller tau or tol", "energy increase", new, self.t, dt)
+        return new
+
+    def _continue(self, now: JKOStep, scaled: float, missed: JKOStep) -> JKOStep:
+        """Approach a step that missed its tolerance from shorter ones; the best iterate if that does not help."""
+        best, guess = missed, None
+        for factor in sorted(CONTINUATION, reverse=True):
+            shorter = self.inner.step(now, scaled / factor, guess)
+            if shorter.residual <= self.tolerance:
+                guess = shorter
+        if guess is not None:
+            new = self.inner.step(now, scaled, guess)
+            best = new if new.residual < best.residual else best
+        return best
+
+    def _excess(self, now: JKOStep, new: JKOStep) -> float:
+        return new.energy + new.w2_squared / (2.0 * new.tau) - now.energy
+
+    def _slack(self, now: JKOStep) -> float:
+        return ENERGY_SLACK * max(1.0, abs(now.energy))
+
+    def _commit(self, new: JKOStep, fallback: bool, t: float) -> None:
+        recorder = self.recorder
+        rate = new.w2_squared / new.tau**2
+        if math.isfinite(rate):
+            if self.steps == 0:
+                recorder.rate(0.0, rate)
+            recorder.rate(self.clock + new.tau, rate)
+        self.clock += new.tau
+        recorder.residual = max(recorder.residual, new.residual)
+        recorder.step(t, t - self.t, new.density.masses, new.energy, fallback=fallback)
+        self.summaries.append(new.summary())
+        self.before, self.now, self.t = self.now, new, t
+        self.steps += 1
+
+    def _check_limits(self, dt: float) -> None:
+        t = self.t
+        if t + dt == t:
+            raise ConvergenceError(f"step too small: t = {t:.6g} + dt = {dt:.3g} does not move; take a larger tau",
+                                   reason="step too small", t=t, dt=dt)
+        if self.steps >= self.method.max_steps:
+            raise ConvergenceError(f"max_steps={self.method.max_steps} reached at t = {t:.6g}; raise max_steps, or "
+                                   "take a larger tau", reason="max steps", t=t, dt=dt)
+        if time.monotonic() > self.deadline:
+            raise ConvergenceError(f"time_limit={self.method.time_limit:g} s reached at t = {t:.6g}",
+                                   reason="time limit", t=t, dt=dt)
+
+
+def _of_length(step: JKOStep, tau: float, w2_squared: float) -> JKOStep:
+    """A BDF2 step seen from the density before it, of the whole length."""
+    from dataclasses import replace
+
+    return replace(step, tau=tau, w2_squared=w2_squared)
+
+
+def _failure(message: str, reason: str, best: JKOStep, t: float, dt: float) -> ConvergenceError:
+    error = ConvergenceError(message, reason=reason, t=t, dt=dt)
+    vars(error)["best"] = best
+    return error
+
+
+def _meant(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
