@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import numbers
 from abc import ABC, abstractmethod
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wgflow.activations import Activation
+from wgflow.atoms import Atoms
 from wgflow.densities import Density
 from wgflow.energies import Entropy, FreeEnergy, Potential
 from wgflow.errors import InvalidInput, InvalidType
@@ -20,13 +20,6 @@ from wgflow.interactions import LowRank
 __all__ = ["Atoms", "NetworkModel", "ReducedModel", "as_integer", "as_number"]
 
 FloatArray = NDArray[np.float64]
-
-
-class Atoms(NamedTuple):
-    """A measure made of point masses: ``points`` of shape (n_coordinates, n), ``weights`` of shape (n,)."""
-
-    points: FloatArray
-    weights: FloatArray
 
 
 class ReducedModel(ABC):
