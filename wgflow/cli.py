@@ -1,4 +1,4 @@
-"""The command line: ``wgflow demo``, ``wgflow warmup``, ``wgflow versions``.
+"""The command line: ``wgflow demo``, ``wgflow reproduce``, ``wgflow warmup``, ``wgflow versions``.
 
 Nothing imports this module but the ``wgflow`` script, so that ``import wgflow`` needs neither Typer nor rich. A wrong
 option and an error of wgflow each give one line and exit code 2; a comparison that fails gives exit code 1.
@@ -15,7 +15,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from wgflow.errors import StorageError, WGFlowError
+from wgflow.errors import InvalidInput, StorageError, WGFlowError
 
 __all__ = ["main"]
 
@@ -28,10 +28,7 @@ def _demo(out: Path, neurons: int, step_size: float, runs: int, cells: int, seed
     from wgflow.validation.sgd_runs import kept_sgd_runs
 
     start = time.perf_counter()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot use the folder {out}: {error}") from error
+    _make_folder(out)
     kappa, t_end = 0.8, SGD_TIMES[-1]
     print("Two classes of Gaussian data, x ~ N(0, 1.8 I) or N(0, 0.2 I) in 40 dimensions, and a two-layer network.\n"
           "As it widens, SGD becomes a Wasserstein gradient flow for the law of |w|, one PDE in one variable.\n")
@@ -68,6 +65,13 @@ def _demo(out: Path, neurons: int, step_size: float, runs: int, cells: int, seed
     return comparison.passed and sol.certificate.ok
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot use the folder {folder}: {error}") from error
+
+
 def _warmup() -> None:
     """Call every kind of kernel once on a small problem, so that the compiled code is on disk."""
     import wgflow as wg
@@ -101,6 +105,35 @@ def demo(
 ) -> None:
     """Solve the isotropic Gaussian model, run SGD beside it, and hold one against the other."""
     raise typer.Exit(0 if _demo(out, neurons, step_size, runs, cells, seed, fresh) else 1)
+
+
+@app.command()
+def reproduce(
+    name: Annotated[str, typer.Argument(help="the experiment; --list names them all")] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="the small scale, within two minutes")] = False,
+    listing: Annotated[bool, typer.Option("--list", help="list the experiments and stop")] = False,
+    out: Annotated[Path, typer.Option(help="folder under which each experiment has one")] = Path("out/reproduce"),
+    fresh: Annotated[bool, typer.Option("--fresh", help="run SGD again even if its results are cached")] = False,
+) -> None:
+    """Reproduce an experiment of the mean-field literature: picture, table, certificate, verdict."""
+    from wgflow.validation import studies
+
+    if listing:
+        width = max(map(len, studies.names()))
+        for each in studies.names():
+            print(f"{each:<{width}}  {studies.get(each).title}")
+        return
+    if not name:
+        raise InvalidInput(f"reproduce needs the name of an experiment: {', '.join(studies.names())}")
+    study, start = studies.get(name), time.perf_counter()
+    folder = out / (f"{name}-quick" if quick else name)
+    _make_folder(folder)
+    report = study.run(folder, quick=quick, fresh=fresh)
+    report.write(folder)
+    print(report.text())
+    print(f"Pictures and tables are in {folder}: {', '.join(p.name for p in report.pictures)}, report.txt "
+          f"({time.perf_counter() - start:.0f} s)")
+    raise typer.Exit(0 if report.passed else 1)
 
 
 @app.command()

@@ -14,8 +14,8 @@ import numpy as np
 
 from wgflow.errors import InvalidInput, StorageError
 
-__all__ = ["animate_solution", "new_figure", "plot_comparison", "plot_energy", "plot_solution", "save_figure", "time_axis",
-           "visible_range"]
+__all__ = ["animate_solution", "new_figure", "plot_comparison", "plot_energy", "plot_solution", "save_figure",
+           "time_axis", "visible_range"]
 
 INK, FAINT, FLOW, PARTICLE, ALARM = "#20262e", "#8a929c", "#0b6e75", "#e2a53b", "#b5302a"
 STYLE: Any = {

@@ -1,0 +1,72 @@
+"""The experiments: each at its quick scale, with its pictures, tables, certificates and verdict."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from wgflow import cli
+from wgflow.errors import InvalidInput, StorageError
+from wgflow.validation import studies
+
+#: What a picture or an animation begins with.
+MAGIC = {".png": b"\x89PNG\r\n\x1a\n", ".gif": b"GIF89a"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", studies.names())
+def test_an_experiment_passes_at_its_quick_scale(name, tmp_path, capsys):
+    code = cli.main(["reproduce", name, "--quick", "--out", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert code == 0, out
+    assert out.startswith("PASS: ")
+    assert "FAIL" not in out
+    folder = tmp_path / f"{name}-quick"
+    pictures = [p for p in folder.iterdir() if p.suffix in MAGIC]
+    assert pictures
+    for picture in pictures:
+        assert picture.read_bytes().startswith(MAGIC[picture.suffix])
+    report = (folder / "report.txt").read_text(encoding="utf-8")
+    assert "Conventions: " in report
+    assert "certificate: all checks passed" in report or name == "finite-width"
+    tables = list(folder.glob("*.csv"))
+    assert tables
+    for table in tables:
+        with table.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))
+        assert len(rows) > 1
+        assert all(len(row) == len(rows[0]) for row in rows)
+
+
+def test_the_list(capsys):
+    assert cli.main(["reproduce", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(studies.names())
+
+
+def test_an_unknown_experiment_gives_one_line(capsys):
+    assert cli.main(["reproduce", "perpetuum-mobile"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("wgflow: no study is called 'perpetuum-mobile'; there are isotropic-histogram")
+    assert cli.main(["reproduce"]) == 2
+    assert "needs the name" in capsys.readouterr().err
+    with pytest.raises(InvalidInput, match="no study"):
+        studies.get("")
+
+
+def test_reports():
+    table = studies.Table(("t", "value"), [(0.0, 1.25), (0.5, float("nan"))])
+    assert table.text().splitlines()[0].split() == ["t", "value"]
+    assert table.csv() == "t,value\n0.0,1.25\n0.5,nan\n"
+    checks = (studies.Check("one", True), studies.Check("two", False))
+    report = studies.StudyReport("n", "a title", "clock", checks, {"numbers": table})
+    assert not report.passed
+    assert report.verdict == "FAIL: a title: 1 of 2 checks hold."
+    assert "FAIL two" in report.text()
+
+
+def test_a_report_that_cannot_be_written(tmp_path):
+    report = studies.StudyReport("n", "a title", "clock", ())
+    with pytest.raises(StorageError, match="cannot write the report"):
+        report.write(tmp_path / "none")

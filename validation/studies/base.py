@@ -1,0 +1,131 @@
+"""What every study is, and the report it leaves behind: pictures, tables, certificates and a verdict."""
+
+from __future__ import annotations
+
+import csv
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from wgflow.errors import StorageError
+
+__all__ = ["Check", "Study", "StudyReport", "Table"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One statement that a study judges, with the numbers it rests on."""
+
+    text: str
+    passed: bool
+
+    def __str__(self) -> str:
+        return f"{'ok  ' if self.passed else 'FAIL'} {self.text}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under column names; numbers keep all their digits in the file and six in print, NaN being empty."""
+
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[Any]]
+
+    def text(self) -> str:
+        """The table as aligned plain text."""
+        cells = [list(self.columns)] + [[_print(value) for value in row] for row in self.rows]
+        widths = [max(len(row[k]) for row in cells) for k in range(len(self.columns))]
+        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in cells]
+        return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+    def csv(self) -> str:
+        """The table as comma-separated values."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([self.columns, *self.rows])
+        return text.getvalue()
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """What a study found.
+
+    Attributes
+    ----------
+    name, title : str
+    conventions : str
+        The choices of clock, data law and constants that every number and picture of the study uses.
+    checks : tuple of Check
+        What was judged.
+    tables : dict of str to Table
+    certificates : dict of str to str
+        The certificate of each solution in words.
+    pictures : tuple of Path
+    """
+
+    name: str
+    title: str
+    conventions: str
+    checks: tuple[Check, ...]
+    tables: dict[str, Table] = field(default_factory=dict)
+    certificates: dict[str, str] = field(default_factory=dict)
+    pictures: tuple[Path, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+    @property
+    def verdict(self) -> str:
+        """The result in one line."""
+        count = sum(check.passed for check in self.checks)
+        return f"{'PASS' if self.passed else 'FAIL'}: {self.title}: {count} of {len(self.checks)} checks hold."
+
+    def text(self) -> str:
+        """The whole report as plain text."""
+        parts = [self.verdict, "Conventions: " + self.conventions, "\n".join(map(str, self.checks))]
+        parts += [f"{label}\n{table.text()}" for label, table in self.tables.items()]
+        parts += [f"{label}\n{words}" for label, words in self.certificates.items()]
+        return "\n\n".join(parts) + "\n"
+
+    def write(self, folder: Path) -> None:
+        """Write ``report.txt`` and every table as a CSV file.
+
+        Raises
+        ------
+        StorageError
+            If a file cannot be written.
+        """
+        try:
+            (folder / "report.txt").write_text(self.text(), encoding="utf-8")
+            for label, table in self.tables.items():
+                (folder / f"{label.lower().replace(' ', '-')}.csv").write_text(table.csv(), encoding="utf-8")
+        except OSError as error:
+            raise StorageError(f"cannot write the report into {folder}: {error}") from error
+
+
+class Study(ABC):
+    """An experiment that can be run again at two scales."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+
+    @abstractmethod
+    def run(self, folder: Path, *, quick: bool = False, fresh: bool = False) -> StudyReport:
+        """Run the experiment, write its pictures into a folder, and return what was found.
+
+        Parameters
+        ----------
+        folder : Path
+            An existing folder for pictures and kept SGD runs.
+        quick : bool
+            The small scale, within two minutes on two cores.
+        fresh : bool
+            Run SGD again even if its results are kept in the folder.
+        """
+
+
+def _print(value: Any) -> str:
+    return ("" if value != value else f"{value:.6g}") if isinstance(value, float) else str(value)

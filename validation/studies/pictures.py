@@ -1,0 +1,76 @@
+"""Pictures that several studies share; each carries the conventions it was made with."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wgflow import plotting
+from wgflow.errors import StorageError
+
+__all__ = ["animate_against_particles", "save_picture"]
+
+_LETTERS_AN_INCH = 17
+
+
+def save_picture(figure: Any, path: Path, conventions: str) -> Path:
+    """Write the conventions under a figure, and the figure to a file; returns the path."""
+    width = int(_LETTERS_AN_INCH * figure.get_size_inches()[0])
+    figure.supxlabel("\n".join(textwrap.wrap(conventions, width)), x=0.01, ha="left", fontsize=7.5,
+                     color=plotting.FAINT)
+    plotting.save_figure(figure, path)
+    return path
+
+
+def animate_against_particles(sol: Any, sgd: Any, path: Path, conventions: str, *, fps: int = 10) -> Path:
+    """Write a GIF of a one-dimensional density with the histogram of all neurons over it, a frame for each ``sgd.t``.
+
+    Parameters
+    ----------
+    sol : Solution
+        With densities at the times of ``sgd``.
+    sgd : SGDResult
+    path : Path
+        Ends in ``.gif``.
+    conventions : str
+        Printed under every frame.
+    fps : int
+        Frames a second.
+    """
+    import matplotlib as mpl
+    from matplotlib.animation import PillowWriter
+
+    laws = [sol.density(t) for t in sgd.t]
+    low, high = plotting.visible_range(laws)
+    bins = np.linspace(low, high, 41)
+    # A density that ends as a spike would flatten all other frames.
+    top = 1.1 * min(max(float(law.values.max()) for law in laws), 4 * np.median([law.values.max() for law in laws]))
+    with mpl.rc_context(plotting.STYLE):
+        figure = plotting.new_figure(5.6, 4.0)
+        axes = figure.add_subplot()
+        note = "\n".join(textwrap.wrap(conventions, int(_LETTERS_AN_INCH * 5.6)))
+        figure.supxlabel(note, x=0.01, ha="left", fontsize=7, color=plotting.FAINT)
+        writer = PillowWriter(fps=fps)
+        try:
+            with writer.saving(figure, str(path), dpi=100):
+                for j, law in enumerate(laws):
+                    axes.clear()
+                    x = np.ravel(sgd.coordinates[:, j, :, 0])
+                    axes.stairs(np.histogram(x, bins)[0] / (x.size * np.diff(bins)), bins, fill=True,
+                                color=plotting.PARTICLE, alpha=0.55, label=f"SGD, N = {sgd.n_neurons}")
+                    axes.plot(law.grid.centers[0], law.values, color=plotting.FLOW, label="PDE")
+                    axes.set_xlim(low, high)
+                    axes.set_ylim(0, top)
+                    axes.set_xlabel("|w|")
+                    axes.set_ylabel("density")
+                    risk = float(np.mean(sgd.risk[:, j]))
+                    axes.set_title(f"t = {sgd.t[j]:.3g}    risk of the network {risk:.3f}, "
+                                   f"of the PDE {sgd.model.risk(law):.3f}")
+                    axes.legend(loc="upper right")
+                    writer.grab_frame()
+        except OSError as error:
+            raise StorageError(f"cannot write the animation {path}: {error}") from error
+    return path
