@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 
 import numpy as np
+from scipy.linalg import eigvalsh_tridiagonal
 from scipy.special import gammainccinv, gammaincinv, gammaln
 
-from wgflow.activations import Activation
+from wgflow.activations import Activation, PiecewiseLinear, Polynomial
 from wgflow.errors import WGFlowWarning
 
 from .base import FloatArray
 
-__all__ = ["HermiteFeatures", "QuadratureFeatures", "chi_rule", "choose_features", "cosine_moments"]
+__all__ = ["HermiteFeatures", "QuadratureFeatures", "chi_rule", "choose_features", "cosine_moments", "gauss_chi_rule"]
 
 _SERIES_LIMIT = 40  # terms beyond which the quadrature is shorter
 _TAIL_TERMS = 64  # terms computed to bound the tail of the series
@@ -49,7 +51,76 @@ def chi_rule(d: int, n: int) -> tuple[FloatArray, FloatArray]:
     return x, weights / np.sum(weights)
 
 
-class HermiteFeatures:
+def gauss_chi_rule(d: int, n: int) -> tuple[FloatArray, FloatArray]:
+    r"""Return the Gauss rule of ``n`` nodes for functions of chi squared, weights of sum 1, d degrees of freedom.
+
+    The nodes are eigenvalues of the Jacobi matrix of the Laguerre polynomials of order d/2 - 1 (Golub and Welsch), the
+    weights :math:`1/\sum_k p_k(x)^2` with the orthonormal polynomials: relatively accurate also where they are tiny.
+    The polynomials are rescaled as they grow, since they overflow with many nodes.
+    """
+    alpha, i = 0.5 * d - 1.0, np.arange(n, dtype=np.float64)
+    diagonal, beside = 2.0 * i + 1.0 + alpha, np.sqrt(i[1:] * (i[1:] + alpha))
+    x = eigvalsh_tridiagonal(diagonal, beside)
+    previous, current = np.zeros(n), np.ones(n)
+    total, log_scale = np.ones(n), np.zeros(n)  # the sum of squares is total * exp(log_scale)
+    for k in range(n - 1):
+        below = beside[k - 1] if k else 0.0
+        previous, current = current, ((x - diagonal[k]) * current - below * previous) / beside[k]
+        total += current**2
+        growth = np.maximum(np.abs(current), 1.0)
+        previous, current, total = previous / growth, current / growth, total / growth**2
+        log_scale += 2.0 * np.log(growth)
+    log_weights = -np.log(total) - log_scale
+    weights = np.exp(log_weights - np.max(log_weights))
+    return np.sqrt(2.0 * x), weights / np.sum(weights)
+
+
+def tail_at_infinity(activation: Activation) -> tuple[Activation, float, float] | None:
+    r"""Return what the even part of an activation tends to: (activation, mass, diagonal), or None if not known.
+
+    The features see the even part alone. Where it tends to a constant c, that is returned with ``mass`` 1, and the
+    limit of :math:`E\,\sigma(sG)^2`. Where it grows like a power, :math:`a |t|` or :math:`a t^{2m}`, this power is
+    returned with ``mass`` 0.
+    """
+    code, _, slopes, intercepts = activation.kernel_arguments()
+    if code == 0:
+        growth = 0.5 * float(slopes[-1] - slopes[0])
+        if growth == 0.0:
+            bounded = slopes[0] == 0.0
+            square = 0.5 * float(intercepts[0] ** 2 + intercepts[-1] ** 2) if bounded else math.inf
+            return Polynomial([0.5 * float(intercepts[0] + intercepts[-1])]), 1.0, square
+        return PiecewiseLinear([0.0], [0.0], -growth, growth), 0.0, math.inf
+    if code in (1, 2):
+        return Polynomial([0.0]), 1.0, 1.0
+    if code == 3:
+        even = np.flatnonzero(slopes[2::2])
+        if even.size == 0:
+            square = math.inf if np.any(slopes[1:]) else float(slopes[0] ** 2)
+            return Polynomial(slopes[:1]), 1.0, square
+        top = 2 * int(even[-1]) + 2
+        return Polynomial(np.where(np.arange(top + 1) == top, slopes[top], 0.0)), 0.0, math.inf
+    if code == 4:
+        return PiecewiseLinear([0.0], [0.0], -0.5, 0.5), 0.0, math.inf
+    return None
+
+
+class _AtInfinity:
+    """What both forms of the features share."""
+
+    activation: Activation
+
+    @property
+    def at_infinity(self) -> tuple[FloatArray, float, float] | None:
+        """The limit of the features, divided by their growth if they grow; of U(r, r); and the mass (see LimitPoint)."""
+        tail = tail_at_infinity(self.activation)
+        if tail is None:
+            return None
+        same = copy.copy(self)
+        same.activation, mass, diagonal = tail
+        return same(np.float64(1.0), 0), diagonal, mass  # type: ignore[operator]
+
+
+class HermiteFeatures(_AtInfinity):
     r"""The features :math:`\sqrt{M_{2j}/2}\; a_{2j}(\tau_\pm r)`, j = 0, ..., ``terms``; those of + come first."""
 
     def __init__(self, activation: Activation, deviations: tuple[float, float], d: float, terms: int, error: float):
@@ -68,7 +139,7 @@ class HermiteFeatures:
         return np.concatenate(parts)
 
 
-class QuadratureFeatures:
+class QuadratureFeatures(_AtInfinity):
     r"""The features :math:`\sqrt{\omega_m/2}\; E_c\,\sigma(\tau_\pm \chi_m r c)` of a rule for :math:`\chi_d`."""
 
     def __init__(self, activation: Activation, deviations: tuple[float, float], d: int, nodes: int, error: float):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,7 +18,9 @@ from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid
 from wgflow.interactions import LowRank
 
-__all__ = ["Atoms", "NetworkModel", "ReducedModel", "as_integer", "as_number"]
+from ._minimum_risk import LimitPoint, MinimumRisk, minimum_risk
+
+__all__ = ["Atoms", "LimitPoint", "MinimumRisk", "NetworkModel", "ReducedModel", "as_integer", "as_number"]
 
 FloatArray = NDArray[np.float64]
 
@@ -81,6 +84,24 @@ class ReducedModel(ABC):
     @abstractmethod
     def initial_density(self, kappa: float, grid: Grid) -> Density:
         """Return the law of the coordinates of a neuron drawn with scale ``kappa``."""
+
+    def initial_atoms(self, kappa: float, nodes: int = 40) -> Atoms:
+        """Return a quadrature of the initial law by about ``nodes`` points on each coordinate.
+
+        By default the cells of ``initial_density`` on the model's grid; a model that knows a Gauss rule gives that.
+        """
+        return Atoms.from_density(self.initial_density(kappa, self.grid(as_integer("nodes", nodes, 2))))
+
+    def search_box(self) -> tuple[tuple[float, float], ...]:
+        """Return the (low, high) ends between which ``minimum_risk`` places atoms; those of the default grid.
+
+        A model that gives ``limit_points`` may return infinite high ends.
+        """
+        return self.grid(8).bounds
+
+    def limit_points(self) -> tuple[LimitPoint, ...]:
+        """Return what the features tend to as coordinates go to infinity; nothing where a model does not say."""
+        return ()
 
     @property
     def signs(self) -> FloatArray:
@@ -164,6 +185,50 @@ class ReducedModel(ABC):
 
         terms = Potential(V) + LowRank(self.features, self.signs)
         return terms + Entropy(beta) if math.isfinite(beta) else terms
+
+    def minimum_risk(
+        self,
+        *,
+        box: Sequence | None = None,
+        tolerance: float = 1e-10,
+        samples: int | None = None,
+        throw: bool = True,
+    ) -> MinimumRisk:
+        r"""Return the infimum of the risk over all probability measures, with a certificate.
+
+        .. math:: \inf_\rho R(\rho), \qquad
+                  R(\rho) - \inf R \le 2 \Bigl( \int \Psi(\cdot; \rho)\,d\rho - \min \Psi(\cdot; \rho) \Bigr) .
+
+        The problem is convex. Minima of :math:`\Psi` are added to the atoms, all weights are found again by
+        non-negative least squares, atoms that have come together are merged, and positions and weights are polished by
+        Newton's method on the optimality conditions, until the bound on the right, the ``gap``, closes.
+
+        Parameters
+        ----------
+        box : sequence of (low, high), optional
+            Where the coordinates of atoms are searched; the model's ``search_box`` by default. Of a finite box the
+            infimum is that over measures on the box.
+        tolerance : float
+            The gap asked for.
+        samples : int, optional
+            Points at which Psi is tabulated in search of its minima; by default 2,001 on one coordinate, 20,000 on two
+            and three, 30,000 on four.
+        throw : bool
+            Whether to raise when the gap stays above the tolerance; otherwise the result says so by its ``gap``.
+
+        Returns
+        -------
+        MinimumRisk
+            ``.value .gap .atoms .weights .measure .attained .finite_width_excess`` and bounds for finite width.
+
+        Raises
+        ------
+        InvalidInput
+            If a sign of the model is not positive, or the box is infinite where the model knows no limits.
+        ConvergenceError
+            If the gap stays above ``tolerance``; ``.partial`` is the measure found.
+        """
+        return minimum_risk(self, box=box, tolerance=tolerance, samples=samples, throw=throw)
 
     def finite_width_excess(self, rho: Density | Atoms) -> float:
         r"""Return ``K`` of :math:`E\,R_N = R(\rho) + K/N` for ``N`` neurons drawn independently from ``rho``.

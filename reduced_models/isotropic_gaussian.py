@@ -19,8 +19,8 @@ from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid, log_power_cell_average
 from wgflow.kernels.neuron_pairs import mehler_rows
 
-from ._radial_features import chi_rule, choose_features
-from .base import FloatArray, NetworkModel, as_integer, as_number
+from ._radial_features import chi_rule, choose_features, gauss_chi_rule
+from .base import Atoms, FloatArray, LimitPoint, NetworkModel, as_integer, as_number
 
 __all__ = ["IsotropicGaussian", "StationaryDelta"]
 
@@ -232,6 +232,28 @@ class IsotropicGaussian(NetworkModel):
             raise InvalidInput(f"kappa={kappa:g}: a part {lost:.1e} of the initial law lies outside the grid "
                                f"[{edges[0]:g}, {edges[-1]:g}]; give model.grid a larger r_max")
         return Density.from_values(grid, np.maximum(masses, 0.0) / grid.volumes, normalize=True)
+
+    def initial_atoms(self, kappa: float, nodes: int = 40) -> Atoms:
+        r"""Return the Gauss rule of the law of ``|w|`` for ``w`` normal with covariance ``kappa**2 / d`` times I.
+
+        In :math:`x = d r^2 / (2 \kappa^2)` it is the Gauss-Laguerre rule of the weight :math:`x^{d/2-1} e^{-x}`, exact
+        for polynomials in :math:`r^2` of degree 2 ``nodes`` - 1. For ``d = inf`` it is a single atom at ``kappa``.
+        """
+        kappa, nodes = as_number("kappa", kappa, positive=True), as_integer("nodes", nodes)
+        if math.isinf(self.d):
+            return Atoms([[kappa]], [1.0], bounds=[(0.0, math.inf)], names=["r"])
+        chi, weights = gauss_chi_rule(int(self.d), nodes)
+        return Atoms([kappa / math.sqrt(self.d) * chi], weights, bounds=[(0.0, math.inf)], powers=[self.d - 1.0],
+                     names=["r"])
+
+    def search_box(self) -> tuple[tuple[float, float], ...]:
+        """All radii where the behavior at infinity is known, as it is for every activation of this package."""
+        return ((0.0, math.inf),) if self._basis.at_infinity is not None else super().search_box()
+
+    def limit_points(self) -> tuple[LimitPoint, ...]:
+        """The one limit of the features as r grows: that of the activation's even part."""
+        limit = self._basis.at_infinity
+        return () if limit is None else (LimitPoint(np.array([math.inf]), *limit),)
 
     def initial_risk(self, kappa: float) -> float:
         r"""Return the risk of the initial law without a grid,
