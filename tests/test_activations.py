@@ -97,6 +97,114 @@ def test_scale_zero_is_the_limit(sigma):
     assert sigma.pair_expectation(0.0, 1.3, 0.4) == pytest.approx(sigma(0.0) * sigma.gaussian_mean(1.3), abs=1e-13)
 
 
+OFFSETS = np.array([-1.4, 0.0, 0.3, 2.2])
+
+
+@named(ALL)
+@pytest.mark.parametrize("b", OFFSETS)
+def test_offsets_against_quadrature(sigma, b):
+    for s in SCALES:
+        bends = [(t - b) / s for t in getattr(sigma, "knots", [])]
+        coefficients = sigma.hermite_coefficients(s, 5, offset=b)
+        slopes = sigma.hermite_coefficients(s, 5, offset=b, offset_order=1)
+        for k in range(6):
+            expected = gaussian_average(lambda z, k=k, s=s: sigma(s * z + b) * hermite(k, z), bends)
+            assert coefficients[k] == pytest.approx(expected, abs=3e-12)
+            expected = gaussian_average(lambda z, k=k, s=s: sigma.derivative(s * z + b) * hermite(k, z), bends)
+            assert slopes[k] == pytest.approx(expected, abs=3e-12)
+        assert sigma.gaussian_mean(s, offset=b) == pytest.approx(coefficients[0], abs=1e-14)
+
+
+@named(ALL)
+@pytest.mark.parametrize("orders", [(0, 0), (1, 0), (0, 1)])
+def test_derivatives_in_scale_and_offset(sigma, orders):
+    s, b, h = SCALES[:, None], OFFSETS, 1e-5
+    order, offset_order = orders
+
+    def coefficients(s, b, order=order, offset_order=offset_order):
+        return sigma.hermite_coefficients(s, 8, order, offset=b, offset_order=offset_order)
+
+    difference = (coefficients(s + h, b) - coefficients(s - h, b)) / (2 * h)
+    assert coefficients(s, b, order + 1) == pytest.approx(difference, abs=2e-6)
+    difference = (coefficients(s, b + h) - coefficients(s, b - h)) / (2 * h)
+    assert coefficients(s, b, offset_order=offset_order + 1) == pytest.approx(difference, abs=2e-6)
+
+
+@named(ALL)
+def test_an_offset_is_a_shift_of_the_activation(sigma):
+    """Stein's rule and the two derivatives hold between coefficients that are computed by different formulas."""
+    s, b, k = SCALES[:, None], OFFSETS, np.arange(1.0, 13.0)[:, None, None]
+    a = sigma.hermite_coefficients(s, 14, offset=b)
+    slopes = sigma.hermite_coefficients(s, 13, offset=b, offset_order=1)
+    assert a[1:13] == pytest.approx(s * slopes[:12] / np.sqrt(k), abs=1e-12)
+    derivative = sigma.hermite_coefficients(s, 12, 1, offset=b)
+    assert derivative[1:] == pytest.approx(np.sqrt(k) * slopes[:12] + np.sqrt(k + 1) * slopes[2:], abs=1e-12)
+
+
+@named(ALL)
+def test_scale_zero_with_an_offset_is_the_limit(sigma):
+    b = OFFSETS + 0.05  # no knot among them, where the limit depends on the path
+    a = sigma.hermite_coefficients([[0.0], [1e-300], [1e-12]], 4, offset=b)
+    assert a[0] == pytest.approx(np.broadcast_to(sigma(b), (3, 4)), abs=1e-11)
+    assert np.max(np.abs(a[1:])) < 1e-10
+    slopes = sigma.hermite_coefficients(0.0, 4, offset=b, offset_order=1)
+    assert slopes[0] == pytest.approx(sigma.derivative(b), abs=1e-12)
+    assert slopes[1:] == pytest.approx(np.zeros((4, 4)), abs=1e-12)
+    at_a_knot = ReLU().hermite_coefficients(0.0, 4, offset=0.0, offset_order=1)
+    assert at_a_knot == pytest.approx(ReLU().hermite_coefficients(1.0, 4, offset_order=1), abs=1e-15)
+
+
+def test_closed_forms_of_a_rectifier_with_offset():
+    s, b = 0.7, 0.4
+    phi = np.exp(-0.5 * (b / s) ** 2) / np.sqrt(2 * np.pi)
+    cdf = gaussian_average(lambda z: np.where(z < b / s, 1.0, 0.0), [b / s])
+    a = ReLU().hermite_coefficients(s, 4, offset=b)
+    expected = [s * phi + b * cdf, s * cdf] + [s / np.sqrt(k * (k - 1)) * phi * hermite(k - 2, -b / s)
+                                               for k in (2, 3, 4)]
+    assert a == pytest.approx(np.array(expected, dtype=float), abs=1e-13)
+    assert ReLU(b).hermite_coefficients(s, 4) == pytest.approx(a, abs=1e-15)
+
+
+@named(ALL)
+@pytest.mark.parametrize("rho", [-1.0, -0.6, 0.0, 0.35, 0.97, 1.0])
+@pytest.mark.parametrize(("s1", "b1", "s2", "b2"), [(0.7, 0.3, 1.9, -1.4), (1.1, -0.5, 0.4, 0.5)])
+def test_pair_expectation_with_offsets_against_quadrature(sigma, rho, s1, b1, s2, b2):
+    knots, root = np.asarray(getattr(sigma, "knots", [])), np.sqrt(1 - rho * rho)
+
+    def inner(z):
+        if root == 0.0:
+            return float(sigma(s2 * rho * z + b2))
+        edges = ((knots - b2) / s2 - rho * z) / root
+        return _panels(lambda x: sigma(s2 * (rho * z + root * x) + b2), edges)
+
+    bends = [*(knots - b1) / s1, *(rho * (knots - b2) / s2 if root == 0.0 else [])]
+    expected = _panels(lambda z: sigma(s1 * z + b1) * np.array([inner(x) for x in z]), bends)
+    pair = sigma.pair_expectation(s1, s2, rho, offset1=b1, offset2=b2)
+    assert pair == pytest.approx(expected, abs=1e-10)
+
+
+def _panels(f, bends):
+    """Average over a normal law by Gauss-Legendre panels that end at the bends."""
+    edges = np.unique([*np.linspace(-10.0, 10.0, 9), *np.clip(bends, -10.0, 10.0)])
+    nodes, weights = np.polynomial.legendre.leggauss(24)
+    total = 0.0
+    for a, b in pairwise(edges):
+        z = 0.5 * (a + b) + 0.5 * (b - a) * nodes
+        total += 0.5 * (b - a) * np.sum(weights * f(z) * np.exp(-0.5 * z * z)) / np.sqrt(2 * np.pi)
+    return total
+
+
+def test_pair_expectations_broadcast_over_all_arguments():
+    s, b, rho = SCALES[:, None], OFFSETS, np.linspace(-1, 1, 5)[:, None, None]
+    for sigma in (SLANTED, Erf(), Tanh()):
+        table = sigma.pair_expectation(s, 0.8, rho, offset1=b, offset2=-0.2)
+        assert table.shape == (5, 3, 4)
+        one = sigma.pair_expectation(SCALES[1], 0.8, -0.5, offset1=OFFSETS[2], offset2=-0.2)
+        assert table[1, 1, 2] == pytest.approx(float(one), abs=1e-13)
+        swapped = sigma.pair_expectation(0.8, s, rho, offset1=-0.2, offset2=b)
+        assert table == pytest.approx(swapped, abs=1e-12)
+
+
 @named(PIECEWISE[:2])
 def test_means_at_huge_scales_do_not_cancel(sigma):
     assert sigma.gaussian_mean([1e8, 1e300]) == pytest.approx(2.5, abs=1e-7)
@@ -221,6 +329,12 @@ def test_piecewise_linear_arrays_are_protected():
         (lambda: Ramp().hermite_coefficients(0.0, 3, 2), "s > 0"),
         (lambda: Tanh().hermite_coefficients(1.0, 60), "degree=60"),
         (lambda: Ramp().sphere_mean(1.0, 1, 2), "dim=1"),
+        (lambda: Ramp().gaussian_mean(1.0, offset=np.nan), "offset must be finite"),
+        (lambda: Tanh().hermite_coefficients(1.0, 3, offset=np.inf), "offset must be finite"),
+        (lambda: Erf().pair_expectation(1.0, 1.0, 0.5, offset2=np.nan), "offset2 must be finite"),
+        (lambda: Ramp().hermite_coefficients(1.0, 3, 1, offset_order=2), "at most two derivatives"),
+        (lambda: Ramp().hermite_coefficients(1.0, 3, offset_order=3), "offset_order=3"),
+        (lambda: Ramp().hermite_coefficients(0.0, 3, 1, offset_order=1), "s > 0"),
     ],
 )
 def test_bad_input(build, message):

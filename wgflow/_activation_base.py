@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr, owens_t
 
 from wgflow.errors import InvalidInput, InvalidType
 
-__all__ = ["Activation", "KernelActivation", "check_degree", "check_scale", "finite_array"]
+__all__ = [
+    "Activation",
+    "KernelActivation",
+    "check_correlation",
+    "check_degree",
+    "check_offset",
+    "check_order",
+    "check_orders",
+    "check_scale",
+    "finite_array",
+    "normal_density",
+    "residual",
+    "upper_orthant",
+]
 
 FloatArray = NDArray[np.float64]
 
@@ -37,8 +52,11 @@ class Activation(ABC):
     coordinate of a uniform point of the sphere :math:`S^{d-1}`, the reduced models need
 
     .. math::
-        q(s) = E\,\sigma(sG), \quad a_k(s) = E\,\sigma(sG)\,he_k(G), \quad
-        E\,\sigma(s_1 G_1)\sigma(s_2 G_2) = \sum_k a_k(s_1) a_k(s_2) \rho^k, \quad E\,\sigma(t c).
+        q(s, b) = E\,\sigma(sG + b), \quad a_k(s, b) = E\,\sigma(sG + b)\,he_k(G), \quad
+        E\,\sigma(s_1 G_1 + b_1)\,\sigma(s_2 G_2 + b_2) = \sum_k a_k(s_1, b_1)\, a_k(s_2, b_2)\, \rho^k, \quad
+        E\,\sigma(t c),
+
+    where :math:`b` is the offset of a neuron, 0 unless it is given.
 
     Activations are immutable, compare equal when they are the same function, and can be called.
     """
@@ -56,30 +74,46 @@ class Activation(ABC):
         """Return :math:`\\sigma'(t)`; at a kink, the slope on its left."""
 
     @abstractmethod
-    def gaussian_mean(self, s: ArrayLike, order: int = 0) -> FloatArray:
-        """Return the derivative of the given order (0, 1 or 2) of :math:`q(s) = E\\,\\sigma(sG)`, for ``s >= 0``."""
+    def gaussian_mean(self, s: ArrayLike, order: int = 0, *, offset: ArrayLike = 0.0) -> FloatArray:
+        """Return :math:`q(s, b) = E\\,\\sigma(sG + b)` or its derivative of order 1 or 2 in ``s``, for ``s >= 0``."""
 
     @abstractmethod
-    def hermite_coefficients(self, s: ArrayLike, degree: int, order: int = 0) -> FloatArray:
-        """Return :math:`a_0(s), ..., a_{degree}(s)` or their derivatives in ``s``.
+    def hermite_coefficients(
+        self, s: ArrayLike, degree: int, order: int = 0, *, offset: ArrayLike = 0.0, offset_order: int = 0
+    ) -> FloatArray:
+        r"""Return :math:`a_0(s, b), ..., a_{degree}(s, b)` or their derivatives.
+
+        With the coefficients :math:`D_k = \partial_b a_k = E\,\sigma'(sG + b)\,he_k(G)` of the derivative,
+
+        .. math:: a_k = s D_{k-1} / \sqrt k \quad (k \ge 1), \qquad
+                  \partial_s a_k = \sqrt k\, D_{k-1} + \sqrt{k+1}\, D_{k+1} .
 
         Parameters
         ----------
         s : array_like
-            Standard deviations, ``s >= 0`` (``s > 0`` for ``order=2``).
+            Standard deviations, ``s >= 0`` (``s > 0`` for two derivatives).
         degree : int
             Highest ``k``.
         order : {0, 1, 2}
             Number of derivatives in ``s``.
+        offset : array_like
+            The offsets ``b``, which broadcast with ``s``.
+        offset_order : {0, 1, 2}
+            Number of derivatives in ``b``; at most two derivatives in all.
 
         Returns
         -------
-        ndarray, shape (degree + 1, *s.shape)
+        ndarray, shape (degree + 1, *shape) with the common shape of ``s`` and ``offset``
         """
 
     @abstractmethod
-    def pair_expectation(self, s1: ArrayLike, s2: ArrayLike, rho: ArrayLike) -> FloatArray:
-        """Return :math:`E\\,\\sigma(s_1 G_1)\\sigma(s_2 G_2)` at correlation ``rho`` in [-1, 1], by broadcasting."""
+    def pair_expectation(
+        self, s1: ArrayLike, s2: ArrayLike, rho: ArrayLike, *, offset1: ArrayLike = 0.0, offset2: ArrayLike = 0.0
+    ) -> FloatArray:
+        """Return :math:`E\\,\\sigma(s_1 G_1 + b_1)\\sigma(s_2 G_2 + b_2)` at correlation ``rho`` in [-1, 1].
+
+        All arguments broadcast.
+        """
 
     @abstractmethod
     def sphere_mean(self, t: ArrayLike, dim: int, order: int = 0) -> FloatArray:
@@ -130,6 +164,22 @@ def check_scale(s: ArrayLike, name: str = "s") -> FloatArray:
     return array
 
 
+def check_offset(b: ArrayLike, name: str = "offset") -> FloatArray:
+    """Return offsets as float64, refusing NaN and infinities."""
+    array = np.asarray(b, dtype=np.float64)
+    if not np.all(np.isfinite(array)):
+        raise InvalidInput(f"{name} must be finite, got {array[~np.isfinite(array)][0]}")
+    return array
+
+
+def check_correlation(rho: ArrayLike) -> FloatArray:
+    """Return correlations as float64, refusing what lies outside [-1, 1]."""
+    array = np.asarray(rho, dtype=np.float64)
+    if not np.all(np.abs(array) <= 1.0):
+        raise InvalidInput("rho is a correlation and must lie in [-1, 1]; clip rounding errors before the call")
+    return array
+
+
 def check_degree(degree: int, order: int) -> None:
     """Refuse degrees and orders of differentiation for which no formula exists."""
     if isinstance(degree, bool) or not isinstance(degree, Integral) or degree < 0:
@@ -141,3 +191,37 @@ def check_order(order: int) -> None:
     """Refuse orders of differentiation other than 0, 1 and 2."""
     if order not in (0, 1, 2):
         raise InvalidInput(f"order={order!r} must be 0, 1 or 2")
+
+
+def check_orders(scale: FloatArray, order: int, offset_order: int) -> None:
+    """Refuse more than two derivatives in all, and two at ``s = 0``."""
+    check_order(order)
+    if offset_order not in (0, 1, 2):
+        raise InvalidInput(f"offset_order={offset_order!r} must be 0, 1 or 2")
+    if order + offset_order > 2:
+        raise InvalidInput(f"order={order} and offset_order={offset_order}: at most two derivatives in all")
+    if order + offset_order == 2 and not np.all(scale > 0.0):
+        name = "order=2" if order == 2 else f"order={order} with offset_order={offset_order}"
+        raise InvalidInput(f"{name} needs s > 0: the second derivative at s = 0 may not exist")
+
+
+def normal_density(z: FloatArray) -> FloatArray:
+    """Return the standard normal density."""
+    return np.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
+
+
+def upper_orthant(h: FloatArray, k: FloatArray, rho: FloatArray, root: FloatArray) -> FloatArray:
+    """Return P(X > h, Y > k) at correlation ``rho``, ``|rho| < 1``, ``root = sqrt(1 - rho^2)``, by Owen's T."""
+    h, k = (np.where(np.abs(x) < 1e-150, 0.0, x) for x in (h, k))  # ratios of denormal numbers mean nothing
+    both_zero = (h == 0.0) & (k == 0.0)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        th = owens_t(h, residual(k, h, rho) / (h * root))
+        tk = owens_t(k, residual(h, k, rho) / (k * root))
+    opposite = (h < 0.0) != (k < 0.0)  # a zero counts as +0, as it does in the divisions above
+    general = 0.5 * ndtr(-h) + 0.5 * ndtr(-k) - th - tk - 0.5 * opposite
+    return np.where(both_zero, 0.25 + np.arcsin(rho) / (2.0 * np.pi), general)
+
+
+def residual(k: FloatArray, h: FloatArray, rho: FloatArray) -> FloatArray:
+    """Return ``k - rho h``, accurate also where ``k`` is near ``+-h`` and ``rho`` near ``+-1``."""
+    return np.where(rho >= 0.0, (k - h) + (1.0 - rho) * h, (k + h) - (1.0 + rho) * h)

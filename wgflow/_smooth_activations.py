@@ -9,16 +9,21 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import erf, expit
+from scipy.special import erf, expit, ndtr
 
 from wgflow._activation_base import (
     Activation,
     FloatArray,
     KernelActivation,
+    check_correlation,
     check_degree,
+    check_offset,
     check_order,
+    check_orders,
     check_scale,
     finite_array,
+    normal_density,
+    upper_orthant,
 )
 from wgflow.errors import ConvergenceError, InvalidInput
 
@@ -28,6 +33,8 @@ _TOLERANCE = 1e-13  # change between two refinements, relative to max(1, |result
 _REACH = 13.0  # phi(z) he_k(z) is below exp(-z^2/4) = 1e-18 beyond it, as long as 2 sqrt(k) is smaller
 _FIRST_STEP = 0.5
 _REFINEMENTS = 10
+_PAIR_REACH = 9.0  # the same without Hermite polynomials
+_PAIR_DEGREE = 40  # of the Mehler series of a pair; pairs that need more are integrated over the plane
 _BLOCK = 1 << 20  # numbers per temporary array
 _PANEL_NODES = 16
 _EMPTY = np.zeros(0)
@@ -56,41 +63,87 @@ class _SmoothActivation(Activation):
     def length_scale(self) -> float:
         return 1.0
 
-    def gaussian_mean(self, s: ArrayLike, order: int = 0) -> FloatArray:
-        return self.hermite_coefficients(s, 0, order)[0]
+    def gaussian_mean(self, s: ArrayLike, order: int = 0, *, offset: ArrayLike = 0.0) -> FloatArray:
+        return self.hermite_coefficients(s, 0, order, offset=offset)[0]
 
-    def hermite_coefficients(self, s: ArrayLike, degree: int, order: int = 0) -> FloatArray:
+    def hermite_coefficients(
+        self, s: ArrayLike, degree: int, order: int = 0, *, offset: ArrayLike = 0.0, offset_order: int = 0
+    ) -> FloatArray:
         check_degree(degree, order)
-        scale = check_scale(s)
+        scale, b = np.broadcast_arrays(check_scale(s), check_offset(offset))
+        check_orders(np.ones(()), order, offset_order)
         if 4 * degree > _REACH**2:
             raise InvalidInput(f"degree={degree} is more than quadrature resolves for {self!r}; use degree <= 42")
-        flat = scale.ravel()
+        flat, shift = scale.ravel(), b.ravel()
 
         def integrand(z: FloatArray) -> FloatArray:
-            values = self._evaluate(z[:, None] * flat, order) * (z**order)[:, None]
+            values = self._evaluate(z[:, None] * flat + shift, order + offset_order) * (z**order)[:, None]
             return np.einsum("kz,zs->ks", _weighted_hermite(z, degree), values)
 
         return _trapezoid(integrand, flat.size).reshape(degree + 1, *scale.shape)
 
-    def pair_expectation(self, s1: ArrayLike, s2: ArrayLike, rho: ArrayLike) -> FloatArray:
-        s1, s2, rho = np.broadcast_arrays(check_scale(s1, "s1"), check_scale(s2, "s2"), np.asarray(rho, np.float64))
-        if not np.all(np.abs(rho) <= 1.0):
-            raise InvalidInput("rho is a correlation and must lie in [-1, 1]; clip rounding errors before the call")
-        f1, f2, r = s1.ravel(), s2.ravel(), rho.ravel()
-        result = np.empty(r.size)
-        root = np.sqrt((1.0 - r) * (1.0 + r))
-        for i in range(r.size):  # one pair at a time: a rule of n^2 nodes
+    def pair_expectation(
+        self, s1: ArrayLike, s2: ArrayLike, rho: ArrayLike, *, offset1: ArrayLike = 0.0, offset2: ArrayLike = 0.0
+    ) -> FloatArray:
+        b1, b2 = check_offset(offset1, "offset1"), check_offset(offset2, "offset2")
+        scales = check_scale(s1, "s1"), check_scale(s2, "s2")
+        shape = np.broadcast_shapes(*(x.shape for x in (*scales, b1, b2)), np.shape(rho))
+        s1, s2, rho, b1, b2 = (np.broadcast_to(x, shape).ravel() for x in (*scales, check_correlation(rho), b1, b2))
+        result = np.empty(rho.size)
+        one = np.abs(rho) == 1.0
+        result[one] = self._product_mean(s1[one], b1[one], rho[one] * s2[one], b2[one])
+        rest = np.flatnonzero(~one)
+        a1 = self.hermite_coefficients(s1[rest], _PAIR_DEGREE, offset=b1[rest])
+        a2 = self.hermite_coefficients(s2[rest], _PAIR_DEGREE, offset=b2[rest])
+        power = rho[rest] ** np.arange(_PAIR_DEGREE + 1.0)[:, None]
+        result[rest] = np.sum(a1 * a2 * power, axis=0)
+        # By the Cauchy-Schwarz inequality what is left out is below |rho|^(degree + 1) (m1 m2)^(1/2), with the parts
+        # m of the second moments beyond the degree; these are no better known than to rounding.
+        moments = [self._product_mean(s[rest], b[rest], s[rest], b[rest]) for s, b in ((s1, b1), (s2, b2))]
+        left = [np.maximum(m - np.sum(a * a, axis=0), 0.0) + 1e-15 * m for m, a in zip(moments, (a1, a2))]
+        error = np.abs(rho[rest]) ** (_PAIR_DEGREE + 1) * np.sqrt(left[0] * left[1])
+        far = rest[error > _TOLERANCE * np.maximum(1.0, np.sqrt(moments[0] * moments[1]))]
+        if far.size:
+            result[far] = self._plane_means(s1[far], b1[far], s2[far], b2[far], rho[far])
+        return result.reshape(shape)
 
-            def inner(z: FloatArray, i: int = i) -> FloatArray:
-                def outer(x: FloatArray) -> FloatArray:
-                    mixed = self._evaluate(f2[i] * (r[i] * z[None, :] + root[i] * x[:, None]), 0)
-                    return _phi(x) @ mixed
+    def _product_mean(self, s1: FloatArray, b1: FloatArray, s2: FloatArray, b2: FloatArray) -> FloatArray:
+        """Return E sigma(s1 G + b1) sigma(s2 G + b2) with one and the same G."""
 
-                smoothed = _trapezoid(outer, z.size) if root[i] > 0.0 else self._evaluate(f2[i] * r[i] * z, 0)
-                return np.array([np.sum(_phi(z) * self._evaluate(f1[i] * z, 0) * smoothed)])
+        def integrand(z: FloatArray) -> FloatArray:
+            first = self._evaluate(z[:, None] * s1 + b1, 0)
+            return normal_density(z) @ (first * self._evaluate(z[:, None] * s2 + b2, 0))
 
-            result[i] = _trapezoid(inner, 1)[0]
-        return result.reshape(rho.shape)
+        return _trapezoid(integrand, s1.size)
+
+    def _plane_means(self, s1, b1, s2, b2, rho) -> FloatArray:
+        """Return pair expectations by the trapezoidal rule on the plane, halving the step of those not settled."""
+        root = np.sqrt((1.0 - rho) * (1.0 + rho))
+
+        def rule(pairs: np.ndarray, h: float) -> FloatArray:
+            n = int(_PAIR_REACH / h)
+            z = h * np.arange(-n, n + 1)
+            weights = h * normal_density(z)
+            means, size = np.empty(pairs.size), max(1, _BLOCK // z.size**2)
+            for i in range(0, pairs.size, size):
+                p = pairs[i : i + size, None]
+                first = weights * self._evaluate(s1[p] * z + b1[p], 0)
+                mixed = self._evaluate((s2 * rho)[p, None] * z[:, None] + (s2 * root)[p, None] * z + b2[p, None], 0)
+                means[i : i + size] = np.sum(first * np.sum(weights * mixed, axis=2), axis=1)
+            return means
+
+        result, pairs, h = np.empty(rho.size), np.arange(rho.size), _FIRST_STEP
+        result[:] = rule(pairs, h)
+        for _ in range(_REFINEMENTS):
+            h *= 0.5
+            finer = rule(pairs, h)
+            moved = np.abs(finer - result[pairs]) > _TOLERANCE * np.maximum(1.0, np.abs(finer))
+            result[pairs] = finer
+            pairs = pairs[moved]
+            if not pairs.size:
+                return result
+        worst = max(np.max(s1[pairs]), np.max(s2[pairs]))
+        raise ConvergenceError(f"a pair expectation of {self!r} did not settle; is s = {worst:g} too large?")
 
     def sphere_mean(self, t: ArrayLike, dim: int, order: int = 0) -> FloatArray:
         check_order(order)
@@ -152,12 +205,15 @@ class Softplus(_SmoothActivation):
 
 
 class Erf(_SmoothActivation):
-    r"""Error function, with closed forms: with :math:`v = 1/(1 + 2s^2)`,
+    r"""Error function, with closed forms: with :math:`c = \sqrt{1 + 2s^2}` and :math:`x = \sqrt2\, b/c`,
 
     .. math::
-        a_{2j+1}(s) = \frac{2s\sqrt{v}}{\sqrt{\pi (2j+1)}}\,\frac{(2j-1)!!}{\sqrt{(2j)!}}\,(v-1)^j, \qquad
-        E\,\sigma(s_1 G_1)\sigma(s_2 G_2)
-        = \frac{2}{\pi} \arcsin \frac{2 s_1 s_2 \rho}{\sqrt{(1+2s_1^2)(1+2s_2^2)}} .
+        q(s, b) = \operatorname{erf}(b/c), \qquad
+        a_k(s, b) = \frac{2 (-1)^{k-1}}{\sqrt k} \Bigl(\frac{\sqrt2\, s}{c}\Bigr)^k \phi(x)\, he_{k-1}(x)
+        \quad (k \ge 1),
+
+    and pair expectations are bivariate normal probabilities; without offsets
+    :math:`\frac{2}{\pi} \arcsin (2 s_1 s_2 \rho / (c_1 c_2))`.
     """
 
     def _evaluate(self, t: FloatArray, order: int) -> FloatArray:
@@ -166,25 +222,42 @@ class Erf(_SmoothActivation):
         slope = 2.0 / math.sqrt(math.pi) * np.exp(-t * t)
         return slope if order == 1 else -2.0 * t * slope
 
-    def hermite_coefficients(self, s: ArrayLike, degree: int, order: int = 0) -> FloatArray:
+    def hermite_coefficients(
+        self, s: ArrayLike, degree: int, order: int = 0, *, offset: ArrayLike = 0.0, offset_order: int = 0
+    ) -> FloatArray:
         check_degree(degree, order)
+        s, b = np.broadcast_arrays(check_scale(s), check_offset(offset))
+        check_orders(np.ones(()), order, offset_order)
         if order:
-            return super().hermite_coefficients(s, degree, order)
-        s = check_scale(s)
-        v = 1.0 / (1.0 + 2.0 * s * s)
-        a = np.zeros((degree + 1, *s.shape))
-        term = 2.0 * s * np.sqrt(v / math.pi)
-        for k in range(1, degree + 1, 2):
-            a[k] = term / math.sqrt(k)
-            term = term * (-2.0 * s * s * v) * math.sqrt(k / (k + 1.0))
+            return super().hermite_coefficients(s, degree, order, offset=b, offset_order=offset_order)
+        root = np.sqrt(1.0 + 2.0 * s * s)
+        x, shrink = math.sqrt(2.0) * b / root, math.sqrt(2.0) * s / root
+        a = np.empty((degree + 1, *s.shape))
+        a[0] = erf(b / root)
+        factor = (shrink, math.sqrt(2.0) / root, 2.0 / root**2)[offset_order]
+        # phi(x) he_n(x) with its sign and its power of shrink, n = k + offset_order - 1.
+        previous, current = np.zeros(s.shape), 2.0 * normal_density(x)
+        if offset_order == 2:
+            previous, current = current, -x * current
+        for k in range(1 if offset_order == 0 else 0, degree + 1):
+            n = k + offset_order - 1
+            norm = (1.0 / math.sqrt(n + 1.0), 1.0, math.sqrt(n))[offset_order]
+            a[k] = norm * factor * current
+            previous, current = shrink * current, shrink * (-x * current - math.sqrt(n) * previous) / math.sqrt(n + 1.0)
         return a
 
-    def pair_expectation(self, s1: ArrayLike, s2: ArrayLike, rho: ArrayLike) -> FloatArray:
-        s1, s2, rho = check_scale(s1, "s1"), check_scale(s2, "s2"), np.asarray(rho, dtype=np.float64)
-        if not np.all(np.abs(rho) <= 1.0):
-            raise InvalidInput("rho is a correlation and must lie in [-1, 1]; clip rounding errors before the call")
-        sine = 2.0 * s1 * s2 * rho / np.sqrt((1.0 + 2.0 * s1 * s1) * (1.0 + 2.0 * s2 * s2))
-        return 2.0 / math.pi * np.arcsin(sine)
+    def pair_expectation(
+        self, s1: ArrayLike, s2: ArrayLike, rho: ArrayLike, *, offset1: ArrayLike = 0.0, offset2: ArrayLike = 0.0
+    ) -> FloatArray:
+        s1, s2, rho = check_scale(s1, "s1"), check_scale(s2, "s2"), check_correlation(rho)
+        b1, b2 = check_offset(offset1, "offset1"), check_offset(offset2, "offset2")
+        c1, c2 = np.sqrt(1.0 + 2.0 * s1 * s1), np.sqrt(1.0 + 2.0 * s2 * s2)
+        sine = 2.0 * s1 * s2 * rho / (c1 * c2)
+        if not (np.any(b1) or np.any(b2)):
+            return 2.0 / math.pi * np.arcsin(sine)
+        h, k, sine = np.broadcast_arrays(-math.sqrt(2.0) * b1 / c1, -math.sqrt(2.0) * b2 / c2, sine)
+        both = upper_orthant(h, k, sine, np.sqrt((1.0 - sine) * (1.0 + sine)))
+        return 4.0 * both - 2.0 * ndtr(-h) - 2.0 * ndtr(-k) + 1.0
 
     def kernel_arguments(self) -> KernelActivation:
         return KernelActivation(2, _EMPTY, _EMPTY, _EMPTY)
@@ -194,7 +267,7 @@ class Polynomial(Activation):
     r"""Polynomial :math:`\sigma(t) = \sum_n c_n t^n`; all averages are finite sums.
 
     .. math::
-        a_k(s) = \sum_{m \ge 0} c_n s^n \frac{n!}{2^m m! \sqrt{k!}}, \quad n = k + 2m .
+        a_k(s, b) = \sum_{m \ge 0} \frac{s^n \sigma^{(n)}(b)}{2^m m! \sqrt{k!}}, \quad n = k + 2m .
 
     Parameters
     ----------
@@ -233,28 +306,33 @@ class Polynomial(Activation):
         series = np.polynomial.polynomial.polyder(self._coefficients * moments, order)
         return cast(FloatArray, np.polynomial.polynomial.polyval(s, series))
 
-    def gaussian_mean(self, s: ArrayLike, order: int = 0) -> FloatArray:
-        return self.hermite_coefficients(s, 0, order)[0]
+    def gaussian_mean(self, s: ArrayLike, order: int = 0, *, offset: ArrayLike = 0.0) -> FloatArray:
+        return self.hermite_coefficients(s, 0, order, offset=offset)[0]
 
-    def hermite_coefficients(self, s: ArrayLike, degree: int, order: int = 0) -> FloatArray:
+    def hermite_coefficients(
+        self, s: ArrayLike, degree: int, order: int = 0, *, offset: ArrayLike = 0.0, offset_order: int = 0
+    ) -> FloatArray:
         check_degree(degree, order)
-        s = check_scale(s)
+        s, b = np.broadcast_arrays(check_scale(s), check_offset(offset))
+        check_orders(np.ones(()), order, offset_order)
+        polynomial = np.polynomial.polynomial
         a = np.zeros((degree + 1, *s.shape))
-        size = self._coefficients.size
-        for k in range(min(degree + 1, size)):
-            moments = np.zeros(size)
-            for m in range((size - 1 - k) // 2 + 1):
-                n = k + 2 * m
-                moments[n] = math.factorial(n) / (2**m * math.factorial(m)) / math.sqrt(math.factorial(k))
-            a[k] = self._scaled(moments, s, order)
+        for n in range(order, self._coefficients.size - offset_order):
+            # The n-th Taylor coefficient at b, times the derivative of s^n.
+            taylor = polynomial.polyval(b, polynomial.polyder(self._coefficients, n + offset_order))
+            power = taylor * math.perm(n, order) * s ** (n - order)
+            for k in range(n % 2, min(n, degree) + 1, 2):
+                m = (n - k) // 2
+                a[k] += power / (2.0**m * math.factorial(m) * math.sqrt(math.factorial(k)))
         return a
 
-    def pair_expectation(self, s1: ArrayLike, s2: ArrayLike, rho: ArrayLike) -> FloatArray:
-        rho = np.asarray(rho, dtype=np.float64)
-        if not np.all(np.abs(rho) <= 1.0):
-            raise InvalidInput("rho is a correlation and must lie in [-1, 1]; clip rounding errors before the call")
+    def pair_expectation(
+        self, s1: ArrayLike, s2: ArrayLike, rho: ArrayLike, *, offset1: ArrayLike = 0.0, offset2: ArrayLike = 0.0
+    ) -> FloatArray:
+        rho = check_correlation(rho)
         degree = self._coefficients.size - 1
-        a1, a2 = self.hermite_coefficients(s1, degree), self.hermite_coefficients(s2, degree)
+        a1 = self.hermite_coefficients(s1, degree, offset=check_offset(offset1, "offset1"))
+        a2 = self.hermite_coefficients(s2, degree, offset=check_offset(offset2, "offset2"))
         return sum((a1[k] * a2[k] * rho**k for k in range(degree + 1)), np.zeros(()))
 
     def sphere_mean(self, t: ArrayLike, dim: int, order: int = 0) -> FloatArray:
@@ -287,14 +365,10 @@ def _sphere_rule(dim: int, n: int) -> tuple[FloatArray, FloatArray]:
     return np.sin(latitude), weights / np.sum(weights)
 
 
-def _phi(z: FloatArray) -> FloatArray:
-    return np.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
-
-
 def _weighted_hermite(z: FloatArray, degree: int) -> FloatArray:
     """Return phi(z) he_k(z) for k = 0, ..., degree, shape (degree + 1, n)."""
     h = np.empty((degree + 1, z.size))
-    previous, h[0] = np.zeros(z.size), _phi(z)
+    previous, h[0] = np.zeros(z.size), normal_density(z)
     for n in range(degree):
         h[n + 1] = (z * h[n] - math.sqrt(n) * previous) / math.sqrt(n + 1.0)
         previous = h[n]

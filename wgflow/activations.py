@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import beta, betainc, ndtr, owens_t
+from scipy.special import beta, betainc, ndtr
 
 from wgflow._activation_base import (
     Activation,
     FloatArray,
     KernelActivation,
+    check_correlation,
     check_degree,
+    check_offset,
     check_order,
+    check_orders,
     check_scale,
     finite_array,
+    normal_density,
+    residual,
+    upper_orthant,
 )
 from wgflow._smooth_activations import Erf, Polynomial, Softplus, Tanh
 from wgflow.errors import InvalidInput
@@ -34,7 +40,6 @@ __all__ = [
     "Tanh",
 ]
 
-_SQRT_2PI = np.sqrt(2.0 * np.pi)
 _FAR = 40.0  # phi(40) underflows to 0 in double precision: standardized knots beyond it have reached their limit
 _TINY = 1e-300  # stands for s = 0, so that every limit follows from the clipped knots
 
@@ -119,25 +124,30 @@ class PiecewiseLinear(Activation):
     def derivative(self, t: ArrayLike) -> FloatArray:
         return self._slopes[np.searchsorted(self._knots, np.asarray(t, dtype=np.float64), side="left")]
 
-    def _standardized(self, s: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return ``s`` bounded away from 0 and the knots ``z_j = t_j / s``, shape (n, *s.shape), clipped."""
+    def _standardized(self, s: FloatArray, offset: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return ``s`` bounded away from 0 and the knots ``z_j = (t_j - b) / s``, shape (n, *s.shape), clipped."""
         safe = np.maximum(s, _TINY)
         with np.errstate(over="ignore"):
-            z = self._knots.reshape((-1,) + (1,) * s.ndim) / safe
+            z = (self._knots.reshape((-1,) + (1,) * s.ndim) - offset) / safe
         return safe, np.clip(z, -_FAR, _FAR)
 
-    def gaussian_mean(self, s: ArrayLike, order: int = 0) -> FloatArray:
+    def gaussian_mean(self, s: ArrayLike, order: int = 0, *, offset: ArrayLike = 0.0) -> FloatArray:
         check_order(order)
-        s, z = self._standardized(check_scale(s))
+        s, b = np.broadcast_arrays(check_scale(s), check_offset(offset))
+        s, z = self._standardized(s, b)
         jumps = self._column(self._jumps, z)
         if order == 1:
-            return np.sum(jumps * _phi(z), axis=0)
+            return np.sum(jumps * normal_density(z), axis=0)
         if order == 2:
-            return np.sum(jumps * _phi(z) * z**2, axis=0) / s
+            return np.sum(jumps * normal_density(z) * z**2, axis=0) / s
+        return self._mean(s, z, b)
+
+    def _mean(self, s: FloatArray, z: FloatArray, b: FloatArray) -> FloatArray:
         # By pieces and not by hinges: differences of phi stay accurate where the sum of s phi(z_j) would cancel.
         slopes, intercepts = self._column(self._slopes, z), self._column(self._intercepts, z)
-        spread = np.concatenate([-_phi(z[:1]), _phi_drop(z[:-1], z[1:]), _phi(z[-1:])])
-        return np.sum(intercepts * self._piece_probabilities(z) + slopes * s * spread, axis=0)
+        phi = normal_density(z)
+        spread = np.concatenate([-phi[:1], _phi_drop(z[:-1], z[1:]), phi[-1:]])
+        return np.sum((intercepts + slopes * b) * self._piece_probabilities(z) + slopes * s * spread, axis=0)
 
     @staticmethod
     def _column(array: FloatArray, z: FloatArray) -> FloatArray:
@@ -145,61 +155,75 @@ class PiecewiseLinear(Activation):
 
     @staticmethod
     def _piece_probabilities(z: FloatArray) -> FloatArray:
-        """Return the probability that ``sG`` lies on each of the ``n + 1`` pieces."""
+        """Return the probability that ``sG + b`` lies on each of the ``n + 1`` pieces."""
         upper = z[:-1] > 0.0  # differences of the smaller tail: no cancellation near 1
         inner = np.where(upper, ndtr(-z[:-1]) - ndtr(-z[1:]), ndtr(z[1:]) - ndtr(z[:-1]))
         return np.concatenate([ndtr(z[:1]), inner, ndtr(-z[-1:])])
 
-    def hermite_coefficients(self, s: ArrayLike, degree: int, order: int = 0) -> FloatArray:
+    def hermite_coefficients(
+        self, s: ArrayLike, degree: int, order: int = 0, *, offset: ArrayLike = 0.0, offset_order: int = 0
+    ) -> FloatArray:
         check_degree(degree, order)
-        scale = check_scale(s)
-        if order == 2 and not np.all(scale > 0.0):
-            raise InvalidInput("order=2 needs s > 0: the second derivative at s = 0 may not exist")
-        a = self._hermite(scale, degree + 2 * order)
-        safe = np.maximum(scale, _TINY)
-        for done in range(order):
-            # s a_k' = k a_k + sqrt((k+1)(k+2)) a_{k+2}, and the same for a_k' with k - 1 in place of k.
-            k = self._column(np.arange(a.shape[0] - 2, dtype=np.float64), a)
-            a = ((k - done) * a[:-2] + np.sqrt((k + 1.0) * (k + 2.0)) * a[2:]) / safe
-        return a
+        scale, b = np.broadcast_arrays(check_scale(s), check_offset(offset))
+        check_orders(scale, order, offset_order)
+        s, z = self._standardized(scale, b)
+        if order == offset_order == 0:
+            a = np.empty((degree + 1, *s.shape))
+            a[0] = self._mean(s, z, b)
+            if degree:
+                k = self._column(np.arange(1.0, degree + 1.0), z)
+                a[1:] = s * self._slope_coefficients(z, degree - 1) / np.sqrt(k)
+            return a
+        more = {(1, 0): 1, (2, 0): 3, (0, 1): 0, (0, 2): 1, (1, 1): 2}[order, offset_order]
+        slopes = self._slope_coefficients(z, degree + more)
+        k = self._column(np.arange(slopes.shape[0], dtype=np.float64), z)
+        if offset_order == 2:  # D_k' = sqrt(k+1) D_{k+1} / s
+            return np.sqrt(k[1:]) * slopes[1:] / s
+        if order + offset_order == 2:  # s dD_k/ds = k D_k + sqrt((k+1)(k+2)) D_{k+2}
+            slopes = (k[:-2] * slopes[:-2] + np.sqrt(k[1:-1] * k[2:]) * slopes[2:]) / s
+        if offset_order == 1:
+            return slopes
+        k = k[: degree + 1]
+        below = np.concatenate([np.zeros_like(slopes[:1]), slopes[:degree]])
+        return np.sqrt(k) * below + np.sqrt(k + 1.0) * slopes[1 : degree + 2]
 
-    def _hermite(self, scale: FloatArray, degree: int) -> FloatArray:
-        s, z = self._standardized(scale)
+    def _slope_coefficients(self, z: FloatArray, degree: int) -> FloatArray:
+        """Return D_k = E sigma'(sG + b) he_k(G), k = 0, ..., ``degree``, from the standardized knots."""
+        slopes = np.empty((degree + 1, *z.shape[1:]))
+        slopes[0] = np.sum(self._column(self._slopes, z) * self._piece_probabilities(z), axis=0)
         jumps = self._column(self._jumps, z)
-        a = np.empty((degree + 1, *scale.shape))
-        a[0] = self.gaussian_mean(scale)
-        if degree >= 1:
-            a[1] = s * np.sum(self._column(self._slopes, z) * self._piece_probabilities(z), axis=0)
-        previous, current = np.zeros_like(z), _phi(z)  # phi(z) he_n(z) for n = -1, 0: the recursion is stable
-        for k in range(2, degree + 1):
-            a[k] = s * np.sum(jumps * current, axis=0) / np.sqrt(k * (k - 1.0))
-            n = k - 2
-            previous, current = current, (z * current - np.sqrt(n) * previous) / np.sqrt(n + 1.0)
-        return a
+        previous, current = np.zeros_like(z), normal_density(z)  # phi(z) he_n(z), n = -1, 0: the recursion is stable
+        for k in range(1, degree + 1):
+            slopes[k] = np.sum(jumps * current, axis=0) / np.sqrt(k)
+            previous, current = current, (z * current - np.sqrt(k - 1.0) * previous) / np.sqrt(k)
+        return slopes
 
-    def pair_expectation(self, s1: ArrayLike, s2: ArrayLike, rho: ArrayLike) -> FloatArray:
-        s1, s2, rho = np.broadcast_arrays(check_scale(s1, "s1"), check_scale(s2, "s2"), np.asarray(rho, np.float64))
-        if not np.all(np.abs(rho) <= 1.0):
-            raise InvalidInput("rho is a correlation and must lie in [-1, 1]; clip rounding errors before the call")
-        s1, z1 = self._standardized(s1)
-        s2, z2 = self._standardized(s2)
+    def pair_expectation(
+        self, s1: ArrayLike, s2: ArrayLike, rho: ArrayLike, *, offset1: ArrayLike = 0.0, offset2: ArrayLike = 0.0
+    ) -> FloatArray:
+        b1, b2 = check_offset(offset1, "offset1"), check_offset(offset2, "offset2")
+        scales = check_scale(s1, "s1"), check_scale(s2, "s2")
+        s1, s2, rho, b1, b2 = np.broadcast_arrays(*scales, check_correlation(rho), b1, b2)
+        s1, z1 = self._standardized(s1, b1)
+        s2, z2 = self._standardized(s2, b2)
+        knots = self._column(self._knots, z1)
+        t1, t2 = knots - b1, knots - b2
         c1, c0 = self._slopes[0], self._intercepts[0]
-        hinge1 = self._hinge_means(s1, z1)
-        hinge2 = self._hinge_means(s2, z2)
-        total = c0**2 + c0 * (hinge1 + hinge2) + c1**2 * s1 * s2 * rho
+        line1, line2 = c0 + c1 * b1, c0 + c1 * b2
+        hinge1, hinge2 = self._hinge_means(s1, z1, t1), self._hinge_means(s2, z2, t2)
+        total = line1 * line2 + line1 * hinge2 + line2 * hinge1 + c1**2 * s1 * s2 * rho
         if c1 != 0.0:  # E G1 g(G2) = rho E g'(G2)
             active = np.sum(self._column(self._jumps, z1) * (ndtr(-z1) + ndtr(-z2)), axis=0)
             total = total + c1 * s1 * s2 * rho * active
         for i, mi in enumerate(self._jumps):
             for j, mj in enumerate(self._jumps):
-                pair = _hinge_pair(self._knots[i], self._knots[j], s1, s2, z1[i], z2[j], rho)
+                pair = _hinge_pair(t1[i], t2[j], s1, s2, z1[i], z2[j], rho)
                 total = total + mi * mj * pair
         return total
 
-    def _hinge_means(self, s: FloatArray, z: FloatArray) -> FloatArray:
+    def _hinge_means(self, s: FloatArray, z: FloatArray, t: FloatArray) -> FloatArray:
         """Return ``sum_j m_j E(sG - t_j)_+``."""
-        knots = self._column(self._knots, z)
-        return np.sum(self._column(self._jumps, z) * (s * _phi(z) - knots * ndtr(-z)), axis=0)
+        return np.sum(self._column(self._jumps, z) * (s * normal_density(z) - t * ndtr(-z)), axis=0)
 
     def sphere_mean(self, t: ArrayLike, dim: int, order: int = 0) -> FloatArray:
         check_order(order)
@@ -257,32 +281,11 @@ class ReLU(PiecewiseLinear):
         return f"ReLU(offset={self._offset:g})" if self._offset else "ReLU()"
 
 
-def _phi(z: FloatArray) -> FloatArray:
-    return np.exp(-0.5 * z * z) / _SQRT_2PI
-
-
 def _phi_drop(a: FloatArray, b: FloatArray) -> FloatArray:
     """Return ``phi(a) - phi(b)`` without cancellation."""
     gap = 0.5 * (b - a) * (b + a)
     nearer = np.where(gap >= 0.0, a, b)
-    return np.sign(gap) * _phi(nearer) * -np.expm1(-np.abs(gap))
-
-
-def _upper_orthant(h: FloatArray, k: FloatArray, rho: FloatArray, root: FloatArray) -> FloatArray:
-    """Return P(X > h, Y > k) at correlation ``rho``, ``|rho| < 1``, ``root = sqrt(1 - rho^2)``, by Owen's T."""
-    h, k = (np.where(np.abs(x) < 1e-150, 0.0, x) for x in (h, k))  # ratios of denormal numbers mean nothing
-    both_zero = (h == 0.0) & (k == 0.0)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        th = owens_t(h, _residual(k, h, rho) / (h * root))
-        tk = owens_t(k, _residual(h, k, rho) / (k * root))
-    opposite = (h < 0.0) != (k < 0.0)  # a zero counts as +0, as it does in the divisions above
-    general = 0.5 * ndtr(-h) + 0.5 * ndtr(-k) - th - tk - 0.5 * opposite
-    return np.where(both_zero, 0.25 + np.arcsin(rho) / (2.0 * np.pi), general)
-
-
-def _residual(k: FloatArray, h: FloatArray, rho: FloatArray) -> FloatArray:
-    """Return ``k - rho h``, accurate also where ``k`` is near ``+-h`` and ``rho`` near ``+-1``."""
-    return np.where(rho >= 0.0, (k - h) + (1.0 - rho) * h, (k + h) - (1.0 + rho) * h)
+    return np.sign(gap) * normal_density(nearer) * -np.expm1(-np.abs(gap))
 
 
 def _hinge_pair(ti, tj, s1, s2, h, k, rho) -> FloatArray:
@@ -290,19 +293,19 @@ def _hinge_pair(ti, tj, s1, s2, h, k, rho) -> FloatArray:
     inside = np.abs(rho) < 1.0
     r = np.where(inside, rho, 0.0)
     root = np.sqrt((1.0 - r) * (1.0 + r))
-    gap = _residual(k, h, r) / root
+    gap = residual(k, h, r) / root
     value = (
-        (r * s1 * s2 + ti * tj) * _upper_orthant(h, k, r, root)
-        - s1 * tj * _phi(h) * ndtr(-gap)
-        - s2 * ti * _phi(k) * ndtr(-_residual(h, k, r) / root)
-        + s1 * s2 * root * _phi(h) * _phi(np.clip(gap, -_FAR, _FAR))
+        (r * s1 * s2 + ti * tj) * upper_orthant(h, k, r, root)
+        - s1 * tj * normal_density(h) * ndtr(-gap)
+        - s2 * ti * normal_density(k) * ndtr(-residual(h, k, r) / root)
+        + s1 * s2 * root * normal_density(h) * normal_density(np.clip(gap, -_FAR, _FAR))
     )
     if np.all(inside):
         return value
     m = np.maximum(h, k)
-    plus = (s1 * s2 + ti * tj) * ndtr(-m) + (s1 * s2 * m - ti * s2 - tj * s1) * _phi(m)
+    plus = (s1 * s2 + ti * tj) * ndtr(-m) + (s1 * s2 * m - ti * s2 - tj * s1) * normal_density(m)
     mass = np.where(h > 0.0, ndtr(-h) - ndtr(k), ndtr(-k) - ndtr(h))
-    minus = (ti * tj - s1 * s2) * mass - tj * s1 * _phi(h) - ti * s2 * _phi(k)
+    minus = (ti * tj - s1 * s2) * mass - tj * s1 * normal_density(h) - ti * s2 * normal_density(k)
     return np.where(inside, value, np.where(rho > 0.0, plus, np.where(h < -k, minus, 0.0)))
 
 
