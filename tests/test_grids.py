@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import wgflow as wg
-from wgflow import Grid
+from wgflow import Density, Grid
+from wgflow.errors import InvalidInput
 from wgflow.grids import log_power_cell_average
 
 PLANE = Grid([(-4, 4), (0, 1)], cells=(80, 10), boundary=("no-flux", "periodic"))
@@ -143,3 +144,44 @@ def test_a_users_division_by_zero_is_not_a_warning(recwarn):
     grid = Grid(edges=[-1.0, -0.5, 0.5, 1.0])
     assert wg.Potential(lambda x: np.where(x == 0, 2.0, np.sin(x) / x)).values(grid)[1] == 2.0
     assert not recwarn.list
+
+
+def test_an_axis_with_an_origin_has_a_cell_there():
+    grid = Grid((0.0, 3.0), cells=8, origin=True)
+    assert grid.origin == (True,)
+    assert grid.bounds == ((0.0, 3.0),)
+    assert grid.widths[0] == pytest.approx([0.2] + [0.4] * 7, rel=1e-14)
+    assert grid.centers[0] == pytest.approx(0.4 * np.arange(8), abs=1e-14)
+    assert grid.distances[0] == pytest.approx([0.4] * 7, rel=1e-14)
+    # All widths but the first are the same to the last bit, on given edges too: kernels take them in one run.
+    assert len(set(grid.widths[0][1:])) == len(set(grid.distances[0])) == 1
+    assert Grid(edges=grid.edges, origin=True) == grid
+    assert Grid(edges=grid.edges) != grid
+    flat = Grid([(0.0, 3.0), (0.0, 1.0)], cells=(8, 5), origin=(True, False))
+    assert flat.distances[1] == pytest.approx([0.2] * 4)
+    rho = Density.from_values(flat, np.ones(flat.shape), normalize=True)
+    assert rho.marginal(0).grid == grid
+
+
+@pytest.mark.parametrize(("origin", "boundary", "words"), [
+    (True, "periodic", "periodic axis"), ((True, False), "no-flux", "each of 1 axes"), (1, "no-flux", "origin=1"),
+])
+def test_a_bad_origin(origin, boundary, words):
+    with pytest.raises(InvalidInput, match=words):
+        Grid((0.0, 1.0), cells=4, origin=origin, boundary=boundary)
+
+
+def test_mass_comes_to_rest_at_an_origin_exactly():
+    grid = Grid((0.0, 2.0), cells=40, origin=True)
+    sol = wg.solve(wg.Potential(lambda x: x), Density.gaussian(grid, 0.6, 0.01), (0.0, 5.0))
+    assert sol.certificate.ok
+    assert sol.final.masses[0] == pytest.approx(1.0, abs=1e-9)
+    assert sol.energy[-1] == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("format", ["nc", "npz"])
+def test_an_origin_is_stored(tmp_path, format):
+    grid = Grid((0.0, 2.0), cells=20, origin=True)
+    sol = wg.solve(wg.Potential(lambda x: x), Density.gaussian(grid, 0.6, 0.01), (0.0, 0.1))
+    sol.save(tmp_path / f"run.{format}")
+    assert wg.load(tmp_path / f"run.{format}").grid == grid

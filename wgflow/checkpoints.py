@@ -197,7 +197,8 @@ def _describe(flow: Flow, method) -> tuple[dict, dict]:
     grid, parts = flow.grid, flow.parts
     header = {
         "flow": {"t0": flow.t0, "t1": flow.t1, "time_scale": None if callable(flow.time_scale) else flow.time_scale,
-                 "axes": [{"name": n, "boundary": b} for n, b in zip(grid.names, grid.boundary)],
+                 "axes": [{"name": n, "boundary": b, "origin": o}
+                          for n, b, o in zip(grid.names, grid.boundary, grid.origin)],
                  "diffusion": parts.diffusion, "energy": repr(flow.energy)},
         "method": method.settings(), "versions": library_versions(),
     }

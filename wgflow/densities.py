@@ -209,7 +209,7 @@ class Density:
         if not keep or any(not 0 <= k < ndim for k in keep) or list(keep) != sorted(set(keep)):
             raise InvalidInput(f"axes={axes!r}: need increasing axis numbers between 0 and {ndim - 1}")
         grid = Grid(edges=[self.grid.edges[k] for k in keep], boundary=tuple(self.grid.boundary[k] for k in keep),
-                    names=[self.grid.names[k] for k in keep])
+                    names=[self.grid.names[k] for k in keep], origin=[self.grid.origin[k] for k in keep])
         masses = self.masses.sum(axis=tuple(k for k in range(ndim) if k not in keep))
         return Density(grid, masses / grid.volumes)
 

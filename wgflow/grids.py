@@ -48,13 +48,16 @@ class Grid:
         `log_power_cell_average` gives it for powers of a radius.
     names : sequence of str, optional
         Names of the axes, used in datasets and plots; ``("x", "y", "z", "w")`` by default.
+    origin : bool or one for each axis
+        Whether a no-flux axis starts at a point where mass can come to rest, such as the origin of a radius: its first
+        cell then has half the width and is represented by its lower end, so that a point mass there is exact.
 
     Attributes
     ----------
     ndim, shape, size : int, tuple of int, int
     centers, edges, widths : tuple of 1-D arrays, one for each axis
     volumes : array of shape ``shape``, volumes of the cells
-    periodic : tuple of bool
+    periodic, origin : tuple of bool
     log_weight : array of shape ``shape`` or None
     names : tuple of str
 
@@ -79,33 +82,40 @@ class Grid:
     centers: tuple[np.ndarray, ...]
     uniform: tuple[bool, ...]
     periodic: tuple[bool, ...]
+    origin: tuple[bool, ...]
     names: tuple[str, ...]
     log_weight: np.ndarray | None
 
-    def __init__(self, bounds=None, cells=None, *, boundary="no-flux", edges=None, log_weight=None, names=None):
+    def __init__(self, bounds=None, cells=None, *, boundary="no-flux", edges=None, log_weight=None, names=None,
+                 origin=False):
         if (bounds is None) == (edges is None):
             raise InvalidInput("bounds, edges: give either bounds with cells, or edges, and not both")
         if edges is None:
             bounds = _check_bounds(bounds)
             shape = _check_cells(cells, len(bounds))
             _check_memory(shape)
-            self.edges = tuple(_uniform_edges(k, lo, hi, n) for k, ((lo, hi), n) in enumerate(zip(bounds, shape)))
-            self.uniform = (True,) * len(shape)
+            self.origin = _check_origin(origin, len(shape))
+            self.edges = tuple(_uniform_edges(k, lo, hi, n, half)
+                               for k, ((lo, hi), n, half) in enumerate(zip(bounds, shape, self.origin)))
+            self.uniform = tuple(not half for half in self.origin)
         else:
             if cells is not None:
                 raise InvalidInput("cells: leave it out when edges are given; the edges say how many cells there are")
             self.edges = _check_edges(edges)
             shape = tuple(e.size - 1 for e in self.edges)
             _check_memory(shape)
-            self.uniform = tuple(_is_uniform(e) for e in self.edges)
+            self.origin = _check_origin(origin, len(shape))
+            self.uniform = tuple(_is_uniform(e) and not half for e, half in zip(self.edges, self.origin))
         self.shape = shape
         self.ndim, self.size = len(shape), math.prod(shape)
         self.periodic = _check_boundary(boundary, self.ndim)
-        self.widths = tuple(
-            np.full(n, (e[-1] - e[0]) / n) if even else np.diff(e)
-            for e, n, even in zip(self.edges, shape, self.uniform)
-        )
+        self.widths = tuple(_widths(e, even, half) for e, even, half in zip(self.edges, self.uniform, self.origin))
         self.centers = tuple(0.5 * (e[1:] + e[:-1]) for e in self.edges)
+        for axis, half in enumerate(self.origin):
+            if half and self.periodic[axis]:
+                raise InvalidInput(f"origin[{axis}]=True on a periodic axis, which has no end; leave one of them out")
+            if half:
+                self.centers[axis][0] = self.edges[axis][0]
         for axis, h in enumerate(self.widths):
             if h.max() > CELL_RATIO_WARNING * h.min():
                 warnings.warn(f"edges[{axis}]: cell ratio {h.max() / h.min():.1e}; check the edges, or grade them",
@@ -149,8 +159,10 @@ class Grid:
     def distances(self) -> tuple[np.ndarray, ...]:
         """Distances between neighboring cell centers, for each axis: n - 1, or n (last to first) if periodic."""
         distances = []
-        for h, periodic in zip(self.widths, self.periodic):
+        for h, half, periodic in zip(self.widths, self.origin, self.periodic):
             inner = 0.5 * (h[1:] + h[:-1])
+            if half:
+                inner[0] += 0.5 * h[0]
             distances.append(np.append(inner, 0.5 * (h[-1] + h[0])) if periodic else inner)
         return tuple(distances)
 
@@ -169,7 +181,7 @@ class Grid:
         if not isinstance(other, Grid):
             return NotImplemented
         return self is other or (
-            self.shape == other.shape and self.periodic == other.periodic
+            self.shape == other.shape and self.periodic == other.periodic and self.origin == other.origin
             and all(np.array_equal(a, b) for a, b in zip(self.edges, other.edges))
             and (self.log_weight is None) == (other.log_weight is None)
             and (self.log_weight is None or other.log_weight is None
@@ -345,11 +357,22 @@ def _check_cells(cells, ndim: int) -> tuple[int, ...]:
     return tuple(int(n) for n in entries)
 
 
-def _uniform_edges(axis: int, lo: float, hi: float, n: int) -> np.ndarray:
-    width = (hi - lo) / n
+def _uniform_edges(axis: int, lo: float, hi: float, n: int, half: bool) -> np.ndarray:
+    width = (hi - lo) / (n - 0.5 if half else n)
     if not math.isfinite(width) or width < 4 * math.ulp(max(abs(lo), abs(hi))):
         raise InvalidInput(f"bounds[{axis}]: cell width {width:.3g} is not resolvable at x={max(abs(lo), abs(hi)):.3g}")
-    return np.linspace(lo, hi, n + 1)
+    return np.append(lo, np.linspace(lo + 0.5 * width, hi, n)) if half else np.linspace(lo, hi, n + 1)
+
+
+def _widths(edges: np.ndarray, even: bool, half: bool) -> np.ndarray:
+    """Cell widths, the same to the last bit where the edges are evenly spaced."""
+    if even:
+        return np.full(edges.size - 1, (edges[-1] - edges[0]) / (edges.size - 1))
+    widths = np.diff(edges)
+    rest = (edges[-1] - edges[0]) / (edges.size - 1.5)
+    if half and _is_uniform(edges[1:]) and math.isclose(widths[0], 0.5 * rest, rel_tol=1e-9):
+        widths[0], widths[1:] = 0.5 * rest, rest
+    return widths
 
 
 def _check_edges(edges) -> tuple[np.ndarray, ...]:
@@ -377,6 +400,13 @@ def _check_edges(edges) -> tuple[np.ndarray, ...]:
 def _is_uniform(edges: np.ndarray) -> bool:
     even = np.linspace(edges[0], edges[-1], edges.size)
     return bool(np.abs(edges - even).max() <= 4 * np.spacing(np.abs(edges).max()))
+
+
+def _check_origin(origin, ndim: int) -> tuple[bool, ...]:
+    entries = [origin] * ndim if isinstance(origin, bool) else list(origin) if isinstance(origin, (list, tuple)) else []
+    if len(entries) != ndim or not all(isinstance(entry, bool) for entry in entries):
+        raise InvalidInput(f"origin={origin!r}: need True or False, or one of them for each of {ndim} axes")
+    return tuple(entries)
 
 
 def _check_boundary(boundary, ndim: int) -> tuple[bool, ...]:

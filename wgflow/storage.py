@@ -184,8 +184,9 @@ def _pack(solution: Solution) -> tuple[dict, dict[str, np.ndarray]]:
         "source": f"wgflow {library_versions()['wgflow']}",
         "settings": proof.pop("settings"), "versions": proof.pop("versions"), "certificate": proof,
         "problem": {
-            "axes": [{"name": name, "variable": variable, "boundary": boundary}
-                     for name, variable, boundary in zip(grid.names, _variables(grid.names), grid.boundary)],
+            "axes": [{"name": name, "variable": variable, "boundary": boundary, "origin": origin} for
+                     name, variable, boundary, origin in
+                     zip(grid.names, _variables(grid.names), grid.boundary, grid.origin)],
             "method": solution.method, "status": solution.status, "message": solution.message,
             "time_scale": None if callable(solution.time_scale) else solution.time_scale,
         },
@@ -237,9 +238,10 @@ def _unpack(header: dict, arrays: dict[str, np.ndarray]) -> Solution:
 
 
 def unpack_grid(axes: list[dict], arrays: dict[str, np.ndarray]) -> Grid:
-    """The grid of axes (name, boundary) and arrays (edges_0, ..., log_weight)."""
+    """The grid of axes (name, boundary, origin) and arrays (edges_0, ..., log_weight)."""
     return Grid(edges=[arrays[f"edges_{k}"] for k in range(len(axes))], boundary=[axis["boundary"] for axis in axes],
-                log_weight=arrays.get("log_weight"), names=[axis["name"] for axis in axes])
+                log_weight=arrays.get("log_weight"), names=[axis["name"] for axis in axes],
+                origin=[axis.get("origin", False) for axis in axes])
 
 
 # -------------------------------------------------------------------- NetCDF

@@ -91,13 +91,23 @@ def _uphill(a, diffusion, inverse):
 
 
 @jit
-def _segment(i, n, even):
-    """End of the run of edges, from edge i on, that share their geometry and have both neighbors in line."""
-    return n - 2 if even and 0 < i < n - 2 else i + 1
+def _regular_from(h, distance):
+    """The first edge of those that share their geometry with all after it but the last; h.size if there are none."""
+    if h.min() == h.max():
+        return 1
+    if h[1:].min() == h[1:].max() and distance.min() == distance.max():
+        return 2
+    return h.size
 
 
 @jit
-def _rates(psi, diffusion, h, distance, periodic, even, width, right, left):
+def _segment(i, n, regular):
+    """End of the run of edges, from edge i on, that share their geometry and have both neighbors in line."""
+    return n - 2 if regular <= i < n - 2 else i + 1
+
+
+@jit
+def _rates(psi, diffusion, h, distance, periodic, regular, width, right, left):
     """Rates at unit time from each cell of the block to its right and left neighbor; flat (n * width) arrays."""
     n = h.size
     right[(n - 1) * width:] = 0.0
@@ -106,7 +116,7 @@ def _rates(psi, diffusion, h, distance, periodic, even, width, right, left):
     edges = n if periodic else n - 1
     i = 0
     while i < edges:
-        stop = _segment(i, n, even)
+        stop = _segment(i, n, regular)
         k = i + 1 if i + 1 < n else 0
         here, there = 1.0 / (h[i] * distance[i]), 1.0 / (h[k] * distance[i])
         count = (stop - i) * width
@@ -127,7 +137,7 @@ def _rates(psi, diffusion, h, distance, periodic, even, width, right, left):
 
 
 @jit
-def _curve(psi, diffusion, h, distance, periodic, even, width, right, left, lean, wind, factor):
+def _curve(psi, diffusion, h, distance, periodic, regular, width, right, left, lean, wind, factor):
     """Account for the curvature of Psi in the rates, and return how far the fluxes lean out of the middle of the edges.
 
     Scharfetter-Gummel takes Psi as linear between two centers: the edge sees the average of exp(Psi/D), which a
@@ -144,7 +154,7 @@ def _curve(psi, diffusion, h, distance, periodic, even, width, right, left, lean
     square = diffusion * diffusion
     i = 0
     while i < edges:
-        stop = _segment(i, n, even)
+        stop = _segment(i, n, regular)
         before, k = i - 1 if i > 0 else n - 1, i + 1 if i + 1 < n else 0
         after = k + 1 if k + 1 < n else 0
         # The second differences at the two cells of the edge, averaged; a cell at a wall has none.
@@ -198,7 +208,7 @@ def _scale(unit_right, unit_left, part, right, left):
 
 
 @jit
-def _correct(x, lean, wind, leaning, windy, h, distance, periodic, even, width, right, left, flux, up, down, factor):
+def _correct(x, lean, wind, leaning, windy, h, distance, periodic, regular, width, right, left, flux, up, down, factor):
     """Multiply both rates of each edge by the factor that moves its flux to the middle of the edge.
 
     The flux J found at the rates lies off the middle by lean * d/2, and its slope along the line moves it back,
@@ -212,17 +222,17 @@ def _correct(x, lean, wind, leaning, windy, h, distance, periodic, even, width, 
         flux[(n - 1) * width:] = 0.0
     i = 0
     while i < edges:
-        stop = _segment(i, n, even)
+        stop = _segment(i, n, regular)
         count, c, e = (stop - i) * width, i * width, (i + 1 if i + 1 < n else 0) * width
         flux_c, x_c, x_e, right_c, left_e = flux[c:][:count], x[c:], x[e:], right[c:], left[e:]
         for t in range(count):
             flux_c[t] = right_c[t] * x_c[t] - left_e[t] * x_e[t]
         i = stop
     if windy:
-        _half_slopes(x, h, distance, periodic, even, width, up, down, factor)
+        _half_slopes(x, h, distance, periodic, regular, width, up, down, factor)
     i = 0
     while i < edges:
-        stop = _segment(i, n, even)
+        stop = _segment(i, n, regular)
         before, k = i - 1 if i > 0 else n - 1, i + 1 if i + 1 < n else 0
         here, there = distance[i] / (6.0 * h[i]), distance[i] / (6.0 * h[k])
         count, a, c, e = (stop - i) * width, before * width, i * width, k * width
@@ -248,7 +258,7 @@ def _correct(x, lean, wind, leaning, windy, h, distance, periodic, even, width, 
 
 
 @jit
-def _half_slopes(x, h, distance, periodic, even, width, up, down, bend):
+def _half_slopes(x, h, distance, periodic, regular, width, up, down, bend):
     """Slopes of the density times h/2, relative to the density, for the right and left end of each cell.
 
     Koren's third-order upwind-biased value: a third of the difference on the near side of the cell and two thirds of
@@ -263,7 +273,7 @@ def _half_slopes(x, h, distance, periodic, even, width, up, down, bend):
     first, cells = (0, n) if periodic else (1, n - 1)
     i = first
     while i < cells:
-        stop = _segment(i, n, even)
+        stop = _segment(i, n, regular)
         before, after = i - 1 if i > 0 else n - 1, i + 1 if i + 1 < n else 0
         here, there = 0.5 * h[i] / distance[before], 0.5 * h[i] / distance[i]
         to_before, to_after = h[i] / h[before], h[i] / h[after]
@@ -274,7 +284,7 @@ def _half_slopes(x, h, distance, periodic, even, width, up, down, bend):
         i = stop
     i = first
     while i < cells:
-        stop = _segment(i, n, even)
+        stop = _segment(i, n, regular)
         before, after = i - 1 if i > 0 else n - 1, i + 1 if i + 1 < n else 0
         here, there = 0.5 * h[i] / distance[before], 0.5 * h[i] / distance[i]
         to_before, to_after = h[i] / h[before], h[i] / h[after]
@@ -535,13 +545,13 @@ def _place(b, width, outer, n, inner):
 
 
 @jit
-def _unit_rates(psi, diffusion, h, distance, periodic, even, width, corrected, right, left, lean, wind, factor):
+def _unit_rates(psi, diffusion, h, distance, periodic, regular, width, corrected, right, left, lean, wind, factor):
     """Rates at unit time of the whole block, and what their correction needs; whether any density is reconstructed."""
-    _rates(psi, diffusion, h, distance, periodic, even, width, right, left)
+    _rates(psi, diffusion, h, distance, periodic, regular, width, right, left)
     if corrected:
         lean[:] = 0.0
         wind[:] = 0.0
-        _curve(psi, diffusion, h, distance, periodic, even, width, right, left, lean, wind, factor)
+        _curve(psi, diffusion, h, distance, periodic, regular, width, right, left, lean, wind, factor)
 
 
 @jit
@@ -575,7 +585,7 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
     """
     n = h.size
     width = cache.shape[3]
-    even = h.min() == h.max()
+    regular = _regular_from(h, distance)
     work = np.empty((6, n, width))
     m, p, x, y, right, left = work[0], work[1], work[2], work[3], work[4], work[5]
     own, f = np.empty((4, n, width)), np.empty((5, n, width))
@@ -592,7 +602,8 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
             rates = own
         if cache_mode != USE_CACHE:
             _load(psi, start, stride, step, lines, p)
-            _unit_rates(p.reshape(-1), diffusion, h, distance, periodic, even, width, corrected, rates[0].reshape(-1),
+            _unit_rates(p.reshape(-1), diffusion, h, distance, periodic, regular, width, corrected,
+                        rates[0].reshape(-1),
                         rates[1].reshape(-1), rates[2].reshape(-1), rates[3].reshape(-1), y.reshape(-1))
         if corrected:
             # The factors depend on the density: at the middle of the step, reached by an implicit Euler step, in which
@@ -601,14 +612,14 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
             _scale(rates[0].reshape(-1), rates[1].reshape(-1), 0.5 * dt, right.reshape(-1), left.reshape(-1))
             if windy:
                 _correct(m.reshape(-1), rates[2].reshape(-1), rates[3].reshape(-1), False, True, h, distance, periodic,
-                         even, width, right.reshape(-1), left.reshape(-1), y.reshape(-1), f[0].reshape(-1),
+                         regular, width, right.reshape(-1), left.reshape(-1), y.reshape(-1), f[0].reshape(-1),
                          f[1].reshape(-1), f[2].reshape(-1))
             _factor(right, left, periodic, f[0], f[1], f[2], f[3], f[4])
             _solve(m, periodic, f[0], f[1], f[2], f[3], f[4], x)
         _scale(rates[0].reshape(-1), rates[1].reshape(-1), part, right.reshape(-1), left.reshape(-1))
         if corrected:
             _correct(x.reshape(-1), rates[2].reshape(-1), rates[3].reshape(-1), True, windy, h, distance, periodic,
-                     even, width, right.reshape(-1), left.reshape(-1), y.reshape(-1), f[0].reshape(-1),
+                     regular, width, right.reshape(-1), left.reshape(-1), y.reshape(-1), f[0].reshape(-1),
                      f[1].reshape(-1), f[2].reshape(-1))
         _factor(right, left, periodic, f[0], f[1], f[2], f[3], f[4])
         _solve(m, periodic, f[0], f[1], f[2], f[3], f[4], x)
@@ -638,7 +649,7 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
 def _axis_dissipation(masses, psi, mu, diffusion, h, distance, outer, inner, periodic, corrected, width):
     """Sum over the edges of an axis of flux times fall of mu, one partial sum a block."""
     n = h.size
-    even = h.min() == h.max()
+    regular = _regular_from(h, distance)
     blocks = (outer + width - 1) // width if inner == 1 else outer * ((inner + width - 1) // width)
     sums = np.zeros(blocks)
     work = np.empty((5, n, width))
@@ -648,11 +659,11 @@ def _axis_dissipation(masses, psi, mu, diffusion, h, distance, outer, inner, per
         start, stride, step, lines = _place(b, width, outer, n, inner)
         _load(masses, start, stride, step, lines, m)
         _load(psi, start, stride, step, lines, p)
-        _unit_rates(p.reshape(-1), diffusion, h, distance, periodic, even, width, corrected, rates[0], rates[1],
+        _unit_rates(p.reshape(-1), diffusion, h, distance, periodic, regular, width, corrected, rates[0], rates[1],
                     rates[2], rates[3], y.reshape(-1))
         if corrected:
             windy = np.abs(rates[3]).max() > 0.0
-            _correct(m.reshape(-1), rates[2], rates[3], True, windy, h, distance, periodic, even, width, rates[0],
+            _correct(m.reshape(-1), rates[2], rates[3], True, windy, h, distance, periodic, regular, width, rates[0],
                      rates[1], u.reshape(-1), y.reshape(-1), z.reshape(-1), p.reshape(-1))
         _load(mu, start, stride, step, lines, u)
         total = 0.0
