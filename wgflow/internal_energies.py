@@ -64,7 +64,7 @@ class InternalEnergy(Term):
         with np.errstate(over="ignore", invalid="ignore"):
             return float((self.H(r) * np.exp(grid.log_reference)).sum())
 
-    def check_grid(self, grid: Grid) -> None:  # noqa: B027 - a hook that most internal energies do not need
+    def check_grid(self, grid: Grid) -> None:
         """Warn where the energy makes no sense on a grid."""
 
 

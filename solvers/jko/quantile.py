@@ -1,0 +1,298 @@
+"""inner="quantile": JKO steps on one axis, where quantile functions make the Wasserstein distance Euclidean."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from wgflow.densities import Density
+from wgflow.errors import InvalidInput
+from wgflow.internal_energies import PowerEntropy
+from wgflow.kernels.quantile import (
+    bend_spline,
+    bend_spline_adjoint,
+    deposit,
+    evaluate,
+    factor_spline,
+    factor_tridiagonal,
+    internal_energy,
+    internal_forces,
+    longest_step,
+    raster,
+    solve_tridiagonal,
+)
+
+from ..base import check_count
+from ._quantile_mesh import Mesh, check_axis, make_mesh, power_weight
+from .base import InnerSolver, JKOStep
+
+#: Part of the way to the first collision of two quantiles that a step of Newton's method goes at most.
+FRACTION = 0.9
+#: Least part of the predicted decrease that a step must give; halvings of a step; round-off of an objective.
+ARMIJO, MAX_HALVINGS, ROUND_OFF = 1e-4, 40, 1e-14
+#: Residual of the linear systems relative to the right side, and its iterations.
+FORCING, MAX_LINEAR = 1e-3, 60
+#: The scale of the residual is the spread of the law, at least this part of the grid's length.
+SMALLEST_SPREAD = 1e-3
+
+
+class _Point(NamedTuple):
+    """Positions with all that a Newton step asks of them."""
+
+    x: np.ndarray
+    energy: float
+    objective: float
+    slopes: np.ndarray
+    curvatures: np.ndarray
+
+
+class QuantileSolver(InnerSolver):
+    r"""JKO steps in quantile coordinates.
+
+    A law on one axis is the positions :math:`X_0 \le \dots \le X_n` of its quantiles at levels that never change; cell
+    i between two of them holds the mass :math:`m_i`, a position the weight :math:`w_j`. The Wasserstein distance is
+    Euclidean, so that a step is
+
+    .. math::
+        \min_X \; \frac{1}{2\tau} \sum_j w_j (X_j - Y_j)^2 + \sum_j w_j V(X_j)
+        + \tfrac12 \sum_{jk} w_j w_k U(X_j, X_k) + \sum_i v_i H(m_i / v_i)
+
+    with the reference volume :math:`v_i` of the cell between two positions: convex for convex V and U and internal
+    energies, and for tau below 1 over the largest concavity of V and U else. Newton's method; its matrix is tridiagonal
+    but for the interaction, whose product with a vector the linear solver (conjugate gradients, preconditioned by the
+    tridiagonal part) forms by the operator of the grid: FFT, low rank or dense. A line search keeps the order of the
+    positions.
+
+    The positions are kept through the run and the density is formed for output only, by the monotone cubic through the
+    cumulated masses: mass never moves from cell to cell, nothing is interpolated twice. Without internal energy
+    (beta = infinity) the positions are atoms, of constant weight.
+
+    V and U are taken between cell centers by cubic splines (not-a-knot) of their values there. Where the law lies in
+    fewer cells than the mesh needs, or can grow tails, the mesh of levels is refined at the start (see
+    `_quantile_mesh`). The ends of the grid are walls.
+
+    The residual is :math:`\sqrt{\tau\,g' H^{-1} g / M}` over the spread of the law, with gradient g and Hessian H: where
+    the step is convex, a bound of the distance W2 to the exact minimizer, relative to that spread.
+
+    Parameters
+    ----------
+    parts, grid, settings : see `InnerSolver`
+        Option ``cells``: number of quantile cells (those of the grid by default).
+
+    Raises
+    ------
+    InvalidInput
+        If the grid has more than one axis or is periodic, or an internal energy is no power.
+    """
+
+    ORDERS = (1, 2)
+    TOLERANCE = 1e-10
+    MAX_ITERATIONS = 100
+    OPTIONS = {"cells": None}
+
+    mesh: Mesh
+
+    def __init__(self, parts, grid, settings):
+        super().__init__(parts, grid, settings)
+        check_axis(grid)
+        cells = settings.options["cells"]
+        if cells is not None:
+            check_count("cells", cells)
+        for factor, term in parts.internal:
+            if not isinstance(term, PowerEntropy):
+                raise InvalidInput(f"inner='quantile' knows Entropy and PowerEntropy, not {factor:g}*{term!r}")
+        self.factors = np.array([factor for factor, _ in parts.internal])
+        self.exponents = np.array([term.m for _, term in parts.internal])
+        self.low, self.high = grid.bounds[0]
+        self.nodes = np.ascontiguousarray(grid.centers[0])
+        self.spline = factor_spline(self.nodes)
+        self.potential = np.array(parts.potential)
+        self.internal = parts.diffusion > 0 or len(parts.internal) > 0
+        self.spreads = parts.diffusion > 0 or bool((self.exponents < 1).any())
+        weight = power_weight(grid)
+        if weight is None and self.exponents.size:
+            raise InvalidInput("inner='quantile' takes PowerEntropy with the reference measure r^p dr alone; this grid's "
+                               "log_weight is no power: use inner='linearized'")
+        if weight is None:
+            # A smooth weight is a potential, as far as the entropy is concerned.
+            self.potential = self.potential - parts.diffusion * grid.log_weight
+        self.q, self.log_constant = weight or (1.0, 0.0)
+        self.bends = bend_spline(self.nodes, self.spline, self.potential)
+
+    # ---------------------------------------------------------------- the contract of InnerSolver
+    def begin(self, density: Density) -> JKOStep:
+        self.mesh = make_mesh(density, self.spreads, self.settings.options["cells"])
+        x = self.mesh.positions
+        energy = self._look(x, x, 1.0).energy
+        return JKOStep(density, 0.0, energy, None, 0.0, 0, 0.0,
+                       state={"positions": x, "velocity": np.zeros(x.size), "last": x})
+
+    def step(self, start: JKOStep, tau: float, guess: JKOStep | None = None) -> JKOStep:
+        state, weights = start.state, self.mesh.weights
+        y = state["positions"]
+        point, residual, iterations = self._minimize(y, tau, self._first(state, tau, guess))
+        x = point.x
+        if not self.internal:
+            # Atoms may overtake each other only where tau is beyond convexity; round-off apart, that is no minimizer.
+            disorder = float(np.maximum(x[:-1] - x[1:], 0.0).max())
+            if disorder > self.settings.tolerance * self._scale(x):
+                residual = max(residual, disorder / self._scale(x))
+            x = np.maximum.accumulate(x)
+        masses = raster(x, self.mesh.masses, self.grid.edges[0])
+        density = Density(self.grid, masses / self.grid.volumes)
+        moved = x - y
+        velocity = (x - state["last"]) / tau
+        return JKOStep(density, float((weights * moved * moved).sum()), point.energy, None, residual, iterations, tau,
+                       state={"positions": x, "velocity": velocity, "last": x})
+
+    def extrapolate(self, before: JKOStep, now: JKOStep, share: float) -> JKOStep:
+        x = now.state["positions"]
+        beyond = x + share * (x - before.state["positions"])
+        return JKOStep(None, 0.0, now.energy, None, 0.0, 0, now.tau, state={**now.state, "positions": beyond})
+
+    def distance_squared(self, first: JKOStep, second: JKOStep) -> float:
+        moved = second.state["positions"] - first.state["positions"]
+        return float((self.mesh.weights * moved * moved).sum())
+
+    # ---------------------------------------------------------------- Newton's method
+    def _first(self, state: dict, tau: float, guess: JKOStep | None) -> list[np.ndarray]:
+        """Positions to start from, the most promising first; all of them in order."""
+        last = state["last"]
+        if guess is not None:
+            return [guess.state["positions"], last]
+        ahead = tau * state["velocity"]
+        if not ahead.any():
+            return [last]
+        share = min(1.0, 0.5 * longest_step(last, ahead)) if self.internal else 1.0
+        return [np.clip(last + share * ahead, self.low, self.high), last]
+
+    def _minimize(self, y, tau: float, starts: list[np.ndarray]) -> tuple[_Point, float, int]:
+        point = min((self._look(x, y, tau) for x in starts), key=_objective)
+        residual = math.inf
+        for iteration in range(1, self.settings.max_iterations + 1):
+            gradient, direction = self._newton(point, y, tau)
+            decrement = float((gradient * direction).sum())
+            residual = math.sqrt(max(tau * decrement / self.mass, 0.0)) / self._scale(point.x)
+            if residual <= self.settings.tolerance or not math.isfinite(residual):
+                return point, residual, iteration
+            new = self._search(point, y, tau, direction, decrement)
+            if new is None:
+                return point, residual, iteration
+            point = new
+        return point, residual, self.settings.max_iterations
+
+    def _look(self, x, y, tau: float) -> _Point:
+        """The objective and the force on each position."""
+        parts, mesh, nodes, weights = self.parts, self.mesh, self.nodes, self.mesh.weights
+        values, slopes, curvatures = np.empty(x.size), np.empty(x.size), np.empty(x.size)
+        interaction = None
+        if parts.operators:
+            on_grid = self._to_grid(x, weights, False)
+            interaction = parts.interaction(on_grid)
+            field = self.potential + interaction
+            evaluate(nodes, field, bend_spline(nodes, self.spline, field), x, values, slopes, curvatures)
+            energy = float((on_grid * (self.potential + 0.5 * interaction)).sum())
+        else:
+            evaluate(nodes, self.potential, self.bends, x, values, slopes, curvatures)
+            energy = float((weights * values).sum())
+        if self.internal:
+            energy += internal_energy(x, mesh.masses, mesh.log_masses, parts.diffusion, self.factors, self.exponents,
+                                      self.q, self.log_constant)
+        moved = x - y
+        return _Point(x, energy, energy + float((weights * moved * moved).sum()) / (2.0 * tau), slopes, curvatures)
+
+    def _newton(self, point: _Point, y, tau: float) -> tuple[np.ndarray, np.ndarray]:
+        """Gradient (0 where a position rests at a wall) and the direction H^-1 g."""
+        x, weights, mesh = point.x, self.mesh.weights, self.mesh
+        gradient = weights * ((x - y) / tau + point.slopes)
+        diagonal, off = np.zeros(x.size), np.zeros(x.size - 1)
+        if self.internal:
+            internal_forces(x, mesh.masses, mesh.log_masses, self.parts.diffusion, self.factors, self.exponents, self.q,
+                            self.log_constant, gradient, diagonal, off)
+        pinned = ((x <= self.low) & (gradient >= 0)) | ((x >= self.high) & (gradient <= 0))
+        gradient[pinned] = 0.0
+        pivots, multipliers = np.empty(x.size), np.empty(x.size)
+        whole = diagonal + weights * (1.0 / tau + point.curvatures)
+        if not factor_tridiagonal(whole, off, pinned, pivots, multipliers):
+            # Not convex here: leave out the concave part, which keeps the direction one of descent.
+            whole = diagonal + weights * (1.0 / tau + np.maximum(point.curvatures, 0.0))
+            factor_tridiagonal(whole, off, pinned, pivots, multipliers)
+        direction = np.empty(x.size)
+        if not self.parts.operators:
+            solve_tridiagonal(pivots, multipliers, pinned, gradient, direction)
+            return gradient, direction
+        return gradient, self._conjugate_gradients(x, gradient, whole, off, pinned, pivots, multipliers)
+
+    def _conjugate_gradients(self, x, gradient, diagonal, off, pinned, pivots, multipliers) -> np.ndarray:
+        """H^-1 g, with the product of the interaction's mixed derivatives formed on the grid."""
+        weights = self.mesh.weights
+        direction, left = np.zeros(x.size), gradient.copy()
+        z = np.empty(x.size)
+        solve_tridiagonal(pivots, multipliers, pinned, left, z)
+        p, rho = z.copy(), float((left * z).sum())
+        target = FORCING**2 * rho
+        for k in range(MAX_LINEAR):
+            if not rho > 0:
+                break
+            product = diagonal * p
+            product[:-1] += off * p[1:]
+            product[1:] += off * p[:-1]
+            product += weights * self._mixed(x, weights * p)
+            product[pinned] = 0.0
+            curvature = float((p * product).sum())
+            if not curvature > 0:
+                # The interaction makes H indefinite: the directions so far are of descent.
+                return direction if k else p
+            share = rho / curvature
+            direction += share * p
+            left -= share * product
+            solve_tridiagonal(pivots, multipliers, pinned, left, z)
+            rho, before = float((left * z).sum()), rho
+            if rho <= target:
+                break
+            p = z + (rho / before) * p
+        return direction
+
+    def _search(self, point: _Point, y, tau: float, direction, decrement: float) -> _Point | None:
+        """The next positions along the direction, or None where no step lowers the objective."""
+        share = min(1.0, FRACTION * longest_step(point.x, -direction)) if self.internal else 1.0
+        slack = ROUND_OFF * max(1.0, abs(point.objective))
+        for _ in range(MAX_HALVINGS):
+            x = np.clip(point.x - share * direction, self.low, self.high)
+            new = self._look(x, y, tau)
+            if new.objective <= point.objective - ARMIJO * share * decrement + slack:
+                return new
+            share *= 0.5
+        return None
+
+    # ---------------------------------------------------------------- between positions and the grid
+    def _to_grid(self, x, weights, derivative: bool) -> np.ndarray:
+        """The adjoint of taking a spline's values (slopes) at positions: what the interaction's operator is applied to."""
+        on_values, on_bends = np.empty(self.nodes.size), np.empty(self.nodes.size)
+        deposit(self.nodes, x, weights, derivative, on_values, on_bends)
+        return on_values + bend_spline_adjoint(self.nodes, self.spline, on_bends)
+
+    def _mixed(self, x, weights) -> np.ndarray:
+        """Slopes at the positions of U applied to dipoles of given weights there."""
+        field = self.parts.interaction(self._to_grid(x, weights, True))
+        values, slopes, curvatures = np.empty(x.size), np.empty(x.size), np.empty(x.size)
+        evaluate(self.nodes, field, bend_spline(self.nodes, self.spline, field), x, values, slopes, curvatures)
+        return slopes
+
+    @property
+    def mass(self) -> float:
+        """Mass of the law."""
+        return float(self.mesh.masses.sum())
+
+    def _scale(self, x) -> float:
+        """Spread of the law, against which residuals are held."""
+        weights = self.mesh.weights
+        mean = float((weights * x).sum()) / self.mass
+        spread = math.sqrt(float((weights * (x - mean) ** 2).sum()) / self.mass)
+        return max(spread, SMALLEST_SPREAD * (self.high - self.low))
+
+
+def _objective(point: _Point) -> float:
+    return point.objective if math.isfinite(point.objective) else math.inf

@@ -1,0 +1,319 @@
+r"""Kernels of the quantile solver: splines on a grid and their adjoints, internal energies of moving cells, rasters.
+
+Positions :math:`X_0 \le \dots \le X_n` are quantiles at fixed levels; cell i holds the mass :math:`m_i` between
+:math:`X_i` and :math:`X_{i+1}`. With the reference measure :math:`e^c r^{q-1} dr` its reference volume is
+:math:`v_i = e^c (X_{i+1}^q - X_i^q) / q`, and :math:`L_i = \log v_i` is what internal energies depend on.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from wgflow.kernels._jit import jit
+
+__all__ = [
+    "bend_spline", "bend_spline_adjoint", "deposit", "evaluate", "factor_spline", "factor_tridiagonal",
+    "internal_energy", "internal_forces", "longest_step", "log_volumes", "raster", "solve_tridiagonal", "steps_of_cdf",
+]
+
+
+# -------------------------------------------------------------------- cubic splines with not-a-knot ends
+@jit
+def factor_spline(nodes):
+    """The tridiagonal system of a spline's second derivatives at the inner nodes, ready for `bend_spline`.
+
+    Not-a-knot: the second derivative is linear over the first two and the last two intervals. Rows of the result:
+    lower diagonal, pivots and upper diagonal after elimination.
+    """
+    n = nodes.size
+    k = n - 2
+    lower, diagonal, upper = np.zeros(k), np.empty(k), np.zeros(k)
+    for i in range(k):
+        a, b = nodes[i + 1] - nodes[i], nodes[i + 2] - nodes[i + 1]
+        lower[i], diagonal[i], upper[i] = a / 6.0, (a + b) / 3.0, b / 6.0
+    a, b = nodes[1] - nodes[0], nodes[2] - nodes[1]
+    diagonal[0] += a / 6.0 * (1.0 + a / b)
+    upper[0] -= a / 6.0 * (a / b)
+    a, b = nodes[n - 1] - nodes[n - 2], nodes[n - 2] - nodes[n - 3]
+    diagonal[k - 1] += a / 6.0 * (1.0 + a / b)
+    lower[k - 1] -= a / 6.0 * (a / b)
+    for i in range(1, k):
+        lower[i] /= diagonal[i - 1]
+        diagonal[i] -= lower[i] * upper[i - 1]
+    return np.vstack((lower, diagonal, upper))
+
+
+@jit
+def bend_spline(nodes, factors, f):
+    """Second derivatives at the nodes of the cubic spline through the values f."""
+    n = nodes.size
+    k = n - 2
+    bends = np.empty(n)
+    for i in range(k):
+        right = (f[i + 2] - f[i + 1]) / (nodes[i + 2] - nodes[i + 1])
+        left = (f[i + 1] - f[i]) / (nodes[i + 1] - nodes[i])
+        bends[i + 1] = right - left
+        if i > 0:
+            bends[i + 1] -= factors[0, i] * bends[i]
+    for i in range(k - 1, -1, -1):
+        if i < k - 1:
+            bends[i + 1] -= factors[2, i] * bends[i + 2]
+        bends[i + 1] /= factors[1, i]
+    ratio = (nodes[1] - nodes[0]) / (nodes[2] - nodes[1])
+    bends[0] = bends[1] + ratio * (bends[1] - bends[2])
+    ratio = (nodes[n - 1] - nodes[n - 2]) / (nodes[n - 2] - nodes[n - 3])
+    bends[n - 1] = bends[n - 2] + ratio * (bends[n - 2] - bends[n - 3])
+    return bends
+
+
+@jit
+def bend_spline_adjoint(nodes, factors, on_bends):
+    """The transpose of `bend_spline`, applied to an array of n."""
+    n = nodes.size
+    k = n - 2
+    y = on_bends[1:n - 1].copy()
+    ratio = (nodes[1] - nodes[0]) / (nodes[2] - nodes[1])
+    y[0] += (1.0 + ratio) * on_bends[0]
+    y[1] -= ratio * on_bends[0]
+    ratio = (nodes[n - 1] - nodes[n - 2]) / (nodes[n - 2] - nodes[n - 3])
+    y[k - 1] += (1.0 + ratio) * on_bends[n - 1]
+    y[k - 2] -= ratio * on_bends[n - 1]
+    for i in range(k):
+        if i > 0:
+            y[i] -= factors[2, i - 1] * y[i - 1]
+        y[i] /= factors[1, i]
+    for i in range(k - 2, -1, -1):
+        y[i] -= factors[0, i + 1] * y[i + 1]
+    out = np.zeros(n)
+    for i in range(k):
+        a, b = nodes[i + 1] - nodes[i], nodes[i + 2] - nodes[i + 1]
+        out[i] += y[i] / a
+        out[i + 1] -= y[i] / a + y[i] / b
+        out[i + 2] += y[i] / b
+    return out
+
+
+@jit
+def _interval(nodes, x, i):
+    """The interval of the nodes that holds x, or the first or last one, from a guess i near it."""
+    last = nodes.size - 2
+    while i < last and x >= nodes[i + 1]:
+        i += 1
+    while i > 0 and x < nodes[i]:
+        i -= 1
+    return i
+
+
+@jit
+def evaluate(nodes, f, bends, x, values, slopes, curvatures):
+    """Value, first and second derivative of a spline at points, which are best sorted."""
+    i = 0
+    for j in range(x.size):
+        i = _interval(nodes, x[j], i)
+        h = nodes[i + 1] - nodes[i]
+        b = (x[j] - nodes[i]) / h
+        a = 1.0 - b
+        values[j] = (a * f[i] + b * f[i + 1]
+                     + h * h / 6.0 * ((a * a * a - a) * bends[i] + (b * b * b - b) * bends[i + 1]))
+        slopes[j] = ((f[i + 1] - f[i]) / h
+                     + h / 6.0 * ((1.0 - 3.0 * a * a) * bends[i] + (3.0 * b * b - 1.0) * bends[i + 1]))
+        curvatures[j] = a * bends[i] + b * bends[i + 1]
+
+
+@jit
+def deposit(nodes, x, weights, derivative, on_values, on_bends):
+    """The adjoint of `evaluate` for the values (or slopes, if ``derivative``): adds weights of points to the nodes."""
+    on_values[:] = 0.0
+    on_bends[:] = 0.0
+    i = 0
+    for j in range(x.size):
+        i = _interval(nodes, x[j], i)
+        h = nodes[i + 1] - nodes[i]
+        b = (x[j] - nodes[i]) / h
+        a = 1.0 - b
+        g = weights[j]
+        if derivative:
+            on_values[i] -= g / h
+            on_values[i + 1] += g / h
+            on_bends[i] += g * h / 6.0 * (1.0 - 3.0 * a * a)
+            on_bends[i + 1] += g * h / 6.0 * (3.0 * b * b - 1.0)
+        else:
+            on_values[i] += g * a
+            on_values[i + 1] += g * b
+            on_bends[i] += g * h * h / 6.0 * (a * a * a - a)
+            on_bends[i + 1] += g * h * h / 6.0 * (b * b * b - b)
+
+
+# -------------------------------------------------------------------- internal energies
+@jit
+def _log_volume(a, b, q):
+    """log((b^q - a^q) / q), formed so that neither narrow cells nor large powers lose digits."""
+    if q == 1.0:
+        return math.log(b - a)
+    if a <= 0.0:
+        return q * math.log(b) - math.log(q)
+    return q * math.log(b) + math.log(-math.expm1(q * math.log1p((a - b) / b))) - math.log(q)
+
+
+@jit
+def log_volumes(x, q, log_constant):
+    """Logarithm of the reference volume of each cell."""
+    out = np.empty(x.size - 1)
+    for i in range(out.size):
+        out[i] = log_constant + _log_volume(x[i], x[i + 1], q)
+    return out
+
+
+@jit
+def internal_energy(x, masses, log_masses, diffusion, factors, exponents, q, log_constant):
+    """Sum over the cells of v H(m / v): the entropy times ``diffusion`` and powers r^k / (k - 1) times ``factors``."""
+    total = 0.0
+    for i in range(masses.size):
+        log_r = log_masses[i] - log_constant - _log_volume(x[i], x[i + 1], q)
+        energy = diffusion * log_r
+        for j in range(factors.size):
+            k = exponents[j]
+            energy += factors[j] * math.exp((k - 1.0) * log_r) / (k - 1.0)
+        total += masses[i] * energy
+    return total
+
+
+@jit
+def internal_forces(x, masses, log_masses, diffusion, factors, exponents, q, log_constant, gradient, diagonal, off):
+    """Add the gradient and the Hessian (diagonal, off-diagonal) of `internal_energy` in the positions.
+
+    With P = -dE_i/dL and Q = d^2E_i/dL^2 + ... the element is -P grad L and Q grad L grad L' - P hess L; for the
+    entropy P = D m and Q = 0, for a power P = m r^(k-1) and Q = (k - 1) P.
+    """
+    for i in range(masses.size):
+        a, b = x[i], x[i + 1]
+        log_r = log_masses[i] - log_constant - _log_volume(a, b, q)
+        pressure, stiffness = diffusion * masses[i], 0.0
+        for j in range(factors.size):
+            k = exponents[j]
+            part = factors[j] * masses[i] * math.exp((k - 1.0) * log_r)
+            pressure += part
+            stiffness += (k - 1.0) * part
+        if q == 1.0:
+            s = 1.0 / (b - a)
+            la, lb, laa, lab, lbb = -s, s, -s * s, s * s, -s * s
+        elif a <= 0.0:
+            la, lb, laa, lab, lbb = 0.0, q / b, 0.0, 0.0, -q / (b * b)
+            if q == 2.0:
+                laa = -2.0 / (b * b)
+        else:
+            exponent = q * math.log1p((a - b) / b)
+            t, u = math.exp(exponent), -math.expm1(exponent)
+            la, lb = -q * t / (a * u), q / (b * u)
+            laa = -q * t * (q - u) / (a * a * u * u)
+            lbb = -q * (u + q * t) / (b * b * u * u)
+            lab = q * q * t / (a * b * u * u)
+        gradient[i] -= pressure * la
+        gradient[i + 1] -= pressure * lb
+        diagonal[i] += stiffness * la * la - pressure * laa
+        diagonal[i + 1] += stiffness * lb * lb - pressure * lbb
+        off[i] += stiffness * la * lb - pressure * lab
+
+
+# -------------------------------------------------------------------- Newton's method
+@jit
+def factor_tridiagonal(diagonal, off, pinned, pivots, multipliers):
+    """L D L' of a symmetric tridiagonal matrix without the pinned rows; False if it is not positive definite."""
+    n = diagonal.size
+    positive = True
+    for j in range(n):
+        multipliers[j] = 0.0
+        if pinned[j]:
+            pivots[j] = 1.0
+            continue
+        pivots[j] = diagonal[j]
+        if j > 0 and not pinned[j - 1]:
+            multipliers[j] = off[j - 1] / pivots[j - 1]
+            pivots[j] -= multipliers[j] * off[j - 1]
+        # A pivot that has lost all its digits is no pivot.
+        if not pivots[j] > 1e-15 * abs(diagonal[j]):
+            positive = False
+            pivots[j] = max(abs(diagonal[j]), 1e-300)
+    return positive
+
+
+@jit
+def solve_tridiagonal(pivots, multipliers, pinned, right, out):
+    """Solve with the factors of `factor_tridiagonal`; 0 in pinned rows."""
+    n = right.size
+    for j in range(n):
+        out[j] = 0.0 if pinned[j] else right[j]
+        if j > 0:
+            out[j] -= multipliers[j] * out[j - 1]
+    out[n - 1] /= pivots[n - 1]
+    for j in range(n - 2, -1, -1):
+        out[j] = out[j] / pivots[j] - multipliers[j + 1] * out[j + 1]
+
+
+@jit
+def longest_step(x, p):
+    """The largest s <= 1 / 0.9 for which no cell of x + s p has a negative width."""
+    # Tracked as the largest shrinking rate, so that the division happens once.
+    rate = 0.9
+    for i in range(x.size - 1):
+        width, change = x[i + 1] - x[i], p[i + 1] - p[i]
+        if change < -rate * width:
+            rate = -change / width if width > 0.0 else math.inf
+    return 1.0 / rate
+
+
+# -------------------------------------------------------------------- between grids and positions
+@jit
+def steps_of_cdf(x, masses):
+    """Slopes at the nodes of a monotone cubic through the cumulated masses: the density there.
+
+    The derivative of the quartic through five nodes, where the cells are even; of the parabola through three, else. It
+    is limited to three times the smaller neighbor, which keeps each cubic monotone (Fritsch and Carlson).
+    """
+    n = masses.size
+    density = np.empty(n)
+    for i in range(n):
+        density[i] = masses[i] / max(x[i + 1] - x[i], 1e-300)
+    slopes = np.empty(n + 1)
+    for j in range(1, n):
+        a, b = x[j] - x[j - 1], x[j + 1] - x[j]
+        value = 0.5 * (density[j - 1] + density[j]) if a + b <= 0 else (density[j - 1] * b + density[j] * a) / (a + b)
+        if 2 <= j <= n - 2:
+            c, d = x[j - 1] - x[j - 2], x[j + 2] - x[j + 1]
+            if max(a, b, c, d) <= 1.001 * min(a, b, c, d):
+                value = (7.0 * (density[j - 1] + density[j]) - density[j - 2] - density[j + 1]) / 12.0
+        slopes[j] = max(0.0, min(value, 3.0 * min(density[j - 1], density[j])))
+    slopes[0] = max(0.0, min(1.5 * density[0] - 0.5 * slopes[1], 3.0 * density[0]))
+    slopes[n] = max(0.0, min(1.5 * density[n - 1] - 0.5 * slopes[n - 1], 3.0 * density[n - 1]))
+    return slopes
+
+
+@jit
+def _share(t, left, right):
+    """The part of a cell's mass below the relative place t: the monotone cubic with end slopes left and right."""
+    return t * (left + t * (3.0 - 2.0 * left - right + t * (left + right - 2.0)))
+
+
+@jit
+def raster(x, masses, edges):
+    """The masses that cells of given positions put between edges; each cell by its monotone cubic, none is lost."""
+    slopes = steps_of_cdf(x, masses)
+    n, out = masses.size, np.zeros(edges.size - 1)
+    last = out.size - 1
+    k = 0
+    for i in range(n):
+        width, k = x[i + 1] - x[i], _interval(edges, x[i], k)
+        if x[i + 1] <= edges[k + 1] or k == last or width <= 0.0:
+            out[k] += masses[i]
+            continue
+        left, right = slopes[i] * width / masses[i], slopes[i + 1] * width / masses[i]
+        below, cell = 0.0, k
+        while cell < last and edges[cell + 1] < x[i + 1]:
+            share = _share((edges[cell + 1] - x[i]) / width, left, right)
+            out[cell] += masses[i] * max(share - below, 0.0)
+            below = max(share, below)
+            cell += 1
+        out[cell] += masses[i] * (1.0 - below)
+    return out
