@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +23,7 @@ from ._minimum_risk import LimitPoint, MinimumRisk, minimum_risk
 __all__ = ["Atoms", "LimitPoint", "MinimumRisk", "NetworkModel", "ReducedModel", "as_integer", "as_number"]
 
 FloatArray = NDArray[np.float64]
+_EXACT = 1e-9  # error of the features' kernel below which gradients of V are formed from them
 
 
 class ReducedModel(ABC):
@@ -121,6 +122,10 @@ class ReducedModel(ABC):
         """Return :math:`V(\\theta) = -E[y\\,\\sigma_*(x; \\theta)]`."""
         return _combine(-self.signs * self.target, self.features(*coordinates))
 
+    def squared_norm_gradient(self, *coordinates: ArrayLike) -> FloatArray:
+        """Return the gradient of ``squared_norm`` in the coordinates, shape (n_coordinates, *shape)."""
+        return 2.0 * np.array(np.broadcast_arrays(*(np.asarray(c, dtype=np.float64) for c in coordinates)))
+
     def kernel(self, first: tuple[ArrayLike, ...], second: tuple[ArrayLike, ...]) -> FloatArray:
         """Return :math:`U(\\theta, \\theta')` at two tuples of coordinates, by broadcasting."""
         f, g = self.features(*first), self.features(*second)
@@ -183,7 +188,15 @@ class ReducedModel(ABC):
             confinement = 0.5 * ridge * self.squared_norm(*coordinates)
             return self.potential(*coordinates) + confinement + 0.5 * self.label_second_moment
 
-        terms = Potential(V) + LowRank(self.features, self.signs)
+        slopes = _remember_last(self.feature_gradients)
+
+        def gradient(*coordinates: FloatArray) -> FloatArray:
+            own = _combine(-self.signs * self.target, slopes(*coordinates))
+            return own + 0.5 * ridge * self.squared_norm_gradient(*coordinates) if ridge else own
+
+        # Where V has a form of its own, features of low accuracy would give a gradient that is not quite V's.
+        exact = getattr(self, "feature_error", 0.0) <= _EXACT
+        terms = Potential(V, gradient if exact else None) + LowRank(self.features, self.signs, slopes)
         return terms + Entropy(beta) if math.isfinite(beta) else terms
 
     def minimum_risk(
@@ -306,6 +319,20 @@ class NetworkModel(ReducedModel):
 def _combine(weights: FloatArray, features: FloatArray) -> FloatArray:
     """Return ``sum_k weights_k features_k`` in a fixed order of summation."""
     return np.sum(weights.reshape((-1,) + (1,) * (features.ndim - 1)) * features, axis=0)
+
+
+def _remember_last(function: Callable[..., FloatArray]) -> Callable[..., FloatArray]:
+    """Return the function with its last value kept: the terms of an energy ask for the same points in turn."""
+    last: list[tuple[tuple[FloatArray, ...], FloatArray]] = []
+
+    def remembering(*coordinates: FloatArray) -> FloatArray:
+        if last and all(np.array_equal(a, b) for a, b in zip(last[0][0], coordinates)):
+            return last[0][1]
+        value = function(*coordinates)
+        last[:] = [(tuple(np.array(c) for c in coordinates), value)]
+        return value
+
+    return remembering
 
 
 def as_number(name: str, value: object, *, positive: bool = False, allow_infinity: bool = False) -> float:

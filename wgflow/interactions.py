@@ -11,9 +11,11 @@ from abc import abstractmethod
 
 import numpy as np
 
+from wgflow.atoms import Atoms
 from wgflow.densities import Density
-from wgflow.energies import Term
+from wgflow.energies import Term, need_function
 from wgflow.errors import InvalidInput, InvalidType
+from wgflow.gradients import at_pairs, box_of, check_points, differences, displaced, pair_sum, values_at
 from wgflow.grids import Grid, available_memory, call_user, check_memory, real_array
 from wgflow.kernels.lowrank import combine_rows, rows_dot
 
@@ -49,10 +51,17 @@ class _PairTerm(Term):
             self._last = (grid, self._bind(grid))
         return self._last[1]
 
-    def energy(self, rho: Density) -> float:
-        return 0.5 * float((rho.masses * self.first_variation(rho)).sum())
+    @abstractmethod
+    def _at(self, rho: Density | Atoms, points: np.ndarray) -> np.ndarray:
+        """U rho at points (n_coordinates, n), shape (n,)."""
 
-    def first_variation(self, rho: Density) -> np.ndarray:
+    def energy(self, rho: Density | Atoms) -> float:
+        masses = rho.weights if isinstance(rho, Atoms) else rho.masses
+        return 0.5 * float((masses * self.first_variation(rho)).sum())
+
+    def first_variation(self, rho: Density | Atoms) -> np.ndarray:
+        if isinstance(rho, Atoms):
+            return self._at(rho, rho.points)
         return self.operator(rho.grid).apply(rho.masses)
 
 
@@ -66,6 +75,9 @@ class Convolution(_PairTerm):
     w : callable
         A vectorized even function of the displacement, one array for each axis. On a periodic axis it is evaluated at
         displacements between minus and plus half the period.
+    gradient : callable, optional
+        The gradient of w for methods that move points: of the displacement, returns shape (n_coordinates, n). By
+        default differences of sixth order are taken, with a step of 0.005.
 
     Raises
     ------
@@ -73,14 +85,24 @@ class Convolution(_PairTerm):
         If w is not even or not finite, or the grid is not uniform.
     """
 
-    def __init__(self, w):
+    def __init__(self, w, gradient=None):
         super().__init__()
         if not callable(w):
             raise InvalidType(f"w must be a function of the displacement, got {type(w).__name__}")
-        self.w = w
+        self.w, self._gradient = w, _check_gradient(gradient)
 
     def _bind(self, grid: Grid):
         return _ConvolutionOperator(self.w, grid)
+
+    def _at(self, rho: Density | Atoms, points: np.ndarray) -> np.ndarray:
+        return pair_sum(lambda x, y: displaced(self.w, x, y, rho, "w"), rho, points)
+
+    def gradient(self, rho: Density | Atoms, points) -> np.ndarray:
+        points = check_points(rho, points)
+        if self._gradient is None:
+            return differences(lambda x: self._at(rho, x), points, [(-np.inf, np.inf)] * len(points))
+        return pair_sum(lambda x, y: displaced(self._gradient, x, y, rho, "gradient of w", len(points)), rho, points,
+                         len(points))
 
     def __repr__(self):
         return f"Convolution({getattr(self.w, '__name__', type(self.w).__name__)})"
@@ -95,12 +117,16 @@ class LowRank(_PairTerm):
         A function of the coordinates that returns the k features, or their values at the cell centers.
     signs : array_like, shape (k,), optional
         The s_k, any real numbers; 1 by default.
+    gradients : callable, optional
+        The gradients of the features for methods that move points: of the coordinates, returns shape
+        (k, n_coordinates, n). By default differences of sixth order are taken, with a step of 0.005.
     """
 
-    def __init__(self, features, signs=None):
+    def __init__(self, features, signs=None, gradients=None):
         super().__init__()
         self.features = features if callable(features) else real_array(features, "features")
         self.signs = None if signs is None else np.atleast_1d(real_array(signs, "signs"))
+        self._gradients = _check_gradient(gradients, "gradients")
 
     def _bind(self, grid: Grid):
         features = self.features
@@ -114,10 +140,36 @@ class LowRank(_PairTerm):
         if not np.isfinite(features).all():
             where = tuple(int(k) for k in np.argwhere(~np.isfinite(features))[0])
             raise InvalidInput(f"features is {features[where]} at {where} (feature, cell); it must be finite")
-        signs = np.ones(len(features)) if self.signs is None else self.signs
-        if signs.shape != (len(features),) or not np.isfinite(signs).all():
-            raise InvalidInput(f"signs has shape {signs.shape}; need ({len(features)},), finite, one for each feature")
-        return _LowRankOperator(features, signs, grid)
+        return _LowRankOperator(features, self._signs(len(features)), grid)
+
+    def _signs(self, count: int) -> np.ndarray:
+        signs = np.ones(count) if self.signs is None else self.signs
+        if signs.shape != (count,) or not np.isfinite(signs).all():
+            raise InvalidInput(f"signs has shape {signs.shape}; need ({count},), finite, one for each feature")
+        return signs
+
+    def _moments(self, rho: Density | Atoms) -> np.ndarray:
+        """The s_k int phi_k rho."""
+        need_function(self.features, "features")
+        if isinstance(rho, Atoms):
+            features, masses = self._features_at(rho.points), rho.weights
+        else:
+            features, masses = self.operator(rho.grid).features, rho.masses.ravel()
+        return self._signs(len(features)) * rows_dot(features, masses)
+
+    def _features_at(self, points: np.ndarray) -> np.ndarray:
+        need_function(self.features, "features")
+        return np.ascontiguousarray(values_at(self.features, points, "features", (None,)))
+
+    def _at(self, rho: Density | Atoms, points: np.ndarray) -> np.ndarray:
+        return combine_rows(self._features_at(points), self._moments(rho))
+
+    def gradient(self, rho: Density | Atoms, points) -> np.ndarray:
+        points, z = check_points(rho, points), self._moments(rho)
+        if self._gradients is None:
+            return differences(lambda x: combine_rows(self._features_at(x), z), points, box_of(rho)[0])
+        slopes = values_at(self._gradients, points, "gradients", (z.size, len(points)))
+        return combine_rows(np.ascontiguousarray(slopes.reshape(z.size, -1)), z).reshape(points.shape)
 
     def __repr__(self):
         return "LowRank(...)"
@@ -133,12 +185,16 @@ class Dense(_PairTerm):
         values between cell centers, n = ``grid.size`` in C order.
     table : bool, optional
         Whether to store the table; by default if it takes less than a quarter of the free memory.
+    gradient : callable, optional
+        The gradient of U in its first point for methods that move points: of the coordinates of both points, returns
+        shape (n_coordinates, n). By default differences of sixth order are taken, with a step of 0.005.
     """
 
-    def __init__(self, U, table: bool | None = None):
+    def __init__(self, U, table: bool | None = None, gradient=None):
         super().__init__()
         self.U = U if callable(U) else real_array(U, "U")
         self.table = table
+        self._gradient = _check_gradient(gradient)
 
     def _bind(self, grid: Grid):
         n = grid.size
@@ -153,6 +209,17 @@ class Dense(_PairTerm):
             return _BlockOperator(self.U, grid)
         check_memory(need, f"U on {n} cells: the dense table", "use LowRank or Convolution, or Dense(U, table=False)")
         return _TableOperator(_pairs(self.U, grid, np.arange(n)[:, None], np.arange(n)[None, :]), grid)
+
+    def _at(self, rho: Density | Atoms, points: np.ndarray) -> np.ndarray:
+        need_function(self.U, "U")
+        return pair_sum(lambda x, y: at_pairs(self.U, x, y, "U"), rho, points)
+
+    def gradient(self, rho: Density | Atoms, points) -> np.ndarray:
+        points = check_points(rho, points)
+        if self._gradient is None:
+            return differences(lambda x: self._at(rho, x), points, box_of(rho)[0])
+        return pair_sum(lambda x, y: at_pairs(self._gradient, x, y, "gradient of U", len(points)), rho, points,
+                         len(points))
 
     def __repr__(self):
         return f"Dense({getattr(self.U, '__name__', type(self.U).__name__)})"
@@ -170,6 +237,9 @@ class Interaction(_PairTerm):
     U : callable, array or one of the three forms
         A function of the coordinates of both points, ``U(x, x2)`` on one axis and ``U(x, y, x2, y2)`` on two; or of
         the displacement, with one argument for each axis; vectorized. Or the table of its values, shape (n, n).
+    gradient : callable, optional
+        The gradient of U in its first point (of the displacement, if U takes that) for methods that move points:
+        returns shape (n_coordinates, n). By default differences of sixth order are taken, with a step of 0.005.
 
     Raises
     ------
@@ -177,11 +247,14 @@ class Interaction(_PairTerm):
         If U is not symmetric (the worst sampled pair is named) or not finite.
     """
 
-    def __init__(self, U):
+    def __init__(self, U, gradient=None):
         super().__init__()
         if not (callable(U) or isinstance(U, _PairTerm)):
             U = real_array(U, "U")
-        self.U = U
+        if gradient is not None and isinstance(U, _PairTerm):
+            raise InvalidInput("gradient: a form has a gradient of its own; give it there, as in "
+                               "Convolution(w, gradient=...)")
+        self.U, self._gradient = U, _check_gradient(gradient)
 
     def form(self, grid: Grid) -> str:
         """The form chosen on a grid, in words."""
@@ -195,6 +268,21 @@ class Interaction(_PairTerm):
         if _count_arguments(self.U, grid.ndim) == grid.ndim:
             return Convolution(self.U).operator(grid)
         return _choose_form(self.U, grid)
+
+    def _on_points(self, ndim: int) -> _PairTerm:
+        """The form that atoms are given: a sum over pairs, unless U is a form itself."""
+        if isinstance(self.U, _PairTerm):
+            return self.U
+        if callable(self.U) and _count_arguments(self.U, ndim) == ndim:
+            return Convolution(self.U, self._gradient)
+        return Dense(self.U, gradient=self._gradient)
+
+    def _at(self, rho: Density | Atoms, points: np.ndarray) -> np.ndarray:
+        return self._on_points(len(points))._at(rho, points)
+
+    def gradient(self, rho: Density | Atoms, points) -> np.ndarray:
+        points = check_points(rho, points)
+        return self._on_points(len(points)).gradient(rho, points)
 
     def __repr__(self):
         return f"Interaction({getattr(self.U, '__name__', repr(self.U))})"
@@ -280,6 +368,12 @@ class _BlockOperator:
             block = np.arange(start, min(n, start + rows))
             out[block] = rows_dot(_pairs(self.U, self.grid, block[:, None], np.arange(n)[None, :]), masses.ravel())
         return out.reshape(self.grid.shape)
+
+
+def _check_gradient(gradient, what: str = "gradient"):
+    if gradient is not None and not callable(gradient):
+        raise InvalidType(f"{what} must be a function, got {type(gradient).__name__}")
+    return gradient
 
 
 # -------------------------------------------------------------------- choosing a form
