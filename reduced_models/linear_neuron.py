@@ -81,8 +81,8 @@ class LinearNeuron(GaussianNetwork):
         self._rates, self._axes = np.linalg.eigh(self.covariance)
         self._rates = np.maximum(self._rates, 0.0)
         self._root = (self._axes * np.sqrt(self._rates)) @ self._axes.T
-        self._target = self._root @ b
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._target = self._root @ b
             self.label_second_moment = float(np.sum(self._target**2) + self.noise_variance)
         if not math.isfinite(self.label_second_moment):
             raise InvalidInput("E y^2 = b' S b + noise_variance overflows; scale covariance or direction down")

@@ -1,0 +1,327 @@
+"""Any data set in low dimension: the features are the data, so that the risk is the empirical one, exactly."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from wgflow.activations import Activation, Tanh
+from wgflow.atoms import Atoms
+from wgflow.densities import Density
+from wgflow.errors import InvalidInput, InvalidType
+from wgflow.grids import MAX_AXES, Grid, check_memory
+
+from ._gaussian_laws import (
+    DEFAULT_CELLS,
+    REACH,
+    as_vector,
+    coordinate_names,
+    finite_values,
+    normal_atoms,
+    normal_density,
+    stack_coordinates,
+)
+from .base import FloatArray, NetworkModel, as_integer, as_number
+
+__all__ = ["FiniteData"]
+
+_KAPPA = 0.8  # the initial scale that a default grid holds
+_WIDTH = 4.0  # of a default grid, in lengths at which a typical input reaches the activation's scale
+_BLOCK = 1 << 22  # numbers of a temporary array
+_SAMPLE_SEED = 50221
+
+
+class FiniteData(NetworkModel):
+    r"""A network on n given samples :math:`(x_k, y_k)`, in the space of its own parameters.
+
+    The neuron is :math:`\sigma_*(x; w) = \sigma(\langle w, x \rangle)`, or :math:`\sigma_*(x; a, b, w) =
+    a\,\sigma(\langle w, x \rangle + b)` with ``trains_readout=True``. Expectations are means over the samples,
+
+    .. math::
+        F_k(\theta) = \frac{\sigma_*(x_k; \theta)}{\sqrt n}, \quad p_k = \frac{y_k}{\sqrt n}, \qquad
+        R(\rho) = \frac1n \sum_k \Bigl( y_k - \int \sigma_*(x_k; \theta)\,\rho(d\theta) \Bigr)^2 ,
+
+    so that the population risk is the empirical risk, exactly. SGD draws samples with replacement. For a bias without a
+    read-out add a column of ones to ``x``.
+
+    Cost: features on a grid are n numbers a cell, and a step of a solver takes time in proportion. For smooth
+    activations few directions matter: with ``tolerance`` the features are projected onto :math:`p` and onto the leading
+    singular vectors of a sample of them on the default grid, as few as keep the kernel there to that accuracy. V stays
+    exact and the risk is then below the true one by at most ``tolerance`` times the largest
+    :math:`\frac1n \sum_k \sigma_*(x_k; \theta)^2`.
+
+    Parameters
+    ----------
+    x : array_like, shape (n, d) or (n,)
+        Inputs. There are D = d coordinates, or d + 2 with a read-out; D is at most 4. Samples may repeat.
+    y : array_like, shape (n,)
+        Labels.
+    activation : Activation, optional
+        `Tanh` by default.
+    trains_readout : bool
+        Whether a and b learn too; the coordinates are then (a, b, w).
+    tolerance : float, optional
+        Accuracy of the kernel relative to its largest value; by default all n features are kept.
+
+    Raises
+    ------
+    InvalidInput
+        If there is no sample, shapes disagree, a number is not finite, or D > 4.
+
+    Examples
+    --------
+    >>> model = FiniteData(x=[[-1.0], [0.5], [2.0]], y=[-0.5, 0.2, 0.4])
+    >>> rho = Atoms([[0.3, 0.9]], [0.5, 0.5])
+    >>> yhat = [0.5 * np.tanh(0.3 * x) + 0.5 * np.tanh(0.9 * x) for x in (-1.0, 0.5, 2.0)]
+    >>> bool(np.isclose(model.risk(rho), np.mean((np.array([-0.5, 0.2, 0.4]) - yhat) ** 2), atol=1e-15))
+    True
+    """
+
+    name = "FiniteData"
+
+    def __init__(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        activation: Activation | None = None,
+        trains_readout: bool = False,
+        tolerance: float | None = None,
+    ):
+        inputs, labels = finite_values("x", x), finite_values("y", y)
+        inputs = inputs[:, None] if inputs.ndim == 1 else inputs
+        if inputs.ndim != 2 or 0 in inputs.shape:
+            raise InvalidInput(f"x has shape {inputs.shape}; need (n, d) or (n,), n >= 1 and d >= 1")
+        if labels.shape != inputs.shape[:1]:
+            raise InvalidInput(f"y has shape {labels.shape} for {len(inputs)} samples; need ({len(inputs)},)")
+        if not isinstance(trains_readout, (bool, np.bool_)):
+            raise InvalidType(f"trains_readout must be a bool, got {type(trains_readout).__name__} {trains_readout!r}")
+        self.activation = Tanh() if activation is None else activation
+        if not isinstance(self.activation, Activation):
+            raise InvalidType(f"activation must be a wgflow.activations.Activation, got {type(activation).__name__}")
+        self.trains_readout = bool(trains_readout)
+        d = inputs.shape[1]
+        self.coordinate_names = (("a", "b") if self.trains_readout else ()) + coordinate_names("w", d)
+        if self.n_coordinates > MAX_AXES:
+            raise InvalidInput(f"x has {d} inputs: the coordinates would be {self.coordinate_names}, {MAX_AXES} at "
+                               "most are possible; project x on fewer directions")
+        self.x, self.y, self.input_dimension = inputs, labels, float(d)
+        for array in (self.x, self.y):
+            array.flags.writeable = False
+        self.tolerance = None if tolerance is None else as_number("tolerance", tolerance, positive=True)
+        with np.errstate(over="ignore"):
+            self.label_second_moment = float(np.mean(labels**2))
+            self._input_scale = math.sqrt(float(np.mean(np.sum(inputs**2, axis=1))))
+        if not math.isfinite(self.label_second_moment + self._input_scale):
+            raise InvalidInput("the squares of x or y overflow; scale the data down")
+
+    @property
+    def n_samples(self) -> int:
+        """Number n of samples."""
+        return self.y.size
+
+    def __repr__(self) -> str:
+        return (f"FiniteData({self.n_samples} samples, coordinates={self.coordinate_names}, "
+                f"activation={self.activation!r})")
+
+    # ---------------------------------------------------------------- reduced coordinates
+    def _values(self, points: FloatArray) -> FloatArray:
+        """Return the n features at points (D, m), shape (n, m)."""
+        a, b, w = self._split(points)
+        return a * self.activation.value(self.x @ w + b) / math.sqrt(self.n_samples)
+
+    def _gradients(self, points: FloatArray) -> FloatArray:
+        """Return the gradients of the n features at points (D, m), shape (n, D, m)."""
+        a, b, w = self._split(points)
+        z = self.x @ w + b
+        slope = a * self.activation.derivative(z)
+        by_w = slope[:, None] * self.x[:, :, None]
+        if not self.trains_readout:
+            return by_w / math.sqrt(self.n_samples)
+        parts = [self.activation.value(z)[:, None], slope[:, None], by_w]
+        return np.concatenate(parts, axis=1) / math.sqrt(self.n_samples)
+
+    def _split(self, points: FloatArray) -> tuple[FloatArray | float, FloatArray | float, FloatArray]:
+        return (points[0], points[1], points[2:]) if self.trains_readout else (1.0, 0.0, points)
+
+    @cached_property
+    def _basis(self) -> FloatArray | None:
+        """Orthonormal columns (n, k) onto which features are projected, or None where all are kept."""
+        return None if self.tolerance is None else self._compressed(self.tolerance)
+
+    def _compressed(self, tolerance: float) -> FloatArray | None:
+        """Return the basis whose residual, squared, is at most ``tolerance`` on other points of the default grid."""
+        rng, p = np.random.default_rng(_SAMPLE_SEED), self.y / math.sqrt(self.n_samples)
+        first = p[:, None] / np.sqrt(np.sum(p * p)) if p.any() else np.empty((self.n_samples, 0))
+        lo, hi = np.array(self.grid(2).bounds).T[..., None]
+
+        def sample(count: int) -> FloatArray:
+            return self._values(lo + (hi - lo) * rng.random((self.n_coordinates, count)))
+
+        corners = np.stack([c.ravel() for c in np.meshgrid(*self.grid(2).bounds, indexing="ij")])
+        check = np.concatenate([self._values(corners), sample(500)], axis=1)
+        allowed = tolerance * float(np.max(np.sum(check**2, axis=0)))
+        check = check - first @ (first.T @ check)
+        count = 16
+        while 4 * count < self.n_samples:
+            values = sample(4 * count)
+            vectors = np.linalg.svd(values - first @ (first.T @ values), full_matrices=False)[0][:, :count]
+            parts = vectors.T @ check
+            rest = np.sum((check - vectors @ parts) ** 2, axis=0)
+            left = rest + np.cumsum(np.concatenate([parts, np.zeros_like(rest)[None]])[::-1] ** 2, axis=0)[::-1]
+            enough = np.flatnonzero(np.max(left, axis=1) <= allowed)
+            if enough.size:
+                # Once more orthonormalized: vectors of singular values near rounding are not orthogonal to p.
+                return np.linalg.qr(np.concatenate([first, vectors[:, : enough[0]]], axis=1))[0]
+            count *= 2
+        return None
+
+    @cached_property
+    def target(self) -> FloatArray:
+        p = self.y / math.sqrt(self.n_samples)
+        return p if self._basis is None else self._basis.T @ p
+
+    def features(self, *coordinates: ArrayLike) -> FloatArray:
+        return self._projected(self._values, coordinates, 1)
+
+    def feature_gradients(self, *coordinates: ArrayLike) -> FloatArray:
+        return self._projected(self._gradients, coordinates, self.n_coordinates)
+
+    def _projected(self, function, coordinates: tuple[ArrayLike, ...], width: int) -> FloatArray:
+        """Return values (k, [width,] *shape) of a function of points, in the basis, by blocks of points."""
+        points = stack_coordinates(self, coordinates)
+        shape, points = points.shape[1:], points.reshape(self.n_coordinates, -1)
+        count = self.target.size
+        check_memory(8.0 * count * width * points.shape[1], f"{count} features at {points.shape[1]} points",
+                     "take fewer cells, or give the model a tolerance, which keeps fewer features")
+        if self._basis is None:
+            values = function(points)
+        else:
+            basis, size = self._basis, max(1, _BLOCK // (self.n_samples * width))
+            blocks = [np.tensordot(basis.T, function(points[:, i : i + size]), axes=1)
+                      for i in range(0, max(points.shape[1], 1), size)]
+            values = np.concatenate(blocks, axis=-1)
+        return values.reshape(values.shape[:-1] + shape)
+
+    def diagonal(self, *coordinates: ArrayLike) -> FloatArray:
+        points = stack_coordinates(self, coordinates)
+        shape, points = points.shape[1:], points.reshape(self.n_coordinates, -1)
+        size = max(1, _BLOCK // self.n_samples)
+        own = [np.sum(self._values(points[:, i : i + size]) ** 2, axis=0)
+               for i in range(0, max(points.shape[1], 1), size)]
+        return np.concatenate(own).reshape(shape)
+
+    def grid(
+        self,
+        cells: int | tuple[int, ...] | None = None,
+        bounds: ArrayLike | None = None,
+        *,
+        kappa: ArrayLike = _KAPPA,
+        mean0: ArrayLike = 0.0,
+        beta: float = math.inf,
+        ridge: float = 0.0,
+    ) -> Grid:
+        """Return a grid on the parameters.
+
+        Parameters
+        ----------
+        cells : int or tuple of int, optional
+            By default 400, 128, 48 and 24 an axis on 1 to 4 axes.
+        bounds : sequence of (lo, hi), optional
+            By default a box around ``mean0`` that holds 6 standard deviations of the initial law of ``kappa``, 6 of the
+            law under noise and ridge alone, the weights (and biases) that carry an input of root mean square length 4
+            times as far as the activation bends, and 4 times the root mean square of the labels for a.
+        """
+        if bounds is None:
+            mean, deviations = self._initial(kappa, mean0)
+            beta, ridge = as_number("beta", beta, positive=True, allow_infinity=True), as_number("ridge", ridge)
+            noise = 1.0 / math.sqrt(beta * ridge) if ridge > 0.0 else 0.0
+            reach = _WIDTH * self.activation.length_scale
+            widths = np.full(self.n_coordinates, reach / self._input_scale if self._input_scale > 0.0 else reach)
+            if self.trains_readout:
+                widths[0], widths[1] = _WIDTH * math.sqrt(self.label_second_moment), reach
+            half = np.maximum(np.maximum(REACH * deviations, REACH * noise), widths)
+            half = np.where(half > 0.0, half, 1.0)
+            bounds = np.stack([mean - half, mean + half], axis=1).tolist()
+        cells = DEFAULT_CELLS[self.n_coordinates] if cells is None else cells
+        return Grid(bounds, cells=cells, names=self.coordinate_names)
+
+    def initial_density(self, kappa: ArrayLike, grid: Grid, mean0: ArrayLike = 0.0) -> Density:
+        """Return the normal law with independent coordinates on a grid.
+
+        Parameters
+        ----------
+        kappa : float or array_like, shape (D,)
+            Standard deviation of each coordinate. One number stands for ``kappa / sqrt(d)`` of each weight and
+            ``kappa`` of a and b.
+        mean0 : float or array_like, shape (D,)
+            Mean of each coordinate.
+
+        Raises
+        ------
+        InvalidInput
+            If a scale is not positive or more than 1e-6 of the mass lies outside the grid.
+        """
+        self._check_axes(grid)
+        mean, deviations = self._initial(kappa, mean0)
+        if not deviations.all():
+            raise InvalidInput(f"kappa={deviations.tolist()}: a density needs every scale > 0; atoms may have scales 0")
+        return normal_density(grid, mean, deviations)
+
+    def initial_atoms(self, kappa: ArrayLike, nodes: int | None = None, mean0: ArrayLike = 0.0) -> Atoms:
+        """Return Gauss-Hermite points of the law of `initial_density`, ``nodes`` (8 by default) a coordinate.
+
+        A coordinate of scale 0 rests at its mean.
+        """
+        mean, deviations = self._initial(kappa, mean0)
+        moving = np.flatnonzero(deviations)
+        if moving.size == 0:
+            return Atoms(mean[:, None], [1.0], names=self.coordinate_names)
+        names = tuple(self.coordinate_names[k] for k in moving)
+        law = normal_atoms(mean[moving], deviations[moving], nodes, names)
+        points = np.tile(mean[:, None], law.weights.size)
+        points[moving] = law.points
+        return Atoms(points, law.weights, names=self.coordinate_names)
+
+    def _initial(self, kappa: ArrayLike, mean0: ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """Return mean and standard deviation of each coordinate."""
+        if np.ndim(kappa) == 0:
+            deviations = np.full(self.n_coordinates, as_number("kappa", kappa, positive=True))
+            deviations[-self.x.shape[1]:] /= math.sqrt(self.x.shape[1])
+        else:
+            deviations = as_vector("kappa", kappa, self.n_coordinates)
+            if deviations.min() < 0.0:
+                raise InvalidInput(f"kappa={deviations.tolist()}: standard deviations must be >= 0")
+        return as_vector("mean0", mean0, self.n_coordinates), deviations
+
+    # ---------------------------------------------------------------- the network
+    def sample_data(self, n: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+        """Draw ``n`` of the samples with replacement."""
+        index = rng.integers(0, self.n_samples, size=n)
+        return self.x[index], self.y[index]
+
+    def initial_theta(
+        self, n_neurons: int, kappa: ArrayLike, rng: np.random.Generator, mean0: ArrayLike = 0.0
+    ) -> FloatArray:
+        """Draw neurons from the law of `initial_density`, shape (n_neurons, D)."""
+        mean, deviations = self._initial(kappa, mean0)
+        return mean + deviations * rng.standard_normal((as_integer("n_neurons", n_neurons), mean.size))
+
+    def project(self, theta: ArrayLike) -> FloatArray:
+        """Return ``theta`` itself, shape (..., D): every parameter is a coordinate."""
+        return self.check_theta(theta)
+
+    def population_risk(self, theta: ArrayLike) -> FloatArray:
+        """Return the empirical risk of networks (..., n_neurons, D), with all samples whatever the tolerance."""
+        theta = self.check_theta(theta)
+        flat = theta.reshape(-1, *theta.shape[-2:])
+        size = max(1, _BLOCK // self.n_samples)
+        risks = np.empty(len(flat))
+        for k, network in enumerate(flat):
+            total = sum((np.sum(self._values(network[i : i + size].T), axis=1) for i in range(0, len(network), size)),
+                        np.zeros(self.n_samples))
+            gap = total / len(network) - self.y / math.sqrt(self.n_samples)
+            risks[k] = np.sum(gap * gap)
+        return risks.reshape(theta.shape[:-2])
