@@ -13,6 +13,7 @@ from scipy.optimize import brentq, minimize
 from wgflow.errors import InvalidInput, InvalidType
 
 if TYPE_CHECKING:
+    from ._measure_problem import LimitPoint
     from .base import ReducedModel
 
 __all__ = ["PsiSearch", "check_box"]
@@ -20,7 +21,9 @@ __all__ = ["PsiSearch", "check_box"]
 FloatArray = NDArray[np.float64]
 Box = tuple[tuple[float, float], ...]
 
-_SAMPLES = (2001, 20_000, 20_000, 30_000)  # points of the sample on 1 to 4 coordinates
+_SAMPLES = (801, 10_000, 20_000, 30_000)  # points of the sample on 1 to 4 coordinates
+_TABLE = 30_000_000  # numbers in the table of features (240 MB); more features take fewer samples
+_CLOSER = 2.3  # times more samples for a second look; no integer, so that other points are seen
 _FAR = 1e6  # an infinite axis is sampled up to this many length scales
 _NEAR = 1e2  # the same where features grow, whose rounding errors grow with them
 _FAR_POINTS = 64
@@ -52,27 +55,28 @@ class PsiSearch:
 
     The features are tabulated once on a sample of the box. On one coordinate each interval in which the tabulated
     slope changes from falling to rising is closed in on by bracketing; on more, the dips of the table are followed by
-    descent with the features' gradients. An infinite end of the box is mapped by :math:`x = a + \ell t/(1 - t)` and
-    sampled up to :math:`10^6 \ell` (where features grow without bound, to :math:`100\,\ell`).
+    descent with the features' gradients. The sample is even on the core, the model's default grid; beyond it the
+    distances are :math:`\ell t/(1 - t)`, a quarter of the core long for t = 1/2, up to the end of the box or to
+    :math:`10^6 \ell` (where features grow without bound, to :math:`100\,\ell`).
 
     Parameters
     ----------
     model : ReducedModel
     box : tuple of (low, high)
-    scales : sequence of float
-        The length :math:`\ell` of each coordinate.
+    core : tuple of (low, high)
+        Where features vary most on each coordinate, a finite box; :math:`\ell` is a quarter of its width.
     grows : bool
         Whether features grow without bound at infinity.
-    samples : int, optional
-        Points of the sample in all; by default 2,001 on one coordinate, 20,000 on two and three, 30,000 on four.
+    samples : int
+        Points of the sample on the core, about.
     """
 
-    def __init__(self, model: ReducedModel, box: Box, scales: Sequence[float], grows: bool, samples: int | None = None):
-        self.model, self.box, self.scales = model, box, np.asarray(scales, dtype=np.float64)
-        total = _SAMPLES[len(box) - 1] if samples is None else samples
-        per_axis = max(3, round(total ** (1.0 / len(box))))
+    def __init__(self, model: ReducedModel, box: Box, core: Box, grows: bool, samples: int):
+        self.model, self.box, self.core = model, box, core
+        self.scales = np.array([0.25 * (high - low) for low, high in core])
+        per_axis = max(3, round(samples ** (1.0 / len(box))))
         reach = _NEAR if grows else _FAR
-        self.axes = [_axis(low, high, scale, per_axis, reach) for (low, high), scale in zip(box, scales)]
+        self.axes = [_axis(ends, middle, per_axis, reach) for ends, middle in zip(box, core)]
         self.low = np.array([axis[0] for axis in self.axes])
         self.high = np.array([axis[-1] for axis in self.axes])
         self.shape = tuple(axis.size for axis in self.axes)
@@ -85,21 +89,26 @@ class PsiSearch:
         one = len(box) == 1
         self.slopes = np.asarray(model.feature_gradients(*self.points))[:, 0] if one else np.empty((0, 0))
 
+    @classmethod
+    def for_model(
+        cls, model: ReducedModel, box: Box, limits: Sequence[LimitPoint], samples: int | None, closer: bool = False
+    ) -> PsiSearch:
+        """Return a search of a box with the default number of samples, or a closer one, for a second look."""
+        if samples is None:
+            samples = min(_SAMPLES[len(box) - 1], max(_TABLE // model.target.size, 3 ** len(box)))
+        samples = round(_CLOSER * samples) if closer else samples
+        return cls(model, box, model.grid(8).bounds, any(p.mass == 0.0 for p in limits), samples)
+
     def to_unit(self, x: FloatArray) -> FloatArray:
-        """Return points (n_coordinates, n) in the coordinates of the sample, in which it is about even on [0, 1]."""
-        unit = np.empty_like(x)
-        for i, (low, high) in enumerate(self.box):
-            if math.isinf(high):
-                unit[i] = (x[i] - low) / (x[i] - low + self.scales[i])
-            else:
-                unit[i] = (x[i] - low) / (high - low)
-        return unit
+        """Return points (n_coordinates, n) in coordinates in [0, 1) that flatten out beyond some length scales."""
+        distance = (x - self.low[:, None]) / (4.0 * self.scales[:, None])
+        return distance / (1.0 + distance)
 
     def minima(self, coefficients: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return local minima (n_coordinates, m) and the values of Psi there, deepest first, at least one."""
         table = coefficients @ self.features
         if len(self.axes) == 1:
-            points = self._bracketed(coefficients, table)
+            points = self.bracketed(coefficients, table)
         else:
             points = self._descended(coefficients, table.reshape(self.shape))
         points = np.concatenate([points, self.points[:, [int(np.argmin(table))]]], axis=1)
@@ -107,7 +116,8 @@ class PsiSearch:
         order = np.argsort(values, kind="stable")
         return points[:, order], values[order]
 
-    def _bracketed(self, coefficients: FloatArray, table: FloatArray) -> FloatArray:
+    def bracketed(self, coefficients: FloatArray, table: FloatArray) -> FloatArray:
+        """Return the local minima on one coordinate, shape (1, m), the ends of the sample among them."""
         slope, x = coefficients @ self.slopes, self.axes[0]
 
         def derivative(r: float) -> float:
@@ -173,11 +183,17 @@ class PsiSearch:
         return x
 
 
-def _axis(low: float, high: float, scale: float, n: int, reach: float) -> FloatArray:
-    if math.isfinite(high):
-        return np.linspace(low, high, n)
-    t = np.arange(n) / n
-    near = low + scale * t / (1.0 - t)
-    near = near[near < low + reach * scale]
-    tail = np.geomspace(near[-1] - low, reach * scale, min(n, _FAR_POINTS) + 1)[1:] + low
-    return np.concatenate([near, tail])
+def _axis(box: tuple[float, float], core: tuple[float, float], n: int, reach: float) -> FloatArray:
+    """Return about ``n`` points of an axis: even on the core, beyond it at distances l t/(1 - t), t even in [0, 1)."""
+    low, high = max(box[0], min(core[0], box[1])), min(box[1], max(core[1], box[0]))
+    pieces = [np.linspace(low, high, n)] if low < high else [np.array([low])]
+    scale = 0.25 * (core[1] - core[0])
+    for end, limit, side in ((high, box[1], 1.0), (low, box[0], -1.0)):
+        length = min(abs(limit - end), reach * scale)
+        if length > 0.0:
+            t = np.arange(1, n // 2) / (n // 2)
+            distance = scale * t / (1.0 - t)
+            tail = np.geomspace(distance[-1], 10.0 * reach * scale, min(n, _FAR_POINTS))[1:]
+            distance = np.concatenate([distance, tail])
+            pieces.append(end + side * np.append(distance[distance < length], length))
+    return np.unique(np.concatenate(pieces))

@@ -111,7 +111,7 @@ class _AtInfinity:
 
     @property
     def at_infinity(self) -> tuple[FloatArray, float, float] | None:
-        """The limit of the features, divided by their growth if they grow; of U(r, r); and the mass (see LimitPoint)."""
+        """The limit of the features, over their growth if they grow; that of U(r, r); and the mass (see LimitPoint)."""
         tail = tail_at_infinity(self.activation)
         if tail is None:
             return None

@@ -224,8 +224,8 @@ class ReducedModel(ABC):
         tolerance : float
             The gap asked for.
         samples : int, optional
-            Points at which Psi is tabulated in search of its minima; by default 2,001 on one coordinate, 20,000 on two
-            and three, 30,000 on four.
+            Points at which Psi is tabulated in search of its minima; by default 801 on one coordinate, then 10,000,
+            20,000 and 30,000. The gap is formed anew on 2.3 times as many.
         throw : bool
             Whether to raise when the gap stays above the tolerance; otherwise the result says so by its ``gap``.
 

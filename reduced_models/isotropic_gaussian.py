@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import numbers
 from functools import cached_property
-from typing import Any, NamedTuple, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
 from scipy.special import gammainc, gammaincc, gammaln
 
 from wgflow.activations import Activation, Ramp
@@ -17,32 +16,18 @@ from wgflow.densities import Density
 from wgflow.energies import FreeEnergy
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid, log_power_cell_average
-from wgflow.kernels.neuron_pairs import mehler_rows
 
+from ._critical_deltas import CriticalDeltas, StationaryDelta, critical_deltas, stationary_deltas
+from ._neuron_pairs import kernel_pair_sums
 from ._radial_features import chi_rule, choose_features, gauss_chi_rule
 from .base import Atoms, FloatArray, LimitPoint, NetworkModel, as_integer, as_number
 
-__all__ = ["IsotropicGaussian", "StationaryDelta"]
+__all__ = ["CriticalDeltas", "IsotropicGaussian", "StationaryDelta"]
 
 _CONVENTIONS = ("variance", "deviation")
 _LOST_MASS = 1e-6  # of an initial law beyond the grid, above which the grid is refused
-_SERIES_DEGREE = 160  # of the Mehler series; pairs of neurons that need more take the closed form
-_SMOOTH_DEGREE = 42
-_PAIR_TOLERANCE = 1e-14
 _LOW_DIMENSION_TOLERANCE: dict[float, float] = {1: 3e-4, 2: 3e-6, 3: 3e-8}
 _CHUNK = 4096  # neurons of small networks handled at a time
-_BLOCK = 1 << 20  # pairs of neurons handled at a time
-
-
-class StationaryDelta(NamedTuple):
-    """A radius at which a single delta is a stationary point of the risk.
-
-    ``curvature`` is the second derivative of Psi at the delta itself: positive where the delta is linearly stable.
-    """
-
-    radius: float
-    risk: float
-    curvature: float
 
 
 class IsotropicGaussian(NetworkModel):
@@ -162,6 +147,10 @@ class IsotropicGaussian(NetworkModel):
     def feature_gradients(self, r: ArrayLike) -> FloatArray:
         return self._basis(np.asarray(r, dtype=np.float64), 1)[:, None]
 
+    def feature_curvatures(self, r: ArrayLike) -> FloatArray:
+        """Return the second derivatives of the features, shape (k, *shape), for ``r > 0``."""
+        return self._basis(np.asarray(r, dtype=np.float64), 2)
+
     def potential(self, r: ArrayLike) -> FloatArray:
         plus, minus = self.deviations
         r = np.asarray(r, dtype=np.float64)
@@ -184,7 +173,7 @@ class IsotropicGaussian(NetworkModel):
         Parameters
         ----------
         cells : int
-            Number of equal cells.
+            Number of cells; equal, but for the first, which is half as wide and stands for the origin itself.
         r_max : float, optional
             By default 3.5 times the length at which the mean data reach the outermost knot of the activation, which
             holds the noiseless flow for the times of the experiments. Mass that escapes to infinity needs more.
@@ -199,13 +188,13 @@ class IsotropicGaussian(NetworkModel):
             if ridge > 0.0 and math.isfinite(beta) and math.isfinite(self.d):
                 r_max = max(r_max, (math.sqrt(self.d) + 8.0) / math.sqrt(beta * ridge))
         r_max = as_number("r_max", r_max, positive=True)
-        grid = Grid([(0.0, r_max)], cells=cells, names=["r"])
+        grid = Grid([(0.0, r_max)], cells=cells, names=["r"], origin=True)
         if math.isinf(self.d):
             return grid
         half = 0.5 * self.d
         log_area = math.log(2.0) + half * math.log(math.pi) - float(gammaln(half))
         log_weight = log_area + log_power_cell_average(grid.edges[0], self.d - 1.0)
-        return Grid(edges=[grid.edges[0]], log_weight=log_weight, names=["r"])
+        return Grid(edges=[grid.edges[0]], log_weight=log_weight, names=["r"], origin=True)
 
     def initial_density(self, kappa: float, grid: Grid) -> Density:
         """Return the law of ``|w|`` for ``w`` normal with covariance ``kappa**2 / d`` times the identity.
@@ -294,23 +283,34 @@ class IsotropicGaussian(NetworkModel):
             Points at which the sign of the slope is taken first.
         """
         r_max = 3.5 * self.length_scale if r_max is None else as_number("r_max", r_max, positive=True)
-        p = self.target
+        return stationary_deltas(self, r_max, as_integer("samples", samples, 2))
 
-        def slope(r: ArrayLike) -> Any:
-            r = np.asarray(r, dtype=np.float64)
-            values = self._basis(r, 0) - p.reshape((-1,) + (1,) * r.ndim)
-            return np.sum(self._basis(r, 1) * values, axis=0)
+    @classmethod
+    def critical_deltas(
+        cls, d: float, activation: Activation | None = None, convention: str = "variance"
+    ) -> CriticalDeltas:
+        r"""Return the thresholds in :math:`\Delta` between which a single length of the weights is optimal.
 
-        r = np.linspace(0.0, r_max, as_integer("samples", samples, 2) + 1)[1:]
-        g = slope(r)
-        roots = [brentq(slope, r[i], r[i + 1], xtol=1e-14, rtol=1e-14) for i in np.flatnonzero(g[:-1] * g[1:] < 0.0)]
-        result = []
-        for radius in roots:
-            at = np.float64(radius)
-            curvature = np.sum(self._basis(at, 2) * (self._basis(at, 0) - p))
-            risk = 1.0 + 2.0 * self.potential(at) + np.sum(self._basis(at, 0) ** 2)
-            result.append(StationaryDelta(radius, float(risk), float(curvature)))
-        return result
+        Parameters
+        ----------
+        d : int or inf
+        activation : Activation
+            ``Ramp()`` by default.
+        convention : {"variance", "deviation"}
+            Meaning of :math:`\Delta`, as for the model.
+
+        Returns
+        -------
+        CriticalDeltas
+            ``lower`` and ``upper``, between which the infimum of the risk is that of one delta, and ``unstable``,
+            above which that delta is linearly unstable. For ``d = inf`` and the ramp, ``upper`` is the difference at
+            which some r has :math:`q(\tau_+ r) = 1` and :math:`q(\tau_- r) = -1`, so that the infimum is 0 above it.
+        """
+        def make(deviation: float) -> IsotropicGaussian:
+            return cls(d, delta=deviation, convention="deviation", activation=activation)
+
+        _check_convention(convention)
+        return critical_deltas(make, make(0.5).d, convention)
 
     # ---------------------------------------------------------------- the network
     def sample_data(self, n: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
@@ -355,38 +355,13 @@ class IsotropicGaussian(NetworkModel):
             w = flat[first : first + chunk]
             r = np.sqrt(np.sum(w * w, axis=2))
             own = self.diagonal(r)
-            total = np.sum(own, axis=1) + 2.0 * self._pair_sums(w, r, own)
+            total = np.sum(own, axis=1) + 2.0 * kernel_pair_sums(self.activation, self.deviations, w, r, own)
             risks[first : first + chunk] = 1.0 + 2.0 * np.mean(self.potential(r), axis=1) + total / n**2
         return risks.reshape(theta.shape[:-2])
 
-    def _pair_sums(self, w: FloatArray, r: FloatArray, own: FloatArray) -> FloatArray:
-        """Return the sums of U over pairs i < j of each network of a chunk."""
-        degree = _SMOOTH_DEGREE if self.activation.kernel_arguments().code else _SERIES_DEGREE
-        a = np.stack([self.activation.hermite_coefficients(tau * r, degree) for tau in self.deviations])
-        rest = 2.0 * own - np.cumsum(np.sum(a * a, axis=0), axis=0)  # what lies beyond degree k, both laws together
-        coefficients = np.ascontiguousarray(a.transpose(2, 3, 1, 0))
-        return np.array([self._pair_sum(*network) for network in zip(w, r, own, coefficients, rest.transpose(1, 0, 2))])
-
-    def _pair_sum(self, w, r, own, coefficients, rest) -> float:
-        tails = np.maximum(np.max(rest, axis=1), 0.0)
-        tolerance = _PAIR_TOLERANCE * max(1.0, float(np.max(own)))
-        n = r.size
-        row_sums, far_sums = np.zeros(n), []
-        rows = min(n, max(1, _BLOCK // n))
-        far_i, far_j, cosine = (np.empty(rows * n, dtype) for dtype in (np.int64, np.int64, np.float64))
-        for first in range(0, n, rows):
-            last = min(n, first + rows)
-            count = mehler_rows(w, r, coefficients, tails, tolerance, first, last, row_sums, far_i, far_j, cosine)
-            if count:
-                ri, rj, c = r[far_i[:count]], r[far_j[:count]], cosine[:count]
-                far = sum(self.activation.pair_expectation(tau * ri, tau * rj, c) for tau in self.deviations)
-                far_sums.append(float(np.sum(far)))
-        return 0.5 * (float(np.sum(row_sums)) + math.fsum(far_sums))
-
 
 def _variances(plus: float | None, minus: float | None, delta: float | None, convention: str) -> tuple[float, float]:
-    if convention not in _CONVENTIONS:
-        raise InvalidInput(f"convention={convention!r} must be 'variance' or 'deviation'")
+    _check_convention(convention)
     if delta is None:
         if plus is None or minus is None:
             raise InvalidInput("give both tau_plus2 and tau_minus2, or delta with its convention")
@@ -397,6 +372,11 @@ def _variances(plus: float | None, minus: float | None, delta: float | None, con
     if delta >= 1.0:
         raise InvalidInput(f"delta={delta:g} must be < 1, so that both classes have a positive variance")
     return (1.0 + delta, 1.0 - delta) if convention == "variance" else ((1.0 + delta) ** 2, (1.0 - delta) ** 2)
+
+
+def _check_convention(convention: str) -> None:
+    if convention not in _CONVENTIONS:
+        raise InvalidInput(f"convention={convention!r} must be 'variance' or 'deviation'")
 
 
 def _delta_masses(kappa: float, grid: Grid) -> FloatArray:

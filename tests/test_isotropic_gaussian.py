@@ -351,12 +351,12 @@ def test_population_risk_is_rotation_and_permutation_invariant():
 
 
 def test_population_risk_in_blocks(monkeypatch):
-    from wgflow.reduced_models import isotropic_gaussian
+    from wgflow.reduced_models import _neuron_pairs, isotropic_gaussian
 
     m = model(10)
     w = m.initial_theta(50, 0.8, np.random.default_rng(57))
     whole = m.population_risk(np.stack([w, w[::-1]]))
-    monkeypatch.setattr(isotropic_gaussian, "_BLOCK", 120)
+    monkeypatch.setattr(_neuron_pairs, "_BLOCK", 120)
     monkeypatch.setattr(isotropic_gaussian, "_CHUNK", 1)
     assert m.population_risk(np.stack([w, w[::-1]])) == pytest.approx(whole, abs=1e-14)
 
