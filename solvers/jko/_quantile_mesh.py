@@ -2,7 +2,7 @@ r"""Quantile levels for a density: where its mass is cut, and the weights of the
 
 A mesh is the positions :math:`X_0 < \dots < X_n` of some quantiles and the masses :math:`m_i` between them, which never
 change. Integrals :math:`\int g\,d\rho` are sums :math:`\sum_j w_j\,g(X_j)`: the trapezoidal rule in the number of the
-quantile, with corrections at the ends (Gregory), so that it is of fourth order inside where mesh and density are smooth.
+quantile, with corrections at the ends (Gregory), of fourth order inside where mesh and density are smooth.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from wgflow.kernels.quantile import steps_of_cdf
 NEGLIGIBLE = 1e-16
 #: A cell with more than this many times the mean mass asks for a mesh finer than the grid there.
 CROWDED = 8.0
-#: Where the law can spread, its end cells are cut into halves, fourths, ... down to this part of the mass.
-TAIL_MASS = 1e-7
+#: Where the law can spread, cells beside a void are cut into halves, fourths, ... down to this part of the mass; a
+#: neighbor counts as void if it has less than the mass of the cell over this ratio.
+TAIL_MASS, VOID = 1e-7, 32.0
 #: Largest part of a cell's mass that high-order weights move between its two ends.
 LARGEST_SHIFT = 0.45
 #: Agreement at which a log_weight counts as that of a power.
@@ -41,20 +42,36 @@ class Mesh(NamedTuple):
 def make_mesh(rho: Density, spreads: bool, cells: int | None) -> Mesh:
     """Quantile levels for a density on one axis.
 
-    The grid's own edges where the density is resolved by them; a mesh that shares its cells between length and mass
-    where a few cells hold most of it, or where the number of cells is given. With ``spreads`` (diffusion that gives
-    tails) the end cells are cut geometrically.
+    The grid's own edges, cut evenly where the mass lies in few cells, so that there are about as many cells as the grid
+    has (or as many as given); each void inside is one cell. A mesh that shares its cells between length and mass, where
+    a few cells would still hold much of it. With ``spreads`` (diffusion that gives tails) the cells beside voids are
+    cut geometrically.
     """
     edges, masses = rho.grid.edges[0], rho.masses
     kept = np.flatnonzero(masses > NEGLIGIBLE * rho.mass)
-    first, last = int(kept[0]), int(kept[-1]) + 1
-    edges, masses = edges[first:last + 1].copy(), np.maximum(masses[first:last], NEGLIGIBLE * rho.mass)
-    if cells is not None or masses.max() > CROWDED * rho.mass / rho.grid.size:
-        edges, masses = _shared(edges, masses, cells or rho.grid.size)
+    wanted = cells or rho.grid.size
+    parts = max(1, wanted // kept.size)
+    runs = np.split(kept, np.flatnonzero(np.diff(kept) > 1) + 1)
+    pieces = [_divided(edges[run[0]:run[-1] + 2], masses[run], parts) for run in runs]
+    void = np.array([NEGLIGIBLE * rho.mass])
+    x = np.concatenate([piece for piece, _ in pieces])
+    m = np.concatenate([part for _, piece in pieces for part in (piece, void)][:-1])
+    if m.max() > CROWDED * rho.mass / wanted or m.size > 2 * wanted:
+        x, m = _shared(x, m, wanted)
     if spreads:
-        edges, masses = _graded(edges, masses)
-    masses = masses * (rho.mass / masses.sum())
-    return Mesh(edges, masses, np.log(masses), node_weights(masses))
+        x, m = _graded(x, m)
+    m = m * (rho.mass / m.sum())
+    return Mesh(x, m, np.log(m), node_weights(m))
+
+
+def _divided(edges, masses, parts: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same cells, each cut into even parts."""
+    if parts == 1:
+        return edges.copy(), masses.copy()
+    inner = edges[:-1, None] + np.diff(edges)[:, None] * (np.arange(1, parts) / parts)
+    x = np.append(np.column_stack((edges[:-1], inner)).ravel(), edges[-1])
+    below = np.column_stack((np.zeros(masses.size), _shares(edges, masses, inner), np.ones(masses.size)))
+    return x, np.maximum((masses[:, None] * np.diff(below)).ravel(), NEGLIGIBLE * masses.sum())
 
 
 def node_weights(masses: np.ndarray) -> np.ndarray:
@@ -109,8 +126,8 @@ def check_axis(grid: Grid) -> None:
         raise InvalidInput(f"inner='quantile' needs one axis (quantiles), the grid has {grid.ndim}; use "
                            "inner='linearized', 'back-and-forth' or 'entropic'")
     if grid.periodic[0]:
-        raise InvalidInput("inner='quantile' needs a no-flux axis: a circle has no quantiles; use inner='linearized', or "
-                           "FiniteVolume()")
+        raise InvalidInput("inner='quantile' needs a no-flux axis: a circle has no quantiles; use inner='linearized' "
+                           "or FiniteVolume()")
     if grid.size < 4:
         raise InvalidInput(f"inner='quantile' needs at least 4 cells (it takes cubic splines of V), got {grid.size}")
 
@@ -130,21 +147,47 @@ def _shared(edges, masses, cells: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _graded(edges, masses) -> tuple[np.ndarray, np.ndarray]:
-    """Cut the first and the last cell into parts of 1/2, 1/4, ... of their mass, the smallest outermost."""
-    total = masses.sum()
-    for _ in range(2):
-        count = math.ceil(math.log2(max(masses[0] / (TAIL_MASS * total), 1.0)))
-        if count and masses.size > 1:
-            shares = 0.5 ** np.arange(count, 0, -1.0)
-            parts = masses[0] * np.concatenate((shares[:1], shares))
-            inner = _invert(edges[:3], masses[:2], np.cumsum(parts)[:-1])
-            edges, masses = np.concatenate((edges[:1], inner, edges[1:])), np.concatenate((parts, masses[1:]))
-        edges, masses = -edges[::-1], masses[::-1]
-    return edges, masses
+    """Cut cells beside a void (or next to none) into parts of 1/2, 1/4, ... of their mass, the smallest at the void.
+
+    Mass that spreads into the void then has quantiles to show its tail by.
+    """
+    floor = TAIL_MASS * masses.sum()
+    left = np.concatenate(([0.0], masses[:-1]))
+    right = np.concatenate((masses[1:], [0.0]))
+    parts, places = [], []
+    for i in np.flatnonzero((masses > 2 * floor) & (np.minimum(left, right) < masses / VOID)):
+        sides = [masses[i] / max(m, floor) if m < masses[i] / VOID else 1.0 for m in (left[i], right[i])]
+        both = min(sides) > 1.0
+        halves = [_halvings(r) * (0.5 if both else 1.0) for r in sides if r > 1.0]
+        shares = np.concatenate((halves[0], halves[1][::-1])) if both else (
+            halves[0] if sides[0] > 1.0 else halves[0][::-1])
+        places.append(int(i))
+        parts.append(shares * masses[i])
+    if not places:
+        return edges, masses
+    cumulated = np.concatenate(([0.0], np.cumsum(masses)))
+    levels = np.concatenate([cumulated[i] + np.cumsum(part)[:-1] for i, part in zip(places, parts)])
+    cells = np.split(masses, np.ravel([(i, i + 1) for i in places]))
+    cells[1::2] = parts
+    return np.sort(np.concatenate((edges, _invert(edges, masses, levels)))), np.concatenate(cells)
+
+
+def _halvings(ratio: float) -> np.ndarray:
+    """Shares 2^-k, 2^-k, ..., 1/4, 1/2 of a mass, the smallest about 1 / ratio."""
+    shares = 0.5 ** np.arange(math.ceil(math.log2(ratio)), 0, -1.0)
+    return np.concatenate((shares[:1], shares))
+
+
+def _shares(x, masses, points) -> np.ndarray:
+    """The parts of the cells' masses below points in them, shape (cells, points), by monotone cubics."""
+    slopes, width = steps_of_cdf(np.ascontiguousarray(x), np.ascontiguousarray(masses)), np.diff(x)
+    left, right = (slopes[:-1] * width / masses)[:, None], (slopes[1:] * width / masses)[:, None]
+    t = (points - x[:-1, None]) / width[:, None]
+    return t * (left + t * (3 - 2 * left - right + t * (left + right - 2)))
 
 
 def _cumulated(x, masses, points) -> np.ndarray:
-    """Mass below points, by the monotone cubic through the cumulated masses."""
+    """Mass below points."""
     slopes = steps_of_cdf(np.ascontiguousarray(x), np.ascontiguousarray(masses))
     cumulated = np.concatenate(([0.0], np.cumsum(masses)))
     i = np.clip(np.searchsorted(x, points, side="right") - 1, 0, masses.size - 1)

@@ -37,7 +37,7 @@ class JKOStep:
         :math:`\rho_{k+1}` on the grid; None in the steps that a Solution keeps (``sol.jko_steps``), whose densities
         are its snapshots.
     w2_squared : float
-        :math:`W_2^2(\rho_{k+1}, \rho_k)`, times nothing, for measures of the flow's mass.
+        :math:`W_2^2(\rho_{k+1}, \rho_k)`, the cost of transport of the whole mass (not divided by it).
     energy : float
         :math:`F(\rho_{k+1})`, as the inner solver discretizes it: the number whose decrease it guarantees.
     gap : float or None
@@ -52,7 +52,8 @@ class JKOStep:
     bias : float or None
         Estimated distance to the unregularized step, where the method regularizes (entropic blur, say).
     extras : mapping
-        Further numbers of the method by name (floats, ints, strings).
+        Further numbers of the method by name (floats, ints, strings). ``"dissipation"`` is the rate -dF/dt at the new
+        density, where the method knows it better than as W2^2 / tau^2.
     state : object
         What the method carries to the next step beside the density (Lagrangian positions, dual potentials for a warm
         start): a dict of arrays and numbers, so that it can go into a checkpoint.

@@ -271,13 +271,16 @@ class _Run:
 
     def _commit(self, new: JKOStep, fallback: bool, t: float) -> None:
         recorder = self.recorder
-        rate = new.w2_squared / new.tau**2
+        rate = new.extras.get("dissipation", new.w2_squared / new.tau**2)
         if math.isfinite(rate):
             if self.steps == 0:
                 recorder.rate(0.0, rate)
             recorder.rate(self.clock + new.tau, rate)
         self.clock += new.tau
         recorder.residual = max(recorder.residual, new.residual)
+        if self.method.order == 1:
+            excess = self._excess(self.now, new) / max(1.0, abs(self.now.energy))
+            recorder.edi_defect = max(recorder.edi_defect or 0.0, excess)
         recorder.step(t, t - self.t, new.density.masses, new.energy, fallback=fallback)
         self.summaries.append(new.summary())
         self.before, self.now, self.t = self.now, new, t

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -30,8 +30,13 @@ from .base import InnerSolver, JKOStep
 
 #: Part of the way to the first collision of two quantiles that a step of Newton's method goes at most.
 FRACTION = 0.9
-#: Least part of the predicted decrease that a step must give; halvings of a step; round-off of an objective.
-ARMIJO, MAX_HALVINGS, ROUND_OFF = 1e-4, 40, 1e-14
+#: Least part of the predicted decrease that a step must give, and halvings of a step.
+ARMIJO, MAX_HALVINGS = 1e-4, 40
+#: Where the predicted decrease is below the first part of the objective, round-off hides it: the step is then judged by
+#: the slope at its end, and the objective may rise by the second part.
+HIDDEN, ROUND_OFF = 1e-9, 1e-12
+#: Iterations in a row that do not lower the residual, after which nothing more is to be gained.
+PATIENCE = 25
 #: Residual of the linear systems relative to the right side, and its iterations.
 FORCING, MAX_LINEAR = 1e-3, 60
 #: The scale of the residual is the spread of the law, at least this part of the grid's length.
@@ -73,8 +78,8 @@ class QuantileSolver(InnerSolver):
     fewer cells than the mesh needs, or can grow tails, the mesh of levels is refined at the start (see
     `_quantile_mesh`). The ends of the grid are walls.
 
-    The residual is :math:`\sqrt{\tau\,g' H^{-1} g / M}` over the spread of the law, with gradient g and Hessian H: where
-    the step is convex, a bound of the distance W2 to the exact minimizer, relative to that spread.
+    The residual is :math:`\sqrt{\tau\,g' H^{-1} g / M}` over the spread of the law, with gradient g and Hessian H:
+    where the step is convex, a bound of the distance W2 to the exact minimizer, relative to that spread.
 
     Parameters
     ----------
@@ -88,9 +93,9 @@ class QuantileSolver(InnerSolver):
     """
 
     ORDERS = (1, 2)
-    TOLERANCE = 1e-10
+    TOLERANCE = 1e-9
     MAX_ITERATIONS = 100
-    OPTIONS = {"cells": None}
+    OPTIONS: ClassVar[dict] = {"cells": None}
 
     mesh: Mesh
 
@@ -113,8 +118,8 @@ class QuantileSolver(InnerSolver):
         self.spreads = parts.diffusion > 0 or bool((self.exponents < 1).any())
         weight = power_weight(grid)
         if weight is None and self.exponents.size:
-            raise InvalidInput("inner='quantile' takes PowerEntropy with the reference measure r^p dr alone; this grid's "
-                               "log_weight is no power: use inner='linearized'")
+            raise InvalidInput("inner='quantile' takes PowerEntropy with the reference measure r^p dr alone; this "
+                               "grid's log_weight is no power: use inner='linearized'")
         if weight is None:
             # A smooth weight is a potential, as far as the entropy is concerned.
             self.potential = self.potential - parts.diffusion * grid.log_weight
@@ -143,9 +148,12 @@ class QuantileSolver(InnerSolver):
         masses = raster(x, self.mesh.masses, self.grid.edges[0])
         density = Density(self.grid, masses / self.grid.volumes)
         moved = x - y
-        velocity = (x - state["last"]) / tau
+        # The part of the gradient that is not inertia: minus the momentum that F gives each position.
+        force = self._derivatives(point, point.x, 1.0)[0]
+        force[((x <= self.low) & (force > 0)) | ((x >= self.high) & (force < 0))] = 0.0
         return JKOStep(density, float((weights * moved * moved).sum()), point.energy, None, residual, iterations, tau,
-                       state={"positions": x, "velocity": velocity, "last": x})
+                       extras={"dissipation": float((force * force / weights).sum())},
+                       state={"positions": x, "velocity": (x - state["last"]) / tau, "last": x})
 
     def extrapolate(self, before: JKOStep, now: JKOStep, share: float) -> JKOStep:
         x = now.state["positions"]
@@ -170,18 +178,24 @@ class QuantileSolver(InnerSolver):
 
     def _minimize(self, y, tau: float, starts: list[np.ndarray]) -> tuple[_Point, float, int]:
         point = min((self._look(x, y, tau) for x in starts), key=_objective)
-        residual = math.inf
-        for iteration in range(1, self.settings.max_iterations + 1):
-            gradient, direction = self._newton(point, y, tau)
+        best, least, since, iteration = point, math.inf, 0, 0
+        while iteration < self.settings.max_iterations and since < PATIENCE:
+            iteration += 1
+            gradient, diagonal, off = self._derivatives(point, y, tau)
+            direction = self._newton(point, tau, gradient, diagonal, off)
             decrement = float((gradient * direction).sum())
             residual = math.sqrt(max(tau * decrement / self.mass, 0.0)) / self._scale(point.x)
+            # Far from the minimum the residual may grow for a while; near it that is round-off.
+            since = 0 if residual < least or decrement > HIDDEN * max(1.0, abs(point.objective)) else since + 1
+            if residual < least:
+                best, least = point, residual
             if residual <= self.settings.tolerance or not math.isfinite(residual):
-                return point, residual, iteration
+                break
             new = self._search(point, y, tau, direction, decrement)
             if new is None:
-                return point, residual, iteration
+                break
             point = new
-        return point, residual, self.settings.max_iterations
+        return best, least, iteration
 
     def _look(self, x, y, tau: float) -> _Point:
         """The objective and the force on each position."""
@@ -203,14 +217,19 @@ class QuantileSolver(InnerSolver):
         moved = x - y
         return _Point(x, energy, energy + float((weights * moved * moved).sum()) / (2.0 * tau), slopes, curvatures)
 
-    def _newton(self, point: _Point, y, tau: float) -> tuple[np.ndarray, np.ndarray]:
-        """Gradient (0 where a position rests at a wall) and the direction H^-1 g."""
-        x, weights, mesh = point.x, self.mesh.weights, self.mesh
-        gradient = weights * ((x - y) / tau + point.slopes)
+    def _derivatives(self, point: _Point, y, tau: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Gradient of the objective, and diagonal and off-diagonal of the internal energies' Hessian."""
+        x, mesh = point.x, self.mesh
+        gradient = mesh.weights * ((x - y) / tau + point.slopes)
         diagonal, off = np.zeros(x.size), np.zeros(x.size - 1)
         if self.internal:
             internal_forces(x, mesh.masses, mesh.log_masses, self.parts.diffusion, self.factors, self.exponents, self.q,
                             self.log_constant, gradient, diagonal, off)
+        return gradient, diagonal, off
+
+    def _newton(self, point: _Point, tau: float, gradient, diagonal, off) -> np.ndarray:
+        """The direction H^-1 g; rows of the gradient whose position rests at a wall are set to 0."""
+        x, weights = point.x, self.mesh.weights
         pinned = ((x <= self.low) & (gradient >= 0)) | ((x >= self.high) & (gradient <= 0))
         gradient[pinned] = 0.0
         pivots, multipliers = np.empty(x.size), np.empty(x.size)
@@ -220,10 +239,10 @@ class QuantileSolver(InnerSolver):
             whole = diagonal + weights * (1.0 / tau + np.maximum(point.curvatures, 0.0))
             factor_tridiagonal(whole, off, pinned, pivots, multipliers)
         direction = np.empty(x.size)
-        if not self.parts.operators:
-            solve_tridiagonal(pivots, multipliers, pinned, gradient, direction)
-            return gradient, direction
-        return gradient, self._conjugate_gradients(x, gradient, whole, off, pinned, pivots, multipliers)
+        if self.parts.operators:
+            return self._conjugate_gradients(x, gradient, whole, off, pinned, pivots, multipliers)
+        solve_tridiagonal(pivots, multipliers, pinned, gradient, direction)
+        return direction
 
     def _conjugate_gradients(self, x, gradient, diagonal, off, pinned, pivots, multipliers) -> np.ndarray:
         """H^-1 g, with the product of the interaction's mixed derivatives formed on the grid."""
@@ -258,18 +277,22 @@ class QuantileSolver(InnerSolver):
     def _search(self, point: _Point, y, tau: float, direction, decrement: float) -> _Point | None:
         """The next positions along the direction, or None where no step lowers the objective."""
         share = min(1.0, FRACTION * longest_step(point.x, -direction)) if self.internal else 1.0
-        slack = ROUND_OFF * max(1.0, abs(point.objective))
+        size = max(1.0, abs(point.objective))
         for _ in range(MAX_HALVINGS):
             x = np.clip(point.x - share * direction, self.low, self.high)
             new = self._look(x, y, tau)
-            if new.objective <= point.objective - ARMIJO * share * decrement + slack:
+            if new.objective <= point.objective - ARMIJO * share * decrement:
                 return new
+            if decrement <= HIDDEN * size and new.objective <= point.objective + ROUND_OFF * size:
+                gradient, _, _ = self._derivatives(new, y, tau)
+                if -float((gradient * direction).sum()) <= 0.8 * decrement:
+                    return new
             share *= 0.5
         return None
 
     # ---------------------------------------------------------------- between positions and the grid
     def _to_grid(self, x, weights, derivative: bool) -> np.ndarray:
-        """The adjoint of taking a spline's values (slopes) at positions: what the interaction's operator is applied to."""
+        """The adjoint of a spline's values (slopes) at positions: what the interaction's operator is applied to."""
         on_values, on_bends = np.empty(self.nodes.size), np.empty(self.nodes.size)
         deposit(self.nodes, x, weights, derivative, on_values, on_bends)
         return on_values + bend_spline_adjoint(self.nodes, self.spline, on_bends)
