@@ -1,0 +1,269 @@
+r"""Self-consistent laws :math:`\rho = M w e^{-\beta \Psi(\rho)} / Z` on a grid: the equation, and two ways to its solutions.
+
+A state is held by the logarithms of its cell masses m. With the map :math:`B(m) = M\,w\,e^{-\beta(V + U m)} / Z` and
+
+.. math:: x = \log B(m) - \log m, \qquad \langle f, g\rangle = \sum_i m_i f_i g_i / M,
+
+a stationary state is x = const, and the derivative of F along :math:`m \circ v` is :math:`-\beta^{-1} M \langle x, v
+\rangle` for v of mean 0. Newton's equation for both "F is least" and "x is 0" is :math:`T v = x`, where
+:math:`T v = v + \beta U (m v)` less its mean, symmetric in this inner product: the Hessian of F seen from the entropy's.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from wgflow.energies import Assembled
+from wgflow.errors import InvalidInput
+
+__all__ = ["Problem", "State", "descend", "find_root"]
+
+#: Rounding errors in log m that cannot be helped: so many times eps (1 + beta (|V| + |U rho| + scale of U) + |log m|).
+ROUNDING = 16 * np.finfo(float).eps
+#: Beta times the range of Psi, times eps, beyond which a Gibbs law is noise.
+LARGEST_SPAN = 1e-2
+#: No rounding error above this excuses a residual.
+LARGEST_FLOOR = 1e-6
+#: Part of the predicted decrease that a step must bring (Armijo), and halvings after which it is given up.
+SUFFICIENT, HALVINGS = 1e-4, 40
+#: Iterations of conjugate gradients and of MINRES in one Newton step.
+CG_STEPS, MINRES_STEPS = 200, 400
+#: Cells with less than this part of the mass are not seen by the inner product; the equation itself gives their v.
+UNSEEN = 1e-8
+#: Steps that neither lower F nor the residual, beyond rounding, after which a descent has reached its end.
+PATIENCE = 6
+#: Doublings of a step that goes down along a direction of negative curvature.
+DOUBLINGS = 8
+
+
+class State(NamedTuple):
+    """A law and all that is known of it.
+
+    ``log_masses``, ``masses``, ``field`` (U m) and ``step`` (x, of mean 0) are flat arrays over the cells;
+    ``residual`` is the L1 distance of m and B(m) and ``floor`` its rounding error, both relative to the mass;
+    ``energy`` is F and ``divergence`` the relative entropy of m to B(m); ``slack`` is the rounding error of F.
+    """
+
+    log_masses: np.ndarray
+    masses: np.ndarray
+    field: np.ndarray
+    step: np.ndarray
+    residual: float
+    floor: float
+    energy: float
+    slack: float
+    divergence: float
+
+
+class Problem:
+    """The free energy on a grid for laws of a given mass, on flat arrays.
+
+    Parameters
+    ----------
+    parts : Assembled
+        With diffusion > 0.
+    mass : float
+    """
+
+    def __init__(self, parts: Assembled, mass: float):
+        self.parts, self.mass = parts, mass
+        self.diffusion, self.beta = parts.diffusion, 1.0 / parts.diffusion
+        self.potential = parts.potential.ravel()
+        self.log_reference = parts.grid.log_reference.ravel()
+        self.size = parts.grid.size
+        # An FFT makes errors of the size of the whole kernel's field, also where U m itself is small.
+        self.scale = float(np.abs(self.interaction(np.full(self.size, mass / self.size))).max())
+        span = self.beta * (float(np.ptp(self.potential)) + self.scale)
+        if not span * np.finfo(float).eps < LARGEST_SPAN:
+            raise InvalidInput(f"beta={self.beta:g}: beta times the range of V + U rho is {span:.1e}, beyond what floats "
+                               "resolve; scale the energy down, or ask for the noiseless limit (model.minimum_risk())")
+
+    def interaction(self, masses: np.ndarray) -> np.ndarray:
+        """U m, flat."""
+        field = self.parts.interaction(masses.reshape(self.parts.grid.shape))
+        return np.zeros(self.size) if field is None else field.ravel()
+
+    def gibbs(self, psi: np.ndarray) -> np.ndarray:
+        """Logarithms (normalized) of the masses of the Gibbs law of a potential."""
+        return self.normalized(self.log_reference - self.beta * psi)[0]
+
+    def normalized(self, log_masses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Log masses shifted to the problem's mass, and the masses."""
+        log_masses = log_masses - log_masses.max()
+        masses = np.exp(log_masses)
+        total = masses.sum() / self.mass
+        return log_masses - np.log(total), masses / total
+
+    def evaluate(self, log_masses: np.ndarray) -> State:
+        """The state with these log masses, which need not be normalized."""
+        log_masses, m = self.normalized(log_masses)
+        field = self.interaction(m)
+        target = self.gibbs(self.potential + field)
+        x = target - log_masses
+        with np.errstate(over="ignore", invalid="ignore"):
+            excess = np.where(np.abs(x) < 0.5, m * (np.expm1(x) - x), np.exp(target) - m - m * x)
+        level = np.abs(self.potential) + np.abs(field)
+        logs = log_masses - self.log_reference
+        terms = m * (self.potential + 0.5 * field) + self.diffusion * m * logs
+        rounding = (m * (self.beta * level + np.abs(logs))).sum() / self.mass
+        return State(
+            log_masses, m, field, x - (m * x).sum() / self.mass,
+            residual=float(np.abs(np.exp(target) - m).sum()) / self.mass,
+            floor=min(LARGEST_FLOOR, ROUNDING * float(1.0 + rounding + self.beta * self.scale)),
+            energy=float(terms.sum()),
+            slack=ROUNDING * float((m * (level + self.diffusion * np.abs(logs))).sum() + self.mass * self.scale),
+            divergence=float(excess.sum()),
+        )
+
+    def dual_value(self, state: State) -> float:
+        """The bound of F from below that a state gives where the interaction energy is convex."""
+        target = self.log_reference - self.beta * (self.potential + state.field)
+        top = float(target.max())
+        log_partition = top + float(np.log(np.exp(target - top).sum()))
+        own = 0.5 * float((state.masses * state.field).sum())
+        return self.diffusion * self.mass * (float(np.log(self.mass)) - log_partition) - own
+
+    def curved(self, state: State, v: np.ndarray) -> np.ndarray:
+        """T v."""
+        push = self.beta * self.interaction(state.masses * v)
+        return v + push - self.mean(state, push)
+
+    def mean(self, state: State, f: np.ndarray) -> float:
+        """The mean of f under the law."""
+        return float((state.masses * f).sum()) / self.mass
+
+
+def descend(problem: Problem, state: State, tolerance: float, budget: int) -> tuple[State, int]:
+    """Lower F to a stationary state: the damped fixed-point iteration, accelerated by conjugate gradients.
+
+    The direction is the Newton step by conjugate gradients from 0, whose first iterate is the fixed-point step x. Where
+    the curvature is negative they stop, with a direction along which F falls all the same; a line search makes it fall.
+    The caller compares the residual of what is returned with the tolerance.
+
+    Returns
+    -------
+    state, iterations
+    """
+    best, idle = state, 0
+    for iteration in range(budget):
+        if state.residual <= max(tolerance, state.floor):
+            return state, iteration
+        direction, negative = _newton_step(problem, state)
+        new = _line_search(problem, state, direction, negative)
+        if new is None:
+            new = _line_search(problem, state, state.step, False)
+        if new is None or idle >= PATIENCE:
+            return best, iteration
+        idle = 0 if new.residual < 0.9 * best.residual or new.energy < state.energy - 10 * state.slack else idle + 1
+        best = new if new.residual < best.residual or new.energy < best.energy - best.slack else best
+        state = new
+    return best, budget
+
+
+def _newton_step(problem: Problem, state: State) -> tuple[np.ndarray, bool]:
+    """T^-1 x by conjugate gradients in the law's inner product, and whether they met negative curvature."""
+    weights = state.masses / problem.mass
+    r = state.step
+    v, p = np.zeros_like(r), r
+    rr = first = float((weights * r * r).sum())
+    goal = min(1e-2, first) * first  # squared: the relative residual of a step is at most 0.1 and falls with x
+    for _ in range(CG_STEPS):
+        Tp = problem.curved(state, p)
+        curvature = float((weights * p * Tp).sum())
+        if not curvature > 1e-13 * float((weights * p * p).sum()):
+            return (v, True) if v.any() else (state.step, True)
+        v = v + (rr / curvature) * p
+        r = r - (rr / curvature) * Tp
+        previous, rr = rr, float((weights * r * r).sum())
+        if rr <= goal:
+            break
+        p = r + (rr / previous) * p
+    return np.where(weights < UNSEEN, v + r, v), False
+
+
+def _line_search(problem: Problem, state: State, direction: np.ndarray, stretch: bool) -> State | None:
+    """The first of the steps 1, 1/2, ... that lowers F enough (or, at rounding level, the residual), or None."""
+    slope = problem.diffusion * problem.mass * problem.mean(state, state.step * direction)
+    if not slope > 0:
+        return None
+    size = 1.0
+    for _ in range(HALVINGS):
+        trial = problem.evaluate(state.log_masses + size * direction)
+        if trial.energy <= state.energy - SUFFICIENT * size * slope:
+            break
+        if trial.energy <= state.energy + state.slack and trial.residual < 0.9 * state.residual:
+            return trial
+        size *= 0.5
+    else:
+        return None
+    for _ in range(DOUBLINGS if stretch and size == 1.0 else 0):
+        size *= 2.0
+        further = problem.evaluate(state.log_masses + size * direction)
+        if not further.energy < trial.energy:
+            break
+        trial = further
+    return trial
+
+
+def find_root(problem: Problem, state: State, tolerance: float, budget: int, known=()) -> tuple[State, int]:
+    r"""Newton's method for x = 0 wherever it lies, also at a saddle of F; states already known are divided out.
+
+    The residual is multiplied by :math:`\prod_j (1 + 1/d_j^2)`, with :math:`d_j` the Hellinger distance to the j-th
+    known state (deflation: P. E. Farrell, A. Birkisson and S. W. Funke, SIAM J. Sci. Comput. 37 (2015) A2026-A2045).
+    Only the length of the Newton step changes by it. The search halves steps until the product falls.
+
+    Returns
+    -------
+    state, iterations
+    """
+    roots = [np.sqrt(other.masses / problem.mass) for other in known]
+    for iteration in range(budget):
+        if state.residual <= max(tolerance, state.floor):
+            return state, iteration
+        direction = _root_direction(problem, state)
+        merit, slope = _deflation(problem, state, roots, direction)
+        stretch = 1.0 / (1.0 - slope) if abs(1.0 - slope) > 0.05 else 20.0
+        size, best = 1.0, merit * float(np.linalg.norm(state.step))
+        for _ in range(HALVINGS // 3):
+            trial = problem.evaluate(state.log_masses + size * stretch * direction)
+            if _deflation(problem, trial, roots)[0] * np.linalg.norm(trial.step) < (1 - SUFFICIENT * size) * best:
+                break
+            size *= 0.5
+        else:
+            return state, iteration
+        state = trial
+    return state, budget
+
+
+def _root_direction(problem: Problem, state: State) -> np.ndarray:
+    """T^-1 x, also where T is indefinite: MINRES on its symmetric form, with sqrt(m) v for v."""
+    from scipy.sparse.linalg import LinearOperator, minres
+
+    s = np.sqrt(state.masses / problem.mass)
+
+    def project(w: np.ndarray) -> np.ndarray:
+        return w - s * (s * w).sum()
+
+    def apply(w: np.ndarray) -> np.ndarray:
+        w = project(w.ravel())
+        return w + problem.beta * project(s * problem.interaction(problem.mass * s * w))
+
+    operator = LinearOperator((problem.size, problem.size), matvec=apply, dtype=float)
+    w, _ = minres(operator, s * state.step, rtol=1e-12, maxiter=MINRES_STEPS)
+    push = problem.beta * problem.interaction(problem.mass * s * project(w))
+    return state.step - push + problem.mean(state, push)
+
+
+def _deflation(problem: Problem, state: State, roots, direction=None) -> tuple[float, float]:
+    """The factor of the deflated residual, and the derivative of its logarithm along a direction."""
+    factor, slope = 1.0, 0.0
+    root = np.sqrt(state.masses / problem.mass)
+    for other in roots:
+        square = max(float(((root - other) ** 2).sum()), 1e-30)
+        factor *= 1.0 + 1.0 / square
+        if direction is not None:
+            centered = direction - problem.mean(state, direction)
+            slope += float((root * other * centered).sum()) / (square * (1.0 + square))
+    return factor, slope
