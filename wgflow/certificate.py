@@ -29,38 +29,50 @@ class Certificate:
     mass_drift : float
         Largest relative change of the mass over all accepted steps.
     min_density : float
-        Smallest cell average met; never negative in a valid run.
+        Smallest cell average met; never negative in a valid run. For atoms their smallest weight: no step changes it.
     max_energy_increase : float
-        Largest rise of the free energy in one accepted step, divided by max(1, abs(F)); 0 if it never rose.
-    dissipation_defect : float
-        :math:`|F(0) - F(T) - \int_0^T D\,dt|` divided by max(1, F(0) - F(T)), with D the dissipation at accepted steps.
+        Largest rise of the free energy in one accepted step, divided by max(1, abs(F)); 0 if it never rose. For
+        particles with noise the rise of F without its entropy, which is no defect and is not judged.
+    dissipation_defect : float or None
+        :math:`|F(0) - F(T) - \int_0^T D\,dt|` divided by max(1, F(0) - F(T)), with D the dissipation at accepted steps;
+        for atoms it is integrated along with their paths. None for particles with noise, which have no entropy.
     boundary_mass : float
-        Largest part of the mass met at the outermost 1 % of the cells at a no-flux end of an axis.
+        Largest part of the mass met at the outermost 1 % of the cells at a no-flux end of an axis; for atoms, on a
+        bound (other than the origin of a coordinate with a power).
     n_accepted, n_rejected, n_fallback : int
         Steps accepted and rejected; accepted ones that took the unconditional fallback.
     residual : float
         Largest residual of an inner solver; 0 where the method has none.
     error_estimate : float or None
         Sum of the estimated local time errors (L1, relative to the mass); None for fixed steps.
+    edi_defect : float or None
+        With the JKO method of order 1, the largest :math:`F_{k+1} + W_2^2 / (2 \tau) - F_k` over max(1, abs(F_k)); 0 if
+        the energy-dissipation inequality held at every step. None for other methods.
     completed, controlled : bool
         Whether the end of the time span was reached; whether steps were chosen by an error tolerance.
     settings, versions : dict
+    atomic, noisy : bool
+        Whether the law is held by atoms; whether these are random particles, a sample of the law. A sample proves
+        neither energy decay nor a small error: hold it against bands (`wgflow.validation.compare`).
     """
 
     mass_drift: float
     min_density: float
     max_energy_increase: float
-    dissipation_defect: float
+    dissipation_defect: float | None
     boundary_mass: float
     n_accepted: int
     n_rejected: int
     n_fallback: int
     residual: float = 0.0
     error_estimate: float | None = None
+    edi_defect: float | None = None
     completed: bool = True
     controlled: bool = False
     settings: dict = field(default_factory=dict)
     versions: dict = field(default_factory=dict)
+    atomic: bool = False
+    noisy: bool = False
 
     def checks(self) -> dict[str, tuple[bool, str]]:
         """Each check with its verdict and a sentence."""
@@ -69,11 +81,16 @@ class Certificate:
                           if self.completed else "the run stopped before the end of the time span"),
             "mass": (self.mass_drift <= MASS_TOLERANCE,
                      f"mass changed by {self.mass_drift:.1e} (at most {MASS_TOLERANCE:.0e})"),
-            "sign": (self.min_density >= 0, f"the smallest cell average was {self.min_density:.3g} (at least 0)"),
-            "energy": (self.max_energy_increase <= ENERGY_TOLERANCE,
-                       f"the largest rise of the free energy in a step was {self.max_energy_increase:.1e} "
-                       f"of max(1, |F|) (at most {ENERGY_TOLERANCE:.0e})"),
+            "sign": (self.min_density >= 0, f"the smallest {'weight' if self.atomic else 'cell average'} was "
+                     f"{self.min_density:.3g} (at least 0)"),
         }
+        if self.noisy:
+            return checks
+        checks["energy"] = (self.max_energy_increase <= ENERGY_TOLERANCE,
+                       f"the largest rise of the free energy in a step was {self.max_energy_increase:.1e} "
+                       f"of max(1, |F|) (at most {ENERGY_TOLERANCE:.0e})")
+        if self.dissipation_defect is None:
+            return checks
         bound = DISSIPATION_TOLERANCE if self.controlled else math.inf
         checks["dissipation"] = (
             self.dissipation_defect <= bound,
@@ -96,7 +113,11 @@ class Certificate:
             lines.append(f"  estimated time error {self.error_estimate:.1e} (L1, summed over the run)")
         if self.residual:
             lines.append(f"  largest residual of the inner solver {self.residual:.1e}")
-        if self.boundary_mass > BOUNDARY_NOTICE:
+        if self.noisy:
+            lines.append("  note: a random sample of the law, whose energy and dissipation are not judged")
+        if self.atomic and self.boundary_mass > BOUNDARY_NOTICE:
+            lines.append(f"  note: up to {self.boundary_mass:.1e} of the mass lay on a bound of a coordinate")
+        elif self.boundary_mass > BOUNDARY_NOTICE:
             lines.append(f"  note: up to {self.boundary_mass:.1e} of the mass lay at a no-flux end of the grid; "
                          "enlarge it if that end is artificial")
         return "\n".join(lines)
@@ -137,3 +158,16 @@ def boundary_mass(masses: np.ndarray, grid) -> float:
         natural = grid.log_weight is not None and grid.bounds[axis][0] == 0.0
         largest = max(largest, float(profile[-count:].sum()), 0.0 if natural else float(profile[:count].sum()))
     return largest / float(masses.sum())
+
+
+def mass_on_bounds(points: np.ndarray, rho) -> float:
+    """Largest part of the mass of atoms, moved to ``points``, that lies on a bound.
+
+    The origin of a coordinate with a power, a radius, is not an artificial bound.
+    """
+    largest = 0.0
+    for x, (lo, hi), power, periodic in zip(points, rho.bounds, rho.powers, rho.periodic):
+        if not periodic:
+            low = 0.0 if power > 0 and lo == 0.0 else float(rho.weights[x <= lo].sum())
+            largest = max(largest, low, float(rho.weights[x >= hi].sum()))
+    return largest / float(rho.weights.sum())

@@ -344,7 +344,7 @@ def _extension(flow: Flow, t_end, t_eval) -> tuple[float | None, tuple[float, ..
         return None, flow.t_eval
     if t_eval is None:
         return later, (*flow.t_eval, later) if flow.t_eval else ()
-    times = _check_times(t_eval, flow.t0, later, flow.grid)
+    times = _check_times(t_eval, flow.t0, later, flow.grid.size)
     if times[0] <= t1:
         raise InvalidInput(f"t_eval[0]={times[0]:g}: output times can be added after the old end t={t1:g} alone")
     return later, (*flow.t_eval, *times)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
-from wgflow.certificate import Certificate, boundary_mass, library_versions
+from wgflow.atoms import Atoms
+from wgflow.certificate import Certificate, boundary_mass, library_versions, mass_on_bounds
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput
 
@@ -24,7 +26,7 @@ class History:
     Attributes
     ----------
     t, dt : time after the step, and its length (0 at the start)
-    energy, mass, min_density : of the state after the step
+    energy, mass, min_density : of the state after the step (for atoms, min_density is the smallest weight)
     accepted, rejected : numbers of steps accepted and rejected so far
     fallback : whether the step took the unconditional fallback
     """
@@ -56,16 +58,16 @@ class History:
 
 
 class Solution:
-    r"""The path of densities that a solve found, with its certificate.
+    r"""The path of laws that a solve found, with its certificate.
 
     Attributes
     ----------
     t : array, shape (k,)
         Times of the snapshots: ``t_eval``, or accepted steps thinned to about 64.
-    densities : list of Density
-        The snapshots.
+    densities : list of Density, or list of Atoms
+        The snapshots; atoms where the method moves points.
     energy : array, shape (k,)
-        Free energy at the snapshots.
+        Free energy at the snapshots; of particles with noise, whose entropy is not known, its other terms.
     history : History
         Time, step, energy, mass and sign at every accepted step.
     certificate : Certificate
@@ -97,22 +99,29 @@ class Solution:
         return self.status == 0
 
     @property
-    def grid(self):
-        """The grid of the densities."""
-        return self.densities[0].grid
+    def is_atomic(self) -> bool:
+        """Whether the snapshots are Atoms."""
+        return isinstance(self.densities[0], Atoms)
 
     @property
-    def final(self) -> Density:
+    def grid(self):
+        """The grid of the densities; None for atoms."""
+        return None if self.is_atomic else self.densities[0].grid
+
+    @property
+    def final(self) -> Density | Atoms:
         """The last density."""
         return self.densities[-1]
 
-    def density(self, t: float) -> Density:
+    def density(self, t: float) -> Density | Atoms:
         """The density at a time: a snapshot, or linear in time between the two neighbors.
+
+        Of atoms it is the path of each that is linear in time (the shorter way around on a periodic coordinate).
 
         Parameters
         ----------
         t : float
-            Between the first and the last snapshot.
+            Between the first and the last snapshot. Particles with noise are known at snapshots alone (InvalidInput).
         """
         t = float(t)
         if not self.t[0] <= t <= self.t[-1]:
@@ -121,6 +130,11 @@ class Solution:
         if self.t[k] == t:
             return self.densities[k]
         share = (t - self.t[k - 1]) / (self.t[k] - self.t[k - 1])
+        if self.is_atomic:
+            if self.certificate.noisy:
+                raise InvalidInput(f"t={t:g} lies between the snapshots at {self.t[k - 1]:g} and {self.t[k]:g}; the "
+                                   "law of particles with noise is not known there: solve(..., t_eval=[...])")
+            return _between(self.densities[k - 1], self.densities[k], share)
         return Density(self.grid, (1 - share) * self.densities[k - 1].values + share * self.densities[k].values)
 
     @cached_property
@@ -129,7 +143,17 @@ class Solution:
         if self.free_energy is None:
             raise InvalidInput("dissipation: a loaded solution does not hold its functions; "
                                "set solution.free_energy to the energy it was solved with")
+        if not self.has_dissipation:
+            raise InvalidInput("dissipation: particles with noise have no entropy, hence no dissipation; solve on a "
+                               "grid (FiniteVolume) for it")
         return np.array([self.free_energy.dissipation(rho) for rho in self.densities])
+
+    @property
+    def has_dissipation(self) -> bool:
+        """Whether `dissipation` can be had: not of particles with noise, nor of a loaded solution that lacks it."""
+        if "dissipation" in vars(self):
+            return True
+        return self.free_energy is not None and not (self.is_atomic and self.free_energy.spreads)
 
     @property
     def dataset(self):
@@ -184,17 +208,18 @@ class Recorder:
         self.columns: dict[str, list] = {name: [] for name in History.NAMES}
         self.snapshots: list[tuple[float, np.ndarray, float]] = []
         self.stride, self.since_snapshot = 1, 0
-        self.room = max(4, min(SNAPSHOTS, int(SNAPSHOT_BYTES / (8 * flow.grid.size))))
+        self.room = max(4, min(SNAPSHOTS, int(SNAPSHOT_BYTES / (8 * flow.size))))
         self.n_rejected = self.n_fallback = 0
         self.dissipated = self.boundary = self.residual = 0.0
         self.error_estimate: float | None = None
         self._last_rate: tuple[float, float] | None = None
         self.jko_steps: list = []
+        self.edi_defect: float | None = None
 
     def start(self, masses, energy) -> None:
         """Record the initial state."""
         self._append(self.flow.t0, 0.0, masses, energy, False)
-        self.boundary = boundary_mass(masses, self.flow.grid)
+        self.boundary = self._at_boundary(masses)
         if not self.flow.t_eval or self.flow.t_eval[0] == self.flow.t0:
             self.snapshots.append((self.flow.t0, masses.copy(), energy))
 
@@ -237,11 +262,10 @@ class Recorder:
         """The Solution of what has been recorded."""
         if self.snapshots and self.columns["t"][-1] != self.snapshots[-1][0] and status != 0:
             self._snapshot(self.columns["t"][-1], self.last_masses, self.columns["energy"][-1])
-        grid = self.flow.grid
-        densities = [self.flow.rho0 if k == 0 and t == self.flow.t0 else Density(grid, masses / grid.volumes)
-                     for k, (t, masses, _) in enumerate(self.snapshots)]
-        for rho in densities:
-            self.boundary = max(self.boundary, boundary_mass(rho.masses, grid))
+        densities = [self.flow.rho0 if k == 0 and t == self.flow.t0 else self._law(state)
+                     for k, (t, state, _) in enumerate(self.snapshots)]
+        for _, state, _ in self.snapshots:
+            self.boundary = max(self.boundary, self._at_boundary(state))
         history = History(self.columns)
         return Solution(t=[s[0] for s in self.snapshots], densities=densities, energy=[s[2] for s in self.snapshots],
                         history=history, certificate=self._certificate(history, status), status=status, message=message,
@@ -253,13 +277,24 @@ class Recorder:
         columns["t"].append(t)
         columns["dt"].append(dt)
         columns["energy"].append(energy)
-        columns["mass"].append(float(masses.sum()))
-        columns["min_density"].append(float((masses if self.flow.even else masses / self.flow.grid.volumes).min())
-                                      / self.flow.even_volume)
+        mass, least = self._weigh(masses)
+        columns["mass"].append(mass)
+        columns["min_density"].append(least)
         columns["accepted"].append(len(columns["t"]) - 1)
         columns["rejected"].append(self.n_rejected)
         columns["fallback"].append(fallback)
         self.last_masses = masses
+
+    def _weigh(self, masses) -> tuple[float, float]:
+        """Mass, and the smallest density."""
+        least = float((masses if self.flow.even else masses / self.flow.grid.volumes).min())
+        return float(masses.sum()), least / self.flow.even_volume
+
+    def _law(self, masses) -> Density | Atoms:
+        return Density(self.flow.grid, masses / self.flow.grid.volumes)
+
+    def _at_boundary(self, masses) -> float:
+        return boundary_mass(masses, self.flow.grid)
 
     def _snapshot(self, t, masses, energy) -> None:
         self.snapshots.append((t, masses.copy(), energy))
@@ -279,8 +314,41 @@ class Recorder:
             dissipation_defect=float(abs(lost - self.dissipated) / max(1.0, lost)),
             boundary_mass=self.boundary,
             n_accepted=len(history) - 1, n_rejected=self.n_rejected, n_fallback=self.n_fallback,
-            residual=self.residual, error_estimate=self.error_estimate, completed=status == 0,
-            controlled=self.method.controlled, settings=self.method.settings(), versions=dict(library_versions()))
+            residual=self.residual, error_estimate=self.error_estimate, edi_defect=self.edi_defect,
+            completed=status == 0, controlled=self.method.controlled, settings=self.method.settings(),
+            versions=dict(library_versions()))
+
+
+class AtomRecorder(Recorder):
+    """The recorder of a method that moves atoms: a state is an array of points (n_coordinates, n)."""
+
+    def _weigh(self, points) -> tuple[float, float]:
+        weights = self.flow.rho0.weights
+        return float(weights.sum()), float(weights.min())
+
+    def _law(self, points) -> Atoms:
+        return self.flow.rho0.moved(points)
+
+    def _at_boundary(self, points) -> float:
+        return mass_on_bounds(points, self.flow.rho0)
+
+    def _certificate(self, history: History, status: int) -> Certificate:
+        certificate = super()._certificate(history, status)
+        if not self.flow.energy.spreads:
+            return replace(certificate, atomic=True)
+        return replace(certificate, atomic=True, noisy=True, controlled=False, dissipation_defect=None)
+
+
+def _between(first: Atoms, second: Atoms, share: float) -> Atoms:
+    """The atoms at a part of the straight way from their first points to their second."""
+    gap = second.points - first.points
+    for axis, (periodic, (lo, hi)) in enumerate(zip(first.periodic, first.bounds)):
+        if periodic:
+            gap[axis] -= (hi - lo) * np.round(gap[axis] / (hi - lo))
+    points = first.points + share * gap
+    for axis, (periodic, (lo, hi)) in enumerate(zip(first.periodic, first.bounds)):
+        points[axis] = lo + np.mod(points[axis] - lo, hi - lo) if periodic else np.clip(points[axis], lo, hi)
+    return first.moved(points)
 
 
 def _logarithmic_mean(a: float, b: float) -> float:

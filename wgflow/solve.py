@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wgflow.atoms import Atoms
 from wgflow.densities import Density
 from wgflow.energies import Assembled, FreeEnergy, Term
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, ResourceError, WGFlowError
 from wgflow.grids import Grid, check_memory, real_array
-from wgflow.solution import Recorder, Solution
+from wgflow.solution import AtomRecorder, Recorder, Solution
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -41,9 +42,9 @@ class Flow:
     Attributes
     ----------
     energy : FreeEnergy
-    parts : Assembled
-        The energy as arrays on the grid.
-    rho0 : Density
+    parts : Assembled or None
+        The energy as arrays on the grid; None for atoms.
+    rho0 : Density or Atoms
     t0, t1 : float
     t_eval : tuple of float
         Output times, empty where the method chooses.
@@ -53,8 +54,8 @@ class Flow:
     """
 
     energy: FreeEnergy
-    parts: Assembled
-    rho0: Density
+    parts: Assembled | None
+    rho0: Any
     t0: float
     t1: float
     t_eval: tuple[float, ...]
@@ -66,13 +67,16 @@ class Flow:
         if not self.stops or self.stops[-1] < self.t1:
             self.stops.append(self.t1)
         self.output_times = frozenset(self.t_eval)
-        volumes = self.grid.volumes
+        if isinstance(self.rho0, Atoms):
+            self.size = self.rho0.points.size
+            return
+        self.size = self.grid.size
         self.even = all(self.grid.uniform)
-        self.even_volume = float(volumes.flat[0]) if self.even else 1.0
+        self.even_volume = float(self.grid.volumes.flat[0]) if self.even else 1.0
 
     @property
     def grid(self) -> Grid:
-        """The grid of the initial density."""
+        """The grid of the initial density (atoms have none)."""
         return self.rho0.grid
 
     def elapsed(self, t: float, dt: float) -> float:
@@ -110,8 +114,9 @@ def solve(energy, rho0, t_span, method, *, t_eval=None, time_scale=1.0, progress
     ----------
     energy : Term or FreeEnergy
         F, e.g. ``Entropy(beta=4.0) + Potential(V) + Interaction(U)``.
-    rho0 : Density
-        The initial density; its grid is the grid of the solution.
+    rho0 : Density or Atoms
+        The initial density; its grid is the grid of the solution. Atoms are for methods that move points
+        (`Lagrangian`), which take a Density too and make atoms of it.
     t_span : (float, float)
         Start and end. Equal ends return rho0 as it is, in 0 steps.
     method : Method, optional
@@ -125,7 +130,7 @@ def solve(energy, rho0, t_span, method, *, t_eval=None, time_scale=1.0, progress
         Show a bar on a terminal, log lines (logger ``wgflow``, level INFO) elsewhere.
     checkpoint : path, optional
         File in which the state of the run is kept every few seconds and at its end, so that `wgflow.resume` can go on
-        from it. A run interrupted and resumed gives the same bits as one that was not.
+        from it. A run interrupted and resumed gives the same bits as one that was not. Not for atoms.
     throw : bool
         Whether a run that cannot be finished raises; otherwise the Solution so far is returned with ``status`` 1.
 
@@ -149,35 +154,46 @@ def solve(energy, rho0, t_span, method, *, t_eval=None, time_scale=1.0, progress
     >>> print(f"{rho.mean():.3f} {rho.cov():.3f}")
     0.736 0.899
     """
-    flow = make_flow(energy, rho0, t_span, t_eval, time_scale)
     if not hasattr(method, "integrate"):
         raise InvalidType(f"method must be a solver such as wgflow.FiniteVolume(), got {method!r}")
+    flow = make_flow(energy, rho0, t_span, t_eval, time_scale, method)
+    if checkpoint is not None and flow.parts is None:
+        raise InvalidInput(f"checkpoint={checkpoint!r}: {type(method).__name__} keeps no checkpoints; solve in parts, "
+                           "each from the .final of the one before, and save them")
     return run(flow, method, progress=progress, checkpoint=checkpoint, throw=throw)
 
 
-def make_flow(energy, rho0, t_span, t_eval, time_scale) -> Flow:
-    """Check the arguments of `solve` and assemble the problem."""
-    if not isinstance(rho0, Density):
-        raise InvalidType(f"rho0 must be a wgflow.Density, got {type(rho0).__name__}; "
+def make_flow(energy, rho0, t_span, t_eval, time_scale, method=None) -> Flow:
+    """Check the arguments of `solve` and assemble the problem; a method with a ``cloud`` moves atoms."""
+    cloud = getattr(method, "cloud", None)
+    if isinstance(rho0, Atoms) and cloud is None:
+        raise InvalidInput(f"rho0 is Atoms, which {type(method).__name__} does not know; use "
+                           "method=wgflow.Lagrangian(), or a Density (Density.from_samples makes one of points)")
+    if not isinstance(rho0, (Density, Atoms)):
+        raise InvalidType(f"rho0 must be a wgflow.Density{' or Atoms' if cloud else ''}, got {type(rho0).__name__}; "
                           "make one by Density.from_values(grid, values)")
     if not isinstance(energy, Term):
         raise InvalidType(f"energy must be a sum of terms such as Entropy(1.0) + Potential(V), got {energy!r}")
     energy = energy if isinstance(energy, FreeEnergy) else FreeEnergy([(1.0, energy)])
     t0, t1 = _check_span(t_span)
-    times = _check_times(t_eval, t0, t1, rho0.grid)
+    if cloud is not None:
+        rho0 = cloud(energy, rho0)
+    size, unit = (rho0.points.size, "numbers") if isinstance(rho0, Atoms) else (rho0.grid.size, "cells")
+    times = _check_times(t_eval, t0, t1, size, unit)
     if not callable(time_scale):
         if isinstance(time_scale, bool) or not isinstance(time_scale, numbers.Real):
             raise InvalidType(f"time_scale must be a number or a function of t, got {time_scale!r}")
         if not math.isfinite(time_scale) or time_scale <= 0:
             raise InvalidInput(f"time_scale={time_scale}: need a finite number > 0")
         time_scale = float(time_scale)
-    return Flow(energy, energy.assemble(rho0.grid), rho0, t0, t1, times, time_scale)
+    parts = None if cloud is not None else energy.assemble(rho0.grid)
+    return Flow(energy, parts, rho0, t0, t1, times, time_scale)
 
 
 def run(flow: Flow, method, *, progress=False, checkpoint=None, throw=True, state=None) -> Solution:
     """Run a method on a checked problem; what it recorded survives any error."""
     with _reporter(flow, progress) as report:
-        recorder = Recorder(flow, method, report)
+        recorder = (AtomRecorder if flow.parts is None else Recorder)(flow, method, report)
         try:
             with _keeper(checkpoint, flow, method, recorder, state is not None) as keeper:
                 method.integrate(flow, recorder, checkpoint=keeper, state=state)
@@ -217,14 +233,14 @@ def _check_span(t_span) -> tuple[float, float]:
     return t0, t1
 
 
-def _check_times(t_eval, t0, t1, grid) -> tuple[float, ...]:
+def _check_times(t_eval, t0, t1, size: int, unit: str = "cells") -> tuple[float, ...]:
     if t_eval is None:
         return ()
     size = np.size(t_eval)
     if size > MAX_OUTPUT_TIMES:
         raise ResourceError(f"t_eval has {size} times; at most {MAX_OUTPUT_TIMES} snapshots are kept")
     times = np.atleast_1d(real_array(t_eval, "t_eval"))
-    check_memory(8.0 * grid.size * times.size, f"t_eval: {times.size} snapshots of {grid.size} cells",
+    check_memory(8.0 * size * times.size, f"t_eval: {times.size} snapshots of {size} {unit}",
                  "ask for fewer times")
     if times.ndim != 1 or times.size == 0:
         raise InvalidInput(f"t_eval has shape {times.shape}; need a 1-D sequence of times, or None")
