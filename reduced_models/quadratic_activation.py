@@ -113,8 +113,8 @@ class QuadraticActivation(GaussianNetwork):
         self._root = (axes * np.sqrt(np.maximum(rates, 0.0))) @ axes.T
         with np.errstate(over="ignore", invalid="ignore"):
             self._white_matrix = self._root @ self.matrix @ self._root
-            mean_square = (float(np.trace(self._white_matrix)) + self.offset) ** 2 + self.noise_variance
-            self.label_second_moment = 2.0 * float(np.sum(self._white_matrix**2)) + mean_square
+            mean_square = np.square(np.trace(self._white_matrix) + self.offset) + self.noise_variance
+            self.label_second_moment = float(2.0 * np.sum(self._white_matrix**2) + mean_square)
         if not math.isfinite(self.label_second_moment):
             raise InvalidInput("E y^2 overflows; scale matrix, offset, covariance or noise_variance down")
 
@@ -227,7 +227,8 @@ class QuadraticActivation(GaussianNetwork):
 
         Mean and covariance are summed as Taylor series in time, whose coefficients follow from the Riccati equation by
         convolution, over steps on which the terms of order 23 and 24 fall below rounding. No tolerance enters; errors
-        are of the order of 1e-14 of the largest moment, times what an unstable start amplifies.
+        are of the order of 1e-14 of the largest moment, times what an unstable start amplifies. Without noise a factor
+        of the covariance is moved, so that its rank (that of N < d neurons, say) never changes.
 
         Parameters
         ----------
@@ -256,8 +257,10 @@ class QuadraticActivation(GaussianNetwork):
         beta, ridge = as_number("beta", beta, positive=True, allow_infinity=True), as_number("ridge", ridge)
         s = as_number("time_scale", self.time_scale if time_scale is None else time_scale, positive=True)
         order, inverse = np.unique(t.ravel(), return_inverse=True)
-        means, covs = self._moments_at(order, m0, c0, beta, ridge, s)
-        mean = means[inverse].reshape(*t.shape, m0.size)
+        columns = np.column_stack([m0, _factor(c0)]) if math.isinf(beta) else m0[:, None]
+        moved, covs = self._moments_at(order, columns, c0 if math.isfinite(beta) else 0.0 * c0, beta, ridge, s)
+        covs = covs + moved[..., 1:] @ np.swapaxes(moved[..., 1:], -1, -2)
+        mean = moved[inverse, :, 0].reshape(*t.shape, m0.size)
         cov = covs[inverse].reshape(*t.shape, m0.size, m0.size)
         second = cov + mean[..., :, None] * mean[..., None, :]
         slope = self._slope(second) + self._rest_slope(ridge)
@@ -279,36 +282,40 @@ class QuadraticActivation(GaussianNetwork):
             slope -= 2.0 * (float(np.trace(self._white_matrix)) + self.offset) * self.covariance
         return slope
 
-    def _moments_at(self, times, mean, cov, beta, ridge, speed) -> tuple[FloatArray, FloatArray]:
-        """Return mean and covariance at increasing times, by Taylor steps."""
-        means, covs = np.empty((times.size, mean.size)), np.empty((times.size, *cov.shape))
+    def _moments_at(self, times, columns, cov, beta, ridge, speed) -> tuple[FloatArray, FloatArray]:
+        """Return W (d, k) and C (d, d) of M = C + W W' at increasing times, by Taylor steps.
+
+        W' = -s A W and C' = -s (A C + C A) + 2 s / beta: the mean is one of the columns of W.
+        """
+        moved, covs = np.empty((times.size, *columns.shape)), np.empty((times.size, *cov.shape))
         rest, now, done = self._rest_slope(ridge), 0.0, 0
         for _ in range(_MAX_STEPS):
             if done == times.size:
-                return means, covs
-            m, c = self._taylor(mean, cov, rest, beta, speed)
-            step = min(_step_size(m), _step_size(c), times[-1] - now)
+                return moved, covs
+            w, c = self._taylor(columns, cov, rest, beta, speed)
+            step = min(_step_size(w), _step_size(c), times[-1] - now)
             reached = np.searchsorted(times, now + step, side="right") if now + step < times[-1] else times.size
             for k in range(done, reached):
-                means[k], covs[k] = _evaluate(m, times[k] - now), _evaluate(c, times[k] - now)
-            mean, cov, now, done = _evaluate(m, step), _evaluate(c, step), now + step, reached
+                moved[k], covs[k] = _evaluate(w, times[k] - now), _evaluate(c, times[k] - now)
+            columns, cov, now, done = _evaluate(w, step), _evaluate(c, step), now + step, reached
         raise ConvergenceError(f"t={times[-1]:g} needs more than {_MAX_STEPS} Taylor steps; t={now:g} was reached",
                                reason="max steps", t=now)
 
-    def _taylor(self, mean, cov, rest, beta, speed) -> tuple[FloatArray, FloatArray]:
-        """Return Taylor coefficients of mean and covariance in time, shapes (order + 1, d) and (order + 1, d, d)."""
-        m, c = np.zeros((_ORDER + 1, mean.size)), np.zeros((_ORDER + 1, *cov.shape))
+    def _taylor(self, columns, cov, rest, beta, speed) -> tuple[FloatArray, FloatArray]:
+        """Return Taylor coefficients of W and C in time, shapes (order + 1, d, k) and (order + 1, d, d)."""
+        w, c = np.zeros((_ORDER + 1, *columns.shape)), np.zeros((_ORDER + 1, *cov.shape))
         drift = np.empty((_ORDER, *cov.shape))
-        m[0], c[0] = mean, cov
+        w[0], c[0] = columns, cov
         for k in range(_ORDER):
-            second = c[k] + m[: k + 1].T @ m[k::-1]
+            second = c[k] + np.tensordot(w[: k + 1], w[k::-1], axes=([0, 2], [0, 2]))
             drift[k] = -speed * (self._slope(second) + (rest if k == 0 else 0.0))
-            m[k + 1] = np.tensordot(drift[: k + 1], m[k::-1], axes=([0, 2], [0, 1])) / (k + 1)
-            product = np.tensordot(drift[: k + 1], c[k::-1], axes=([0, 2], [0, 1]))
-            c[k + 1] = (product + product.T) / (k + 1)
-            if k == 0:
-                c[1] += 2.0 * speed / beta * np.eye(mean.size)
-        return m, c
+            w[k + 1] = np.tensordot(drift[: k + 1], w[k::-1], axes=([0, 2], [0, 1])) / (k + 1)
+            if math.isfinite(beta):
+                product = np.tensordot(drift[: k + 1], c[k::-1], axes=([0, 2], [0, 1]))
+                c[k + 1] = (product + product.T) / (k + 1)
+                if k == 0:
+                    c[1] += 2.0 * speed / beta * np.eye(len(cov))
+        return w, c
 
     def _risk_of(self, second: FloatArray) -> FloatArray:
         """Return the risk of laws with second moments M (..., d, d)."""
@@ -328,6 +335,16 @@ class QuadraticActivation(GaussianNetwork):
         """Return the exact risk of networks (..., n_neurons, d), which depends on the mean of ``w w'`` alone."""
         theta = self.check_theta(theta)
         return self._risk_of(np.swapaxes(theta, -1, -2) @ theta / theta.shape[-2])
+
+
+def _factor(cov: FloatArray) -> FloatArray:
+    """Return L (d, rank) with L L' = C; eigenvalues of the size of rounding errors count as 0."""
+    diagonal = np.diag(cov)
+    if not np.any(cov - np.diag(diagonal)):
+        return np.diag(np.sqrt(diagonal))[:, diagonal > 0.0]
+    values, vectors = np.linalg.eigh(cov)
+    keep = values > 8.0 * len(cov) * np.finfo(float).eps * values[-1]
+    return vectors[:, keep] * np.sqrt(values[keep])
 
 
 def _step_size(series: FloatArray) -> float:
