@@ -15,7 +15,7 @@ import numpy as np
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid, log_power_cell_average
-from wgflow.kernels.quantile import steps_of_cdf
+from wgflow.kernels.quantile import slopes_of_cdf
 
 #: Cells at the ends with less than this part of the mass are left out, and cells inside are raised to it.
 NEGLIGIBLE = 1e-16
@@ -180,7 +180,7 @@ def _halvings(ratio: float) -> np.ndarray:
 
 def _shares(x, masses, points) -> np.ndarray:
     """The parts of the cells' masses below points in them, shape (cells, points), by monotone cubics."""
-    slopes, width = steps_of_cdf(np.ascontiguousarray(x), np.ascontiguousarray(masses)), np.diff(x)
+    slopes, width = slopes_of_cdf(np.ascontiguousarray(x), np.ascontiguousarray(masses)), np.diff(x)
     left, right = (slopes[:-1] * width / masses)[:, None], (slopes[1:] * width / masses)[:, None]
     t = (points - x[:-1, None]) / width[:, None]
     return t * (left + t * (3 - 2 * left - right + t * (left + right - 2)))
@@ -188,7 +188,7 @@ def _shares(x, masses, points) -> np.ndarray:
 
 def _cumulated(x, masses, points) -> np.ndarray:
     """Mass below points."""
-    slopes = steps_of_cdf(np.ascontiguousarray(x), np.ascontiguousarray(masses))
+    slopes = slopes_of_cdf(np.ascontiguousarray(x), np.ascontiguousarray(masses))
     cumulated = np.concatenate(([0.0], np.cumsum(masses)))
     i = np.clip(np.searchsorted(x, points, side="right") - 1, 0, masses.size - 1)
     width = x[i + 1] - x[i]
@@ -201,7 +201,7 @@ def _invert(x, masses, levels) -> np.ndarray:
     """Points below which the mass has given levels: bisection, to the last bit of the relative place in the cell."""
     cumulated = np.concatenate(([0.0], np.cumsum(masses)))
     i = np.clip(np.searchsorted(cumulated, levels, side="right") - 1, 0, masses.size - 1)
-    slopes = steps_of_cdf(np.ascontiguousarray(x), np.ascontiguousarray(masses))
+    slopes = slopes_of_cdf(np.ascontiguousarray(x), np.ascontiguousarray(masses))
     width, m = x[i + 1] - x[i], masses[i]
     left, right = slopes[i] * width / m, slopes[i + 1] * width / m
     share = (levels - cumulated[i]) / m

@@ -16,12 +16,16 @@ from wgflow.kernels.quantile import (
     deposit,
     evaluate,
     factor_spline,
-    factor_tridiagonal,
-    internal_energy,
-    internal_forces,
+    forces,
+    inner_product,
     longest_step,
+    move,
+    newton_system,
+    objective,
     raster,
     solve_tridiagonal,
+    spread,
+    weighted_distance,
 )
 
 from ..base import check_count
@@ -108,51 +112,49 @@ class QuantileSolver(InnerSolver):
         for factor, term in parts.internal:
             if not isinstance(term, PowerEntropy):
                 raise InvalidInput(f"inner='quantile' knows Entropy and PowerEntropy, not {factor:g}*{term!r}")
-        self.factors = np.array([factor for factor, _ in parts.internal])
-        self.exponents = np.array([term.m for _, term in parts.internal])
-        self.low, self.high = grid.bounds[0]
+        factors = np.array([factor for factor, _ in parts.internal], dtype=float)
+        exponents = np.array([term.m for _, term in parts.internal], dtype=float)
+        self.bounds = grid.bounds[0]
         self.nodes = np.ascontiguousarray(grid.centers[0])
         self.spline = factor_spline(self.nodes)
         self.potential = np.array(parts.potential)
         self.internal = parts.diffusion > 0 or len(parts.internal) > 0
-        self.spreads = parts.diffusion > 0 or bool((self.exponents < 1).any())
+        self.spreads = parts.diffusion > 0 or bool((exponents < 1).any())
         weight = power_weight(grid)
-        if weight is None and self.exponents.size:
+        if weight is None and exponents.size:
             raise InvalidInput("inner='quantile' takes PowerEntropy with the reference measure r^p dr alone; this "
                                "grid's log_weight is no power: use inner='linearized'")
         if weight is None:
             # A smooth weight is a potential, as far as the entropy is concerned.
             self.potential = self.potential - parts.diffusion * grid.log_weight
-        self.q, self.log_constant = weight or (1.0, 0.0)
+        self.terms = (parts.diffusion, factors, exponents, *(weight or (1.0, 0.0)))
         self.bends = bend_spline(self.nodes, self.spline, self.potential)
 
     # ---------------------------------------------------------------- the contract of InnerSolver
     def begin(self, density: Density) -> JKOStep:
         self.mesh = make_mesh(density, self.spreads, self.settings.options["cells"])
+        self.mass = density.mass
         x = self.mesh.positions
         energy = self._look(x, x, 1.0).energy
         return JKOStep(density, 0.0, energy, None, 0.0, 0, 0.0,
                        state={"positions": x, "velocity": np.zeros(x.size), "last": x})
 
     def step(self, start: JKOStep, tau: float, guess: JKOStep | None = None) -> JKOStep:
-        state, weights = start.state, self.mesh.weights
+        state, (low, high) = start.state, self.bounds
         y = state["positions"]
         point, residual, iterations = self._minimize(y, tau, self._first(state, tau, guess))
         x = point.x
         if not self.internal:
             # Atoms may overtake each other only where tau is beyond convexity; round-off apart, that is no minimizer.
-            disorder = float(np.maximum(x[:-1] - x[1:], 0.0).max())
-            if disorder > self.settings.tolerance * self._scale(x):
-                residual = max(residual, disorder / self._scale(x))
+            disorder = float(np.maximum(x[:-1] - x[1:], 0.0).max()) / self._scale(x)
+            if disorder > self.settings.tolerance:
+                residual = max(residual, disorder)
             x = np.maximum.accumulate(x)
-        masses = raster(x, self.mesh.masses, self.grid.edges[0])
-        density = Density(self.grid, masses / self.grid.volumes)
-        moved = x - y
-        # The part of the gradient that is not inertia: minus the momentum that F gives each position.
-        force = self._derivatives(point, point.x, 1.0)[0]
-        force[((x <= self.low) & (force > 0)) | ((x >= self.high) & (force < 0))] = 0.0
-        return JKOStep(density, float((weights * moved * moved).sum()), point.energy, None, residual, iterations, tau,
-                       extras={"dissipation": float((force * force / weights).sum())},
+        density = Density(self.grid, raster(x, self.mesh.masses, self.grid.edges[0]) / self.grid.volumes)
+        force, _, _ = self._derivatives(point._replace(x=x), x, 1.0)
+        force[((x <= low) & (force > 0)) | ((x >= high) & (force < 0))] = 0.0
+        return JKOStep(density, weighted_distance(x, y, self.mesh.weights), point.energy, None, residual, iterations,
+                       tau, extras={"dissipation": float((force * force / self.mesh.weights).sum())},
                        state={"positions": x, "velocity": (x - state["last"]) / tau, "last": x})
 
     def extrapolate(self, before: JKOStep, now: JKOStep, share: float) -> JKOStep:
@@ -161,8 +163,7 @@ class QuantileSolver(InnerSolver):
         return JKOStep(None, 0.0, now.energy, None, 0.0, 0, now.tau, state={**now.state, "positions": beyond})
 
     def distance_squared(self, first: JKOStep, second: JKOStep) -> float:
-        moved = second.state["positions"] - first.state["positions"]
-        return float((self.mesh.weights * moved * moved).sum())
+        return weighted_distance(first.state["positions"], second.state["positions"], self.mesh.weights)
 
     # ---------------------------------------------------------------- Newton's method
     def _first(self, state: dict, tau: float, guess: JKOStep | None) -> list[np.ndarray]:
@@ -174,7 +175,7 @@ class QuantileSolver(InnerSolver):
         if not ahead.any():
             return [last]
         share = min(1.0, 0.5 * longest_step(last, ahead)) if self.internal else 1.0
-        return [np.clip(last + share * ahead, self.low, self.high), last]
+        return [move(last, ahead, share, self.bounds), last]
 
     def _minimize(self, y, tau: float, starts: list[np.ndarray]) -> tuple[_Point, float, int]:
         point = min((self._look(x, y, tau) for x in starts), key=_objective)
@@ -183,7 +184,7 @@ class QuantileSolver(InnerSolver):
             iteration += 1
             gradient, diagonal, off = self._derivatives(point, y, tau)
             direction = self._newton(point, tau, gradient, diagonal, off)
-            decrement = float((gradient * direction).sum())
+            decrement = inner_product(gradient, direction)
             residual = math.sqrt(max(tau * decrement / self.mass, 0.0)) / self._scale(point.x)
             # Far from the minimum the residual may grow for a while; near it that is round-off.
             since = 0 if residual < least or decrement > HIDDEN * max(1.0, abs(point.objective)) else since + 1
@@ -198,49 +199,38 @@ class QuantileSolver(InnerSolver):
         return best, least, iteration
 
     def _look(self, x, y, tau: float) -> _Point:
-        """The objective and the force on each position."""
-        parts, mesh, nodes, weights = self.parts, self.mesh, self.nodes, self.mesh.weights
-        values, slopes, curvatures = np.empty(x.size), np.empty(x.size), np.empty(x.size)
-        interaction = None
-        if parts.operators:
-            on_grid = self._to_grid(x, weights, False)
-            interaction = parts.interaction(on_grid)
-            field = self.potential + interaction
-            evaluate(nodes, field, bend_spline(nodes, self.spline, field), x, values, slopes, curvatures)
-            energy = float((on_grid * (self.potential + 0.5 * interaction)).sum())
-        else:
-            evaluate(nodes, self.potential, self.bends, x, values, slopes, curvatures)
-            energy = float((weights * values).sum())
-        if self.internal:
-            energy += internal_energy(x, mesh.masses, mesh.log_masses, parts.diffusion, self.factors, self.exponents,
-                                      self.q, self.log_constant)
-        moved = x - y
-        return _Point(x, energy, energy + float((weights * moved * moved).sum()) / (2.0 * tau), slopes, curvatures)
+        """The objective, and the forces of V and U on each position."""
+        nodes, mesh = self.nodes, self.mesh
+        values, slopes, curvatures = np.empty((3, x.size))
+        field, bends, excess = self.potential, self.bends, 0.0
+        if self.parts.operators:
+            on_grid = self._to_grid(x, mesh.weights, False)
+            interaction = self.parts.interaction(on_grid)
+            field = field + interaction
+            bends = bend_spline(nodes, self.spline, field)
+            # Each pair stands in the field of both of its members.
+            excess = 0.5 * inner_product(on_grid, interaction)
+        evaluate(nodes, field, bends, x, values, slopes, curvatures)
+        potential, internal, inertia = objective(x, y, tau, mesh.weights, mesh.masses, mesh.log_masses, self.terms,
+                                                 values)
+        energy = potential - excess + internal
+        return _Point(x, energy, energy + inertia, slopes, curvatures)
 
     def _derivatives(self, point: _Point, y, tau: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Gradient of the objective, and diagonal and off-diagonal of the internal energies' Hessian."""
         x, mesh = point.x, self.mesh
-        gradient = mesh.weights * ((x - y) / tau + point.slopes)
-        diagonal, off = np.zeros(x.size), np.zeros(x.size - 1)
-        if self.internal:
-            internal_forces(x, mesh.masses, mesh.log_masses, self.parts.diffusion, self.factors, self.exponents, self.q,
-                            self.log_constant, gradient, diagonal, off)
+        gradient, diagonal, off = np.empty(x.size), np.empty(x.size), np.empty(x.size - 1)
+        forces(x, y, tau, mesh.weights, mesh.masses, mesh.log_masses, self.terms, point.slopes, gradient, diagonal, off)
         return gradient, diagonal, off
 
     def _newton(self, point: _Point, tau: float, gradient, diagonal, off) -> np.ndarray:
         """The direction H^-1 g; rows of the gradient whose position rests at a wall are set to 0."""
-        x, weights = point.x, self.mesh.weights
-        pinned = ((x <= self.low) & (gradient >= 0)) | ((x >= self.high) & (gradient <= 0))
-        gradient[pinned] = 0.0
-        pivots, multipliers = np.empty(x.size), np.empty(x.size)
-        whole = diagonal + weights * (1.0 / tau + point.curvatures)
-        if not factor_tridiagonal(whole, off, pinned, pivots, multipliers):
-            # Not convex here: leave out the concave part, which keeps the direction one of descent.
-            whole = diagonal + weights * (1.0 / tau + np.maximum(point.curvatures, 0.0))
-            factor_tridiagonal(whole, off, pinned, pivots, multipliers)
-        direction = np.empty(x.size)
+        x = point.x
+        pinned, (direction, pivots, multipliers) = np.empty(x.size, dtype=bool), np.empty((3, x.size))
+        newton_system(x, tau, self.mesh.weights, point.curvatures, self.bounds, gradient, diagonal, off, pinned, pivots,
+                      multipliers)
         if self.parts.operators:
-            return self._conjugate_gradients(x, gradient, whole, off, pinned, pivots, multipliers)
+            return self._conjugate_gradients(x, gradient, diagonal, off, pinned, pivots, multipliers)
         solve_tridiagonal(pivots, multipliers, pinned, gradient, direction)
         return direction
 
@@ -279,13 +269,13 @@ class QuantileSolver(InnerSolver):
         share = min(1.0, FRACTION * longest_step(point.x, -direction)) if self.internal else 1.0
         size = max(1.0, abs(point.objective))
         for _ in range(MAX_HALVINGS):
-            x = np.clip(point.x - share * direction, self.low, self.high)
+            x = move(point.x, direction, -share, self.bounds)
             new = self._look(x, y, tau)
             if new.objective <= point.objective - ARMIJO * share * decrement:
                 return new
             if decrement <= HIDDEN * size and new.objective <= point.objective + ROUND_OFF * size:
                 gradient, _, _ = self._derivatives(new, y, tau)
-                if -float((gradient * direction).sum()) <= 0.8 * decrement:
+                if -inner_product(gradient, direction) <= 0.8 * decrement:
                     return new
             share *= 0.5
         return None
@@ -300,21 +290,14 @@ class QuantileSolver(InnerSolver):
     def _mixed(self, x, weights) -> np.ndarray:
         """Slopes at the positions of U applied to dipoles of given weights there."""
         field = self.parts.interaction(self._to_grid(x, weights, True))
-        values, slopes, curvatures = np.empty(x.size), np.empty(x.size), np.empty(x.size)
+        values, slopes, curvatures = np.empty((3, x.size))
         evaluate(self.nodes, field, bend_spline(self.nodes, self.spline, field), x, values, slopes, curvatures)
         return slopes
 
-    @property
-    def mass(self) -> float:
-        """Mass of the law."""
-        return float(self.mesh.masses.sum())
-
     def _scale(self, x) -> float:
         """Spread of the law, against which residuals are held."""
-        weights = self.mesh.weights
-        mean = float((weights * x).sum()) / self.mass
-        spread = math.sqrt(float((weights * (x - mean) ** 2).sum()) / self.mass)
-        return max(spread, SMALLEST_SPREAD * (self.high - self.low))
+        low, high = self.bounds
+        return max(spread(x, self.mesh.weights), SMALLEST_SPREAD * (high - low))
 
 
 def _objective(point: _Point) -> float:

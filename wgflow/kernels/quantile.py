@@ -14,8 +14,9 @@ import numpy as np
 from wgflow.kernels._jit import jit
 
 __all__ = [
-    "bend_spline", "bend_spline_adjoint", "deposit", "evaluate", "factor_spline", "factor_tridiagonal",
-    "internal_energy", "internal_forces", "longest_step", "log_volumes", "raster", "solve_tridiagonal", "steps_of_cdf",
+    "bend_spline", "bend_spline_adjoint", "deposit", "evaluate", "factor_spline", "factor_tridiagonal", "forces",
+    "inner_product", "longest_step", "move", "newton_system", "objective", "raster", "slopes_of_cdf",
+    "solve_tridiagonal", "spread", "weighted_distance",
 ]
 
 
@@ -158,34 +159,57 @@ def _log_volume(a, b, q):
 
 
 @jit
-def log_volumes(x, q, log_constant):
-    """Logarithm of the reference volume of each cell."""
-    out = np.empty(x.size - 1)
-    for i in range(out.size):
-        out[i] = log_constant + _log_volume(x[i], x[i + 1], q)
-    return out
+def objective(x, y, tau, weights, masses, log_masses, terms, values):
+    """Potential, internal and inertial energy of positions; the sums are compensated (Neumaier).
+
+    ``values`` are those of the potential at the positions. ``terms`` is (diffusion, factors, exponents, q,
+    log_constant): the internal energy is the sum over the cells of v H(m / v), the entropy times ``diffusion`` and
+    powers r^k / (k - 1) times ``factors``.
+    """
+    diffusion, factors, exponents, q, log_constant = terms
+    potential, inertia, internal = 0.0, 0.0, 0.0
+    lost_potential, lost_inertia, lost_internal = 0.0, 0.0, 0.0
+    for j in range(x.size):
+        potential, lost_potential = _add(potential, lost_potential, weights[j] * values[j])
+        inertia, lost_inertia = _add(inertia, lost_inertia, weights[j] * (x[j] - y[j]) ** 2)
+    if diffusion > 0.0 or factors.size:
+        for i in range(masses.size):
+            log_r = log_masses[i] - log_constant - _log_volume(x[i], x[i + 1], q)
+            energy = diffusion * log_r
+            for j in range(factors.size):
+                k = exponents[j]
+                energy += factors[j] * math.exp((k - 1.0) * log_r) / (k - 1.0)
+            internal, lost_internal = _add(internal, lost_internal, masses[i] * energy)
+    return potential + lost_potential, internal + lost_internal, 0.5 * (inertia + lost_inertia) / tau
 
 
 @jit
-def internal_energy(x, masses, log_masses, diffusion, factors, exponents, q, log_constant):
-    """Sum over the cells of v H(m / v): the entropy times ``diffusion`` and powers r^k / (k - 1) times ``factors``."""
-    total = 0.0
-    for i in range(masses.size):
-        log_r = log_masses[i] - log_constant - _log_volume(x[i], x[i + 1], q)
-        energy = diffusion * log_r
-        for j in range(factors.size):
-            k = exponents[j]
-            energy += factors[j] * math.exp((k - 1.0) * log_r) / (k - 1.0)
-        total += masses[i] * energy
-    return total
+def _add(total, lost, term):
+    """The sum and what rounding has lost of it."""
+    new = total + term
+    if abs(total) >= abs(term):
+        return new, lost + ((total - new) + term)
+    return new, lost + ((term - new) + total)
 
 
 @jit
-def internal_forces(x, masses, log_masses, diffusion, factors, exponents, q, log_constant, gradient, diagonal, off):
-    """Add the gradient and the Hessian (diagonal, off-diagonal) of `internal_energy` in the positions.
+def forces(x, y, tau, weights, masses, log_masses, terms, slopes, gradient, diagonal, off):
+    """Gradient of the objective, and diagonal and off-diagonal of the internal energies' Hessian."""
+    diffusion, factors, exponents, q, log_constant = terms
+    for j in range(x.size):
+        gradient[j] = weights[j] * ((x[j] - y[j]) / tau + slopes[j])
+        diagonal[j] = 0.0
+    off[:] = 0.0
+    if diffusion > 0.0 or factors.size:
+        _internal_forces(x, masses, log_masses, diffusion, factors, exponents, q, log_constant, gradient, diagonal, off)
 
-    With P = -dE_i/dL and Q = d^2E_i/dL^2 + ... the element is -P grad L and Q grad L grad L' - P hess L; for the
-    entropy P = D m and Q = 0, for a power P = m r^(k-1) and Q = (k - 1) P.
+
+@jit
+def _internal_forces(x, masses, log_masses, diffusion, factors, exponents, q, log_constant, gradient, diagonal, off):
+    """Add the gradient and the Hessian (diagonal, off-diagonal) of the internal energy in the positions.
+
+    With P = -dE/dL and Q = d^2E/dL^2 a cell gives -P grad L, and Q grad L grad L' - P hess L; for the entropy P = D m
+    and Q = 0, for a power P = m r^(k-1) and Q = (k - 1) P.
     """
     for i in range(masses.size):
         a, b = x[i], x[i + 1]
@@ -253,6 +277,25 @@ def solve_tridiagonal(pivots, multipliers, pinned, right, out):
 
 
 @jit
+def newton_system(x, tau, weights, curvatures, bounds, gradient, diagonal, off, pinned, pivots, multipliers):
+    """Make the Hessian's tridiagonal part of ``diagonal`` and ``off`` in place and factor it.
+
+    Positions that a wall holds are pinned, and their gradient is set to 0. Where the part is not positive definite the
+    concave part of the potential is left out, which keeps the Newton direction one of descent.
+    """
+    low, high = bounds
+    for j in range(x.size):
+        pinned[j] = (x[j] <= low and gradient[j] >= 0.0) or (x[j] >= high and gradient[j] <= 0.0)
+        if pinned[j]:
+            gradient[j] = 0.0
+        diagonal[j] += weights[j] * (1.0 / tau + curvatures[j])
+    if not factor_tridiagonal(diagonal, off, pinned, pivots, multipliers):
+        for j in range(x.size):
+            diagonal[j] -= weights[j] * min(curvatures[j], 0.0)
+        factor_tridiagonal(diagonal, off, pinned, pivots, multipliers)
+
+
+@jit
 def longest_step(x, p):
     """The largest s <= 1 / 0.9 for which no cell of x + s p has a negative width."""
     # Tracked as the largest shrinking rate, so that the division happens once.
@@ -264,9 +307,50 @@ def longest_step(x, p):
     return 1.0 / rate
 
 
+@jit
+def move(x, p, share, bounds):
+    """x + share p, kept between the walls."""
+    low, high = bounds
+    out = np.empty(x.size)
+    for j in range(x.size):
+        out[j] = min(max(x[j] + share * p[j], low), high)
+    return out
+
+
+@jit
+def inner_product(a, b):
+    """The sum of a b."""
+    total = 0.0
+    for j in range(a.size):
+        total += a[j] * b[j]
+    return total
+
+
+@jit
+def weighted_distance(a, b, weights):
+    """The sum of w (a - b)^2: the squared Wasserstein distance of two laws with the same levels."""
+    total = 0.0
+    for j in range(a.size):
+        total += weights[j] * (a[j] - b[j]) ** 2
+    return total
+
+
+@jit
+def spread(x, weights):
+    """Standard deviation of the law."""
+    mass, mean, square = 0.0, 0.0, 0.0
+    for j in range(x.size):
+        mass += weights[j]
+        mean += weights[j] * x[j]
+    mean /= mass
+    for j in range(x.size):
+        square += weights[j] * (x[j] - mean) ** 2
+    return math.sqrt(square / mass)
+
+
 # -------------------------------------------------------------------- between grids and positions
 @jit
-def steps_of_cdf(x, masses):
+def slopes_of_cdf(x, masses):
     """Slopes at the nodes of a monotone cubic through the cumulated masses: the density there.
 
     The derivative of the quartic through five nodes, where the cells are even; of the parabola through three, else. It
@@ -299,7 +383,7 @@ def _share(t, left, right):
 @jit
 def raster(x, masses, edges):
     """The masses that cells of given positions put between edges; each cell by its monotone cubic, none is lost."""
-    slopes = steps_of_cdf(x, masses)
+    slopes = slopes_of_cdf(x, masses)
     n, out = masses.size, np.zeros(edges.size - 1)
     last = out.size - 1
     k = 0
