@@ -45,7 +45,7 @@ class Factors(NamedTuple):
 
 
 def factorize(problem: Problem) -> Factors | None:
-    """The centered interaction in low-rank form, as given or found by a randomized range finder; None if it has none."""
+    """The centered interaction of low rank, as given or found by a randomized range finder; None if there is none."""
     n = problem.size
     shift = problem.interaction(np.full(n, 1.0 / n))
     operators = problem.parts.operators

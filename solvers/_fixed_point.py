@@ -1,4 +1,4 @@
-r"""Self-consistent laws :math:`\rho = M w e^{-\beta \Psi(\rho)} / Z` on a grid: the equation, and two ways to its solutions.
+r"""Self-consistent laws :math:`\rho = M w e^{-\beta \Psi(\rho)} / Z` on a grid: the equation and two ways to solve it.
 
 A state is held by the logarithms of its cell masses m. With the map :math:`B(m) = M\,w\,e^{-\beta(V + U m)} / Z` and
 
@@ -6,7 +6,8 @@ A state is held by the logarithms of its cell masses m. With the map :math:`B(m)
 
 a stationary state is x = const, and the derivative of F along :math:`m \circ v` is :math:`-\beta^{-1} M \langle x, v
 \rangle` for v of mean 0. Newton's equation for both "F is least" and "x is 0" is :math:`T v = x`, where
-:math:`T v = v + \beta U (m v)` less its mean, symmetric in this inner product: the Hessian of F seen from the entropy's.
+:math:`T v = v + \beta U (m v)` less its mean, symmetric in this inner product: the Hessian of F in units of the
+entropy's.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ LARGEST_SPAN = 1e-2
 LARGEST_FLOOR = 1e-6
 #: Part of the predicted decrease that a step must bring (Armijo), and halvings after which it is given up.
 SUFFICIENT, HALVINGS = 1e-4, 40
+#: Steps that a search by deflation may take where the line search fails.
+LEAPS = 6
 #: Iterations of conjugate gradients and of MINRES in one Newton step.
 CG_STEPS, MINRES_STEPS = 200, 400
 #: Cells with less than this part of the mass are not seen by the inner product; the equation itself gives their v.
@@ -77,8 +80,9 @@ class Problem:
         self.scale = float(np.abs(self.interaction(np.full(self.size, mass / self.size))).max())
         span = self.beta * (float(np.ptp(self.potential)) + self.scale)
         if not span * np.finfo(float).eps < LARGEST_SPAN:
-            raise InvalidInput(f"beta={self.beta:g}: beta times the range of V + U rho is {span:.1e}, beyond what floats "
-                               "resolve; scale the energy down, or ask for the noiseless limit (model.minimum_risk())")
+            raise InvalidInput(f"beta={self.beta:g}: beta times the range of V + U rho is {span:.1e}, beyond what "
+                               "floats resolve; scale the energy down, or ask for the noiseless limit "
+                               "(model.minimum_risk())")
 
     def interaction(self, masses: np.ndarray) -> np.ndarray:
         """U m, flat."""
@@ -149,7 +153,7 @@ def descend(problem: Problem, state: State, tolerance: float, budget: int) -> tu
     best, idle = state, 0
     for iteration in range(budget):
         if state.residual <= max(tolerance, state.floor):
-            return state, iteration
+            return _polished(problem, state, _newton_step(problem, state)[0]), iteration
         direction, negative = _newton_step(problem, state)
         new = _line_search(problem, state, direction, negative)
         if new is None:
@@ -219,22 +223,34 @@ def find_root(problem: Problem, state: State, tolerance: float, budget: int, kno
     state, iterations
     """
     roots = [np.sqrt(other.masses / problem.mass) for other in known]
+    leaps = LEAPS if known else 0
     for iteration in range(budget):
-        if state.residual <= max(tolerance, state.floor):
-            return state, iteration
         direction = _root_direction(problem, state)
-        merit, slope = _deflation(problem, state, roots, direction)
+        if state.residual <= max(tolerance, state.floor):
+            return _polished(problem, state, direction), iteration
+        factor, slope = _deflation(problem, state, roots, direction)
         stretch = 1.0 / (1.0 - slope) if abs(1.0 - slope) > 0.05 else 20.0
-        size, best = 1.0, merit * float(np.linalg.norm(state.step))
+        size, goal = 1.0, factor * float(np.linalg.norm(state.step))
         for _ in range(HALVINGS // 3):
             trial = problem.evaluate(state.log_masses + size * stretch * direction)
-            if _deflation(problem, trial, roots)[0] * np.linalg.norm(trial.step) < (1 - SUFFICIENT * size) * best:
+            if _deflation(problem, trial, roots)[0] * np.linalg.norm(trial.step) < (1 - SUFFICIENT * size) * goal:
                 break
             size *= 0.5
         else:
-            return state, iteration
+            # Between two poles of the factor the product has minima of its own: leap out of them.
+            if leaps == 0:
+                return state, iteration
+            leaps -= 1
+            spread = np.sqrt(problem.mean(state, direction * direction))
+            trial = problem.evaluate(state.log_masses + np.sign(stretch) * min(abs(stretch), 2.0 / spread) * direction)
         state = trial
     return state, budget
+
+
+def _polished(problem: Problem, state: State, direction: np.ndarray) -> State:
+    """A state within the tolerance, or what one more Newton step makes of it."""
+    trial = problem.evaluate(state.log_masses + direction)
+    return trial if trial.residual < state.residual else state
 
 
 def _root_direction(problem: Problem, state: State) -> np.ndarray:
