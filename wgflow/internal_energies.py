@@ -116,6 +116,13 @@ class PowerEntropy(InternalEnergy):
         with np.errstate(divide="ignore"):
             return self.m * np.power(r, self.m - 2.0)
 
+    def energy_of(self, masses: np.ndarray, grid: Grid) -> float:
+        # m H(r)/r by logarithms: r and the reference volume may lie outside the floats' range.
+        filled = masses > 0
+        log_r = np.log(masses[filled]) - grid.log_reference[filled]
+        with np.errstate(over="ignore"):
+            return float((masses[filled] * np.exp((self.m - 1.0) * log_r)).sum()) / (self.m - 1.0)
+
     def inverse_derivative(self, p) -> np.ndarray:
         p = np.asarray(p, dtype=float)
         with np.errstate(divide="ignore", over="ignore"):
