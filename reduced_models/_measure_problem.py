@@ -198,6 +198,7 @@ class MeasureProblem:
             points.append(state.points[:, near] @ state.weights[near] / mass)
             weights.append(mass)
         atoms = np.stack(points, axis=1) if points else state.points
+        atoms = np.clip(atoms, self.search.low[:, None], self.search.high[:, None])  # rounding
         return self.state(atoms, state.limits, np.append(weights, state.weights[n:]))
 
     def polished(self, state: State) -> State:
