@@ -165,8 +165,8 @@ class FiniteData(NetworkModel):
         allowed = tolerance * float(np.max(np.sum(check**2, axis=0)))
         check = check - first @ (first.T @ check)
         count = 16
-        while 4 * count < self.n_samples:
-            values = sample(4 * count)
+        while 2 * count < self.n_samples:
+            values = sample(2 * count)
             vectors = np.linalg.svd(values - first @ (first.T @ values), full_matrices=False)[0][:, :count]
             parts = vectors.T @ check
             rest = np.sum((check - vectors @ parts) ** 2, axis=0)
@@ -191,11 +191,11 @@ class FiniteData(NetworkModel):
 
     def _projected(self, function, coordinates: tuple[ArrayLike, ...], width: int) -> FloatArray:
         """Return values (k, [width,] *shape) of a function of points, in the basis, by blocks of points."""
+        count, size = self.target.size, math.prod(np.broadcast_shapes(*map(np.shape, coordinates)))
+        check_memory(8.0 * count * width * size, f"{count} features at {size} points",
+                     "take fewer cells, or give the model a tolerance, which keeps fewer features")
         points = stack_coordinates(self, coordinates)
         shape, points = points.shape[1:], points.reshape(self.n_coordinates, -1)
-        count = self.target.size
-        check_memory(8.0 * count * width * points.shape[1], f"{count} features at {points.shape[1]} points",
-                     "take fewer cells, or give the model a tolerance, which keeps fewer features")
         if self._basis is None:
             values = function(points)
         else:
