@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pytest
-import wgflow as wg
 from hypothesis import given
 from hypothesis import strategies as st
+
+import wgflow as wg
 from wgflow.grids import log_power_cell_average
 from wgflow.internal_energies import PowerEntropy
 
@@ -46,8 +47,10 @@ def test_inverse_derivative_beyond_the_range_of_the_derivative():
 
 def test_empty_cells():
     porous, fast = PowerEntropy(2.0), PowerEntropy(0.5)
-    assert porous.H(0.0) == 0.0 and porous.derivative(0.0) == 0.0
-    assert fast.H(0.0) == 0.0 and fast.derivative(0.0) == -math.inf
+    assert porous.H(0.0) == 0.0
+    assert porous.derivative(0.0) == 0.0
+    assert fast.H(0.0) == 0.0
+    assert fast.derivative(0.0) == -math.inf
 
 
 def test_energy_of_the_porous_medium_equilibrium():
@@ -108,7 +111,8 @@ def test_terms_add_and_scale():
     assert (3 * PowerEntropy(2.0))(rho) == pytest.approx(3.0)
     assert repr(3 * PowerEntropy(2.0) + wg.Entropy(2)) == "3*PowerEntropy(m=2) + Entropy(beta=2)"
     parts = (3 * PowerEntropy(2.0) + wg.Entropy(2)).assemble(grid)
-    assert [(factor, term.m) for factor, term in parts.internal] == [(3.0, 2.0)] and parts.diffusion == 0.5
+    assert [(factor, term.m) for factor, term in parts.internal] == [(3.0, 2.0)]
+    assert parts.diffusion == 0.5
     with pytest.raises(wg.InvalidInput, match="backward diffusion"):
         -1 * PowerEntropy(2.0)
 
