@@ -113,6 +113,9 @@ class Certificate:
             lines.append(f"  estimated time error {self.error_estimate:.1e} (L1, summed over the run)")
         if self.residual:
             lines.append(f"  largest residual of the inner solver {self.residual:.1e}")
+        if self.edi_defect is not None:
+            lines.append("  F(k+1) + W2^2/(2 tau) <= F(k) held at every step" if self.edi_defect <= 0 else
+                         f"  F(k+1) + W2^2/(2 tau) exceeded F(k) by at most {self.edi_defect:.1e} of max(1, |F|)")
         if self.noisy:
             lines.append("  note: a random sample of the law, whose energy and dissipation are not judged")
         if self.atomic and self.boundary_mass > BOUNDARY_NOTICE:

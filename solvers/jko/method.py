@@ -189,6 +189,7 @@ class _Run:
     def _adaptive(self, remaining: float, count: int, stop: float) -> None:
         """Two steps against one of double length."""
         count += count % 2
+        failure: ConvergenceError | None = None
         for _ in range(MAX_HALVINGS):
             dt = remaining / count
             self._check_limits(dt)
@@ -198,12 +199,12 @@ class _Run:
                 whole, _ = self._solve(self.now, self.before, sum(halves), 2 * dt)
                 first, fell = self._solve(self.now, self.before, halves[0], dt)
                 second, fell2 = self._solve(first, self.now, halves[1], dt)
-            except ConvergenceError:
-                if count > 2**MAX_HALVINGS:
+            except ConvergenceError as missed:
+                if missed.reason == "callback":
                     raise
-                error = math.inf
+                error, failure = math.inf, missed
             else:
-                error = self._distance(whole, second) / self.method.rtol
+                error, failure = self._distance(whole, second) / self.method.rtol, None
             factor = SAFETY * max(error, 1e-12) ** (-1.0 / (self.method.order + 1))
             if error <= 1.0:
                 self._commit(first, fell, middle)
@@ -213,6 +214,8 @@ class _Run:
                 return
             self.recorder.n_rejected += 1
             count *= 2 if error < 4.0 else 4
+        if failure is not None:
+            raise failure
         raise ConvergenceError(f"step too small: at t = {self.t:.6g} even dt = {dt:.3g} misses rtol="
                                f"{self.method.rtol:g}; loosen rtol", reason="step too small", t=self.t, dt=dt)
 
