@@ -1,7 +1,7 @@
 """Solutions on disk: CF NetCDF (``.nc``, with the io extra) and NumPy's archives (``.npz``, always).
 
-Both hold the same: times, densities, energies, history, grid and certificate, to the last bit. Functions are not
-stored, so a loaded solution has ``free_energy`` None. Files are read as data and checked before they are used.
+Both hold the same: times, densities (or atoms), energies, history, grid and certificate, to the last bit. Functions are
+not stored, so a loaded solution has ``free_energy`` None. Files are read as data and checked before they are used.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from wgflow._npz import (
     target_of,
     write_npz,
 )
+from wgflow.atoms import Atoms
 from wgflow.certificate import Certificate, library_versions
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput, InvalidType, ResourceError, StorageError, WGFlowError
@@ -47,7 +48,7 @@ HDF5_RATIO = 1000
 #: Parts of the header, each an attribute of a NetCDF file.
 HEADER = ("problem", "certificate", "settings", "versions")
 #: Names in a dataset that no axis may take.
-RESERVED = ("time", "density", "energy", "dissipation", "log_weight", "step", "bound")
+RESERVED = ("time", "density", "energy", "dissipation", "log_weight", "step", "bound", "atom", "weight")
 HISTORY_NAMES = {
     "t": "time after the step", "dt": "length of the step", "energy": "free energy after the step",
     "mass": "mass after the step", "min_density": "smallest cell average after the step",
@@ -116,15 +117,32 @@ def to_dataset(solution: Solution) -> xarray.Dataset:
 
     Variables: ``density(time, axes...)``, ``energy(time)``, ``dissipation(time)`` where the energy is at hand, the cell
     edges of each axis (``x_edges``, and as CF bounds ``x_bounds``), ``log_weight`` on weighted grids, and the history
-    of accepted steps as ``history_*`` along ``step``. Attributes hold certificate, settings, versions and problem as
+    of accepted steps as ``history_*`` along ``step``. Atoms have their coordinates as ``x(time, atom)``, and
+    ``weight(atom)``, in place of density and edges. Attributes hold certificate, settings, versions and problem as
     JSON, and the SHA-256 of it all.
     """
     _need_io("datasets")
     import xarray
 
     header, arrays = _pack(solution)
-    names = [axis["variable"] for axis in header["problem"]["axes"]]
     variables: dict = {"time": ("time", arrays["t"], _text("time", axis="T"))}
+    describe = _atom_variables if solution.is_atomic else _grid_variables
+    coordinates = ["time", *describe(solution, header["problem"]["axes"], arrays, variables)]
+    variables["energy"] = ("time", arrays["energy"], _text("free energy"))
+    if "dissipation" in arrays:
+        variables["dissipation"] = ("time", arrays["dissipation"], _text("-dF/dt at time_scale 1"))
+    for name, title in HISTORY_NAMES.items():
+        variables[f"history_{name}"] = ("step", arrays[f"history_{name}"], _text(title))
+    texts = {part: json.dumps(encode(header[part]), allow_nan=False) for part in HEADER}
+    attributes = {"Conventions": CONVENTIONS, "title": "Wasserstein gradient flow", "source": header["source"],
+                  "wgflow_format": FORMAT, **texts, "sha256": _digest(texts, arrays)}
+    return xarray.Dataset({k: v for k, v in variables.items() if k not in coordinates},
+                          {k: variables[k] for k in coordinates}, attributes)
+
+
+def _grid_variables(solution: Solution, axes: list[dict], arrays: dict, variables: dict) -> list[str]:
+    """Add the densities and their grid; returns the names of the coordinates."""
+    names = [axis["variable"] for axis in axes]
     for k, (name, centers) in enumerate(zip(names, solution.grid.centers)):
         edges = arrays[f"edges_{k}"]
         title = solution.grid.names[k]
@@ -136,17 +154,15 @@ def to_dataset(solution: Solution) -> xarray.Dataset:
                                    _text("logarithm of the cell averages of the reference measure"))
     variables["density"] = (["time", *names], arrays["density"],
                             _text("density, cell averages", cell_methods=" ".join(f"{n}: mean" for n in names)))
-    variables["energy"] = ("time", arrays["energy"], _text("free energy"))
-    if "dissipation" in arrays:
-        variables["dissipation"] = ("time", arrays["dissipation"], _text("-dF/dt at time_scale 1"))
-    for name, title in HISTORY_NAMES.items():
-        variables[f"history_{name}"] = ("step", arrays[f"history_{name}"], _text(title))
-    texts = {part: json.dumps(encode(header[part]), allow_nan=False) for part in HEADER}
-    attributes = {"Conventions": CONVENTIONS, "title": "Wasserstein gradient flow", "source": header["source"],
-                  "wgflow_format": FORMAT, **texts, "sha256": _digest(texts, arrays)}
-    coordinates = ["time", *names]
-    return xarray.Dataset({k: v for k, v in variables.items() if k not in coordinates},
-                          {k: variables[k] for k in coordinates}, attributes)
+    return names
+
+
+def _atom_variables(solution: Solution, axes: list[dict], arrays: dict, variables: dict) -> list[str]:
+    """Add the paths and the weights of atoms, which have no coordinates but time."""
+    for k, axis in enumerate(axes):
+        variables[axis["variable"]] = (["time", "atom"], arrays[f"points_{k}"], _text(f"{axis['name']} of each atom"))
+    variables["weight"] = ("atom", arrays["weights"], _text("mass of each atom"))
+    return []
 
 
 def _text(long_name: str, **more) -> dict:
@@ -176,30 +192,48 @@ def _need_io(what: str) -> None:
 
 # -------------------------------------------------------------------- solution <-> header and arrays
 def _pack(solution: Solution) -> tuple[dict, dict[str, np.ndarray]]:
-    grid, certificate = solution.grid, solution.certificate
-    check_memory(3 * 8.0 * grid.size * len(solution.densities),
-                 f"a file of {len(solution.densities)} snapshots of {grid.size} cells", "ask for fewer times")
+    certificate, pack = solution.certificate, _pack_atoms if solution.is_atomic else _pack_densities
+    axes, arrays = pack(solution)
     proof = {f.name: getattr(certificate, f.name) for f in fields(Certificate)}
     header = {
         "source": f"wgflow {library_versions()['wgflow']}",
         "settings": proof.pop("settings"), "versions": proof.pop("versions"), "certificate": proof,
         "problem": {
-            "axes": [{"name": name, "variable": variable, "boundary": boundary, "origin": origin} for
-                     name, variable, boundary, origin in
-                     zip(grid.names, _variables(grid.names), grid.boundary, grid.origin)],
+            "axes": axes,
             "method": solution.method, "status": solution.status, "message": solution.message,
             "time_scale": None if callable(solution.time_scale) else solution.time_scale,
         },
     }
-    arrays = {"t": solution.t, "density": np.stack([rho.values for rho in solution.densities]),
-              "energy": solution.energy}
-    if solution.free_energy is not None or "dissipation" in vars(solution):
+    arrays |= {"t": solution.t, "energy": solution.energy}
+    if solution.has_dissipation:
         arrays["dissipation"] = solution.dissipation
+    arrays |= {f"history_{name}": column for name, column in solution.history.to_dict().items()}
+    return header, arrays
+
+
+def _pack_densities(solution: Solution) -> tuple[list[dict], dict[str, np.ndarray]]:
+    grid, count = solution.grid, len(solution.densities)
+    check_memory(3 * 8.0 * grid.size * count, f"a file of {count} snapshots of {grid.size} cells",
+                 "ask for fewer times")
+    axes = [{"name": name, "variable": variable, "boundary": boundary, "origin": origin}
+            for name, variable, boundary, origin
+            in zip(grid.names, _variables(grid.names), grid.boundary, grid.origin)]
+    arrays = {"density": np.stack([rho.values for rho in solution.densities])}
     arrays |= {f"edges_{k}": edges for k, edges in enumerate(grid.edges)}
     if grid.log_weight is not None:
         arrays["log_weight"] = grid.log_weight
-    arrays |= {f"history_{name}": column for name, column in solution.history.to_dict().items()}
-    return header, arrays
+    return axes, arrays
+
+
+def _pack_atoms(solution: Solution) -> tuple[list[dict], dict[str, np.ndarray]]:
+    rho, count = solution.densities[0], len(solution.densities)
+    check_memory(3 * 8.0 * rho.points.size * count, f"a file of {count} snapshots of {rho.size} atoms",
+                 "ask for fewer times")
+    axes = [{"name": name, "variable": variable, "bounds": bounds, "power": power, "periodic": periodic}
+            for name, variable, bounds, power, periodic
+            in zip(rho.names, _variables(rho.names), rho.bounds, rho.powers, rho.periodic)]
+    points = np.stack([atoms.points for atoms in solution.densities], axis=1)
+    return axes, {"weights": rho.weights} | {f"points_{k}": rows for k, rows in enumerate(points)}
 
 
 def _variables(names) -> list[str]:
@@ -218,8 +252,7 @@ def _variables(names) -> list[str]:
 
 def _unpack(header: dict, arrays: dict[str, np.ndarray]) -> Solution:
     problem = header["problem"]
-    grid = unpack_grid(problem["axes"], arrays)
-    densities = [Density(grid, values) for values in arrays["density"]]
+    densities = _unpack_laws(problem["axes"], arrays)
     history = History({name: arrays[f"history_{name}"].copy() for name in History.NAMES})
     certificate = Certificate(**header["certificate"], settings=header["settings"], versions=header["versions"])
     one = {name: arrays[name].shape for name in ("t", "energy", "dissipation") if name in arrays}
@@ -235,6 +268,15 @@ def _unpack(header: dict, arrays: dict[str, np.ndarray]) -> Solution:
     if "dissipation" in arrays:
         vars(solution)["dissipation"] = arrays["dissipation"].copy()
     return solution
+
+
+def _unpack_laws(axes: list[dict], arrays: dict[str, np.ndarray]) -> list:
+    if "weights" not in arrays:
+        grid = unpack_grid(axes, arrays)
+        return [Density(grid, values) for values in arrays["density"]]
+    bounds, powers, names, periodic = ([axis[key] for axis in axes] for key in ("bounds", "power", "name", "periodic"))
+    paths = np.stack([arrays[f"points_{k}"] for k in range(len(axes))], axis=1)
+    return [Atoms(points, arrays["weights"], bounds, powers, names, periodic) for points in paths]
 
 
 def unpack_grid(axes: list[dict], arrays: dict[str, np.ndarray]) -> Grid:
@@ -313,9 +355,12 @@ def _hdf5_end(file) -> int:
 
 def _layout(problem: dict, data) -> dict[str, str]:
     """Name of the variable of each array."""
-    layout = {"t": "time", "density": "density", "energy": "energy"}
-    layout |= {name: name for name in ("dissipation", "log_weight") if name in data}
-    layout |= {f"edges_{k}": f"{axis['variable']}_edges" for k, axis in enumerate(problem["axes"])}
+    layout = {"t": "time", "energy": "energy"}
+    layout |= {name: name for name in ("density", "dissipation", "log_weight") if name in data}
+    if "density" in data:
+        layout |= {f"edges_{k}": f"{axis['variable']}_edges" for k, axis in enumerate(problem["axes"])}
+    else:
+        layout |= {"weights": "weight"} | {f"points_{k}": axis["variable"] for k, axis in enumerate(problem["axes"])}
     return layout | {f"history_{name}": f"history_{name}" for name in HISTORY_NAMES}
 
 
