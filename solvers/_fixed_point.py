@@ -35,7 +35,7 @@ LEAPS = 6
 CG_STEPS, MINRES_STEPS = 200, 400
 #: Cells with less than this part of the mass are not seen by the inner product; the equation itself gives their v.
 UNSEEN = 1e-8
-#: Steps that neither lower F nor the residual, beyond rounding, after which a descent has reached its end.
+#: Steps that neither lower F nor the residual, beyond rounding, after which a descent is mixed or has reached its end.
 PATIENCE = 6
 #: Doublings of a step that goes down along a direction of negative curvature.
 DOUBLINGS = 8
@@ -144,7 +144,8 @@ def descend(problem: Problem, state: State, tolerance: float, budget: int) -> tu
 
     The direction is the Newton step by conjugate gradients from 0, whose first iterate is the fixed-point step x. Where
     the curvature is negative they stop, with a direction along which F falls all the same; a line search makes it fall.
-    The caller compares the residual of what is returned with the tolerance.
+    Where steps in log m fail, the classical damped fixed point takes over for a step. The caller compares the residual
+    of what is returned with the tolerance.
 
     Returns
     -------
@@ -159,6 +160,8 @@ def descend(problem: Problem, state: State, tolerance: float, budget: int) -> tu
         if new is None:
             new = _line_search(problem, state, state.step, False)
         if new is None or idle >= PATIENCE:
+            new, idle = _mix(problem, state), 0
+        if new is None:
             return best, iteration
         idle = 0 if new.residual < 0.9 * best.residual or new.energy < state.energy - 10 * state.slack else idle + 1
         best = new if new.residual < best.residual or new.energy < best.energy - best.slack else best
@@ -195,7 +198,7 @@ def _line_search(problem: Problem, state: State, direction: np.ndarray, stretch:
     size = 1.0
     for _ in range(HALVINGS):
         trial = problem.evaluate(state.log_masses + size * direction)
-        if trial.energy <= state.energy - SUFFICIENT * size * slope:
+        if trial.energy < state.energy and trial.energy <= state.energy - SUFFICIENT * size * slope:
             break
         if trial.energy <= state.energy + state.slack and trial.residual < 0.9 * state.residual:
             return trial
@@ -209,6 +212,22 @@ def _line_search(problem: Problem, state: State, direction: np.ndarray, stretch:
             break
         trial = further
     return trial
+
+
+def _mix(problem: Problem, state: State) -> State | None:
+    """The classical damped fixed point, (1 - a) m + a B(m), with the first a = 1/2, 1/4, ... that lowers F, or None.
+
+    It brings mass into cells that hold none in floats, which no step in log m of moderate size can.
+    """
+    image, _ = problem.normalized(state.log_masses + state.step)
+    slope = problem.diffusion * float(((np.exp(image) - state.masses) * state.step).sum())
+    size = 0.5
+    while SUFFICIENT * size * slope > state.slack:
+        trial = problem.evaluate(np.logaddexp(state.log_masses + np.log1p(-size), image + np.log(size)))
+        if trial.energy <= state.energy - SUFFICIENT * size * slope:
+            return trial
+        size *= 0.5
+    return None
 
 
 def find_root(problem: Problem, state: State, tolerance: float, budget: int, known=()) -> tuple[State, int]:
