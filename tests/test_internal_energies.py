@@ -76,6 +76,22 @@ def test_first_variation_is_the_derivative_of_the_energy(rng):
         assert (moved[0] - moved[1]) / (2 * h) == pytest.approx(expected, rel=1e-7)
 
 
+def test_dissipation():
+    # rho = (1 - x^2)/c: with H = r^2 the velocity is -2 rho' = 4 x / c, in any number of axes.
+    grid = wg.Grid([(-1.5, 1.5)], cells=1200)
+    rho = wg.Density.from_function(grid, lambda x: np.maximum(1 - x**2, 0))
+    exact = (3.0) ** 2 / 5
+    assert (1 * PowerEntropy(2.0)).dissipation(rho) == pytest.approx(exact, rel=5e-3)
+    ring = wg.Grid([(0, 1), (0, 2 * math.pi)], cells=(3, 400), boundary=("no-flux", "periodic"))
+    wave = wg.Density.from_function(ring, lambda x, y: 2 + np.sin(y) + 0 * x)
+    # int rho (2 rho')^2 with rho = (2 + sin)/(4 pi): 4 / (4 pi)^3 int (2 + sin) cos^2 = 8 pi / (4 pi)^3.
+    assert (1 * PowerEntropy(2.0)).dissipation(wave) == pytest.approx(8 * math.pi / (4 * math.pi) ** 3, rel=1e-3)
+    # At the minimizer nothing moves, wherever V would push empty cells.
+    energy = PowerEntropy(0.5) + wg.Entropy(1.0) + wg.Potential(lambda x: x**2)
+    rest = wg.Density.from_values(grid, np.where(np.abs(grid.centers[0]) < 0.5, 1.0, 0.0))
+    assert math.isfinite(energy.dissipation(rest))
+
+
 def test_radius_and_plane_agree():
     # int p^2 over the plane is int (rho / w)^2 w dr with w = 2 pi r: the weight carries the constant.
     radius = wg.Grid([(0, 6)], cells=1500)

@@ -257,7 +257,8 @@ class FreeEnergy(Term):
 
         It is the exact -dF/dt of the finite-volume equations at time_scale 1. For atoms it is
         :math:`\sum_i w_i |\nabla \Psi(\theta_i)|^2` without the components that press an atom against its bounds:
-        the exact -dF/dt of the characteristics. With an entropy atoms have no dissipation (InvalidInput).
+        the exact -dF/dt of the characteristics. With nonlinear diffusion it is taken from differences of the first
+        variation between cells that both hold mass. With an entropy atoms have no dissipation (InvalidInput).
         """
         if isinstance(rho, Atoms):
             if self.spreads:
@@ -266,6 +267,10 @@ class FreeEnergy(Term):
         from wgflow.kernels.sweep import dissipation_rate
 
         parts = self.assemble(rho.grid)
+        if parts.internal:
+            from wgflow.internal_energies import edge_dissipation
+
+            return edge_dissipation(rho.masses, self.first_variation(rho), rho.grid)
         psi = parts.sweep_potential
         interaction = parts.interaction(rho.masses)
         if interaction is not None:

@@ -150,6 +150,20 @@ def relative_density(masses: np.ndarray, grid: Grid) -> np.ndarray:
         return np.exp(np.log(masses) - grid.log_reference)
 
 
+def edge_dissipation(masses: np.ndarray, mu: np.ndarray, grid: Grid) -> float:
+    r""":math:`\int \rho |\nabla \mu|^2` from differences of mu between neighboring cells that both hold mass."""
+    total = 0.0
+    for axis in range(grid.ndim):
+        m, u = (np.moveaxis(a, axis, -1) for a in (masses, mu))
+        if grid.periodic[axis]:
+            m, u = (np.concatenate((a, a[..., :1]), axis=-1) for a in (m, u))
+        both = (m[..., 1:] > 0) & (m[..., :-1] > 0)
+        with np.errstate(invalid="ignore"):
+            rate = 0.5 * (m[..., 1:] + m[..., :-1]) * ((u[..., 1:] - u[..., :-1]) / grid.distances[axis]) ** 2
+        total += float(rate[both].sum())
+    return total
+
+
 def _need_density(rho) -> None:
     if not isinstance(rho, Density):
         raise InvalidInput(f"an internal energy is finite for densities only, got {type(rho).__name__}; put the atoms "
