@@ -278,7 +278,7 @@ class FiniteData(NetworkModel):
         mean, deviations = self._initial(kappa, mean0)
         moving = np.flatnonzero(deviations)
         if moving.size == 0:
-            return Atoms(mean[:, None], [1.0], names=self.coordinate_names)
+            return Atoms(mean[:, None], np.ones(1), names=self.coordinate_names)
         names = tuple(self.coordinate_names[k] for k in moving)
         law = normal_atoms(mean[moving], deviations[moving], nodes, names)
         points = np.tile(mean[:, None], law.weights.size)

@@ -80,7 +80,7 @@ class QuadraticActivation(GaussianNetwork):
     >>> model = QuadraticActivation(matrix=[[1.0, 0.0], [0.0, 0.5]])
     >>> state = model.exact([0.0, 20.0], mean0=0.0, cov0=0.32)
     >>> [f"{risk:.6f}" for risk in state.risk]
-    ['1.729600', '0.000000']
+    ['1.729200', '0.000000']
     """
 
     name = "QuadraticActivation"

@@ -16,6 +16,8 @@ from wgflow.atoms import Atoms
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid
 from wgflow.reduced_models.linear_neuron import LinearNeuron
+from wgflow.solvers.lagrangian import Lagrangian
+from wgflow.solvers.stationary import stationary
 from wgflow.validation import compare, run_sgd
 
 #: S = diag(2, .5), b = (1, -1), E y^2 = 2.8; lambda = .7, beta = 3, m0 = (-1, 2), C0 = .2 I, xi = 1.
@@ -267,6 +269,28 @@ def test_gradient_descent_in_many_dimensions_follows_the_mean():
     assert np.cov(end, bias=True) == pytest.approx(exact.cov, abs=1e-9)
     assert m.risk(rho.moved(end)) == pytest.approx(exact.risk, abs=1e-9)
     assert exact.mean == pytest.approx(m.direction + expm(-1.4 * m.covariance) @ (theta0.mean(axis=0) - m.direction))
+
+
+def test_characteristics_follow_the_exact_law():
+    m, mean0 = model(TILTED), [-1.0, 1.0]
+    sol = wg.solve(m.energy(ridge=0.1), m.initial_atoms(0.8, mean0=mean0), (0, 1), t_eval=[0.3, 1.0],
+                   method=Lagrangian(), time_scale=m.time_scale)
+    exact = m.exact([0.3, 1.0], mean0, 0.32, ridge=0.1)
+    assert sol.final.mean() == pytest.approx(exact.mean[1], abs=1e-8)
+    assert sol.final.cov() == pytest.approx(exact.cov[1], abs=1e-8)
+    assert sol.energy == pytest.approx(exact.energy, abs=1e-8)
+
+
+def test_the_stationary_state_is_the_limit_of_the_exact_law():
+    m = model(TILTED)
+    star = stationary(m.energy(3.0, 0.7), m.grid(96, beta=3.0, ridge=0.7))
+    exact = m.exact(100.0, 0.0, 1.0, 3.0, 0.7)
+    assert star.energy == pytest.approx(float(exact.energy), abs=1e-8)
+    assert star.density.mean() == pytest.approx(exact.mean, abs=1e-7)
+
+
+def test_the_least_risk_is_the_noise():
+    assert model(TILTED).minimum_risk().value == pytest.approx(0.3, abs=1e-12)
 
 
 # -------------------------------------------------------------------- input

@@ -15,6 +15,8 @@ import wgflow as wg
 from wgflow.atoms import Atoms
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
 from wgflow.reduced_models.quadratic_activation import QuadraticActivation
+from wgflow.solvers.lagrangian import Lagrangian
+from wgflow.solvers.stationary import stationary
 from wgflow.validation import compare, run_sgd
 
 
@@ -323,6 +325,27 @@ def test_particles_in_six_dimensions(centered):
     assert end @ end.T / 9 == pytest.approx(exact.second_moment, abs=1e-9)
     assert m.risk(rho.moved(end)) == pytest.approx(exact.risk, abs=1e-9)
     assert m.energy(ridge=0.1)(rho.moved(end)) == pytest.approx(exact.energy, abs=1e-9)
+
+
+@pytest.mark.parametrize("d", [2, 6])
+def test_characteristics_follow_the_exact_law(d):
+    m = model(d)
+    sol = wg.solve(m.energy(ridge=0.1), m.initial_atoms(0.8, mean0=0.2), (0, 1), t_eval=[0.3, 1.0],
+                   method=Lagrangian(), time_scale=m.time_scale)
+    exact = m.exact([0.3, 1.0], 0.2, 0.64 / d, ridge=0.1)
+    assert sol.final.mean() == pytest.approx(exact.mean[1], abs=1e-7)
+    assert sol.final.cov() == pytest.approx(exact.cov[1], abs=1e-7)
+    assert sol.energy == pytest.approx(exact.energy, abs=1e-7)
+
+
+def test_stationary_state_and_least_risk_are_limits_of_the_flow():
+    m = QuadraticActivation([[0.9, 0.3], [0.3, -0.2]], 0.1, noise_variance=0.2)
+    star = stationary(m.energy(4.0, 0.2), m.grid(96, beta=4.0, ridge=0.2))
+    assert star.energy == pytest.approx(float(m.exact(30.0, 0.0, 1.0, 4.0, 0.2).energy), abs=1e-8)
+    # The negative eigenvalue is out of reach of squares: the least risk is above the noise.
+    least = m.minimum_risk().value
+    assert least == pytest.approx(float(m.exact(100.0, 0.0, 0.5).risk), abs=1e-9)
+    assert least > 0.3
 
 
 def test_sgd_agrees_with_the_flow():
