@@ -1,0 +1,113 @@
+"""Noisy SGD against the noisy PDE: the free energy falls to its certified minimum, a Boltzmann fixed point."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wgflow import plotting
+from wgflow.reduced_models import IsotropicGaussian
+from wgflow.solve import solve
+from wgflow.solvers import FiniteVolume
+from wgflow.solvers.stationary import stationary
+
+from ..compare import compare
+from ..distances import wasserstein
+from ..sgd_runs import kept_sgd_runs
+from .base import Check, Study, StudyReport, Table
+from .pictures import save_picture
+
+__all__ = ["STUDY"]
+
+_BETA, _RIDGE, _SEED = 100.0, 0.01, 5003
+_KAPPAS = (0.8, 2.0)
+_T_END = 800.0
+
+
+class NoisySGD(Study):
+    name = "noisy-sgd"
+    title = "noisy SGD against the noisy PDE, d = 40, beta = 100, ridge 0.01"
+
+    def run(self, folder: Path, *, quick: bool = False, fresh: bool = False) -> StudyReport:
+        model = IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2)
+        energy = model.energy(beta=_BETA, ridge=_RIDGE)
+        cells, step_size = (500, 2e-5) if quick else (2000, 5e-6)
+        times = np.array([0.0, 0.03, 0.1, 0.3, 1.0] if quick else [0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 5.0])
+        grid = model.grid(cells=cells, beta=_BETA, ridge=_RIDGE, r_max=6.0)
+        star = stationary(energy, grid)
+        flow_times = np.unique(np.concatenate([times, np.linspace(0.0, np.cbrt(_T_END), 61) ** 3]))
+        flow_times = flow_times[np.concatenate([[True], np.diff(flow_times) > 1e-9])]
+        sols = [solve(energy, model.initial_density(kappa, grid), (0.0, float(flow_times[-1])), FiniteVolume(),
+                      t_eval=flow_times, time_scale=model.time_scale) for kappa in _KAPPAS]
+        sgd = kept_sgd_runs(model, folder, n_neurons=800, step_size=step_size, t_eval=times, seed=_SEED, n_runs=3,
+                            kappa=_KAPPAS[0], beta=_BETA, ridge=_RIDGE, fresh=fresh, label=self.name)
+        comparison = compare(sols[0], sgd)
+        conventions = ("x ~ N(0, tau^2 I_40), tau_+^2 = 1.8, tau_-^2 = 0.2; F = R/2 + (ridge/2) int |w|^2 rho + "
+                       f"(1/beta) int rho log rho in R^40, beta = {_BETA:g}, ridge = {_RIDGE:g}; SGD: w <- "
+                       "(1 - 2 ridge s) w + 2 s "
+                       f"(y - yhat) grad sigma + sqrt(4 s/beta) g, s = {step_size:g}, t = steps times s; d rho/dt = "
+                       "2 [div(rho grad Psi) + Laplacian rho/beta]; rho* = exp(-beta Psi(rho*))/Z.")
+        ends = [sol.final for sol in sols]
+        scale = float(np.sqrt(star.density.cov()))
+        apart = [wasserstein(end, star.density, p=2) / scale for end in ends]
+        rises = max(float(np.max(np.diff(sol.history.energy))) for sol in sols)
+        checks = (
+            Check(comparison.verdict, comparison.passed),
+            Check(f"primal = dual at the minimum: F* = {star.energy:.9f}, gap {star.gap:.1e}, "
+                  f"self-consistency residual {star.residual:.1e}", star.gap <= 1e-10 and star.residual <= 1e-8),
+            *(Check(f"from kappa = {kappa:g}: F({_T_END:g}) - F* = {sol.energy[-1] - star.energy:.1e}, W2(rho, rho*) = "
+                    f"{w:.1e} of the width of rho*", -1e-10 <= sol.energy[-1] - star.energy <= 1e-6 and w <= 1e-2)
+              for kappa, sol, w in zip(_KAPPAS, sols, apart)),
+            Check(f"F never rises: the largest change in a step is {rises:.1e}", rises <= 1e-12),
+            *(Check(f"the certificate of the PDE from kappa = {kappa:g}", sol.certificate.ok)
+              for kappa, sol in zip(_KAPPAS, sols)),
+        )
+        pictures = (save_picture(_draw(model, sols, star, sgd), folder / "free-energy.png", conventions),
+                    save_picture(comparison.plot(), folder / "comparison.png", conventions))
+        rows = [(float(t), float(sols[0].free_energy(sols[0].density(t))), model.risk(sols[0].density(t)),
+                 float(sgd.risk[:, j].mean()), float(sols[0].density(t).mean()), float(sgd.coordinates[:, j].mean()))
+                for j, t in enumerate(times)]
+        rows.append((np.inf, star.energy, model.risk(star.density), np.nan, float(star.density.mean()), np.nan))
+        columns = ("t", "F of the PDE", "R of the PDE", "R of SGD", "<r> of the PDE", "<r> of SGD")
+        words = {f"PDE, kappa = {kappa:g}": sol.certificate.explain() for kappa, sol in zip(_KAPPAS, sols)}
+        return StudyReport(self.name, self.title, conventions, checks, {"noisy": Table(columns, rows)}, words, pictures)
+
+
+def _draw(model, sols, star, sgd) -> Any:
+    import matplotlib as mpl
+
+    with mpl.rc_context(plotting.STYLE):
+        figure = plotting.new_figure(10.2, 3.9)
+        fall, law, risk = figure.subplots(1, 3)
+        for sol, kappa, color in zip(sols, _KAPPAS, (plotting.FLOW, plotting.ALARM)):
+            t = np.asarray(sol.history.t)[1:]
+            above = np.asarray(sol.history.energy)[1:] - star.energy
+            shown = above > 1e-14
+            fall.loglog(t[shown], above[shown], color=color, label=f"kappa = {kappa:g}")
+            law.plot(sol.grid.centers[0], sol.densities[0].values, color=color, linewidth=1.0, linestyle=":",
+                     label=f"start, kappa = {kappa:g}")
+            risk.plot(sol.t, [model.risk(rho) for rho in sol.densities], color=color, label=f"PDE, kappa = {kappa:g}")
+        fall.set_title("F - F*")
+        fall.set_xlabel("time t")
+        fall.legend(loc="lower left")
+        law.plot(sols[0].grid.centers[0], sols[0].final.values, color=plotting.FLOW, label=f"t = {sols[0].t[-1]:g}")
+        law.plot(star.density.grid.centers[0], star.density.values, color=plotting.PARTICLE, linestyle="--",
+                 label="rho*, by duality")
+        law.set_xlim(0.0, 4.5)
+        law.set_ylim(0.0, 2.2 * float(star.density.values.max()))
+        law.set_xlabel("|w|")
+        law.set_title("law of |w|")
+        law.legend(loc="upper left")
+        risk.axhline(model.risk(star.density), color=plotting.FAINT, linestyle="--", label="R(rho*)")
+        for values in sgd.risk:
+            risk.plot(sgd.t, values, "o", color=plotting.PARTICLE, markersize=4)
+        risk.plot([], [], "o", color=plotting.PARTICLE, markersize=4, label=f"SGD, N = {sgd.n_neurons}")
+        plotting.time_axis(risk, np.asarray(sols[0].t))
+        risk.set_title("risk")
+        risk.legend(loc="upper right")
+        return figure
+
+
+STUDY = NoisySGD()

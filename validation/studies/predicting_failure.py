@@ -1,0 +1,145 @@
+"""Predicting failure: a non-monotone activation fails from small weights and succeeds from larger ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from wgflow import plotting
+from wgflow.activations import NonMonotone
+from wgflow.reduced_models import IsotropicGaussian
+from wgflow.solve import solve
+from wgflow.solvers import FiniteVolume
+
+from ..compare import Comparison, compare
+from ..sgd_runs import kept_sgd_runs
+from .base import Check, Study, StudyReport, Table
+from .pictures import save_picture
+
+__all__ = ["STUDY"]
+
+_SMALL, _LARGE, _SEED = 0.1, 0.4, 3011
+#: Steps grow so many times after the fast start, around this time: the noise of SGD is largest where the risk is.
+_GROWTH, _GROWTH_TIME = 20.0, 0.2
+
+
+class _Run(NamedTuple):
+    kappa: float
+    sol: Any
+    sgd: Any
+    comparison: Comparison
+    progress: Any  # training time: the integral of xi
+
+
+class PredictingFailure(Study):
+    name = "predicting-failure"
+    title = "a non-monotone activation fails from kappa = 0.1 and succeeds from 0.4, d = 320, N = 800"
+
+    def run(self, folder: Path, *, quick: bool = False, fresh: bool = False) -> StudyReport:
+        model = IsotropicGaussian(d=320, tau_plus2=1.5, tau_minus2=0.5, activation=NonMonotone())
+        n_runs, cells = (2, 3000) if quick else (3, 6000)
+        small_step, large_step = (2e-7, 5e-7) if quick else (1e-7, 2.5e-7)
+        small = self._one(model, folder, _SMALL, cells, np.array([0.0, 0.004, 0.008, 0.012, 0.016, 0.025]), None,
+                          small_step, n_runs, fresh)
+        times = [0.0, 0.01, 0.03, 0.06, 0.1, 0.15, 0.2, 0.24] + ([] if quick else [0.3, 0.35])
+        large = self._one(model, folder, _LARGE, cells, np.array(times), _growing, large_step, n_runs, fresh)
+        plateau = min(delta.risk for delta in model.stationary_deltas())
+        failed = 1.0 + float(model.activation(np.zeros(1))[0]) ** 2
+        conventions = ("x ~ N(0, tau^2 I_320), tau_+^2 = 1.5, tau_-^2 = 0.5 (tau^2 = 1 +- Delta, Delta = 0.5); "
+                       f"w ~ N(0, kappa^2 I/d); step sizes {small_step:g} (kappa = 0.1, xi = 1) and "
+                       f"{large_step:g} xi(t), "
+                       f"xi = 1 + {_GROWTH - 1:g} x^4/(1 + x^4), x = t/{_GROWTH_TIME:g} (kappa = 0.4); training time = "
+                       "integral of xi dt; d rho/dt = 2 xi div(rho grad Psi), no noise, no ridge.")
+        end_small, end_large = (model.risk(run.sol.densities[-1]) for run in (small, large))
+        last = float(large.sgd.risk[:, -1].mean())
+        checks = (
+            Check(f"kappa = 0.1 ends at R = {end_small:.9f}, all weights at 0: 1 + sigma(0)^2 = {failed:g}",
+                  abs(end_small - failed) <= 1e-6),
+            Check(f"kappa = 0.4 ends at R = {end_large:.6f}, the least risk of a single delta being {plateau:.6f}",
+                  abs(end_large - plateau) <= 0.02 * plateau),
+            Check(f"SGD from kappa = 0.1 ends at R = {small.sgd.risk[:, -1].mean():.4f}, from 0.4 at {last:.4f}",
+                  float(small.sgd.risk[:, -1].min()) > failed and last < 0.05 * failed),
+            *(Check(f"kappa = {run.kappa:g}: {run.comparison.verdict}", run.comparison.passed)
+              for run in (small, large)),
+            *(Check(f"the certificate of the PDE from kappa = {run.kappa:g}", run.sol.certificate.ok)
+              for run in (small, large)),
+        )
+        pictures = [save_picture(_draw(model, (small, large)), folder / "failure.png", conventions)]
+        pictures += [save_picture(run.comparison.plot(), folder / f"comparison-kappa-{run.kappa:g}.png", conventions)
+                     for run in (small, large)]
+        return StudyReport(self.name, self.title, conventions, checks, {"risk": _table(model, (small, large))},
+                           {f"PDE, kappa = {run.kappa:g}": run.sol.certificate.explain() for run in (small, large)},
+                           tuple(pictures))
+
+    def _one(self, model, folder, kappa, cells, times, schedule, step_size, n_runs, fresh) -> _Run:
+        times = np.rint(times / step_size) * step_size
+        xi = 1.0 if schedule is None else schedule
+        flow_times = np.unique(np.concatenate([times, np.linspace(0.0, times[-1], 41)[1:-1]]))
+        flow_times = flow_times[np.concatenate([[True], np.diff(flow_times) > 1e-9])]
+        grid = model.grid(cells=cells, r_max=3.0)  # fine enough for the law of |w| at kappa = 0.1, 0.004 wide
+        sol = solve(model.energy(), model.initial_density(kappa, grid), (0.0, times[-1]), FiniteVolume(),
+                    t_eval=flow_times, time_scale=2.0 if schedule is None else lambda t: 2.0 * schedule(t))
+        sgd = kept_sgd_runs(model, folder, n_neurons=800, step_size=step_size, t_eval=times, seed=_SEED, n_runs=n_runs,
+                            kappa=kappa, xi=xi, fresh=fresh, label=f"{self.name}, kappa = {kappa:g}")
+        return _Run(kappa, sol, sgd, compare(sol, sgd), _clock(schedule))
+
+
+def _growing(t):
+    x = (np.asarray(t) / _GROWTH_TIME) ** 4
+    return 1.0 + (_GROWTH - 1.0) * x / (1.0 + x)
+
+
+def _clock(schedule):
+    """The training time, the integral of xi from 0, as a function of arrays of times."""
+    nodes, weights = np.polynomial.legendre.leggauss(32)
+
+    def clock(t):
+        t = np.asarray(t, dtype=float)
+        if schedule is None:
+            return t
+        return 0.5 * t * np.sum(weights * schedule(0.5 * t[..., None] * (1.0 + nodes)), axis=-1)
+
+    return clock
+
+
+def _draw(model, runs: tuple[_Run, _Run]) -> Any:
+    import matplotlib as mpl
+
+    with mpl.rc_context(plotting.STYLE):
+        figure = plotting.new_figure(8.6, 3.9)
+        risk, radius = figure.subplots(1, 2, width_ratios=[1.25, 1.0])
+        for run, color in zip(runs, (plotting.ALARM, plotting.FLOW)):
+            t = run.progress(run.sol.t)
+            label = f"kappa = {run.kappa:g}"
+            risk.plot(t, [model.risk(rho) for rho in run.sol.densities], color=color, label=f"PDE, {label}")
+            radius.plot(t, [rho.mean() for rho in run.sol.densities], color=color, label=f"PDE, {label}")
+            s = run.progress(run.sgd.t)
+            for axes, values in ((risk, run.sgd.risk), (radius, run.sgd.coordinates[..., 0].mean(axis=2))):
+                axes.plot(s, values.T, "o", color=color, markersize=4.5, markeredgecolor="white", markeredgewidth=0.5)
+                axes.plot([], [], "o", color=color, markersize=4.5, label=f"SGD, {label}")
+        for axes, name in ((risk, "risk R"), (radius, "mean of |w|")):
+            axes.set_xscale("function", functions=(np.cbrt, lambda s: s**3))
+            end = float(runs[1].progress(runs[1].sgd.t[-1]))
+            axes.set_xlim(0.0, end)
+            ticks = [0.0, *(tick for tick in (1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0) if tick <= end)]
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.set_xlabel("training time")
+            axes.set_title(name)
+        risk.set_yscale("log")
+        risk.legend(loc="lower left")
+        return figure
+
+
+def _table(model, runs: tuple[_Run, _Run]) -> Table:
+    rows = []
+    for run in runs:
+        for j, t in enumerate(run.sgd.t):
+            rho = run.sol.density(t)
+            rows.append((run.kappa, float(t), float(run.progress(t)), model.risk(rho), float(run.sgd.risk[:, j].mean()),
+                         float(rho.mean()), float(run.sgd.coordinates[:, j].mean())))
+    return Table(("kappa", "t", "training time", "R of the PDE", "R of SGD", "<r> of the PDE", "<r> of SGD"), rows)
+
+
+STUDY = PredictingFailure()
