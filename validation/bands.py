@@ -27,7 +27,8 @@ one another). Three things move a correct run away from rho:
    excess scatter e^2 = E^2 - its mean over the replicates: W_1 and W_2 may grow by sqrt(s^2 + e^2) - s (s the deviation
    of rho), the Kolmogorov distance by 2 e^2. This is of second order, but does not fall with n as the rest does.
 4. *Cells.* Half a cell is added: h/2 to W_p, mean and deviation (h the mean width under rho), half the mass of the
-   heaviest cell to the Kolmogorov distance, h int |grad Psi| rho to the risk.
+   heaviest cell to the Kolmogorov distance, h int |grad Psi| rho to the risk. For atoms see
+   :mod:`wgflow.validation.atom_laws`.
 
 For the risk, R_N = R + (2/N) sum_i (Psi(theta_i) - int Psi rho) + O(1/N) with Psi = V + int U rho (half of dR/drho).
 For independent draws the last term has the mean K/N, K = int U(theta, theta) rho - int int U rho rho. The interaction
@@ -49,6 +50,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtri, ndtri, stdtrit
 
+from .atom_laws import MarginalLaw
 from .distances import _from_masses, _is_density, _Law, _mean_power
 
 __all__ = [
@@ -96,13 +98,17 @@ class CoordinateStatistics:
 
     Parameters
     ----------
-    rho : Density
+    rho : Density or MarginalLaw
         One-dimensional law of the coordinate.
     n_runs, n_particles : int
         Shape of a set of runs.
     """
 
     def __init__(self, rho: Any, n_runs: int, n_particles: int):
+        if isinstance(rho, MarginalLaw):
+            self._law, self._plan = rho.law, _Plan.make(rho.law, n_runs * n_particles)
+            self.mean, self.deviation, self.resolution = rho.mean, rho.deviation, rho.resolution
+            return
         if not _is_density(rho):
             raise TypeError("rho must be a Density")
         edges, masses = np.asarray(rho.grid.edges[0]), np.asarray(rho.masses)

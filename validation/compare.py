@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wgflow.atoms import Atoms
 from wgflow.errors import InvalidInput, InvalidType
 
+from .atom_laws import AtomLaws
 from .bands import (
     DISTANCES,
     SCALARS,
@@ -23,6 +25,7 @@ from .bands import (
     excess_variance,
     simultaneous_factor,
 )
+from .risk_response import AtomRiskResponse, RiskResponse
 
 __all__ = ["Comparison", "compare"]
 
@@ -173,7 +176,8 @@ def compare(sol: Any, sgd: Any, *, model: Any = None, level: float = 0.01, n_nul
     Parameters
     ----------
     sol : Solution
-        Its times must contain those of ``sgd``, up to half an SGD step (``solve(..., t_eval=sgd.t)``).
+        Its times must contain those of ``sgd``, up to half an SGD step (``solve(..., t_eval=sgd.t)``). Of densities or
+        of atoms: :mod:`wgflow.validation.atom_laws` says which law atoms are taken for.
     sgd : SGDResult
         Or any object with ``t`` of shape (times,), ``coordinates`` of shape (runs, times, N, coords) and, for the risk,
         ``risk`` of shape (runs, times) and ``model``. Three runs make a fair comparison, ten a sharp one.
@@ -203,7 +207,9 @@ def compare(sol: Any, sgd: Any, *, model: Any = None, level: float = 0.01, n_nul
     model = getattr(sgd, "model", None) if model is None else model
     generator = np.random.default_rng(rng)
     seed = getattr(generator.bit_generator.seed_seq, "entropy", None)
-    columns = [_at_one_time(sol.density(s), x[:, j], model, int(n_null), generator) for j, s in enumerate(t)]
+    noisy = bool(getattr(getattr(sol, "certificate", None), "noisy", False))
+    columns = [_at_one_time(_source(sol.density(s), noisy), x[:, j], model, int(n_null), generator)
+               for j, s in enumerate(t)]
     risk, notes = _risk(sol, sgd, model, t)
     names = _names(sol, model, x.shape[-1])
     quantities = [f"{what} of {name}" for name in names for what in _EACH]
@@ -211,6 +217,7 @@ def compare(sol: Any, sgd: Any, *, model: Any = None, level: float = 0.01, n_nul
         quantities.append("risk")
         for column, value, spread in zip(columns, risk["difference"], risk["spread"]):
             column["observed"].append((value, spread))
+    notes += _atoms_note(sol.density(t[0]), noisy)
     if len(x) == 1:
         notes.append("One run shows no scatter: the noise of SGD is not in the bands.")
     lower, upper, widening = _bands(columns, quantities, len(x), level)
@@ -253,7 +260,8 @@ def _particles(sol: Any, sgd: Any) -> tuple[Array, Array]:
         if not hasattr(sgd, name):
             raise InvalidType(f"sgd has no attribute {name!r}: need an SGDResult, got {type(sgd).__name__}")
     t, x = np.atleast_1d(np.asarray(sgd.t, dtype=float)), np.asarray(sgd.coordinates, dtype=float)
-    ndim = sol.density(sol.t[0]).grid.ndim
+    rho = sol.density(sol.t[0])
+    ndim = rho.ndim if isinstance(rho, Atoms) else rho.grid.ndim
     if x.ndim != 4 or x.shape[1] != t.size or x.shape[3] != ndim or x.shape[2] < 2:
         raise InvalidInput(f"sgd.coordinates has shape {x.shape}: need (runs, {t.size} times, particles >= 2, {ndim} "
                            "coordinates)")
@@ -271,28 +279,61 @@ def _particles(sol: Any, sgd: Any) -> tuple[Array, Array]:
 
 
 def _names(sol: Any, model: Any, n_coords: int) -> list[str]:
-    names = getattr(model, "coordinate_names", None) or getattr(sol.density(sol.t[0]).grid, "names", None)
+    rho = sol.density(sol.t[0])
+    names = getattr(model, "coordinate_names", None)
+    names = names or getattr(rho if isinstance(rho, Atoms) else rho.grid, "names", None)
     names = list(names) if names is not None else [f"x{k}" for k in range(n_coords)]
     if len(names) != n_coords:
         raise InvalidInput(f"the particles have {n_coords} coordinates, the names are {names}")
     return [str(name) for name in names]
 
 
-def _at_one_time(rho: Any, x: Array, model: Any, n_null: int, rng: np.random.Generator) -> dict[str, Any]:
+class _DensityLaws:
+    """The marginals of a density on a grid, and samples of it."""
+
+    def __init__(self, rho: Any):
+        self.rho = rho
+        self.marginals = [rho] if rho.grid.ndim == 1 else [rho.marginal(k) for k in range(rho.grid.ndim)]
+
+    def sample(self, count: int, rng: np.random.Generator) -> tuple[Array, None]:
+        """Points (count, coords); they belong to no atoms."""
+        return np.asarray(self.rho.sample(count, rng)).reshape(count, -1), None
+
+
+def _source(rho: Any, noisy: bool) -> Any:
+    return AtomLaws(rho, noisy) if isinstance(rho, Atoms) else _DensityLaws(rho)
+
+
+def _atoms_note(rho: Any, noisy: bool) -> list[str]:
+    """What the reader must know of atoms."""
+    if not isinstance(rho, Atoms):
+        return []
+    if noisy:
+        return [f"The solution is itself a sample, of {rho.size} particles: its own error is in the bands."]
+    if rho.ndim == 1:
+        return [f"Distances refer to the quantile function interpolated between {rho.size} atoms."]
+    return [f"Distances refer to marginals smoothed from {rho.size} atoms, and have wide bands; means, deviations and "
+            "risk are sharp."]
+
+
+def _at_one_time(source: Any, x: Array, model: Any, n_null: int, rng: np.random.Generator) -> dict[str, Any]:
     """Statistics of the runs and of the null law at one time; x has shape (runs, N, coords)."""
     runs, count, n_coords = x.shape
-    laws = [CoordinateStatistics(rho if rho.grid.ndim == 1 else rho.marginal(k), runs, count) for k in range(n_coords)]
+    laws = [CoordinateStatistics(marginal, runs, count) for marginal in source.marginals]
     observed = [(abs(float(f[0])) if name in DISTANCES else float(f[0]), float(s[0]))
                 for k, law in enumerate(laws) for name, (f, s) in law(x[None, :, :, k]).items()]
-    force = _RiskResponse(model, rho) if model is not None else None
+    force = None
+    if model is not None:
+        force = AtomRiskResponse(model, source) if isinstance(source, AtomLaws) else RiskResponse(model, source.rho)
     fits, spreads = [], []
     block = max(1, _BLOCK // (runs * count))
     for start in range(0, n_null, block):
         sets = min(block, n_null - start)
-        draws = np.asarray(rho.sample(sets * runs * count, rng)).reshape(sets, runs, count, n_coords)
+        points, atoms = source.sample(sets * runs * count, rng)
+        draws = points.reshape(sets, runs, count, n_coords)
         parts = [pair for k, law in enumerate(laws) for pair in law(draws[..., k]).values()]
         if force is not None:
-            value = force(draws)
+            value = force(draws if atoms is None else atoms.reshape(sets, runs, count))
             spread = value.var(axis=1, ddof=1) if runs > 1 else np.zeros(sets)
             parts.append((value.mean(axis=1), spread))
         fits.append(np.stack([fit for fit, _ in parts], axis=1))
@@ -306,30 +347,6 @@ def _at_one_time(rho: Any, x: Array, model: Any, n_null: int, rng: np.random.Gen
     return {"observed": observed, "mean": mean, "std": std, "spread": spread.mean(axis=0),
             "standardized": standardized, "resolution": resolution + ([force.resolution] if force else []),
             "truth": [{"mean": law.mean, "deviation": law.deviation} for law in laws]}
-
-
-class _RiskResponse:
-    """First-order change of the risk when points replace rho, ``(2/N) sum_i (Psi(x_i) - int Psi rho)``."""
-
-    def __init__(self, model: Any, rho: Any):
-        psi = np.asarray(model.energy().first_variation(rho), dtype=float)
-        share = np.asarray(rho.masses) / rho.mass
-        self._mean = float(np.sum(share * psi))
-        self._centers, self._psi = rho.grid.centers, psi
-        slopes = np.gradient(psi, *self._centers) if psi.ndim > 1 else [np.gradient(psi, self._centers[0])]
-        widths = np.meshgrid(*rho.grid.widths, indexing="ij")
-        self.resolution = float(np.sum(share * sum(np.abs(g) * h for g, h in zip(slopes, widths))))
-
-    def __call__(self, x: Array) -> Array:
-        """Shape (sets, runs) for points of shape (sets, runs, N, coords)."""
-        if len(self._centers) == 1:
-            values = np.interp(x[..., 0], self._centers[0], self._psi)
-        else:
-            from scipy.interpolate import RegularGridInterpolator
-
-            inside = np.stack([np.clip(x[..., k], c[0], c[-1]) for k, c in enumerate(self._centers)], axis=-1)
-            values = RegularGridInterpolator(self._centers, self._psi)(inside)
-        return 2.0 * (values.mean(axis=-1) - self._mean)
 
 
 def _risk(sol: Any, sgd: Any, model: Any, t: Array) -> tuple[dict[str, Array] | None, list[str]]:

@@ -116,8 +116,21 @@ def _is_density(obj: Any) -> bool:
     return hasattr(obj, "grid") and hasattr(obj, "masses")
 
 
+def _is_atoms(obj: Any) -> bool:
+    return hasattr(obj, "points") and hasattr(obj, "weights")
+
+
 def _law(obj: Any, weights: ArrayLike | None, name: str) -> _Law | Callable[[Array], Array]:
-    """Read a Density, a sample (with weights) or a quantile function."""
+    """Read a Density, Atoms, a sample (with weights) or a quantile function."""
+    if _is_atoms(obj):
+        if weights is not None:
+            raise InvalidInput(f"{name} is Atoms and has its own weights: leave {name}_weights out")
+        if obj.ndim != 1:
+            raise InvalidInput(f"{name} has {obj.ndim} coordinates: take a marginal, or use wasserstein()")
+        if obj.periodic[0]:
+            raise InvalidInput(f"{name} lives on a circle: these are distances on the line; "
+                               "compare the laws of an observable, such as cos(x), instead")
+        obj, weights = obj.points[0], obj.weights
     if _is_density(obj):
         if weights is not None:
             raise InvalidInput(f"{name} is a Density and has its own masses: leave {name}_weights out")
@@ -223,8 +236,9 @@ def wasserstein_1d(a: Any, b: Any, p: float = 2, *, a_weights: ArrayLike | None 
 
     Parameters
     ----------
-    a, b : Density, array of shape (n,), quantile function or frozen SciPy distribution
-        The two laws. A Density is read as what it is, constant in each cell; its mass is normalized to 1.
+    a, b : Density, Atoms, array of shape (n,), quantile function or frozen SciPy distribution
+        The two laws. A Density is read as what it is, constant in each cell, Atoms as point masses; masses are
+        normalized to 1.
     p : float, optional
         Order, at least 1; ``numpy.inf`` gives the largest displacement. Default 2.
     a_weights, b_weights : array of shape (n,), optional
@@ -366,12 +380,16 @@ def wasserstein(a: Any, b: Any, p: float = 2, *, a_weights: ArrayLike | None = N
     """
 
     def points(obj: Any, weights: ArrayLike | None) -> tuple[Any, Any]:
+        if _is_atoms(obj):
+            return obj.points.T, obj.weights
         if not _is_density(obj):
             return obj, weights
         mesh = obj.grid.mesh()
         return np.stack([np.ravel(axis) for axis in mesh], axis=1), np.ravel(obj.masses)
 
     def dimension(obj: Any) -> int:
+        if _is_atoms(obj):
+            return obj.ndim
         if _is_density(obj):
             return obj.grid.ndim
         return 1 if callable(obj) or callable(getattr(obj, "ppf", None)) or np.ndim(obj) < 2 else 2
