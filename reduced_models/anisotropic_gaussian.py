@@ -1,0 +1,407 @@
+"""Two Gaussian classes that differ in variance in a part of the inputs: networks reduce to two lengths of weights."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from functools import cached_property
+from typing import cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import gammainc, gammaincc, gammaln
+
+from wgflow.activations import Activation, Ramp
+from wgflow.densities import Density
+from wgflow.energies import FreeEnergy
+from wgflow.errors import InvalidInput, InvalidType
+from wgflow.grids import Grid, log_power_cell_average
+from wgflow.kernels.neuron_pairs import block_mehler_rows
+
+from ._biradial_features import BiradialFeatures, Box, choose_biradial_features
+from ._radial_features import gauss_chi_rule
+from .base import Atoms, FloatArray, NetworkModel, as_integer, as_number
+from .isotropic_gaussian import _variances
+
+__all__ = ["AnisotropicGaussian", "TwoBlockModel"]
+
+_LOST_MASS = 1e-6  # of an initial law beyond the grid, above which the grid is refused
+_RANGE = 3.5  # of the default grid, in units of the length at which the data reach the outermost knot
+_DEFAULT_TOLERANCE = 1e-8
+_SERIES_DEGREE = 160  # of the Mehler series of a population risk
+_SMOOTH_DEGREE = 42
+_PAIR_TOLERANCE = 1e-14
+_BLOCK = 1 << 20  # pairs of neurons handled at a time
+
+
+class TwoBlockModel(NetworkModel):
+    r"""What the models with inputs :math:`x \sim N(0, \mathrm{diag}(\tau_\pm^2 I_{s_0}, I_{d-s_0}))` share.
+
+    A weight enters through the lengths :math:`r_1, r_2` of its two blocks, and through the standard deviations
+    :math:`s_\pm = \sqrt{\tau_\pm^2 r_1^2 + r_2^2}` of :math:`\langle w, x\rangle`.
+    """
+
+    label_second_moment = 1.0
+
+    def __init__(
+        self,
+        d: float,
+        s0: int | None = None,
+        tau_plus2: float | None = None,
+        tau_minus2: float | None = None,
+        *,
+        delta: float | None = None,
+        convention: str = "variance",
+        gamma: float | None = None,
+        activation: Activation | None = None,
+        tolerance: float | None = None,
+    ):
+        if isinstance(d, float) and (math.isinf(d) or d.is_integer()):
+            d = d if math.isinf(d) else int(d)
+        self.d = d if d == math.inf else as_integer("d", d, 2)
+        self.s0, self.gamma = _block(self.d, s0, gamma)
+        self.input_dimension = float(self.d)
+        self.tau_plus2, self.tau_minus2 = _variances(tau_plus2, tau_minus2, delta, convention)
+        self.activation = self._default_activation() if activation is None else activation
+        if not isinstance(self.activation, Activation):
+            raise InvalidType(f"activation must be a wgflow.activations.Activation, got {type(activation).__name__}")
+        self._relax = tolerance is None
+        self.tolerance = _DEFAULT_TOLERANCE if tolerance is None else as_number("tolerance", tolerance, positive=True)
+
+    @staticmethod
+    def _default_activation() -> Activation:
+        return Ramp()
+
+    def __repr__(self) -> str:
+        block = f"d={self.d}, s0={self.s0}" if self.s0 is not None else f"d={self.d}, gamma={self.gamma:g}"
+        taus = f"tau_plus2={self.tau_plus2:g}, tau_minus2={self.tau_minus2:g}"
+        return f"{type(self).__name__}({block}, {taus}, activation={self.activation!r})"
+
+    # ---------------------------------------------------------------- reduced coordinates
+    @property
+    def dimensions(self) -> tuple[float, float]:
+        """Numbers of inputs in the two blocks, ``(s0, d - s0)``."""
+        return (math.inf, math.inf) if self.s0 is None else (self.s0, self.d - self.s0)
+
+    @property
+    def deviations(self) -> tuple[float, float]:
+        """The standard deviations tau_+ and tau_- of the first block in the two classes."""
+        return math.sqrt(self.tau_plus2), math.sqrt(self.tau_minus2)
+
+    @property
+    def length_scales(self) -> tuple[float, float]:
+        """Lengths of the two blocks of a weight that carry the mean data over the outermost knot of the activation."""
+        size = self.activation.length_scale
+        return size / math.sqrt(0.5 * (self.tau_plus2 + self.tau_minus2)), size
+
+    @cached_property
+    def _basis(self) -> BiradialFeatures:
+        return choose_biradial_features(self.activation, self.deviations, self.dimensions, self._box(), self.tolerance,
+                                        self._relax)
+
+    def _box(self) -> Box:
+        """Return where the features are accurate to the tolerance: twice the default grid."""
+        first, second = self.length_scales
+        return Box(0.0, 2.0 * _RANGE * first, 2.0 * _RANGE * second)
+
+    @property
+    def feature_error(self) -> float:
+        """Bound of the kernel's error on twice the range of the default grid, as ``tolerance`` counts it."""
+        return self._basis.error
+
+    @property
+    def target(self) -> FloatArray:
+        return self._basis.target
+
+    def energy(self, beta: float = math.inf, ridge: float = 0.0) -> FreeEnergy:
+        if math.isinf(self.d) and isinstance(beta, numbers.Real) and not math.isinf(float(beta)):
+            raise InvalidInput(f"beta={beta}: the limit d=inf has no reference measure of r1, r2 for the entropy; "
+                               "use beta=inf or a finite d")
+        return super().energy(beta, ridge)
+
+    def _spreads(self, r1: ArrayLike, r2: ArrayLike) -> list[FloatArray]:
+        """Return s_+ and s_-."""
+        return [np.hypot(tau * np.asarray(r1, dtype=np.float64), r2) for tau in self.deviations]
+
+    def _default_radii(self, beta: float, ridge: float) -> tuple[float, float]:
+        """Return the ends of the two radial axes of the default grid."""
+        ridge = as_number("ridge", ridge)
+        beta = as_number("beta", beta, positive=True, allow_infinity=True)
+        radii = [_RANGE * scale for scale in self.length_scales]
+        if ridge > 0.0 and math.isfinite(beta) and math.isfinite(self.d):
+            noisy = [(math.sqrt(n) + 8.0) / math.sqrt(beta * ridge) for n in self.dimensions]
+            radii = [max(r, s) for r, s in zip(radii, noisy)]
+        return radii[0], radii[1]
+
+    def _weighted(self, grid: Grid) -> Grid:
+        """Return the grid with the measure of the spheres on its last two axes, the radii."""
+        if math.isinf(self.d):
+            return grid
+        logs = []
+        for edges, n in zip(grid.edges[-2:], self.dimensions):
+            log_area = math.log(2.0) + 0.5 * n * math.log(math.pi) - float(gammaln(0.5 * n))
+            logs.append(log_area + log_power_cell_average(edges, n - 1.0))
+        log_weight = np.broadcast_to(logs[0][:, None] + logs[1], grid.shape)
+        return Grid(edges=grid.edges, log_weight=log_weight, names=grid.names)
+
+    # ---------------------------------------------------------------- the initial law of the radii
+    def _radial_masses(self, kappa: float, grid: Grid) -> list[FloatArray]:
+        """Return the masses of the initial law in the cells of the two radial axes."""
+        kappa = as_number("kappa", kappa, positive=True)
+        self._check_axes(grid)
+        masses = []
+        for name, edges, n, part in zip(("r1", "r2"), grid.edges[-2:], self.dimensions, (self.gamma, 1.0 - self.gamma)):
+            if math.isinf(n):
+                own = _delta_masses(kappa * math.sqrt(part), edges)
+            else:
+                half, x = 0.5 * n, 0.5 * self.d * (edges / kappa) ** 2
+                own = np.where(x[:-1] > half, -np.diff(gammaincc(half, x)), np.diff(gammainc(half, x)))
+            _check_lost(own, edges, f"kappa={kappa:g}", name)
+            masses.append(np.maximum(own, 0.0))
+        return masses
+
+    def _radial_rule(self, kappa: float, nodes: int) -> tuple[FloatArray, FloatArray]:
+        """Return nodes (2, n) and weights (n,) of the product of Gauss rules for the initial law of the radii."""
+        kappa, nodes = as_number("kappa", kappa, positive=True), as_integer("nodes", nodes)
+        if math.isinf(self.d):
+            return kappa * np.sqrt([[self.gamma], [1.0 - self.gamma]]), np.ones(1)
+        rules = [gauss_chi_rule(int(n), nodes) for n in self.dimensions]
+        radii = np.array(np.meshgrid(*[x for x, _ in rules], indexing="ij")).reshape(2, -1)
+        return kappa / math.sqrt(self.d) * radii, np.outer(rules[0][1], rules[1][1]).ravel()
+
+    # ---------------------------------------------------------------- the network
+    def sample_data(self, n: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+        plus, minus = self.deviations
+        y = cast(FloatArray, 2.0 * rng.integers(0, 2, size=n) - 1.0)
+        self._require_network()
+        x = rng.standard_normal((n, int(self.d)))
+        x[:, : self.s0] *= np.where(y > 0.0, plus, minus)[:, None]
+        return x, y
+
+    def _require_network(self) -> None:
+        if math.isinf(self.d):
+            raise InvalidInput(f"{self.name} is a limit without a network (d = inf); give a finite d")
+
+    def _initial_weights(self, n_neurons: int, kappa: float, rng: np.random.Generator) -> FloatArray:
+        n_neurons, kappa = as_integer("n_neurons", n_neurons), as_number("kappa", kappa, positive=True)
+        self._require_network()
+        return kappa / math.sqrt(self.d) * rng.standard_normal((n_neurons, int(self.d)))
+
+    def _lengths(self, w: FloatArray) -> tuple[FloatArray, FloatArray]:
+        squares = w * w
+        return np.sqrt(np.sum(squares[..., : self.s0], axis=-1)), np.sqrt(np.sum(squares[..., self.s0 :], axis=-1))
+
+    def population_risk(self, theta: ArrayLike) -> FloatArray:
+        r"""Return the exact risk of networks.
+
+        .. math:: R_N = 1 + \frac2N \sum_i V(\theta_i) + \frac1{N^2} \sum_{ij} a_i a_j U_{ij}, \qquad
+                  U_{ij} = \tfrac12 \sum_\pm \sum_k a_k(s_{\pm i}, b_i)\, a_k(s_{\pm j}, b_j)\, \rho_{\pm ij}^k,
+
+        with the correlations :math:`\rho_{\pm ij}` of the two preactivations in each class. The series of each pair
+        stops where its tail is below 1e-14 of the largest second moment; strongly correlated pairs and the diagonal use
+        closed forms. Time is O(N^2 d), memory O(N).
+
+        Parameters
+        ----------
+        theta : array_like, shape (..., n_neurons, n_parameters)
+
+        Returns
+        -------
+        ndarray, shape (...)
+        """
+        theta = self.check_theta(theta)
+        networks = theta.reshape(-1, *theta.shape[-2:])
+        return np.array([self._network_risk(one) for one in networks]).reshape(theta.shape[:-2])
+
+    def _network_risk(self, theta: FloatArray) -> float:
+        n = len(theta)
+        if self.trains_readout:
+            a, b, w = theta[:, 0], theta[:, 1], np.ascontiguousarray(theta[:, 2:])
+        else:
+            a, b, w = np.ones(n), np.zeros(n), theta
+        s = np.stack(self._spreads(*self._lengths(w)))
+        degree = _SMOOTH_DEGREE if self.activation.kernel_arguments().code else _SERIES_DEGREE
+        coefficients = a * self.activation.hermite_coefficients(s, degree, offset=b)  # (degree + 1, 2, n)
+        own = a * a * self.activation.pair_expectation(s, s, 1.0, offset1=b, offset2=b)
+        rest = own - np.cumsum(coefficients**2, axis=0)
+        tails = np.maximum(np.max(rest, axis=2), 0.0).T.copy()
+        pairs = self._pair_sum(w, s, a, b, np.ascontiguousarray(coefficients.transpose(1, 2, 0)), tails,
+                               _PAIR_TOLERANCE * max(1.0, float(np.max(own))))
+        outputs = np.mean(coefficients[0], axis=1)
+        return 1.0 - float(outputs[0] - outputs[1]) + (0.5 * float(np.sum(own)) + pairs) / n**2
+
+    def _pair_sum(self, w, s, a, b, coefficients, tails, tolerance) -> float:
+        """Return the sum over pairs i < j and over both classes."""
+        n = len(w)
+        rows = min(n, max(1, _BLOCK // n))
+        row_sums, far_sums = np.zeros(n), []
+        i, j, law = (np.empty(2 * rows * n, np.int64) for _ in range(3))
+        cosine = np.empty(2 * rows * n)
+        variances = np.array([self.tau_plus2, self.tau_minus2])
+        for first in range(0, n, rows):
+            last = min(n, first + rows)
+            count = block_mehler_rows(w, int(self.s0 or 0), variances, s, coefficients, tails, tolerance, first, last,
+                                      row_sums, i, j, law, cosine)
+            if count:
+                p, q, m = i[:count], j[:count], law[:count]
+                pairs = self.activation.pair_expectation(s[m, p], s[m, q], cosine[:count], offset1=b[p], offset2=b[q])
+                far_sums.append(float(np.sum(a[p] * a[q] * pairs)))
+        return float(np.sum(row_sums)) + math.fsum(far_sums)
+
+
+class AnisotropicGaussian(TwoBlockModel):
+    r"""Labels +1 and -1 with inputs :math:`N(0, \mathrm{diag}(\tau_\pm^2 I_{s_0}, I_{d-s_0}))`; first layer learns.
+
+    The network is :math:`\hat y(x) = \frac1N \sum_i \sigma(\langle w_i, x \rangle)`. The risk depends on the law of
+    :math:`r_1 = |w_{1:s_0}|, r_2 = |w_{s_0+1:d}|` alone. With :math:`s_\pm = \sqrt{\tau_\pm^2 r_1^2 + r_2^2}`, the
+    means :math:`q(s) = E\,\sigma(sG)`, Hermite coefficients :math:`a_k` and moments :math:`M_i(n)` of the cosine
+    between random directions of :math:`R^n`,
+
+    .. math::
+        V &= -\tfrac12 q(s_+) + \tfrac12 q(s_-), \\
+        U &= \tfrac12 \sum_\pm \sum_{k\ \text{even}} a_k(s_\pm)\, a_k(s_\pm') \sum_{i\ \text{even}}
+             \tbinom{k}{i} M_i(s_0)\, M_{k-i}(d - s_0)
+             \Bigl(\frac{\tau_\pm^2 r_1 r_1'}{s_\pm s_\pm'}\Bigr)^i \Bigl(\frac{r_2 r_2'}{s_\pm s_\pm'}\Bigr)^{k-i} .
+
+    Terms and directions in their span are left out as far as ``tolerance`` allows; a bound of the error is
+    ``feature_error``. For ``d = inf`` with :math:`s_0 = \gamma d` two features are exact.
+
+    Parameters
+    ----------
+    d : int or inf
+        Dimension of the inputs.
+    s0 : int
+        Number of inputs whose variance tells the classes apart, ``1 <= s0 < d``; left out for ``d = inf``.
+    tau_plus2, tau_minus2 : float
+        Variances of these inputs in the two classes, positive.
+    delta, convention
+        Instead of the variances, as for `IsotropicGaussian`.
+    gamma : float
+        For ``d = inf``, the part of the inputs in the first block, ``0 < gamma < 1``.
+    activation : Activation
+        ``Ramp()`` by default.
+    tolerance : float, optional
+        Allowed error of the kernel, relative to ``max(1, max U)`` on twice the range of the default grid. By default
+        1e-8, or what the longest series reaches: where a block has fewer than ten dimensions, an activation with kinks
+        makes the kernel less smooth. A tolerance that is given and missed is a `WGFlowWarning`.
+
+    Raises
+    ------
+    InvalidInput
+        If a parameter is out of range, or both or neither of the two ways to give the variances are used.
+
+    References
+    ----------
+    S. Mei, A. Montanari and P.-M. Nguyen, A mean field view of the landscape of two-layer neural networks, PNAS 115
+    (2018) E7665-E7671.
+
+    Examples
+    --------
+    >>> model = AnisotropicGaussian(d=320, s0=60, delta=0.4)
+    >>> rho = model.initial_atoms(0.8, nodes=12)
+    >>> round(model.risk(rho), 4)
+    2.5565
+    """
+
+    name = "anisotropic Gaussians"
+    coordinate_names = ("r1", "r2")
+
+    def features(self, r1: ArrayLike, r2: ArrayLike) -> FloatArray:
+        return self._basis(np.zeros(()), *(np.asarray(r, dtype=np.float64) for r in (r1, r2)))
+
+    def feature_gradients(self, r1: ArrayLike, r2: ArrayLike) -> FloatArray:
+        return self._basis.gradients(np.zeros(()), *(np.asarray(r, dtype=np.float64) for r in (r1, r2)))[:, 1:]
+
+    def diagonal(self, r1: ArrayLike, r2: ArrayLike) -> FloatArray:
+        plus, minus = (self.activation.pair_expectation(s, s, 1.0) for s in self._spreads(r1, r2))
+        return 0.5 * (plus + minus)
+
+    def grid(
+        self,
+        cells: int | tuple[int, int] = (160, 120),
+        r_max: tuple[float, float] | None = None,
+        *,
+        beta: float = math.inf,
+        ridge: float = 0.0,
+    ) -> Grid:
+        """Return the grid on ``0 <= r1 <= r_max[0], 0 <= r2 <= r_max[1]`` with the measure of the spheres.
+
+        Parameters
+        ----------
+        cells : int or pair of int
+            Numbers of equal cells.
+        r_max : pair of float, optional
+            By default 3.5 times the lengths at which the mean data reach the outermost knot of the activation.
+        beta, ridge : float
+            For noisy flows: the default then also holds the law of the weights under noise and ridge alone.
+        """
+        ends = self._default_radii(beta, ridge) if r_max is None else _pair("r_max", r_max)
+        return self._weighted(Grid([(0.0, end) for end in ends], cells=cells, names=self.coordinate_names))
+
+    def initial_density(self, kappa: float, grid: Grid) -> Density:
+        """Return the law of (r1, r2) for ``w`` normal with covariance ``kappa**2 / d`` times the identity.
+
+        Cell masses are exact. For ``d = inf`` the law is a delta at ``kappa`` times the roots of ``gamma`` and
+        ``1 - gamma``, shared by neighboring cells so that its mean is exact.
+
+        Raises
+        ------
+        InvalidInput
+            If ``kappa`` is not positive or more than 1e-6 of the mass lies outside the grid.
+        """
+        first, second = self._radial_masses(kappa, grid)
+        return Density.from_values(grid, np.outer(first, second) / grid.volumes, normalize=True)
+
+    def initial_atoms(self, kappa: float, nodes: int = 20) -> Atoms:
+        """Return the product of Gauss rules of ``nodes`` nodes for the two lengths; one atom for ``d = inf``."""
+        points, weights = self._radial_rule(kappa, nodes)
+        powers = None if math.isinf(self.d) else tuple(n - 1.0 for n in self.dimensions)
+        return Atoms(points, weights, ((0.0, math.inf),) * 2, powers, self.coordinate_names)
+
+    def initial_theta(self, n_neurons: int, kappa: float, rng: np.random.Generator) -> FloatArray:
+        """Draw ``w`` normal with covariance ``kappa**2 / d`` times the identity, shape (n_neurons, d)."""
+        return self._initial_weights(n_neurons, kappa, rng)
+
+    def project(self, theta: ArrayLike) -> FloatArray:
+        """Return ``(r1, r2)``, shape (..., 2)."""
+        return np.stack(self._lengths(self.check_theta(theta)), axis=-1)
+
+
+def _block(d: float, s0: object, gamma: object) -> tuple[int | None, float]:
+    """Return s0 (None in the limit) and the part of the inputs in the first block."""
+    if math.isinf(d):
+        if s0 is not None or gamma is None:
+            raise InvalidInput("d=inf: give gamma, the part of the inputs in the first block, and no s0")
+        part = as_number("gamma", gamma, positive=True)
+        if part >= 1.0:
+            raise InvalidInput(f"gamma={part:g} must be < 1; with all inputs in one block use IsotropicGaussian")
+        return None, part
+    if s0 is None or gamma is not None:
+        raise InvalidInput(f"d={d}: give s0, the number of inputs in the first block; gamma is for d=inf")
+    first = as_integer("s0", s0)
+    if first >= d:
+        raise InvalidInput(f"s0={first} must be < d={d}; with all inputs in one block use IsotropicGaussian")
+    return first, first / d
+
+
+def _pair(name: str, value: object) -> tuple[float, float]:
+    if not isinstance(value, (tuple, list, np.ndarray)) or len(value) != 2:
+        raise InvalidInput(f"{name}={value!r} must be a pair of numbers, one for r1 and one for r2")
+    return as_number(f"{name}[0]", value[0], positive=True), as_number(f"{name}[1]", value[1], positive=True)
+
+
+def _check_lost(masses: FloatArray, edges: FloatArray, what: str, axis: str) -> None:
+    lost = 1.0 - float(np.sum(masses))
+    if lost > _LOST_MASS:
+        raise InvalidInput(f"{what}: a part {lost:.1e} of the initial law lies outside the grid's {axis} in "
+                           f"[{edges[0]:g}, {edges[-1]:g}]; give model.grid a larger range")
+
+
+def _delta_masses(x: float, edges: FloatArray) -> FloatArray:
+    """Return cell masses of a delta at ``x`` between the two nearest cell centers, of mean ``x``."""
+    centers, masses = 0.5 * (edges[1:] + edges[:-1]), np.zeros(edges.size - 1)
+    if edges[0] <= x <= edges[-1]:
+        i = int(np.clip(np.searchsorted(centers, x) - 1, 0, centers.size - 2))
+        share = np.clip((x - centers[i]) / (centers[i + 1] - centers[i]), 0.0, 1.0)
+        masses[i], masses[i + 1] = 1.0 - share, share
+    return masses
