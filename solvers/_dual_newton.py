@@ -11,22 +11,26 @@ a smooth and strongly concave problem in k unknowns, solved by :math:`y = \sum_i
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import NamedTuple
 
 import numpy as np
 
-from ._fixed_point import Problem, State
+from ._fixed_point import FIRST_SPAN, GROWTH, Problem, State
 
-__all__ = ["Factors", "factorize", "is_convex", "least_curvature", "maximize_dual"]
+__all__ = ["Factors", "default_starts", "factorize", "is_convex", "least_curvature", "maximize_dual"]
 
 #: Ranks tried by the range finder, and the largest number of entries of a basis (features times cells).
 RANKS, BASIS_ENTRIES = (12, 32, 96), 20_000_000
+#: Part of a kernel beyond the second of these ranks above which the third is not tried for a convolution.
+SLOW = 1e-2
 #: Features beyond which a given low-rank form is compressed, and relative size of eigenvalues that are rounding errors.
 RANK_LIMIT, NEGLIGIBLE = 96, 1e-13
 #: Cells up to which a kernel without a low-rank form is tested as a matrix.
 TABLE_CELLS = 1500
-#: The path in beta starts where the Gibbs weights span so many e-foldings, and grows by at most this factor.
-FIRST_SPAN, GROWTH = 10.0, 8.0
+#: Leading features along which starts are tilted, and by how many standard deviations of the feature.
+TILTS, TILT = 3, 2.0
 #: Largest change of log m that ends a stage of the path, and the last one.
 STAGE_GOAL, FINAL_GOAL = 0.3, 1e-9
 #: Newton steps in one stage of the path; more halve the growth of beta.
@@ -66,6 +70,7 @@ def factorize(problem: Problem) -> Factors | None:
 
 def _find_range(problem: Problem, shift: np.ndarray) -> Factors | None:
     n, rng = problem.size, np.random.default_rng(90217)
+    convolution = all(hasattr(operator, "transform") for _, operator in problem.parts.operators)
 
     def centered(columns: np.ndarray) -> np.ndarray:
         columns = columns - columns.mean(axis=0)
@@ -81,8 +86,12 @@ def _find_range(problem: Problem, shift: np.ndarray) -> Factors | None:
             return None
         columns = np.concatenate([columns, centered(rng.standard_normal((n, rank - columns.shape[1])))], axis=1)
         basis, _ = np.linalg.qr(columns)
-        if rank == n or np.linalg.norm(probes - basis @ (basis.T @ probes)) <= 10 * NEGLIGIBLE * scale:
+        missed = float(np.linalg.norm(probes - basis @ (basis.T @ probes))) / scale
+        if rank == n or missed <= 10 * NEGLIGIBLE:
             return Factors(*_diagonalized(basis, basis.T @ centered(basis)), shift)
+        # Spectra of convolutions fall smoothly: one that is still high here will not be low at the largest rank.
+        if rank == RANKS[1] < n - rank and missed > SLOW and convolution:
+            return None
     return None
 
 
@@ -237,3 +246,31 @@ def _low_rank_curvature(problem: Problem, state: State, factors: Factors) -> tup
     if spectrum.size == 0 or spectrum[0] >= 0:
         return 1.0, np.zeros(problem.size)
     return 1.0 + problem.beta * float(spectrum[0]), (factors.signs * (half @ modes[:, 0])) @ phi
+
+
+def default_starts(problem: Problem, factors: Factors | None) -> list[np.ndarray]:
+    """Log masses from which stationary states of a nonconvex F are looked for.
+
+    The Gibbs law of the potential, alone and tilted along the leading features of the interaction; the reference
+    measure; and lumps at a lattice of places.
+    """
+    grid = problem.parts.grid
+    alone, flat = problem.gibbs(problem.potential), problem.gibbs(np.zeros(problem.size))
+    starts = [alone, flat]
+    if factors is not None:
+        weights = np.exp(alone) / problem.mass
+        for k in np.argsort(-np.abs(factors.signs))[:TILTS]:
+            f = factors.features[k]
+            variance = float((weights * (f - (weights * f).sum()) ** 2).sum())
+            if variance > 0:
+                starts += [alone + side * f / math.sqrt(variance) for side in (TILT, -TILT)]
+    places = 3 if grid.ndim <= 2 else 2
+    for index in itertools.product(range(places), repeat=grid.ndim):
+        lump = np.zeros(grid.shape)
+        for axis, k in enumerate(index):
+            (lo, hi), shape = grid.bounds[axis], (-1,) + (1,) * (grid.ndim - 1 - axis)
+            z = (grid.centers[axis] - lo) / (hi - lo) - (k + 0.5) / places
+            z = z - np.round(z) if grid.periodic[axis] else z
+            lump = lump - (0.5 * (3 * places * z) ** 2).reshape(shape)
+        starts.append(flat + lump.ravel())
+    return starts

@@ -12,6 +12,7 @@ entropy's.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ import numpy as np
 from wgflow.energies import Assembled
 from wgflow.errors import InvalidInput
 
-__all__ = ["Problem", "State", "descend", "find_root"]
+__all__ = ["Problem", "State", "descend", "descend_along_beta", "find_root"]
 
 #: Rounding errors in log m that cannot be helped: so many times eps (1 + beta (|V| + |U rho| + scale of U) + |log m|).
 ROUNDING = 16 * np.finfo(float).eps
@@ -37,6 +38,10 @@ CG_STEPS, MINRES_STEPS = 200, 400
 UNSEEN = 1e-8
 #: Steps that neither lower F nor the residual, beyond rounding, after which a descent is mixed or has reached its end.
 PATIENCE = 6
+#: A path in beta starts where the Gibbs weights span so many e-foldings, and grows by at most this factor.
+FIRST_SPAN, GROWTH = 10.0, 8.0
+#: Residual at which a stage of the path but the last ends.
+STAGE_RESIDUAL = 1e-2
 #: Doublings of a step that goes down along a direction of negative curvature.
 DOUBLINGS = 8
 
@@ -167,6 +172,28 @@ def descend(problem: Problem, state: State, tolerance: float, budget: int) -> tu
         best = new if new.residual < best.residual or new.energy < best.energy - best.slack else best
         state = new
     return best, budget
+
+
+def descend_along_beta(problem: Problem, start: np.ndarray | None, tolerance: float, budget: int) -> tuple[State, int]:
+    """Lower a convex F along a path in beta, each stage from the potential Psi of the one before; see `descend`.
+
+    Parameters
+    ----------
+    start : array, shape (n,), optional
+        Log masses whose Psi begins the path; by default that of no mass.
+    """
+    psi = problem.potential + (0.0 if start is None else problem.evaluate(start).field)
+    span = float(np.ptp(psi))
+    beta = min(problem.beta, FIRST_SPAN / span) if span > 0 else problem.beta
+    steps = 0
+    while beta < problem.beta:
+        stage = Problem(replace(problem.parts, diffusion=1.0 / beta), problem.mass)
+        state, more = descend(stage, stage.evaluate(stage.gibbs(psi)), STAGE_RESIDUAL, budget)
+        steps += more
+        psi = problem.potential + state.field
+        beta = min(problem.beta, GROWTH * beta)
+    state, more = descend(problem, problem.evaluate(problem.gibbs(psi)), tolerance, budget)
+    return state, steps + more
 
 
 def _newton_step(problem: Problem, state: State) -> tuple[np.ndarray, bool]:

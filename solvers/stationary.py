@@ -2,7 +2,6 @@ r"""Stationary states of a free energy on a grid: :math:`\rho_* = M w\,e^{-\beta
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from wgflow.energies import TINY, FreeEnergy, Term
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
 from wgflow.grids import Grid
 
-from ._dual_newton import FIRST_SPAN, GROWTH, Factors, factorize, is_convex, least_curvature, maximize_dual
-from ._fixed_point import LARGEST_FLOOR, Problem, State, descend, find_root
+from ._dual_newton import Factors, default_starts, factorize, is_convex, least_curvature, maximize_dual
+from ._fixed_point import LARGEST_FLOOR, Problem, State, descend, descend_along_beta, find_root
 from .base import check_count, check_positive
 
 __all__ = ["Stationary", "stationary", "stationary_branches"]
@@ -27,10 +26,10 @@ NEUTRAL = 1e-6
 SAME_STATE, SAME_ENERGY = 1e-5, 1e-9
 #: Relative difference of masses that counts as rounding.
 SAME_MASS = 1e-9
-#: Leading features along which the starts are tilted.
-TILTS = 3
 #: Searches by deflation from one start.
 DEFLATIONS = 3
+#: Newton steps of a search for a root: one that needs more is lost.
+ROOT_STEPS = 60
 
 
 @dataclass(frozen=True)
@@ -263,10 +262,10 @@ class _Search:
             logs = problem.gibbs(problem.potential) if start is None else start
             return self.checked(*find_root(problem, problem.evaluate(logs), goal, self.budget), "root")
         if self.convex:
-            return self.checked(*self.along_beta(start), "fixed-point")
+            return self.checked(*descend_along_beta(problem, start, goal, self.budget), "fixed-point")
         if start is not None:
             return self.checked(*descend(problem, problem.evaluate(start), goal, self.budget), "fixed-point")
-        ends = [self.down(problem.evaluate(logs)) for logs in self.starts()]
+        ends = [self.down(problem.evaluate(logs)) for logs in default_starts(self.problem, self.factors)]
         reached = [end for end in ends if self.good(end[0])]
         best = min(reached or ends, key=lambda end: end[0].energy if reached else end[0].residual)
         return self.checked(*best, "fixed-point")
@@ -300,30 +299,14 @@ class _Search:
                 side *= 0.5
         return ends
 
-    def along_beta(self, start: np.ndarray | None) -> tuple[State, int]:
-        """Lower a convex F along a path in beta, each stage from the potential Psi of the one before."""
-        target = self.problem
-        psi = target.potential if start is None else target.evaluate(start).field + target.potential
-        beta = min(target.beta, FIRST_SPAN / max(float(np.ptp(psi)), 1e-300))
-        steps = 0
-        while True:
-            last = beta >= target.beta
-            parts = target.parts if last else dataclasses.replace(target.parts, diffusion=1.0 / beta)
-            problem = target if last else Problem(parts, self.mass)
-            state, more = descend(problem, problem.evaluate(problem.gibbs(psi)), self.tolerance if last else 1e-2,
-                                  self.budget)
-            steps += more
-            if last:
-                return state, steps
-            psi = target.potential + state.field
-            beta = min(target.beta, GROWTH * beta)
-
     # ---------------------------------------------------------------- several states
     def all(self, starts, limit: int) -> list[Stationary]:
         """The states that `stationary_branches` returns."""
         found: list[tuple[State, int, str]] = []
         best: State | None = None
-        first = [self.problem.evaluate(logs) for logs in (self.starts() if starts is None else starts)]
+        short = min(self.budget, ROOT_STEPS)
+        starts = default_starts(self.problem, self.factors) if starts is None else starts
+        first = [self.problem.evaluate(logs) for logs in starts]
 
         def add(end: tuple[State, int], method: str) -> bool:
             nonlocal best
@@ -339,15 +322,15 @@ class _Search:
 
         for state in first:
             add(descend(self.problem, state, self.tolerance, self.budget), "fixed-point")
-            add(find_root(self.problem, state, self.tolerance, self.budget), "root")
+            add(find_root(self.problem, state, self.tolerance, short), "root")
         passes = [self.problem.evaluate(0.5 * (a[0].log_masses + b[0].log_masses))
                   for a, b in itertools.islice(itertools.combinations(found, 2), limit)]
         for state in [*passes, *first]:
             for _ in range(DEFLATIONS):
                 known = [other for other, _, _ in found]
-                if not add(find_root(self.problem, state, self.tolerance, self.budget, known), "root"):
+                if not add(find_root(self.problem, state, self.tolerance, short, known), "root"):
                     break
-        if not found:
+        if not found and best is not None:
             raise self.failure(best, self.budget, "fixed-point")
         return sorted((self.result(*entry) for entry in found), key=lambda branch: branch.energy)
 
@@ -359,28 +342,6 @@ class _Search:
         if abs(a.energy - b.energy) > SAME_ENERGY * (abs(a.energy) + self.problem.diffusion * self.mass):
             return False
         return all(abs(least_curvature(self.problem, state, self.factors)[0]) <= NEUTRAL for state in (a, b))
-
-    def starts(self) -> list[np.ndarray]:
-        """Log masses of the default starts."""
-        problem, grid = self.problem, self.grid
-        alone = problem.gibbs(problem.potential)
-        starts = [alone, problem.gibbs(np.zeros(problem.size))]
-        if self.factors is not None:
-            masses = np.exp(alone)
-            for k in np.argsort(-np.abs(self.factors.signs))[:TILTS]:
-                f = self.factors.features[k]
-                spread = math.sqrt(max(float((masses * f * f).sum() - (masses * f).sum() ** 2 / self.mass), 1e-300))
-                starts += [alone + side * f / spread * math.sqrt(self.mass) for side in (2.0, -2.0)]
-        places = 3 if grid.ndim <= 2 else 2
-        for index in itertools.product(range(places), repeat=grid.ndim):
-            lump = np.zeros(grid.shape)
-            for axis, k in enumerate(index):
-                x, (lo, hi) = grid.centers[axis], grid.bounds[axis]
-                z = (x - lo) / (hi - lo) - (k + 0.5) / places
-                z = z - np.round(z) if grid.periodic[axis] else z
-                lump = lump + (0.5 * (3 * places * z) ** 2).reshape((-1,) + (1,) * (grid.ndim - 1 - axis))
-            starts.append(problem.gibbs(np.zeros(problem.size)) - lump.ravel())
-        return starts
 
     # ---------------------------------------------------------------- results
     def good(self, state: State) -> bool:
