@@ -45,7 +45,7 @@ class Stationary:
     gap : float or None
         Where the interaction energy is convex on laws of one mass, a bound of :math:`F(\rho_*) - \min F`: the energy
         less ``dual_value``, formed without cancellation as :math:`\beta^{-1} KL(\rho_* | B(\rho_*))`, with
-        :math:`B(\rho) = M w e^{-\beta \Psi(\rho)} / Z`. None where no convexity is known: there is no such bound then.
+        :math:`B(\rho) = M w e^{-\beta \Psi(\rho)} / Z`, so without the rounding error of F itself. None where no convexity is known: there is no such bound then.
     dual_value : float or None
         Value of the dual problem at :math:`\rho_*`, below every energy; None where ``gap`` is.
     residual : float
@@ -87,7 +87,8 @@ class Stationary:
             lines.append("  F is not known to be convex: no duality gap, other stationary states may exist "
                          "(stationary_branches)")
         else:
-            lines.append(f"  F is strictly convex: the only stationary state, F - min F <= {self.gap:.1e}")
+            lines.append(f"  F is strictly convex: the only stationary state, F - min F <= {self.gap:.1e} "
+                         "apart from the rounding of F")
         lines.append(f"  {self.message}")
         return "\n".join(lines)
 
