@@ -45,7 +45,8 @@ class Stationary:
     gap : float or None
         Where the interaction energy is convex on laws of one mass, a bound of :math:`F(\rho_*) - \min F`: the energy
         less ``dual_value``, formed without cancellation as :math:`\beta^{-1} KL(\rho_* | B(\rho_*))`, with
-        :math:`B(\rho) = M w e^{-\beta \Psi(\rho)} / Z`, so without the rounding error of F itself. None where no convexity is known: there is no such bound then.
+        :math:`B(\rho) = M w e^{-\beta \Psi(\rho)} / Z`, so without the rounding
+        error of F itself. None where no convexity is known: there is no such bound then.
     dual_value : float or None
         Value of the dual problem at :math:`\rho_*`, below every energy; None where ``gap`` is.
     residual : float
