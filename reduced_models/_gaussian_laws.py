@@ -156,6 +156,8 @@ def gaussian_state(
         F = \tfrac12 R + \tfrac\lambda2 (|m|^2 + \mathrm{tr}\,C) - \tfrac1{2\beta} \log\det(2 \pi e\, C), \qquad
         \int \rho\,|\nabla\,\delta F/\delta\rho|^2 = |f|^2 + \mathrm{tr}\,(A C - \beta^{-1}) C^{-1} (C A - \beta^{-1}) .
     """
+    if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
+        raise InvalidInput("mean0, cov0: the moments overflow; scale them, the data, the times or 1/beta down")
     energy = 0.5 * risk + 0.5 * ridge * (np.sum(mean**2, axis=-1) + np.trace(cov, axis1=-2, axis2=-1))
     dissipation = np.sum(force**2, axis=-1)
     if math.isinf(beta):
@@ -168,6 +170,8 @@ def gaussian_state(
         with np.errstate(divide="ignore"):
             log_det = np.sum(np.log(2.0 * math.pi * math.e * np.maximum(values, 0.0)), axis=-1)
         energy = energy - 0.5 / beta * log_det
+    if not np.isfinite(risk).all() or np.isnan(energy).any() or np.isnan(dissipation).any():
+        raise InvalidInput("mean0, cov0: the risk overflows; scale them, the data or 1/beta down")
     return GaussianState(t, mean, cov, energy, risk, dissipation, -time_scale * dissipation)
 
 

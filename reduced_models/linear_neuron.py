@@ -114,7 +114,7 @@ class LinearNeuron(GaussianNetwork):
         noise = 1.0 / math.sqrt(beta * ridge) if ridge > 0.0 else 0.0
         spread = REACH * max(kappa / math.sqrt(self.n_coordinates), noise)
         rates = self._rates + ridge
-        rates = rates[rates > 0.0]
+        rates = rates[rates > 1e-300]
         times = np.geomspace(1e-2 / rates.max(), 40.0 / rates.min(), 200) if rates.size else np.zeros(0)
         path = self.exact(np.append(0.0, times), mean0, 0.0, math.inf, ridge).mean
         return np.stack([path.min(axis=0) - spread, path.max(axis=0) + spread], axis=1)
@@ -154,21 +154,27 @@ class LinearNeuron(GaussianNetwork):
         Returns
         -------
         GaussianState
-            Energy and dissipation are those of the Gaussian law.
+            Energy and dissipation are those of the Gaussian law; moments and risk hold for any initial law.
+
+        Raises
+        ------
+        InvalidInput
+            If an argument is out of range or the moments overflow.
         """
         t = check_times(t)
         m0, c0 = as_vector("mean0", mean0, self.n_coordinates), as_covariance("cov0", cov0, self.n_coordinates)
         beta, ridge = as_number("beta", beta, positive=True, allow_infinity=True), as_number("ridge", ridge)
         s = as_number("time_scale", self.time_scale if time_scale is None else time_scale, positive=True)
-        decay, grown = _decay(s * (self._rates + ridge), t)
-        pull = s * self._rates * (self.direction @ self._axes)
-        mean = (decay * (m0 @ self._axes) + grown * pull) @ self._axes.T
-        shrink, spread = _decay(np.array([2.0 * s * ridge]), t)
-        cov = shrink[..., None] * c0 + (2.0 * s / beta) * spread[..., None] * np.eye(m0.size)
-        gap = mean - self.direction
-        slope = np.broadcast_to(ridge * np.eye(m0.size), cov.shape)
-        return gaussian_state(t, mean, cov, np.sum((gap @ self._root) ** 2, axis=-1) + self.noise_variance,
-                              gap @ self.covariance + ridge * mean, slope, beta, ridge, s)
+        with np.errstate(over="ignore", invalid="ignore"):
+            decay, grown = _decay(s * (self._rates + ridge), t)
+            pull = s * self._rates * (self.direction @ self._axes)
+            mean = (decay * (m0 @ self._axes) + grown * pull) @ self._axes.T
+            shrink, spread = _decay(np.array([2.0 * s * ridge]), t)
+            cov = shrink[..., None] * c0 + (2.0 * s / beta) * spread[..., None] * np.eye(m0.size)
+            gap = mean - self.direction
+            slope = np.broadcast_to(ridge * np.eye(m0.size), cov.shape)
+            return gaussian_state(t, mean, cov, np.sum((gap @ self._root) ** 2, axis=-1) + self.noise_variance,
+                                  gap @ self.covariance + ridge * mean, slope, beta, ridge, s)
 
     # ---------------------------------------------------------------- the network
     def sample_data(self, n: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:

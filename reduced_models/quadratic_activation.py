@@ -249,6 +249,8 @@ class QuadraticActivation(GaussianNetwork):
 
         Raises
         ------
+        InvalidInput
+            If an argument is out of range or the moments overflow.
         ConvergenceError
             If the times are so long that more than 100,000 steps would be needed.
         """
@@ -258,14 +260,16 @@ class QuadraticActivation(GaussianNetwork):
         s = as_number("time_scale", self.time_scale if time_scale is None else time_scale, positive=True)
         order, inverse = np.unique(t.ravel(), return_inverse=True)
         columns = np.column_stack([m0, _factor(c0)]) if math.isinf(beta) else m0[:, None]
-        moved, covs = self._moments_at(order, columns, c0 if math.isfinite(beta) else 0.0 * c0, beta, ridge, s)
+        with np.errstate(over="ignore", invalid="ignore"):
+            moved, covs = self._moments_at(order, columns, c0 if math.isfinite(beta) else 0.0 * c0, beta, ridge, s)
         covs = covs + moved[..., 1:] @ np.swapaxes(moved[..., 1:], -1, -2)
         mean = moved[inverse, :, 0].reshape(*t.shape, m0.size)
         cov = covs[inverse].reshape(*t.shape, m0.size, m0.size)
-        second = cov + mean[..., :, None] * mean[..., None, :]
-        slope = self._slope(second) + self._rest_slope(ridge)
-        force = np.einsum("...ij,...j->...i", slope, mean)
-        return gaussian_state(t, mean, cov, self._risk_of(second), force, slope, beta, ridge, s)
+        with np.errstate(over="ignore", invalid="ignore"):
+            second = cov + mean[..., :, None] * mean[..., None, :]
+            slope = self._slope(second) + self._rest_slope(ridge)
+            force = np.einsum("...ij,...j->...i", slope, mean)
+            return gaussian_state(t, mean, cov, self._risk_of(second), force, slope, beta, ridge, s)
 
     def _slope(self, second: FloatArray) -> FloatArray:
         """Return the part of A that is linear in M, :math:`4 S M S + 2\\,tr(S M)\\,S`."""
@@ -292,12 +296,19 @@ class QuadraticActivation(GaussianNetwork):
         for _ in range(_MAX_STEPS):
             if done == times.size:
                 return moved, covs
-            w, c = self._taylor(columns, cov, rest, beta, speed)
-            step = min(_step_size(w), _step_size(c), times[-1] - now)
-            reached = np.searchsorted(times, now + step, side="right") if now + step < times[-1] else times.size
+            # In units of the drift's own time the coefficients do not overflow.
+            linear = self._slope(cov + columns @ columns.T)
+            size = speed * float(np.max(np.abs(linear)) + np.max(np.abs(rest)))
+            unit = 1.0 / size if size > 0.0 else 1.0
+            w, c = self._taylor(columns, cov, rest, beta, speed * unit)
+            if not (np.isfinite(w).all() and np.isfinite(c).all()):
+                raise InvalidInput("mean0, cov0: the moments overflow; scale them, the data or 1/beta down")
+            left = (times[-1] - now) / unit
+            step = min(_step_size(w), _step_size(c), left)
+            reached = times.size if step == left else int(np.searchsorted(times, now + step * unit, side="right"))
             for k in range(done, reached):
-                moved[k], covs[k] = _evaluate(w, times[k] - now), _evaluate(c, times[k] - now)
-            columns, cov, now, done = _evaluate(w, step), _evaluate(c, step), now + step, reached
+                moved[k], covs[k] = (_evaluate(series, (times[k] - now) / unit) for series in (w, c))
+            columns, cov, now, done = _evaluate(w, step), _evaluate(c, step), now + step * unit, reached
         raise ConvergenceError(f"t={times[-1]:g} needs more than {_MAX_STEPS} Taylor steps; t={now:g} was reached",
                                reason="max steps", t=now)
 
@@ -349,7 +360,7 @@ def _factor(cov: FloatArray) -> FloatArray:
 
 def _step_size(series: FloatArray) -> float:
     """Return the step on which the last two terms of a Taylor series are negligible beside one of the first two."""
-    sizes = np.sqrt(np.sum(series**2, axis=tuple(range(1, series.ndim))))
+    sizes = np.max(np.abs(series), axis=tuple(range(1, series.ndim)), initial=0.0)
     if sizes[0] == 0.0 and sizes[1] == 0.0:
         return math.inf
     steps = [max((_TERM * sizes[j] / sizes[k]) ** (1.0 / (k - j)) for j in (0, 1))

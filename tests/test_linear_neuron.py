@@ -126,6 +126,12 @@ def test_a_point_mass_under_noise_has_infinite_energy_at_first():
     assert model().exact([0.0, 0.1], 0.0, 0.0).energy == pytest.approx([1.4, 0.83], abs=0.1)
 
 
+@pytest.mark.parametrize("arguments", [(1e300, 0.0, 1.0, 1e-300), (0.0, 1e160, 1.0), (0.5, 0.0, 1e308, 1e-308)])
+def test_moments_that_overflow_are_refused(arguments):
+    with pytest.raises(InvalidInput, match="overflow"):
+        model().exact(*arguments)
+
+
 # -------------------------------------------------------------------- features
 @pytest.mark.parametrize("d", [1, 2, 4, 9])
 def test_kernel_potential_and_gradients(d):

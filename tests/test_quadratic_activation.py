@@ -183,6 +183,18 @@ def test_rest_and_start_without_width():
     assert tiny.cov[0, 0] == pytest.approx(logistic(8.0, 1e-30, 0.0, 6.0, 6.0), rel=1e-12)
 
 
+@pytest.mark.parametrize("start", [1e-300, 1e10, 1e60])
+def test_starts_of_any_size(start):
+    state = QuadraticActivation(1.0).exact([0.3, 2.0], 0.0, start)
+    assert state.cov[:, 0, 0] == pytest.approx(logistic([1.2, 8.0], start, 0.0, 6.0, 6.0), rel=1e-12)
+
+
+@pytest.mark.parametrize("arguments", [(1.0, 1e160, 1.0), (1.0, 0.0, 1.0, 1e-300), (0.0, 0.0, 1e200)])
+def test_moments_that_overflow_are_refused(arguments):
+    with pytest.raises(InvalidInput, match="overflow"):
+        model().exact(*arguments)
+
+
 # -------------------------------------------------------------------- features
 @pytest.mark.parametrize("centered", [False, True])
 @pytest.mark.parametrize("d", [1, 2, 4, 6])
