@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize
 
-from wgflow.errors import InvalidInput, InvalidType
+from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
 
 if TYPE_CHECKING:
     from ._measure_problem import LimitPoint
@@ -57,7 +57,7 @@ class PsiSearch:
     slope changes from falling to rising is closed in on by bracketing; on more, the dips of the table are followed by
     descent with the features' gradients. The sample is even on the core, the model's default grid; beyond it the
     distances are :math:`\ell t/(1 - t)`, a quarter of the core long for t = 1/2, up to the end of the box or to
-    :math:`10^6 \ell` (where features grow without bound, to :math:`100\,\ell`).
+    :math:`10^6 \ell` (where features grow without bound, to :math:`100\,\ell`; where they cannot be evaluated, less).
 
     Parameters
     ----------
@@ -75,19 +75,32 @@ class PsiSearch:
         self.model, self.box, self.core = model, box, core
         self.scales = np.array([0.25 * (high - low) for low, high in core])
         per_axis = max(3, round(samples ** (1.0 / len(box))))
-        reach = _NEAR if grows else _FAR
-        self.axes = [_axis(ends, middle, per_axis, reach) for ends, middle in zip(box, core)]
-        self.low = np.array([axis[0] for axis in self.axes])
-        self.high = np.array([axis[-1] for axis in self.axes])
-        self.shape = tuple(axis.size for axis in self.axes)
-        self.points = np.stack([x.ravel() for x in np.meshgrid(*self.axes, indexing="ij")])
-        self.features = np.asarray(model.features(*self.points), dtype=np.float64)
+        self._tabulate(per_axis, _NEAR if grows else _FAR)
         if not np.isfinite(self.features).all():
             k, i = (int(j) for j in np.argwhere(~np.isfinite(self.features))[0])
             raise InvalidInput(f"feature {k} is {self.features[k, i]} at {self.points[:, i].tolist()}; "
                                "the box of the search must lie where features are finite: give another box")
-        one = len(box) == 1
-        self.slopes = np.asarray(model.feature_gradients(*self.points))[:, 0] if one else np.empty((0, 0))
+
+    def _tabulate(self, per_axis: int, reach: float) -> None:
+        """Form the sample and its table; where features cannot be evaluated so far out, the sample ends earlier."""
+        axes = [_axis(ends, middle, per_axis, reach) for ends, middle in zip(self.box, self.core)]
+        while reach > 1.0 and not self._resolved(np.array([axis[-1] for axis in axes])):
+            reach *= 0.1
+            axes = [_axis(ends, middle, per_axis, reach) for ends, middle in zip(self.box, self.core)]
+        self.axes, self.shape = axes, tuple(axis.size for axis in axes)
+        self.low, self.high = (np.array([axis[end] for axis in axes]) for end in (0, -1))
+        self.points = np.stack([x.ravel() for x in np.meshgrid(*axes, indexing="ij")])
+        self.features = np.asarray(self.model.features(*self.points), dtype=np.float64)
+        one = len(self.box) == 1
+        self.slopes = np.asarray(self.model.feature_gradients(*self.points))[:, 0] if one else np.empty((0, 0))
+
+    def _resolved(self, point: FloatArray) -> bool:
+        try:
+            self.model.features(*point)
+            self.model.feature_gradients(*point)
+        except ConvergenceError:  # from averages of smooth activations at large scales
+            return False
+        return True
 
     @classmethod
     def for_model(

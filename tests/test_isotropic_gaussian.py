@@ -13,11 +13,13 @@ from scipy.optimize import brentq
 from scipy.special import gamma, roots_genlaguerre, roots_jacobi
 from scipy.stats import chi
 
-from wgflow.activations import Erf, NonMonotone, Polynomial, Ramp, Softplus, Tanh
+from wgflow.activations import Erf, NonMonotone, PiecewiseLinear, Polynomial, Ramp, ReLU, Softplus, Tanh
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput, InvalidType, WGFlowWarning
 from wgflow.grids import Grid
 from wgflow.reduced_models import Atoms, IsotropicGaussian
+from wgflow.reduced_models._critical_deltas import delta_margin
+from wgflow.reduced_models._radial_features import HermiteFeatures, gauss_chi_rule, tail_at_infinity
 
 RADII = np.array([0.1, 0.5, 0.8, 1.5, 2.5, 4.0, 6.0])
 
@@ -123,6 +125,101 @@ def test_scaling_of_the_data_is_a_scaling_of_the_radius():
     assert a.initial_risk(0.8) == pytest.approx(b.initial_risk(0.4), abs=1e-13)
 
 
+@pytest.mark.parametrize(
+    ("d", "errors"),
+    [
+        (40, {4: 2e-6, 8: 5e-9, 10: 4e-10, 12: 5e-11}),
+        (80, {6: 8e-10, 8: 2e-11}),
+        (320, {4: 8e-11}),
+        (20, {20: 9e-10, 30: 2.5e-11}),
+    ],
+)
+def test_terms_of_the_series(d, errors):
+    """The largest error of the series of J terms on these radii, to the one digit that is known."""
+    m = model(d)
+    r, s = np.meshgrid([0.1, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0], [0.1, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
+    exact = kernel_by_angle(m, r, s)
+    for terms, error in errors.items():
+        f, g = (HermiteFeatures(m.activation, m.deviations, d, terms, 0.0)(x, 0) for x in (r, s))
+        worst = np.max(np.abs(np.sum(f * g, axis=0) - exact))
+        assert worst < 1.5 * error + 1e-12
+        assert worst > 0.3 * error
+
+
+@pytest.mark.parametrize("d", [3, 8, 40, 320, math.inf])
+@pytest.mark.parametrize("activation", [Ramp(), NonMonotone(), PiecewiseLinear([-0.5, 0.0, 1.0], [1.0, 0.3, 2.0])],
+                         ids=repr)
+def test_the_cone_at_zero_radius(d, activation):
+    """A knot at 0 makes a cone of Psi: values and slopes at r = 0 are the limits from r > 0."""
+    m, h = model(d, activation=activation), 1e-7
+    at_zero = float(activation(0.0))
+    assert m.potential(0.0) == pytest.approx(0.0, abs=1e-15)
+    assert m.diagonal(0.0) == pytest.approx(at_zero**2, abs=1e-13)
+    assert m.kernel((0.0,), (RADII,)) == pytest.approx(m.kernel((h,), (RADII,)), abs=1e-5)
+    assert m.kernel((0.0,), (0.0,)) == pytest.approx(at_zero**2, abs=2 * m.tolerance * np.max(m.diagonal(RADII)))
+    slopes = m.feature_gradients(0.0)
+    assert np.isfinite(slopes).all()
+    assert slopes[:, 0] == pytest.approx((m.features(h) - m.features(0.0)) / h, abs=1e-5)
+    rho = atom(0.0)
+    slope = m.psi_gradient(rho, 0.0)[0]
+    assert slope == pytest.approx(float(m.psi(rho, h) - m.psi(rho, 0.0)) / h, abs=1e-5)
+
+
+def test_small_weights_of_the_non_monotone_activation_are_driven_to_zero():
+    activation = NonMonotone()
+    turn = brentq(lambda s: activation.gaussian_mean(s, 1), 0.1, 0.5, xtol=1e-15)
+    assert turn == pytest.approx(0.28167036614, abs=1e-11)
+    m = IsotropicGaussian(320, delta=0.5, activation=activation)
+    rho = atom(0.0)
+    assert m.risk(rho) == pytest.approx(7.25, abs=1e-12)  # 1 + sigma(0)^2
+    assert m.psi_gradient(rho, 0.0)[0] > 0.1
+    assert min(m.psi(rho, RADII)) < m.psi(rho, 0.0)  # stationary, not optimal
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [Ramp(), Tanh(), Erf(), Polynomial([0.4]), PiecewiseLinear([0, 1], [1.0, 4.0], 0.5, 0.5), Polynomial([0.4, 2.0])],
+    ids=repr,
+)
+@pytest.mark.parametrize("d", [5, 40, math.inf])
+def test_bounded_features_at_infinity(d, activation):
+    m = model(d, activation=activation)
+    (limit,) = m.limit_points()
+    assert limit.mass == 1.0
+    assert m.features(1e6) == pytest.approx(limit.features, abs=1e-5)
+    if math.isfinite(limit.diagonal):  # approached as 1/r
+        gaps = [abs(m.diagonal(r) - limit.diagonal) for r in (20.0, 80.0)]
+        assert gaps[1] <= 0.3 * gaps[0] + 1e-13
+        assert gaps[1] < 0.03 * limit.diagonal
+    else:
+        assert m.diagonal(1e4) > 1e6
+
+
+@pytest.mark.parametrize(
+    "activation", [ReLU(0.3), Polynomial([0.4, 1.0, -0.3, 0.2]), PiecewiseLinear([0, 1], [1.0, 4.0], 0.5, -2.0),
+                   Softplus()], ids=repr)
+@pytest.mark.parametrize("d", [5, 40, math.inf])
+def test_growing_features_at_infinity(d, activation):
+    m = model(d, activation=activation)
+    (limit,) = m.limit_points()
+    power = 2 if isinstance(activation, Polynomial) else 1
+    assert (limit.mass, limit.diagonal) == (0.0, math.inf)
+    gaps = [np.max(np.abs(m.features(r) / r**power - limit.features)) for r in (5.0, 20.0)]
+    assert gaps[1] < 0.3 * gaps[0]
+    assert gaps[1] < 0.2
+
+
+def test_activations_of_others_have_no_known_tail():
+    class Other(Tanh):
+        def kernel_arguments(self):
+            return super().kernel_arguments()._replace(code=77)
+
+    assert tail_at_infinity(Other()) is None
+    m = model(math.inf, activation=Other())
+    assert m.limit_points() == ()
+    assert m.search_box() == m.grid(8).bounds
+
+
 # -------------------------------------------------------------------- energies and risks
 @pytest.mark.parametrize("d", [8, 40, math.inf])
 def test_risk_is_twice_the_energy(d):
@@ -198,6 +295,48 @@ def test_initial_density_of_the_limit_is_a_delta_of_exact_mean(kappa):
     assert np.count_nonzero(rho.values) <= 2
 
 
+@pytest.mark.parametrize(("d", "nodes"), [(1, 12), (2, 40), (3, 20), (40, 40), (320, 60), (5000, 30)])
+def test_initial_atoms_are_a_gauss_rule(d, nodes):
+    """Exact for even powers of r up to 4 nodes - 2: E r^(2k) = (2 kappa^2/d)^k Gamma(d/2 + k) / Gamma(d/2)."""
+    kappa = 0.7
+    rho = model(d).initial_atoms(kappa, nodes)
+    assert rho.points.shape == (1, nodes)
+    assert (rho.bounds, rho.powers) == (((0.0, math.inf),), (d - 1.0,))
+    assert rho.mass == pytest.approx(1.0, abs=1e-14)
+    assert np.all(np.diff(rho.points[0]) > 0)
+    for k in (1, 2, nodes // 2, nodes, 2 * nodes - 1):
+        moment = np.sum(np.exp(np.log(rho.weights) + 2 * k * np.log(rho.points[0])))
+        exact = math.exp(k * math.log(2 * kappa**2 / d) + math.lgamma(0.5 * d + k) - math.lgamma(0.5 * d))
+        assert moment == pytest.approx(exact, rel=1e-11 * nodes)
+
+
+def test_gauss_rule_against_scipy():
+    for d in (1, 4, 9):
+        chi_nodes, weights = gauss_chi_rule(d, 16)
+        x, w = roots_genlaguerre(16, 0.5 * d - 1)
+        assert 0.5 * chi_nodes**2 == pytest.approx(x, rel=1e-12)
+        assert weights == pytest.approx(w / w.sum(), rel=1e-10)  # also the weight of 1e-22
+
+
+@pytest.mark.parametrize("nodes", [1, 400, 900])
+def test_gauss_rules_of_any_size_do_not_overflow(nodes):
+    rho = model(40).initial_atoms(0.8, nodes)
+    assert np.isfinite(rho.weights).all()
+    assert rho.mass == pytest.approx(1.0, abs=1e-13)
+    assert rho.expect(lambda r: r**2) == pytest.approx(0.64, rel=1e-12)
+
+
+@pytest.mark.parametrize(("d", "activation"), [(40, Ramp()), (320, NonMonotone()), (80, Tanh()), (math.inf, Ramp())])
+def test_initial_atoms_have_the_initial_risk(d, activation):
+    m = model(d, activation=activation)
+    assert m.risk(m.initial_atoms(0.8)) == pytest.approx(m.initial_risk(0.8), abs=1e-9)
+
+
+def test_initial_atoms_of_the_limit():
+    rho = model(math.inf).initial_atoms(0.8)
+    assert (rho.points.tolist(), rho.weights.tolist()) == ([[0.8]], [1.0])
+
+
 # -------------------------------------------------------------------- stationary points
 @pytest.mark.parametrize(
     ("delta", "radius", "risk"),
@@ -241,6 +380,47 @@ def test_threshold_of_linear_instability():
     assert brentq(curvature, 2.2, 3.0, xtol=1e-9) == pytest.approx(2.587033, abs=1e-6)
 
 
+def as_ratio(deviation):
+    return (1 + deviation) / (1 - deviation)
+
+
+def test_thresholds_at_finite_dimension():
+    found = IsotropicGaussian.critical_deltas(40, convention="deviation")
+    assert found.upper == pytest.approx(0.4310128, abs=1e-7)
+    assert found.lower == pytest.approx(0.0298161, abs=1e-7)
+    assert as_ratio(found.unstable) == pytest.approx(2.587033, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_no_single_delta_is_optimal_in_low_dimension():
+    found = IsotropicGaussian.critical_deltas(10)
+    assert (found.lower, found.upper) == (None, None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("d", "activation"), [(64, Ramp()), (200, NonMonotone())])
+def test_thresholds_against_the_optimum(d, activation):
+    """One atom between them and two outside, by the least risk over all measures."""
+    found = IsotropicGaussian.critical_deltas(d, activation)
+    for delta, atoms in [(found.lower - 2e-3, 2), (found.lower + 2e-3, 1), (found.upper - 2e-3, 1),
+                         (found.upper + 2e-3, 2)]:
+        assert IsotropicGaussian(d, delta=delta, activation=activation).minimum_risk().weights.size == atoms
+    curvatures = [min(IsotropicGaussian(d, delta=found.unstable + h, activation=activation).stationary_deltas(),
+                      key=lambda s: s.risk).curvature for h in (-1e-6, 1e-6)]
+    assert curvatures[0] > 0 > curvatures[1]
+    assert found.unstable > found.upper
+    assert found.convention == "variance"
+
+
+def test_infinity_is_the_competitor():
+    m = IsotropicGaussian(40, delta=0.4310127394189, convention="deviation")
+    assert delta_margin(m)[0] == pytest.approx(0.0, abs=1e-10)
+    rho = atom(min(m.stationary_deltas(), key=lambda s: s.risk).radius)
+    (limit,) = m.limit_points()
+    at_infinity = (m.moments(rho) - m.target) @ limit.features
+    assert at_infinity == pytest.approx(float(m.psi(rho, *rho.points)[0]), abs=1e-10)
+
+
 @pytest.mark.parametrize(
     ("activation", "ratio", "variance", "deviation"),
     [(Ramp(), 2.8038647565514586, 0.7743085891643356, 0.4742189515136238),
@@ -255,6 +435,10 @@ def test_threshold_of_perfect_classification(activation, ratio, variance, deviat
     square = (up / down) ** 2
     assert (square - 1) / (square + 1) == pytest.approx(variance, abs=1e-14)
     assert (up / down - 1) / (up / down + 1) == pytest.approx(deviation, abs=1e-14)
+    for convention, value in (("variance", variance), ("deviation", deviation)):
+        found = IsotropicGaussian.critical_deltas(np.inf, activation, convention)
+        assert found.lower == 0.0
+        assert (found.upper, found.unstable) == pytest.approx((value, value), abs=2e-13)
     at = IsotropicGaussian(np.inf, delta=deviation, convention="deviation", activation=activation)
     plus, minus = at.deviations
     assert activation.gaussian_mean([plus * up / plus, minus * up / plus]) == pytest.approx([1.0, -1.0], abs=1e-12)
@@ -421,6 +605,12 @@ def test_conventions():
         (lambda m: m.population_risk(np.ones((3, 7))), "theta has shape"),
         (lambda m: m.population_risk(np.full((3, 40), np.nan)), r"theta\[0, 0\] is nan"),
         (lambda m: m.project(np.ones((3, 40), complex)), "real numbers"),
+        (lambda m: m.initial_atoms(0.0), "kappa=0"),
+        (lambda m: m.initial_atoms(0.8, 0), "nodes=0"),
+        (lambda m: m.initial_atoms(0.8, 2.5), "nodes must be an int"),
+        (lambda m: m.critical_deltas(0), "d=0"),
+        (lambda m: m.critical_deltas(40, convention="std"), "convention='std'"),
+        (lambda m: m.critical_deltas(40, np.tanh), "activation must be"),
         (lambda m: m.initial_theta(0, 0.8, np.random.default_rng(3)), "n_neurons=0"),
     ],
 )
