@@ -36,14 +36,19 @@ _LAZY = {
     "plotting": ("wgflow.plotting", None),
     "reduced_models": ("wgflow.reduced_models", None),
     "solvers": ("wgflow.solvers", None),
+    "Stationary": ("wgflow.solvers.stationary", "Stationary"),
+    "stationary": ("wgflow.solvers.stationary", "stationary"),
+    "stationary_branches": ("wgflow.solvers.stationary", "stationary_branches"),
     "validation": ("wgflow.validation", None),
 }
 
 __all__ = [
     "Certificate", "ConvergenceError", "Convolution", "Dense", "Density", "Entropy", "FiniteVolume", "FreeEnergy",
-    "Grid", "Interaction", "InvalidInput", "LowRank", "Potential", "ResourceError", "Solution", "StorageError", "Term",
+    "Grid", "Interaction", "InvalidInput", "LowRank", "Potential", "ResourceError", "Solution", "Stationary", "StorageError",
+    "Term",
     "WGFlowError", "WGFlowWarning", "__version__", "activations", "errors", "interactions", "load", "plotting",
-    "reduced_models", "resume", "show_versions", "solve", "solvers", "validation",
+    "reduced_models", "resume", "show_versions", "solve", "solvers", "stationary", "stationary_branches",
+    "validation",
 ]
 
 

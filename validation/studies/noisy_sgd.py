@@ -24,6 +24,8 @@ __all__ = ["STUDY"]
 _BETA, _RIDGE, _SEED = 100.0, 0.01, 5003
 _KAPPAS = (0.8, 2.0)
 _T_END = 800.0
+#: The risk is drawn up to this time.
+_SHOWN = 20.0
 
 
 class NoisySGD(Study):
@@ -88,7 +90,9 @@ def _draw(model, sols, star, sgd) -> Any:
             fall.loglog(t[shown], above[shown], color=color, label=f"kappa = {kappa:g}")
             law.plot(sol.grid.centers[0], sol.densities[0].values, color=color, linewidth=1.0, linestyle=":",
                      label=f"start, kappa = {kappa:g}")
-            risk.plot(sol.t, [model.risk(rho) for rho in sol.densities], color=color, label=f"PDE, kappa = {kappa:g}")
+            early = sol.t <= _SHOWN
+            risk.plot(sol.t[early], [model.risk(rho) for rho, shown in zip(sol.densities, early) if shown], color=color,
+                      label=f"PDE, kappa = {kappa:g}")
         fall.set_title("F - F*")
         fall.set_xlabel("time t")
         fall.legend(loc="lower left")
@@ -104,7 +108,8 @@ def _draw(model, sols, star, sgd) -> Any:
         for values in sgd.risk:
             risk.plot(sgd.t, values, "o", color=plotting.PARTICLE, markersize=4)
         risk.plot([], [], "o", color=plotting.PARTICLE, markersize=4, label=f"SGD, N = {sgd.n_neurons}")
-        plotting.time_axis(risk, np.asarray(sols[0].t))
+        plotting.time_axis(risk, np.array([t for t in sols[0].t if t <= _SHOWN]))
+        risk.set_yscale("log")
         risk.set_title("risk")
         risk.legend(loc="upper right")
         return figure
