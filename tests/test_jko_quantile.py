@@ -377,6 +377,37 @@ def test_convex_steps_contract_the_distance(seed):
     assert math.sqrt(after) <= math.sqrt(before) / 1.1 + 1e-8
 
 
+def test_coordinates_far_from_zero():
+    near, far = wg.Grid([(-4, 4)], cells=100), wg.Grid([(1e6 - 4, 1e6 + 4)], cells=100)
+    finals = [wg.solve(wg.Entropy(1.0) + wg.Potential(lambda x, c=c: (x - c) ** 2), wg.Density.gaussian(grid, c, 0.5),
+                       (0, 1), JKO(tau=0.1)).final for grid, c in ((near, 0.0), (far, 1e6))]
+    assert np.abs(finals[0].values - finals[1].values).max() < 1e-6
+
+
+@pytest.mark.parametrize("tau", [1e-12, 0.1, 1e12])
+@pytest.mark.parametrize("energy", [
+    wg.Entropy(1.0) + wg.Potential(lambda x: 1e12 * (x - 1.03) ** 2), wg.Entropy(1e-12) + wg.Potential(quadratic),
+    wg.Entropy(1e300) + wg.Potential(quadratic),
+    wg.Entropy(1.0) + wg.Potential(lambda x: -(x**4)), PowerEntropy(20.0) + wg.Potential(quadratic),
+    PowerEntropy(0.1) + wg.Potential(quadratic),
+    wg.Entropy(1.0) + wg.Interaction(lambda d: 5 * np.log(np.abs(d) + 1e-3)),
+], ids=["stiff", "hot", "cold", "concave", "m=20", "m=0.1", "collapsing"])
+def test_hard_energies(energy, tau):
+    grid = wg.Grid([(-4, 4)], cells=100)
+    with np.errstate(all="raise", under="ignore"):
+        sol = wg.solve(energy, wg.Density.gaussian(grid, 0.2, 0.3), (0, 5 * tau), JKO(tau=tau))
+    assert sol.certificate.ok
+
+
+def test_stiff_atoms():
+    # V is 1e13 at the ends of the grid: its values between them carry errors of 1e-7 or so in a sum that is about 5.
+    grid = wg.Grid([(-4, 4)], cells=100)
+    sol = wg.solve(1 * wg.Potential(lambda x: 1e12 * (x - 1.03) ** 2), wg.Density.gaussian(grid, 0.2, 0.3), (0, 0.5),
+                   JKO(tau=0.1))
+    assert sol.success
+    assert sol.final.masses[np.searchsorted(grid.edges[0], 1.03) - 1] == pytest.approx(1.0, abs=1e-13)
+
+
 def test_reflection():
     grid = wg.Grid([(-2, 2)], cells=100)
     values = np.random.default_rng(907).random(100) + 0.1
@@ -417,7 +448,7 @@ def test_meshes_of_any_density(seed, n, spreads, cells):
     values = rng.random(n + 3) ** 8 * (rng.random(n + 3) > 0.4)
     values[rng.integers(n + 3)] += 0.1
     rho = wg.Density.from_values(grid, values)
-    mesh = make_mesh(rho, spreads, cells)
+    mesh = make_mesh(grid.edges[0], rho.masses, spreads, cells)
     assert (np.diff(mesh.positions) > 0).all()
     assert mesh.positions[0] >= -1
     assert mesh.positions[-1] <= 2
@@ -585,6 +616,15 @@ def test_move_and_distances(rng):
     assert kernels.weighted_distance(x, p, weights) == pytest.approx(float(weights @ (x - p) ** 2))
     mean = weights @ x / weights.sum()
     assert kernels.spread(x, weights) == pytest.approx(math.sqrt(weights @ (x - mean) ** 2 / weights.sum()))
+    wide = x + np.arange(8)
+    new = wide + 3 * p
+    kernels.mend(wide, new, 0.1, np.arange(8.0, 0.0, -1.0), (-100.0, 100.0))
+    # Weights fall to the right: each position that comes too near its left neighbor is pushed on.
+    expected = (wide + 3 * p).tolist()
+    for j in range(1, 8):
+        expected[j] = max(expected[j], expected[j - 1] + 0.1 * (wide[j] - wide[j - 1]))
+    assert new == pytest.approx(expected, rel=1e-14)
+    assert (np.diff(new) > 0).all()
     share = kernels.longest_step(x, p)
     assert share <= 1 / 0.9
     assert (np.diff(x + share * p) > -1e-12).all()

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wgflow.densities import Density
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid, log_power_cell_average
 from wgflow.kernels.quantile import slopes_of_cdf
@@ -39,28 +38,28 @@ class Mesh(NamedTuple):
     weights: np.ndarray
 
 
-def make_mesh(rho: Density, spreads: bool, cells: int | None) -> Mesh:
-    """Quantile levels for a density on one axis.
+def make_mesh(edges: np.ndarray, masses: np.ndarray, spreads: bool, cells: int | None = None) -> Mesh:
+    """Quantile levels for the masses between edges.
 
     The grid's own edges, cut evenly where the mass lies in few cells, so that there are about as many cells as the grid
     has (or as many as given); each void inside is one cell. A mesh that shares its cells between length and mass, where
     a few cells would still hold much of it. With ``spreads`` (diffusion that gives tails) the cells beside voids are
     cut geometrically.
     """
-    edges, masses = rho.grid.edges[0], rho.masses
-    kept = np.flatnonzero(masses > NEGLIGIBLE * rho.mass)
-    wanted = cells or rho.grid.size
+    mass = masses.sum()
+    kept = np.flatnonzero(masses > NEGLIGIBLE * mass)
+    wanted = cells or masses.size
     parts = max(1, wanted // kept.size)
     runs = np.split(kept, np.flatnonzero(np.diff(kept) > 1) + 1)
     pieces = [_divided(edges[run[0]:run[-1] + 2], masses[run], parts) for run in runs]
-    void = np.array([NEGLIGIBLE * rho.mass])
+    void = np.array([NEGLIGIBLE * mass])
     x = np.concatenate([piece for piece, _ in pieces])
     m = np.concatenate([part for _, piece in pieces for part in (piece, void)][:-1])
-    if m.max() > CROWDED * rho.mass / wanted or m.size > 2 * wanted:
+    if m.max() > CROWDED * mass / wanted or m.size > 2 * wanted:
         x, m = _shared(x, m, wanted)
     if spreads:
         x, m = _graded(x, m)
-    m = m * (rho.mass / m.sum())
+    m = m * (mass / m.sum())
     return Mesh(x, m, np.log(m), node_weights(m))
 
 

@@ -53,7 +53,8 @@ class JKOStep:
         Estimated distance to the unregularized step, where the method regularizes (entropic blur, say).
     extras : mapping
         Further numbers of the method by name (floats, ints, strings). ``"dissipation"`` is the rate -dF/dt at the new
-        density, where the method knows it better than as W2^2 / tau^2.
+        density, where the method knows it better than as W2^2 / tau^2; ``"round_off"`` is what rounding may do to the
+        energy, where that is more than 1e-13 of max(1, abs(F)).
     state : object
         What the method carries to the next step beside the density (Lagrangian positions, dual potentials for a warm
         start): a dict of arrays and numbers, so that it can go into a checkpoint.

@@ -249,7 +249,7 @@ class _Run:
             raise _failure(f"{where} stopped at residual {new.residual:.2e} after {new.iterations} iterations, "
                            f"tolerance {self.tolerance:.2e}; take a smaller tau, more max_iterations or a larger tol",
                            "tolerance", new, self.t, dt)
-        if not self._excess(now, new) <= max(self._slack(now), new.gap or 0.0):
+        if not self._excess(now, new) <= max(self._slack(now), new.gap or 0.0, new.extras.get("round_off", 0.0)):
             raise _failure(f"{where} breaks F(k+1) + W2^2/(2 tau) <= F(k) by {self._excess(now, new):.2e}; take a "
                            "smaller tau or tol", "energy increase", new, self.t, dt)
         return new

@@ -19,6 +19,7 @@ from wgflow.kernels.quantile import (
     forces,
     inner_product,
     longest_step,
+    mend,
     move,
     newton_system,
     objective,
@@ -32,17 +33,19 @@ from ..base import check_count
 from ._quantile_mesh import Mesh, check_axis, make_mesh, power_weight
 from .base import InnerSolver, JKOStep
 
-#: Part of the way to the first collision of two quantiles that a step of Newton's method goes at most.
-FRACTION = 0.9
+#: Part of its width that a step of Newton's method leaves each cell at least; part of the way to the first collision
+#: of two positions that it goes where that does not do.
+LEAST_WIDTH, FRACTION = 0.1, 0.9
 #: Least part of the predicted decrease that a step must give, and halvings of a step.
 ARMIJO, MAX_HALVINGS = 1e-4, 40
 #: Where the predicted decrease is below the first part of the objective, round-off hides it: the step is then judged by
 #: the slope at its end, and the objective may rise by the second part.
 HIDDEN, ROUND_OFF = 1e-9, 1e-12
 #: Iterations in a row that do not lower the residual, after which nothing more is to be gained.
-PATIENCE = 25
+PATIENCE = 60
 #: Residual of the linear systems relative to the right side, and its iterations.
 FORCING, MAX_LINEAR = 1e-3, 60
+EPSILON = float(np.finfo(float).eps)
 #: The scale of the residual is the spread of the law, at least this part of the grid's length.
 SMALLEST_SPREAD = 1e-3
 
@@ -82,8 +85,8 @@ class QuantileSolver(InnerSolver):
     fewer cells than the mesh needs, or can grow tails, the mesh of levels is refined at the start (see
     `_quantile_mesh`). The ends of the grid are walls.
 
-    The residual is :math:`\sqrt{\tau\,g' H^{-1} g / M}` over the spread of the law, with gradient g and Hessian H:
-    where the step is convex, a bound of the distance W2 to the exact minimizer, relative to that spread.
+    The residual is the length of the Newton step from the result, :math:`|H^{-1} g|_w / \sqrt M` with gradient g and
+    Hessian H, over the spread of the law: the distance W2 to the exact minimizer up to a factor that tends to 1.
 
     Parameters
     ----------
@@ -98,7 +101,7 @@ class QuantileSolver(InnerSolver):
 
     ORDERS = (1, 2)
     TOLERANCE = 1e-9
-    MAX_ITERATIONS = 100
+    MAX_ITERATIONS = 300
     OPTIONS: ClassVar[dict] = {"cells": None}
 
     mesh: Mesh
@@ -114,9 +117,6 @@ class QuantileSolver(InnerSolver):
                 raise InvalidInput(f"inner='quantile' knows Entropy and PowerEntropy, not {factor:g}*{term!r}")
         factors = np.array([factor for factor, _ in parts.internal], dtype=float)
         exponents = np.array([term.m for _, term in parts.internal], dtype=float)
-        self.bounds = grid.bounds[0]
-        self.nodes = np.ascontiguousarray(grid.centers[0])
-        self.spline = factor_spline(self.nodes)
         self.potential = np.array(parts.potential)
         self.internal = parts.diffusion > 0 or len(parts.internal) > 0
         self.spreads = parts.diffusion > 0 or bool((exponents < 1).any())
@@ -128,11 +128,18 @@ class QuantileSolver(InnerSolver):
             # A smooth weight is a potential, as far as the entropy is concerned.
             self.potential = self.potential - parts.diffusion * grid.log_weight
         self.terms = (parts.diffusion, factors, exponents, *(weight or (1.0, 0.0)))
+        # Positions are measured from within the grid where 0 is far away, so that narrow cells keep their digits.
+        low, high = grid.bounds[0]
+        far = min(abs(low), abs(high)) > high - low and self.terms[3] == 1.0
+        shift = 0.5 * (low + high) if far else 0.0
+        self.edges, self.nodes = grid.edges[0] - shift, grid.centers[0] - shift
+        self.bounds = float(self.edges[0]), float(self.edges[-1])
+        self.spline = factor_spline(self.nodes)
         self.bends = bend_spline(self.nodes, self.spline, self.potential)
 
     # ---------------------------------------------------------------- the contract of InnerSolver
     def begin(self, density: Density) -> JKOStep:
-        self.mesh = make_mesh(density, self.spreads, self.settings.options["cells"])
+        self.mesh = make_mesh(self.edges, density.masses, self.spreads, self.settings.options["cells"])
         self.mass = density.mass
         x = self.mesh.positions
         energy = self._look(x, x, 1.0).energy
@@ -150,11 +157,12 @@ class QuantileSolver(InnerSolver):
             if disorder > self.settings.tolerance:
                 residual = max(residual, disorder)
             x = np.maximum.accumulate(x)
-        density = Density(self.grid, raster(x, self.mesh.masses, self.grid.edges[0]) / self.grid.volumes)
+        density = Density(self.grid, raster(x, self.mesh.masses, self.edges) / self.grid.volumes)
         force, _, _ = self._derivatives(point._replace(x=x), x, 1.0)
         force[((x <= low) & (force > 0)) | ((x >= high) & (force < 0))] = 0.0
+        dissipation = inner_product(force, force / self.mesh.weights)
         return JKOStep(density, weighted_distance(x, y, self.mesh.weights), point.energy, None, residual, iterations,
-                       tau, extras={"dissipation": float((force * force / self.mesh.weights).sum())},
+                       tau, extras={"dissipation": dissipation, "round_off": self._round_off(x)},
                        state={"positions": x, "velocity": (x - state["last"]) / tau, "last": x})
 
     def extrapolate(self, before: JKOStep, now: JKOStep, share: float) -> JKOStep:
@@ -174,8 +182,10 @@ class QuantileSolver(InnerSolver):
         ahead = tau * state["velocity"]
         if not ahead.any():
             return [last]
-        share = min(1.0, 0.5 * longest_step(last, ahead)) if self.internal else 1.0
-        return [move(last, ahead, share, self.bounds), last]
+        new = move(last, ahead, 1.0, self.bounds)
+        if self.internal:
+            mend(last, new, LEAST_WIDTH, self.mesh.weights, self.bounds)
+        return [new, last]
 
     def _minimize(self, y, tau: float, starts: list[np.ndarray]) -> tuple[_Point, float, int]:
         point = min((self._look(x, y, tau) for x in starts), key=_objective)
@@ -185,7 +195,8 @@ class QuantileSolver(InnerSolver):
             gradient, diagonal, off = self._derivatives(point, y, tau)
             direction = self._newton(point, tau, gradient, diagonal, off)
             decrement = inner_product(gradient, direction)
-            residual = math.sqrt(max(tau * decrement / self.mass, 0.0)) / self._scale(point.x)
+            length = inner_product(direction, self.mesh.weights * direction)
+            residual = math.sqrt(length / self.mass) / self._scale(point.x)
             # Far from the minimum the residual may grow for a while; near it that is round-off.
             since = 0 if residual < least or decrement > HIDDEN * max(1.0, abs(point.objective)) else since + 1
             if residual < least:
@@ -266,19 +277,32 @@ class QuantileSolver(InnerSolver):
 
     def _search(self, point: _Point, y, tau: float, direction, decrement: float) -> _Point | None:
         """The next positions along the direction, or None where no step lowers the objective."""
-        share = min(1.0, FRACTION * longest_step(point.x, -direction)) if self.internal else 1.0
-        size = max(1.0, abs(point.objective))
+        whole = move(point.x, direction, -1.0, self.bounds)
+        share = 1.0
+        if self.internal:
+            mend(point.x, whole, LEAST_WIDTH, self.mesh.weights, self.bounds)
+            share = min(1.0, FRACTION * longest_step(point.x, -direction))
+        new = self._look(whole, y, tau)
+        if self._lowers(point, new, y, tau, direction, decrement):
+            return new
+        if share == 1.0:
+            share = 0.5
         for _ in range(MAX_HALVINGS):
-            x = move(point.x, direction, -share, self.bounds)
-            new = self._look(x, y, tau)
-            if new.objective <= point.objective - ARMIJO * share * decrement:
+            new = self._look(move(point.x, direction, -share, self.bounds), y, tau)
+            if self._lowers(point, new, y, tau, direction, share * decrement):
                 return new
-            if decrement <= HIDDEN * size and new.objective <= point.objective + ROUND_OFF * size:
-                gradient, _, _ = self._derivatives(new, y, tau)
-                if -inner_product(gradient, direction) <= 0.8 * decrement:
-                    return new
             share *= 0.5
         return None
+
+    def _lowers(self, point: _Point, new: _Point, y, tau: float, direction, predicted: float) -> bool:
+        """Whether a step of predicted decrease lowers the objective, as far as round-off lets one see."""
+        if new.objective <= point.objective - ARMIJO * predicted:
+            return True
+        size = max(1.0, abs(point.objective))
+        if predicted > HIDDEN * size or not new.objective <= point.objective + ROUND_OFF * size:
+            return False
+        gradient, _, _ = self._derivatives(new, y, tau)
+        return -inner_product(gradient, direction) <= 0.8 * predicted
 
     # ---------------------------------------------------------------- between positions and the grid
     def _to_grid(self, x, weights, derivative: bool) -> np.ndarray:
@@ -293,6 +317,11 @@ class QuantileSolver(InnerSolver):
         values, slopes, curvatures = np.empty((3, x.size))
         evaluate(self.nodes, field, bend_spline(self.nodes, self.spline, field), x, values, slopes, curvatures)
         return slopes
+
+    def _round_off(self, x) -> float:
+        """What rounding may do to the energy of V: its values at the cells in use count, however small V is at x."""
+        first, last = np.searchsorted(self.nodes, (x[0], x[-1]))
+        return EPSILON * self.mass * float(np.abs(self.potential[max(first - 1, 0):last + 1]).max())
 
     def _scale(self, x) -> float:
         """Spread of the law, against which residuals are held."""

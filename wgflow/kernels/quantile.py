@@ -15,7 +15,7 @@ from wgflow.kernels._jit import jit
 
 __all__ = [
     "bend_spline", "bend_spline_adjoint", "deposit", "evaluate", "factor_spline", "factor_tridiagonal", "forces",
-    "inner_product", "longest_step", "move", "newton_system", "objective", "raster", "slopes_of_cdf",
+    "inner_product", "longest_step", "mend", "move", "newton_system", "objective", "raster", "slopes_of_cdf",
     "solve_tridiagonal", "spread", "weighted_distance",
 ]
 
@@ -296,6 +296,34 @@ def newton_system(x, tau, weights, curvatures, bounds, gradient, diagonal, off, 
 
 
 @jit
+def move(x, p, share, bounds):
+    """x + share p, kept between the walls."""
+    low, high = bounds
+    out = np.empty(x.size)
+    for j in range(x.size):
+        out[j] = min(max(x[j] + share * p[j], low), high)
+    return out
+
+
+@jit
+def mend(x, new, least, weights, bounds):
+    """Move the lighter end of each cell that became narrower than the part ``least`` of what it was in x; in place.
+
+    One small cell then holds up no others. Positions at a wall stay there. What this cannot mend is left.
+    """
+    low, high = bounds
+    n = x.size
+    for j in range(1, n):
+        width = least * (x[j] - x[j - 1])
+        if new[j] - new[j - 1] < width and (weights[j] <= weights[j - 1] or new[j - 1] <= low) and new[j] < high:
+            new[j] = min(new[j - 1] + width, high)
+    for j in range(n - 2, -1, -1):
+        width = least * (x[j + 1] - x[j])
+        if new[j + 1] - new[j] < width and (weights[j] < weights[j + 1] or new[j + 1] >= high) and new[j] > low:
+            new[j] = max(new[j + 1] - width, low)
+
+
+@jit
 def longest_step(x, p):
     """The largest s <= 1 / 0.9 for which no cell of x + s p has a negative width."""
     # Tracked as the largest shrinking rate, so that the division happens once.
@@ -305,16 +333,6 @@ def longest_step(x, p):
         if change < -rate * width:
             rate = -change / width if width > 0.0 else math.inf
     return 1.0 / rate
-
-
-@jit
-def move(x, p, share, bounds):
-    """x + share p, kept between the walls."""
-    low, high = bounds
-    out = np.empty(x.size)
-    for j in range(x.size):
-        out[j] = min(max(x[j] + share * p[j], low), high)
-    return out
 
 
 @jit
