@@ -44,11 +44,10 @@ _LAZY = {
 
 __all__ = [
     "Certificate", "ConvergenceError", "Convolution", "Dense", "Density", "Entropy", "FiniteVolume", "FreeEnergy",
-    "Grid", "Interaction", "InvalidInput", "LowRank", "Potential", "ResourceError", "Solution", "Stationary", "StorageError",
-    "Term",
-    "WGFlowError", "WGFlowWarning", "__version__", "activations", "errors", "interactions", "load", "plotting",
-    "reduced_models", "resume", "show_versions", "solve", "solvers", "stationary", "stationary_branches",
-    "validation",
+    "Grid", "Interaction", "InvalidInput", "LowRank", "Potential", "ResourceError", "Solution", "Stationary",
+    "StorageError", "Term", "WGFlowError", "WGFlowWarning", "__version__", "activations", "errors", "interactions",
+    "load", "plotting", "reduced_models", "resume", "show_versions", "solve", "solvers", "stationary",
+    "stationary_branches", "validation",
 ]
 
 
