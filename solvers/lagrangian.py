@@ -24,6 +24,8 @@ __all__ = ["Lagrangian"]
 ODE = {"DOP853": 12, "RK45": 6, "RK23": 3, "Radau": 0, "BDF": 0, "LSODA": 0}
 #: The flow leaves a step that ends at a time nearer than this part of the step to the next stop.
 SMALLEST_STEP = 1e-14
+#: Where inside a step snapshots are taken when there are no output times.
+BETWEEN = (0.25, 0.5, 0.75)
 
 Array = NDArray[np.float64]
 
@@ -280,6 +282,8 @@ class _Characteristics:
                 solver = None
                 continue
             dt = t - self.t
+            if not self.flow.t_eval:
+                self._look_within(solver)
             landed = self.cloud.bounded and not np.array_equal(np.clip(moved, self.cloud.low, self.cloud.high), moved)
             self.lost = float(solver.y[-1])
             self.t, self.points, self.energy = t, points, energy
@@ -289,6 +293,14 @@ class _Characteristics:
             self.next_dt = max(natural, dt) if t == stop and self.next_dt else natural
             if landed or self.released or (math.isfinite(largest) and largest != self.method.dt):
                 solver, largest = None, self.method.dt or math.inf
+
+    def _look_within(self, solver) -> None:
+        """Snapshots inside a step, which may be long, from the solver's own interpolation."""
+        path = solver.dense_output()
+        for share in BETWEEN:
+            t = path.t_old + share * (path.t - path.t_old)
+            points = self.cloud.inside(path(t)[:-1].reshape(self.shape))
+            self.recorder.within(t, points, self.cloud.energy_of(points, t))
 
     def _start(self, stop: float, largest: float):
         """A solver from the present state; components that press against a bound are held for as long as it runs."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from wgflow.atoms import Atoms
 from wgflow.errors import InvalidInput, StorageError
 
 __all__ = ["animate_solution", "new_figure", "plot_comparison", "plot_energy", "plot_solution", "save_figure",
@@ -48,7 +49,7 @@ def save_figure(figure: Any, path: Any) -> Any:
     return figure
 
 
-def _pick(t: np.ndarray, count: int) -> list[int]:
+def pick(t: np.ndarray, count: int) -> list[int]:
     """Indices of about ``count`` snapshots, denser where the path begins (gradient flows slow down)."""
     if t.size <= count:
         return list(range(t.size))
@@ -73,12 +74,12 @@ def visible_range(laws: Sequence[Any]) -> tuple[float, float]:
     """The interval outside which no law has more than VISIBLE_MASS on either side."""
     low = min(float(rho.quantile(VISIBLE_MASS)) for rho in laws)
     high = max(float(rho.quantile(1.0 - VISIBLE_MASS)) for rho in laws)
-    lo, hi = laws[0].grid.edges[0][[0, -1]]
+    lo, hi = laws[0].bounds[0] if isinstance(laws[0], Atoms) else laws[0].grid.edges[0][[0, -1]]
     pad = 0.06 * (high - low)
     return max(lo, low - pad), min(hi, high + pad)
 
 
-def _colors(count: int) -> Any:
+def colors_of(count: int) -> Any:
     from matplotlib import colormaps
 
     return colormaps["viridis"](np.linspace(0.05, 0.88, max(count, 2)))[:count]
@@ -119,10 +120,17 @@ def plot_energy(sol: Any, path: Any = None, *, axes: Any = None) -> Any:
     with mpl.rc_context(STYLE):
         figure = new_figure(5.0, 3.4) if axes is None else axes.figure
         axes = figure.add_subplot() if axes is None else axes
-        t, energy = np.asarray(sol.history.t), np.asarray(sol.history.energy)
-        axes.plot(t, energy, color=FLOW, label="free energy F")
-        axes.set_ylabel("free energy F", color=FLOW)
+        # Steps of high order can be longer than the time between two snapshots.
+        finer = sol if len(sol.t) > len(sol.history) else sol.history
+        t, energy = np.asarray(finer.t), np.asarray(finer.energy)
+        noisy = sol.certificate.noisy
+        name = "energy without entropy" if noisy else "free energy F"
+        axes.plot(t, energy, color=FLOW, label=name)
+        axes.set_ylabel(name, color=FLOW)
         time_axis(axes, np.asarray(sol.t))
+        if not sol.has_dissipation:
+            axes.set_title(name)
+            return save_figure(figure, path)
         right = axes.twinx()
         right.spines["right"].set_visible(True)
         right.grid(False)
@@ -138,7 +146,8 @@ def plot_energy(sol: Any, path: Any = None, *, axes: Any = None) -> Any:
 def plot_solution(sol: Any, path: Any = None, *, times: int = 6) -> Any:
     """The densities at several times beside the energy and its dissipation.
 
-    One axis: curves over each other. Two axes: a row of maps. More: the marginal law of each coordinate.
+    One axis: curves over each other. Two axes: a row of maps. More: the marginal law of each coordinate. Atoms: their
+    paths too on one axis, clouds whose markers have the area of the masses on two.
 
     Parameters
     ----------
@@ -153,9 +162,13 @@ def plot_solution(sol: Any, path: Any = None, *, times: int = 6) -> Any:
     if isinstance(times, bool) or not isinstance(times, (int, np.integer)) or times < 1:
         raise InvalidInput(f"times must be an integer >= 1, got {times!r}")
     with mpl.rc_context(STYLE):
+        if sol.is_atomic:
+            from wgflow.atom_plots import plot_atoms
+
+            return save_figure(plot_atoms(sol, times), path)
         if sol.grid.ndim == 2:
             return save_figure(_plot_maps(sol, min(times, 4)), path)
-        chosen, ndim = _pick(sol.t, times), sol.grid.ndim
+        chosen, ndim = pick(sol.t, times), sol.grid.ndim
         figure = new_figure(4.6 * (ndim + 1), 3.5)
         panels = figure.subplots(1, ndim + 1, squeeze=False)[0]
         for axis in range(ndim):
@@ -166,7 +179,7 @@ def plot_solution(sol: Any, path: Any = None, *, times: int = 6) -> Any:
 
 
 def _plot_laws(axes: Any, laws: Sequence[Any], t: np.ndarray, name: str) -> None:
-    for rho, time, color in zip(laws, t, _colors(len(laws))):
+    for rho, time, color in zip(laws, t, colors_of(len(laws))):
         _draw_law(axes, rho, color=color, label=f"t = {time:.3g}")
         axes.fill_between(rho.grid.centers[0], rho.values, color=color, alpha=0.10, linewidth=0)
     axes.set_xlim(*visible_range(laws))
@@ -178,7 +191,7 @@ def _plot_laws(axes: Any, laws: Sequence[Any], t: np.ndarray, name: str) -> None
 
 
 def _plot_maps(sol: Any, times: int) -> Any:
-    chosen, grid = _pick(sol.t, times), sol.grid
+    chosen, grid = pick(sol.t, times), sol.grid
     figure = new_figure(3.0 * len(chosen) + 4.0, 3.4)
     panels = figure.subplots(1, len(chosen) + 1, width_ratios=[3.0] * len(chosen) + [3.6], squeeze=False)[0]
     limits = [visible_range([sol.densities[i].marginal(axis) for i in chosen]) for axis in (0, 1)]
@@ -215,11 +228,12 @@ def animate_solution(sol: Any, path: Any, *, frames: int = 60, fps: int = 12) ->
     path = Path(path)
     if path.suffix.lower() != ".gif":
         raise InvalidInput(f"path must end in .gif, got {path.name!r}")
-    if sol.grid.ndim > 2:
-        raise InvalidInput(f"animations show one or two axes, the solution has {sol.grid.ndim}: animate a marginal")
+    ndim = sol.densities[0].ndim if sol.is_atomic else sol.grid.ndim
+    if ndim > 2:
+        raise InvalidInput(f"animations show one or two axes, the solution has {ndim}: animate a marginal")
     chosen = np.unique(np.linspace(0, sol.t.size - 1, min(frames, sol.t.size)).astype(int))
     with mpl.rc_context(STYLE):
-        figure = new_figure(5.2, 3.8 if sol.grid.ndim == 1 else 4.6)
+        figure = new_figure(5.2, 3.8 if ndim == 1 else 4.6)
         axes = figure.add_subplot()
         writer = PillowWriter(fps=fps)
         try:
@@ -235,6 +249,11 @@ def animate_solution(sol: Any, path: Any, *, frames: int = 60, fps: int = 12) ->
 
 def _draw_frame(axes: Any, sol: Any, i: int, chosen: np.ndarray) -> None:
     rho, grid = sol.densities[i], sol.grid
+    if sol.is_atomic:
+        from wgflow.atom_plots import draw_frame
+
+        draw_frame(axes, sol, i, chosen)
+        return
     if grid.ndim == 1:
         laws = [sol.densities[j] for j in chosen]
         axes.fill_between(grid.centers[0], rho.values, color=FLOW, alpha=0.18, linewidth=0)
@@ -268,7 +287,7 @@ def plot_comparison(cmp: Any, path: Any = None, *, panels: int = 4) -> Any:
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):
-        chosen = _pick(cmp.t, panels)
+        chosen = pick(cmp.t, panels)
         n_coords = cmp.sgd.coordinates.shape[-1]
         figure = new_figure(max(2.9 * len(chosen), 8.0), 2.7 * n_coords + 3.3)
         rows = figure.add_gridspec(n_coords + 1, 1, height_ratios=[2.7] * n_coords + [3.1])
@@ -291,16 +310,23 @@ def plot_comparison(cmp: Any, path: Any = None, *, panels: int = 4) -> Any:
 
 def _histogram(axes: Any, cmp: Any, j: int, k: int, name: str, *, first: bool) -> None:
     rho = cmp.solution.density(cmp.t[j])
-    law = rho if rho.grid.ndim == 1 else rho.marginal(k)
+    law = rho.marginal(k)
     x = np.ravel(cmp.sgd.coordinates[:, j, :, k])
     lo, hi = visible_range([law])
     lo, hi = min(lo, float(x.min())), max(hi, float(np.quantile(x, 0.999)))
     bins = np.linspace(lo, hi, int(np.clip(2 * x.size ** (1 / 3), 12, 40)) + 1)
     counts = np.histogram(x, bins)[0] / (x.size * np.diff(bins))
     axes.stairs(counts, bins, fill=True, color=PARTICLE, alpha=0.55, label="SGD neurons")
-    axes.plot(law.grid.centers[0], law.values, color=FLOW, label="PDE")
+    if isinstance(law, Atoms):
+        from wgflow.atom_plots import draw_law_of_atoms
+
+        highest = float(draw_law_of_atoms(axes, law, bins, color=FLOW, linewidth=1.8, label="PDE").max())
+        highest = min(highest, 2 * float(counts.max()))
+    else:
+        axes.plot(law.grid.centers[0], law.values, color=FLOW, label="PDE")
+        highest = float(law.values.max())
     axes.set_xlim(lo, hi)
-    axes.set_ylim(0, 1.15 * max(float(counts.max()), float(law.values.max())))
+    axes.set_ylim(0, 1.15 * max(float(counts.max()), highest))
     axes.set_yticks([])
     axes.set_xlabel(name)
     axes.set_title(f"t = {cmp.t[j]:.3g}")
@@ -340,7 +366,7 @@ def _band_use(axes: Any, cmp: Any) -> None:
     axes.axhspan(0, 1, color=FLOW, alpha=0.08, linewidth=0)
     axes.axhline(1.0, color=FLOW, linewidth=1.0)
     markers = "osD^vPX*<>h"
-    for i, (name, color) in enumerate(zip(cmp.quantities, _colors(len(cmp.quantities)))):
+    for i, (name, color) in enumerate(zip(cmp.quantities, colors_of(len(cmp.quantities)))):
         axes.plot(cmp.t, use[i], color=color, linewidth=1.1, marker=markers[i % len(markers)], markersize=4, label=name)
     outside = ~cmp.inside
     axes.plot(np.broadcast_to(cmp.t, use.shape)[outside], use[outside], "o", markersize=9, markerfacecolor="none",

@@ -322,6 +322,12 @@ class Recorder:
 class AtomRecorder(Recorder):
     """The recorder of a method that moves atoms: a state is an array of points (n_coordinates, n)."""
 
+    def within(self, t, points, energy) -> None:
+        """Record a state inside a step, for the snapshots alone; told before the step is."""
+        self.since_snapshot += 1
+        if self.since_snapshot >= self.stride:
+            self._snapshot(t, points, energy)
+
     def _weigh(self, points) -> tuple[float, float]:
         weights = self.flow.rho0.weights
         return float(weights.sum()), float(weights.min())
