@@ -2,7 +2,7 @@ r"""The law that weighted points stand for: what :func:`wgflow.validation.compar
 
 Atoms of a quadrature (40 Gauss nodes, say) are not what particles are distributed like: integrals against them are
 right to many digits, distances to them are not. On the line their order is kept by the flow, and atom i, which holds
-the levels between the cumulative weights c_{i-1} and c_i, lies where the quantile function passes the middle of the two.
+the levels between the cumulative weights c_{i-1} and c_i, lies where the quantile function passes their middle.
 So the law is taken as the piecewise linear quantile function through these points, continued to the levels 0 and 1 and
 cut at the bounds. Means, deviations and risks are those of the quadrature itself.
 
