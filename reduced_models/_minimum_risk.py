@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
+from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, WGFlowWarning
 
 from ._measure_problem import SIMPLER, LimitPoint, MeasureProblem, Solved
 from ._psi_search import Box, PsiSearch, check_box
@@ -127,8 +128,8 @@ def minimum_risk(
     problem = MeasureProblem(model, searched, limits, PsiSearch.for_model(model, searched, limits, samples))
     best = problem.simplified(problem.solve(tolerance), tolerance)
     if best.state.limits:  # an optimum without them is preferred where there is one
-        box = problem.near_box()
-        near = MeasureProblem(model, box, (), PsiSearch.for_model(model, box, (), samples)).solve(tolerance).state
+        cut = problem.near_box()
+        near = MeasureProblem(model, cut, (), PsiSearch.for_model(model, cut, (), samples)).solve(tolerance).state
         gap = problem.gap(near)
         if gap <= max(best.gap, SIMPLER * tolerance):
             best = Solved(near, gap, best.rounds)
@@ -138,6 +139,8 @@ def minimum_risk(
     if best.gap > tolerance:
         best = problem.solve(tolerance, best.state)
     result = _result(problem, best)
+    if box is None:
+        _warn_of_edges(result)
     if throw and not result.gap <= tolerance:
         raise _missed(result, tolerance)
     return result
@@ -157,6 +160,17 @@ def _result(problem: MeasureProblem, solved: Solved) -> MinimumRisk:
         attained=not (limits or np.any(problem.far(state))), finite_width_excess=excess, iterations=solved.rounds,
         box=problem.box, interaction=float(np.sum(problem.signs * moments**2)),
     )
+
+
+def _warn_of_edges(result: MinimumRisk) -> None:
+    """Say that the infimum beyond the default box may be less; a low end 0 is that of a radius, not of the search."""
+    for axis, (low, high) in enumerate(result.box):
+        ends = [end for end in (low, high) if end != 0.0 and math.isfinite(end)]
+        mass = float(np.sum(result.weights[np.isin(result.atoms[:, axis], ends)]))
+        if mass > 0.0:
+            warnings.warn(f"a part {mass:.2g} of the optimal measure lies on the edge of the searched box, coordinate "
+                          f"{axis} in [{low:g}, {high:g}]: the infimum over all measures may be less; give a larger "
+                          "box, or this one if it is meant as a constraint", WGFlowWarning, stacklevel=4)
 
 
 def _width(n_neurons: int) -> int:

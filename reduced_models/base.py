@@ -220,7 +220,7 @@ class ReducedModel(ABC):
         ----------
         box : sequence of (low, high), optional
             Where the coordinates of atoms are searched; the model's ``search_box`` by default. Of a finite box the
-            infimum is that over measures on the box.
+            infimum is that over measures on the box; a warning says where the default box holds it back.
         tolerance : float
             The gap asked for.
         samples : int, optional

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ from scipy.special import roots_jacobi
 
 from wgflow.activations import NonMonotone, PiecewiseLinear, Polynomial, Ramp, ReLU, Tanh
 from wgflow.densities import Density
-from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
+from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, WGFlowWarning
 from wgflow.grids import Grid
 from wgflow.reduced_models import IsotropicGaussian
 from wgflow.reduced_models.base import ReducedModel
 
+pytestmark = pytest.mark.filterwarnings("ignore:a part .* lies on the edge")
 FAR = np.concatenate([np.linspace(0.0, 6.0, 61), np.geomspace(6.3, 1e5, 12)])
 
 
@@ -307,6 +309,16 @@ def test_a_smaller_box_is_a_constraint():
     assert values == sorted(values, reverse=True)
     assert all(np.abs(f.atoms).max() <= box[0][1] for f, box in zip(found, boxes))
     assert found[2].box == boxes[2]
+
+
+def test_the_default_box_does_not_hold_the_optimum_back_in_silence():
+    m = Net(2, 4, half=0.3)
+    with pytest.warns(WGFlowWarning, match=r"edge of the searched box.*\[-0.3, 0.3\]"):
+        m.minimum_risk()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        m.minimum_risk(box=((-0.3, 0.3), (-0.3, 0.3)))
+        IsotropicGaussian(math.inf, delta=0.9).minimum_risk()  # has an atom at r = 0, the end of the coordinate
 
 
 # -------------------------------------------------------------------- finite width
