@@ -274,21 +274,17 @@ def _kernel_scale(activation, deviations, samples) -> float:
 
 def _directions(table: FloatArray, allowed: float) -> FloatArray:
     """Return orthonormal rows that leave of each column, in squares, no more than ``allowed``."""
-    rest = table.copy()
-    rows: list[FloatArray] = []
-    while len(rows) < len(table):
-        squares = np.sum(rest * rest, axis=0)
-        worst = int(np.argmax(squares))
-        if squares[worst] <= allowed:
-            break
-        row = rest[:, worst]
+    rest = np.sum(table * table, axis=0)  # squares of what is left of each column
+    rows = np.empty(table.shape[:1] * 2)
+    n = 0
+    while n < len(table) and np.max(rest, initial=0.0) > allowed:
+        row = table[:, int(np.argmax(rest))]
         for _ in range(2):  # a second pass takes away what rounding has left
-            for other in rows:
-                row = row - np.sum(row * other) * other
-        row = row / np.sqrt(np.sum(row * row))
-        rows.append(row)
-        rest -= row[:, None] * np.sum(row[:, None] * rest, axis=0)
-    return np.array(rows).reshape(len(rows), len(table))
+            row = row - np.einsum("kt,k->t", rows[:n], np.einsum("kt,t->k", rows[:n], row))
+        rows[n] = row / np.sqrt(np.sum(row * row))
+        rest -= np.einsum("t,tn->n", rows[n], table) ** 2
+        n += 1
+    return rows[:n].copy()
 
 
 def _residual(rotation: FloatArray, table: FloatArray) -> float:
