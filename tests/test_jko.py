@@ -224,7 +224,7 @@ def test_steps_are_reported_without_their_densities():
     sol = wg.solve(ENERGY, RHO0, (0, 1), JKO(tau=0.1))
     for step, energy in zip(sol.jko_steps, sol.history.energy[1:]):
         assert step.density is None
-        assert step.state is None
+        assert step.state == {}
         assert step.energy == energy
         assert step.gap is None
         assert 0 <= step.residual <= 1e-9

@@ -14,6 +14,7 @@ import wgflow as wg
 from wgflow.grids import log_power_cell_average
 from wgflow.internal_energies import PowerEntropy
 from wgflow.kernels import quantile as kernels
+from wgflow.kernels import splines
 from wgflow.solvers.jko import JKO
 from wgflow.solvers.jko._quantile_mesh import make_mesh, node_weights, power_weight
 
@@ -487,8 +488,8 @@ def test_other_weights_act_as_a_potential():
 
 # -------------------------------------------------------------------- kernels and their plain twins
 def spline(nodes, f):
-    factors = kernels.factor_spline(nodes)
-    return factors, kernels.bend_spline(nodes, factors, f)
+    factors = splines.factor_spline(nodes)
+    return factors, splines.bend_spline(nodes, factors, f)
 
 
 @pytest.mark.parametrize("n", [4, 5, 40])
@@ -499,7 +500,7 @@ def test_spline_twin(rng, n):
     _, bends = spline(nodes, f)
     x = np.sort(nodes[0] - 0.1 + (np.ptp(nodes) + 0.2) * rng.random(50))
     out = np.empty((3, 50))
-    kernels.evaluate(nodes, f, bends, x, *out)
+    splines.evaluate(nodes, f, bends, x, *out)
     plain = CubicSpline(nodes, f, bc_type="not-a-knot")
     for k in range(3):
         assert np.abs(out[k] - plain(x, k)).max() < 1e-9 * max(1, np.abs(plain(x, k)).max())
@@ -511,9 +512,9 @@ def test_deposit_is_the_adjoint_of_evaluation(rng, derivative):
     factors, bends = spline(nodes, f)
     x, weights = np.sort(nodes[0] + np.ptp(nodes) * rng.random(30)), rng.standard_normal(30)
     out, on_values, on_bends = np.empty((3, 30)), np.empty(12), np.empty(12)
-    kernels.evaluate(nodes, f, bends, x, *out)
-    kernels.deposit(nodes, x, weights, derivative, on_values, on_bends)
-    on_grid = on_values + kernels.bend_spline_adjoint(nodes, factors, on_bends)
+    splines.evaluate(nodes, f, bends, x, *out)
+    splines.deposit(nodes, x, weights, derivative, on_values, on_bends)
+    on_grid = on_values + splines.bend_spline_adjoint(nodes, factors, on_bends)
     assert float(on_grid @ f) == pytest.approx(float(weights @ out[int(derivative)]), rel=1e-11)
 
 

@@ -96,6 +96,8 @@ class PowerEntropy(InternalEnergy):
     1.0
     """
 
+    m: float
+
     def __init__(self, m: float):
         if isinstance(m, (bool, np.bool_)) or not isinstance(m, numbers.Real):
             raise InvalidType(f"m must be a number, got {type(m).__name__} {m!r}")

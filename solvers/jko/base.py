@@ -60,7 +60,7 @@ class JKOStep:
         start): a dict of arrays and numbers, so that it can go into a checkpoint.
     """
 
-    density: Density | None
+    density: Any
     w2_squared: float
     energy: float
     gap: float | None
@@ -69,11 +69,11 @@ class JKOStep:
     tau: float
     bias: float | None = None
     extras: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    state: dict[str, Any] | None = field(default=None, repr=False)
+    state: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def summary(self) -> JKOStep:
         """The same step without its density and state."""
-        return replace(self, density=None, state=None)
+        return replace(self, density=None, state={})
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,6 @@ from wgflow.densities import Density
 from wgflow.errors import InvalidInput
 from wgflow.internal_energies import PowerEntropy
 from wgflow.kernels.quantile import (
-    bend_spline,
-    bend_spline_adjoint,
-    deposit,
-    evaluate,
-    factor_spline,
     forces,
     inner_product,
     longest_step,
@@ -28,6 +23,7 @@ from wgflow.kernels.quantile import (
     spread,
     weighted_distance,
 )
+from wgflow.kernels.splines import bend_spline, bend_spline_adjoint, deposit, evaluate, factor_spline
 
 from ..base import check_count
 from ._quantile_mesh import Mesh, check_axis, make_mesh, power_weight
