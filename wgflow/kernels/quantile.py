@@ -22,7 +22,9 @@ __all__ = [
 # -------------------------------------------------------------------- internal energies
 @jit
 def _log_volume(a, b, q):
-    """log((b^q - a^q) / q), formed so that neither narrow cells nor large powers lose digits."""
+    """log((b^q - a^q) / q), formed so that neither narrow cells nor large powers lose digits; NaN out of order."""
+    if not b > a:
+        return math.nan
     if q == 1.0:
         return math.log(b - a)
     if a <= 0.0:
