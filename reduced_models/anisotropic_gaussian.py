@@ -21,7 +21,7 @@ from wgflow.kernels.neuron_pairs import block_mehler_rows
 from ._biradial_features import BiradialFeatures, Box, choose_biradial_features
 from ._radial_features import gauss_chi_rule
 from .base import Atoms, FloatArray, NetworkModel, as_integer, as_number
-from .isotropic_gaussian import _variances
+from .isotropic_gaussian import _delta_masses, _variances
 
 __all__ = ["AnisotropicGaussian", "TwoBlockModel"]
 
@@ -152,7 +152,7 @@ class TwoBlockModel(NetworkModel):
         masses = []
         for name, edges, n, part in zip(("r1", "r2"), grid.edges[-2:], self.dimensions, (self.gamma, 1.0 - self.gamma)):
             if math.isinf(n):
-                own = _delta_masses(kappa * math.sqrt(part), edges)
+                own = _delta_masses(kappa * math.sqrt(part), Grid(edges=[edges]))
             else:
                 half, x = 0.5 * n, 0.5 * self.d * (edges / kappa) ** 2
                 own = np.where(x[:-1] > half, -np.diff(gammaincc(half, x)), np.diff(gammainc(half, x)))
@@ -395,13 +395,3 @@ def _check_lost(masses: FloatArray, edges: FloatArray, what: str, axis: str) -> 
     if lost > _LOST_MASS:
         raise InvalidInput(f"{what}: a part {lost:.1e} of the initial law lies outside the grid's {axis} in "
                            f"[{edges[0]:g}, {edges[-1]:g}]; give model.grid a larger range")
-
-
-def _delta_masses(x: float, edges: FloatArray) -> FloatArray:
-    """Return cell masses of a delta at ``x`` between the two nearest cell centers, of mean ``x``."""
-    centers, masses = 0.5 * (edges[1:] + edges[:-1]), np.zeros(edges.size - 1)
-    if edges[0] <= x <= edges[-1]:
-        i = int(np.clip(np.searchsorted(centers, x) - 1, 0, centers.size - 2))
-        share = np.clip((x - centers[i]) / (centers[i + 1] - centers[i]), 0.0, 1.0)
-        masses[i], masses[i + 1] = 1.0 - share, share
-    return masses

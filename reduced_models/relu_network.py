@@ -154,10 +154,10 @@ class ReLUNetwork(TwoBlockModel):
         radial = self._radial_masses(kappa, grid)
         plain = []
         for name, mean, edges in zip(("a", "b"), (_real("a", a), _real("b", b)), grid.edges):
-            cell = float(np.min(np.diff(edges)))
-            z = (edges - mean) / (cell if width is None else as_number("width", width, positive=True))
+            spread = float(np.max(np.diff(edges))) if width is None else as_number("width", width, positive=True)
+            z = (edges - mean) / spread
             masses = np.where(z[:-1] > 0.0, ndtr(-z[:-1]) - ndtr(-z[1:]), ndtr(z[1:]) - ndtr(z[:-1]))
-            _check_lost(masses, edges, f"{name}={mean:g}", name)
+            _check_lost(masses, edges, f"{name}={mean:g} with width={spread:g}", name)
             plain.append(masses)
         masses = np.einsum("i,j,k,l->ijkl", *plain, *radial)
         return Density.from_values(grid, masses / grid.volumes, normalize=True)

@@ -228,6 +228,11 @@ class Erf(_SmoothActivation):
         check_degree(degree, order)
         s, b = np.broadcast_arrays(check_scale(s), check_offset(offset))
         check_orders(np.ones(()), order, offset_order)
+        if order == 1 and offset_order == 0:
+            slopes = self.hermite_coefficients(s, degree + 1, offset=b, offset_order=1)
+            k = np.arange(degree + 1.0).reshape((-1,) + (1,) * s.ndim)
+            below = np.concatenate([np.zeros_like(slopes[:1]), slopes[:degree]])
+            return np.sqrt(k) * below + np.sqrt(k + 1.0) * slopes[1:]
         if order:
             return super().hermite_coefficients(s, degree, order, offset=b, offset_order=offset_order)
         root = np.sqrt(1.0 + 2.0 * s * s)
