@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
@@ -49,7 +49,7 @@ def stationary_deltas(model: IsotropicGaussian, r_max: float, samples: int) -> l
     """Return the stationary deltas on ``0 < r <= r_max``, from sign changes of the slope between ``samples`` points."""
     target = model.target
 
-    def slope(r: np.ndarray | float) -> np.ndarray:
+    def slope(r: Any) -> Any:
         values = model.features(r) - target.reshape((-1,) + (1,) * np.ndim(r))
         return np.sum(model.feature_gradients(r)[:, 0] * values, axis=0)
 

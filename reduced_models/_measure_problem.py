@@ -205,7 +205,7 @@ class MeasureProblem:
         """Return the state after Newton steps on the optimality conditions, as long as their residual falls."""
         residual, jacobian, free = self.conditions(state)
         for _ in range(_NEWTON_STEPS):
-            step = np.linalg.lstsq(jacobian, -residual, rcond=1e-12)[0]
+            step = np.asarray(np.linalg.lstsq(jacobian, -residual, rcond=1e-12)[0], dtype=np.float64)
             trial = self.moved(state, step, free)
             if trial is None:
                 break

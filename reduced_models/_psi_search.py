@@ -156,13 +156,13 @@ class PsiSearch:
             dip &= np.concatenate([rise, edge], axis=axis) & np.concatenate([edge, ~rise], axis=axis)
         cells = np.flatnonzero(dip)
         cells = cells[np.argsort(table.ravel()[cells], kind="stable")][:_DIPS]
-        found = [self._descend(coefficients, self.points[:, cell], self._spacing(cell)) for cell in cells]
+        found = [self._descend(coefficients, self.points[:, cell], self._spacing(int(cell))) for cell in cells]
         return np.stack(found, axis=1) if found else np.empty((len(self.axes), 0))
 
     def _spacing(self, cell: int) -> FloatArray:
         index = np.unravel_index(cell, self.shape)
         return np.array([max(axis[min(i + 1, axis.size - 1)] - axis[max(i - 1, 0)], 1e-300) / 2.0
-                         for axis, i in zip(self.axes, index)])
+                         for axis, i in zip(self.axes, map(int, index))])
 
     def _descend(self, coefficients: FloatArray, start: FloatArray, spacing: FloatArray) -> FloatArray:
         """Descend in units of the sample's spacing: quasi-Newton steps, then a search along the axes for kinks."""

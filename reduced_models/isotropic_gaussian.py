@@ -230,9 +230,9 @@ class IsotropicGaussian(NetworkModel):
         """
         kappa, nodes = as_number("kappa", kappa, positive=True), as_integer("nodes", nodes)
         if math.isinf(self.d):
-            return Atoms([[kappa]], [1.0], bounds=[(0.0, math.inf)], names=["r"])
+            return Atoms(np.array([[kappa]]), np.ones(1), bounds=[(0.0, math.inf)], names=["r"])
         chi, weights = gauss_chi_rule(int(self.d), nodes)
-        return Atoms([kappa / math.sqrt(self.d) * chi], weights, bounds=[(0.0, math.inf)], powers=[self.d - 1.0],
+        return Atoms(kappa / math.sqrt(self.d) * chi[None], weights, bounds=[(0.0, math.inf)], powers=[self.d - 1.0],
                      names=["r"])
 
     def search_box(self) -> tuple[tuple[float, float], ...]:
