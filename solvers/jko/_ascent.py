@@ -1,0 +1,212 @@
+r"""Ascent of the dual of a JKO step: regularized Newton steps, solved by preconditioned conjugate gradients.
+
+The dual function of :math:`\varphi` is
+
+.. math:: J(\varphi) = -\sum_q m_q F_q(\varphi) - E^*(-\varphi),
+
+concave, with the gradient (masses that :math:`\varphi` asks for) - (masses that the points bring). A step solves
+
+.. math:: \Bigl(-\nabla^2 J + \lambda \sum_a B_a\Bigr) \delta = \nabla J, \qquad
+          B_a = \frac{h_a^2}{\tau} D_a^T \rho\, D_a, \quad D_a = \tau \partial_a^2 :
+
+J changes its behavior where :math:`\tau\,\partial^2\varphi` changes by 1 (points meet or part), so that a step is made
+long by lowering the price of bending, :math:`\lambda`, and never stops being smooth. With it the ascent finds its way
+from :math:`\varphi = 0`; near the optimum :math:`\lambda \to 0` and it converges superlinearly. Linear systems are
+solved by conjugate gradients, preconditioned by a constant-coefficient Poisson-like solve (discrete cosine transform)
+between square roots of the density.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import fft
+
+from ._local_energy import LocalEnergy
+from ._transport_dual import TransportDual
+
+__all__ = ["Ascent", "DualPoint"]
+
+#: Price of bending at the first step, factors of its rise and fall, and the price that counts as none.
+FIRST_PRICE, RISE, FALL, LITTLE_FALL, NO_PRICE = 1.0, 6.0, 6.0, 2.0, 1e-9
+#: Part of the predicted increase of J that a step must give; parts from which on the price falls, a little and fully.
+LEAST_PART, FAIR_PART, GOOD_PART = 0.05, 0.6, 0.8
+#: Density, as a part of its mean, below which bending has its price all the same.
+SPARSE = 0.05
+#: Where E* is flat (no density asked for), its curvature is taken to be this part of the mean one, while the L1 residual
+#: lies above the second number, and in proportion to the residual below.
+FLAT, CALM = 0.2, 0.05
+#: Largest and smallest reduction asked of the conjugate gradients, and their iterations.
+COARSEST, FINEST, MAX_PRODUCTS = 0.1, 1e-3, 60
+#: Rejected steps in a row after which the ascent stops; steps without a new least gap after which it stops.
+MAX_REJECTED, PATIENCE = 12, 15
+#: Relative change of J that round-off explains.
+ROUND_OFF = 1e-14
+
+
+@dataclass
+class DualPoint:
+    """A function phi with all that is known of it.
+
+    ``value`` is J, ``masses`` the feasible masses that the points bring, ``cost`` their transport cost W2^2 / (2 tau),
+    ``gap`` the primal value of these masses less J, ``wanted`` the masses that phi asks for, ``response`` their
+    derivative.
+    """
+
+    phi: np.ndarray
+    value: float
+    gap: float
+    cost: float
+    masses: np.ndarray
+    wanted: np.ndarray
+    response: np.ndarray
+
+    @property
+    def residual(self) -> float:
+        """L1 distance of the two densities relative to the mass."""
+        return float(np.abs(self.wanted - self.masses).sum() / self.masses.sum())
+
+
+class Ascent:
+    """Ascent for one step: the transport of one density, and an energy whose potential may be exchanged.
+
+    Parameters
+    ----------
+    transport : TransportDual
+    energy : LocalEnergy
+    widths : sequence of float
+    tau : float
+    """
+
+    def __init__(self, transport: TransportDual, energy: LocalEnergy, widths, tau: float):
+        self.transport, self.energy, self.widths, self.tau = transport, energy, widths, tau
+        self.price = FIRST_PRICE
+        self.steps, self.products, self.evaluations = 0, 0, 0
+        # Symbols of the Laplacian and of the price of bending (for unit density) in the cosine basis.
+        shape = transport.start.shape
+        self.laplacian, self.bending = np.zeros(shape), np.zeros(shape)
+        for axis, (n, h) in enumerate(zip(shape, widths)):
+            symbol = (2.0 / h * np.sin(0.5 * np.pi * np.arange(n) / n))**2
+            symbol = symbol.reshape([-1 if k == axis else 1 for k in range(len(shape))])
+            self.laplacian += tau * symbol
+            self.bending += tau * (h * symbol)**2
+
+    def evaluate(self, phi: np.ndarray) -> DualPoint:
+        """J and all that goes with it."""
+        self.evaluations += 1
+        density, slope, response, conjugate = self.energy.respond(phi)
+        total, masses = self.transport.evaluate(phi)
+        gap = self.energy.gap(masses, density, slope)
+        return DualPoint(phi, -total - conjugate, gap, float((phi * masses).sum()) - total, masses,
+                         self.energy.reference * density, response)
+
+    def best_of(self, candidates: list[np.ndarray]) -> DualPoint:
+        """The candidate with the largest J."""
+        best = None
+        for phi in candidates:
+            point = self.evaluate(phi)
+            if math.isfinite(point.value) and (best is None or point.value > best.value):
+                best = point
+        return best if best is not None else self.evaluate(np.zeros(self.transport.start.shape))
+
+    def run(self, point: DualPoint, gap_tolerance, max_steps: int) -> DualPoint:
+        """Ascend from a point until ``gap <= gap_tolerance(point)``; the point of least gap if that is not reached."""
+        best, since = point, 0
+        point = self.evaluate(point.phi)
+        for _ in range(max_steps):
+            if best.gap <= gap_tolerance(best) or since >= PATIENCE or not math.isfinite(point.value):
+                break
+            new = self._step(point)
+            if new is None:
+                break
+            point = new
+            since = 0 if point.gap < 0.9 * best.gap else since + 1
+            if point.gap < best.gap or math.isnan(best.gap):
+                best = point
+        return best
+
+    def _step(self, point: DualPoint) -> DualPoint | None:
+        """One accepted step of the ascent, or None where there is none left to take."""
+        self.steps += 1
+        gradient = point.wanted - point.masses
+        both = 0.5 * (point.wanted + point.masses)
+        mass = float(both.sum())
+        mean, mean_response = float((both * both).sum()) / mass, float((point.response * both).sum()) / mass
+        flat = FLAT * mean_response * min(1.0, point.residual / CALM)
+        if not self.energy.internal:
+            flat = 0.0
+        response = np.maximum(point.response, max(flat, 1e-14 * mean_response))
+        weight = np.maximum(both, SPARSE * mean)
+        reduction = min(COARSEST, max(FINEST, math.sqrt(point.residual)))
+        for _ in range(MAX_REJECTED):
+            delta = self._solve(gradient, response, weight, both, reduction)
+            curved = self._newton_product(delta, response)
+            predicted = float((delta * gradient).sum()) - 0.5 * float((delta * curved).sum())
+            new = self.evaluate(point.phi + delta)
+            increase = new.value - point.value
+            hidden = abs(predicted) <= ROUND_OFF * abs(point.value) * 100.0 and new.gap <= point.gap
+            part = 1.0 if hidden else increase / predicted if predicted > 0.0 else -1.0
+            if part > LEAST_PART:
+                fall = FALL if part > GOOD_PART else LITTLE_FALL if part > FAIR_PART else 1.0
+                self.price = self.price / fall if self.price > NO_PRICE * fall else 0.0
+                return new
+            self.price = max(self.price, NO_PRICE) * RISE if self.price > 1e-4 else 1e-3
+            self.evaluate(point.phi)
+        return None
+
+    def _newton_product(self, v: np.ndarray, response: np.ndarray) -> np.ndarray:
+        """The negative second derivative of J, applied to v; the total mass is held."""
+        self.products += 1
+        centered = v - float((response * v).sum()) / float(response.sum())
+        return response * centered + self.transport.curvature(v)
+
+    def _bend(self, v: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """The sum of the B_a, applied to v."""
+        out = np.zeros_like(v)
+        for axis, h in enumerate(self.widths):
+            out += (self.tau / h**2) * _second_difference(weight * _second_difference(v, axis), axis)
+        return out
+
+    def _solve(self, gradient, response, weight, both, reduction: float) -> np.ndarray:
+        """Conjugate gradients for the regularized Newton system."""
+        root = np.sqrt(weight)
+        level = float((response * both / weight).sum()) / float(both.sum())
+        symbol = level + self.laplacian + self.price * self.bending
+
+        def precondition(g):
+            return fft.idctn(fft.dctn(g / root) / symbol) / root
+
+        x, r = np.zeros_like(gradient), gradient.copy()
+        z = precondition(r)
+        direction, rz = z, float((r * z).sum())
+        target = reduction**2 * rz
+        for _ in range(MAX_PRODUCTS):
+            image = self._newton_product(direction, response)
+            if self.price > 0.0:
+                image += self.price * self._bend(direction, weight)
+            bend = float((direction * image).sum())
+            if not bend > 0.0:
+                break
+            x += (rz / bend) * direction
+            r -= (rz / bend) * image
+            z = precondition(r)
+            rz, before = float((r * z).sum()), rz
+            if not rz > target:
+                break
+            direction = z + (rz / before) * direction
+        return x
+
+
+def _second_difference(v: np.ndarray, axis: int) -> np.ndarray:
+    """Second difference along an axis, mirrored at the walls: a symmetric operator."""
+    n = v.shape[axis]
+    out = np.zeros_like(v)
+    lower = [slice(None)] * v.ndim
+    upper = list(lower)
+    lower[axis], upper[axis] = slice(0, n - 1), slice(1, n)
+    difference = v[tuple(upper)] - v[tuple(lower)]
+    out[tuple(lower)] += difference
+    out[tuple(upper)] -= difference
+    return out
