@@ -1,5 +1,7 @@
 """Methods: how a flow is stepped. Each is an object that `wgflow.solve` takes."""
 
 from .finite_volume import FiniteVolume
+from .jko import JKO
+from .lagrangian import Lagrangian
 
-__all__ = ["FiniteVolume"]
+__all__ = ["FiniteVolume", "JKO", "Lagrangian"]

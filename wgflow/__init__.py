@@ -30,6 +30,10 @@ logging.getLogger("wgflow").addHandler(logging.NullHandler())
 #: Names that are imported when they are first used.
 _LAZY = {
     "FiniteVolume": ("wgflow.solvers", "FiniteVolume"),
+    "Lagrangian": ("wgflow.solvers", "Lagrangian"),
+    "JKO": ("wgflow.solvers", "JKO"),
+    "Atoms": ("wgflow.atoms", "Atoms"),
+    "PowerEntropy": ("wgflow.internal_energies", "PowerEntropy"),
     "activations": ("wgflow.activations", None),
     "interactions": ("wgflow.interactions", None),
     "load": ("wgflow.storage", "load"),
@@ -43,11 +47,11 @@ _LAZY = {
 }
 
 __all__ = [
-    "Certificate", "ConvergenceError", "Convolution", "Dense", "Density", "Entropy", "FiniteVolume", "FreeEnergy",
-    "Grid", "Interaction", "InvalidInput", "LowRank", "Potential", "ResourceError", "Solution", "Stationary",
-    "StorageError", "Term", "WGFlowError", "WGFlowWarning", "__version__", "activations", "errors", "interactions",
-    "load", "plotting", "reduced_models", "resume", "show_versions", "solve", "solvers", "stationary",
-    "stationary_branches", "validation",
+    "Atoms", "Certificate", "ConvergenceError", "Convolution", "Dense", "Density", "Entropy", "FiniteVolume",
+    "FreeEnergy", "Grid", "Interaction", "InvalidInput", "JKO", "Lagrangian", "LowRank", "Potential",
+    "PowerEntropy", "ResourceError", "Solution", "Stationary", "StorageError", "Term", "WGFlowError",
+    "WGFlowWarning", "__version__", "activations", "errors", "interactions", "load", "plotting", "reduced_models",
+    "resume", "show_versions", "solve", "solvers", "stationary", "stationary_branches", "validation",
 ]
 
 
