@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ._critical_deltas import CriticalDeltas
 from ._gaussian_laws import GaussianState
+from ._minimum_risk import MinimumRisk
 from .anisotropic_gaussian import AnisotropicGaussian
-from .base import Atoms, NetworkModel, ReducedModel
+from .base import Atoms, LimitPoint, NetworkModel, ReducedModel
 from .finite_data import FiniteData
 from .isotropic_gaussian import IsotropicGaussian, StationaryDelta
 from .linear_neuron import LinearNeuron
@@ -14,10 +16,13 @@ from .relu_network import ReLUNetwork
 __all__ = [
     "AnisotropicGaussian",
     "Atoms",
+    "CriticalDeltas",
     "FiniteData",
     "GaussianState",
     "IsotropicGaussian",
+    "LimitPoint",
     "LinearNeuron",
+    "MinimumRisk",
     "NetworkModel",
     "QuadraticActivation",
     "ReLUNetwork",

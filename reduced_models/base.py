@@ -195,7 +195,8 @@ class ReducedModel(ABC):
             return own + 0.5 * ridge * self.squared_norm_gradient(*coordinates) if ridge else own
 
         # Where V has a form of its own, features of low accuracy would give a gradient that is not quite V's.
-        exact = getattr(self, "feature_error", 0.0) <= _EXACT
+        own_form = type(self).potential is not ReducedModel.potential
+        exact = not own_form or getattr(self, "feature_error", 0.0) <= _EXACT
         terms = Potential(V, gradient if exact else None) + LowRank(self.features, self.signs, slopes)
         return terms + Entropy(beta) if math.isfinite(beta) else terms
 
