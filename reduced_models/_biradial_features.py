@@ -74,6 +74,8 @@ class BiradialFeatures:
 
     def __init__(self, activation: Activation, classes: tuple[_Terms, _Terms], rotation: FloatArray, error: float):
         self.activation, self.classes, self.rotation, self.error = activation, classes, rotation, error
+        self._highest = [max(int(np.max(powers)) for powers in pair)
+                         for pair in zip(*((terms.i, terms.j) for terms in classes))]
         self.target = np.zeros(2 + len(rotation))
         self.target[:2] = math.sqrt(0.5), -math.sqrt(0.5)
 
@@ -88,12 +90,16 @@ class BiradialFeatures:
 
     def gradients(self, b: FloatArray, r1: FloatArray, r2: FloatArray) -> FloatArray:
         """Return the derivatives in b, r1 and r2, shape (k, 3, *shape)."""
+        return self.with_gradients(b, r1, r2)[:, 1:]
+
+    def with_gradients(self, b: FloatArray, r1: FloatArray, r2: FloatArray) -> FloatArray:
+        """Return the features and their derivatives in b, r1 and r2, shape (k, 4, *shape)."""
         b, r1, r2 = np.broadcast_arrays(b, r1, r2)
-        out = np.empty((self.target.size, 3, b.size))
+        out = np.empty((self.target.size, 4, b.size))
         for part in self._parts(b.size):
             points = (x.ravel()[part] for x in (b, r1, r2))
             self._combine(self._slopes(*points), out[:, :, part])
-        return out.reshape(-1, 3, *b.shape)
+        return out.reshape(-1, 4, *b.shape)
 
     def _parts(self, n: int) -> list[slice]:
         width = 4 * sum(c.i.size + c.degree for c in self.classes)
@@ -113,29 +119,46 @@ class BiradialFeatures:
 
     def _terms(self, b: FloatArray, r1: FloatArray, r2: FloatArray) -> list[FloatArray]:
         """Return the terms of each class, shape (terms, n)."""
-        result = []
-        for terms in self.classes:
-            s, first, second = _scale_and_powers(terms, r1, r2)
-            a = self.activation.hermite_coefficients(s, terms.degree, offset=b)
-            result.append(terms.amplitudes[:, None] * a[terms.i + terms.j] * first[terms.i] * second[terms.j])
-        return result
+        s, first, second = self._scales_and_powers(r1, r2)
+        a = self.activation.hermite_coefficients(s, max(terms.degree for terms in self.classes), offset=b)
+        return [terms.amplitudes[:, None] * a[terms.i + terms.j, m] * first[terms.i, m] * second[terms.j, m]
+                for m, terms in enumerate(self.classes)]
 
     def _slopes(self, b: FloatArray, r1: FloatArray, r2: FloatArray) -> list[FloatArray]:
-        """Return the derivatives of the terms of each class, shape (terms, 3, n)."""
+        """Return the terms of each class and their derivatives, shape (terms, 4, n)."""
+        s, first, second = self._scales_and_powers(r1, r2)
+        degree = max(terms.degree for terms in self.classes) + 1
+        slopes = self.activation.hermite_coefficients(s, degree, offset=b, offset_order=1)
+        means = self.activation.gaussian_mean(s, offset=b)
         result = []
-        for terms in self.classes:
-            s, first, second = _scale_and_powers(terms, r1, r2)
-            i, j, k = terms.i, terms.j, terms.i + terms.j
-            slopes = self.activation.hermite_coefficients(s, terms.degree + 1, offset=b, offset_order=1)
-            up = np.sqrt(k + 1.0)[:, None] * slopes[k + 1]
-            down = slopes[np.maximum(k - 1, 0)] / np.sqrt(np.maximum(k, 1))[:, None]
-            own = terms.amplitudes[:, None, None] * np.stack([
-                slopes[k] * first[i] * second[j],
-                terms.tau * (up * first[i + 1] + i[:, None] * down * first[np.maximum(i - 1, 0)]) * second[j],
-                (up * second[j + 1] + j[:, None] * down * second[np.maximum(j - 1, 0)]) * first[i],
+        for m, terms in enumerate(self.classes):
+            i, j, k = terms.i, terms.j, (terms.i + terms.j)[:, None]
+            up = np.sqrt(k + 1.0) * slopes[i + j + 1, m]
+            down = slopes[np.maximum(i + j - 1, 0), m] / np.sqrt(np.maximum(k, 1))
+            both = first[i, m] * second[j, m]
+            in_first = up * first[i + 1, m] + i[:, None] * down * first[np.maximum(i - 1, 0), m]
+            in_second = up * second[j + 1, m] + j[:, None] * down * second[np.maximum(j - 1, 0), m]
+            own = np.stack([
+                np.where(k > 0, s[m] * down, means[m]) * both,
+                slopes[i + j, m] * both,
+                terms.tau * in_first * second[j, m],
+                in_second * first[i, m],
             ], axis=1)
-            result.append(own)
+            result.append(terms.amplitudes[:, None, None] * own)
         return result
+
+    def _scales_and_powers(self, r1: FloatArray, r2: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return s of both classes, shape (2, n), and powers of the cosines, which are 0 at s = 0: (powers, 2, n)."""
+        parts = np.array([[terms.tau * r1, r2] for terms in self.classes]).transpose(1, 0, 2)
+        s = np.hypot(parts[0], parts[1])
+        cosines = parts / np.maximum(s, _TINY)
+        powers = []
+        for cosine, highest in zip(cosines, self._highest):
+            table = np.ones((highest + 2, *s.shape))
+            for k in range(1, highest + 2):
+                table[k] = table[k - 1] * cosine
+            powers.append(table)
+        return s, powers[0], powers[1]
 
 
 def choose_biradial_features(
@@ -173,21 +196,18 @@ def choose_biradial_features(
     tail = series[0].tail + series[1].tail
     if relax:
         allowed = max(allowed, 2.0 * float(np.max(tail)))
-    classes = []
-    for one in series:
-        terms, lost = _without_small_terms(one, 0.5 * _TERMS * allowed)
-        classes.append(terms)
-        tail = tail + lost
-    terms = BiradialFeatures(activation, (classes[0], classes[1]), np.zeros((0, 0)), 0.0)
-    rotation = _directions(terms.varying(*samples), _DIRECTIONS * allowed)
+    (plus, lost), (minus, also_lost) = (_without_small_terms(one, 0.5 * _TERMS * allowed) for one in series)
+    tail = tail + lost + also_lost
+    everything = BiradialFeatures(activation, (plus, minus), np.zeros((0, 0)), 0.0)
+    rotation = _directions(everything.varying(*samples), _DIRECTIONS * allowed)
     # Points between the samples have had no part in the choice.
-    rest = max(_residual(rotation, terms.varying(*_samples(box, shift))) for shift in (0.0, 0.5))
+    rest = max(_residual(rotation, everything.varying(*_samples(box, shift))) for shift in (0.0, 0.5))
     error = (float(np.max(tail)) + rest) / scale
     if error > (max(tolerance, _RELAXED) if relax else tolerance):
         warnings.warn(f"the kernel is accurate to {error:.1e}, not to tolerance={tolerance:.1e}, with "
                       f"{2 + len(rotation)} features: an activation with kinks converges slowly where a block has few "
                       f"dimensions ({min(dims):g} here)", WGFlowWarning, stacklevel=4)
-    return BiradialFeatures(activation, terms.classes, rotation, error)
+    return BiradialFeatures(activation, everything.classes, rotation, error)
 
 
 class _Series(NamedTuple):
@@ -204,7 +224,7 @@ def _cut_series(activation, tau, dims, samples, allowed) -> _Series:
     s = np.hypot(tau * r1, r2)
     square, other = ((x / np.maximum(s, _TINY)) ** 2 for x in (tau * r1, r2))
     second_moment = activation.pair_expectation(s, s, 1.0, offset1=b, offset2=b)
-    found = None
+    found: list[tuple[FloatArray, FloatArray, np.ndarray, np.ndarray, FloatArray]] = []  # at most one
     for degree in _SMOOTH_DEGREES if activation.kernel_arguments().code else _DEGREES:
         squares = activation.hermite_coefficients(s, degree, offset=b) ** 2
         i, j, weights, bounds = _all_terms(dims, np.max(squares, axis=1))
@@ -215,10 +235,10 @@ def _cut_series(activation, tau, dims, samples, allowed) -> _Series:
         rest = np.maximum(second_moment - np.sum(squares, axis=0), 0.0) + 1e-15 * second_moment
         tail = 0.5 * rest * _power_moment(degree + 2, dims, square, other)
         kept = np.sort(order[~small])  # i = j = 0 stays the first
-        found = squares, tail + float(np.sum(bounds[order[small]])), i[kept], j[kept], weights[kept]
+        found = [(squares, tail + float(np.sum(bounds[order[small]])), i[kept], j[kept], weights[kept])]
         if np.max(tail) <= 0.4 * _TAIL * allowed:
             break
-    squares, tail, i, j, weights = found
+    squares, tail, i, j, weights = found[0]
     diagonal = weights[:, None] * squares[i + j] * square ** i[:, None] * other ** j[:, None]
     return _Series(_Terms(tau, i, j, np.sqrt(weights)), diagonal, tail)
 
@@ -301,29 +321,14 @@ def without_constant_axes(*arrays: FloatArray) -> list[FloatArray]:
 
     On the mesh of a grid this leaves out the axes that a function does not depend on.
     """
-    arrays = np.broadcast_arrays(*arrays)
-    for axis in range(arrays[0].ndim):
-        first = [x.take([0], axis=axis) for x in arrays]
-        second = [x.take([-1], axis=axis) for x in arrays]
-        if all(np.array_equal(x, y) for x, y in zip(first, second)) and all(
-            np.array_equal(np.broadcast_to(y, x.shape), x) for x, y in zip(arrays, first)
+    kept = list(np.broadcast_arrays(*arrays))
+    for axis in range(kept[0].ndim):
+        first, last = ([x.take([end], axis=axis) for x in kept] for end in (0, -1))
+        if all(np.array_equal(x, y) for x, y in zip(first, last)) and all(
+            np.array_equal(np.broadcast_to(y, x.shape), x) for x, y in zip(kept, first)
         ):
-            arrays = first
-    return list(arrays)
-
-
-def _scale_and_powers(terms: _Terms, r1: FloatArray, r2: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return s and the powers of the two cosines up to one more than the terms need; both cosines are 0 at s = 0."""
-    s = np.hypot(terms.tau * r1, r2)
-    safe = np.maximum(s, _TINY)
-    return s, _powers(terms.tau * r1 / safe, int(np.max(terms.i))), _powers(r2 / safe, int(np.max(terms.j)))
-
-
-def _powers(x: FloatArray, n: int) -> FloatArray:
-    powers = np.ones((n + 2, x.size))
-    for k in range(1, n + 2):
-        powers[k] = powers[k - 1] * x
-    return powers
+            kept = first
+    return kept
 
 
 def _log_moments(i: np.ndarray, j: np.ndarray, dims: tuple[float, float]) -> FloatArray:

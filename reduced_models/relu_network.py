@@ -90,12 +90,10 @@ class ReLUNetwork(TwoBlockModel):
 
     def feature_gradients(self, a: ArrayLike, b: ArrayLike, r1: ArrayLike, r2: ArrayLike) -> FloatArray:
         a, *others = (np.asarray(x, dtype=np.float64) for x in (a, b, r1, r2))
-        others = without_constant_axes(*others)
-        slopes = _lifted(a, self._basis.gradients(*others), 2)
-        shape = slopes.shape[2:]
-        values = self._basis(*others)
-        values = values.reshape(values.shape[:1] + (1,) * (len(shape) + 1 - values.ndim) + values.shape[1:])
-        return np.concatenate([np.broadcast_to(values, (len(values), *shape))[:, None], slopes], axis=1)
+        core = self._basis.with_gradients(*without_constant_axes(*others))
+        slopes = _lifted(a, core[:, 1:], 2)
+        values = np.broadcast_to(_lifted(np.ones(a.shape), core[:, 0], 1), slopes[:, 0].shape)
+        return np.concatenate([values[:, None], slopes], axis=1)
 
     def diagonal(self, a: ArrayLike, b: ArrayLike, r1: ArrayLike, r2: ArrayLike) -> FloatArray:
         second = [self.activation.pair_expectation(s, s, 1.0, offset1=b, offset2=b) for s in self._spreads(r1, r2)]

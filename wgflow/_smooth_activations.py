@@ -122,7 +122,7 @@ class _SmoothActivation(Activation):
 
         def rule(pairs: np.ndarray, h: float) -> FloatArray:
             n = int(_PAIR_REACH / h)
-            z = h * np.arange(-n, n + 1)
+            z = h * np.arange(-n, n + 1.0)
             weights = h * normal_density(z)
             means, size = np.empty(pairs.size), max(1, _BLOCK // z.size**2)
             for i in range(0, pairs.size, size):
@@ -244,10 +244,10 @@ class Erf(_SmoothActivation):
         previous, current = np.zeros(s.shape), 2.0 * normal_density(x)
         if offset_order == 2:
             previous, current = current, -x * current
-        for k in range(1 if offset_order == 0 else 0, degree + 1):
-            n = k + offset_order - 1
+        for row in range(1 if offset_order == 0 else 0, degree + 1):
+            n = row + offset_order - 1
             norm = (1.0 / math.sqrt(n + 1.0), 1.0, math.sqrt(n))[offset_order]
-            a[k] = norm * factor * current
+            a[row] = norm * factor * current
             previous, current = shrink * current, shrink * (-x * current - math.sqrt(n) * previous) / math.sqrt(n + 1.0)
         return a
 
