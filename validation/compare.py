@@ -53,6 +53,8 @@ class Comparison:
         By how much the runs' own scatter widened the band that independent particles would have (1: not at all).
     level : float
         Probability with which a correct solution leaves any of the bands.
+    step_bias : array of shape (quantities, times), or None
+        By how much the bands were widened for the bias of SGD's step size; None without runs of twice the step.
     n_runs, n_neurons, n_null : int
         Runs, particles per run, replicates of the null law.
     seed : int or sequence of int
@@ -77,6 +79,7 @@ class Comparison:
     notes: tuple[str, ...] = ()
     solution: Any = field(default=None, repr=False)
     sgd: Any = field(default=None, repr=False)
+    step_bias: Array | None = field(default=None, repr=False)
 
     @property
     def inside(self) -> NDArray[np.bool_]:
@@ -161,7 +164,7 @@ class Comparison:
                 f"level={self.level:g})")
 
 
-def compare(sol: Any, sgd: Any, *, model: Any = None, level: float = 0.01, n_null: int = 400,
+def compare(sol: Any, sgd: Any, *, doubled: Any = None, model: Any = None, level: float = 0.01, n_null: int = 400,
             rng: Any = 20011) -> Comparison:
     r"""Compare a Solution with independent particle runs, law by law.
 
@@ -181,6 +184,10 @@ def compare(sol: Any, sgd: Any, *, model: Any = None, level: float = 0.01, n_nul
     sgd : SGDResult
         Or any object with ``t`` of shape (times,), ``coordinates`` of shape (runs, times, N, coords) and, for the risk,
         ``risk`` of shape (runs, times) and ``model``. Three runs make a fair comparison, ten a sharp one.
+    doubled : SGDResult, optional
+        Runs at the same times with twice the step size. SGD with step epsilon is off the flow by b epsilon + O(epsilon
+        squared) even for infinitely many neurons, and the two step sizes measure b epsilon: by so much, the amount of
+        the difference between them, the bands are widened (``step_bias``).
     model : optional
         The network model, ``sgd.model`` by default; without one the risk is left out.
     level : float, optional
@@ -229,9 +236,35 @@ def compare(sol: Any, sgd: Any, *, model: Any = None, level: float = 0.01, n_nul
     if risk is not None:
         pde[-1] = risk["pde"]
         upper[-1] += risk["excess"] * excess_factor(len(x), int(getattr(model, "n_parameters", 1)), level)
+    bias = None
+    if doubled is not None:
+        bias = np.abs(_doubled_differences(sol, sgd, doubled, model, t, noisy) - difference)
+        upper = upper + bias
+        lower = np.where(np.array([q.split(" of ")[0] in DISTANCES for q in quantities])[:, None], lower, lower - bias)
+        notes.append("The bands hold the bias of the step size, measured by runs with twice the step.")
     return Comparison(t, tuple(quantities), pde, pde + difference, difference, lower, upper, inflation=widening,
                       level=level, n_runs=len(x), n_neurons=x.shape[2], n_null=int(n_null), seed=seed,
-                      notes=tuple(notes), solution=sol, sgd=sgd)
+                      notes=tuple(notes), solution=sol, sgd=sgd, step_bias=bias)
+
+
+def _doubled_differences(sol: Any, sgd: Any, doubled: Any, model: Any, t: Array, noisy: bool) -> Array:
+    """What `compare` calls differences, (quantities, times), for runs with twice the step size, checked to be so."""
+    times, x = _particles(sol, doubled)
+    if times.shape != t.shape or not np.array_equal(times, t):
+        raise InvalidInput("doubled must have the output times of sgd")
+    steps = [float(getattr(runs, "step_size", 0.0)) for runs in (sgd, doubled)]
+    if not math.isclose(steps[1], 2.0 * steps[0], rel_tol=1e-9):
+        raise InvalidInput(f"doubled.step_size={steps[1]:g} must be twice sgd.step_size={steps[0]:g}")
+    width = np.shape(sgd.coordinates)[2]
+    if x.shape[2] != width:
+        raise InvalidInput(f"doubled has {x.shape[2]} neurons, sgd {width}: they must be the same networks")
+    rows = [[fit for fit, _ in _observe(_marginal_laws(_source(sol.density(s), noisy), *x.shape[:1], width), x[:, j])]
+            for j, s in enumerate(t)]
+    risk, _ = _risk(sol, doubled, model, t)
+    if risk is not None:
+        for row, value in zip(rows, risk["difference"]):
+            row.append(value)
+    return np.array(rows).T
 
 
 def _bands(columns: list[dict[str, Any]], quantities: list[str], n_runs: int, level: float) -> tuple[Array, ...]:
@@ -316,12 +349,21 @@ def _atoms_note(rho: Any, noisy: bool) -> list[str]:
             "risk are sharp."]
 
 
+def _marginal_laws(source: Any, runs: int, count: int) -> list[CoordinateStatistics]:
+    return [CoordinateStatistics(marginal, runs, count) for marginal in source.marginals]
+
+
+def _observe(laws: list[CoordinateStatistics], x: Array) -> list[tuple[float, float]]:
+    """Value and spread of each statistic of the runs x, shape (runs, N, coords)."""
+    return [(abs(float(f[0])) if name in DISTANCES else float(f[0]), float(s[0]))
+            for k, law in enumerate(laws) for name, (f, s) in law(x[None, :, :, k]).items()]
+
+
 def _at_one_time(source: Any, x: Array, model: Any, n_null: int, rng: np.random.Generator) -> dict[str, Any]:
     """Statistics of the runs and of the null law at one time; x has shape (runs, N, coords)."""
     runs, count, n_coords = x.shape
-    laws = [CoordinateStatistics(marginal, runs, count) for marginal in source.marginals]
-    observed = [(abs(float(f[0])) if name in DISTANCES else float(f[0]), float(s[0]))
-                for k, law in enumerate(laws) for name, (f, s) in law(x[None, :, :, k]).items()]
+    laws = _marginal_laws(source, runs, count)
+    observed = _observe(laws, x)
     force = None
     if model is not None:
         force = AtomRiskResponse(model, source) if isinstance(source, AtomLaws) else RiskResponse(model, source.rho)

@@ -74,16 +74,18 @@ class PredictingFailure(Study):
                            tuple(pictures))
 
     def _one(self, model, folder, kappa, cells, times, schedule, step_size, n_runs, fresh) -> _Run:
-        times = np.rint(times / step_size) * step_size
+        times = np.rint(times / (2.0 * step_size)) * (2.0 * step_size)
         xi = 1.0 if schedule is None else schedule
         flow_times = np.unique(np.concatenate([times, np.linspace(0.0, times[-1], 41)[1:-1]]))
         flow_times = flow_times[np.concatenate([[True], np.diff(flow_times) > 1e-9])]
         grid = model.grid(cells=cells, r_max=3.0)  # fine enough for the law of |w| at kappa = 0.1, 0.004 wide
         sol = solve(model.energy(), model.initial_density(kappa, grid), (0.0, times[-1]), FiniteVolume(),
                     t_eval=flow_times, time_scale=2.0 if schedule is None else lambda t: 2.0 * schedule(t))
-        sgd = kept_sgd_runs(model, folder, n_neurons=800, step_size=step_size, t_eval=times, seed=_SEED, n_runs=n_runs,
-                            kappa=kappa, xi=xi, fresh=fresh, label=f"{self.name}, kappa = {kappa:g}")
-        return _Run(kappa, sol, sgd, compare(sol, sgd), _clock(schedule))
+        sgd, doubled = (kept_sgd_runs(model, folder, n_neurons=800, step_size=step, t_eval=times, seed=_SEED,
+                                      n_runs=n_runs, kappa=kappa, xi=xi, fresh=fresh,
+                                      label=f"{self.name}, kappa = {kappa:g}, step {step:g}")
+                        for step in (step_size, 2.0 * step_size))
+        return _Run(kappa, sol, sgd, compare(sol, sgd, doubled=doubled), _clock(schedule))
 
 
 def _growing(t):
