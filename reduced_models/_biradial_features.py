@@ -20,7 +20,7 @@ _DEGREES = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)  # tried one after the 
 _SMOOTH_DEGREES = (16, 28, 40)  # where coefficients come from quadrature, which resolves degrees up to 42
 _SAMPLES = 41  # values of each radius at which errors are measured, and of the offset, where there is one
 _OFFSET_SAMPLES = 13
-_MOST_TERMS = 1200  # of a class; more would make the features slow, and rarely much better
+_MOST_TERMS = 1300  # of a class; more would make the features slow, and rarely much better
 _BLOCK = 1 << 22  # numbers per temporary array
 _TINY = 1e-300  # stands for s = 0
 # How the tolerance is shared out among the tail beyond the degree, single terms and directions left out; the first two

@@ -26,7 +26,7 @@ from .isotropic_gaussian import _delta_masses, _variances
 __all__ = ["AnisotropicGaussian", "TwoBlockModel"]
 
 _LOST_MASS = 1e-6  # of an initial law beyond the grid, above which the grid is refused
-_RANGE = 3.5  # of the default grid, in units of the length at which the data reach the outermost knot
+_RANGES = 3.5, 2.0  # of r1 and r2 on the default grid, in units of the lengths at which data reach the outermost knot
 _DEFAULT_TOLERANCE = 1e-8
 _SERIES_DEGREE = 160  # of the Mehler series of a population risk
 _SMOOTH_DEGREE = 42
@@ -101,8 +101,7 @@ class TwoBlockModel(NetworkModel):
 
     def _box(self) -> Box:
         """Return where the features are accurate to the tolerance: twice the default grid."""
-        first, second = self.length_scales
-        return Box(0.0, 2.0 * _RANGE * first, 2.0 * _RANGE * second)
+        return Box(0.0, *(2.0 * factor * size for factor, size in zip(_RANGES, self.length_scales)))
 
     @property
     def feature_error(self) -> float:
@@ -127,7 +126,7 @@ class TwoBlockModel(NetworkModel):
         """Return the ends of the two radial axes of the default grid."""
         ridge = as_number("ridge", ridge)
         beta = as_number("beta", beta, positive=True, allow_infinity=True)
-        radii = [_RANGE * scale for scale in self.length_scales]
+        radii = [factor * size for factor, size in zip(_RANGES, self.length_scales)]
         if ridge > 0.0 and math.isfinite(beta) and math.isfinite(self.d):
             noisy = [(math.sqrt(n) + 8.0) / math.sqrt(beta * ridge) for n in self.dimensions]
             radii = [max(r, s) for r, s in zip(radii, noisy)]
@@ -331,7 +330,8 @@ class AnisotropicGaussian(TwoBlockModel):
         cells : int or pair of int
             Numbers of equal cells.
         r_max : pair of float, optional
-            By default 3.5 times the lengths at which the mean data reach the outermost knot of the activation.
+            By default 3.5 and 2 times the lengths at which the mean data reach the outermost knot of the activation:
+            the second block carries no information, and its weights grow little.
         beta, ridge : float
             For noisy flows: the default then also holds the law of the weights under noise and ridge alone.
         """

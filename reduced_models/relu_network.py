@@ -114,8 +114,8 @@ class ReLUNetwork(TwoBlockModel):
         cells : int or four int
             Numbers of equal cells.
         bounds : four (low, high) pairs, optional
-            By default a and b between -3 and 3, r1 and r2 up to 3.5 times the length scale of the weights. The lower
-            ends of r1 and r2 are at least 0.
+            By default a and b between -3 and 3, r1 and r2 up to 3.5 and 2 length scales. The lower ends of r1 and r2
+            are at least 0.
         beta, ridge : float
             For noisy flows: the default then also holds the law of the parameters under noise and ridge alone.
         """

@@ -212,7 +212,7 @@ def test_the_limit_starts_from_one_atom():
 def test_grids():
     m = model(40, 10)
     assert m.grid().shape == (160, 120)
-    assert m.grid().bounds == ((0.0, 3.5 * 1.5), (0.0, 3.5 * 1.5))
+    assert m.grid().bounds == ((0.0, 3.5 * 1.5), (0.0, 2.0 * 1.5))
     assert m.grid(beta=100.0, ridge=0.01).bounds[0][1] > math.sqrt(10) + 7
     grid = m.grid((9, 11), r_max=(2.0, 3.0))
     balls = [0.5 * n * math.log(math.pi) - math.lgamma(0.5 * n + 1) + n * math.log(r) for n, r in ((10, 2), (30, 3))]

@@ -110,13 +110,14 @@ def test_the_sgd_kernel_takes_the_steps_of_the_model():
 
 
 # -------------------------------------------------------------------- the reference flow
-def characteristics(m, rho, times):
+def characteristics(m, rho, times, method="LSODA", rtol=1e-9):
     """The law at given times: its points move by theta' = -2 grad Psi."""
     def slope(t, x):
         points = x.reshape(m.n_coordinates, -1)
         return -2.0 * m.psi_gradient(rho.moved(points), *points).ravel()
 
-    flow = solve_ivp(slope, (0, times[-1]), rho.points.ravel(), t_eval=times, rtol=1e-9, atol=1e-11, method="LSODA")
+    flow = solve_ivp(slope, (0, times[-1]), rho.points.ravel(), t_eval=times, rtol=rtol, atol=0.01 * rtol,
+                     method=method)
     return [rho.moved(x.reshape(m.n_coordinates, -1)) for x in flow.y.T]
 
 
@@ -126,6 +127,14 @@ def test_reference_flow():
     assert m.risk(start) == pytest.approx(2.07196437, abs=5e-9)
     assert m.risk(later) == pytest.approx(1.03780929, abs=2e-8)
     assert later.mean() == pytest.approx([0.342487, 0.528073, 0.336843, 0.602758], abs=2e-6)
+
+
+@pytest.mark.slow
+def test_the_reference_flow_leaves_its_plateau():
+    m = ReLUNetwork(320, 60, delta=0.4)
+    plateau, end = characteristics(m, m.initial_atoms(0.8, nodes=10), [20.0, 100.0], "DOP853", 1e-6)
+    assert m.risk(plateau) == pytest.approx(0.9688, abs=1e-4)
+    assert m.risk(end) == pytest.approx(0.16728, abs=2e-5)
 
 
 def test_the_default_tolerance_follows_the_reference_flow():
@@ -232,7 +241,7 @@ def test_grids():
     grid = m.grid(6)
     assert grid.shape == (6, 6, 6, 6)
     assert grid.names == ("a", "b", "r1", "r2")
-    assert grid.bounds == ((-3.0, 3.0), (-3.0, 3.0), (0.0, 3.5), (0.0, 3.5))
+    assert grid.bounds == ((-3.0, 3.0), (-3.0, 3.0), (0.0, 3.5), (0.0, 2.0))
     wide = m.grid(6, beta=10.0, ridge=0.01)
     assert wide.bounds[0][1] == pytest.approx(8 / math.sqrt(0.1))
     assert wide.bounds[3][1] > math.sqrt(260 / 0.1)
