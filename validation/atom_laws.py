@@ -6,12 +6,12 @@ the levels between the cumulative weights c_{i-1} and c_i, lies where the quanti
 So the law is taken as the piecewise linear quantile function through these points, continued to the levels 0 and 1 and
 cut at the bounds. Means, deviations and risks are those of the quadrature itself.
 
-In D > 1 coordinates the atoms of a product rule fall on about n^(1/D) places of each coordinate, so that a marginal has
-no more to say than so many points: sorted atoms are merged into blocks of about equal mass, n^(1/D) of them, before the
-interpolation. Then means remain sharp while distances of marginals are known coarsely, which the bands say: they are
-widened by the distance between the law and the one of half as many blocks, three times the error of the finer where it
-falls with the square. A point mass (atoms at one place) widens the band of the Kolmogorov distance by itself, since
-particles that miss it by any distance are that far away.
+In D > 1 coordinates (those in which the cloud extends at the start) the atoms of a product rule fall on about n^(1/D)
+places of each coordinate, so that a marginal has no more to say than so many points: sorted atoms are merged into
+n^(1/D) blocks of about equal mass before the interpolation. Then means remain sharp while distances of marginals are
+known coarsely, which the bands say: they are widened by the distance between the law and the one of half as many
+blocks, three times the error of the finer where it falls with the square. A point mass (atoms at one place) widens the
+band of the Kolmogorov distance by itself, since particles that miss it by any distance are that far away.
 
 Random particles (Langevin) are a sample: their law is known to about n^(-1/2), and the band is widened by the largest
 of so many bootstrap replicates of its own error.
@@ -27,12 +27,13 @@ from numpy.typing import NDArray
 
 from .distances import _Law, _mean_power, _merged
 
-__all__ = ["AtomLaws", "MarginalLaw"]
+__all__ = ["AtomLaws", "MarginalLaw", "extent_of"]
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 _REPLICATES = 64  # of the bootstrap
 _SEED = 40427
+_ROUNDING = 1e-12  # relative to the largest coordinate
 _NOTHING = 1e-14  # levels nearer to each other than this are the same
 
 
@@ -59,13 +60,16 @@ class AtomLaws:
     rho : Atoms
     noisy : bool
         Whether the atoms are themselves a random sample.
+    extent : int, optional
+        The number D of coordinates in which the cloud was made, see `extent_of`; all of them by default.
     """
 
-    def __init__(self, rho: Any, noisy: bool):
+    def __init__(self, rho: Any, noisy: bool, extent: int | None = None):
         self.rho, self.noisy = rho, noisy
         self.share = rho.weights / rho.weights.sum()
         self.effective_size = 1.0 / float(np.sum(self.share**2))
-        blocks = rho.size if noisy or rho.ndim == 1 else max(2, round(rho.size ** (1.0 / rho.ndim)))
+        extent = rho.ndim if extent is None else max(1, extent)
+        blocks = rho.size if noisy else max(2, round(rho.size ** (1.0 / extent)))
         rng = np.random.default_rng(_SEED)
         resampled = rng.multinomial(rho.size, self.share, _REPLICATES) / rho.size if noisy else None
         self.marginals = [self._marginal(x, bounds, blocks, resampled) for x, bounds in zip(rho.points, rho.bounds)]
@@ -92,12 +96,19 @@ class AtomLaws:
         distances = _distances(law, coarse)
         resolution = {"W1": distances[0], "W2": distances[1], "Kolmogorov": max(distances[2], _point_mass(law)),
                       "mean": 0.0, "deviation": 0.0}
+        resolution = {name: error + _ROUNDING * float(np.abs(x).max()) for name, error in resolution.items()}
         if resampled is not None:
             for name, error in _bootstrap(x, order, law, own, bounds, mean, deviation, resampled).items():
                 resolution[name] += error
         block_of = np.zeros(x.size, dtype=np.intp)
         block_of[order] = own
         return MarginalLaw(law, mean, deviation, resolution, block_of, levels)
+
+
+def extent_of(rho: Any) -> int:
+    """In how many coordinates atoms at the start of a flow extend: the flow moves a family of so many dimensions."""
+    spread = np.ptp(rho.points, axis=1)
+    return int(np.sum(spread > _ROUNDING * np.maximum(1.0, np.abs(rho.points).max(axis=1))))
 
 
 def _blocks_of(share: Array, blocks: int) -> Index:

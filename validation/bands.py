@@ -123,6 +123,10 @@ class CoordinateStatistics:
         self.resolution = {"W1": half, "W2": half, "Kolmogorov": 0.5 * float(share.max()), "mean": half,
                            "deviation": half}
 
+    def cdf(self, x: Array) -> Array:
+        """The law's distribution function."""
+        return self._law.cdf(np.asarray(x, dtype=float), "right")
+
     def __call__(self, x: Array) -> dict[str, tuple[Array, Array]]:
         """``{name: (fit, spread)}`` for samples x of shape (sets, n_runs, n_particles); fits of scalars are signed."""
         sets, runs, count = x.shape

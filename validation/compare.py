@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from wgflow.atoms import Atoms
 from wgflow.errors import InvalidInput, InvalidType
 
-from .atom_laws import AtomLaws
+from .atom_laws import AtomLaws, extent_of
 from .bands import (
     DISTANCES,
     SCALARS,
@@ -53,8 +53,9 @@ class Comparison:
         By how much the runs' own scatter widened the band that independent particles would have (1: not at all).
     level : float
         Probability with which a correct solution leaves any of the bands.
-    step_bias : array of shape (quantities, times), or None
-        By how much the bands were widened for the bias of SGD's step size; None without runs of twice the step.
+    first_order_bias : array of shape (quantities, times), or None
+        By how much the bands were widened for the bias of SGD's step size and of finite width; None without coarser
+        runs.
     n_runs, n_neurons, n_null : int
         Runs, particles per run, replicates of the null law.
     seed : int or sequence of int
@@ -79,7 +80,7 @@ class Comparison:
     notes: tuple[str, ...] = ()
     solution: Any = field(default=None, repr=False)
     sgd: Any = field(default=None, repr=False)
-    step_bias: Array | None = field(default=None, repr=False)
+    first_order_bias: Array | None = field(default=None, repr=False)
 
     @property
     def inside(self) -> NDArray[np.bool_]:
@@ -90,6 +91,15 @@ class Comparison:
     def passed(self) -> bool:
         """Whether every difference lies in its band."""
         return bool(self.inside.all())
+
+    @property
+    def share_of_band(self) -> Array:
+        """How much of its band each difference takes: above 1 outside; 0 where the band has no width and holds it."""
+        distance = np.isin([q.split(" of ")[0] for q in self.quantities], DISTANCES)[:, None]
+        center = np.where(distance, 0.0, 0.5 * (self.lower + self.upper))
+        half = np.where(distance, self.upper, 0.5 * (self.upper - self.lower))
+        width = np.where(half > 0, half, 1.0)
+        return np.where(half > 0, np.abs(self.difference - center) / width, np.where(self.inside, 0.0, np.inf))
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -119,9 +129,7 @@ class Comparison:
         """The result in plain words."""
         inside, total = self.inside, self.inside.size
         runs = f"{self.n_runs} run{'s' if self.n_runs > 1 else ''} of {self.n_neurons} particles"
-        center, half = 0.5 * (self.lower + self.upper), 0.5 * (self.upper - self.lower)
-        lower_end = np.isin([q.split(" of ")[0] for q in self.quantities], DISTANCES)[:, None]
-        use = np.where(lower_end, self.difference / self.upper, np.abs(self.difference - center) / half)
+        center, use = 0.5 * (self.lower + self.upper), self.share_of_band
         i, j = np.unravel_index(int(np.argmax(use)), use.shape)
         worst = f"{self.quantities[i]} at t = {self.t[j]:.4g}"
         if self.passed:
@@ -136,6 +144,11 @@ class Comparison:
                     f"all, from t = {self.t[first]:.4g} on. Farthest out: {worst}, {self.difference[i, j]:.3g} where "
                     f"the band ends at {end:.3g}.")
         return " ".join([text, *self.notes])
+
+    def marginal_in_bins(self, time: int, coordinate: int, edges: Array) -> Array:
+        """The solution's law of a coordinate at one of the times as mean densities in bins, the way it was compared."""
+        marginal = CoordinateStatistics(_source(self.solution, float(self.t[time])).marginals[coordinate], 1, 2)
+        return np.diff(marginal.cdf(edges)) / np.diff(edges)
 
     def plot(self, path: Any = None) -> Any:
         """Histograms against densities and the two risk curves with the band; see wgflow.plotting.plot_comparison."""
@@ -164,7 +177,7 @@ class Comparison:
                 f"level={self.level:g})")
 
 
-def compare(sol: Any, sgd: Any, *, doubled: Any = None, model: Any = None, level: float = 0.01, n_null: int = 400,
+def compare(sol: Any, sgd: Any, *, coarse: Any = None, model: Any = None, level: float = 0.01, n_null: int = 400,
             rng: Any = 20011) -> Comparison:
     r"""Compare a Solution with independent particle runs, law by law.
 
@@ -184,10 +197,10 @@ def compare(sol: Any, sgd: Any, *, doubled: Any = None, model: Any = None, level
     sgd : SGDResult
         Or any object with ``t`` of shape (times,), ``coordinates`` of shape (runs, times, N, coords) and, for the risk,
         ``risk`` of shape (runs, times) and ``model``. Three runs make a fair comparison, ten a sharp one.
-    doubled : SGDResult, optional
-        Runs at the same times with twice the step size. SGD with step epsilon is off the flow by b epsilon + O(epsilon
-        squared) even for infinitely many neurons, and the two step sizes measure b epsilon: by so much, the amount of
-        the difference between them, the bands are widened (``step_bias``).
+    coarse : SGDResult, optional
+        Runs at the same times of half as many neurons with twice the step size. N neurons with step epsilon are off the
+        flow by b epsilon + c/N on average, beside their scatter, and to first order this is the difference between the
+        two kinds of runs: by its amount the bands are widened (``first_order_bias``).
     model : optional
         The network model, ``sgd.model`` by default; without one the risk is left out.
     level : float, optional
@@ -214,9 +227,7 @@ def compare(sol: Any, sgd: Any, *, doubled: Any = None, model: Any = None, level
     model = getattr(sgd, "model", None) if model is None else model
     generator = np.random.default_rng(rng)
     seed = getattr(generator.bit_generator.seed_seq, "entropy", None)
-    noisy = bool(getattr(getattr(sol, "certificate", None), "noisy", False))
-    columns = [_at_one_time(_source(sol.density(s), noisy), x[:, j], model, int(n_null), generator)
-               for j, s in enumerate(t)]
+    columns = [_at_one_time(_source(sol, s), x[:, j], model, int(n_null), generator) for j, s in enumerate(t)]
     risk, notes = _risk(sol, sgd, model, t)
     names = _names(sol, model, x.shape[-1])
     quantities = [f"{what} of {name}" for name in names for what in _EACH]
@@ -224,7 +235,7 @@ def compare(sol: Any, sgd: Any, *, doubled: Any = None, model: Any = None, level
         quantities.append("risk")
         for column, value, spread in zip(columns, risk["difference"], risk["spread"]):
             column["observed"].append((value, spread))
-    notes += _atoms_note(sol.density(t[0]), noisy)
+    notes += _atoms_note(sol.density(t[0]), _is_noisy(sol))
     if len(x) == 1:
         notes.append("One run shows no scatter: the noise of SGD is not in the bands.")
     lower, upper, widening = _bands(columns, quantities, len(x), level)
@@ -237,30 +248,30 @@ def compare(sol: Any, sgd: Any, *, doubled: Any = None, model: Any = None, level
         pde[-1] = risk["pde"]
         upper[-1] += risk["excess"] * excess_factor(len(x), int(getattr(model, "n_parameters", 1)), level)
     bias = None
-    if doubled is not None:
-        bias = np.abs(_doubled_differences(sol, sgd, doubled, model, t, noisy) - difference)
+    if coarse is not None:
+        bias = np.abs(_coarse_differences(sol, sgd, coarse, model, t) - difference)
         upper = upper + bias
         lower = np.where(np.array([q.split(" of ")[0] in DISTANCES for q in quantities])[:, None], lower, lower - bias)
-        notes.append("The bands hold the bias of the step size, measured by runs with twice the step.")
+        notes.append("The bands hold the bias of first order in step size and 1/N, measured by coarser runs.")
     return Comparison(t, tuple(quantities), pde, pde + difference, difference, lower, upper, inflation=widening,
                       level=level, n_runs=len(x), n_neurons=x.shape[2], n_null=int(n_null), seed=seed,
-                      notes=tuple(notes), solution=sol, sgd=sgd, step_bias=bias)
+                      notes=tuple(notes), solution=sol, sgd=sgd, first_order_bias=bias)
 
 
-def _doubled_differences(sol: Any, sgd: Any, doubled: Any, model: Any, t: Array, noisy: bool) -> Array:
-    """What `compare` calls differences, (quantities, times), for runs with twice the step size, checked to be so."""
-    times, x = _particles(sol, doubled)
-    if times.shape != t.shape or not np.array_equal(times, t):
-        raise InvalidInput("doubled must have the output times of sgd")
-    steps = [float(getattr(runs, "step_size", 0.0)) for runs in (sgd, doubled)]
+def _coarse_differences(sol: Any, sgd: Any, coarse: Any, model: Any, t: Array) -> Array:
+    """What `compare` calls differences, (quantities, times), for runs checked to be coarser by a factor of two."""
+    times, x = _particles(sol, coarse)
+    if not np.array_equal(times, t):
+        raise InvalidInput("coarse must have the output times of sgd")
+    steps = [float(getattr(runs, "step_size", 0.0)) for runs in (sgd, coarse)]
     if not math.isclose(steps[1], 2.0 * steps[0], rel_tol=1e-9):
-        raise InvalidInput(f"doubled.step_size={steps[1]:g} must be twice sgd.step_size={steps[0]:g}")
+        raise InvalidInput(f"coarse.step_size={steps[1]:g} must be twice sgd.step_size={steps[0]:g}")
     width = np.shape(sgd.coordinates)[2]
-    if x.shape[2] != width:
-        raise InvalidInput(f"doubled has {x.shape[2]} neurons, sgd {width}: they must be the same networks")
-    rows = [[fit for fit, _ in _observe(_marginal_laws(_source(sol.density(s), noisy), *x.shape[:1], width), x[:, j])]
+    if width != 2 * x.shape[2]:
+        raise InvalidInput(f"coarse has {x.shape[2]} neurons, sgd {width}: it must have half as many")
+    rows = [[fit for fit, _ in _observe(_marginal_laws(_source(sol, s), len(x), x.shape[2]), x[:, j])]
             for j, s in enumerate(t)]
-    risk, _ = _risk(sol, doubled, model, t)
+    risk, _ = _risk(sol, coarse, model, t)
     if risk is not None:
         for row, value in zip(rows, risk["difference"]):
             row.append(value)
@@ -284,6 +295,8 @@ def _bands(columns: list[dict[str, Any]], quantities: list[str], n_runs: int, le
                                  deviation[min(q // len(_EACH), len(deviation) - 1)])
                       for q, name in enumerate(quantities)])
     upper = scattered + wider + np.array([c["resolution"][:count] for c in columns]).T
+    shares = np.array([q.startswith("Kolmogorov") for q in quantities])[:, None]
+    upper = np.where(shares, np.minimum(upper, 1.0), upper)  # no Kolmogorov distance is larger
     return np.where(is_distance, 0.0, -upper), upper, scattered / np.where(independent > 0, independent, 1.0)
 
 
@@ -333,8 +346,14 @@ class _DensityLaws:
         return np.asarray(self.rho.sample(count, rng)).reshape(count, -1), None
 
 
-def _source(rho: Any, noisy: bool) -> Any:
-    return AtomLaws(rho, noisy) if isinstance(rho, Atoms) else _DensityLaws(rho)
+def _source(sol: Any, t: float) -> Any:
+    """The laws of a solution at a time."""
+    rho = sol.density(t)
+    return AtomLaws(rho, _is_noisy(sol), extent_of(sol.densities[0])) if isinstance(rho, Atoms) else _DensityLaws(rho)
+
+
+def _is_noisy(sol: Any) -> bool:
+    return bool(getattr(getattr(sol, "certificate", None), "noisy", False))
 
 
 def _atoms_note(rho: Any, noisy: bool) -> list[str]:

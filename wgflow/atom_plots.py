@@ -20,10 +20,18 @@ BINS = (24, 56)
 MARKER = (36.0, 3.0)
 
 
-def binned(rho: Atoms, edges: np.ndarray) -> np.ndarray:
-    """Mean density of a law on the line in bins: what lies between two neighbors is spread evenly between them."""
+def binned(rho: Atoms, edges: np.ndarray, blocks: int = 0) -> np.ndarray:
+    """Mean density of a law on the line in bins: what lies between two neighbors is spread evenly between them.
+
+    If ``blocks`` is given, sorted atoms are first merged into so many of about equal mass.
+    """
     order = np.argsort(rho.points[0], kind="stable")
     x, share = rho.points[0][order], rho.weights[order] / rho.mass
+    if blocks:
+        part = np.minimum(((np.cumsum(share) - 0.5 * share) * blocks).astype(int), blocks - 1)
+        part = np.unique(part, return_inverse=True)[1]
+        mass = np.bincount(part, share)
+        x, share = np.maximum.accumulate(np.bincount(part, share * x) / mass), mass
     middle = np.cumsum(share) - 0.5 * share
     places, first = np.unique(x, return_index=True)
     last = np.append(first[1:], x.size) - 1
@@ -35,6 +43,13 @@ def binned(rho: Atoms, edges: np.ndarray) -> np.ndarray:
     return np.diff(below) / np.diff(edges)
 
 
+def _blocks_of(sol: Any) -> int:
+    """Places on which the atoms of a product rule start in a coordinate, where they are few; 0 for any other cloud."""
+    first = sol.densities[0]
+    places = max(np.unique(x).size for x in first.points)
+    return places if first.ndim > 1 and places <= first.size // 2 else 0
+
+
 def _law_bins(laws: Sequence[Atoms], lo: float, hi: float) -> np.ndarray:
     """Edges of the bins on which these laws are shown."""
     count = int(np.clip(4 * laws[0].size ** 0.5, *BINS))
@@ -42,18 +57,19 @@ def _law_bins(laws: Sequence[Atoms], lo: float, hi: float) -> np.ndarray:
     return np.linspace(lo - pad, hi + pad, count + 1)
 
 
-def draw_law_of_atoms(axes: Any, rho: Atoms, edges: np.ndarray, **style: Any) -> np.ndarray:
+def draw_law_of_atoms(axes: Any, rho: Atoms, edges: np.ndarray, blocks: int = 0, **style: Any) -> np.ndarray:
     """The law as steps; returns their heights."""
-    heights = binned(rho, edges)
+    heights = binned(rho, edges, blocks)
     axes.stairs(heights, edges, **style)
     return heights
 
 
-def _plot_laws_of_atoms(axes: Any, laws: Sequence[Atoms], t: np.ndarray, lo: float, hi: float, colors: Any) -> None:
+def _plot_laws_of_atoms(axes: Any, laws: Sequence[Atoms], t: np.ndarray, lo: float, hi: float, colors: Any,
+                        blocks: int = 0) -> None:
     """Laws of one coordinate at several times over each other."""
     edges, peaks = _law_bins(laws, lo, hi), []
     for rho, time, color in zip(laws, t, colors):
-        heights = draw_law_of_atoms(axes, rho, edges, color=color, linewidth=1.6, label=f"t = {time:.3g}")
+        heights = draw_law_of_atoms(axes, rho, edges, blocks, color=color, linewidth=1.6, label=f"t = {time:.3g}")
         axes.stairs(heights, edges, fill=True, color=color, alpha=0.10)
         peaks.append(float(heights.max()))
     axes.set_xlim(edges[0], edges[-1])
@@ -125,7 +141,7 @@ def plot_atoms(sol: Any, times: int) -> Any:
     else:
         for axis, axes in enumerate(panels[:-1]):
             _plot_laws_of_atoms(axes, [sol.densities[i].marginal(axis) for i in chosen], sol.t[chosen], *limits[axis],
-                               colors)
+                               colors, _blocks_of(sol))
     plot_energy(sol, axes=panels[-1])
     return figure
 

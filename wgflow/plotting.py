@@ -26,6 +26,7 @@ STYLE: Any = {
     "legend.frameon": False, "legend.fontsize": 8.5, "axes.grid": True, "grid.color": "#e8ebee", "grid.linewidth": 0.7,
     "axes.axisbelow": True, "figure.facecolor": "white", "savefig.facecolor": "white",
 }
+MOST_SHARE = 1e3  # of a band that is drawn
 VISIBLE_MASS = 1e-4  # axes are cut where less than this share of the mass lies beyond, at any of the times shown
 
 
@@ -314,14 +315,14 @@ def _histogram(axes: Any, cmp: Any, j: int, k: int, name: str, *, first: bool) -
     x = np.ravel(cmp.sgd.coordinates[:, j, :, k])
     lo, hi = visible_range([law])
     lo, hi = min(lo, float(x.min())), max(hi, float(np.quantile(x, 0.999)))
+    lo, hi = (lo, hi) if hi > lo else (lo - 0.5, hi + 0.5)  # a law that is one point
     bins = np.linspace(lo, hi, int(np.clip(2 * x.size ** (1 / 3), 12, 40)) + 1)
     counts = np.histogram(x, bins)[0] / (x.size * np.diff(bins))
     axes.stairs(counts, bins, fill=True, color=PARTICLE, alpha=0.55, label="SGD neurons")
     if isinstance(law, Atoms):
-        from wgflow.atom_plots import draw_law_of_atoms
-
-        highest = float(draw_law_of_atoms(axes, law, bins, color=FLOW, linewidth=1.8, label="PDE").max())
-        highest = min(highest, 2 * float(counts.max()))
+        heights = cmp.marginal_in_bins(j, k, bins)
+        axes.stairs(heights, bins, color=FLOW, linewidth=1.8, label="PDE")
+        highest = min(float(heights.max()), 2 * float(counts.max()))
     else:
         axes.plot(law.grid.centers[0], law.values, color=FLOW, label="PDE")
         highest = float(law.values.max())
@@ -360,9 +361,7 @@ def _risk_curves(axes: Any, cmp: Any) -> None:
 
 def _band_use(axes: Any, cmp: Any) -> None:
     """Every difference as a share of its band: 1 is the end of the band."""
-    center, half = 0.5 * (cmp.lower + cmp.upper), 0.5 * (cmp.upper - cmp.lower)
-    distance = np.array([q.startswith(("W", "Kolmogorov")) for q in cmp.quantities])[:, None]
-    use = np.where(distance, cmp.difference / cmp.upper, np.abs(cmp.difference - center) / half)
+    use = np.minimum(cmp.share_of_band, MOST_SHARE)
     axes.axhspan(0, 1, color=FLOW, alpha=0.08, linewidth=0)
     axes.axhline(1.0, color=FLOW, linewidth=1.0)
     markers = "osD^vPX*<>h"
