@@ -146,13 +146,6 @@ def test_exponents_of_other_kinds(m):
         PowerEntropy(m)
 
 
-def test_finite_volumes_refuse_it_in_words():
-    grid = wg.Grid([(0, 1)], cells=10)
-    energy = PowerEntropy(2.0) + wg.Potential(lambda x: x)
-    with pytest.raises(wg.InvalidInput, match=r"PowerEntropy\(m=2\).*linear diffusion only.*JKO"):
-        wg.solve(energy, wg.Density.uniform(grid), (0, 1))
-
-
 def test_lost_mass_is_pointed_out():
     grid = wg.Grid([(-1, 1)] * 3, cells=4)
     with pytest.warns(wg.WGFlowWarning, match=r"m_c = 0.333"):

@@ -197,6 +197,11 @@ class Assembled:
             total = part if total is None else total + part
         return total
 
+    def psi(self, potential: np.ndarray, masses: np.ndarray) -> np.ndarray:
+        """A potential plus U rho."""
+        interaction = self.interaction(masses)
+        return potential if interaction is None else potential + interaction
+
     @property
     def sweep_potential(self) -> np.ndarray:
         """V - beta^-1 log w: what drives the fluxes of linear diffusion, apart from the interaction."""
@@ -257,8 +262,7 @@ class FreeEnergy(Term):
 
         It is the exact -dF/dt of the finite-volume equations at time_scale 1. For atoms it is
         :math:`\sum_i w_i |\nabla \Psi(\theta_i)|^2` without the components that press an atom against its bounds:
-        the exact -dF/dt of the characteristics. With nonlinear diffusion it is taken from differences of the first
-        variation between cells that both hold mass. With an entropy atoms have no dissipation (InvalidInput).
+        the exact -dF/dt of the characteristics. With an entropy atoms have no dissipation (InvalidInput).
         """
         if isinstance(rho, Atoms):
             if self.spreads:
@@ -268,13 +272,11 @@ class FreeEnergy(Term):
 
         parts = self.assemble(rho.grid)
         if parts.internal:
-            from wgflow.internal_energies import edge_dissipation
+            from wgflow.nonlinear_fluxes import Diffusion
+            from wgflow.nonlinear_fluxes import dissipation_rate as nonlinear_rate
 
-            return edge_dissipation(rho.masses, self.first_variation(rho), rho.grid)
-        psi = parts.sweep_potential
-        interaction = parts.interaction(rho.masses)
-        if interaction is not None:
-            psi = psi + interaction
+            return nonlinear_rate(rho.masses, parts.psi(parts.potential, rho.masses), rho.grid, Diffusion(parts))
+        psi = parts.psi(parts.sweep_potential, rho.masses)
         return dissipation_rate(rho.masses, psi, rho.grid, parts.diffusion)
 
     def assemble(self, grid: Grid) -> Assembled:

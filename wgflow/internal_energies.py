@@ -5,43 +5,132 @@ from __future__ import annotations
 import math
 import numbers
 import warnings
-from abc import abstractmethod
+from functools import partial
 
 import numpy as np
 
 from wgflow.densities import Density
-from wgflow.energies import Term
+from wgflow.energies import Entropy, FreeEnergy, Potential, Term
 from wgflow.errors import InvalidInput, InvalidType, WGFlowWarning
-from wgflow.grids import Grid
+from wgflow.grids import Grid, call_user, real_array
 
-__all__ = ["InternalEnergy", "PowerEntropy"]
+__all__ = ["InternalEnergy", "PowerEntropy", "RelativeEntropy"]
+
+#: The density that stands for a vacuum where H' may have a pole.
+VACUUM = 1e-300
+#: Densities at which a user's H is checked: the least of them, and their number.
+LEAST_SAMPLE, SAMPLES = 1e-6, 201
+#: Differences of a user's H may miss its derivative by this part (they are wrong by 1e-8 of it where H is smooth).
+MISFIT = 1e-3
+#: Bisections of log r from 1e-300 to e^690 that reach an ulp of r.
+LOG_LARGEST, BISECTIONS = 690.0, 64
 
 
 class InternalEnergy(Term):
     r"""An internal energy :math:`\int H(\rho / w)\,w\,d\theta` with H convex and w the grid's reference measure.
 
-    A subclass gives ``H`` and its derivatives as functions of the density :math:`r = \rho / w \ge 0`; the rest derives
-    from them. On a grid without weight, :math:`r` is the density itself.
+    Its flow is :math:`\partial_t \rho = \nabla\cdot(\rho \nabla H'(\rho/w))`: nonlinear diffusion with the pressure
+    :math:`p(r) = r H'(r) - H(r)`. On a grid without weight, :math:`r = \rho/w` is the density itself.
+
+    Parameters
+    ----------
+    H, H1, H2 : callable
+        H and its first and second derivative: vectorized functions of the density r > 0. An empty cell is seen as
+        r = 1e-300, so H' may have a pole at 0; H itself must stay finite.
+    up_to : float
+        Largest density of the samples on which H is checked: that it is convex, and that H1 and H2 are its
+        derivatives. During a solve H'' is checked at the densities met.
+
+    Raises
+    ------
+    InvalidInput
+        If H is not convex or not finite on the samples (the density is named), or the derivatives do not fit.
+
+    Examples
+    --------
+    Fast diffusion at low and porous medium at high densities:
+
+    >>> import numpy as np
+    >>> H = InternalEnergy(lambda r: r**2 - 2 * np.sqrt(r), lambda r: 2 * r - r**-0.5, lambda r: 2 + 0.5 * r**-1.5)
+    >>> grid = Grid([(0, 1)], cells=4)
+    >>> round(H(Density.uniform(grid)), 12)
+    -1.0
     """
 
-    @abstractmethod
+    def __init__(self, H, H1, H2, *, up_to: float = 100.0):
+        for name, function in (("H", H), ("H1", H1), ("H2", H2)):
+            if not callable(function):
+                raise InvalidType(f"{name} must be a function of the density, got {type(function).__name__}")
+        if isinstance(up_to, (bool, np.bool_)) or not isinstance(up_to, numbers.Real):
+            raise InvalidType(f"up_to must be a number, got {up_to!r}")
+        if not LEAST_SAMPLE < up_to < math.inf:
+            raise InvalidInput(f"up_to={up_to}: need a finite density > {LEAST_SAMPLE:g}")
+        self._functions = {"H": H, "H1": H1, "H2": H2}
+        self._check(np.geomspace(LEAST_SAMPLE, up_to, SAMPLES))
+
+    def _call(self, name: str, r) -> np.ndarray:
+        """A user's function at densities, of their shape."""
+        r = np.maximum(np.asarray(r, dtype=float), VACUUM)
+        values = real_array(call_user(self._functions[name], [r], name), name)
+        if values.shape != r.shape:
+            if values.ndim:
+                raise InvalidInput(f"{name} returned shape {values.shape} for densities of shape {r.shape}; it must "
+                                   "return one value for each")
+            values = np.full(r.shape, float(values))
+        return values
+
+    def _check(self, r: np.ndarray) -> None:
+        values = {name: self._call(name, r) for name in self._functions}
+        for name, value in values.items():
+            if not np.isfinite(value).all():
+                k = int(np.argmin(np.isfinite(value)))
+                raise InvalidInput(f"{name}({r[k]:.6g})={value[k]}: H, H1 and H2 must be finite at densities up to "
+                                   f"{r[-1]:g}; lower up_to if larger ones never occur")
+        check_convex(r, values["H2"], "H2")
+        step = 1e-4 * r
+        for name, slope, bend in (("H", "H1", "H2"), ("H1", "H2", None)):
+            low, high = self._call(name, r - step), self._call(name, r + step)
+            both = [np.abs(self._call(slope, r + s)) for s in (-step, step)]
+            scale = np.maximum(*both) + (0.0 if bend is None else step * values[bend])
+            gap = np.abs((high - low) / (2 * step) - values[slope])
+            wrong = gap > MISFIT * scale + 1e-14 * np.abs(values[name]) / step + 1e-300
+            if wrong.any():
+                k = int(np.argmax(wrong))
+                raise InvalidInput(f"{slope}({r[k]:.6g})={values[slope][k]:.6g}, but {name} has the slope "
+                                   f"{(high - low)[k] / (2 * step[k]):.6g} there; {slope} must be the derivative of "
+                                   f"{name}")
+
     def H(self, r) -> np.ndarray:
         """H at densities r >= 0."""
+        return self._call("H", r)
 
-    @abstractmethod
     def derivative(self, r) -> np.ndarray:
         """H' at densities r >= 0."""
+        return self._call("H1", r)
 
-    @abstractmethod
     def second_derivative(self, r) -> np.ndarray:
         """H'' at densities r >= 0."""
+        return self._call("H2", r)
 
-    @abstractmethod
     def inverse_derivative(self, p) -> np.ndarray:
         r"""The density at which H' is p; 0 where p lies below H'(0), and infinity where p lies above all of H'.
 
-        It is the derivative of the conjugate :math:`H^*(p) = \sup_{r \ge 0} (p r - H(r))`.
+        It is the derivative of the conjugate :math:`H^*(p) = \sup_{r \ge 0} (p r - H(r))`; found by bisection here.
         """
+        p = np.asarray(p, dtype=float)
+        low, high = np.full(p.shape, math.log(VACUUM)), np.full(p.shape, LOG_LARGEST)
+        for _ in range(BISECTIONS):
+            middle = 0.5 * (low + high)
+            value = self._call("H1", np.exp(middle))
+            # What overflows lies above.
+            below = (value < p) & np.isfinite(value)
+            low, high = np.where(below, middle, low), np.where(below, high, middle)
+        r = np.where(low == math.log(VACUUM), 0.0, np.exp(0.5 * (low + high)))
+        return np.where(high == LOG_LARGEST, math.inf, r)
+
+    def pressure(self, r) -> np.ndarray:
+        """The pressure r H'(r) - H(r), at densities r > 0."""
+        return r * self.derivative(r) - self.H(r)
 
     def conjugate(self, p) -> np.ndarray:
         r""":math:`H^*(p) = \sup_{r \ge 0} (p r - H(r))`; infinity where the supremum is."""
@@ -137,8 +226,93 @@ class PowerEntropy(InternalEnergy):
             warnings.warn(f"m={self.m:g} on {grid.ndim} axes: below m_c = {critical:g} fast diffusion loses mass to "
                           "infinity in the whole space; only the walls of the box hold it", WGFlowWarning, stacklevel=2)
 
+    def pressure(self, r) -> np.ndarray:
+        return np.power(r, self.m)
+
     def __repr__(self):
         return f"PowerEntropy(m={self.m:g})"
+
+
+class RelativeEntropy(FreeEnergy):
+    r"""The entropy relative to a given law (Kullback-Leibler divergence), :math:`\beta^{-1} \int \rho \log(\rho/\pi)`.
+
+    It is ``Entropy(beta)`` plus the potential :math:`-\beta^{-1} \log(\pi/w)`: linear diffusion towards :math:`\pi`,
+    the regularizer of flows with a prior.
+
+    Parameters
+    ----------
+    reference : Density or callable
+        The law :math:`\pi`, positive in every cell; or its density relative to the grid's reference measure w, a
+        positive vectorized function of the coordinates (a factor of it adds a constant to the energy).
+    beta : float
+        The inverse of the factor in front, > 0 and finite.
+
+    Raises
+    ------
+    InvalidInput
+        If the reference vanishes somewhere (the divergence is infinite there), or beta is out of its range.
+
+    Examples
+    --------
+    >>> grid = Grid([(-6, 6)], cells=400)
+    >>> round(RelativeEntropy(Density.gaussian(grid, 0.0, 1.0))(Density.gaussian(grid, 1.0, 1.0)), 3)
+    0.5
+    """
+
+    def __init__(self, reference, beta: float = 1.0):
+        entropy = Entropy(beta)
+        if not math.isfinite(entropy.beta):
+            raise InvalidInput(f"beta={beta}: the relative entropy would vanish; leave the term out")
+        self.reference = reference
+        super().__init__([(1.0, entropy), (1.0 / entropy.beta, _MinusLog(reference))])
+
+    def __repr__(self):
+        return f"RelativeEntropy({self.terms[1][1].name}, beta={self.terms[0][1].beta:g})"
+
+
+class _MinusLog(Potential):
+    """The potential -log(pi / w) of a law."""
+
+    def __init__(self, reference):
+        self.grid: Grid | None = None
+        if isinstance(reference, Density):
+            empty = reference.values <= 0
+            if empty.any():
+                cell = tuple(int(k) for k in np.argwhere(empty)[0])
+                raise InvalidInput(f"reference is 0 in cell {cell} and {int(empty.sum())} cells in all; the relative "
+                                   "entropy is infinite where it vanishes: take a reference that is positive")
+            self.grid, self.name = reference.grid, "Density"
+            weight = reference.grid.log_weight
+            super().__init__((0.0 if weight is None else weight) - np.log(reference.values))
+            return
+        if not callable(reference):
+            raise InvalidType(f"reference must be a Density or a function, got {type(reference).__name__}")
+        self.name = getattr(reference, "__name__", type(reference).__name__)
+        super().__init__(partial(_minus_log, reference))
+
+    def values(self, grid: Grid) -> np.ndarray:
+        if self.grid is not None and grid != self.grid:
+            raise InvalidInput(f"reference lives on {self.grid}, the density on {grid}; put both on one grid")
+        return super().values(grid)
+
+    def __repr__(self):
+        return f"Potential(-log {self.name})"
+
+
+def _minus_log(reference, *x) -> np.ndarray:
+    values = np.asarray(reference(*x), dtype=float)
+    if not (values > 0).all():
+        raise InvalidInput(f"reference is {values.min():g} somewhere; it must be positive")
+    return -np.log(values)
+
+
+def check_convex(r: np.ndarray, second: np.ndarray, name: str) -> None:
+    """Refuse an H whose second derivative is negative or no number at one of the densities r."""
+    bad = ~(second >= 0)
+    if bad.any():
+        k = np.unravel_index(int(np.argmax(bad)), r.shape)
+        raise InvalidInput(f"{name}({r[k]:.6g})={second[k]:.6g}: H must be convex, H'' >= 0, at every density that "
+                           "occurs; a non-convex H makes mass clump, and the equation has no solution")
 
 
 def relative_density(masses: np.ndarray, grid: Grid) -> np.ndarray:
@@ -150,20 +324,6 @@ def relative_density(masses: np.ndarray, grid: Grid) -> np.ndarray:
         return masses / grid.volumes
     with np.errstate(divide="ignore", over="ignore"):
         return np.exp(np.log(masses) - grid.log_reference)
-
-
-def edge_dissipation(masses: np.ndarray, mu: np.ndarray, grid: Grid) -> float:
-    r""":math:`\int \rho |\nabla \mu|^2` from differences of mu between neighboring cells that both hold mass."""
-    total = 0.0
-    for axis in range(grid.ndim):
-        m, u = (np.moveaxis(a, axis, -1) for a in (masses, mu))
-        if grid.periodic[axis]:
-            m, u = (np.concatenate((a, a[..., :1]), axis=-1) for a in (m, u))
-        both = (m[..., 1:] > 0) & (m[..., :-1] > 0)
-        with np.errstate(invalid="ignore"):
-            rate = 0.5 * (m[..., 1:] + m[..., :-1]) * ((u[..., 1:] - u[..., :-1]) / grid.distances[axis]) ** 2
-        total += float(rate[both].sum())
-    return total
 
 
 def _need_density(rho) -> None:

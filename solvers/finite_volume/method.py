@@ -12,6 +12,7 @@ import numpy as np
 from wgflow.errors import ConvergenceError, InvalidInput, StorageError
 
 from ..base import Method, check_count, check_positive
+from .nonlinear import NonlinearStepper
 from .splitting import default_threads
 from .step_size import Controller
 from .stepper import State, Stepper
@@ -105,12 +106,17 @@ class FiniteVolume(Method):
             run.stepper.split.close()
 
 
+def make_stepper(flow, corrected: bool, threads: int) -> Stepper:
+    """The steps of a flow: those of linear diffusion, or of nonlinear diffusion where there is any."""
+    return NonlinearStepper(flow, corrected) if flow.parts.internal else Stepper(flow, corrected, threads)
+
+
 class _Run:
     """One run of FiniteVolume: where it is, and how it moves on."""
 
     def __init__(self, method: FiniteVolume, flow, recorder, checkpoint=None):
         self.method, self.flow, self.recorder, self.checkpoint = method, flow, recorder, checkpoint
-        self.stepper = Stepper(flow, method.corrected, method.threads or default_threads())
+        self.stepper = make_stepper(flow, method.corrected, method.threads or default_threads())
         self.deadline = time.monotonic() + method.time_limit if method.time_limit else math.inf
         self.steps = self.earlier_steps = 0
         self.controller = Controller(method.rtol) if method.dt is None else None

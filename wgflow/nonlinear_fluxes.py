@@ -1,0 +1,156 @@
+"""What the fluxes of nonlinear diffusion are made of: the law H of an energy, and the edges of a grid's lines."""
+
+from __future__ import annotations
+
+from copy import copy
+from functools import cached_property
+
+import numpy as np
+
+from wgflow.errors import InvalidInput
+from wgflow.grids import Grid
+from wgflow.internal_energies import VACUUM, PowerEntropy, check_convex
+from wgflow.kernels.nonlinear_sweep import dissipation, reconstruct
+
+__all__ = ["Diffusion", "Lines", "dissipation_rate"]
+
+#: Bound of H'': an infinite one leaves NaNs in products with 0.
+STIFFEST = 1e250
+#: Reference volumes below this leave no digits for the density relative to them.
+LEAST_VOLUME = 1e-280
+
+
+class Diffusion:
+    r"""The sum of the internal energies, :math:`H(r) = D r \log r + \sum_k c_k H_k(r)`, through its derivatives.
+
+    Parameters
+    ----------
+    parts : Assembled
+    """
+
+    def __init__(self, parts):
+        self.entropy = parts.diffusion
+        self.powers = [(factor * term.m, term.m - 1.0) for factor, term in parts.internal
+                       if isinstance(term, PowerEntropy) and factor > 0]
+        self.others = [(factor, term) for factor, term in parts.internal
+                       if not isinstance(term, PowerEntropy) and factor > 0]
+
+    def state(self, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """H'(r) and the pressure r H'(r) - H(r), at densities r >= 0."""
+        r = np.maximum(r, VACUUM)
+        slope, pressure = np.zeros(r.shape), np.zeros(r.shape)
+        if self.entropy > 0:
+            slope += self.entropy * np.log(r)
+            pressure += self.entropy * r
+        for factor, power in self.powers:
+            part = (factor / power) * r**power
+            slope += part
+            pressure += (power / (power + 1.0)) * (part * r)
+        for factor, term in self.others:
+            slope += factor * term.derivative(r)
+            pressure += factor * term.pressure(r)
+        return slope, pressure
+
+    def slopes(self, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """r H''(r) and H''(r), at densities r >= 0."""
+        r = np.maximum(r, VACUUM)
+        stiff = np.full(r.shape, self.entropy)
+        for factor, power in self.powers:
+            stiff += factor * r**power
+        for factor, term in self.others:
+            bend = term.second_derivative(r)
+            stiff += factor * r * np.where(bend >= 0, bend, np.nan)
+        with np.errstate(over="ignore"):
+            return stiff, np.minimum(stiff / r, STIFFEST)
+
+    def check(self, r: np.ndarray) -> None:
+        """Refuse densities at which a user's H is not convex; Newton's method drops them in silence on its way."""
+        for _, term in self.others:
+            check_convex(np.maximum(r, VACUUM), term.second_derivative(r), "H''")
+
+
+class Lines:
+    """The cells of a grid as lines along one axis, arrays of shape (lines, n), and the edges between them.
+
+    Attributes
+    ----------
+    volumes : array, shape (lines, n)
+        Volume times weight of each cell.
+    conductances : array, shape (lines, edges)
+        Area times weight of each edge over the distance of its cells.
+    """
+
+    def __init__(self, grid: Grid, axis: int):
+        self.grid, self.axis, self.periodic = grid, axis, grid.periodic[axis]
+        self.widths, self.distances = grid.widths[axis], grid.distances[axis]
+        self.shape = np.moveaxis(np.empty(grid.shape, dtype=bool), axis, -1).shape
+        area = self.lines(grid.volumes / grid.widths[axis].reshape([-1 if k == axis else 1 for k in range(grid.ndim)]))
+        self.volumes = self.lines(np.exp(grid.log_reference))
+        if not (self.volumes > LEAST_VOLUME).all() or not np.isfinite(self.volumes).all():
+            raise InvalidInput(f"log_weight runs from {grid.log_weight.min():.4g} to {grid.log_weight.max():.4g}: with "
+                               "nonlinear diffusion exp of it must be a number between 1e-280 and 1e300; add a "
+                               "constant to it, or start the axis farther from the origin")
+        self.conductances = np.ascontiguousarray(area[:, :self.distances.size] / self.distances)
+        if grid.log_weight is not None:
+            self.conductances *= edge_weights(np.exp(self.lines(grid.log_weight)), self.periodic)
+
+    @cached_property
+    def plain(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The factors of the plain scheme."""
+        ones = np.ones(self.conductances.shape)
+        return ones, ones, ones
+
+    def part(self, lines) -> Lines:
+        """Some of the lines."""
+        part = copy(self)
+        part.volumes, part.conductances = self.volumes[lines], self.conductances[lines]
+        return part
+
+    def lines(self, values: np.ndarray) -> np.ndarray:
+        """An array of the grid's shape as lines; a new array."""
+        return np.array(np.moveaxis(values, self.axis, -1), dtype=float, order="C").reshape(-1, self.shape[-1])
+
+    def back(self, lines: np.ndarray) -> np.ndarray:
+        """Lines as an array of the grid's shape."""
+        return np.ascontiguousarray(np.moveaxis(lines.reshape(self.shape), -1, self.axis))
+
+    def factors(self, law: Diffusion, masses: np.ndarray, psi: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The factors of the reconstruction, for lines of masses and Psi."""
+        r = masses / self.volumes
+        up, down, phi = (np.empty(self.conductances.shape) for _ in range(3))
+        reconstruct(r, *law.state(r), psi, self.widths, self.distances, self.periodic, up, down, phi)
+        return up, down, phi
+
+
+def edge_weights(weights: np.ndarray, periodic: bool) -> np.ndarray:
+    """Values at the edges of a density given by its cell averages w > 0, shape (lines, n).
+
+    By the cubic through the integral over four cells, which is exact for r, r^2 and r^3; where that leaves the interval
+    between the two neighbors, as it does for steep weights, their geometric mean.
+    """
+    if periodic:
+        wide = np.concatenate((weights[:, -1:], weights, weights[:, :2]), axis=1)
+        middle = (7.0 * (wide[:, 1:-2] + wide[:, 2:-1]) - wide[:, :-3] - wide[:, 3:]) / 12.0
+        low, high = wide[:, 1:-2], wide[:, 2:-1]
+    else:
+        low, high = weights[:, :-1], weights[:, 1:]
+        middle = 0.5 * (low + high)
+        if weights.shape[1] > 2:
+            middle[:, 0] = (2.0 * weights[:, 0] + 5.0 * weights[:, 1] - weights[:, 2]) / 6.0
+            middle[:, -1] = (2.0 * weights[:, -1] + 5.0 * weights[:, -2] - weights[:, -3]) / 6.0
+        if weights.shape[1] > 3:
+            middle[:, 1:-1] = (7.0 * (low + high)[:, 1:-1] - weights[:, :-3] - weights[:, 3:]) / 12.0
+    inside = (middle >= np.minimum(low, high)) & (middle <= np.maximum(low, high))
+    return np.where(inside, middle, np.sqrt(low) * np.sqrt(high))
+
+
+def dissipation_rate(masses: np.ndarray, psi: np.ndarray, grid: Grid, law: Diffusion, corrected: bool = True) -> float:
+    r""":math:`\sum_{edges} flux \cdot (\mu_1 - \mu_2)`, mu = H' + Psi: -dF/dt of the semi-discrete equations."""
+    total = 0.0
+    for axis in range(grid.ndim):
+        cells = Lines(grid, axis)
+        m, u = cells.lines(masses), cells.lines(psi)
+        factors = cells.factors(law, m, u) if corrected else cells.plain
+        r = m / cells.volumes
+        total += float(dissipation(r, *law.state(r), u, cells.conductances, *factors))
+    return total
