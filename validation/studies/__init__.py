@@ -17,6 +17,7 @@ __all__ = ["Check", "Study", "StudyReport", "Table", "get", "names"]
 _HOMES = {
     "isotropic-histogram": "isotropic_histogram",
     "isotropic-animation": "isotropic_animation",
+    "anisotropic-relu": "anisotropic_relu",
     "predicting-failure": "predicting_failure",
     "noisy-sgd": "noisy_sgd",
     "finite-width": "finite_width",
