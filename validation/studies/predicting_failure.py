@@ -23,6 +23,8 @@ __all__ = ["STUDY"]
 _SMALL, _LARGE, _SEED = 0.1, 0.4, 3011
 #: Steps grow so many times after the fast start, around this time: the noise of SGD is largest where the risk is.
 _GROWTH, _GROWTH_TIME = 8.0, 0.12
+#: The PDE is solved up to this time, at which both starts have come to rest.
+_T_END = 0.5
 
 
 class _Run(NamedTuple):
@@ -77,7 +79,7 @@ class PredictingFailure(Study):
     def _one(self, model, folder, kappa, cells, times, schedule, step_size, n_runs, fresh) -> _Run:
         times = np.rint(times / (2.0 * step_size)) * (2.0 * step_size)
         xi = 1.0 if schedule is None else schedule
-        flow_times = np.unique(np.concatenate([times, np.linspace(0.0, 0.5 if schedule else times[-1], 51)[1:]]))
+        flow_times = np.unique(np.concatenate([times, np.linspace(0.0, np.cbrt(_T_END), 51)[1:] ** 3]))
         flow_times = flow_times[np.concatenate([[True], np.diff(flow_times) > 1e-9])]
         grid = model.grid(cells=cells, r_max=3.0)  # fine enough for the law of |w| at kappa = 0.1, 0.004 wide
         sol = solve(model.energy(), model.initial_density(kappa, grid), (0.0, float(flow_times[-1])), FiniteVolume(),
