@@ -1,4 +1,4 @@
-"""PowerEntropy: H and its derivatives, its conjugate, its values on grids, and who refuses it."""
+"""Internal energies: H and its derivatives, conjugates, values on grids; a user's H; relative entropies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import wgflow as wg
 from wgflow.grids import log_power_cell_average
-from wgflow.internal_energies import PowerEntropy
+from wgflow.internal_energies import InternalEnergy, PowerEntropy, RelativeEntropy
 
 EXPONENTS = st.one_of(st.floats(0.2, 0.95), st.floats(1.05, 6.0))
 
@@ -157,3 +157,120 @@ def test_atoms_have_no_internal_energy():
 
     with pytest.raises(wg.InvalidInput, match=r"Atoms.*Density\.from_samples"):
         PowerEntropy(2.0).energy(Atoms(np.array([[0.0, 1.0]]), np.array([0.5, 0.5])))
+
+
+# ---------------------------------------------------------------- a user's H
+def own(m=2.0, **options):
+    return InternalEnergy(lambda r: r**m / (m - 1), lambda r: m / (m - 1) * r ** (m - 1), lambda r: m * r ** (m - 2),
+                          **options)
+
+
+@given(m=EXPONENTS)
+def test_a_users_H_has_what_a_power_has(m):
+    a, b, r = own(m), PowerEntropy(m), np.geomspace(1e-4, 50, 40)
+    for name in ("H", "derivative", "second_derivative", "pressure"):
+        np.testing.assert_allclose(getattr(a, name)(r), getattr(b, name)(r), rtol=1e-12)
+    p = b.derivative(np.geomspace(1e-2, 10, 15))
+    np.testing.assert_allclose(a.inverse_derivative(p), b.inverse_derivative(p), rtol=1e-9)
+    np.testing.assert_allclose(a.conjugate(p), b.conjugate(p), rtol=1e-8, atol=1e-9)
+    grid = wg.Grid([(0, 3)], cells=30, log_weight=np.linspace(-1, 1, 30))
+    rho = wg.Density.from_function(grid, lambda x: 1 + x)
+    assert a(rho) == pytest.approx(b(rho), rel=1e-12)
+    np.testing.assert_allclose(a.first_variation(rho), b.first_variation(rho), rtol=1e-12)
+
+
+def test_a_users_H_beyond_its_range():
+    porous, fast = own(2.0), own(0.5)
+    assert porous.inverse_derivative(-1.0) == 0.0
+    assert porous.conjugate(-1.0) == pytest.approx(0.0, abs=1e-300)
+    assert fast.inverse_derivative(0.1) == math.inf
+    assert fast.conjugate(0.1) == math.inf
+    constant = InternalEnergy(lambda r: r**2, lambda r: 2 * r, lambda r: 2.0)
+    assert constant.second_derivative(np.ones(3)).tolist() == [2.0, 2.0, 2.0]
+
+
+@pytest.mark.parametrize(("functions", "words"), [
+    ((lambda r: -(r**2), lambda r: -2 * r, lambda r: -2 + 0 * r), r"H2\(.*\)=-2: H must be convex"),
+    ((lambda r: r**2 - r**4, lambda r: 2 * r - 4 * r**3, lambda r: 2 - 12 * r**2), r"H2\(100\)=-119998: H must be"),
+    ((lambda r: r**2, lambda r: 3 * r, lambda r: 3 + 0 * r), r"H1\(.*\)=.*, but H has the slope .* there"),
+    ((lambda r: r**2, lambda r: 2 * r, lambda r: r), r"H2\(.*\)=.*, but H1 has the slope 2 there"),
+    ((lambda r: 1 / (r - r), lambda r: r, lambda r: r), r"H\(1e-06\)=inf: H, H1 and H2 must be finite"),
+    ((lambda r: np.exp(20 * r), lambda r: 20 * np.exp(20 * r), lambda r: 400 * np.exp(20 * r)), "lower up_to"),
+    ((lambda r: 1 / 0, lambda r: r, lambda r: r), "H raised ZeroDivisionError"),
+    ((lambda r: r[:3], lambda r: r, lambda r: r), r"H returned shape \(3,\)"),
+])
+def test_bad_functions(functions, words):
+    with pytest.raises(wg.InvalidInput, match=words):
+        InternalEnergy(*functions)
+
+
+@pytest.mark.parametrize(("arguments", "options", "error", "words"), [
+    ((2.0, np.sin, np.cos), {}, TypeError, "H must be a function"),
+    ((np.sin, np.sin, None), {}, TypeError, "H2 must be a function"),
+    ((np.exp, np.exp, np.exp), {"up_to": "3"}, TypeError, "up_to must be a number"),
+    ((np.exp, np.exp, np.exp), {"up_to": 0.0}, ValueError, "up_to=0"),
+    ((np.exp, np.exp, np.exp), {"up_to": math.inf}, ValueError, "up_to=inf"),
+])
+def test_bad_arguments(arguments, options, error, words):
+    with pytest.raises(error, match=words):
+        InternalEnergy(*arguments, **options)
+
+
+def test_a_kink_in_H_is_no_fault():
+    # Pressure of congestion: none below density 1.
+    soft = InternalEnergy(lambda r: np.maximum(r - 1, 0) ** 2, lambda r: 2 * np.maximum(r - 1, 0),
+                          lambda r: np.where(r > 1, 2.0, 0.0))
+    grid = wg.Grid([(-2, 2)], cells=80)
+    rho = wg.Density.gaussian(grid, 0.0, 0.02)
+    sol = wg.solve(soft, rho, (0, 20))
+    assert sol.certificate.ok
+    assert rho.values.max() > 2.5
+    assert sol.final.values.max() < 1.01
+
+
+# ---------------------------------------------------------------- relative entropy
+def test_relative_entropy_of_normal_laws():
+    grid = wg.Grid([(-10, 10)], cells=2000)
+    prior, rho = wg.Density.gaussian(grid, 0.5, 2.0), wg.Density.gaussian(grid, -1.0, 0.5)
+    exact = 0.5 * (0.5 / 2.0 + 1.5**2 / 2.0 - 1 + math.log(2.0 / 0.5))
+    assert RelativeEntropy(prior)(rho) == pytest.approx(exact, rel=1e-4)
+    assert RelativeEntropy(prior, beta=4.0)(rho) == pytest.approx(exact / 4, rel=1e-4)
+    assert (4 * RelativeEntropy(prior, beta=4.0))(rho) == pytest.approx(exact, rel=1e-4)
+    assert RelativeEntropy(prior)(prior) == pytest.approx(0.0, abs=1e-13)
+    assert RelativeEntropy(prior).beta == 1.0
+    assert np.ptp(RelativeEntropy(prior).first_variation(prior)) < 1e-12
+
+    def density(x):
+        return np.exp(-((x - 0.5) ** 2) / 4) / math.sqrt(4 * math.pi)
+
+    assert RelativeEntropy(density)(rho) == pytest.approx(exact, rel=1e-4)
+    assert repr(RelativeEntropy(density, 2)) == "RelativeEntropy(density, beta=2)"
+
+
+def test_relative_entropy_on_a_weighted_grid():
+    weight = log_power_cell_average(np.linspace(0, 4, 81), 2)
+    grid = wg.Grid([(0, 4)], cells=80, log_weight=weight)
+    prior = wg.Density.from_values(grid, np.exp(weight - grid.centers[0] ** 2), normalize=True)
+    rho = wg.Density.from_function(grid, lambda r: r**2 * np.exp(-r))
+    kl = float((rho.masses * np.log(rho.values / prior.values)).sum())
+    assert RelativeEntropy(prior)(rho) == pytest.approx(kl, rel=1e-12)
+    relative = RelativeEntropy(lambda r: np.exp(-(r**2)))
+    # A factor of the reference shifts the energy by a constant.
+    gap = RelativeEntropy(prior)(rho) - relative(rho)
+    assert RelativeEntropy(prior)(prior) - relative(prior) == pytest.approx(gap, rel=1e-10)
+
+
+def test_bad_references():
+    grid = wg.Grid([(0, 1)], cells=4)
+    with pytest.raises(wg.InvalidInput, match=r"reference is 0 in cell \(1,\) and 2 cells in all"):
+        RelativeEntropy(wg.Density.from_values(grid, [1.0, 0, 0, 1]))
+    with pytest.raises(TypeError, match="reference must be a Density or a function, got float"):
+        RelativeEntropy(1.0)
+    with pytest.raises(wg.InvalidInput, match="beta=inf: the relative entropy would vanish"):
+        RelativeEntropy(wg.Density.uniform(grid), beta=math.inf)
+    with pytest.raises(wg.InvalidInput, match="reference lives on"):
+        RelativeEntropy(wg.Density.uniform(grid))(wg.Density.uniform(wg.Grid([(0, 2)], cells=4)))
+    with pytest.raises(wg.InvalidInput, match=r"reference is -0\.5.* somewhere; it must be positive"):
+        RelativeEntropy(lambda x: x - 0.625)(wg.Density.uniform(grid))
+    with pytest.raises(wg.InvalidInput, match="backward diffusion"):
+        -1 * RelativeEntropy(wg.Density.uniform(grid))

@@ -10,12 +10,10 @@ import numpy as np
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
 from wgflow.internal_energies import VACUUM, PowerEntropy, check_convex
-from wgflow.kernels.nonlinear_sweep import dissipation, reconstruct
+from wgflow.kernels.nonlinear_sweep import STIFFEST, dissipation, power_law, reconstruct
 
 __all__ = ["Diffusion", "Lines", "dissipation_rate"]
 
-#: Bound of H'': an infinite one leaves NaNs in products with 0.
-STIFFEST = 1e250
 #: Reference volumes below this leave no digits for the density relative to them.
 LEAST_VOLUME = 1e-280
 
@@ -30,38 +28,24 @@ class Diffusion:
 
     def __init__(self, parts):
         self.entropy = parts.diffusion
-        self.powers = [(factor * term.m, term.m - 1.0) for factor, term in parts.internal
-                       if isinstance(term, PowerEntropy) and factor > 0]
+        powers = [(factor * term.m, term.m - 1.0) for factor, term in parts.internal if isinstance(term, PowerEntropy)]
+        self.factors, self.powers = np.array(powers, dtype=float).reshape(-1, 2).T.copy()
         self.others = [(factor, term) for factor, term in parts.internal
                        if not isinstance(term, PowerEntropy) and factor > 0]
 
-    def state(self, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """H'(r) and the pressure r H'(r) - H(r), at densities r >= 0."""
+    def evaluate(self, r: np.ndarray) -> tuple[np.ndarray, ...]:
+        """H', the pressure r H' - H, r H'' and H'' at densities r >= 0, shape (lines, n)."""
         r = np.maximum(r, VACUUM)
-        slope, pressure = np.zeros(r.shape), np.zeros(r.shape)
-        if self.entropy > 0:
-            slope += self.entropy * np.log(r)
-            pressure += self.entropy * r
-        for factor, power in self.powers:
-            part = (factor / power) * r**power
-            slope += part
-            pressure += (power / (power + 1.0)) * (part * r)
+        slope, pressure, stiff, bend = np.empty((4, *r.shape))
+        power_law(r, self.entropy, self.factors, self.powers, slope, pressure, stiff, bend)
         for factor, term in self.others:
             slope += factor * term.derivative(r)
             pressure += factor * term.pressure(r)
-        return slope, pressure
-
-    def slopes(self, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """r H''(r) and H''(r), at densities r >= 0."""
-        r = np.maximum(r, VACUUM)
-        stiff = np.full(r.shape, self.entropy)
-        for factor, power in self.powers:
-            stiff += factor * r**power
-        for factor, term in self.others:
-            bend = term.second_derivative(r)
-            stiff += factor * r * np.where(bend >= 0, bend, np.nan)
-        with np.errstate(over="ignore"):
-            return stiff, np.minimum(stiff / r, STIFFEST)
+            second = term.second_derivative(r)
+            second = factor * np.where(second >= 0, second, np.nan)
+            stiff += second * r
+            bend += second
+        return slope, pressure, stiff, np.minimum(bend, STIFFEST) if self.others else bend
 
     def check(self, r: np.ndarray) -> None:
         """Refuse densities at which a user's H is not convex; Newton's method drops them in silence on its way."""
@@ -118,7 +102,7 @@ class Lines:
         """The factors of the reconstruction, for lines of masses and Psi."""
         r = masses / self.volumes
         up, down, phi = (np.empty(self.conductances.shape) for _ in range(3))
-        reconstruct(r, *law.state(r), psi, self.widths, self.distances, self.periodic, up, down, phi)
+        reconstruct(r, *law.evaluate(r)[:2], psi, self.widths, self.distances, self.periodic, up, down, phi)
         return up, down, phi
 
 
@@ -152,5 +136,5 @@ def dissipation_rate(masses: np.ndarray, psi: np.ndarray, grid: Grid, law: Diffu
         m, u = cells.lines(masses), cells.lines(psi)
         factors = cells.factors(law, m, u) if corrected else cells.plain
         r = m / cells.volumes
-        total += float(dissipation(r, *law.state(r), u, cells.conductances, *factors))
+        total += float(dissipation(r, *law.evaluate(r)[:2], u, cells.conductances, *factors))
     return total

@@ -2,8 +2,8 @@ r"""Nonlinear diffusion: d rho/dt = div(rho grad(H'(rho/w) + V + U rho)), line b
 
 The flow goes as for linear diffusion (`stepper`): Psi = V + U rho frozen at the middle of the step, Strang splitting
 by axis, each step checked, a damped implicit step as the fallback. What differs is the sweep along an axis. The
-resolvent J is an implicit Euler step of the fluxes of `wgflow.kernels.nonlinear_sweep`, found by Newton's method for all
-lines together: it keeps the mass and the sign, lowers the energy at any step and leaves states at rest that have a
+resolvent J is an implicit Euler step of the fluxes of `wgflow.kernels.nonlinear_sweep`, found by Newton's method for
+all lines together: it keeps the mass and the sign, lowers the energy at any step and leaves states at rest that have a
 constant first variation on their support. The second-order step has two of them (an L-stable SDIRK method with
 gamma = 1 - 1/sqrt 2):
 
@@ -20,23 +20,17 @@ import math
 import numpy as np
 
 from wgflow.internal_energies import relative_density
-from wgflow.kernels.nonlinear_sweep import fluxes, newton, push
+from wgflow.kernels.nonlinear_sweep import DONE, fluxes, newton, push
 from wgflow.kernels.sweep import CORRECTED, IMPLICIT_EULER, PLAIN
 from wgflow.nonlinear_fluxes import Diffusion, Lines, dissipation_rate
 
 from .stepper import Stepper
 
 GAMMA, ROOT2 = 1.0 - math.sqrt(0.5), math.sqrt(2.0)
-#: Newton's method has converged when a correction moves no more than this part of a line's mass; or, where round-off
-#: holds it above, when it is below the second bound and stops shrinking.
-CONVERGED, STAGNANT = 1e-13, 1e-9
+#: Newton's method has converged when a correction moves no more than this part of a line's mass.
+CONVERGED = 1e-13
 #: Corrections after which a step is cut in parts, down to this part of it.
 MAX_CORRECTIONS, SHORTEST = 80, 1e-12
-#: The part of a correction that is made is halved, down to the least, where the next does not show it (by so much of
-#: it), and doubled where it does; it moves no more than so many times the mass.
-SLOW, LEAST_SHARE, LONGEST = 0.1, 0.25, 0.3
-#: No correction takes more than this part of a cell's mass away.
-DRAIN = 0.9
 #: The first correction sees no density below this part of the largest: at a vacuum the derivatives vanish, or are
 #: infinite, and mass would cross one cell in each correction.
 FIRST_FLOOR = 0.02
@@ -128,7 +122,7 @@ class NonlinearSplitting:
         first, whole = self._resolve(cells, m, psi, GAMMA * times, factors, guess)
         r = first / cells.volumes
         transfer = np.empty(cells.conductances.shape)
-        fluxes(r, *self.law.state(r), psi, (GAMMA * times)[:, None] * cells.conductances, *factors, transfer)
+        fluxes(r, *self.law.evaluate(r)[:2], psi, GAMMA * dt * cells.conductances, *factors, transfer)
         # A stage that was cut in parts has no transfers to go on from: the rest of the time follows it.
         start = np.empty(m.shape)
         push(first, transfer, np.where(whole, ROOT2, 0.0), start)
@@ -161,37 +155,29 @@ class NonlinearSplitting:
 
     def _newton(self, cells: Lines, start, psi, times, factors, guess=None) -> tuple[np.ndarray, np.ndarray]:
         """Implicit Euler steps of lines by Newton's method, and for which it has converged."""
-        m = (start if guess is None else guess).copy()
-        done = np.zeros(len(m), dtype=bool)
-        total = start.sum(axis=1)
-        bound = CONVERGED * total + self.negligible
-        before, share = np.full(len(m), math.inf), np.ones(len(m))
-        active, volumes, conductances = np.arange(len(m)), cells.volumes, times[:, None] * cells.conductances
-        x, goal, u, parts = m.copy(), start, psi, factors
+        count = len(start)
+        m, done, active = np.empty(start.shape), np.zeros(count, dtype=bool), np.arange(count)
+        x, cold = (start if guess is None else guess).copy(), guess is None
+        totals = start.sum(axis=1)
+        bounds, shares, sizes = CONVERGED * totals + self.negligible, np.ones(count), np.full(count, math.inf)
+        status = np.zeros(count, dtype=np.int64)
+        arrays = (psi, start, cells.volumes, times, cells.conductances, *factors)
         for k in range(MAX_CORRECTIONS):
-            r = x / volumes
-            slope, pressure = self.law.state(r)
-            seen = np.maximum(r, FIRST_FLOOR * r.max(axis=1, keepdims=True)) if k == 0 and guess is None else r
-            delta, sizes = np.empty(x.shape), np.empty(len(x))
-            newton(x, r, slope, pressure, *self.law.slopes(seen), u, goal, volumes, conductances, *parts,
-                   cells.periodic, delta, sizes)
-            share = np.where(sizes > (1.0 - SLOW * share) * before, 0.5 * share, np.minimum(2.0 * share, 1.0))
-            share = np.minimum(np.maximum(share, LEAST_SHARE), LONGEST * total / np.maximum(sizes, bound))
-            moved = x + share[:, None] * delta
-            kept = np.maximum(moved, (1.0 - DRAIN) * x)
-            # What is not drained is taken from all cells, since more mass than there is leads nowhere.
-            wrong = (kept != moved).any(axis=1) & (total > 0)
-            kept[wrong] *= (total[wrong] / kept[wrong].sum(axis=1))[:, None]
-            x = kept
-            ready = (sizes <= bound) | ((sizes <= STAGNANT / CONVERGED * bound) & (sizes > 0.5 * before))
-            lost = ~np.isfinite(sizes)
-            if ready.any() or lost.any():
-                m[active[ready]], done[active[ready]] = x[ready], True
-                stay = ~(ready | lost)
-                if not stay.any():
-                    break
-                active, x, goal, u, share, total, sizes, bound, volumes, conductances = (
-                    a[stay] for a in (active, x, goal, u, share, total, sizes, bound, volumes, conductances))
-                parts = tuple(f[stay] for f in parts)
-            before = sizes
+            r = x / arrays[2]
+            slope, pressure, stiff, bend = self.law.evaluate(r)
+            if k == 0 and cold:
+                _, _, stiff, bend = self.law.evaluate(np.maximum(r, FIRST_FLOOR * r.max(axis=1, keepdims=True)))
+            newton(x, r, slope, pressure, stiff, bend, *arrays, cells.periodic, bounds, totals, shares, sizes, status)
+            ended = np.count_nonzero(status)
+            if 2 * ended > len(x):
+                # The lines that have ended are put away once they are the greater part.
+                found, stay = status == DONE, status == 0
+                m[active[found]], done[active[found]] = x[found], True
+                if ended == len(x):
+                    return m, done
+                active, x, totals, bounds, shares, sizes, status = (
+                    a[stay] for a in (active, x, totals, bounds, shares, sizes, status))
+                arrays = tuple(a[stay] for a in arrays)
+        found = status == DONE
+        m[active[found]], done[active[found]] = x[found], True
         return m, done

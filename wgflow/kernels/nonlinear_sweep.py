@@ -30,6 +30,18 @@ from wgflow.kernels._jit import jit
 ROUND_OFF = 4 * 2.0**-52
 #: Densities nearer to each other than this part have their arithmetic mean for M, which differences would blur.
 NEAR = 1e-5
+#: Bound of H'': an infinite one leaves NaNs in products with 0.
+STIFFEST = 1e250
+#: What has become of a line in Newton's method.
+DONE, LOST = 1, 2
+#: Where round-off holds corrections above their bound they end the iteration when they stop shrinking, below so many
+#: times the bound.
+STAGNANT = 1e4
+#: The part of a correction that is made is halved, down to the least, where the next does not show it (by so much of
+#: it), and doubled where it does; it moves no more than so many times the mass.
+SLOW, LEAST_SHARE, LONGEST = 0.1, 0.25, 0.3
+#: No correction takes more than this part of a cell's mass away.
+DRAIN = 0.9
 #: Second differences of neighbors at least this part of a cell's own, of the same sign, make the density smooth there.
 ALIKE = 0.25
 #: Bounds of the reconstruction: of a cell's half slope relative to its density, and of phi.
@@ -119,42 +131,95 @@ def _eliminate(right, left, periodic, b, x, work):
 
 
 @jit
-def newton(m, r, h, p, q, c, psi, start, volumes, reach, up, down, phi, periodic, delta, sizes):
-    """Newton corrections of the implicit Euler step m - start + fluxes = 0 for each line, and their L1 norms.
+def power_law(r, entropy, factors, powers, h, p, q, c):
+    """H', r H' - H, r H'' and H'' of D r log r + sum_k f_k r^(1 + e_k) / (e_k (1 + e_k)), e = powers, at r > 0."""
+    for j in range(r.shape[0]):
+        for i in range(r.shape[1]):
+            x = r[j, i]
+            if entropy > 0.0:
+                slope, pressure, stiff = entropy * math.log(x), entropy * x, entropy
+            else:
+                slope = pressure = stiff = 0.0
+            for k in range(powers.size):
+                power = powers[k]
+                part = factors[k] * (x if power == 1.0 else x * x if power == 2.0 else x**power)
+                slope += part / power
+                pressure += part * x / (1.0 + power)
+                stiff += part
+            h[j, i], p[j, i], q[j, i], c[j, i] = slope, pressure, stiff, min(stiff / x, STIFFEST)
+
+
+@jit
+def newton(m, r, h, p, q, c, psi, start, volumes, times, conductances, up, down, phi, periodic, bounds, totals, shares,
+           sizes, status):
+    """A damped Newton correction of the implicit Euler step m - start + fluxes = 0, for each line with status 0.
 
     Parameters
     ----------
     m, r, h, p, q, c, psi, start, volumes : arrays, shape (lines, n)
-        Iterate; its relative density, H', p, r H'', H''; Psi; masses at the start; reference volumes.
-    reach : array, shape (lines, edges)
-        Time step times conductance of each edge; edges are n - 1, or n on a periodic line.
-    up, down, phi : arrays, shape (lines, edges)
-    delta : array, shape (lines, n)
-        Gets the corrections.
-    sizes : array, shape (lines,)
+        Iterate, which is moved; its relative density, H', r H' - H, r H'', H''; Psi; masses at the start; reference
+        volumes.
+    times : array, shape (lines,)
+    conductances, up, down, phi : arrays, shape (lines, edges)
+        Edges are n - 1, or n on a periodic line.
+    bounds, totals : arrays, shape (lines,)
+        L1 norm of a correction that ends the iteration; mass.
+    shares, sizes : arrays, shape (lines,)
+        Part of the last correction that was made, and its norm; updated.
+    status : array of int, shape (lines,)
+        Set to DONE or LOST.
     """
     lines, n = m.shape
-    edges = reach.shape[1]
-    right, left, residual, work = np.zeros(n), np.zeros(n), np.empty(n), np.empty((5, n))
+    edges = conductances.shape[1]
+    right, left, residual, delta, work = np.zeros(n), np.zeros(n), np.empty(n), np.empty(n), np.empty((5, n))
     for j in range(lines):
+        if status[j] != 0:
+            continue
         right[n - 1] = left[0] = 0.0
         for i in range(n):
             residual[i] = start[j, i] - m[j, i]
         for i in range(edges):
             k = i + 1 if i + 1 < n else 0
-            flux = reach[j, i] * _flux(r[j, i], r[j, k], h[j, i], h[j, k], p[j, i], p[j, k], psi[j, i], psi[j, k],
-                                       up[j, i], down[j, i], phi[j, i])
+            reach = times[j] * conductances[j, i]
+            flux = reach * _flux(r[j, i], r[j, k], h[j, i], h[j, k], p[j, i], p[j, k], psi[j, i], psi[j, k],
+                                 up[j, i], down[j, i], phi[j, i])
             ahead, behind = _slopes(r[j, i], r[j, k], h[j, i], h[j, k], p[j, i], p[j, k], q[j, i], q[j, k], c[j, i],
                                     c[j, k], psi[j, i], psi[j, k], up[j, i], down[j, i], phi[j, i])
-            right[i] = reach[j, i] * ahead / volumes[j, i]
-            left[k] = reach[j, i] * behind / volumes[j, k]
+            right[i] = reach * ahead / volumes[j, i]
+            left[k] = reach * behind / volumes[j, k]
             residual[i] -= flux
             residual[k] += flux
-        _eliminate(right, left, periodic, residual, delta[j], work)
-        total = 0.0
+        _eliminate(right, left, periodic, residual, delta, work)
+        size = 0.0
         for i in range(n):
-            total += abs(delta[j, i])
-        sizes[j] = total
+            size += abs(delta[i])
+        if not size < math.inf:
+            status[j] = LOST
+            continue
+        slow = size > (1.0 - SLOW * shares[j]) * sizes[j]
+        if size <= bounds[j] or (size <= STAGNANT * bounds[j] and size > 0.5 * sizes[j]):
+            status[j] = DONE
+        share = max(0.5 * shares[j], LEAST_SHARE) if slow else min(2.0 * shares[j], 1.0)
+        shares[j] = min(share, LONGEST * totals[j] / max(size, bounds[j]))
+        sizes[j] = size
+        _move(m[j], delta, shares[j], totals[j])
+
+
+@jit
+def _move(m, delta, share, total):
+    """Add a share of the correction, but leave each cell a part of its mass."""
+    kept = 0.0
+    drained = False
+    for i in range(m.size):
+        moved = m[i] + share * delta[i]
+        least = (1.0 - DRAIN) * m[i]
+        drained |= moved < least
+        m[i] = max(moved, least)
+        kept += m[i]
+    if drained and kept > 0.0:
+        # What is not drained is taken from all cells, since more mass than there is leads nowhere.
+        for i in range(m.size):
+            m[i] *= total / kept
 
 
 @jit
