@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import doctest
+import importlib
 import importlib.util
 import io
 import re
@@ -53,6 +55,22 @@ def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if not target.startswith(("http://", "https://", "#")):
             assert (page.parent / target.split("#")[0]).exists(), f"{page.name} links to {target}"
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts if parts[0] == "wgflow" else ("wgflow", *parts))
+
+
+DOCTESTED = [path for folder in ("wgflow", "solvers", "reduced_models", "validation")
+             for path in sorted((ROOT / folder).rglob("*.py")) if ">>> " in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("path", DOCTESTED, ids=name)
+def test_examples_in_docstrings(path):
+    done = doctest.testmod(importlib.import_module(module_of(path)))
+    assert done.attempted
+    assert not done.failed
 
 
 def run_example(path: Path):
