@@ -67,9 +67,10 @@ class SeparableEnergy:
 
     def conjugate(self, logs: np.ndarray) -> float:
         """H*(dH/db)."""
-        total = self.diffusion * np.exp(logs)
+        total = self.diffusion * np.exp(np.minimum(logs, LARGEST_EXPONENT))
         for factor, m in self.powers:
-            total = total + factor * np.exp(logs) * self._power(logs, m)
+            # b and the power may be out of range where their product is not.
+            total = total + factor * np.exp(np.minimum(m * logs - (m - 1.0) * self.reference, LARGEST_EXPONENT))
         return float(total.sum())
 
     def bregman(self, logs: np.ndarray, others: np.ndarray) -> float:
@@ -86,6 +87,7 @@ class SeparableEnergy:
         r"""The root :math:`\ell` of :math:`\ell + \kappa H'(e^\ell) = t` in each cell: the KL proximal map.
 
         Closed for the entropy. Else Newton's method between bounds: the left side increases with slope at least 1.
+        Where a step leaves them the interval is halved.
 
         Parameters
         ----------
@@ -98,13 +100,13 @@ class SeparableEnergy:
         closed = (target + entropy * self.reference) / (1.0 + entropy)
         if not self.powers:
             return closed
-        low, high = self._brackets(target, kappa, closed)
+        low, high = self._brackets(target - self.reference, kappa)
+        low, high = low + self.reference, high + self.reference
         logs = np.clip(guess, low, high)
         for _ in range(MAX_NEWTON):
             excess = logs + kappa * self.derivative(logs) - target
             low, high = np.where(excess <= 0, logs, low), np.where(excess >= 0, logs, high)
             new = logs - excess / (1.0 + kappa * self.stiffness(logs))
-            # Outside of the bounds, or where an exponential makes Newton's steps crawl, the interval is halved.
             new = np.where((new >= low) & (new <= high), new, 0.5 * (low + high))
             change = np.abs(new - logs)
             logs = new
@@ -112,37 +114,28 @@ class SeparableEnergy:
                 break
         return logs
 
-    def _brackets(self, target, kappa: float, closed):
-        """Bounds of the root: each power moves it from the closed solution to one side, m > 1 down and m < 1 up."""
-        low, high = closed.copy(), closed.copy()
-        for factor, m in self.powers:
-            if m > 1.0:
-                low = np.minimum(low, self._lower(target, kappa * factor * m / (m - 1.0), m))
-            else:
-                high = np.maximum(high, self._upper(target, kappa * factor * m / (1.0 - m), m))
-        width = 1.0 + 1e-12 * np.abs(target)
-        while True:
-            wrong = low + kappa * self.derivative(low) > target
-            if not wrong.any():
-                break
-            low, width = np.where(wrong, low - width, low), 2.0 * width
-        width = 1.0 + 1e-12 * np.abs(target)
-        while True:
-            wrong = high + kappa * self.derivative(high) < target
-            if not wrong.any():
-                break
-            high, width = np.where(wrong, high + width, high), 2.0 * width
+    def _brackets(self, target: np.ndarray, kappa: float) -> tuple[np.ndarray, np.ndarray]:
+        r"""Bounds of the root x of :math:`e x + \sum_p s_p e^{(m_p - 1) x} - \sum_q z_q e^{-(1 - m_q) x} = t`.
+
+        For x >= 0 the second sum is at most Z, its value at 0: then e x <= t + Z, and the same bounds each power of the
+        first sum. For x <= 0 the other way round.
+        """
+        slope = 1.0 + kappa * self.diffusion
+        rising = [(kappa * factor * m / (m - 1.0), m - 1.0) for factor, m in self.powers if m > 1.0]
+        falling = [(kappa * factor * m / (1.0 - m), 1.0 - m) for factor, m in self.powers if m < 1.0]
+        over = np.maximum(target + sum(s for s, _ in falling), 0.0)
+        under = np.maximum(sum(s for s, _ in rising) - target, 0.0)
+        high, low = over / slope, -under / slope
+        with np.errstate(divide="ignore"):
+            for s, power in rising:
+                high = np.minimum(high, np.maximum(np.log(over / s), 0.0) / power)
+            for s, power in falling:
+                low = np.maximum(low, -np.maximum(np.log(under / s), 0.0) / power)
+        if not falling:
+            high = np.where(target < 0, target / slope, high)
+        if not rising:
+            low = np.where(target > 0, target / slope, low)
         return low, high
-
-    def _lower(self, target, strength: float, m: float):
-        """Where the power alone is at most half of what is left to the right of the reference."""
-        room = np.maximum(target - self.reference, 1.0)
-        return np.minimum(target, self.reference + np.log(0.5 * room / strength) / (m - 1.0)) - 1.0
-
-    def _upper(self, target, strength: float, m: float):
-        """The same for fast diffusion."""
-        room = np.maximum(self.reference - target, 1.0)
-        return np.maximum(target, self.reference - np.log(0.5 * room / strength) / (1.0 - m)) + 1.0
 
     def _power(self, logs: np.ndarray, m: float) -> np.ndarray:
         return np.exp(np.minimum((m - 1.0) * (logs - self.reference), LARGEST_EXPONENT))

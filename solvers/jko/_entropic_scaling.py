@@ -8,9 +8,9 @@ import numpy as np
 
 from wgflow.kernels.log_convolution import LogConvolution, LogSum
 
-from ._entropic_energy import SeparableEnergy
+from ._entropic_energy import LARGEST_EXPONENT, SeparableEnergy
 
-__all__ = ["Coupling", "ScalingProblem", "self_potential", "weighted"]
+__all__ = ["Coupling", "ScalingProblem", "safe_exp", "self_potential", "weighted"]
 
 #: Squared norm of the residual of Newton's linear system relative to that of its right side, and its iterations.
 LINEAR_TOLERANCE, MAX_LINEAR = 1e-4, 100
@@ -50,13 +50,15 @@ class Coupling(NamedTuple):
 
 
 class ScalingProblem:
-    r"""The problem :math:`\min_\gamma \frac{\varepsilon}{\tau} KL(\gamma | K) + \mathcal H(b) + \langle \psi, b \rangle`
-    over couplings of a given first marginal a, with b the second one.
+    r"""One convex problem over couplings of a given first marginal a, with b the second one.
 
-    The optimal coupling is :math:`u K v` with :math:`u = a / K v` and :math:`\varepsilon \log v = -\tau (\psi + H'(b))`.
-    Scaling iterates :math:`\log v \mapsto T(\log v)`: the KL proximal map of K'u over K'u itself. It ascends the dual
-    at every step, but needs of order 1 / epsilon steps. Its linearization is
-    :math:`\delta \mapsto \Lambda P^* P \delta`, with the averages P and P* under the coupling and
+    .. math:: \min_\gamma \; \frac{\varepsilon}{\tau} \sum \gamma \Big(\log \frac{\gamma}{K} - 1\Big)
+              + \mathcal H(b) + \langle \psi, b \rangle
+
+    The optimal coupling is :math:`u K v` with :math:`u = a / K v` and
+    :math:`\varepsilon \log v = -\tau (\psi + H'(b))`. Scaling iterates :math:`\log v \mapsto T(\log v)`: the KL
+    proximal map of K'u over K'u itself. It ascends the dual at every step, but needs of order 1 / epsilon steps. Its
+    linearization is :math:`\delta \mapsto \Lambda P^* P \delta`, with the averages P and P* under the coupling and
     :math:`\Lambda = \lambda / (1 + \lambda)`, :math:`\lambda = \tau b H''(b) / \varepsilon`. Newton's method solves
     :math:`(1 - \Lambda P^* P) \delta = T(\log v) - \log v` by conjugate gradients; a scaling step follows each Newton
     step and sets right the cells that are too empty to count. The dual value guards both.
@@ -91,7 +93,7 @@ class ScalingProblem:
         toward, u, back = self._scale(v)
         coupled = v + back.values
         dual = weighted(self.masses, u) - self.kappa * self.energy.conjugate(logs)
-        defect = float(np.abs(np.exp(coupled) - np.exp(logs)).sum()) / self.mass
+        defect = float(np.abs(safe_exp(coupled) - safe_exp(logs)).sum()) / self.mass
         if self.energy.linear:
             # v does not depend on b: the coupling is optimal for its own second marginal.
             defect = 0.0
@@ -100,6 +102,10 @@ class ScalingProblem:
     def proximal(self, psi: np.ndarray, columns: np.ndarray, guess: np.ndarray) -> np.ndarray:
         """log b of the next scaling step."""
         return self.energy.proximal(columns - self.kappa * psi, self.kappa, guess)
+
+    def scale(self, psi: np.ndarray, v: np.ndarray, guess: np.ndarray) -> np.ndarray:
+        """log b of the scaling step from any potential."""
+        return self.proximal(psi, self._scale(v)[2].values, guess)
 
     def _scale(self, v: np.ndarray):
         toward = self.convolution(v)
@@ -126,7 +132,7 @@ class ScalingProblem:
         second marginal. The averages of the last line give the direction where that weight vanishes.
         """
         share = stiffness / (1.0 + stiffness)
-        root, weight = np.sqrt(share), np.exp(point.coupled)
+        root, weight = np.sqrt(share), safe_exp(point.coupled)
         left = root * self._there_and_back(point, residual)
         w, p = np.zeros(left.shape), left.copy()
         norm = float((weight * left * left).sum())
@@ -182,6 +188,11 @@ def self_potential(convolution: LogConvolution, logs: np.ndarray, guess: np.ndar
             change = change + (excess - change - around.average(change)) / shift
         d = d + change
     return d, defect
+
+
+def safe_exp(logs: np.ndarray) -> np.ndarray:
+    """exp without overflow; only iterates that are refused come so far."""
+    return np.exp(np.minimum(logs, LARGEST_EXPONENT))
 
 
 def weighted(masses: np.ndarray, logs: np.ndarray) -> float:

@@ -17,15 +17,16 @@ from wgflow.kernels.log_convolution import LogConvolution
 
 from ._entropic_energy import SeparableEnergy
 from ._entropic_fields import Mixer, blur_scale, marginal_distance
-from ._entropic_scaling import Coupling, ScalingProblem, self_potential, weighted
+from ._entropic_scaling import Coupling, ScalingProblem, safe_exp, self_potential, weighted
 from .base import InnerSolver, JKOStep, free_energy
 
 #: Epsilon over the squared width of a cell: the default, and the least at which mass still moves freely between cells.
 DEFAULT_RATIO, LEAST_RATIO = 1.0, 0.5
-#: Factors on epsilon by which a step that is hard to solve is approached, the first first.
-SCALING = (64.0, 16.0, 4.0)
-#: The convex problem within an iteration is solved to this part of the last change.
-FORCING = 0.03
+#: Factors on epsilon from one level of a ladder to the next; those by which a step that is hard to solve is approached.
+SCALING_FACTOR, SCALING = 4.0, (64.0, 16.0, 4.0)
+#: The convex problem within an iteration is solved to this part of the last change; with an interaction, whose secants
+#: would feel the rest, to the second one.
+FORCING, FORCING_MIXED = 0.03, 1e-3
 #: Tolerance on the way to a step that is hard to solve.
 COARSE_TOLERANCE = 1e-5
 #: The scaling of a law with itself is found to this part of the tolerance, or of the last change.
@@ -44,6 +45,7 @@ class _Result(NamedTuple):
     coupling: Coupling
     logs: np.ndarray
     d: np.ndarray
+    epsilon: float
     residual: float
     iterations: int
 
@@ -75,8 +77,8 @@ class EntropicSolver(InnerSolver):
     :math:`(OT_\varepsilon(\rho_k, \rho_k) - OT_\varepsilon(\rho_{k+1}, \rho_{k+1})) / 2 \tau`. ``gap`` is the
     primal-dual gap of the last convex problem. ``residual`` is the defect of the second marginal in the sum of absolute
     values, relative to the mass, or how far one more scaling step with new potentials moves the law, the larger one.
-    ``bias`` is the distance of the steps at epsilon and 2 epsilon, divided by 3 if debiased (W2 of the marginals of each
-    axis, added in squares): an estimate of the distance to the step without regularization.
+    ``bias`` is the distance of the steps at epsilon and 2 epsilon, divided by 3 if debiased (W2 of the marginals of
+    each axis, added in squares): an estimate of the distance to the step without regularization.
 
     Parameters
     ----------
@@ -113,6 +115,9 @@ class EntropicSolver(InnerSolver):
         self.estimates = _flag("estimate_bias", settings.options["estimate_bias"])
         self.widths = [float(h[0]) for h in grid.widths]
         self.epsilon = self._check_epsilon(settings.options["epsilon"])
+        # Below the squared width of a cell the potentials are far from those of any guess.
+        below = math.log(max(1.0, max(self.widths) ** 2 / self.epsilon)) / math.log(SCALING_FACTOR)
+        self.factors = [SCALING_FACTOR**k for k in range(int(below), 0, -1)]
         self.energy = SeparableEnergy(parts, grid)
         self.potential = parts.potential - parts.potential.min()
         self.convolutions: dict[float, LogConvolution] = {}
@@ -120,16 +125,23 @@ class EntropicSolver(InnerSolver):
     def step(self, start: JKOStep, tau: float, guess: JKOStep | None = None) -> JKOStep:
         a = self._logs(start)
         first = self._first(start, a, tau, guess)
-        coarse = self._level(2.0, a, tau, first, self.settings.tolerance) if self.estimates else None
-        result = self._level(1.0, a, tau, coarse.logs if coarse else first, self.settings.tolerance)
+        coarse = self._ladder(self.factors, a, tau, first)
+        if self.estimates:
+            coarse = self._level(2.0, a, tau, first, self.settings.tolerance, coarse)
+        result = self._level(1.0, a, tau, first, self.settings.tolerance, coarse)
         if not result.residual <= self.settings.tolerance:
-            logs = first
-            for factor in SCALING:
-                logs = self._level(factor, a, tau, logs, COARSE_TOLERANCE).logs
-            again = self._level(1.0, a, tau, logs, self.settings.tolerance)
+            again = self._ladder(SCALING, a, tau, first)
+            again = self._level(1.0, a, tau, first, self.settings.tolerance, again)
             again = again._replace(iterations=again.iterations + result.iterations)
             result = again if again.residual < result.residual else result
-        return self._report(start, a, tau, result, coarse)
+        return self._report(start, a, tau, result, coarse if self.estimates else None)
+
+    def _ladder(self, factors, a: np.ndarray, tau: float, laws: list[np.ndarray]) -> _Result | None:
+        """A start from larger epsilons, each the start of the next; None without any."""
+        result = None
+        for factor in factors:
+            result = self._level(factor, a, tau, laws, COARSE_TOLERANCE, result)
+        return result
 
     # ---------------------------------------------------------------- what a step starts from
     def _logs(self, start: JKOStep) -> np.ndarray:
@@ -139,19 +151,29 @@ class EntropicSolver(InnerSolver):
         with np.errstate(divide="ignore"):
             return np.log(start.density.masses)
 
-    def _first(self, start: JKOStep, a: np.ndarray, tau: float, guess: JKOStep | None) -> np.ndarray:
-        """A law to start the iteration from, filled everywhere."""
+    def _first(self, start: JKOStep, a: np.ndarray, tau: float, guess: JKOStep | None) -> list[np.ndarray]:
+        """Laws to start the iteration from, filled everywhere."""
         convolution = self._convolution(1.0)
         blurred = convolution(a).values - blur_scale(convolution)
+        if any(m < 1.0 for _, m in self.energy.powers):
+            blurred = self._with_tails(blurred, np.exp(a), tau)
+        laws = [blurred]
         if guess is not None and guess.state is not None:
-            logs = guess.state["log_masses"]
+            laws.append(guess.state["log_masses"])
         elif start.state is not None and "log_rate" in start.state:
-            logs = self._ahead(a, blurred, tau * start.state["log_rate"])
-        else:
-            return blurred
+            laws.append(self._ahead(a, blurred, tau * start.state["log_rate"]))
         if self.energy.diffusion == 0:
-            logs = np.logaddexp(logs, blurred + math.log(FLOOR))
-        return logs + math.log(float(np.exp(a).sum()) / float(np.exp(logs).sum()))
+            laws = [np.logaddexp(logs, blurred + math.log(FLOOR)) for logs in laws]
+        mass = float(np.exp(a).sum())
+        return [logs + math.log(mass / float(np.exp(logs).sum())) for logs in laws]
+
+    def _with_tails(self, logs: np.ndarray, old: np.ndarray, tau: float) -> np.ndarray:
+        """With fast diffusion, whose derivative grows without bound: empty cells are filled by a scaling step."""
+        kappa = tau / self.epsilon
+        potential = -kappa * (self.potential + self.energy.derivative(logs))
+        level = weighted(old, potential) / float(old.sum())
+        scaled = self.energy.proximal(logs - level - kappa * self.potential, kappa, logs)
+        return np.where(logs > logs.max() - LEAST_GROWN, logs, np.minimum(scaled, logs.max() - LEAST_GROWN))
 
     def _ahead(self, a: np.ndarray, blurred: np.ndarray, change: np.ndarray) -> np.ndarray:
         """The law that goes on changing as it did, as far as it is nowhere filled from next to nothing."""
@@ -166,27 +188,47 @@ class EntropicSolver(InnerSolver):
         return self.convolutions[factor]
 
     # ---------------------------------------------------------------- the step at one epsilon
-    def _level(self, factor: float, a: np.ndarray, tau: float, logs: np.ndarray, tolerance: float) -> _Result:
-        """Potentials and law in turn until neither moves."""
+    def _level(self, factor: float, a: np.ndarray, tau: float, laws: list[np.ndarray], tolerance: float,
+               coarser: _Result | None = None) -> _Result:
+        """Potentials and law in turn until neither moves, from the best of some laws or the result at a larger epsilon.
+        """
         convolution = self._convolution(factor)
         problem = ScalingProblem(convolution, self.energy, a, tau)
         mixer = Mixer() if self.parts.operators else None
+        if coarser:
+            # The potential is carried over, not the law: it is the one that hardly depends on epsilon.
+            logs = coarser.logs
+            d, psi = self._fields(convolution, logs, tau)
+            logs = problem.scale(psi, coarser.coupling.v * (coarser.epsilon / convolution.epsilon), logs)
+        else:
+            trials = [(logs, *self._fields(convolution, logs, tau)) for logs in laws]
+            if len(trials) > 1:
+                trials.sort(key=lambda trial: problem.couple(trial[2], trial[0]).defect)
+            logs, d, psi = trials[0]
         field_masses = np.exp(logs)
-        d = self._self(convolution, logs, 0.5 * logs, 1e-3)
         change, iterations = 1.0, 0
+        forcing = FORCING if mixer is None else FORCING_MIXED
         while True:
-            psi = self._psi(field_masses, d, convolution, tau)
-            coupling, used = problem.solve(psi, logs, max(0.3 * tolerance, min(1e-2, FORCING * change)),
+            coupling, used = problem.solve(psi, logs, max(0.3 * tolerance, min(1e-2, forcing * change)),
                                            self.settings.max_iterations - iterations)
             iterations += max(1, used)
             logs = coupling.coupled + math.log(problem.mass / float(np.exp(coupling.coupled).sum()))
             d = self._self(convolution, logs, d, max(1e-13, SELF_SHARE * min(change, coupling.defect + tolerance)))
             masses = np.exp(logs)
-            change = self._change(problem, coupling, self._psi(masses, d, convolution, tau), logs)
+            psi = self._psi(masses, d, convolution, tau)
+            change = self._change(problem, coupling, psi, logs)
             residual = max(change, coupling.defect)
             if residual <= tolerance or iterations >= self.settings.max_iterations:
-                return _Result(coupling, logs, d, residual, iterations)
-            field_masses = masses if mixer is None else mixer.mix(field_masses, masses)
+                return _Result(coupling, logs, d, convolution.epsilon, residual, iterations)
+            if mixer is not None:
+                field_masses = mixer.mix(field_masses, masses)
+                psi = self._psi(field_masses, d, convolution, tau)
+            logs = problem.proximal(psi, coupling.columns, logs)
+
+    def _fields(self, convolution: LogConvolution, logs: np.ndarray, tau: float) -> tuple[np.ndarray, np.ndarray]:
+        """The scaling of a law with itself, roughly, and the linear part of the energy at it."""
+        d = self._self(convolution, logs, 0.5 * logs, 1e-3)
+        return d, self._psi(np.exp(logs), d, convolution, tau)
 
     def _self(self, convolution: LogConvolution, logs: np.ndarray, guess: np.ndarray, tolerance: float) -> np.ndarray:
         return self_potential(convolution, logs, guess, tolerance)[0] if self.debiased else guess
@@ -204,7 +246,7 @@ class EntropicSolver(InnerSolver):
         if not self.debiased and not self.parts.operators:
             return 0.0
         scaled = problem.proximal(psi, coupling.columns, logs)
-        moved = float(np.abs(np.exp(scaled) - np.exp(logs)).sum())
+        moved = float(np.abs(safe_exp(scaled) - np.exp(logs)).sum())
         if self.debiased and self.energy.diffusion == 0:
             # A cell that fills up from next to nothing counts by the mass around it.
             around = np.exp(problem.convolution(logs).values - blur_scale(problem.convolution))
@@ -234,9 +276,10 @@ class EntropicSolver(InnerSolver):
             bias = marginal_distance(self.grid, np.exp(coarse.logs), new) / (3.0 if self.debiased else 1.0)
         floor = np.maximum(a, math.log(TINY))
         state = {"log_masses": result.logs, "self_scaling": d_new, "log_rate": (result.logs - floor) / tau}
-        gap = self.energy.bregman(coupling.coupled, coupling.logs)
-        return JKOStep(density, 2.0 * divergence, free_energy(self.parts, density.masses), gap, result.residual,
-                       result.iterations + (coarse.iterations if coarse else 0), tau, bias=bias, extras=extras, state=state)
+        iterations = result.iterations + (coarse.iterations if coarse else 0)
+        return JKOStep(density, 2.0 * divergence, free_energy(self.parts, density.masses),
+                       self.energy.bregman(coupling.coupled, coupling.logs), result.residual, iterations, tau,
+                       bias=bias, extras=extras, state=state)
 
     def _cost(self, coupling: Coupling, old: np.ndarray, new: np.ndarray) -> float:
         """Mean of |x - y|^2 under the coupling, blur and all, times the mass; NaN on periodic axes."""

@@ -22,8 +22,6 @@ CUT = 44.0
 THREADED = 1 << 14
 #: Rows of a tile; columns that share one table of exponentials are four times as many.
 TILES = (16, 8, 4, 2, 1)
-#: Rows of the table: those beyond the tile are zero. A number that the compiler knows makes one loop of vectors of it.
-LANES = 16
 #: The logarithm of the largest number in that table is at most this.
 TABLE_RANGE = 550.0
 
@@ -75,7 +73,7 @@ class LogConvolution:
         self._run(find_windows, lines, x, images, ratio, tile, first, last)
         columns, chunks = np.empty((2, first.size + 1), dtype=np.int64)
         count_windows(first, last, tile, columns, chunks)
-        weights, scales = np.empty(columns[-1]), np.empty((chunks[-1], LANES))
+        weights, scales = np.empty(columns[-1]), np.empty((chunks[-1], tile))
         self._run(sum_windows, lines, x, images, ratio, tile, table, first, last, columns, chunks, weights, scales, out)
         return out.reshape(self.shape), (first, last, columns, chunks, weights, scales)
 
@@ -106,20 +104,18 @@ class LogSum:
     def average(self, z: np.ndarray) -> np.ndarray:
         r"""The mean of z under :math:`\pi(y | x) \propto K(x, y) e^{f(y)}`; 0 where no cell is filled."""
         convolution = self._convolution
-        for (view, _, _, tile, table), done in zip(convolution.axes, self._passes):
+        for (view, images, _, tile, table), done in zip(convolution.axes, self._passes):
             x, out = np.ascontiguousarray(z).reshape(view), np.empty(view)
-            convolution._run(average_windows, view[0] * view[2], x, tile, table, *done, out)
+            convolution._run(average_windows, view[0] * view[2], x, images, tile, table, *done, out)
             z = out
         return z.reshape(convolution.shape)
 
 
 def _table(tile: int, ratio: float) -> np.ndarray:
-    """exp(ratio a b): b columns from the middle of a chunk, a rows from the middle of a tile; shape (4 tile, LANES)."""
+    """exp(ratio a b): a rows from the middle of a tile, b columns from the middle of a chunk; shape (tile, 4 tile)."""
     rows = np.arange(tile) - 0.5 * (tile - 1)
     columns = np.arange(4 * tile) - 2.0 * tile
-    table = np.zeros((4 * tile, LANES))
-    table[:, :tile] = np.exp(ratio * columns[:, None] * rows)
-    return table
+    return np.exp(ratio * rows[:, None] * columns)
 
 
 # -------------------------------------------------------------------- kernels: lines start to stop of (outer, n, inner)
@@ -204,6 +200,16 @@ def count_windows(first, last, tile, columns, chunks):
             index += 1
 
 
+@jit(fastmath={"reassoc", "contract"})
+def _multiply(table, terms, width, sums):
+    """The table times the first terms; reordered sums of positive numbers, or of numbers that are averaged."""
+    for i in range(sums.size):
+        total = 0.0
+        for j in range(width):
+            total += table[i, j] * terms[j]
+        sums[i] = total
+
+
 @jit
 def sum_windows(start, stop, x, images, ratio, tile, table, first, last, columns, chunks, weights, scales, out):
     """The sums, with what `average_windows` needs: a weight for each column of a tile, a scale for each row.
@@ -214,8 +220,8 @@ def sum_windows(start, stop, x, images, ratio, tile, table, first, last, columns
     n, inner = x.shape[1], x.shape[2]
     offset = n if images else 0
     f = np.empty(3 * n if images else n)
-    sums, logs = np.empty(LANES), np.empty(LANES)
     half, reach = 0.5 * ratio, 4 * tile
+    sums, logs, terms = np.empty(tile), np.empty(tile), np.empty(reach)
     for line in range(start, stop):
         _load(x, line, images, f)
         outer, k = line // inner, line % inner
@@ -231,12 +237,10 @@ def sum_windows(start, stop, x, images, ratio, tile, table, first, last, columns
                 peak = -math.inf
                 for j in range(begin, end):
                     peak = max(peak, f[j] - half * (middle - j) ** 2)
-                sums[:] = 0.0
                 for j in range(begin, end):
-                    weight = math.exp(f[j] - half * (middle - j) ** 2 - peak) if f[j] > -math.inf else 0.0
-                    weights[at + j] = weight
-                    for i in range(LANES):
-                        sums[i] += weight * table[j - begin, i]
+                    terms[j - begin] = math.exp(f[j] - half * (middle - j) ** 2 - peak) if f[j] > -math.inf else 0.0
+                    weights[at + j] = terms[j - begin]
+                _multiply(table, terms, end - begin, sums)
                 for i in range(tile):
                     a = i - 0.5 * (tile - 1)
                     shift = peak - ratio * (middle - begin - 2 * tile) * a - half * a * a
@@ -261,14 +265,14 @@ def sum_windows(start, stop, x, images, ratio, tile, table, first, last, columns
 
 
 @jit
-def average_windows(start, stop, x, tile, table, first, last, columns, chunks, weights, scales, out):
+def average_windows(start, stop, x, images, tile, table, first, last, columns, chunks, weights, scales, out):
     """Averages under the terms of `sum_windows`."""
     n, inner = x.shape[1], x.shape[2]
-    f = np.empty(n)
-    sums, totals = np.empty(LANES), np.empty(LANES)
+    f = np.empty(3 * n if images else n)
     reach = 4 * tile
+    sums, totals, terms = np.empty(tile), np.empty(tile), np.empty(reach)
     for line in range(start, stop):
-        _load(x, line, False, f)
+        _load(x, line, images, f)
         outer, k = line // inner, line % inner
         for t in range(first.shape[1]):
             low, high = first[line, t], last[line, t]
@@ -277,11 +281,10 @@ def average_windows(start, stop, x, tile, table, first, last, columns, chunks, w
             totals[:] = 0.0
             for chunk in range(chunks[index], chunks[index + 1]):
                 begin = low + (chunk - chunks[index]) * reach
-                sums[:] = 0.0
-                for j in range(begin, min(begin + reach, high)):
-                    term = weights[at + j] * f[j % n]
-                    for i in range(LANES):
-                        sums[i] += term * table[j - begin, i]
+                end = min(begin + reach, high)
+                for j in range(begin, end):
+                    terms[j - begin] = weights[at + j] * f[j]
+                _multiply(table, terms, end - begin, sums)
                 for i in range(tile):
                     totals[i] += scales[chunk, i] * sums[i]
             for i in range(min(tile, n - t * tile)):
