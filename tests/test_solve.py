@@ -311,3 +311,14 @@ def test_a_solution_says_how_it_was_made():
     assert solve().certificate.error_estimate > 0
     assert "all checks passed" in sol.certificate.explain()
     assert sol.certificate.to_dict()["ok"] is True
+
+
+def test_output_times_that_miss_an_end_by_a_last_digit_are_the_end():
+    end = 0.1
+    times = np.linspace(0.0, np.cbrt(end), 4) ** 3
+    assert times[-1] > end
+    grid = wg.Grid((-3, 3), cells=20)
+    sol = wg.solve(wg.Entropy(1.0), wg.Density.gaussian(grid, 0.0, 0.5), (0.0, end), t_eval=times)
+    assert sol.t[-1] == end
+    with pytest.raises(wg.InvalidInput, match="outside t_span"):
+        wg.solve(wg.Entropy(1.0), wg.Density.gaussian(grid, 0.0, 0.5), (0.0, end), t_eval=[0.0, 0.1 + 1e-12])
