@@ -22,17 +22,19 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import fft
+from wgflow.kernels.extension import extend
+from wgflow.kernels.multigrid import Multigrid
 
 from ._local_energy import LocalEnergy
 from ._transport_dual import TransportDual
 
 __all__ = ["Ascent", "DualPoint"]
 
-#: Price of bending at the first step, factors of its rise and fall, and the price that counts as none.
-FIRST_PRICE, RISE, FALL, LITTLE_FALL, NO_PRICE = 1.0, 6.0, 6.0, 2.0, 1e-9
+#: The price of bending starts at the square of the residual relative to this one, at most at 1; factors of its rise and
+#: fall, and the price that counts as none.
+FAR, RISE, FALL, LITTLE_FALL, NO_PRICE = 0.05, 6.0, 6.0, 2.0, 1e-9
 #: Part of the predicted increase of J that a step must give; parts from which on the price falls, a little and fully.
-LEAST_PART, FAIR_PART, GOOD_PART = 0.05, 0.6, 0.8
+LEAST_PART, FAIR_PART, GOOD_PART = 0.4, 0.75, 0.9
 #: Density, as a part of its mean, below which bending has its price all the same.
 SPARSE = 0.05
 #: Where E* is flat (no density asked for), its curvature is taken to be this part of the mean one, while the L1 residual
@@ -42,6 +44,11 @@ FLAT, CALM = 0.2, 0.05
 COARSEST, FINEST, MAX_PRODUCTS = 0.1, 1e-3, 60
 #: Rejected steps in a row after which the ascent stops; steps without a new least gap after which it stops.
 MAX_REJECTED, PATIENCE = 12, 15
+#: In the preconditioner: least width of a cell's image (its inverse is the stretch), and the diffusion for bending.
+LEAST_WIDTH, BENDING_SHARE = 0.1, 2.0
+#: Cells with less mass than this part of the largest are empty; phi is continued over them as far as the longest move
+#: times the second number, and by a few cells more.
+EMPTY, CONTINUED, MARGIN = 1e-2, 1.3, 4
 #: Relative change of J that round-off explains.
 ROUND_OFF = 1e-14
 
@@ -82,16 +89,8 @@ class Ascent:
 
     def __init__(self, transport: TransportDual, energy: LocalEnergy, widths, tau: float):
         self.transport, self.energy, self.widths, self.tau = transport, energy, widths, tau
-        self.price = FIRST_PRICE
+        self.price = 1.0
         self.steps, self.products, self.evaluations = 0, 0, 0
-        # Symbols of the Laplacian and of the price of bending (for unit density) in the cosine basis.
-        shape = transport.start.shape
-        self.laplacian, self.bending = np.zeros(shape), np.zeros(shape)
-        for axis, (n, h) in enumerate(zip(shape, widths)):
-            symbol = (2.0 / h * np.sin(0.5 * np.pi * np.arange(n) / n))**2
-            symbol = symbol.reshape([-1 if k == axis else 1 for k in range(len(shape))])
-            self.laplacian += tau * symbol
-            self.bending += tau * (h * symbol)**2
 
     def evaluate(self, phi: np.ndarray) -> DualPoint:
         """J and all that goes with it."""
@@ -114,7 +113,8 @@ class Ascent:
     def run(self, point: DualPoint, gap_tolerance, max_steps: int) -> DualPoint:
         """Ascend from a point until ``gap <= gap_tolerance(point)``; the point of least gap if that is not reached."""
         best, since = point, 0
-        point = self.evaluate(point.phi)
+        point = self._continued(self.evaluate(point.phi))
+        self.price = min(1.0, (point.residual / FAR)**2)
         for _ in range(max_steps):
             if best.gap <= gap_tolerance(best) or since >= PATIENCE or not math.isfinite(point.value):
                 break
@@ -126,6 +126,27 @@ class Ascent:
             if point.gap < best.gap or math.isnan(best.gap):
                 best = point
         return best
+
+    def _continued(self, point: DualPoint) -> DualPoint:
+        """The point with phi continued smoothly to where there is hardly any mass, if it is as good.
+
+        Only for energies that leave cells empty. Without it phi has a kink at the front, where points that the next
+        steps move would get stuck.
+        """
+        if self.energy.diffusion > 0 or not math.isfinite(self.energy.slope(np.zeros(1))[0]):
+            return point
+        known = point.masses > EMPTY * point.masses.max()
+        if known.all():
+            return point
+        longest = max(float(np.abs(np.diff(point.phi, axis=k)[_inner(known, k)]).max(initial=0.0)) * self.tau / h**2
+                      for k, h in enumerate(self.widths) if point.phi.shape[k] > 1)
+        shape = (1,) * (3 - known.ndim) + known.shape
+        phi = point.phi.copy()
+        extend(phi.reshape(shape), known.reshape(shape), MARGIN + int(min(CONTINUED * longest, phi.size)))
+        new = self.evaluate(phi)
+        if new.value >= point.value or new.gap < point.gap:
+            return new
+        return self.evaluate(point.phi)
 
     def _step(self, point: DualPoint) -> DualPoint | None:
         """One accepted step of the ascent, or None where there is none left to take."""
@@ -141,7 +162,7 @@ class Ascent:
         weight = np.maximum(both, SPARSE * mean)
         reduction = min(COARSEST, max(FINEST, math.sqrt(point.residual)))
         for _ in range(MAX_REJECTED):
-            delta = self._solve(gradient, response, weight, both, reduction)
+            delta = self._solve(gradient, response, weight, self._approximate(point, response, weight), reduction)
             curved = self._newton_product(delta, response)
             predicted = float((delta * gradient).sum()) - 0.5 * float((delta * curved).sum())
             new = self.evaluate(point.phi + delta)
@@ -169,15 +190,24 @@ class Ascent:
             out += (self.tau / h**2) * _second_difference(weight * _second_difference(v, axis), axis)
         return out
 
-    def _solve(self, gradient, response, weight, both, reduction: float) -> np.ndarray:
+    def _approximate(self, point: DualPoint, response, weight) -> Multigrid:
+        """The matrix of cells and edges that the regularized Newton system resembles, as multigrid cycles.
+
+        Transport is diffusion of phi weighted by the masses and by how much the points are stretched; bending is
+        taken for the diffusion that it is between neighbors.
+        """
+        edges = []
+        for axis, h in enumerate(self.widths):
+            scale = self.tau / h**2
+            straight = np.maximum(1.0 - scale * _second_difference(point.phi, axis), LEAST_WIDTH)
+            conduction = scale * (point.masses / straight + BENDING_SHARE * self.price * weight)
+            lower, upper = _halves(conduction, axis)
+            edges.append(0.5 * (lower + upper))
+        return Multigrid(response, edges)
+
+    def _solve(self, gradient, response, weight, approximate: Multigrid, reduction: float) -> np.ndarray:
         """Conjugate gradients for the regularized Newton system."""
-        root = np.sqrt(weight)
-        level = float((response * both / weight).sum()) / float(both.sum())
-        symbol = level + self.laplacian + self.price * self.bending
-
-        def precondition(g):
-            return fft.idctn(fft.dctn(g / root) / symbol) / root
-
+        precondition = approximate.cycle
         x, r = np.zeros_like(gradient), gradient.copy()
         z = precondition(r)
         direction, rz = z, float((r * z).sum())
@@ -199,14 +229,24 @@ class Ascent:
         return x
 
 
+def _halves(v: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Views of the cells below and above each edge along an axis."""
+    lower, upper = [slice(None)] * v.ndim, [slice(None)] * v.ndim
+    lower[axis], upper[axis] = slice(0, -1), slice(1, None)
+    return v[tuple(lower)], v[tuple(upper)]
+
+
+def _inner(known: np.ndarray, axis: int) -> np.ndarray:
+    """The edges along an axis between known cells."""
+    lower, upper = _halves(known, axis)
+    return lower & upper
+
+
 def _second_difference(v: np.ndarray, axis: int) -> np.ndarray:
     """Second difference along an axis, mirrored at the walls: a symmetric operator."""
-    n = v.shape[axis]
+    lower, upper = _halves(v, axis)
     out = np.zeros_like(v)
-    lower = [slice(None)] * v.ndim
-    upper = list(lower)
-    lower[axis], upper[axis] = slice(0, n - 1), slice(1, n)
-    difference = v[tuple(upper)] - v[tuple(lower)]
-    out[tuple(lower)] += difference
-    out[tuple(upper)] -= difference
+    below, above = _halves(out, axis)
+    below += upper - lower
+    above -= upper - lower
     return out
