@@ -48,6 +48,9 @@ class Certificate:
     edi_defect : float or None
         With the JKO method of order 1, the largest :math:`F_{k+1} + W_2^2 / (2 \tau) - F_k` over max(1, abs(F_k)); 0 if
         the energy-dissipation inequality held at every step. None for other methods.
+    bias : float or None
+        Sum over the steps of what regularization moves the law by (W2, a length), as the method estimates it; None
+        where nothing is regularized.
     completed, controlled : bool
         Whether the end of the time span was reached; whether steps were chosen by an error tolerance.
     settings, versions : dict
@@ -67,6 +70,7 @@ class Certificate:
     residual: float = 0.0
     error_estimate: float | None = None
     edi_defect: float | None = None
+    bias: float | None = None
     completed: bool = True
     controlled: bool = False
     settings: dict = field(default_factory=dict)
@@ -116,6 +120,8 @@ class Certificate:
         if self.edi_defect is not None:
             lines.append("  F(k+1) + W2^2/(2 tau) <= F(k) held at every step" if self.edi_defect <= 0 else
                          f"  F(k+1) + W2^2/(2 tau) exceeded F(k) by at most {self.edi_defect:.1e} of max(1, |F|)")
+        if self.bias is not None:
+            lines.append(f"  regularization moved the law by about {self.bias:.1e} (W2, summed over the steps)")
         if self.noisy:
             lines.append("  note: a random sample of the law, whose energy and dissipation are not judged")
         if self.atomic and self.boundary_mass > BOUNDARY_NOTICE:

@@ -215,6 +215,7 @@ class Recorder:
         self._last_rate: tuple[float, float] | None = None
         self.jko_steps: list = []
         self.edi_defect: float | None = None
+        self.bias: float | None = None
 
     def start(self, masses, energy) -> None:
         """Record the initial state."""
@@ -315,6 +316,7 @@ class Recorder:
             boundary_mass=self.boundary,
             n_accepted=len(history) - 1, n_rejected=self.n_rejected, n_fallback=self.n_fallback,
             residual=self.residual, error_estimate=self.error_estimate, edi_defect=self.edi_defect,
+            bias=self.bias,
             completed=status == 0, controlled=self.method.controlled, settings=self.method.settings(),
             versions=dict(library_versions()))
 

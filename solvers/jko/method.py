@@ -281,6 +281,8 @@ class _Run:
             recorder.rate(self.clock + new.tau, rate)
         self.clock += new.tau
         recorder.residual = max(recorder.residual, new.residual)
+        if new.bias is not None:
+            recorder.bias = (recorder.bias or 0.0) + float(new.bias)
         if self.method.order == 1:
             excess = self._excess(self.now, new) / max(1.0, abs(self.now.energy))
             recorder.edi_defect = max(recorder.edi_defect or 0.0, excess)
