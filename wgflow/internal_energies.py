@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import warnings
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -65,7 +66,7 @@ class InternalEnergy(Term):
             raise InvalidType(f"up_to must be a number, got {up_to!r}")
         if not LEAST_SAMPLE < up_to < math.inf:
             raise InvalidInput(f"up_to={up_to}: need a finite density > {LEAST_SAMPLE:g}")
-        self._functions = {"H": H, "H1": H1, "H2": H2}
+        self._functions: dict[str, Callable] = {"H": H, "H1": H1, "H2": H2}
         self._check(np.geomspace(LEAST_SAMPLE, up_to, SAMPLES))
 
     def _call(self, name: str, r) -> np.ndarray:

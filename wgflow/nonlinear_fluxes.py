@@ -71,9 +71,10 @@ class Lines:
         area = self.lines(grid.volumes / grid.widths[axis].reshape([-1 if k == axis else 1 for k in range(grid.ndim)]))
         self.volumes = self.lines(np.exp(grid.log_reference))
         if not (self.volumes > LEAST_VOLUME).all() or not np.isfinite(self.volumes).all():
-            raise InvalidInput(f"log_weight runs from {grid.log_weight.min():.4g} to {grid.log_weight.max():.4g}: with "
-                               "nonlinear diffusion exp of it must be a number between 1e-280 and 1e300; add a "
-                               "constant to it, or start the axis farther from the origin")
+            low, high = grid.log_reference.min(), grid.log_reference.max()
+            raise InvalidInput(f"log_weight: the logarithms of the cells' reference volumes run from {low:.4g} to "
+                               f"{high:.4g}; with nonlinear diffusion they must lie between -640 and 700: add a "
+                               "constant to log_weight, or start the axis farther from the origin")
         self.conductances = np.ascontiguousarray(area[:, :self.distances.size] / self.distances)
         if grid.log_weight is not None:
             self.conductances *= edge_weights(np.exp(self.lines(grid.log_weight)), self.periodic)

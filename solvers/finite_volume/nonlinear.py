@@ -114,7 +114,8 @@ class NonlinearSplitting:
 
     def _second(self, cells: Lines, m, psi, dt: float, mode: int) -> np.ndarray:
         """The two-stage step with frozen factors."""
-        times, factors, guess = np.full(len(m), dt), cells.plain, None
+        times, guess = np.full(len(m), dt), None
+        factors: tuple[np.ndarray, ...] = cells.plain
         if mode == CORRECTED:
             half, _ = self._resolve(cells, m, psi, 0.5 * times, cells.factors(self.law, m, psi))
             factors = cells.factors(self.law, half, psi)
@@ -126,6 +127,7 @@ class NonlinearSplitting:
         # A stage that was cut in parts has no transfers to go on from: the rest of the time follows it.
         start = np.empty(m.shape)
         push(first, transfer, np.where(whole, ROOT2, 0.0), start)
+        start[~np.isfinite(first).all(axis=1)] = math.nan
         guess = np.maximum(start + (first - m), 0.1 * start)
         return self._resolve(cells, start, psi, np.where(whole, GAMMA, 1.0 - GAMMA) * times, factors, guess)[0]
 

@@ -14,7 +14,7 @@ rises the step is cut. The fallback needs no such luck.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -62,7 +62,7 @@ class Stepper:
         self.sweep_potential = np.require(parts.sweep_potential, requirements=["C", "W"])
         self.energy_potential = parts.energy_potential
         self.mass = flow.rho0.mass
-        self.split = Splitting(flow.grid, parts.diffusion, 1e-16 * self.mass, not parts.operators, threads)
+        self.split: Any = Splitting(flow.grid, parts.diffusion, 1e-16 * self.mass, not parts.operators, threads)
         self.mode = CORRECTED if corrected else PLAIN
 
     def start(self) -> State:
