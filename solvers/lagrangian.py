@@ -245,7 +245,7 @@ class _Characteristics:
 
     def go(self) -> None:
         """Step to the end of the time span."""
-        self.energy = self.cloud.energy_of(self.points, self.t)
+        self.energy = self.lowest = self.cloud.energy_of(self.points, self.t)
         self.recorder.start(self.points, self.energy)
         if self.flow.t1 == self.flow.t0:
             return
@@ -286,7 +286,7 @@ class _Characteristics:
                 self._look_within(solver)
             landed = self.cloud.bounded and not np.array_equal(np.clip(moved, self.cloud.low, self.cloud.high), moved)
             self.lost = float(solver.y[-1])
-            self.t, self.points, self.energy = t, points, energy
+            self.t, self.points, self.energy, self.lowest = t, points, energy, min(energy, self.lowest)
             self.recorder.dissipated = self.lost
             self.recorder.step(t, dt, points, energy)
             natural = getattr(solver, "h_abs", None) or solver.step_size
@@ -335,7 +335,8 @@ class _Characteristics:
     def _acceptable(self, t: float, points: Array, energy: float) -> bool:
         """Whether F has not risen, and no held component should have left its bound within the step."""
         self.released = False
-        if not energy <= self.energy + 0.5 * ENERGY_TOLERANCE * max(1.0, abs(self.energy)):
+        # Against the lowest value so far: rises below round-off in each of many steps would add up.
+        if not energy <= self.lowest + 0.5 * ENERGY_TOLERANCE * max(1.0, abs(self.energy)):
             self.reason = "energy increase" if math.isfinite(energy) else "non-finite"
             return False
         if self.any_held:
