@@ -24,11 +24,12 @@ _HOME = {
     "wasserstein_1d": "distances",
     "wasserstein_points": "distances",
 }
-_MODULES = ("distances", "exact", "particles", "studies")
+_MODULES = ("convergence", "distances", "exact", "particles", "studies")
 __all__ = [
     "Comparison",
     "SGDResult",
     "compare",
+    "convergence",
     "distances",
     "exact",
     "gaussian_wasserstein",

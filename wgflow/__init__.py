@@ -33,7 +33,9 @@ _LAZY = {
     "Lagrangian": ("wgflow.solvers", "Lagrangian"),
     "JKO": ("wgflow.solvers", "JKO"),
     "Atoms": ("wgflow.atoms", "Atoms"),
+    "InternalEnergy": ("wgflow.internal_energies", "InternalEnergy"),
     "PowerEntropy": ("wgflow.internal_energies", "PowerEntropy"),
+    "RelativeEntropy": ("wgflow.internal_energies", "RelativeEntropy"),
     "activations": ("wgflow.activations", None),
     "interactions": ("wgflow.interactions", None),
     "load": ("wgflow.storage", "load"),
@@ -48,10 +50,11 @@ _LAZY = {
 
 __all__ = [
     "Atoms", "Certificate", "ConvergenceError", "Convolution", "Dense", "Density", "Entropy", "FiniteVolume",
-    "FreeEnergy", "Grid", "Interaction", "InvalidInput", "JKO", "Lagrangian", "LowRank", "Potential",
-    "PowerEntropy", "ResourceError", "Solution", "Stationary", "StorageError", "Term", "WGFlowError",
-    "WGFlowWarning", "__version__", "activations", "errors", "interactions", "load", "plotting", "reduced_models",
-    "resume", "show_versions", "solve", "solvers", "stationary", "stationary_branches", "validation",
+    "FreeEnergy", "Grid", "Interaction", "InternalEnergy", "InvalidInput", "JKO", "Lagrangian", "LowRank",
+    "Potential", "PowerEntropy", "RelativeEntropy", "ResourceError", "Solution", "Stationary", "StorageError",
+    "Term", "WGFlowError", "WGFlowWarning", "__version__", "activations", "errors", "interactions", "load",
+    "plotting", "reduced_models", "resume", "show_versions", "solve", "solvers", "stationary",
+    "stationary_branches", "validation",
 ]
 
 

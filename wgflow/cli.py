@@ -1,4 +1,4 @@
-"""The command line: ``wgflow demo``, ``wgflow reproduce``, ``wgflow warmup``, ``wgflow versions``.
+"""The command line: ``wgflow demo``, ``reproduce``, ``convergence``, ``warmup`` and ``versions``.
 
 Nothing imports this module but the ``wgflow`` script, so that ``import wgflow`` needs neither Typer nor rich. A wrong
 option and an error of wgflow each give one line and exit code 2; a comparison that fails gives exit code 1.
@@ -84,6 +84,9 @@ def _warmup() -> None:
         for energy in (transport, transport + wg.Entropy(2.0)):
             wg.solve(energy, start, (0.0, 0.05))
     model = wg.reduced_models.IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2)
+    wg.solve(wg.PowerEntropy(2.0), starts[0], (0.0, 0.05))
+    for energy in (wg.Entropy(2.0), wg.Entropy(2.0) + wg.Interaction(wg.Convolution(lambda z: -np.exp(-z * z)))):
+        wg.solve(energy, starts[0], (0.0, 0.1), method=wg.JKO(tau=0.1))
     radial = model.grid(cells=64)
     wg.solve(model.energy(), model.initial_density(0.8, radial), (0.0, 0.01), time_scale=model.time_scale)
     wg.validation.run_sgd(model, 16, 1e-4, [0.0, 0.001], rng=3)
@@ -134,6 +137,31 @@ def reproduce(
     print(f"Pictures and tables are in {folder}: {', '.join(p.name for p in report.pictures)}, report.txt "
           f"({time.perf_counter() - start:.0f} s)")
     raise typer.Exit(0 if report.passed else 1)
+
+
+@app.command()
+def convergence(
+    out: Annotated[Path, typer.Option(help="folder for the picture and the table")] = Path("out/convergence"),
+    cells: Annotated[int, typer.Option(min=20, help="cells of the grids")] = 300,
+    steps: Annotated[int, typer.Option(min=1, max=10, help="time steps 0.2, 0.1, ..., each half the one before")] = 4,
+) -> None:
+    """Run every method on the same problems: error against time step and cost."""
+    from wgflow.progress import progress_of
+    from wgflow.validation.convergence import convergence_study
+
+    start = time.perf_counter()
+    _make_folder(out)
+    with progress_of("convergence") as report:
+        study = convergence_study(taus=[0.2 / 2**k for k in range(steps)], cells=cells, report=report)
+    table = study.table()
+    study.plot(out / "convergence.png")
+    try:
+        (out / "convergence.txt").write_text(table + "\n", encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"cannot write {out / 'convergence.txt'}: {error}") from error
+    print(table)
+    print(f"\n{out / 'convergence.png'}, {out / 'convergence.txt'} ({time.perf_counter() - start:.0f} s)")
+    raise typer.Exit(0 if all(run.certified for run in study.runs) else 1)
 
 
 @app.command()
