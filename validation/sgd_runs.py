@@ -146,7 +146,7 @@ def _write(path: Path, run: dict[str, NDArray]) -> None:
     part = path.with_suffix(f".{os.getpid()}.part")
     try:
         with part.open("wb") as file:
-            np.savez_compressed(file, **run)
+            np.savez_compressed(file, coordinates=run["coordinates"], risk=run["risk"])
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)

@@ -84,7 +84,8 @@ class AnisotropicReLU(Study):
 
     def _bias(self, folder, run: _Run, step_size, n_runs, fresh) -> list[tuple[float, ...]]:
         """Means of SGD at one time for falling step sizes, and how far they are off those of the flow."""
-        rows, truth = [], run.sol.density(_BIAS_TIME).mean()
+        rows: list[tuple[float, ...]] = []
+        truth = run.sol.density(_BIAS_TIME).mean()
         at = int(np.argmin(np.abs(run.sgd.t - _BIAS_TIME)))
         for step in sorted({_COARSE, 2.0 * step_size, step_size}, reverse=True):
             sgd = self._sgd(folder, run.model, run.sgd.t[: at + 1], step, n_runs, fresh)

@@ -58,7 +58,8 @@ class NoisySGD(Study):
         checks = (
             Check(comparison.verdict, comparison.passed),
             Check(f"primal = dual at the minimum: F* = {star.energy:.9f}, gap {star.gap:.1e}, "
-                  f"self-consistency residual {star.residual:.1e}", star.gap <= 1e-10 and star.residual <= 1e-8),
+                  f"self-consistency residual {star.residual:.1e}",
+                  star.gap is not None and star.gap <= 1e-10 and star.residual <= 1e-8),
             *(Check(f"from kappa = {kappa:g}: F({_T_END:g}) - F* = {sol.energy[-1] - star.energy:.1e}, W2(rho, rho*) = "
                     f"{w:.1e} of the width of rho*", -1e-10 <= sol.energy[-1] - star.energy <= 1e-6 and w <= 1e-2)
               for kappa, sol, w in zip(_KAPPAS, sols, apart)),
