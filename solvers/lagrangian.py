@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,8 +92,6 @@ class Lagrangian(Method):
     rng: Any = None
     max_steps: int = 1_000_000
     time_limit: float | None = None
-
-    controlled: ClassVar[bool] = True
 
     def __post_init__(self):
         check_positive("rtol", self.rtol)

@@ -558,6 +558,7 @@ def test_sgd_agrees_with_a_few_atoms_and_not_with_the_wrong_clock():
     assert not result.inside[result.quantities.index("W2 of r"), 1:].any()
 
 
+@pytest.mark.slow
 def test_bands_of_atoms_are_hardly_wider_than_those_of_a_density():
     model, sgd = small_runs()
     grid = model.grid(cells=1600)

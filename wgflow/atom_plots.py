@@ -28,10 +28,11 @@ def binned(rho: Atoms, edges: np.ndarray, blocks: int = 0) -> np.ndarray:
     order = np.argsort(rho.points[0], kind="stable")
     x, share = rho.points[0][order], rho.weights[order] / rho.mass
     if blocks:
-        part = np.minimum(((np.cumsum(share) - 0.5 * share) * blocks).astype(int), blocks - 1)
+        part = np.minimum(((np.cumsum(share) - 0.5 * share) * blocks).astype(np.int64), blocks - 1)
         part = np.unique(part, return_inverse=True)[1]
-        mass = np.bincount(part, share)
-        x, share = np.maximum.accumulate(np.bincount(part, share * x) / mass), mass
+        mass = np.bincount(part, weights=share)
+        x = np.maximum.accumulate(np.bincount(part, share * x) / mass)
+        share = np.asarray(mass, dtype=np.float64)
     middle = np.cumsum(share) - 0.5 * share
     places, first = np.unique(x, return_index=True)
     last = np.append(first[1:], x.size) - 1

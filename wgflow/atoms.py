@@ -152,7 +152,7 @@ class Atoms:
         axes : int or sequence of int
             The coordinates to keep, increasing.
         """
-        keep = [axes] if isinstance(axes, numbers.Integral) else list(axes)
+        keep = [axes] if isinstance(axes, int) else list(axes)
         if not keep or any(not 0 <= k < self.ndim for k in keep) or keep != sorted(set(keep)):
             raise InvalidInput(f"axes={axes!r}: need increasing coordinate numbers between 0 and {self.ndim - 1}")
         bounds, names, periodic = ([part[k] for k in keep] for part in (self.bounds, self.names, self.periodic))
@@ -299,7 +299,7 @@ def _check_names(names, ndim: int) -> tuple[str, ...]:
 
 
 def _check_per_cell(per_cell, ndim: int) -> None:
-    if isinstance(per_cell, bool) or not isinstance(per_cell, numbers.Integral):
+    if isinstance(per_cell, bool) or not isinstance(per_cell, (int, np.integer)):
         raise InvalidType(f"per_cell must be an int, got {per_cell!r}")
     if ndim > 1:
         raise InvalidInput(f"per_cell={per_cell}: on {ndim} axes a cell becomes one atom; leave it out")

@@ -93,19 +93,21 @@ class Entropy(Term):
         self.beta: float = float(beta)
 
     def energy(self, rho: Density | Atoms) -> float:
-        self._need_density(rho)
+        rho = self._need_density(rho)
         return float((rho.masses * self.first_variation(rho)).sum())
 
     def first_variation(self, rho: Density | Atoms) -> np.ndarray:
-        self._need_density(rho)
+        rho = self._need_density(rho)
         if math.isinf(self.beta):
             return np.zeros(rho.grid.shape)
         return (np.log(np.maximum(rho.masses, TINY)) - rho.grid.log_reference) / self.beta
 
-    def _need_density(self, rho) -> None:
+    @staticmethod
+    def _need_density(rho: Density | Atoms) -> Density:
         if isinstance(rho, Atoms):
             raise InvalidInput("the entropy of atoms is infinite; take a Density, or the sum of the other terms "
                                "(a FreeEnergy leaves the entropy of atoms out)")
+        return rho
 
     def __repr__(self):
         return f"Entropy(beta={self.beta:g})"

@@ -15,7 +15,7 @@ import numpy as np
 
 from wgflow.atoms import Atoms
 from wgflow.densities import Density
-from wgflow.energies import Assembled, FreeEnergy, Term
+from wgflow.energies import FreeEnergy, Term
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, ResourceError, WGFlowError
 from wgflow.grids import Grid, check_memory, real_array
 from wgflow.solution import AtomRecorder, Recorder, Solution
@@ -56,7 +56,7 @@ class Flow:
     """
 
     energy: FreeEnergy
-    parts: Assembled | None
+    parts: Any
     rho0: Any
     t0: float
     t1: float
