@@ -21,7 +21,7 @@ demo: $(VENV)/.stamp-test  ## solve the first model, run SGD beside it, write pi
 
 test: $(VENV)/.stamp-test  ## run every test, the slow ones too (TESTARGS="-m 'not slow'" leaves them out)
 	@$(BIN)/wgflow warmup >/dev/null
-	@$(BIN)/python -m pytest $(TESTARGS)
+	@$(BIN)/python -m pytest -n auto --dist worksteal $(TESTARGS)
 
 check: lint typing  ## lint and types
 
