@@ -220,7 +220,7 @@ def excess_energy(masses, pressures, log_reference, floor, terms):
         else:
             part = mass * _bregman(y, q, terms)
         total, lost = _add(total, lost, part)
-    return total + lost
+    return total + lost if math.isfinite(total) else math.inf
 
 
 @jit
@@ -263,11 +263,12 @@ def _log_density(y, q, terms):
         # On logarithms where that is possible: a power is then linear.
         step = slope * math.log(slope / q) if slope > 0.0 and q > 0.0 else slope - q
         new = y - step / curvature
-        if not (low < new < high) or abs(step) > 0.5 * before:
+        if not (low < new < high) or abs(new - y) > 0.5 * before:
             new = 0.5 * (low + high)
-        if abs(new - y) <= 1e-15 * (1.0 + abs(new)):
+        before = abs(new - y)
+        y = new
+        if before <= 1e-15 * (1.0 + abs(new)):
             break
-        y, before = new, abs(step)
     if y > LOG_BOUND - 1.0:
         return LOG_BOUND
     return y if y > 1.0 - LOG_BOUND else -LOG_BOUND
