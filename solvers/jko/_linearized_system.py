@@ -179,7 +179,7 @@ class SaddleSystem:
         return self._combine(basis, triangle, rest, iterations, scales), False
 
     def _combine(self, basis, triangle, rest, count: int, scales) -> np.ndarray:
-        weights = np.linalg.solve(triangle[:count, :count], rest[:count]) if count else []
+        weights = np.linalg.solve(triangle[:count, :count], rest[:count]) if count else np.zeros(0)
         x = np.zeros(scales.size)
         for weight, u in zip(weights, basis):
             x += weight * u

@@ -74,6 +74,9 @@ class LinearizedSolver(InnerSolver):
     * the primal value less the dual one is the sum over cells of
       :math:`H(r) + H^*(q) - r q`, with :math:`q = \phi + \tfrac\tau2 |\nabla\phi|^2 - V - U\rho`: the gap.
 
+    Where the step before gives no start, or a poor one, masses are the unknowns for a while, and tau grows to its value
+    from a part of it (see `_linearized_start`).
+
     Newton's matrix, symmetric and quasi-definite, is factorized in blocks of two in the order of nested dissection; a
     factorization serves as a preconditioner until it is out of date. The interaction's Hessian is a product in GMRES.
 
@@ -261,9 +264,11 @@ class LinearizedSolver(InnerSolver):
         objective = energy + compensated_dot(masses, self.base - self.potential) + 0.5 * tau * action
         point = _Point(phi, masses, hamiltonian, action, energy, objective, pressure, defect, curvatures, math.inf,
                        math.inf)
-        return point._replace(**self._judged(point))
+        gap, residual = self._judged(point)
+        return point._replace(gap=gap, residual=residual)
 
-    def _judged(self, point: _Point) -> dict[str, float]:
+    def _judged(self, point: _Point) -> tuple[float, float]:
+        """Gap and residual."""
         masses, total = point.masses, float(point.masses.sum())
         spread = self.spread(point)
         if self.internal:
@@ -272,7 +277,7 @@ class LinearizedSolver(InnerSolver):
         else:
             gap = compensated_dot(masses, point.defect.max() - point.defect)
             residual = compensated_dot(masses, point.defect**2) / (total * spread**2)
-        return {"gap": gap, "residual": residual if math.isfinite(residual) else math.inf}
+        return gap, residual if math.isfinite(residual) else math.inf
 
     def spread(self, point: _Point) -> float:
         """Scale of energies per mass: the means of r H'', and the deviations of the field and of H'."""
@@ -300,7 +305,8 @@ class LinearizedSolver(InnerSolver):
         return free_energy(self.bare, masses.reshape(self.grid.shape))
 
     def _product(self, masses: np.ndarray) -> np.ndarray:
-        return self.parts.interaction(masses.reshape(self.grid.shape)).ravel()
+        product = self.parts.interaction(masses.reshape(self.grid.shape))
+        return np.zeros(masses.size) if product is None else product.ravel()
 
     def _hamiltonian(self, phi, tau: float) -> np.ndarray:
         masses, hamiltonian = np.empty((2, phi.size))
