@@ -18,14 +18,15 @@ from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid, log_power_cell_average
 from wgflow.kernels.neuron_pairs import block_mehler_rows
 
-from ._biradial_features import BiradialFeatures, Box, choose_biradial_features
+from ._biradial_choice import choose_biradial_features
+from ._biradial_features import BiradialFeatures, Box
+from ._block_arguments import block, check_lost, pair
 from ._radial_features import gauss_chi_rule
-from .base import Atoms, FloatArray, NetworkModel, as_integer, as_number
+from .base import Atoms, FloatArray, LimitPoint, NetworkModel, as_integer, as_number
 from .isotropic_gaussian import _delta_masses, _variances
 
 __all__ = ["AnisotropicGaussian", "TwoBlockModel"]
 
-_LOST_MASS = 1e-6  # of an initial law beyond the grid, above which the grid is refused
 _RANGES = 3.5, 2.0  # of r1 and r2 on the default grid, in units of the lengths at which data reach the outermost knot
 _DEFAULT_TOLERANCE = 1e-8
 _SERIES_DEGREE = 160  # of the Mehler series of a population risk
@@ -59,7 +60,7 @@ class TwoBlockModel(NetworkModel):
         if isinstance(d, float) and (math.isinf(d) or d.is_integer()):
             d = d if math.isinf(d) else int(d)
         self.d = d if d == math.inf else as_integer("d", d, 2)
-        self.s0, self.gamma = _block(self.d, s0, gamma)
+        self.s0, self.gamma = block(self.d, s0, gamma)
         self.input_dimension = float(self.d)
         self.tau_plus2, self.tau_minus2 = _variances(tau_plus2, tau_minus2, delta, convention)
         self.activation = self._default_activation() if activation is None else activation
@@ -155,7 +156,7 @@ class TwoBlockModel(NetworkModel):
             else:
                 half, x = 0.5 * n, 0.5 * self.d * (edges / kappa) ** 2
                 own = np.where(x[:-1] > half, -np.diff(gammaincc(half, x)), np.diff(gammainc(half, x)))
-            _check_lost(own, edges, f"kappa={kappa:g}", name)
+            check_lost(own, edges, f"kappa={kappa:g}", name)
             masses.append(np.maximum(own, 0.0))
         return masses
 
@@ -263,7 +264,9 @@ class AnisotropicGaussian(TwoBlockModel):
              \Bigl(\frac{\tau_\pm^2 r_1 r_1'}{s_\pm s_\pm'}\Bigr)^i \Bigl(\frac{r_2 r_2'}{s_\pm s_\pm'}\Bigr)^{k-i} .
 
     Terms and directions in their span are left out as far as ``tolerance`` allows; a bound of the error is
-    ``feature_error``. For ``d = inf`` with :math:`s_0 = \gamma d` two features are exact.
+    ``feature_error``. Where a block has up to twelve dimensions the series is long, and terms of the same form at
+    smaller :math:`r_1` or :math:`r_2`, those of Gaussian windows in the length of the inputs of this block, take its
+    place. For ``d = inf`` with :math:`s_0 = \gamma d` two features are exact.
 
     Parameters
     ----------
@@ -281,8 +284,8 @@ class AnisotropicGaussian(TwoBlockModel):
         ``Ramp()`` by default.
     tolerance : float, optional
         Allowed error of the kernel, relative to ``max(1, max U)`` on twice the range of the default grid. By default
-        1e-8, or what the longest series reaches: where a block has fewer than ten dimensions, an activation with kinks
-        makes the kernel less smooth. A tolerance that is given and missed is a `WGFlowWarning`.
+        1e-8, or what is reached with about 1,000 terms: where a block has one or two dimensions, an activation with
+        kinks makes the kernel less smooth. A tolerance that is given and missed is a `WGFlowWarning`.
 
     Raises
     ------
@@ -315,6 +318,20 @@ class AnisotropicGaussian(TwoBlockModel):
         plus, minus = (self.activation.pair_expectation(s, s, 1.0) for s in self._spreads(r1, r2))
         return 0.5 * (plus + minus)
 
+    def search_box(self) -> tuple[tuple[float, float], ...]:
+        """All lengths where the features have one limit at infinity, as for bounded activations; else the grid's."""
+        return ((0.0, math.inf),) * 2 if self._basis.at_infinity is not None else super().search_box()
+
+    def limit_points(self) -> tuple[LimitPoint, ...]:
+        r"""The one limit of the features as r1 or r2 grows, that of neurons with the constant output
+
+        .. math:: \tfrac12 (\sigma(\infty) + \sigma(-\infty)) .
+
+        An unbounded activation has no limit, or one for each ratio of r1 and r2; none are given then.
+        """
+        limit = self._basis.at_infinity
+        return () if limit is None else (LimitPoint(np.full(2, math.inf), *limit),)
+
     def grid(
         self,
         cells: int | tuple[int, int] = (160, 120),
@@ -335,7 +352,7 @@ class AnisotropicGaussian(TwoBlockModel):
         beta, ridge : float
             For noisy flows: the default then also holds the law of the weights under noise and ridge alone.
         """
-        ends = self._default_radii(beta, ridge) if r_max is None else _pair("r_max", r_max)
+        ends = self._default_radii(beta, ridge) if r_max is None else pair("r_max", r_max)
         return self._weighted(Grid([(0.0, end) for end in ends], cells=cells, names=self.coordinate_names))
 
     def initial_density(self, kappa: float, grid: Grid) -> Density:
@@ -365,33 +382,3 @@ class AnisotropicGaussian(TwoBlockModel):
     def project(self, theta: ArrayLike) -> FloatArray:
         """Return ``(r1, r2)``, shape (..., 2)."""
         return np.stack(self._lengths(self.check_theta(theta)), axis=-1)
-
-
-def _block(d: float, s0: object, gamma: object) -> tuple[int | None, float]:
-    """Return s0 (None in the limit) and the part of the inputs in the first block."""
-    if math.isinf(d):
-        if s0 is not None or gamma is None:
-            raise InvalidInput("d=inf: give gamma, the part of the inputs in the first block, and no s0")
-        part = as_number("gamma", gamma, positive=True)
-        if part >= 1.0:
-            raise InvalidInput(f"gamma={part:g} must be < 1; with all inputs in one block use IsotropicGaussian")
-        return None, part
-    if s0 is None or gamma is not None:
-        raise InvalidInput(f"d={d}: give s0, the number of inputs in the first block; gamma is for d=inf")
-    first = as_integer("s0", s0)
-    if first >= d:
-        raise InvalidInput(f"s0={first} must be < d={d}; with all inputs in one block use IsotropicGaussian")
-    return first, first / d
-
-
-def _pair(name: str, value: object) -> tuple[float, float]:
-    if not isinstance(value, (tuple, list, np.ndarray)) or len(value) != 2:
-        raise InvalidInput(f"{name}={value!r} must be a pair of numbers, one for r1 and one for r2")
-    return as_number(f"{name}[0]", value[0], positive=True), as_number(f"{name}[1]", value[1], positive=True)
-
-
-def _check_lost(masses: FloatArray, edges: FloatArray, what: str, axis: str) -> None:
-    lost = 1.0 - float(np.sum(masses))
-    if lost > _LOST_MASS:
-        raise InvalidInput(f"{what}: a part {lost:.1e} of the initial law lies outside the grid's {axis} in "
-                           f"[{edges[0]:g}, {edges[-1]:g}]; give model.grid a larger range")

@@ -15,7 +15,8 @@ from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
 
 from ._biradial_features import Box, without_constant_axes
-from .anisotropic_gaussian import TwoBlockModel, _check_lost
+from ._block_arguments import check_lost
+from .anisotropic_gaussian import TwoBlockModel
 from .base import Atoms, FloatArray, as_number
 
 __all__ = ["ReLUNetwork"]
@@ -41,6 +42,11 @@ class ReLUNetwork(TwoBlockModel):
     :math:`a_i \mathrel{+}= e\,\sigma(z_i)`, :math:`b_i \mathrel{+}= e\,a_i \sigma'(z_i)`,
     :math:`w_i \mathrel{+}= e\,a_i \sigma'(z_i)\,x`, with the old :math:`a_i` throughout.
 
+    Neurons of both signs and any size approximate every function of the two blocks' lengths, so that the infimum of the
+    risk over all measures is that of the best prediction from them; for ``d = inf`` it is 0 for any two variances that
+    differ. It is not attained in general. ``minimum_risk()`` therefore answers another question: the least risk with
+    all coordinates in a box, by default that of the default grid, and warns where the optimal measure lies on its edge.
+
     Parameters
     ----------
     d, s0, tau_plus2, tau_minus2, delta, convention, gamma
@@ -50,7 +56,7 @@ class ReLUNetwork(TwoBlockModel):
     tolerance : float, optional
         Allowed error of the kernel at :math:`a = a' = 1`, relative to ``max(1, max U)`` for lengths and offsets up to
         the length scale of the activation; a rectifier is homogeneous, so that this is a relative error everywhere.
-        By default 1e-8, or what the longest series reaches where a block has few dimensions.
+        By default 1e-8, or what is reached with about 1,000 terms where a block has few dimensions.
 
     Raises
     ------
@@ -155,7 +161,7 @@ class ReLUNetwork(TwoBlockModel):
             spread = float(np.max(np.diff(edges))) if width is None else as_number("width", width, positive=True)
             z = (edges - mean) / spread
             masses = np.where(z[:-1] > 0.0, ndtr(-z[:-1]) - ndtr(-z[1:]), ndtr(z[1:]) - ndtr(z[:-1]))
-            _check_lost(masses, edges, f"{name}={mean:g} with width={spread:g}", name)
+            check_lost(masses, edges, f"{name}={mean:g} with width={spread:g}", name)
             plain.append(masses)
         masses = np.einsum("i,j,k,l->ijkl", *plain, *radial)
         return Density.from_values(grid, masses / grid.volumes, normalize=True)

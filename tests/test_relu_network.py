@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from scipy.special import roots_jacobi
 import wgflow as wg
 from wgflow.activations import Erf, Ramp, ReLU, Tanh
 from wgflow.atoms import Atoms
-from wgflow.errors import InvalidInput, InvalidType
+from wgflow.errors import InvalidInput, InvalidType, WGFlowWarning
 from wgflow.grids import Grid
 from wgflow.kernels.sgd import sgd_steps
 from wgflow.reduced_models.anisotropic_gaussian import AnisotropicGaussian
@@ -208,6 +209,20 @@ def test_the_limit_has_two_features_and_risk_zero_with_signed_readout():
     a = np.linalg.solve(np.column_stack([one, two]), [1.0, -1.0])
     rho = Atoms(np.column_stack([[2 * a[0], 0.0, 1.0, 0.0], [2 * a[1], -1.0, 1.5, 0.0]]), [0.5, 0.5])
     assert m.risk(rho) == pytest.approx(0.0, abs=1e-11)
+
+
+def test_least_risk_is_that_of_a_box():
+    m = ReLUNetwork(math.inf, delta=0.4, gamma=0.2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", WGFlowWarning)  # whether atoms lie on the edge is not the point
+        wide = m.minimum_risk(tolerance=1e-6, throw=False)
+        narrow = m.minimum_risk(box=((-0.5, 0.5),) * 2 + ((0.0, 0.5),) * 2, tolerance=1e-6, throw=False)
+        wider = m.minimum_risk(box=((-12, 12), (-3, 3), (0, 7), (0, 4)), tolerance=1e-6, throw=False)
+    assert m.limit_points() == ()
+    assert wide.box == m.grid(8).bounds
+    assert narrow.value > 0.1  # outputs of small neurons are too small to tell the classes apart
+    assert 0.01 < wide.value < 0.5 * narrow.value
+    assert wider.value < 0.1 * wide.value  # the infimum over all measures is 0
 
 
 # -------------------------------------------------------------------- initial laws and grids
