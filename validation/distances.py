@@ -351,6 +351,8 @@ def wasserstein_points(x: ArrayLike, y: ArrayLike, p: float = 2, *, x_weights: A
     wx, wy = _weights(x_weights, len(x), "x_weights"), _weights(y_weights, len(y), "y_weights")
     x, wx = (x, wx) if wx is None else (x[wx > 0], wx[wx > 0])
     y, wy = (y, wy) if wy is None else (y[wy > 0], wy[wy > 0])
+    # Weights that are all the same are no weights.
+    wx, wy = (None if w is not None and w.min() == w.max() else w for w in (wx, wy))
     if len(x) * len(y) > MAX_COST_ENTRIES:
         raise ResourceError(f"{len(x)} x {len(y)} points need a cost matrix of {8e-9 * len(x) * len(y):.1f} GB, the "
                             f"limit is {8e-9 * MAX_COST_ENTRIES:.2f} GB: thin the points or compare marginals")
