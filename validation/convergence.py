@@ -179,7 +179,7 @@ METHODS: dict[str, Callable[[float], Any]] = {
     "JKO quantile, order 2": lambda tau: JKO(tau=tau, inner="quantile", order=2),
     "JKO linearized": lambda tau: JKO(tau=tau, inner="linearized"),
     "JKO linearized, order 2": lambda tau: JKO(tau=tau, inner="linearized", order=2),
-    "JKO back-and-forth": lambda tau: JKO(tau=tau, inner="back-and-forth"),
+    "JKO back-and-forth": lambda tau: JKO(tau=tau, inner="back-and-forth", tol=1e-5),
     "JKO entropic": lambda tau: JKO(tau=tau, inner="entropic", options={"estimate_bias": False}),
 }
 
