@@ -12,8 +12,8 @@ concave, with the gradient (masses that :math:`\varphi` asks for) - (masses that
 J changes its behavior where :math:`\tau\,\partial^2\varphi` changes by 1 (points meet or part), so that a step is made
 long by lowering the price of bending, :math:`\lambda`, and never stops being smooth. With it the ascent finds its way
 from :math:`\varphi = 0`; near the optimum :math:`\lambda \to 0` and it converges superlinearly. Linear systems are
-solved by conjugate gradients, preconditioned by a constant-coefficient Poisson-like solve (discrete cosine transform)
-between square roots of the density.
+solved by conjugate gradients, preconditioned by multigrid cycles for diffusion weighted by the density, which do not
+mind that the density varies over many orders of magnitude.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+
 from wgflow.kernels.extension import extend
 from wgflow.kernels.multigrid import Multigrid
 
@@ -35,17 +36,18 @@ __all__ = ["Ascent", "DualPoint"]
 FAR, RISE, FALL, LITTLE_FALL, NO_PRICE = 0.05, 6.0, 6.0, 2.0, 1e-9
 #: Part of the predicted increase of J that a step must give; parts from which on the price falls, a little and fully.
 LEAST_PART, FAIR_PART, GOOD_PART = 0.4, 0.75, 0.9
-#: Density, as a part of its mean, below which bending has its price all the same.
-SPARSE = 0.05
+#: Where the energy leaves cells empty: density, as a part of its mean, below which bending has its price all the same.
+#: Elsewhere, the part of the mean that keeps systems solvable. Relative difference of masses that counts as none.
+SPARSE, LEAST, LEAST_WEIGHT, CLOSE = 0.05, 1e-14, 1e-3, 1e-6
 #: Where E* is flat (no density asked for), its curvature is taken to be this part of the mean one, while the L1 residual
 #: lies above the second number, and in proportion to the residual below.
-FLAT, CALM = 0.2, 0.05
+FLAT, CALM = 0.2, 0.005
 #: Largest and smallest reduction asked of the conjugate gradients, and their iterations.
 COARSEST, FINEST, MAX_PRODUCTS = 0.1, 1e-3, 60
 #: Rejected steps in a row after which the ascent stops; steps without a new least gap after which it stops.
 MAX_REJECTED, PATIENCE = 12, 15
 #: In the preconditioner: least width of a cell's image (its inverse is the stretch), and the diffusion for bending.
-LEAST_WIDTH, BENDING_SHARE = 0.1, 2.0
+LEAST_WIDTH, BENDING_SHARE = 0.1, 4.0
 #: Cells with less mass than this part of the largest are empty; phi is continued over them as far as the longest move
 #: times the second number, and by a few cells more.
 EMPTY, CONTINUED, MARGIN = 1e-2, 1.3, 4
@@ -58,8 +60,8 @@ class DualPoint:
     """A function phi with all that is known of it.
 
     ``value`` is J, ``masses`` the feasible masses that the points bring, ``cost`` their transport cost W2^2 / (2 tau),
-    ``gap`` the primal value of these masses less J, ``wanted`` the masses that phi asks for, ``response`` their
-    derivative.
+    ``gap`` the primal value of these masses less J, ``wanted`` the masses that phi asks for, ``slope`` h' at them (what
+    it would be, where they are 0) and ``response`` their derivative by it.
     """
 
     phi: np.ndarray
@@ -68,6 +70,7 @@ class DualPoint:
     cost: float
     masses: np.ndarray
     wanted: np.ndarray
+    slope: np.ndarray
     response: np.ndarray
 
     @property
@@ -90,30 +93,36 @@ class Ascent:
     def __init__(self, transport: TransportDual, energy: LocalEnergy, widths, tau: float):
         self.transport, self.energy, self.widths, self.tau = transport, energy, widths, tau
         self.price = 1.0
+        self.at: np.ndarray | None = None
+        with np.errstate(divide="ignore"):
+            self.leaves_cells_empty = bool(np.isfinite(energy.slope(np.zeros(1))[0]))
         self.steps, self.products, self.evaluations = 0, 0, 0
 
     def evaluate(self, phi: np.ndarray) -> DualPoint:
         """J and all that goes with it."""
         self.evaluations += 1
+        self.at = phi
         density, slope, response, conjugate = self.energy.respond(phi)
         total, masses = self.transport.evaluate(phi)
         gap = self.energy.gap(masses, density, slope)
         return DualPoint(phi, -total - conjugate, gap, float((phi * masses).sum()) - total, masses,
-                         self.energy.reference * density, response)
+                         self.energy.reference * density, slope, response)
 
     def best_of(self, candidates: list[np.ndarray]) -> DualPoint:
-        """The candidate with the largest J."""
+        """The candidate with the largest J, each one tried as it is and continued over the cells empty at the start."""
         best = None
-        for phi in candidates:
-            point = self.evaluate(phi)
-            if math.isfinite(point.value) and (best is None or point.value > best.value):
-                best = point
-        return best if best is not None else self.evaluate(np.zeros(self.transport.start.shape))
+        start = self.transport.start
+        for candidate in candidates:
+            for phi in (candidate, self._continuation(candidate, start)):
+                point = None if phi is None else self.evaluate(phi)
+                if point is not None and math.isfinite(point.value) and (best is None or point.value > best.value):
+                    best = point
+        return best if best is not None else self.evaluate(np.zeros(start.shape))
 
     def run(self, point: DualPoint, gap_tolerance, max_steps: int) -> DualPoint:
         """Ascend from a point until ``gap <= gap_tolerance(point)``; the point of least gap if that is not reached."""
         best, since = point, 0
-        point = self._continued(self.evaluate(point.phi))
+        point = self._continued(point)
         self.price = min(1.0, (point.residual / FAR)**2)
         for _ in range(max_steps):
             if best.gap <= gap_tolerance(best) or since >= PATIENCE or not math.isfinite(point.value):
@@ -128,38 +137,46 @@ class Ascent:
         return best
 
     def _continued(self, point: DualPoint) -> DualPoint:
-        """The point with phi continued smoothly to where there is hardly any mass, if it is as good.
+        """The point with phi continued over the cells that hardly get mass, if it is as good."""
+        phi = self._continuation(point.phi, point.masses)
+        if phi is None:
+            return point
+        new = self.evaluate(phi)
+        if new.value >= point.value or new.gap < point.gap:
+            return new
+        return point
+
+    def _continuation(self, phi: np.ndarray, masses: np.ndarray) -> np.ndarray | None:
+        """phi continued smoothly from the cells with mass to the others; None where nothing is to be done.
 
         Only for energies that leave cells empty. Without it phi has a kink at the front, where points that the next
         steps move would get stuck.
         """
-        if self.energy.diffusion > 0 or not math.isfinite(self.energy.slope(np.zeros(1))[0]):
-            return point
-        known = point.masses > EMPTY * point.masses.max()
-        if known.all():
-            return point
-        longest = max(float(np.abs(np.diff(point.phi, axis=k)[_inner(known, k)]).max(initial=0.0)) * self.tau / h**2
-                      for k, h in enumerate(self.widths) if point.phi.shape[k] > 1)
+        known = masses > EMPTY * masses.max()
+        if not self.leaves_cells_empty or known.all():
+            return None
+        longest = max(float(np.abs(np.diff(phi, axis=k)[_inner(known, k)]).max(initial=0.0)) * self.tau / h**2
+                      for k, h in enumerate(self.widths) if phi.shape[k] > 1)
         shape = (1,) * (3 - known.ndim) + known.shape
-        phi = point.phi.copy()
+        phi = phi.copy()
         extend(phi.reshape(shape), known.reshape(shape), MARGIN + int(min(CONTINUED * longest, phi.size)))
-        new = self.evaluate(phi)
-        if new.value >= point.value or new.gap < point.gap:
-            return new
-        return self.evaluate(point.phi)
+        return phi
 
     def _step(self, point: DualPoint) -> DualPoint | None:
         """One accepted step of the ascent, or None where there is none left to take."""
         self.steps += 1
+        self._return_to(point)
         gradient = point.wanted - point.masses
         both = 0.5 * (point.wanted + point.masses)
         mass = float(both.sum())
         mean, mean_response = float((both * both).sum()) / mass, float((point.response * both).sum()) / mass
-        flat = FLAT * mean_response * min(1.0, point.residual / CALM)
-        if not self.energy.internal:
-            flat = 0.0
-        response = np.maximum(point.response, max(flat, 1e-14 * mean_response))
-        weight = np.maximum(both, SPARSE * mean)
+        response = self._secant(point)
+        weight = both
+        if self.leaves_cells_empty:
+            response = np.maximum(response, FLAT * mean_response * min(1.0, point.residual / CALM))
+            weight = np.maximum(both, SPARSE * mean)
+        response = np.maximum(response, LEAST * mean_response)
+        weight = np.maximum(weight, LEAST_WEIGHT * mean)
         reduction = min(COARSEST, max(FINEST, math.sqrt(point.residual)))
         for _ in range(MAX_REJECTED):
             delta = self._solve(gradient, response, weight, self._approximate(point, response, weight), reduction)
@@ -174,8 +191,26 @@ class Ascent:
                 self.price = self.price / fall if self.price > NO_PRICE * fall else 0.0
                 return new
             self.price = max(self.price, NO_PRICE) * RISE if self.price > 1e-4 else 1e-3
-            self.evaluate(point.phi)
+            self._return_to(point)
         return None
+
+    def _return_to(self, point: DualPoint) -> None:
+        """Have the transport hold the curvature at a point."""
+        if self.at is not point.phi:
+            self.evaluate(point.phi)
+
+    def _secant(self, point: DualPoint) -> np.ndarray:
+        """The response between the slopes of the wanted and of the feasible masses: their mean, not their difference.
+
+        Where the two are far apart (fronts, tails) it leads from one to the other in one step; in the limit it is the
+        derivative.
+        """
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            target = self.energy.slope(point.masses / self.energy.reference)
+            secant = (point.wanted - point.masses) / (point.slope - target)
+        apart = np.abs(point.wanted - point.masses) > CLOSE * (point.wanted + point.masses)
+        secant = np.where(apart & np.isfinite(target) & (secant > 0.0), secant, point.response)
+        return secant if self.leaves_cells_empty else np.maximum(secant, point.response)
 
     def _newton_product(self, v: np.ndarray, response: np.ndarray) -> np.ndarray:
         """The negative second derivative of J, applied to v; the total mass is held."""

@@ -24,11 +24,11 @@ __all__ = ["BackAndForthSolver"]
 #: A rest above this part of the mass is smeared over its neighbors, once, if that does not raise the energy.
 ROUGH = 0.05
 #: The scale of the gap is at least this part of the internal energy: below it lies round-off.
-LEAST_SCALE = 1e-7
+LEAST_SCALE = 1e-3
 #: Cells of an axis down to which coarser grids are used for a first guess; relative gap that they are solved to.
 COARSEST_CELLS, COARSE_TOLERANCE = 24, 1e-3
 #: A guess whose gap is below this part of the scale needs no coarser grid.
-GOOD_GUESS = 0.5
+GOOD_GUESS = 0.01
 #: Points a cell and axis are doubled up to this number where a step that stretches by more than they resolve fails.
 MOST_POINTS = 8
 #: Rounds of the interaction's linearization.
@@ -53,17 +53,21 @@ class BackAndForthSolver(InnerSolver):
 
     What differs from the original: the transforms are continuous within the cells, separable and of linear cost (see
     `TransportDual`), so that moves by parts of a cell count and the discrete problem has no duality gap; the ascent is
-    by regularized Newton steps (see `Ascent`), the preconditioner being the original's Poisson solve; and there is one
-    potential instead of two, as Newton steps do not need the way back to stay well conditioned.
+    by regularized Newton steps (see `Ascent`), in place of gradient steps in a fixed Sobolev norm; a first guess comes
+    from coarser grids; and there is one potential instead of two, as Newton steps do not need the way back to stay
+    well conditioned.
 
     An interaction enters by linearization: :math:`V + U\rho` with :math:`\rho` of the round before, until the gap with
     the potential of the density itself meets the tolerance. Where U is positive semi-definite this gap bounds the error
     of the whole step; else it says how far the density is from stationary.
 
-    ``residual`` is the gap divided by the decrease :math:`F(\mu) - J` that the step can give at most. The error of the
+    ``residual`` is the gap divided by the decrease :math:`F(\mu) - J` that the step can give at most (near a stationary
+    state, where that tends to 0, by a thousandth of the internal energy). The error of the
     discrete step is O(h^2) uniformly in tau where the density is smooth, and the transport cost counts the displacement
     of points before their deposit. A step that stretches a part of the density by more than two needs more points
-    (``points``, raised up to 8 where a step fails); it is cheaper to take a smaller tau there.
+    (``points``, raised up to 8 where a step fails). Data with holes or a jump under an `Entropy`, which fills the empty
+    space at once, may miss the default tolerance in the first step: its tails consist of few points. Pass a larger
+    ``tol``, or use inner="linearized" there.
 
     Options
     -------
@@ -118,8 +122,6 @@ class BackAndForthSolver(InnerSolver):
         best = None
         points = self.points
         phi = [s.state["phi"] for s in (guess, start) if s is not None and "phi" in s.state]
-        if start.state.get("tau") == tau and "last_phi" in start.state:
-            phi.append(2.0 * start.state["phi"] - start.state["last_phi"])
         while True:
             step = self._attempt(start, masses, before, tau, points, phi)
             if best is None or step.residual < best.residual:
@@ -136,11 +138,10 @@ class BackAndForthSolver(InnerSolver):
         energy = LocalEnergy(parts.diffusion, parts.internal, self.reference, potential, float(masses.sum()))
         ascent = Ascent(transport, energy, self.widths, tau)
         scale = self._scale(energy, transport.start)
-        point = ascent.best_of([*guesses, self._still(energy, masses), np.zeros(masses.shape)])
-        if point.gap > GOOD_GUESS * scale(point):
+        point = ascent.best_of(guesses or [np.zeros(masses.shape), self._still(energy, masses)])
+        if not point.gap <= GOOD_GUESS * scale(point):
             coarse = self._coarse_guess(energy, transport.start, tau)
-            if coarse is not None:
-                point = ascent.best_of([point.phi, coarse])
+            point = ascent.best_of([point.phi, np.zeros(masses.shape) if coarse is None else coarse])
         point = self._rounds(ascent, point, scale, interaction)
         return self._result(start, ascent, point, scale(point), tau)
 
@@ -181,12 +182,9 @@ class BackAndForthSolver(InnerSolver):
         extras = {"l1_residual": point.residual, "relative_gap": gap / max(abs(point.value), TINY),
                   "products": ascent.products, "evaluations": ascent.evaluations,
                   "points": ascent.transport.species[0].stages[0].points, "stretch": ascent.transport.stretch()}
-        state: dict[str, Any] = {"phi": point.phi, "tau": tau}
-        if "phi" in start.state:
-            state["last_phi"] = start.state["phi"]
         residual = gap / scale if math.isfinite(gap) else math.inf
         return JKOStep(density, max(2.0 * tau * point.cost, 0.0), free_energy(self.parts, density.masses), gap,
-                       residual, ascent.steps, tau, extras=extras, state=state)
+                       residual, ascent.steps, tau, extras=extras, state={"phi": point.phi})
 
     # ---------------------------------------------------------------- scale and guesses
     @staticmethod
@@ -217,8 +215,7 @@ class BackAndForthSolver(InnerSolver):
         ascent = Ascent(transport, coarse_energy, widths, tau)
         scale = self._scale(coarse_energy, transport.start)
         finer = self._coarse_guess(coarse_energy, transport.start, tau)
-        guesses = [np.zeros(masses.shape), self._still(coarse_energy, masses)]
-        point = ascent.best_of(guesses if finer is None else [*guesses, finer])
+        point = ascent.best_of([finer] if finer is not None else [np.zeros(masses.shape), self._still(coarse_energy, masses)])
         phi = ascent.run(point, lambda p: COARSE_TOLERANCE * scale(p), self.settings.max_iterations).phi
         for axis in axes:
             phi = _refined(phi, axis)
