@@ -33,7 +33,7 @@ __all__ = ["Ascent", "DualPoint"]
 
 #: The price of bending starts at the square of the residual relative to this one, at most at 1; factors of its rise and
 #: fall, and the price that counts as none.
-FAR, RISE, FALL, LITTLE_FALL, NO_PRICE = 0.05, 6.0, 6.0, 2.0, 1e-9
+FAR, RISE, FALL, LITTLE_FALL, NO_PRICE, SMALL_PRICE = 0.05, 6.0, 6.0, 2.0, 1e-9, 1e-3
 #: Part of the predicted increase of J that a step must give; parts from which on the price falls, a little and fully.
 LEAST_PART, FAIR_PART, GOOD_PART = 0.4, 0.75, 0.9
 #: Where the energy leaves cells empty: density, as a part of its mean, below which bending has its price all the same.
@@ -131,10 +131,19 @@ class Ascent:
             if new is None:
                 break
             point = new
+            if self.leaves_cells_empty and point.residual < CALM and point.gap > gap_tolerance(point):
+                flat = self._flattened(point)
+                if flat.gap <= gap_tolerance(flat):
+                    return flat
             since = 0 if point.gap < 0.9 * best.gap else since + 1
             if point.gap < best.gap or math.isnan(best.gap):
                 best = point
         return best
+
+    def _flattened(self, point: DualPoint) -> DualPoint:
+        """The point with phi lowered to where cells just stay empty: J rises, but the front gets a kink."""
+        least = float(self.energy.slope(np.zeros(1))[0])
+        return self.evaluate(point.phi + np.minimum(point.slope - least, 0.0))
 
     def _continued(self, point: DualPoint) -> DualPoint:
         """The point with phi continued over the cells that hardly get mass, if it is as good."""
@@ -173,7 +182,8 @@ class Ascent:
         response = self._secant(point)
         weight = both
         if self.leaves_cells_empty:
-            response = np.maximum(response, FLAT * mean_response * min(1.0, point.residual / CALM))
+            far = min(1.0, point.residual / CALM)
+            response = np.maximum(response, FLAT * mean_response * far)
             weight = np.maximum(both, SPARSE * mean)
         response = np.maximum(response, LEAST * mean_response)
         weight = np.maximum(weight, LEAST_WEIGHT * mean)
@@ -190,7 +200,7 @@ class Ascent:
                 fall = FALL if part > GOOD_PART else LITTLE_FALL if part > FAIR_PART else 1.0
                 self.price = self.price / fall if self.price > NO_PRICE * fall else 0.0
                 return new
-            self.price = max(self.price, NO_PRICE) * RISE if self.price > 1e-4 else 1e-3
+            self.price = max(self.price, NO_PRICE) * (RISE if self.price > SMALL_PRICE else RISE**2)
             self._return_to(point)
         return None
 

@@ -50,7 +50,7 @@ class LocalEnergy:
         return out
 
     def slope(self, r: np.ndarray) -> np.ndarray:
-        """h' at densities r > 0."""
+        """h' at densities r >= 0; minus infinity at 0 where empty cells cost infinitely much."""
         out = self.diffusion * (np.log(r) + 1.0) if self.diffusion > 0 else np.zeros_like(r)
         for factor, term in self.internal:
             out = out + factor * term.derivative(r)

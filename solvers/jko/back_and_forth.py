@@ -137,13 +137,13 @@ class BackAndForthSolver(InnerSolver):
         potential = parts.potential if interaction is None else parts.potential + interaction
         energy = LocalEnergy(parts.diffusion, parts.internal, self.reference, potential, float(masses.sum()))
         ascent = Ascent(transport, energy, self.widths, tau)
-        scale = self._scale(energy, transport.start)
+        scale = self._scale(ascent)
         point = ascent.best_of(guesses or [np.zeros(masses.shape), self._still(energy, masses)])
         if not point.gap <= GOOD_GUESS * scale(point):
             coarse = self._coarse_guess(energy, transport.start, tau)
             point = ascent.best_of([point.phi, np.zeros(masses.shape) if coarse is None else coarse])
         point = self._rounds(ascent, point, scale, interaction)
-        return self._result(start, ascent, point, scale(point), tau)
+        return self._result(start, before, ascent, point, scale, tau)
 
     def _rounds(self, ascent: Ascent, point: DualPoint, scale, interaction) -> DualPoint:
         """Ascend; with an interaction, linearized anew until its potential no longer changes the gap."""
@@ -175,25 +175,33 @@ class BackAndForthSolver(InnerSolver):
                 return smeared
         return transport
 
-    def _result(self, start: JKOStep, ascent: Ascent, point: DualPoint, scale: float, tau: float) -> JKOStep:
+    def _result(self, start: JKOStep, before: float, ascent: Ascent, point: DualPoint, scale, tau: float) -> JKOStep:
         masses = point.masses * (float(start.density.masses.sum()) / float(point.masses.sum()))
-        density = Density(self.grid, masses / self.grid.volumes)
-        gap = max(point.gap, 0.0)
+        density, cost, gap = Density(self.grid, masses / self.grid.volumes), max(point.cost, 0.0), point.gap
+        energy = free_energy(self.parts, density.masses)
+        if energy + cost > before:
+            # Next to a stationary state, to stay may be the better step; it is feasible, too.
+            density, cost, energy = start.density, 0.0, before
+            field = self.parts.interaction(density.masses)
+            ascent.energy = ascent.energy.with_potential(self.parts.potential + (0.0 if field is None else field))
+            point = ascent.evaluate(point.phi)
+            gap = ascent.energy.energy(density.masses) - point.value
+        gap = max(gap, 0.0)
         extras = {"l1_residual": point.residual, "relative_gap": gap / max(abs(point.value), TINY),
                   "products": ascent.products, "evaluations": ascent.evaluations,
                   "points": ascent.transport.species[0].stages[0].points, "stretch": ascent.transport.stretch()}
-        residual = gap / scale if math.isfinite(gap) else math.inf
-        return JKOStep(density, max(2.0 * tau * point.cost, 0.0), free_energy(self.parts, density.masses), gap,
-                       residual, ascent.steps, tau, extras=extras, state={"phi": point.phi})
+        residual = gap / scale(point) if math.isfinite(gap) else math.inf
+        return JKOStep(density, 2.0 * tau * cost, energy, gap, residual, ascent.steps, tau, extras=extras,
+                       state={"phi": point.phi})
 
     # ---------------------------------------------------------------- scale and guesses
     @staticmethod
-    def _scale(energy: LocalEnergy, masses: np.ndarray):
+    def _scale(ascent: Ascent):
         """What a gap is compared with: the largest decrease that a step can give, F(mu) - J."""
-        internal = float((energy.reference * np.abs(energy.h(masses / energy.reference))).sum())
+        start, energy = ascent.transport.start, ascent.energy
+        internal = float((energy.reference * np.abs(energy.h(start / energy.reference))).sum())
         floor = LEAST_SCALE * (internal + energy.diffusion * energy.mass)
-        value = energy.energy(masses)
-        return lambda point: max(value - point.value, floor)
+        return lambda point: max(ascent.energy.energy(start) - point.value, floor)
 
     @staticmethod
     def _still(energy: LocalEnergy, masses: np.ndarray) -> np.ndarray:
@@ -213,7 +221,7 @@ class BackAndForthSolver(InnerSolver):
             masses, widths[axis] = pairs(masses, axis), 2.0 * widths[axis]
         transport = TransportDual(masses, widths, tau, points=self.points, rest=False)
         ascent = Ascent(transport, coarse_energy, widths, tau)
-        scale = self._scale(coarse_energy, transport.start)
+        scale = self._scale(ascent)
         finer = self._coarse_guess(coarse_energy, transport.start, tau)
         point = ascent.best_of([finer] if finer is not None else [np.zeros(masses.shape), self._still(coarse_energy, masses)])
         phi = ascent.run(point, lambda p: COARSE_TOLERANCE * scale(p), self.settings.max_iterations).phi

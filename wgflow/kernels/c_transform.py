@@ -161,20 +161,19 @@ def node_rows(f, t, begin, end, values, cell, high, low, y, hat, pooled, left, r
                 k += 1
             best, best_high, best_low = _spread(y, hat, t, s, k, n)
             center = k
-            if y[k + 1] - y[k] < 0.5:
-                # Strong expansion: a neighbor that can spread to both sides may do better.
-                i = k + 1
-                while i < n and y[i] - s < 0.5:
-                    value, p, m = _spread(y, hat, t, s, i, n)
-                    if value > best:
-                        best, best_high, best_low, center = value, p, m, i
-                    i += 1
-                i = k - 1
-                while i >= 0 and s - y[i + 1] < 0.5:
-                    value, p, m = _spread(y, hat, t, s, i, n)
-                    if value > best:
-                        best, best_high, best_low, center = value, p, m, i
-                    i -= 1
+            # Under strong expansion another node, from which both neighbors can be reached, may do better.
+            i = k + 1
+            while i < n - 1 and y[i + 1] - s < 0.5:
+                value, p, m = _spread(y, hat, t, s, i, n)
+                if value > best:
+                    best, best_high, best_low, center = value, p, m, i
+                i += 1
+            i = k - 1
+            while i > 0 and s - y[i] < 0.5:
+                value, p, m = _spread(y, hat, t, s, i, n)
+                if value > best:
+                    best, best_high, best_low, center = value, p, m, i
+                i -= 1
             values[r, q], cell[r, q], high[r, q], low[r, q] = best, center, best_high, best_low
 
 
