@@ -1,4 +1,4 @@
-"""JKO steps by their dual: kernels against readable twins, weak duality, exact steps, and the promises of every step."""
+"""JKO steps by their dual: kernels against readable twins, weak duality, exact steps, and what every step keeps."""
 
 from __future__ import annotations
 

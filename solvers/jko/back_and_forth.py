@@ -223,7 +223,8 @@ class BackAndForthSolver(InnerSolver):
         ascent = Ascent(transport, coarse_energy, widths, tau)
         scale = self._scale(ascent)
         finer = self._coarse_guess(coarse_energy, transport.start, tau)
-        point = ascent.best_of([finer] if finer is not None else [np.zeros(masses.shape), self._still(coarse_energy, masses)])
+        starts = [finer] if finer is not None else [np.zeros(masses.shape), self._still(coarse_energy, masses)]
+        point = ascent.best_of(starts)
         phi = ascent.run(point, lambda p: COARSE_TOLERANCE * scale(p), self.settings.max_iterations).phi
         for axis in axes:
             phi = _refined(phi, axis)
