@@ -52,21 +52,43 @@ def envelope_rows(phi, t, out):
 
 @numba.njit(cache=True, error_model="numpy")
 def push(mass, psi, t, out):
-    """Masses moved by x - t grad psi (in cells, centered differences), deposited bilinearly."""
+    """Masses moved by x - t grad psi (in cells, centered differences).
+
+    A cell is cut into as many parts as it is stretched over cells, at most 8 x 8; each is moved by the map interpolated
+    bilinearly and deposited bilinearly.
+    """
     n, m = mass.shape
+    gx, gy = np.empty((n, m)), np.empty((n, m))
+    for i in range(n):
+        for j in range(m):
+            gx[i, j] = 0.5 * t * (psi[min(i + 1, n - 1), j] - psi[max(i - 1, 0), j])
+            gy[i, j] = 0.5 * t * (psi[i, min(j + 1, m - 1)] - psi[i, max(j - 1, 0)])
     out[:] = 0.0
     for i in range(n):
         for j in range(m):
-            if mass[i, j] > 0.0:
-                x = i - 0.5 * t * (psi[min(i + 1, n - 1), j] - psi[max(i - 1, 0), j])
-                y = j - 0.5 * t * (psi[i, min(j + 1, m - 1)] - psi[i, max(j - 1, 0)])
-                x, y = min(max(x, 0.0), n - 1.0), min(max(y, 0.0), m - 1.0)
-                a, b = min(int(x), n - 2), min(int(y), m - 2)
-                p, q = x - a, y - b
-                out[a, b] += (1 - p) * (1 - q) * mass[i, j]
-                out[a + 1, b] += p * (1 - q) * mass[i, j]
-                out[a, b + 1] += (1 - p) * q * mass[i, j]
-                out[a + 1, b + 1] += p * q * mass[i, j]
+            if mass[i, j] <= 0.0:
+                continue
+            right, up = min(i + 1, n - 1), min(j + 1, m - 1)
+            longest = max(abs(gx[right, j] - gx[i, j]), abs(gy[i, up] - gy[i, j]))
+            parts = min(8, int(2.0 + 2.0 * longest))
+            share = mass[i, j] / parts**2
+            for a in range(parts):
+                for b in range(parts):
+                    x, y = i + (a + 0.5) / parts - 0.5, j + (b + 0.5) / parts - 0.5
+                    x, y = min(max(x, 0.0), n - 1.0), min(max(y, 0.0), m - 1.0)
+                    k, l = min(int(x), n - 2), min(int(y), m - 2)
+                    p, q = x - k, y - l
+                    x -= ((1 - p) * ((1 - q) * gx[k, l] + q * gx[k, l + 1])
+                          + p * ((1 - q) * gx[k + 1, l] + q * gx[k + 1, l + 1]))
+                    y -= ((1 - p) * ((1 - q) * gy[k, l] + q * gy[k, l + 1])
+                          + p * ((1 - q) * gy[k + 1, l] + q * gy[k + 1, l + 1]))
+                    x, y = min(max(x, 0.0), n - 1.0), min(max(y, 0.0), m - 1.0)
+                    k, l = min(int(x), n - 2), min(int(y), m - 2)
+                    p, q = x - k, y - l
+                    out[k, l] += (1 - p) * (1 - q) * share
+                    out[k + 1, l] += p * (1 - q) * share
+                    out[k, l + 1] += (1 - p) * q * share
+                    out[k + 1, l + 1] += p * q * share
 
 
 class Original:
