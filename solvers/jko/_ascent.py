@@ -32,14 +32,14 @@ from ._transport_dual import TransportDual
 __all__ = ["Ascent", "DualPoint"]
 
 #: The price of bending starts at the square of the residual relative to this one, at most at 1; factors of its rise and
-#: fall, and the price that counts as none.
+#: fall, the price that counts as none, and the one below which it rises by two factors at once.
 FAR, RISE, FALL, LITTLE_FALL, NO_PRICE, SMALL_PRICE = 0.05, 6.0, 6.0, 2.0, 1e-9, 1e-3
 #: Part of the predicted increase of J that a step must give; parts from which on the price falls, a little and fully.
 LEAST_PART, FAIR_PART, GOOD_PART = 0.4, 0.75, 0.9
 #: Where the energy leaves cells empty: density, as a part of its mean, below which bending has its price all the same.
 #: Elsewhere, the part of the mean that keeps systems solvable. Relative difference of masses that counts as none.
 SPARSE, LEAST, LEAST_WEIGHT, CLOSE = 0.05, 1e-14, 1e-3, 1e-6
-#: Where E* is flat (no density asked for), its curvature is taken to be this part of the mean one, while the L1 residual
+#: Where E* is flat (no density asked for), its curvature is taken to be this part of the mean one while the L1 residual
 #: lies above the second number, and in proportion to the residual below.
 FLAT, CALM = 0.2, 0.005
 #: Largest and smallest reduction asked of the conjugate gradients, and their iterations.

@@ -23,7 +23,7 @@ __all__ = ["BackAndForthSolver"]
 
 #: A rest above this part of the mass is smeared over its neighbors, once, if that does not raise the energy.
 ROUGH = 0.05
-#: The scale of the gap is at least this part of the internal energy: below it lies round-off.
+#: The scale of the gap is at least this part of the internal energy: next to a stationary state no decrease is left.
 LEAST_SCALE = 1e-3
 #: Cells of an axis down to which coarser grids are used for a first guess; relative gap that they are solved to.
 COARSEST_CELLS, COARSE_TOLERANCE = 24, 1e-3
