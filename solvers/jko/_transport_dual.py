@@ -86,7 +86,8 @@ class _Stage:
     def _share(self, work) -> None:
         """Do the rows in blocks, the first one here and the others in other threads."""
         blocks = list(zip(self.blocks, self.scratch))
-        jobs = [self.pool.submit(work, *block) for block in blocks[1:]] if self.pool else ()
+        others = list(zip(self.blocks, self.scratch))[1:]
+        jobs = [self.pool.submit(work, rows, scratch) for rows, scratch in others] if self.pool else []
         work(self.blocks[0], self.scratch[0])
         for job in jobs:
             job.result()
