@@ -166,6 +166,7 @@ def test_quadratic_attraction_is_a_potential_about_the_mean():
     assert np.abs(pulled.final.values - held.final.values).max() < 2e-4 * held.final.values.max()
 
 
+@pytest.mark.slow
 def test_attraction_gathers_a_disk():
     # Weak diffusion against attraction: a steady disk, the profile of the porous medium equation in a parabola.
     grid = wg.Grid([(-1.6, 1.6), (-1.6, 1.6)], cells=(48, 48))

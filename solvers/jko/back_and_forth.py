@@ -25,8 +25,9 @@ __all__ = ["BackAndForthSolver"]
 ROUGH = 0.05
 #: The scale of the gap is at least this part of the internal energy: next to a stationary state no decrease is left.
 LEAST_SCALE = 1e-3
-#: Cells of an axis down to which coarser grids are used for a first guess; relative gap that they are solved to.
-COARSEST_CELLS, COARSE_TOLERANCE = 24, 1e-3
+#: Cells of an axis down to which coarser grids are used for a first guess; the gap that they are solved to, in units of
+#: the tolerance, and at most.
+COARSEST_CELLS, COARSE_FACTOR, COARSE_TOLERANCE = 24, 10.0, 1e-3
 #: A guess whose gap is below this part of the scale needs no coarser grid.
 GOOD_GUESS = 0.01
 #: Points a cell and axis are doubled up to this number where a step that stretches by more than they resolve fails.
@@ -225,7 +226,8 @@ class BackAndForthSolver(InnerSolver):
         finer = self._coarse_guess(coarse_energy, transport.start, tau)
         starts = [finer] if finer is not None else [np.zeros(masses.shape), self._still(coarse_energy, masses)]
         point = ascent.best_of(starts)
-        phi = ascent.run(point, lambda p: COARSE_TOLERANCE * scale(p), self.settings.max_iterations).phi
+        tolerance = min(COARSE_FACTOR * self.settings.tolerance, COARSE_TOLERANCE)
+        phi = ascent.run(point, lambda p: tolerance * scale(p), self.settings.max_iterations).phi
         for axis in axes:
             phi = _refined(phi, axis)
         return phi
