@@ -150,17 +150,13 @@ class _WindowTerms:
     """The terms of both classes for products of functions of the two lengths, and their orthonormal combinations."""
 
     def __init__(self, activation: Activation, deviations, dims, products: list[tuple[Windows, Windows]]):
-        v1, v2, i, j, blocks = [], [], [], [], []
-        for first, second in products:
-            m, n = first.powers.size, second.powers.size
-            v1.append(np.repeat(first.variances, n))
-            i.append(np.repeat(first.powers, n))
-            v2.append(np.tile(second.variances, m))
-            j.append(np.tile(second.powers, m))
-            blocks.append(np.kron(first.combinations, second.combinations))
-        v1, v2, i, j = (np.concatenate(x) for x in (v1, v2, i, j))
+        v1, i = (np.concatenate([np.repeat(getattr(first, name), second.powers.size) for first, second in products])
+                 for name in ("variances", "powers"))
+        v2, j = (np.concatenate([np.tile(getattr(second, name), first.powers.size) for first, second in products])
+                 for name in ("variances", "powers"))
         order = np.lexsort((j, i, -v2, -v1))  # the mean output comes first
         v1, v2, i, j = v1[order], v2[order], i[order], j[order]
+        blocks = [np.kron(first.combinations, second.combinations) for first, second in products]
         self.combinations = block_diag(*blocks)[order]
         logs = 0.5 * (log_moments(i, j, dims) + dims[0] * np.log(v1) + dims[1] * np.log(v2))
         amplitudes = math.sqrt(0.5) * np.exp(logs)
@@ -192,10 +188,11 @@ def _choose_windows(activation, deviations, dims, box: Box, allowed: float, scal
     points = _mesh(box, _COARSE if box.b_max == 0.0 else _COARSE_WITH_OFFSET, 2, 0.0)
     diagonal = kernel_diagonal(activation, deviations, dims, points)
     plans = _full_plans if max(dims) <= _FEW else _growing_plans
-    tail, chosen = math.inf, None
+    tail = math.inf
+    chosen: list[tuple[Windows, Windows]] = []
     for products, found in plans(activation, deviations, dims, points, allowed, diagonal):
         n_terms = sum(first.powers.size * second.powers.size for first, second in products)
-        if chosen is not None and n_terms > _MOST_WINDOW_TERMS:
+        if chosen and n_terms > _MOST_WINDOW_TERMS:
             break
         rest = float(np.max(diagonal - found))
         if rest >= tail:
@@ -224,7 +221,8 @@ _Plans = Iterator[tuple[list[tuple[Windows, Windows]], FloatArray]]
 def _full_plans(activation, deviations, dims, points, allowed, diagonal) -> _Plans:
     """Yield products of windows in both lengths and their part of the kernel's diagonal."""
     for scales, size in _SMALL_PLANS:
-        products = [tuple(windowed_polynomials(int(n), scales, size) for n in dims)]
+        first, second = (windowed_polynomials(int(n), scales, size) for n in dims)
+        products = [(first, second)]
         yield products, _WindowTerms(activation, deviations, dims, products).diagonal(points)
 
 

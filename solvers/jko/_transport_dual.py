@@ -85,7 +85,6 @@ class _Stage:
 
     def _share(self, work) -> None:
         """Do the rows in blocks, the first one here and the others in other threads."""
-        blocks = list(zip(self.blocks, self.scratch))
         others = list(zip(self.blocks, self.scratch))[1:]
         jobs = [self.pool.submit(work, rows, scratch) for rows, scratch in others] if self.pool else []
         work(self.blocks[0], self.scratch[0])
