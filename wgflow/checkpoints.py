@@ -230,8 +230,9 @@ def _pack(latest: tuple[dict, dict], header: dict, arrays: dict) -> tuple[dict, 
     rows, count = recorded["rows"], recorded["n_snapshots"]
     snapshots = recorded["snapshots"][:count]
     arrays = dict(arrays)
-    for name, kind in zip(History.NAMES, (float,) * 5 + (np.int64,) * 2 + (bool,)):
-        arrays[f"column_{name}"] = np.array(recorded["columns"][name][:rows], dtype=kind)
+    kinds: dict[str, type] = {"accepted": np.int64, "rejected": np.int64, "fallback": bool}
+    for name in History.NAMES:
+        arrays[f"column_{name}"] = np.array(recorded["columns"][name][:rows], dtype=kinds.get(name, float))
     arrays["snapshot_t"] = np.array([s[0] for s in snapshots], dtype=float)
     arrays["snapshot_energy"] = np.array([s[2] for s in snapshots], dtype=float)
     if snapshots:
@@ -251,7 +252,8 @@ def _unpack(header: dict, arrays: dict) -> tuple[dict, dict]:
     state |= {name[6:]: array.copy() for name, array in arrays.items() if name.startswith("state_")}
     times, energies = arrays["snapshot_t"].tolist(), arrays["snapshot_energy"].tolist()
     masses = [m.copy() for m in arrays.get("snapshot_masses", ())]
-    columns = {name: arrays[f"column_{name}"].tolist() for name in History.NAMES}
+    columns = {name: arrays[f"column_{name}"].tolist() for name in History.NAMES if f"column_{name}" in arrays}
+    columns.setdefault("work", [0.0] * header["recorder"]["rows"])
     lengths = {len(column) for column in columns.values()}
     if not len(times) == len(energies) == len(masses) or lengths != {header["recorder"]["rows"]}:
         raise ValueError("its columns have different lengths")

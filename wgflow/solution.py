@@ -29,9 +29,10 @@ class History:
     energy, mass, min_density : of the state after the step (for atoms, min_density is the smallest weight)
     accepted, rejected : numbers of steps accepted and rejected so far
     fallback : whether the step took the unconditional fallback
+    work : the energy given to the law so far by terms that change with time; 0 without any
     """
 
-    NAMES = ("t", "dt", "energy", "mass", "min_density", "accepted", "rejected", "fallback")
+    NAMES = ("t", "dt", "energy", "mass", "min_density", "accepted", "rejected", "fallback", "work")
 
     t: np.ndarray
     dt: np.ndarray
@@ -41,8 +42,10 @@ class History:
     accepted: np.ndarray
     rejected: np.ndarray
     fallback: np.ndarray
+    work: np.ndarray
 
     def __init__(self, columns: dict):
+        columns = {"work": np.zeros(len(columns["t"])), **columns}
         for name in self.NAMES:
             setattr(self, name, np.asarray(columns[name]))
 
@@ -224,10 +227,10 @@ class Recorder:
         if not self.flow.t_eval or self.flow.t_eval[0] == self.flow.t0:
             self.snapshots.append((self.flow.t0, masses.copy(), energy))
 
-    def step(self, t, dt, masses, energy, *, fallback=False) -> None:
-        """Record an accepted step; masses are copied where they are kept."""
+    def step(self, t, dt, masses, energy, *, fallback=False, work=0.0) -> None:
+        """Record an accepted step; masses are copied where they are kept, ``work`` is that since the start."""
         self.n_fallback += fallback
-        self._append(t, dt, masses, energy, fallback)
+        self._append(t, dt, masses, energy, fallback, work)
         if not self.flow.t_eval:
             self.since_snapshot += 1
             if t >= self.flow.t1 or self.since_snapshot >= self.stride:
@@ -273,7 +276,7 @@ class Recorder:
                         free_energy=self.flow.energy, method=repr(self.method), time_scale=self.flow.time_scale,
                         jko_steps=self.jko_steps)
 
-    def _append(self, t, dt, masses, energy, fallback) -> None:
+    def _append(self, t, dt, masses, energy, fallback, work=0.0) -> None:
         columns = self.columns
         columns["t"].append(t)
         columns["dt"].append(dt)
@@ -284,6 +287,7 @@ class Recorder:
         columns["accepted"].append(len(columns["t"]) - 1)
         columns["rejected"].append(self.n_rejected)
         columns["fallback"].append(fallback)
+        columns["work"].append(work)
         self.last_masses = masses
 
     def _weigh(self, masses) -> tuple[float, float]:
@@ -305,7 +309,8 @@ class Recorder:
             self.stride *= 2
 
     def _certificate(self, history: History, status: int) -> Certificate:
-        energy, mass = history.energy, history.mass
+        # What the law lost by itself: the work of terms that change with time is not its own.
+        energy, mass = history.energy - history.work, history.mass
         rises = np.diff(energy) / np.maximum(1.0, np.abs(energy[:-1]))
         lost = energy[0] - energy[-1] if len(history) > 1 else 0.0
         return Certificate(

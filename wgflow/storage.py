@@ -54,6 +54,7 @@ HISTORY_NAMES = {
     "mass": "mass after the step", "min_density": "smallest cell average after the step",
     "accepted": "steps accepted so far", "rejected": "steps rejected so far",
     "fallback": "whether the step took the unconditional fallback",
+    "work": "work done so far by terms that change with time",
 }
 INSTALL = "pip install 'wgflow[io]' (that is: xarray h5netcdf h5py)"
 
@@ -253,7 +254,7 @@ def _variables(names) -> list[str]:
 def _unpack(header: dict, arrays: dict[str, np.ndarray]) -> Solution:
     problem = header["problem"]
     densities = _unpack_laws(problem["axes"], arrays)
-    history = History({name: arrays[f"history_{name}"].copy() for name in History.NAMES})
+    history = History({name[8:]: column.copy() for name, column in arrays.items() if name.startswith("history_")})
     certificate = Certificate(**header["certificate"], settings=header["settings"], versions=header["versions"])
     one = {name: arrays[name].shape for name in ("t", "energy", "dissipation") if name in arrays}
     if not densities or set(one.values()) != {(len(densities),)}:
@@ -361,7 +362,7 @@ def _layout(problem: dict, data) -> dict[str, str]:
         layout |= {f"edges_{k}": f"{axis['variable']}_edges" for k, axis in enumerate(problem["axes"])}
     else:
         layout |= {"weights": "weight"} | {f"points_{k}": axis["variable"] for k, axis in enumerate(problem["axes"])}
-    return layout | {f"history_{name}": f"history_{name}" for name in HISTORY_NAMES}
+    return layout | {f"history_{name}": f"history_{name}" for name in HISTORY_NAMES if f"history_{name}" in data}
 
 
 def _read_variable(data, name: str, path, size: int) -> np.ndarray:
