@@ -252,8 +252,7 @@ def _unpack(header: dict, arrays: dict) -> tuple[dict, dict]:
     state |= {name[6:]: array.copy() for name, array in arrays.items() if name.startswith("state_")}
     times, energies = arrays["snapshot_t"].tolist(), arrays["snapshot_energy"].tolist()
     masses = [m.copy() for m in arrays.get("snapshot_masses", ())]
-    columns = {name: arrays[f"column_{name}"].tolist() for name in History.NAMES if f"column_{name}" in arrays}
-    columns.setdefault("work", [0.0] * header["recorder"]["rows"])
+    columns = {name: arrays[f"column_{name}"].tolist() for name in History.NAMES}
     lengths = {len(column) for column in columns.values()}
     if not len(times) == len(energies) == len(masses) or lengths != {header["recorder"]["rows"]}:
         raise ValueError("its columns have different lengths")

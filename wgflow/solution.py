@@ -45,7 +45,6 @@ class History:
     work: np.ndarray
 
     def __init__(self, columns: dict):
-        columns = {"work": np.zeros(len(columns["t"])), **columns}
         for name in self.NAMES:
             setattr(self, name, np.asarray(columns[name]))
 

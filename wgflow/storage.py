@@ -254,7 +254,7 @@ def _variables(names) -> list[str]:
 def _unpack(header: dict, arrays: dict[str, np.ndarray]) -> Solution:
     problem = header["problem"]
     densities = _unpack_laws(problem["axes"], arrays)
-    history = History({name[8:]: column.copy() for name, column in arrays.items() if name.startswith("history_")})
+    history = History({name: arrays[f"history_{name}"].copy() for name in History.NAMES})
     certificate = Certificate(**header["certificate"], settings=header["settings"], versions=header["versions"])
     one = {name: arrays[name].shape for name in ("t", "energy", "dissipation") if name in arrays}
     if not densities or set(one.values()) != {(len(densities),)}:
@@ -362,7 +362,7 @@ def _layout(problem: dict, data) -> dict[str, str]:
         layout |= {f"edges_{k}": f"{axis['variable']}_edges" for k, axis in enumerate(problem["axes"])}
     else:
         layout |= {"weights": "weight"} | {f"points_{k}": axis["variable"] for k, axis in enumerate(problem["axes"])}
-    return layout | {f"history_{name}": f"history_{name}" for name in HISTORY_NAMES if f"history_{name}" in data}
+    return layout | {f"history_{name}": f"history_{name}" for name in HISTORY_NAMES}
 
 
 def _read_variable(data, name: str, path, size: int) -> np.ndarray:
