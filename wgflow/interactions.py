@@ -31,8 +31,22 @@ from wgflow.operators import (
     kernel_at,
     low_rank_factors,
 )
+from wgflow.singular_kernels import (
+    Kernel,
+    bessel,
+    cosine,
+    exponential,
+    gaussian,
+    log,
+    morse,
+    newtonian,
+    power,
+    quadratic,
+    yukawa,
+)
 
-__all__ = ["EXACTNESS", "Convolution", "Dense", "Interaction", "LowRank"]
+__all__ = ["EXACTNESS", "Convolution", "Dense", "Interaction", "Kernel", "LowRank", "bessel", "cosine", "exponential",
+           "gaussian", "log", "morse", "newtonian", "power", "quadratic", "yukawa"]
 
 #: Part of the free memory that a dense table may take; beyond it rows are evaluated on the fly.
 TABLE_SHARE = 0.25
@@ -268,7 +282,7 @@ class Interaction(_PairTerm):
             return self.U.operator(grid)
         if not callable(self.U):
             return Dense(self.U).operator(grid)
-        if _count_arguments(self.U, grid.ndim) == grid.ndim:
+        if isinstance(self.U, Kernel) or _count_arguments(self.U, grid.ndim) == grid.ndim:
             return Convolution(self.U).operator(grid)
         return _choose_form(self.U, grid)
 
@@ -276,7 +290,7 @@ class Interaction(_PairTerm):
         """The form that atoms are given: a sum over pairs, unless U is a form itself."""
         if isinstance(self.U, _PairTerm):
             return self.U
-        if callable(self.U) and _count_arguments(self.U, ndim) == ndim:
+        if isinstance(self.U, Kernel) or (callable(self.U) and _count_arguments(self.U, ndim) == ndim):
             return Convolution(self.U, self._gradient)
         return Dense(self.U, gradient=self._gradient)
 

@@ -7,6 +7,7 @@ import numpy as np
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid, call_user, real_array
 from wgflow.kernels.lowrank import combine_rows, rows_dot
+from wgflow.singular_kernels import Kernel
 
 __all__ = ["BlockOperator", "ConvolutionOperator", "LowRankOperator", "TableOperator", "check_sampled_symmetry",
            "depends_on_displacement", "displacement_kernel", "kernel_at", "low_rank_factors"]
@@ -24,9 +25,12 @@ THREADED_FFT = 1 << 17
 
 
 class ConvolutionOperator:
+    """U rho by FFT; ``w`` is the kernel as a function of the displacement, ``kernel`` the same where it is named."""
+
     def __init__(self, w, grid: Grid):
         from scipy import fft
 
+        self.w, self.kernel = w, w if isinstance(w, Kernel) else None
         if not all(grid.uniform):
             raise InvalidInput("Convolution needs a uniform grid; on given edges use Interaction(U) of two points")
         self.shape = grid.shape
