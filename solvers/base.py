@@ -6,7 +6,7 @@ import math
 import numbers
 from abc import ABC, abstractmethod
 from dataclasses import asdict
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from wgflow.errors import InvalidInput, InvalidType
 
@@ -18,6 +18,8 @@ class Method(ABC):
 
     #: Whether the steps are chosen by an error tolerance.
     controlled: bool = True
+    #: Whether the method knows energies that change with time.
+    DRIVEN: ClassVar[bool] = False
 
     @abstractmethod
     def integrate(self, flow, recorder, *, checkpoint=None, state=None) -> None:

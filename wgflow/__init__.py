@@ -38,6 +38,7 @@ _LAZY = {
     "RelativeEntropy": ("wgflow.internal_energies", "RelativeEntropy"),
     "activations": ("wgflow.activations", None),
     "interactions": ("wgflow.interactions", None),
+    "TimeDependent": ("wgflow.time_dependent", "TimeDependent"),
     "load": ("wgflow.storage", "load"),
     "plotting": ("wgflow.plotting", None),
     "reduced_models": ("wgflow.reduced_models", None),
@@ -52,7 +53,7 @@ __all__ = [
     "Atoms", "Certificate", "ConvergenceError", "Convolution", "Dense", "Density", "Entropy", "FiniteVolume",
     "FreeEnergy", "Grid", "Interaction", "InternalEnergy", "InvalidInput", "JKO", "Lagrangian", "LowRank",
     "Potential", "PowerEntropy", "RelativeEntropy", "ResourceError", "Solution", "Stationary", "StorageError",
-    "Term", "WGFlowError", "WGFlowWarning", "__version__", "activations", "errors", "interactions", "load",
+    "Term", "TimeDependent", "WGFlowError", "WGFlowWarning", "__version__", "activations", "errors", "interactions", "load",
     "plotting", "reduced_models", "resume", "show_versions", "solve", "solvers", "stationary",
     "stationary_branches", "validation",
 ]

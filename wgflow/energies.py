@@ -52,6 +52,15 @@ class Term(ABC):
         """
         raise InvalidInput(f"{self!r} has no gradient at points")
 
+    @property
+    def time_dependent(self) -> bool:
+        """Whether the term changes with time (see `TimeDependent`)."""
+        return False
+
+    def at(self, t: float) -> Term:
+        """The term as it is at a time: itself, unless it changes with time."""
+        return self
+
     def __call__(self, rho: Density | Atoms) -> float:
         return self.energy(rho)
 
@@ -244,6 +253,18 @@ class FreeEnergy(Term):
         """Whether an internal energy spreads the law: an entropy at finite beta, or any other."""
         return any(is_internal(term) and getattr(term, "beta", 1.0) < math.inf for _, term in self.terms)
 
+    @property
+    def time_dependent(self) -> bool:
+        """Whether a term changes with time."""
+        return any(term.time_dependent for _, term in self.terms)
+
+    def at(self, t: float) -> FreeEnergy:
+        """The free energy as it is at a time."""
+        if not self.time_dependent:
+            return self
+        now = [factor * (FreeEnergy([]) + term.at(t)) for factor, term in self.terms]
+        return FreeEnergy([pair for part in now for pair in part.terms])
+
     def energy(self, rho: Density | Atoms) -> float:
         """F; of atoms, whose entropy is infinite, the sum of the other terms."""
         return float(sum(factor * term.energy(rho) for factor, term in self._parts_of(rho)))
@@ -294,6 +315,8 @@ class FreeEnergy(Term):
             elif hasattr(term, "energy_of"):
                 term.check_grid(grid)
                 internal.append((factor, term))
+            elif term.time_dependent:
+                raise InvalidInput(f"{term!r} changes with time; take energy.at(t)")
             elif not isinstance(term, Entropy):
                 raise InvalidType(f"term {term!r}: solvers know Entropy, PowerEntropy, Potential and Interaction")
         if not np.isfinite(potential).all():

@@ -148,7 +148,7 @@ class Solution:
         if not self.has_dissipation:
             raise InvalidInput("dissipation: particles with noise have no entropy, hence no dissipation; solve on a "
                                "grid (FiniteVolume) for it")
-        return np.array([self.free_energy.dissipation(rho) for rho in self.densities])
+        return np.array([self.free_energy.at(t).dissipation(rho) for t, rho in zip(self.t, self.densities)])
 
     @property
     def has_dissipation(self) -> bool:

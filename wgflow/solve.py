@@ -81,6 +81,16 @@ class Flow:
         """The grid of the initial density (atoms have none)."""
         return self.rho0.grid
 
+    def parts_at(self, t: float) -> Any:
+        """The energy as arrays at a time; what goes wrong in a user's function ends the run, and nothing is lost."""
+        if not self.energy.time_dependent:
+            return self.parts
+        try:
+            return self.energy.at(t).assemble(self.grid)
+        except Exception as error:
+            raise ConvergenceError(f"a TimeDependent term failed at t = {t:g}: {error}", reason="callback",
+                                   t=t) from error
+
     def elapsed(self, t: float, dt: float) -> float:
         """The integral of time_scale from t to t + dt: the equation is autonomous in this clock."""
         scale = self.time_scale
@@ -115,7 +125,7 @@ def solve(energy, rho0, t_span, method, *, t_eval=None, time_scale=1.0, progress
     Parameters
     ----------
     energy : Term or FreeEnergy
-        F, e.g. ``Entropy(beta=4.0) + Potential(V) + Interaction(U)``.
+        F, e.g. ``Entropy(beta=4.0) + Potential(V) + Interaction(U)``; `TimeDependent` terms change with time.
     rho0 : Density or Atoms
         The initial density; its grid is the grid of the solution. Atoms are for methods that move points
         (`Lagrangian`), which take a Density too and make atoms of it.
@@ -168,6 +178,9 @@ def solve(energy, rho0, t_span, method, *, t_eval=None, time_scale=1.0, progress
 def make_flow(energy, rho0, t_span, t_eval, time_scale, method=None) -> Flow:
     """Check the arguments of `solve` and assemble the problem; a method with a ``cloud`` moves atoms."""
     cloud = getattr(method, "cloud", None)
+    if isinstance(energy, Term) and energy.time_dependent and method is not None and not method.DRIVEN:
+        raise InvalidInput(f"{type(method).__name__} knows energies that do not change with time; use FiniteVolume() "
+                           "for TimeDependent terms")
     if isinstance(rho0, Atoms) and cloud is None:
         raise InvalidInput(f"rho0 is Atoms, which {type(method).__name__} does not know; use "
                            "method=wgflow.Lagrangian(), or a Density (Density.from_samples makes one of points)")
@@ -188,7 +201,7 @@ def make_flow(energy, rho0, t_span, t_eval, time_scale, method=None) -> Flow:
         if not math.isfinite(time_scale) or time_scale <= 0:
             raise InvalidInput(f"time_scale={time_scale}: need a finite number > 0")
         time_scale = float(time_scale)
-    parts = None if cloud is not None else energy.assemble(rho0.grid)
+    parts = None if cloud is not None else energy.at(t0).assemble(rho0.grid)
     return Flow(energy, parts, rho0, t0, t1, times, time_scale)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from wgflow.errors import ConvergenceError, InvalidInput, StorageError
 
 from ..base import Method, check_count, check_positive
+from .driven import DrivenNonlinearStepper, DrivenStepper
 from .nonlinear import NonlinearStepper
 from .splitting import default_threads
 from .step_size import Controller
@@ -73,6 +74,7 @@ class FiniteVolume(Method):
     corrected: bool = True
     threads: int | None = None
 
+    DRIVEN = True
     #: Settings that may change when a run is taken up again.
     LIMITS: ClassVar[tuple[str, ...]] = ("max_steps", "time_limit", "threads")
 
@@ -108,7 +110,10 @@ class FiniteVolume(Method):
 
 def make_stepper(flow, corrected: bool, threads: int) -> Stepper:
     """The steps of a flow: those of linear diffusion, or of nonlinear diffusion where there is any."""
-    return NonlinearStepper(flow, corrected) if flow.parts.internal else Stepper(flow, corrected, threads)
+    driven = flow.energy.time_dependent
+    if flow.parts.internal:
+        return (DrivenNonlinearStepper if driven else NonlinearStepper)(flow, corrected)
+    return (DrivenStepper if driven else Stepper)(flow, corrected, threads)
 
 
 class _Run:
@@ -255,15 +260,16 @@ class _Run:
 
     # ---------------------------------------------------------------- both
     def _commit(self, new: State, fallback: bool = False) -> None:
-        self.recorder.step(new.t, new.t - self.state.t, new.masses, new.energy, fallback=fallback)
+        self.recorder.step(new.t, new.t - self.state.t, new.masses, new.energy, fallback=fallback,
+                           work=new.work)
         self.state = new
         self.steps += 1
-        lost = self.recorder.columns["energy"][0] - new.energy
+        lost = self.recorder.columns["energy"][0] + new.work - new.energy
         share = DISSIPATION_SHARES[self.flow.grid.size > DISSIPATION_CELLS]
-        if (self.measured - new.energy > share * lost or self.steps % DISSIPATION_STRIDE == 0
+        if (self.measured + new.work - new.energy > share * lost or self.steps % DISSIPATION_STRIDE == 0
                 or new.t >= self.flow.t1):
             self.recorder.rate(new.clock, self.stepper.dissipation(new))
-            self.measured = new.energy
+            self.measured = new.energy - new.work
 
     def _check_limits(self, dt: float) -> None:
         t = self.state.t

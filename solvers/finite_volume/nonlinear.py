@@ -48,13 +48,15 @@ class NonlinearStepper(Stepper):
 
     def __init__(self, flow, corrected: bool):
         parts = flow.parts
-        self.flow, self.parts, self.diffusion = flow, parts, parts.diffusion
-        self.sweep_potential = parts.potential
-        self.energy_potential = parts.energy_potential
-        self.mass = flow.rho0.mass
+        self.flow, self.diffusion, self.mass = flow, parts.diffusion, flow.rho0.mass
+        self.take(parts)
         self.law = Diffusion(parts)
         self.split = NonlinearSplitting(flow.grid, self.law, 1e-16 * self.mass)
         self.mode = CORRECTED if corrected else PLAIN
+
+    def take(self, parts) -> None:
+        """Take the energy as arrays."""
+        self.parts, self.sweep_potential, self.energy_potential = parts, parts.potential, parts.energy_potential
 
     def energy(self, masses, interaction) -> float:
         """F of cell masses, with U rho given."""

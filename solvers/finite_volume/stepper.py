@@ -43,6 +43,7 @@ class State(NamedTuple):
     interaction: np.ndarray | None
     previous: np.ndarray | None
     previous_dt: float
+    work: float = 0.0
 
 
 class Stepper:
@@ -57,13 +58,17 @@ class Stepper:
 
     def __init__(self, flow, corrected: bool, threads: int):
         parts = flow.parts
-        self.flow, self.parts, self.diffusion = flow, parts, parts.diffusion
+        self.flow, self.diffusion, self.mass = flow, parts.diffusion, flow.rho0.mass
+        self.take(parts)
+        static = not (parts.operators or flow.energy.time_dependent)
+        self.split: Any = Splitting(flow.grid, parts.diffusion, 1e-16 * self.mass, static, threads)
+        self.mode = CORRECTED if corrected else PLAIN
+
+    def take(self, parts) -> None:
+        """Take the energy as arrays."""
+        self.parts, self.energy_potential = parts, parts.energy_potential
         # A writable array: the kernels are compiled for one kind only.
         self.sweep_potential = np.require(parts.sweep_potential, requirements=["C", "W"])
-        self.energy_potential = parts.energy_potential
-        self.mass = flow.rho0.mass
-        self.split: Any = Splitting(flow.grid, parts.diffusion, 1e-16 * self.mass, not parts.operators, threads)
-        self.mode = CORRECTED if corrected else PLAIN
 
     def start(self) -> State:
         """The state at the start of the flow."""

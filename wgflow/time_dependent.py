@@ -1,0 +1,88 @@
+"""Terms of a free energy that change with time: driven potentials, interactions that are switched on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from wgflow.atoms import Atoms
+from wgflow.densities import Density
+from wgflow.energies import FreeEnergy, Term, is_internal
+from wgflow.errors import InvalidInput, InvalidType
+
+__all__ = ["TimeDependent"]
+
+
+class TimeDependent(Term):
+    r"""A term that changes with time, :math:`F(\rho, t)`: a moving trap, an interaction that is switched on.
+
+    With it :math:`\partial_t \rho = s(t)\,\nabla\cdot(\rho \nabla \tfrac{\delta F}{\delta\rho}(\rho, t))`, and F
+    changes by two causes: the law slides down at the rate of its dissipation, and the work
+    :math:`W = \int \partial_t F(\rho(t), t)\,dt` is done on it. A solution reports the work after each step
+    (``sol.history.work``), and its certificate judges the rest, F less the work, which cannot rise.
+
+    Parameters
+    ----------
+    term_at : callable
+        A function of t that returns a `Potential`, an `Interaction` or a sum of such, e.g.
+        ``lambda t: wg.Potential(lambda x: (x - np.sin(t))**2 / 2)``. It is called several times a step; an interaction
+        is best made once outside, so that its kernel is evaluated once: ``U = wg.Interaction(...)``,
+        ``lambda t: np.tanh(t) * U``.
+
+    Raises
+    ------
+    InvalidInput
+        If it returns something else, or an internal energy: diffusion that changes with time, D(t), is
+        ``time_scale=D`` with the other terms divided by D(t).
+
+    Examples
+    --------
+    >>> import wgflow as wg
+    >>> grid = wg.Grid([(-6, 8)], cells=280)
+    >>> trap = TimeDependent(lambda t: wg.Potential(lambda x: (x - t) ** 2 / 2))
+    >>> sol = wg.solve(wg.Entropy(1.0) + trap, wg.Density.gaussian(grid, 0.0, 1.0), (0, 1))
+    >>> print(f"{sol.final.mean():.3f} {sol.history.work[-1]:.3f}")  # exp(-1), 1 - exp(-1)
+    0.368 0.368
+    """
+
+    def __init__(self, term_at: Callable[[float], Any]):
+        if isinstance(term_at, Term) or not callable(term_at):
+            raise InvalidType(f"term_at must be a function of t that returns a term, got {type(term_at).__name__}")
+        self._term_at = term_at
+
+    @property
+    def time_dependent(self) -> bool:
+        return True
+
+    def at(self, t: float) -> Term:
+        """The term as it is at a time."""
+        term = self._term_at(float(t))
+        if not isinstance(term, Term):
+            raise InvalidType(f"TimeDependent: its function returned {type(term).__name__} at t={t:g}; need a "
+                              "Potential, an Interaction or a sum of such")
+        term = term.at(t)
+        terms = [part for _, part in term.terms] if isinstance(term, FreeEnergy) else [term]
+        internal = [part for part in terms if is_internal(part)]
+        if internal:
+            raise InvalidInput(f"TimeDependent: its function returned {internal[0]!r}; internal energies cannot change "
+                               "with time: add them outside (for a diffusion D(t): time_scale=D, and the other terms "
+                               "divided by D(t))")
+        return term
+
+    def energy(self, rho: Density | Atoms) -> float:
+        raise self._no_time("energy")
+
+    def first_variation(self, rho: Density | Atoms) -> np.ndarray:
+        raise self._no_time("first_variation")
+
+    def gradient(self, rho: Density | Atoms, points) -> np.ndarray:
+        raise self._no_time("gradient")
+
+    @staticmethod
+    def _no_time(what: str) -> InvalidInput:
+        return InvalidInput(f"{what}: a term changes with time; say at which, as in energy.at(t)(rho)")
+
+    def __repr__(self):
+        return f"TimeDependent({getattr(self._term_at, '__name__', type(self._term_at).__name__)})"
