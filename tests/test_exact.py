@@ -13,7 +13,7 @@ from scipy.stats import multivariate_normal
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
 from wgflow.grids import Grid
 from wgflow.validation import exact
-from wgflow.validation.exact_base import cell_averages, gaussian_cell_averages
+from wgflow.validation.exact_cells import cell_averages, gaussian_cell_averages
 from wgflow.validation.exact_spectral import GibbsPolynomials, LegendreGalerkin
 
 ROTATED = [[1.7, 0.6], [0.6, 0.8]]

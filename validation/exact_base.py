@@ -1,24 +1,29 @@
-"""What every exact problem offers, and exact cell averages of smooth densities."""
+"""What every exact problem offers: its parts for a solver, its exact answers, and the errors of a computed one."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from scipy.special import ndtr, xlogy
+from scipy.special import xlogy
 
 from wgflow.densities import Density
 from wgflow.energies import Entropy, FreeEnergy, Term
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid
 
-__all__ = ["ExactProblem", "cell_averages", "gaussian_cell_averages"]
+if TYPE_CHECKING:
+    from wgflow.solution import Solution
 
-# Gauss-Legendre points a cell and axis: exact to rounding while a cell is narrower than the density's own width.
-_POINTS = 8
+__all__ = ["DEVIATIONS", "ExactProblem", "StateProblem"]
+
+#: Half-width of the default boxes in standard deviations: the Gaussian mass outside is below 1e-12.
+DEVIATIONS = 7.2
+#: A front is where the density first passes this part of its peak.
+FRONT_LEVEL = 1e-4
 
 
 class ExactProblem(ABC):
@@ -33,6 +38,13 @@ class ExactProblem(ABC):
     ----------
     t_end : float
         The time up to which the default grid is large enough and at which the errors are looked at by default.
+    smooth : bool
+        Whether the solution is smooth up to t_end, so that a second-order method shows order 2; else it has free
+        boundaries or jumps.
+    has_density : bool
+        Whether the density is known, not only its moments.
+    has_jko_steps : bool
+        Whether the steps of the JKO scheme are known too.
 
     Examples
     --------
@@ -47,6 +59,31 @@ class ExactProblem(ABC):
 
     t_end: float
     beta: float
+
+    @property
+    def smooth(self) -> bool:
+        """Whether the solution is smooth up to `t_end`."""
+        return True
+
+    @property
+    def has_density(self) -> bool:
+        """Whether the density is known at `t_end`."""
+        return True
+
+    @property
+    def has_jko_steps(self) -> bool:
+        """Whether the steps of the JKO scheme are known."""
+        return False
+
+    @property
+    def expected_order(self) -> float:
+        """Order in the cell width that a second-order method shows at least in L1: 2 for a smooth solution."""
+        return 2.0 if self.smooth else 1.3
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """Times of output that `path_quantities` needs, the last of them `t_end`."""
+        return (self.t_end,)
 
     @property
     def diffusion(self) -> float:
@@ -69,9 +106,17 @@ class ExactProblem(ABC):
     def quantities(self, t: float) -> dict[str, float]:
         """Exact moments, free energy and dissipation at time ``t``, by name."""
 
-    @abstractmethod
     def measure(self, rho: Density) -> dict[str, float]:
-        """The same quantities, under the same names, of a computed density."""
+        """The same quantities, under the same names, of a computed density; mean, covariance and energies here."""
+        return moments(rho) | self._measure_energies(rho)
+
+    def path_quantities(self, sol: Solution) -> dict[str, tuple[float, float]]:
+        """What is known of a whole run with output at `times`: by name, the measured and the exact value."""
+        return {}
+
+    def front(self, t: float) -> np.ndarray | None:
+        """Ends of the support at time ``t``, an array of shape (ndim, 2); None where there are none."""
+        return None
 
     def initial_density(self, grid: Grid) -> Density:
         """Exact cell averages of the initial density."""
@@ -93,13 +138,27 @@ class ExactProblem(ABC):
             ``|measured - exact| / |exact|``; the absolute error where the exact value is zero to rounding.
         """
         t = self.t_end if t is None else t
-        exact, measured = self.quantities(t), self.measure(rho)
-        result = {}
-        for name, value in exact.items():
-            scale = abs(value) if abs(value) > 1e-12 else 1.0
-            result[name] = abs(measured[name] - value) / scale
-        result["density"] = float(np.sum(np.abs(rho.values - self.density(rho.grid, t).values) * rho.grid.volumes))
+        result = relative_errors(self.measure(rho), self.quantities(t))
+        if self.has_density:
+            result["density"] = l1_distance(rho, self.density(rho.grid, t))
         return result
+
+    def front_error(self, rho: Density, t: float | None = None) -> float | None:
+        """Largest distance in cells between the fronts of ``rho`` and those at time ``t``; None without fronts.
+
+        The front of a computed density is the outer edge of the last cell above 1e-4 of its peak.
+        """
+        exact = self.front(self.t_end if t is None else t)
+        if exact is None:
+            return None
+        worst = 0.0
+        for axis, (edges, ends) in enumerate(zip(rho.grid.edges, exact)):
+            profile = rho.values.max(axis=tuple(k for k in range(rho.grid.ndim) if k != axis))
+            filled = np.flatnonzero(profile > FRONT_LEVEL * profile.max())
+            found = edges[filled[0]], edges[filled[-1] + 1]
+            width = float(np.diff(edges)[filled].max())
+            worst = max(worst, *(abs(a - b) / width for a, b in zip(found, ends)))
+        return worst
 
     def _measure_energies(self, rho: Density) -> dict[str, float]:
         energy = self.energy()
@@ -110,6 +169,109 @@ class ExactProblem(ABC):
         if not math.isinf(self.beta):
             terms = (Entropy(self.beta), *terms)
         return FreeEnergy([(1.0, term) for term in terms])
+
+
+class StateProblem(ExactProblem):
+    """A flow that keeps a family of laws, whose state is a few numbers; often its JKO steps keep the family too."""
+
+    @abstractmethod
+    def state(self, t: float) -> Any:
+        """The state at time ``t``."""
+
+    @abstractmethod
+    def density_of(self, grid: Grid, state: Any) -> Density:
+        """Exact cell averages of a state."""
+
+    @abstractmethod
+    def quantities_of(self, state: Any) -> dict[str, float]:
+        """Exact quantities of a state."""
+
+    def jko_step(self, state: Any, tau: float) -> Any:
+        """The state after one JKO step, ``argmin W2(rho, state)^2 / (2 tau) + F(rho)``.
+
+        Raises
+        ------
+        InvalidInput
+            If `has_jko_steps` is False.
+        """
+        raise InvalidInput(f"{type(self).__name__}: its JKO steps have no closed form with these parameters.")
+
+    def density(self, grid: Grid, t: float) -> Density:
+        """Exact cell averages at time ``t``."""
+        return self.density_of(grid, self.state(check_time(t)))
+
+    def quantities(self, t: float) -> dict[str, float]:
+        """Exact quantities at time ``t``."""
+        return self.quantities_of(self.state(check_time(t)))
+
+    def jko_states(self, tau: float, steps: int) -> list[Any]:
+        """The states 0, 1, ..., ``steps`` of the JKO scheme with the step ``tau``.
+
+        Parameters
+        ----------
+        tau : float
+        steps : int
+
+        Returns
+        -------
+        list of length ``steps + 1``
+        """
+        check_positive("tau", tau)
+        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 0:
+            raise InvalidInput(f"steps={steps!r}: must be an integer >= 0.")
+        states = [self.state(0.0)]
+        for _ in range(steps):
+            states.append(self.jko_step(states[-1], tau))
+        return states
+
+    def jko_table(self, tau: float, steps: int) -> list[dict[str, float]]:
+        """The exact quantities after 0, 1, ..., ``steps`` JKO steps."""
+        return [self.quantities_of(state) for state in self.jko_states(tau, steps)]
+
+    def jko_errors(self, rho: Density, tau: float, steps: int) -> dict[str, float]:
+        """The errors of a density computed by ``steps`` JKO steps, as `errors` has them."""
+        state = self.jko_states(tau, steps)[-1]
+        result = relative_errors(self.measure(rho), self.quantities_of(state))
+        return result | {"density": l1_distance(rho, self.density_of(rho.grid, state))}
+
+
+def relative_errors(measured: dict[str, float], exact: dict[str, float]) -> dict[str, float]:
+    """``|measured - exact| / |exact|`` by name; absolute where the exact value is zero to rounding."""
+    return {name: abs(measured[name] - value) / (abs(value) if abs(value) > 1e-12 else 1.0)
+            for name, value in exact.items()}
+
+
+def l1_distance(rho: Density, other: Density) -> float:
+    """L1 distance of two densities on the same grid."""
+    return float(np.sum(np.abs(rho.values - other.values) * rho.grid.volumes))
+
+
+def box_of(bounds: Any, reach: Any, cells: int | Sequence[int]) -> Grid:
+    """No-flux grid of ``bounds``, or where these are None of the smallest box that holds what ``reach`` gives.
+
+    Parameters
+    ----------
+    bounds : sequence of (lo, hi) or None
+    reach : callable
+        Returns the lower and the upper corners of what the box must hold, each of shape (n, d).
+    cells : int or sequence of int
+    """
+    if bounds is None:
+        low, high = (np.asarray(corner) for corner in reach())
+        bounds = list(zip(low.min(axis=0).tolist(), high.max(axis=0).tolist()))
+    pairs = [bounds] if np.ndim(bounds) == 1 else list(bounds)
+    counts = (cells,) * len(pairs) if np.ndim(cells) == 0 else tuple(cast(Sequence[int], cells))
+    return Grid(pairs, cells=counts)
+
+
+def check_boxes(bounds: Any, ndim: int) -> Any:
+    """Return ``bounds`` as a tuple of one pair (lo, hi) for each axis, None left as it is."""
+    if bounds is None:
+        return None
+    given = [bounds] if np.ndim(bounds) == 1 else list(bounds)
+    if len(given) != ndim:
+        raise InvalidInput(f"bounds={bounds!r}: need one (lo, hi) for each of the {ndim} axes.")
+    return tuple(check_interval("bounds", pair) for pair in given)
 
 
 def check_positive(name: str, value: float, *, zero: bool = False, infinite: bool = False) -> float:
@@ -152,96 +314,6 @@ def check_axes(grid: Grid, ndim: int) -> None:
         raise InvalidInput(f"grid: the problem has {ndim} axes, the grid has {grid.ndim}; use problem.grid(cells).")
 
 
-def normal_cell_masses(edges: np.ndarray, mean: np.ndarray | float, deviation: float) -> np.ndarray:
-    """Mass of the normal law in each interval between ``edges``; relative accuracy kept in both tails.
-
-    Parameters
-    ----------
-    edges : array of shape (n + 1,)
-    mean : array of shape (...)
-        One mean for each row of the answer.
-    deviation : float
-        Standard deviation.
-
-    Returns
-    -------
-    array of shape (..., n)
-    """
-    z = (edges - np.asarray(mean)[..., None]) / deviation
-    left, right = z[..., :-1], z[..., 1:]
-    # On the right of the mean the two distribution functions are close to 1 and cancel: use the mirror image there.
-    flip = left > 0.0
-    lower, upper = np.where(flip, -right, left), np.where(flip, -left, right)
-    return ndtr(upper) - ndtr(lower)
-
-
-def gaussian_cell_averages(grid: Grid, mean: np.ndarray, cov: np.ndarray) -> np.ndarray:
-    """Cell averages of the Gaussian ``N(mean, cov)`` on a grid of one to four axes.
-
-    The last axis is integrated in closed form given the others, the others by Gauss-Legendre quadrature in each cell:
-    exact to rounding as long as cells are not wider than the Gaussian.
-
-    Parameters
-    ----------
-    grid : Grid
-    mean : array of shape (d,)
-    cov : array of shape (d, d)
-        Symmetric positive definite.
-
-    Returns
-    -------
-    array of shape ``grid.shape``
-    """
-    mean, cov = np.atleast_1d(mean).astype(float), np.atleast_2d(cov).astype(float)
-    ndim = grid.ndim
-    width = grid.widths[-1]
-    if ndim == 1:
-        return normal_cell_masses(grid.edges[0], mean[0], math.sqrt(cov[0, 0])) / width
-    head, cross = cov[:-1, :-1], cov[:-1, -1]
-    gain = np.linalg.solve(head, cross)
-    deviation = math.sqrt(cov[-1, -1] - cross @ gain)
-    precision = np.linalg.inv(head)
-    log_norm = -0.5 * ((ndim - 1) * math.log(2.0 * math.pi) + np.linalg.slogdet(head)[1])
-
-    def outer(*points: np.ndarray) -> np.ndarray:
-        shift = np.stack([x - m for x, m in zip(points, mean[:-1])])
-        marginal = np.exp(log_norm - 0.5 * np.einsum("i...,ij,j...->...", shift, precision, shift))
-        conditional = mean[-1] + np.einsum("i,i...->...", gain, shift)
-        return marginal[..., None] * normal_cell_masses(grid.edges[-1], conditional, deviation) / width
-
-    return _cell_quadrature(grid.centers[:-1], grid.widths[:-1], outer)
-
-
-def cell_averages(grid: Grid, f: Callable[..., np.ndarray], points: int = _POINTS) -> np.ndarray:
-    """Cell averages of a smooth function by Gauss-Legendre quadrature in each cell.
-
-    Parameters
-    ----------
-    grid : Grid
-    f : callable
-        Vectorized function of the coordinates.
-    points : int
-        Quadrature points a cell and axis.
-
-    Returns
-    -------
-    array of shape ``grid.shape``
-    """
-    return _cell_quadrature(grid.centers, grid.widths, f, points)
-
-
-def _cell_quadrature(
-    centers: Sequence[np.ndarray], widths: Sequence[np.ndarray], f: Callable[..., np.ndarray], points: int = _POINTS
-) -> np.ndarray:
-    nodes, weights = np.polynomial.legendre.leggauss(points)
-    total: Any = 0.0
-    # One quadrature point of every cell at a time keeps the memory at one array of the grid's size.
-    for index in np.ndindex(*(points,) * len(centers)):
-        shifted = [c + 0.5 * nodes[i] * w for c, w, i in zip(centers, widths, index)]
-        total = total + math.prod(0.5 * weights[i] for i in index) * f(*np.meshgrid(*shifted, indexing="ij"))
-    return total
-
-
 def moments(rho: Density) -> dict[str, float]:
     """Mean and covariance of a density by name: ``mean``, ``variance``, or ``mean_0``, ``cov_01`` on several axes."""
     return name_moments(np.atleast_1d(rho.mean()), np.atleast_2d(rho.cov()))
@@ -254,15 +326,6 @@ def name_moments(mean: np.ndarray, cov: np.ndarray) -> dict[str, float]:
     named = {f"mean_{i}": float(m) for i, m in enumerate(mean)}
     named |= {f"cov_{i}{j}": float(cov[i, j]) for i in range(len(mean)) for j in range(i, len(mean))}
     return named
-
-
-def legendre_panels(lo: float, hi: float, panels: int = 60, points: int = 24) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights of composite Gauss-Legendre quadrature on ``[lo, hi]``."""
-    nodes, weights = np.polynomial.legendre.leggauss(points)
-    edges = np.linspace(lo, hi, panels + 1)
-    half = 0.5 * np.diff(edges)
-    x = (edges[:-1] + half)[:, None] + half[:, None] * nodes
-    return x.ravel(), (half[:, None] * weights).ravel()
 
 
 def entropy_and_dissipation(

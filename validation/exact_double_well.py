@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,20 +15,21 @@ from wgflow.energies import FreeEnergy, Potential
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
 
-from .exact_base import ExactProblem, cell_averages, check_axes, check_interval, check_positive, check_real, check_time
-from .exact_base import moments as moments_of
-from .exact_spectral import GibbsPolynomials, agree
+from .exact_base import check_axes, check_interval, check_positive, check_real, check_time
+from .exact_cells import cell_averages
+from .exact_spectral import GibbsPolynomials, SpectralProblem, agree, check_size, double_well
+
+if TYPE_CHECKING:
+    from wgflow.solution import Solution
 
 __all__ = ["DoubleWellDecay"]
-
-_Numbers = TypeVar("_Numbers", float, np.ndarray)
 
 # The default interval ends where the Gibbs law has fallen to e^-38, below the rounding of one.
 _LOG_TAIL = 38.0
 
 
 @dataclass(frozen=True)
-class DoubleWellDecay(ExactProblem):
+class DoubleWellDecay(SpectralProblem):
     r"""The double well ``V = x^4/4 - x^2/2`` after a field b has been switched off.
 
     Before ``t = 0`` the state was the Gibbs law of ``V - b x``; from then on ``rho_t = D rho'' + (V' rho)'``. With the
@@ -72,15 +74,11 @@ class DoubleWellDecay(ExactProblem):
         check_real("field", self.field)
         check_positive("t_end", self.t_end, zero=True)
         check_positive("tolerance", self.tolerance)
-        if isinstance(self.degree, bool) or not isinstance(self.degree, int | np.integer) or self.degree < 8:
-            raise InvalidInput(f"degree={self.degree!r}: must be an integer >= 8.")
+        check_size("degree", self.degree, least=8)
         if self.bounds is not None:
             object.__setattr__(self, "bounds", check_interval("bounds", self.bounds))
 
-    @staticmethod
-    def potential(x: _Numbers) -> _Numbers:
-        """``V(x) = x^4/4 - x^2/2``."""
-        return 0.25 * x**4 - 0.5 * x**2
+    potential = staticmethod(double_well)
 
     def grid(self, cells: int | Sequence[int] = 200) -> Grid:
         """No-flux grid of the interval `bounds`."""
@@ -100,7 +98,7 @@ class DoubleWellDecay(ExactProblem):
         """The ``count`` smallest nonzero eigenvalues lambda_1 < lambda_2 < ... of the generator."""
         if not 1 <= count <= self.degree // 4:
             raise InvalidInput(f"count={count!r}: must be from 1 to degree/4 = {self.degree // 4}; raise degree.")
-        coarse, fine = (_modes(self.beta, degree)[1][1 : count + 1] for degree in self._degrees())
+        coarse, fine = (_modes(self.beta, degree)[1][1 : count + 1] for degree in self._sizes())
         agree("rates", coarse, fine, self.tolerance)
         return fine.copy()
 
@@ -114,18 +112,22 @@ class DoubleWellDecay(ExactProblem):
         check_axes(grid, 1)
         return Density.from_values(grid, cell_averages(grid, lambda x: self.pdf(x, t)))
 
-    def quantities(self, t: float) -> dict[str, float]:
-        """Mean, variance, energy and dissipation at time ``t``."""
-        coarse, fine = (self._quantities(check_time(t), degree) for degree in self._degrees())
-        for name, value in fine.items():
-            agree(name, coarse[name], value, self.tolerance)
-        return fine
+    @property
+    def times(self) -> tuple[float, ...]:
+        """``3 t_end/4`` and `t_end`, between which the decay of the mean is looked at."""
+        return 0.75 * self.t_end, self.t_end
 
-    def measure(self, rho: Density) -> dict[str, float]:
-        """Mean, variance, energy and dissipation of a computed density."""
-        return moments_of(rho) | self._measure_energies(rho)
+    def path_quantities(self, sol: Solution) -> dict[str, tuple[float, float]]:
+        """The rate at which the mean falls between the two `times`; at late times it is lambda_1."""
+        early, late = self.times
 
-    def _degrees(self) -> tuple[int, int]:
+        def rate(first: float, second: float) -> float:
+            return math.log(first / second) / (late - early)
+
+        measured = rate(*(float(sol.density(t).mean()) for t in self.times))
+        return {"rate": (measured, rate(*(self.quantities(t)["mean"] for t in self.times)))}
+
+    def _sizes(self) -> tuple[int, int]:
         return 3 * self.degree // 4, self.degree
 
     def _coefficients(self, t: float, degree: int) -> tuple[GibbsPolynomials, np.ndarray]:

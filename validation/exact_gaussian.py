@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -17,24 +17,26 @@ from wgflow.grids import Grid
 from wgflow.interactions import LowRank
 
 from .exact_base import (
-    ExactProblem,
+    DEVIATIONS,
+    StateProblem,
+    box_of,
     check_axes,
-    check_interval,
+    check_boxes,
     check_positive,
     check_real,
     check_time,
-    gaussian_cell_averages,
-    moments,
     name_moments,
 )
+from .exact_cells import gaussian_cell_averages
 
-__all__ = ["Heat", "OrnsteinUhlenbeck", "RankOne"]
+__all__ = ["GaussianProblem", "Heat", "OrnsteinUhlenbeck", "RankOne"]
 
-# Half-width of the default box in standard deviations: the Gaussian mass outside is below 1e-12.
-_DEVIATIONS = 7.2
+_Moments = tuple[np.ndarray, np.ndarray]
+#: Matrices whose commutator is below this part of their size commute.
+_COMMUTING = 1e-12
 
 
-class _GaussianProblem(ExactProblem):
+class GaussianProblem(StateProblem):
     """Grid, density and measurements of a solution ``N(m(t), S(t))``; parameters are kept as nested tuples."""
 
     stiffness: Any
@@ -50,11 +52,7 @@ class _GaussianProblem(ExactProblem):
         if np.linalg.eigvalsh(variance).min() <= 0.0:
             raise InvalidInput(f"variance={self.variance!r}: must be positive definite.")
         self._store(mean=mean, stiffness=symmetric_matrix("stiffness", self.stiffness, mean.size), variance=variance)
-        if self.bounds is not None:
-            given = [self.bounds] if np.ndim(self.bounds) == 1 else list(self.bounds)
-            if len(given) != mean.size:
-                raise InvalidInput(f"bounds={self.bounds!r}: need one (lo, hi) for each of the {mean.size} axes.")
-            object.__setattr__(self, "bounds", tuple(check_interval("bounds", pair) for pair in given))
+        object.__setattr__(self, "bounds", check_boxes(self.bounds, mean.size))
 
     def _store(self, **arrays: np.ndarray) -> None:
         # Tuples, so that a problem can be compared, hashed and printed.
@@ -68,29 +66,48 @@ class _GaussianProblem(ExactProblem):
         return len(self.mean)
 
     @abstractmethod
-    def moments(self, t: float) -> tuple[np.ndarray, np.ndarray]:
+    def moments(self, t: float) -> _Moments:
         """Mean (d,) and covariance (d, d) at time ``t``."""
+
+    def state(self, t: float) -> _Moments:
+        """The `moments`."""
+        return self.moments(t)
 
     def grid(self, cells: int | Sequence[int] = 200) -> Grid:
         """No-flux grid of the box `bounds` with ``cells`` cells on each axis."""
-        bounds = self.bounds
-        if bounds is None:
-            reach = [self.moments(t) for t in np.linspace(0.0, self.t_end, 33)]
-            half = [_DEVIATIONS * np.sqrt(np.diag(cov)) for _, cov in reach]
-            low = np.min([mean - h for (mean, _), h in zip(reach, half)], axis=0)
-            high = np.max([mean + h for (mean, _), h in zip(reach, half)], axis=0)
-            bounds = list(zip(low.tolist(), high.tolist()))
-        counts = (cells,) * self.ndim if np.ndim(cells) == 0 else tuple(cast(Sequence[int], cells))
-        return Grid(list(bounds), cells=counts)
+        return box_of(self.bounds, self._reach, cells)
 
-    def density(self, grid: Grid, t: float) -> Density:
-        """Exact cell averages of ``N(m(t), S(t))``."""
+    def _reach(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        reach = [(mean, DEVIATIONS * np.sqrt(np.diag(cov))) for mean, cov in
+                 (self.moments(t) for t in np.linspace(0.0, self.t_end, 33))]
+        return [mean - half for mean, half in reach], [mean + half for mean, half in reach]
+
+    def density_of(self, grid: Grid, state: _Moments) -> Density:
+        """Exact cell averages of ``N(m, S)``."""
         check_axes(grid, self.ndim)
-        return Density.from_values(grid, gaussian_cell_averages(grid, *self.moments(t)))
+        return Density.from_values(grid, gaussian_cell_averages(grid, *state))
 
-    def measure(self, rho: Density) -> dict[str, float]:
-        """Mean, covariance, energy and dissipation of a computed density."""
-        return moments(rho) | self._measure_energies(rho)
+    # The steps of the covariance: S' maps to S by I + tau (K - D S'^-1), a symmetric matrix.
+    @property
+    def has_jko_steps(self) -> bool:
+        """Whether K and S0 commute."""
+        stiffness, cov = np.array(self.stiffness), np.array(self.variance)
+        gap = np.abs(stiffness @ cov - cov @ stiffness).max()
+        return bool(gap <= _COMMUTING * np.abs(stiffness).max() * np.abs(cov).max())
+
+    def _spread_step(self, cov: np.ndarray, tau: float) -> np.ndarray:
+        """Covariance after a JKO step: in each common eigenvector ``s' (1 + tau k) - tau D / s' = s``."""
+        if not self.has_jko_steps:
+            raise InvalidInput("the JKO steps have a closed form only where the stiffness and the variance commute.")
+        # A generic combination has the common eigenvectors also where one of the two is degenerate.
+        stiffness = np.array(self.stiffness)
+        axes = np.linalg.eigh(cov / np.abs(cov).max() + 0.6180339887 * stiffness / max(np.abs(stiffness).max(), 1.0))[1]
+        s = np.sqrt(np.einsum("ij,ik,kj->j", axes, cov, axes))
+        b = 1.0 + tau * np.einsum("ij,ik,kj->j", axes, stiffness, axes)
+        if b.min() <= 0.0:
+            raise InvalidInput(f"tau={tau!r}: I + tau K must be positive definite, or the step has no minimum.")
+        new = (s + np.sqrt(s * s + 4.0 * tau * self.diffusion * b)) / (2.0 * b)
+        return (axes * new**2) @ axes.T
 
     def _spread(self, t: float) -> np.ndarray:
         """Covariance under the drift ``-K x``: ``e^{-Kt} S0 e^{-Kt} + D K^-1 (I - e^{-2Kt})``."""
@@ -98,9 +115,9 @@ class _GaussianProblem(ExactProblem):
         cov = decay @ np.array(self.variance) @ decay + 2.0 * self.diffusion * integrated_decay(self.stiffness, t, 2.0)
         return 0.5 * (cov + cov.T)
 
-    def _dissipation(self, cov: np.ndarray, mean_force: np.ndarray) -> float:
+    def _dissipation(self, cov: np.ndarray, mean_force: np.ndarray, stiffness: Any = None) -> float:
         """``E |K (x - m) - D S^-1 (x - m) + f|^2 = |f|^2 + tr((K S - D I) S^-1 (K S - D I)')``."""
-        drift = np.array(self.stiffness) @ cov - self.diffusion * np.eye(self.ndim)
+        drift = np.array(self.stiffness if stiffness is None else stiffness) @ cov - self.diffusion * np.eye(self.ndim)
         return float(mean_force @ mean_force + np.trace(drift @ np.linalg.solve(cov, drift.T)))
 
     def _entropy(self, cov: np.ndarray) -> float:
@@ -109,7 +126,7 @@ class _GaussianProblem(ExactProblem):
 
 
 @dataclass(frozen=True)
-class OrnsteinUhlenbeck(_GaussianProblem):
+class OrnsteinUhlenbeck(GaussianProblem):
     r"""Gaussian data in a quadratic potential ``V = (x - mu)' K (x - mu) / 2``.
 
     The solution stays Gaussian, with
@@ -154,10 +171,15 @@ class OrnsteinUhlenbeck(_GaussianProblem):
         super().__post_init__()
         self._store(center=real_vector("center", self.center, self.ndim))
 
-    def moments(self, t: float) -> tuple[np.ndarray, np.ndarray]:
+    def moments(self, t: float) -> _Moments:
         """Mean (d,) and covariance (d, d) at time ``t``."""
         t, center = check_time(t), np.array(self.center)
         return center + decay_matrix(self.stiffness, t) @ (np.array(self.mean) - center), self._spread(t)
+
+    def jko_step(self, state: _Moments, tau: float) -> _Moments:
+        """``m' = mu + (I + tau K)^-1 (m - mu)``, and `_spread_step`."""
+        center, cov = np.array(self.center), self._spread_step(state[1], tau)
+        return center + np.linalg.solve(np.eye(self.ndim) + tau * np.array(self.stiffness), state[0] - center), cov
 
     def potential(self, *x: np.ndarray) -> np.ndarray:
         """``V(x) = (x - mu)' K (x - mu) / 2``."""
@@ -167,9 +189,9 @@ class OrnsteinUhlenbeck(_GaussianProblem):
         """Entropy and potential; without the entropy at ``beta = inf``."""
         return self._with_entropy(Potential(self.potential))
 
-    def quantities(self, t: float) -> dict[str, float]:
-        """Mean, covariance, energy and dissipation at time ``t``."""
-        mean, cov = self.moments(t)
+    def quantities_of(self, state: _Moments) -> dict[str, float]:
+        """Mean, covariance, energy and dissipation of ``N(m, S)``."""
+        mean, cov = state
         stiffness, shift = np.array(self.stiffness), mean - np.array(self.center)
         energy = 0.5 * float(np.sum(stiffness * (cov + np.outer(shift, shift)))) + self._entropy(cov)
         named = {"energy": energy, "dissipation": self._dissipation(cov, stiffness @ shift)}
@@ -199,7 +221,7 @@ class Heat(OrnsteinUhlenbeck):
 
 
 @dataclass(frozen=True)
-class RankOne(_GaussianProblem):
+class RankOne(GaussianProblem):
     r"""The smallest network: ``U(x, x') = phi(x) phi(x')`` with ``phi = w'x`` and ``V = x'Kx/2 - y phi(x)``.
 
     The interaction sees rho only through ``s(t) = int phi rho``. With a Gaussian start the solution stays Gaussian,
@@ -239,12 +261,18 @@ class RankOne(_GaussianProblem):
     def _mean_stiffness(self) -> np.ndarray:
         return np.array(self.stiffness) + np.outer(self.direction, self.direction)
 
-    def moments(self, t: float) -> tuple[np.ndarray, np.ndarray]:
+    def moments(self, t: float) -> _Moments:
         """Mean (d,) and covariance (d, d) at time ``t``."""
         t, matrix = check_time(t), self._mean_stiffness()
         pull = self.target * np.array(self.direction)
         mean = decay_matrix(matrix, t) @ np.array(self.mean) + integrated_decay(matrix, t, 1.0) @ pull
         return mean, self._spread(t)
+
+    def jko_step(self, state: _Moments, tau: float) -> _Moments:
+        """``m' = (I + tau (K + w w'))^-1 (m + tau y w)``, and the step of the covariance under K."""
+        cov = self._spread_step(state[1], tau)
+        matrix = np.eye(self.ndim) + tau * self._mean_stiffness()
+        return np.linalg.solve(matrix, state[0] + tau * self.target * np.array(self.direction)), cov
 
     def feature(self, *x: np.ndarray) -> np.ndarray:
         """``phi(x) = w'x``."""
@@ -260,9 +288,9 @@ class RankOne(_GaussianProblem):
             Potential(self.potential), LowRank(lambda *x: self.feature(*x)[None], signs=np.ones(1))
         )
 
-    def quantities(self, t: float) -> dict[str, float]:
-        """Mean, covariance, energy and dissipation at time ``t``."""
-        mean, cov = self.moments(t)
+    def quantities_of(self, state: _Moments) -> dict[str, float]:
+        """Mean, covariance, energy and dissipation of ``N(m, S)``."""
+        mean, cov = state
         stiffness, w = np.array(self.stiffness), np.array(self.direction)
         s = float(w @ mean)
         energy = 0.5 * float(np.sum(stiffness * (cov + np.outer(mean, mean)))) - self.target * s + 0.5 * s * s

@@ -14,23 +14,21 @@ from scipy.special import ive
 
 from wgflow.densities import Density
 from wgflow.energies import FreeEnergy, Potential
-from wgflow.errors import ConvergenceError, InvalidInput
+from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
 from wgflow.interactions import Interaction
 
-from .exact_base import (
-    ExactProblem,
-    cell_averages,
-    check_axes,
-    check_interval,
-    check_positive,
-    check_real,
-    check_time,
-    entropy_and_dissipation,
-    legendre_panels,
-    moments,
+from .exact_base import check_axes, check_interval, check_positive, check_real, check_time, entropy_and_dissipation
+from .exact_cells import cell_averages, legendre_panels
+from .exact_spectral import (
+    GibbsPolynomials,
+    LegendreGalerkin,
+    SpectralProblem,
+    agree,
+    check_size,
+    double_well,
+    integrate,
 )
-from .exact_spectral import GibbsPolynomials, LegendreGalerkin, agree
 
 __all__ = ["DesaiZwanzig", "Kuramoto"]
 
@@ -38,7 +36,7 @@ _BRANCHES = ("ordered", "disordered")
 
 
 @dataclass(frozen=True)
-class DesaiZwanzig(ExactProblem):
+class DesaiZwanzig(SpectralProblem):
     r"""Attracting particles in a double well: ``V = x^4/4 - x^2/2``, ``U = theta |x - x'|^2 / 2``.
 
     Stationary states are the laws ``rho_m = exp(-beta W_m) / Z_m``, ``W_m = V + theta (x - m)^2 / 2``, whose mean is m;
@@ -85,17 +83,14 @@ class DesaiZwanzig(ExactProblem):
         check_positive("variance", self.variance)
         check_positive("t_end", self.t_end, zero=True)
         check_positive("tolerance", self.tolerance)
-        check_size(self.size)
+        check_size("size", self.size)
         object.__setattr__(self, "bounds", check_interval("bounds", self.bounds))
 
     def grid(self, cells: int | Sequence[int] = 200) -> Grid:
         """No-flux grid of the interval `bounds`."""
         return Grid(self.bounds, cells=cells)
 
-    @staticmethod
-    def potential(x: np.ndarray) -> np.ndarray:
-        """``V(x) = x^4/4 - x^2/2``."""
-        return 0.25 * x**4 - 0.5 * x**2
+    potential = staticmethod(double_well)
 
     def kernel(self, x: np.ndarray) -> np.ndarray:
         """``U(x, x') = theta |x - x'|^2 / 2`` as a function of ``x - x'``."""
@@ -192,9 +187,8 @@ class DesaiZwanzig(ExactProblem):
         # Far in the tails the polynomial is rounding noise of either sign.
         return Density.from_values(grid, np.maximum(method.cell_masses(edges, c), 0.0) / grid.widths[0])
 
-    def quantities(self, t: float) -> dict[str, float]:
-        """Mean, variance, energy and dissipation at time ``t``, of the reference solution."""
-        return dict(_legendre_quantities(self, check_time(t)))
+    def _sizes(self) -> tuple[int, int]:
+        return 4 * self.size // 5, self.size
 
     def _quantities(self, t: float, size: int) -> dict[str, float]:
         method, c = _legendre_run(self, t, size)
@@ -206,10 +200,6 @@ class DesaiZwanzig(ExactProblem):
         entropy, dissipation = entropy_and_dissipation(w, rho, slope, force, self.diffusion)
         energy = self.diffusion * entropy + float(w @ (rho * self.potential(x))) + 0.5 * self.coupling * variance
         return {"mean": mean, "variance": variance, "energy": energy, "dissipation": dissipation}
-
-    def measure(self, rho: Density) -> dict[str, float]:
-        """Mean, variance, energy and dissipation of a computed density."""
-        return moments(rho) | self._measure_energies(rho)
 
 
 @lru_cache(maxsize=64)
@@ -224,16 +214,8 @@ def _legendre_run(problem: DesaiZwanzig, t: float, size: int) -> tuple[LegendreG
     return method, method.run(method.project(gaussian), t, rtol=problem.tolerance)
 
 
-@lru_cache(maxsize=64)
-def _legendre_quantities(problem: DesaiZwanzig, t: float) -> dict[str, float]:
-    fine, coarse = problem._quantities(t, problem.size), problem._quantities(t, 4 * problem.size // 5)
-    for name, value in fine.items():
-        agree(name, coarse[name], value, problem.tolerance)
-    return fine
-
-
 @dataclass(frozen=True)
-class Kuramoto(ExactProblem):
+class Kuramoto(SpectralProblem):
     r"""Noisy phase oscillators: ``U = -K cos(x - x')`` on the circle, from ``rho0 = (1 + b cos(x - p)) / (2 pi)``.
 
     The stationary states are uniform or ``rho ~ exp(beta K r cos(x - psi))`` with the order parameter
@@ -278,7 +260,7 @@ class Kuramoto(ExactProblem):
         check_real("phase", self.phase)
         check_positive("t_end", self.t_end, zero=True)
         check_positive("tolerance", self.tolerance)
-        check_size(self.size)
+        check_size("size", self.size)
         if abs(check_real("amplitude", self.amplitude)) >= 1.0:
             raise InvalidInput(f"amplitude={self.amplitude!r}: must be between -1 and 1.")
 
@@ -326,12 +308,8 @@ class Kuramoto(ExactProblem):
         masses = (np.diff(edges) + 2.0 * np.diff(waves.real)) / (2.0 * math.pi)
         return Density.from_values(grid, np.maximum(masses, 0.0) / grid.widths[0])
 
-    def quantities(self, t: float) -> dict[str, float]:
-        """Order parameter ``|E e^{ix}|``, energy and dissipation at time ``t``, of the reference solution."""
-        fine, coarse = self._quantities(t, self.size), self._quantities(t, 4 * self.size // 5)
-        for name, value in fine.items():
-            agree(name, coarse[name], value, self.tolerance)
-        return fine
+    def _sizes(self) -> tuple[int, int]:
+        return 4 * self.size // 5, self.size
 
     def _quantities(self, t: float, size: int) -> dict[str, float]:
         z, n = _fourier_run(self, check_time(t), size), np.arange(1, size + 1)
@@ -354,26 +332,13 @@ class Kuramoto(ExactProblem):
 @lru_cache(maxsize=64)
 def _fourier_run(problem: Kuramoto, t: float, size: int) -> np.ndarray:
     """The modes z_1 ... z_size at time ``t``."""
-    from scipy.integrate import solve_ivp
-
     n = np.arange(1, size + 1)
     decay, half = -problem.diffusion * n**2, 0.5 * problem.coupling * n
     start = np.zeros(size, dtype=complex)
     start[0] = 0.5 * problem.amplitude * np.exp(1j * problem.phase)
-    if t == 0.0:
-        return start
 
     def slope(_: float, z: np.ndarray) -> np.ndarray:
         below, above = np.concatenate([[1.0], z[:-1]]), np.concatenate([z[1:], [0.0]])
         return decay * z + half * (z[0] * below - np.conj(z[0]) * above)
 
-    solution = solve_ivp(slope, (0.0, t), start, method="DOP853", rtol=1e-2 * problem.tolerance, atol=1e-14)
-    if not solution.success:
-        raise ConvergenceError(f"reference solution stopped at t={solution.t[-1]:.6g}: {solution.message}", t=t)
-    return solution.y[:, -1]
-
-
-def check_size(size: int) -> None:
-    """Raise unless ``size`` is an integer of at least 10."""
-    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 10:
-        raise InvalidInput(f"size={size!r}: must be an integer >= 10.")
+    return integrate(slope, start, t, rtol=1e-2 * problem.tolerance, atol=1e-14)

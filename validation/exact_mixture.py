@@ -16,25 +16,26 @@ from wgflow.grids import Grid
 from wgflow.interactions import Interaction
 
 from .exact_base import (
+    DEVIATIONS,
     ExactProblem,
+    StateProblem,
+    box_of,
     check_axes,
     check_interval,
     check_positive,
     check_real,
     check_time,
     entropy_and_dissipation,
-    legendre_panels,
-    moments,
-    normal_cell_masses,
 )
+from .exact_cells import legendre_panels, normal_cell_masses
 
 __all__ = ["CosineTransport", "QuadraticAttraction"]
 
-_DEVIATIONS = 7.2
+_Components = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
-class QuadraticAttraction(ExactProblem):
+class QuadraticAttraction(StateProblem):
     r"""A mixture of Gaussians under ``U = k |x - x'|^2 / 2`` and ``V = a x^2 / 2``, of mass M, in one dimension.
 
     ``U rho = k M ((x - m)^2 + var)/2`` is quadratic whatever rho is, so that mixtures stay mixtures with constant
@@ -88,11 +89,11 @@ class QuadraticAttraction(ExactProblem):
         if self.bounds is not None:
             object.__setattr__(self, "bounds", check_interval("bounds", self.bounds))
 
-    def components(self, t: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def components(self, t: float) -> _Components:
         """Normalized weights, means and variances of the components at time ``t``."""
         t = check_time(t)
         weights = np.array(self.weights) / math.fsum(self.weights)
-        rate = self.confinement + self.attraction * self.mass
+        rate = self._rate
         center = float(weights @ self.means)
         means = center * math.exp(-self.confinement * t) + (np.array(self.means) - center) * math.exp(-rate * t)
         spread = t if rate == 0.0 else -math.expm1(-2.0 * rate * t) / (2.0 * rate)
@@ -100,13 +101,36 @@ class QuadraticAttraction(ExactProblem):
 
     def grid(self, cells: int | Sequence[int] = 200) -> Grid:
         """No-flux grid of the interval `bounds`."""
-        bounds = self.bounds
-        if bounds is None:
-            reach = [self.components(t)[1:] for t in np.linspace(0.0, self.t_end, 33)]
-            low = min(float(np.min(mean - _DEVIATIONS * np.sqrt(var))) for mean, var in reach)
-            high = max(float(np.max(mean + _DEVIATIONS * np.sqrt(var))) for mean, var in reach)
-            bounds = (low, high)
-        return Grid(bounds, cells=cells)
+        return box_of(self.bounds, self._reach, cells)
+
+    def _reach(self) -> tuple[np.ndarray, np.ndarray]:
+        parts = [self.components(t)[1:] for t in np.linspace(0.0, self.t_end, 33)]
+        means, half = np.ravel([p[0] for p in parts])[:, None], DEVIATIONS * np.sqrt(np.ravel([p[1] for p in parts]))
+        return means - half[:, None], means + half[:, None]
+
+    def state(self, t: float) -> _Components:
+        """The `components`."""
+        return self.components(t)
+
+    @property
+    def _rate(self) -> float:
+        return self.confinement + self.attraction * self.mass
+
+    @property
+    def has_jko_steps(self) -> bool:
+        """Whether there is one component, or no diffusion."""
+        return len(self.weights) == 1 or math.isinf(self.beta)
+
+    def jko_step(self, state: _Components, tau: float) -> _Components:
+        """``m' = m/(1 + tau a)`` and, about it, the step of an Ornstein-Uhlenbeck flow of stiffness a + k M."""
+        weights, means, variances = state
+        if not self.has_jko_steps:
+            raise InvalidInput("the JKO steps of a mixture have a closed form only at beta=inf; take one component.")
+        center, b = float(weights @ means), 1.0 + tau * self._rate
+        if min(b, 1.0 + tau * self.confinement) <= 0.0:
+            raise InvalidInput(f"tau={tau!r}: 1 + tau (a + k M) and 1 + tau a must be > 0, or the step has no minimum.")
+        deviations = (np.sqrt(variances) + np.sqrt(variances + 4.0 * tau * self.diffusion * b)) / (2.0 * b)
+        return weights, center / (1.0 + tau * self.confinement) + (means - center) / b, deviations**2
 
     def potential(self, x: np.ndarray) -> np.ndarray:
         """``V(x) = a x^2 / 2``."""
@@ -125,31 +149,29 @@ class QuadraticAttraction(ExactProblem):
 
     def pdf(self, x: np.ndarray, t: float) -> np.ndarray:
         """Density at the points ``x``."""
-        return self._pdf_and_slope(np.asarray(x, dtype=float), t)[0]
+        return self._pdf_and_slope(np.asarray(x, dtype=float), self.components(t))[0]
 
-    def _pdf_and_slope(self, x: np.ndarray, t: float) -> tuple[np.ndarray, np.ndarray]:
-        weights, means, variances = self.components(t)
+    def _pdf_and_slope(self, x: np.ndarray, state: _Components) -> tuple[np.ndarray, np.ndarray]:
+        weights, means, variances = state
         shift = x[..., None] - means
         parts = self.mass * weights * np.exp(-0.5 * shift**2 / variances) / np.sqrt(2.0 * math.pi * variances)
         return parts.sum(-1), np.sum(-shift / variances * parts, axis=-1)
 
-    def density(self, grid: Grid, t: float) -> Density:
-        """Exact cell averages at time ``t``."""
+    def density_of(self, grid: Grid, state: _Components) -> Density:
+        """Exact cell averages of the mixture."""
         check_axes(grid, 1)
-        masses = sum(
-            weight * normal_cell_masses(grid.edges[0], mean, math.sqrt(variance))
-            for weight, mean, variance in zip(*self.components(t))
-        )
+        masses = sum(weight * normal_cell_masses(grid.edges[0], mean, math.sqrt(variance))
+                     for weight, mean, variance in zip(*state))
         return Density.from_values(grid, self.mass * masses / grid.widths[0])
 
-    def quantities(self, t: float) -> dict[str, float]:
-        """Mean, variance, energy and dissipation at time ``t``."""
-        weights, means, variances = self.components(t)
+    def quantities_of(self, state: _Components) -> dict[str, float]:
+        """Mean, variance, energy and dissipation of the mixture."""
+        weights, means, variances = state
         mean = float(weights @ means)
         variance = float(weights @ (variances + (means - mean) ** 2))
-        reach = _DEVIATIONS * np.sqrt(variances)
+        reach = DEVIATIONS * np.sqrt(variances)
         x, w = legendre_panels(float((means - reach).min()), float((means + reach).max()), panels=120)
-        rho, slope = self._pdf_and_slope(x, t)
+        rho, slope = self._pdf_and_slope(x, state)
         force = self.confinement * x + self.attraction * self.mass * (x - mean)
         entropy, dissipation = entropy_and_dissipation(w, rho, slope, force, self.diffusion)
         pull = self.confinement * (variance + mean**2) + self.attraction * self.mass * variance
@@ -159,10 +181,6 @@ class QuadraticAttraction(ExactProblem):
             "energy": self.diffusion * entropy + 0.5 * self.mass * pull,
             "dissipation": dissipation,
         }
-
-    def measure(self, rho: Density) -> dict[str, float]:
-        """Mean, variance, energy and dissipation of a computed density."""
-        return moments(rho) | self._measure_energies(rho)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -15,15 +15,8 @@ from wgflow.energies import FreeEnergy, Potential
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
 
-from .exact_base import (
-    ExactProblem,
-    check_axes,
-    check_interval,
-    check_positive,
-    check_real,
-    check_time,
-    legendre_panels,
-)
+from .exact_base import ExactProblem, box_of, check_axes, check_boxes, check_positive, check_real, check_time
+from .exact_cells import legendre_panels
 
 __all__ = ["Box", "Sedimentation"]
 
@@ -55,8 +48,8 @@ class Box(ExactProblem):
     def __post_init__(self) -> None:
         check_positive("beta", self.beta)
         check_positive("t_end", self.t_end, zero=True)
-        given = [self.bounds] if np.ndim(self.bounds) == 1 else list(self.bounds)
-        object.__setattr__(self, "bounds", tuple(check_interval("bounds", pair) for pair in given))
+        given = check_boxes(self.bounds, 1 if np.ndim(self.bounds) == 1 else len(self.bounds))
+        object.__setattr__(self, "bounds", given)
         modes = {}
         for key, value in self.modes.items():
             index = (key,) if np.ndim(key) == 0 else tuple(key)
@@ -82,8 +75,7 @@ class Box(ExactProblem):
 
     def grid(self, cells: int | Sequence[int] = 200) -> Grid:
         """No-flux grid of the box."""
-        counts = (cells,) * len(self.bounds) if np.ndim(cells) == 0 else tuple(cast(Sequence[int], cells))
-        return Grid(self.bounds, cells=counts)
+        return box_of(self.bounds, None, cells)
 
     def energy(self) -> FreeEnergy:
         """The entropy alone."""

@@ -6,20 +6,62 @@ fluxes, one high-order stiff integrator instead of splitting.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.polynomial import legendre
 
-from wgflow.errors import ConvergenceError
+from wgflow.errors import ConvergenceError, InvalidInput
 
-from .exact_base import legendre_panels
+from .exact_base import ExactProblem, check_time
+from .exact_cells import legendre_panels
 
-__all__ = ["GibbsPolynomials", "LegendreGalerkin", "agree"]
+__all__ = ["GibbsPolynomials", "LegendreGalerkin", "SpectralProblem", "agree", "double_well", "integrate"]
+
+_Numbers = TypeVar("_Numbers", float, np.ndarray)
 
 # Where the Gibbs weight has fallen by e^-700 even the square of a polynomial of degree 200 leaves nothing to see.
 _LOG_CUTOFF = 700.0
+
+
+class SpectralProblem(ExactProblem):
+    """A flow whose solution is computed at two resolutions that must agree within ``tolerance``."""
+
+    tolerance: float
+
+    @abstractmethod
+    def _sizes(self) -> tuple[int, int]:
+        """The coarse and the fine resolution."""
+
+    @abstractmethod
+    def _quantities(self, t: float, size: int) -> dict[str, float]:
+        """The quantities at one resolution."""
+
+    def quantities(self, t: float) -> dict[str, float]:
+        """Exact quantities at time ``t``, of the reference solution.
+
+        Raises
+        ------
+        ConvergenceError
+            If the two resolutions differ by more than the tolerance.
+        """
+        return dict(_checked_quantities(self, check_time(t)))
+
+
+@lru_cache(maxsize=256)
+def _checked_quantities(problem: SpectralProblem, t: float) -> dict[str, float]:
+    coarse, fine = (problem._quantities(t, size) for size in problem._sizes())
+    for name, value in fine.items():
+        agree(name, coarse[name], value, problem.tolerance)
+    return fine
+
+
+def double_well(x: _Numbers) -> _Numbers:
+    """``V(x) = x^4/4 - x^2/2``."""
+    return 0.25 * x**4 - 0.5 * x**2
 
 
 class GibbsPolynomials:
@@ -171,10 +213,6 @@ class LegendreGalerkin:
 
     def run(self, start: np.ndarray, t: float, rtol: float) -> np.ndarray:
         """Coefficients at time ``t``."""
-        if t == 0.0:
-            return start
-        from scipy.integrate import solve_ivp
-
         def slope(_: float, c: np.ndarray) -> np.ndarray:
             return self.linear @ c + (self.first_moment @ c) * (self.drift @ c)
 
@@ -182,10 +220,7 @@ class LegendreGalerkin:
             mean = self.first_moment @ c
             return self.linear + mean * self.drift + np.outer(self.drift @ c, self.first_moment)
 
-        solution = solve_ivp(slope, (0.0, t), start, method="Radau", jac=jacobian, rtol=rtol, atol=1e-3 * rtol)
-        if not solution.success:
-            raise ConvergenceError(f"reference solution stopped at t={solution.t[-1]:.6g}: {solution.message}", t=t)
-        return solution.y[:, -1]
+        return integrate(slope, start, t, rtol=rtol, atol=1e-3 * rtol, jacobian=jacobian)
 
     def evaluate(self, x: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Density and its slope at the points ``x``."""
@@ -215,3 +250,24 @@ def agree(name: str, coarse: Any, fine: Any, tolerance: float) -> None:
             f"{name}: two resolutions of the reference solution differ by {gap:.2g}, more than tolerance="
             f"{tolerance:g}; give it more polynomials or modes, or a larger tolerance."
         )
+
+
+def integrate(
+    slope: Callable, start: np.ndarray, t: float, *, rtol: float, atol: float, jacobian: Callable | None = None
+) -> np.ndarray:
+    """The solution at time ``t`` of an ODE from time 0; with a Jacobian by the stiff method Radau, else by DOP853."""
+    if t == 0.0:
+        return start
+    from scipy.integrate import solve_ivp
+
+    method: dict[str, Any] = {"method": "DOP853"} if jacobian is None else {"method": "Radau", "jac": jacobian}
+    solution = solve_ivp(slope, (0.0, t), start, rtol=rtol, atol=atol, **method)
+    if not solution.success:
+        raise ConvergenceError(f"reference solution stopped at t={solution.t[-1]:.6g}: {solution.message}", t=t)
+    return solution.y[:, -1]
+
+
+def check_size(name: str, size: int, least: int = 10) -> None:
+    """Raise unless ``size`` is an integer of at least ``least``."""
+    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < least:
+        raise InvalidInput(f"{name}={size!r}: must be an integer >= {least}.")
