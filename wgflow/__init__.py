@@ -53,9 +53,9 @@ __all__ = [
     "Atoms", "Certificate", "ConvergenceError", "Convolution", "Dense", "Density", "Entropy", "FiniteVolume",
     "FreeEnergy", "Grid", "Interaction", "InternalEnergy", "InvalidInput", "JKO", "Lagrangian", "LowRank",
     "Potential", "PowerEntropy", "RelativeEntropy", "ResourceError", "Solution", "Stationary", "StorageError",
-    "Term", "TimeDependent", "WGFlowError", "WGFlowWarning", "__version__", "activations", "errors", "interactions", "load",
-    "plotting", "reduced_models", "resume", "show_versions", "solve", "solvers", "stationary",
-    "stationary_branches", "validation",
+    "Term", "TimeDependent", "WGFlowError", "WGFlowWarning", "__version__", "activations", "errors",
+    "interactions", "load", "plotting", "reduced_models", "resume", "show_versions", "solve", "solvers",
+    "stationary", "stationary_branches", "validation",
 ]
 
 

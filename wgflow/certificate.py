@@ -44,7 +44,11 @@ class Certificate:
     residual : float
         Largest residual of an inner solver; 0 where the method has none.
     error_estimate : float or None
-        Sum of the estimated local time errors (L1, relative to the mass); None for fixed steps.
+        Estimated error of the density (L1, relative to the mass). With ``solve(..., error_estimate=True)`` Richardson's
+        estimate of all discretization errors; otherwise the sum of the local time errors, and None for fixed steps.
+    error_order, energy_error : float or None
+        The order that Richardson's estimate observed (within 1 and 2), and the error of the last energy by it; None
+        without it.
     edi_defect : float or None
         With the JKO method of order 1, the largest :math:`F_{k+1} + W_2^2 / (2 \tau) - F_k` over max(1, abs(F_k)); 0 if
         the energy-dissipation inequality held at every step. None for other methods.
@@ -71,6 +75,8 @@ class Certificate:
     error_estimate: float | None = None
     edi_defect: float | None = None
     bias: float | None = None
+    error_order: float | None = None
+    energy_error: float | None = None
     completed: bool = True
     controlled: bool = False
     settings: dict = field(default_factory=dict)
@@ -113,7 +119,10 @@ class Certificate:
         lines += [f"  {'ok  ' if passed else 'FAIL'} {text}" for passed, text in self.checks().values()]
         lines.append(f"  {self.n_accepted} steps accepted, {self.n_rejected} rejected, "
                      f"{self.n_fallback} by the fallback")
-        if self.error_estimate is not None:
+        if self.error_order is not None:
+            lines.append(f"  estimated error {self.error_estimate:.1e} of the density (L1), {self.energy_error:.1e} of "
+                         f"the energy (Richardson, observed order {self.error_order:.2f})")
+        elif self.error_estimate is not None:
             lines.append(f"  estimated time error {self.error_estimate:.1e} (L1, summed over the run)")
         if self.residual:
             lines.append(f"  largest residual of the inner solver {self.residual:.1e}")

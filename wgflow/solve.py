@@ -113,7 +113,8 @@ class Flow:
         return float(value)
 
 
-def solve(energy, rho0, t_span, method, *, t_eval=None, time_scale=1.0, progress=False, checkpoint=None, throw=True):
+def solve(energy, rho0, t_span, method, *, t_eval=None, time_scale=1.0, progress=False, checkpoint=None, throw=True,
+          error_estimate=False):
     r"""Solve the Wasserstein gradient flow of a free energy.
 
     .. math:: \partial_t \rho = s(t)\, \nabla\cdot\bigl(\rho\, \nabla \tfrac{\delta F}{\delta \rho}\bigr),
@@ -145,6 +146,10 @@ def solve(energy, rho0, t_span, method, *, t_eval=None, time_scale=1.0, progress
         from it. A run interrupted and resumed gives the same bits as one that was not. Not for atoms.
     throw : bool
         Whether a run that cannot be finished raises; otherwise the Solution so far is returned with ``status`` 1.
+    error_estimate : bool
+        Whether to solve again on grids of half and of a quarter of the cells, with steps twice and four times as long
+        where they are fixed, and to put Richardson's estimate of the error of the density and of the energy into the
+        certificate. It takes a multiple of 4 cells along each axis, and an energy given by functions.
 
     Returns
     -------
@@ -172,7 +177,18 @@ def solve(energy, rho0, t_span, method, *, t_eval=None, time_scale=1.0, progress
     if checkpoint is not None and flow.parts is None:
         raise InvalidInput(f"checkpoint={checkpoint!r}: {type(method).__name__} keeps no checkpoints; solve in parts, "
                            "each from the .final of the one before, and save them")
-    return run(flow, method, progress=progress, checkpoint=checkpoint, throw=throw)
+    if not isinstance(error_estimate, bool):
+        raise InvalidType(f"error_estimate={error_estimate!r}: need True or False")
+    if error_estimate:
+        from wgflow.error_estimates import coarser, with_error_estimate
+
+        if flow.parts is None:
+            raise InvalidInput(f"error_estimate=True: {type(method).__name__} has no grid; it is for laws on a grid")
+        coarser(coarser(rho0))
+    solution = run(flow, method, progress=progress, checkpoint=checkpoint, throw=throw)
+    if not error_estimate or solution.status:
+        return solution
+    return with_error_estimate(solution, flow, method)
 
 
 def make_flow(energy, rho0, t_span, t_eval, time_scale, method=None) -> Flow:
