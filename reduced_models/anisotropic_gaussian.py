@@ -22,8 +22,8 @@ from ._biradial_choice import choose_biradial_features
 from ._biradial_features import BiradialFeatures, Box
 from ._block_arguments import block, check_lost, pair
 from ._radial_features import gauss_chi_rule
+from ._two_classes import class_variances, delta_masses
 from .base import Atoms, FloatArray, LimitPoint, NetworkModel, as_integer, as_number
-from .isotropic_gaussian import _delta_masses, _variances
 
 __all__ = ["AnisotropicGaussian", "TwoBlockModel"]
 
@@ -62,7 +62,7 @@ class TwoBlockModel(NetworkModel):
         self.d = d if d == math.inf else as_integer("d", d, 2)
         self.s0, self.gamma = block(self.d, s0, gamma)
         self.input_dimension = float(self.d)
-        self.tau_plus2, self.tau_minus2 = _variances(tau_plus2, tau_minus2, delta, convention)
+        self.tau_plus2, self.tau_minus2 = class_variances(tau_plus2, tau_minus2, delta, convention)
         self.activation = self._default_activation() if activation is None else activation
         if not isinstance(self.activation, Activation):
             raise InvalidType(f"activation must be a wgflow.activations.Activation, got {type(activation).__name__}")
@@ -152,7 +152,7 @@ class TwoBlockModel(NetworkModel):
         masses = []
         for name, edges, n, part in zip(("r1", "r2"), grid.edges[-2:], self.dimensions, (self.gamma, 1.0 - self.gamma)):
             if math.isinf(n):
-                own = _delta_masses(kappa * math.sqrt(part), Grid(edges=[edges]))
+                own = delta_masses(kappa * math.sqrt(part), Grid(edges=[edges]))
             else:
                 half, x = 0.5 * n, 0.5 * self.d * (edges / kappa) ** 2
                 own = np.where(x[:-1] > half, -np.diff(gammaincc(half, x)), np.diff(gammainc(half, x)))

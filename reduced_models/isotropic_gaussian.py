@@ -20,11 +20,11 @@ from wgflow.grids import Grid, log_power_cell_average
 from ._critical_deltas import CriticalDeltas, StationaryDelta, critical_deltas, stationary_deltas
 from ._neuron_pairs import kernel_pair_sums
 from ._radial_features import chi_rule, choose_features, gauss_chi_rule
+from ._two_classes import check_convention, class_variances, delta_masses
 from .base import Atoms, FloatArray, LimitPoint, NetworkModel, as_integer, as_number
 
 __all__ = ["CriticalDeltas", "IsotropicGaussian", "StationaryDelta"]
 
-_CONVENTIONS = ("variance", "deviation")
 _LOST_MASS = 1e-6  # of an initial law beyond the grid, above which the grid is refused
 _LOW_DIMENSION_TOLERANCE: dict[float, float] = {1: 3e-4, 2: 3e-6, 3: 3e-8}
 _CHUNK = 4096  # neurons of small networks handled at a time
@@ -106,7 +106,7 @@ class IsotropicGaussian(NetworkModel):
             d = d if math.isinf(d) else int(d)
         self.d = d if d == math.inf else as_integer("d", d)
         self.input_dimension = float(self.d)
-        self.tau_plus2, self.tau_minus2 = _variances(tau_plus2, tau_minus2, delta, convention)
+        self.tau_plus2, self.tau_minus2 = class_variances(tau_plus2, tau_minus2, delta, convention)
         self.activation = Ramp() if activation is None else activation
         if not isinstance(self.activation, Activation):
             raise InvalidType(f"activation must be a wgflow.activations.Activation, got {type(activation).__name__}")
@@ -212,7 +212,7 @@ class IsotropicGaussian(NetworkModel):
         self._check_axes(grid)
         edges = grid.edges[0]
         if math.isinf(self.d):
-            masses = _delta_masses(kappa, grid)
+            masses = delta_masses(kappa, grid)
         else:
             half, x = 0.5 * self.d, 0.5 * self.d * (edges / kappa) ** 2
             masses = np.where(x[:-1] > half, -np.diff(gammaincc(half, x)), np.diff(gammainc(half, x)))
@@ -309,7 +309,7 @@ class IsotropicGaussian(NetworkModel):
         def make(deviation: float) -> IsotropicGaussian:
             return cls(d, delta=deviation, convention="deviation", activation=activation)
 
-        _check_convention(convention)
+        check_convention(convention)
         return critical_deltas(make, make(0.5).d, convention)
 
     # ---------------------------------------------------------------- the network
@@ -358,33 +358,3 @@ class IsotropicGaussian(NetworkModel):
             total = np.sum(own, axis=1) + 2.0 * kernel_pair_sums(self.activation, self.deviations, w, r, own)
             risks[first : first + chunk] = 1.0 + 2.0 * np.mean(self.potential(r), axis=1) + total / n**2
         return risks.reshape(theta.shape[:-2])
-
-
-def _variances(plus: float | None, minus: float | None, delta: float | None, convention: str) -> tuple[float, float]:
-    _check_convention(convention)
-    if delta is None:
-        if plus is None or minus is None:
-            raise InvalidInput("give both tau_plus2 and tau_minus2, or delta with its convention")
-        return as_number("tau_plus2", plus, positive=True), as_number("tau_minus2", minus, positive=True)
-    if plus is not None or minus is not None:
-        raise InvalidInput("give either tau_plus2 and tau_minus2, or delta, not both")
-    delta = as_number("delta", delta)
-    if delta >= 1.0:
-        raise InvalidInput(f"delta={delta:g} must be < 1, so that both classes have a positive variance")
-    return (1.0 + delta, 1.0 - delta) if convention == "variance" else ((1.0 + delta) ** 2, (1.0 - delta) ** 2)
-
-
-def _check_convention(convention: str) -> None:
-    if convention not in _CONVENTIONS:
-        raise InvalidInput(f"convention={convention!r} must be 'variance' or 'deviation'")
-
-
-def _delta_masses(kappa: float, grid: Grid) -> FloatArray:
-    """Return cell masses of a delta at ``kappa`` between the two nearest cell centers, of mean ``kappa``."""
-    centers, edges, masses = grid.centers[0], grid.edges[0], np.zeros(grid.shape)
-    if not edges[0] <= kappa <= edges[-1]:
-        return masses
-    i = int(np.clip(np.searchsorted(centers, kappa) - 1, 0, centers.size - 2))
-    share = np.clip((kappa - centers[i]) / (centers[i + 1] - centers[i]), 0.0, 1.0)
-    masses[i], masses[i + 1] = 1.0 - share, share
-    return masses

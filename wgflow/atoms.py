@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import numbers
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wgflow._sampling import sampler
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import call_user, real_array
 
@@ -192,12 +192,7 @@ class Atoms:
         rng : None, int, SeedSequence or Generator
             As `numpy.random.default_rng` takes it.
         """
-        if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1:
-            raise InvalidInput(f"n={n!r}: need an integer >= 1")
-        try:
-            rng = np.random.default_rng(rng)
-        except (TypeError, ValueError) as error:
-            raise InvalidInput(f"rng={rng!r}: need None, an int >= 0, a SeedSequence or a Generator") from error
+        rng = sampler(n, rng)
         total = np.cumsum(self.weights)
         index = np.minimum(np.searchsorted(total, rng.random(n) * total[-1], side="right"), self.size - 1)
         x: NDArray[np.float64] = self.points[:, index].T.copy()

@@ -7,6 +7,7 @@ import numbers
 
 import numpy as np
 
+from wgflow._sampling import sampler
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid, call_user, real_array
 
@@ -244,12 +245,7 @@ class Density:
         rng : None, int, SeedSequence or Generator
             As `numpy.random.default_rng` takes it.
         """
-        if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1:
-            raise InvalidInput(f"n={n!r}: need an integer >= 1")
-        try:
-            rng = np.random.default_rng(rng)
-        except (TypeError, ValueError) as error:
-            raise InvalidInput(f"rng={rng!r}: need None, an int >= 0, a SeedSequence or a Generator") from error
+        rng = sampler(n, rng)
         cumulative = np.cumsum(self.masses.ravel())
         cell = np.searchsorted(cumulative, rng.random(n) * cumulative[-1], side="right")
         index = np.unravel_index(np.minimum(cell, self.grid.size - 1), self.grid.shape)

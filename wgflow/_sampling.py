@@ -1,0 +1,20 @@
+"""What drawing points from a law begins with."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+import numpy as np
+
+from wgflow.errors import InvalidInput
+
+
+def sampler(n: Any, rng: Any) -> np.random.Generator:
+    """The generator that ``rng`` stands for, with the number of points checked."""
+    if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1:
+        raise InvalidInput(f"n={n!r}: need an integer >= 1")
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"rng={rng!r}: need None, an int >= 0, a SeedSequence or a Generator") from error
