@@ -197,16 +197,20 @@ def _cumulated(x, masses, points) -> np.ndarray:
 
 
 def _invert(x, masses, levels) -> np.ndarray:
-    """Points below which the mass has given levels: bisection, to the last bit of the relative place in the cell."""
+    """Points below which the mass has given levels."""
     cumulated = np.concatenate(([0.0], np.cumsum(masses)))
     i = np.clip(np.searchsorted(cumulated, levels, side="right") - 1, 0, masses.size - 1)
+    return places(x, masses, i, (levels - cumulated[i]) / masses[i])
+
+
+def places(x: np.ndarray, masses: np.ndarray, cells: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Points in cells below which lie parts of the cells' masses: bisection, to the last bit of the relative place."""
     slopes = slopes_of_cdf(np.ascontiguousarray(x), np.ascontiguousarray(masses))
-    width, m = x[i + 1] - x[i], masses[i]
-    left, right = slopes[i] * width / m, slopes[i + 1] * width / m
-    share = (levels - cumulated[i]) / m
-    low, high = np.zeros_like(share), np.ones_like(share)
+    width, m = x[cells + 1] - x[cells], masses[cells]
+    left, right = slopes[cells] * width / m, slopes[cells + 1] * width / m
+    low, high = np.zeros(cells.size), np.ones(cells.size)
     for _ in range(54):
         t = 0.5 * (low + high)
-        above = t * (left + t * (3 - 2 * left - right + t * (left + right - 2))) > share
+        above = t * (left + t * (3 - 2 * left - right + t * (left + right - 2))) > shares
         low, high = np.where(above, low, t), np.where(above, t, high)
-    return x[i] + width * 0.5 * (low + high)
+    return x[cells] + width * 0.5 * (low + high)

@@ -27,6 +27,7 @@ from wgflow.kernels.splines import bend_spline, bend_spline_adjoint, deposit, ev
 
 from ..base import check_count
 from ._quantile_mesh import Mesh, check_axis, make_mesh, power_weight
+from ._quantile_refinement import common_levels, cut, depths_wanted, levels_of, mesh_of, positions_at
 from .base import InnerSolver, JKOStep
 
 #: Part of its width that a step of Newton's method leaves each cell at least; part of the way to the first collision
@@ -37,11 +38,15 @@ ARMIJO, MAX_HALVINGS = 1e-4, 40
 #: Where the predicted decrease is below the first part of the objective, round-off hides it: the step is then judged by
 #: the slope at its end, and the objective may rise by the second part.
 HIDDEN, ROUND_OFF = 1e-9, 1e-12
+#: Part of the decrease promised by the slope from which a step is lengthened, and the longest one.
+GROWING, LONGEST = 0.8, 1024.0
 #: Iterations in a row that do not lower the residual, after which nothing more is to be gained.
 PATIENCE = 60
 #: Residual of the linear systems relative to the right side, and its iterations.
 FORCING, MAX_LINEAR = 1e-3, 60
 EPSILON = float(np.finfo(float).eps)
+#: Rounds of cutting cells in a step, and cells relative to those that a run starts with.
+MOST_ROUNDS, MOST_CELLS = 8, 6
 #: The scale of the residual is the spread of the law, at least this part of the grid's length.
 SMALLEST_SPREAD = 1e-3
 
@@ -81,13 +86,20 @@ class QuantileSolver(InnerSolver):
     fewer cells than the mesh needs, or can grow tails, the mesh of levels is refined at the start (see
     `_quantile_mesh`). The ends of the grid are walls.
 
+    With internal energy the result of each step is looked at: where it tears cells apart until they span two cells of
+    the grid, over a barrier or by spreading, cells are cut at the start of the step and the step is solved again, until
+    all are resolved (`_quantile_refinement`). The same law may have more energy on the finer mesh, by the error of the
+    quadrature; ``extras["credit"]`` :math:`\le 0` is what the energies reported leave out of that. The following steps
+    pay it back out of what they lose beyond the energy-dissipation inequality.
+
     The residual is the length of the Newton step from the result, :math:`|H^{-1} g|_w / \sqrt M` with gradient g and
     Hessian H, over the spread of the law: the distance W2 to the exact minimizer up to a factor that tends to 1.
 
     Parameters
     ----------
     parts, grid, settings : see `InnerSolver`
-        Option ``cells``: number of quantile cells (those of the grid by default).
+        Option ``cells``: number of quantile cells, which then stays; by default those of the grid, and more where a
+        step needs them.
 
     Raises
     ------
@@ -136,17 +148,29 @@ class QuantileSolver(InnerSolver):
     # ---------------------------------------------------------------- the contract of InnerSolver
     def begin(self, density: Density) -> JKOStep:
         self.mesh = make_mesh(self.edges, density.masses, self.spreads, self.settings.options["cells"])
-        self.mass = density.mass
-        x = self.mesh.positions
+        self.mass, x = density.mass, self.mesh.positions
         energy = self._look(x, x, 1.0).energy
-        return JKOStep(density, 0.0, energy, None, 0.0, 0, 0.0,
-                       state={"positions": x, "velocity": np.zeros(x.size), "last": x})
+        return JKOStep(density, 0.0, energy, None, 0.0, 0, 0.0, state={
+            "positions": x, "velocity": np.zeros(x.size), "last": x, "masses": self.mesh.masses,
+            "depths": np.zeros(self.mesh.masses.size, dtype=np.int64), "first_cells": self.mesh.masses.size,
+            "credit": 0.0})
 
     def step(self, start: JKOStep, tau: float, guess: JKOStep | None = None) -> JKOStep:
         state, (low, high) = start.state, self.bounds
-        y = state["positions"]
-        point, residual, iterations = self._minimize(y, tau, self._first(state, tau, guess))
-        x = point.x
+        self._use(state)
+        starts = self._first(state, tau, guess)
+        point, residual, iterations = self._minimize(state["positions"], tau, starts)
+        for _ in range(MOST_ROUNDS):
+            finer = self._refined(state, point.x) if residual <= self.settings.tolerance else None
+            if finer is None:
+                break
+            new, new_residual, more = self._minimize(finer[0]["positions"], tau, [finer[1], finer[0]["last"]])
+            iterations += more
+            if not new_residual <= self.settings.tolerance:
+                self._use(state)
+                break
+            state, point, residual = finer[0], new, new_residual
+        x, y = point.x, state["positions"]
         if not self.internal:
             # Atoms may overtake each other only where tau is beyond convexity; round-off apart, that is no minimizer.
             disorder = float(np.maximum(x[:-1] - x[1:], 0.0).max()) / self._scale(x)
@@ -157,17 +181,68 @@ class QuantileSolver(InnerSolver):
         force, _, _ = self._derivatives(point._replace(x=x), x, 1.0)
         force[((x <= low) & (force > 0)) | ((x >= high) & (force < 0))] = 0.0
         dissipation = inner_product(force, force / self.mesh.weights)
-        return JKOStep(density, weighted_distance(x, y, self.mesh.weights), point.energy, None, residual, iterations,
-                       tau, extras={"dissipation": dissipation, "round_off": self._round_off(x)},
-                       state={"positions": x, "velocity": (x - state["last"]) / tau, "last": x})
+        w2_squared = weighted_distance(x, y, self.mesh.weights)
+        # What new levels added to the energy is paid out of what steps lose beyond the inequality.
+        spare = start.energy - point.energy - w2_squared / (2.0 * tau)
+        credit = max(state["credit"], min(0.0, spare)) if state["credit"] < 0 else 0.0
+        extras = {"dissipation": dissipation, "round_off": self._round_off(x), "cells": x.size - 1, "credit": credit}
+        return JKOStep(density, w2_squared, point.energy + credit, None, residual, iterations, tau, extras=extras,
+                       state={**state, "positions": x, "velocity": (x - state["last"]) / tau, "last": x,
+                              "credit": credit})
 
     def extrapolate(self, before: JKOStep, now: JKOStep, share: float) -> JKOStep:
-        x = now.state["positions"]
-        beyond = x + share * (x - before.state["positions"])
-        return JKOStep(None, 0.0, now.energy, None, 0.0, 0, now.tau, state={**now.state, "positions": beyond})
+        x, behind = self._together(now, before)
+        if x.size > now.state["positions"].size:
+            raise InvalidInput("extrapolate: the mesh of the step before is finer than the one of this step")
+        return JKOStep(None, 0.0, now.energy, None, 0.0, 0, now.tau,
+                       state={**now.state, "positions": x + share * (x - behind)})
 
     def distance_squared(self, first: JKOStep, second: JKOStep) -> float:
-        return weighted_distance(first.state["positions"], second.state["positions"], self.mesh.weights)
+        a, b = self._together(first, second)
+        if a.size == first.state["masses"].size + 1:
+            self._use(first.state)
+            return weighted_distance(a, b, self.mesh.weights)
+        one, two = first.state, second.state
+        levels = common_levels(one["depths"], two["depths"])
+        cell = np.searchsorted(levels_of(one["depths"]), levels[:-1], side="right") - 1
+        masses = one["masses"][cell] * np.diff(levels) * 2.0 ** one["depths"][cell]
+        return weighted_distance(a, b, mesh_of(a, masses, np.zeros(masses.size)).weights)
+
+    # ---------------------------------------------------------------- meshes that grow finer
+    def _use(self, state: dict) -> None:
+        """Take the mesh of a state."""
+        if state["masses"] is not self.mesh.masses:
+            self.mesh = mesh_of(state["last"], state["masses"], state["depths"])
+
+    def _refined(self, state: dict, x: np.ndarray) -> tuple[dict, np.ndarray] | None:
+        """The state that a step starts from and the law x at finer levels; None where x is resolved."""
+        if not self.internal or self.settings.options["cells"] is not None:
+            return None
+        masses, depths = state["masses"], state["depths"]
+        wanted = depths_wanted(x, masses, depths, self.edges)
+        if wanted is None or (2 ** (wanted - depths)).sum() > MOST_CELLS * state["first_cells"]:
+            return None
+        before = self._look(state["last"], state["last"], 1.0).energy
+        new_masses, new_depths = cut(masses, depths, wanted)
+        levels = levels_of(new_depths)
+        last = positions_at(levels, state["last"], masses, depths)
+        # What BDF2 goes ahead, and the velocity, are smooth functions of the level.
+        old = levels_of(depths)
+        ahead, velocity = (np.interp(levels, old, f) for f in (state["positions"] - state["last"], state["velocity"]))
+        new = {**state, "last": last, "positions": last + ahead, "velocity": velocity, "masses": new_masses,
+               "depths": new_depths}
+        self._use(new)
+        rise = self._look(last, last, 1.0).energy - before
+        return {**new, "credit": state["credit"] - max(0.0, rise)}, positions_at(levels, x, masses, depths, False)
+
+    def _together(self, first: JKOStep, second: JKOStep) -> tuple[np.ndarray, np.ndarray]:
+        """Positions of two steps at the levels of both."""
+        one, two = first.state, second.state
+        if one["masses"] is two["masses"]:
+            return one["positions"], two["positions"]
+        levels = common_levels(one["depths"], two["depths"])
+        a, b = (positions_at(levels, s["positions"], s["masses"], s["depths"]) for s in (one, two))
+        return a, b
 
     # ---------------------------------------------------------------- Newton's method
     def _first(self, state: dict, tau: float, guess: JKOStep | None) -> list[np.ndarray]:
@@ -280,7 +355,7 @@ class QuantileSolver(InnerSolver):
             share = min(1.0, FRACTION * longest_step(point.x, -direction))
         new = self._look(whole, y, tau)
         if self._lowers(point, new, y, tau, direction, decrement):
-            return new
+            return self._farther(point, new, y, tau, direction, decrement)
         if share == 1.0:
             share = 0.5
         for _ in range(MAX_HALVINGS):
@@ -289,6 +364,24 @@ class QuantileSolver(InnerSolver):
                 return new
             share *= 0.5
         return None
+
+    def _farther(self, point: _Point, new: _Point, y, tau: float, direction, decrement: float) -> _Point:
+        """The best of steps of twice, four times, ... the length, where the objective still falls as at its start.
+
+        A step of Newton's method has half the decrease that the slope promises; more of it says that the concave part,
+        which was left out of the matrix, rules.
+        """
+        length = 1.0
+        while new.objective < point.objective - GROWING * length * decrement and length < LONGEST:
+            length *= 2.0
+            x = move(point.x, direction, -length, self.bounds)
+            if self.internal:
+                mend(point.x, x, LEAST_WIDTH, self.mesh.weights, self.bounds)
+            farther = self._look(x, y, tau)
+            if not farther.objective < new.objective:
+                break
+            new = farther
+        return new
 
     def _lowers(self, point: _Point, new: _Point, y, tau: float, direction, predicted: float) -> bool:
         """Whether a step of predicted decrease lowers the objective, as far as round-off lets one see."""

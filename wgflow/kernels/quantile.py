@@ -14,8 +14,8 @@ import numpy as np
 from wgflow.kernels._jit import jit
 
 __all__ = [
-    "factor_tridiagonal", "forces", "inner_product", "longest_step", "mend", "move", "newton_system", "objective",
-    "raster", "slopes_of_cdf", "solve_tridiagonal", "spread", "weighted_distance",
+    "excess_widths", "factor_tridiagonal", "forces", "inner_product", "longest_step", "mend", "move", "newton_system",
+    "objective", "raster", "slopes_of_cdf", "solve_tridiagonal", "spread", "weighted_distance",
 ]
 
 
@@ -241,6 +241,22 @@ def spread(x, weights):
 
 
 # -------------------------------------------------------------------- between grids and positions
+@jit
+def excess_widths(x, masses, edges, widest, lightest):
+    """How many cells of the grid each cell spans, over ``widest``; 0 where that is at most 1 or the cell is light."""
+    n, last = masses.size, edges.size - 2
+    out = np.zeros(n)
+    k, left = 0, 0.0
+    for j in range(n + 1):
+        while k < last and x[j] >= edges[k + 1]:
+            k += 1
+        right = k + (x[j] - edges[k]) / (edges[k + 1] - edges[k])
+        if j > 0 and masses[j - 1] > lightest and right - left > widest:
+            out[j - 1] = (right - left) / widest
+        left = right
+    return out
+
+
 @jit
 def slopes_of_cdf(x, masses):
     """Slopes at the nodes of a monotone cubic through the cumulated masses: the density there.
