@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -13,11 +13,19 @@ from wgflow.errors import ConvergenceError, InvalidInput, StorageError
 
 from ..base import Method, check_count, check_positive
 from .driven import DrivenNonlinearStepper, DrivenStepper
+from .midpoint import (
+    DrivenMidpointStepper,
+    DrivenNonlinearMidpointStepper,
+    MidpointStepper,
+    NonlinearMidpointStepper,
+)
 from .nonlinear import NonlinearStepper
 from .splitting import default_threads
 from .step_size import Controller
 from .stepper import State, Stepper
 
+#: How the interaction at the middle of a step is found.
+SCHEMES = ("extrapolated", "midpoint")
 #: A step whose energy rises is halved so many times before the fallback takes over.
 MAX_HALVINGS = 6
 #: Times nearer to each other than this part of a fixed step are the same.
@@ -60,6 +68,11 @@ class FiniteVolume(Method):
         Scharfetter-Gummel fluxes (upwind at beta = infinity) otherwise.
     threads : int, optional
         Threads for large grids; all cores by default. Results have the same bits for any number.
+    scheme : str
+        How the interaction at the middle of a step is found. "extrapolated": from the step before, or from a half step;
+        one evaluation of U a step. "midpoint": as the average of U rho at both ends, for which an equation is solved
+        (three to four times the work); F then falls at any step for any symmetric U, and stationary states that are
+        stable stay so under steps of any length.
 
     Raises
     ------
@@ -73,6 +86,7 @@ class FiniteVolume(Method):
     time_limit: float | None = None
     corrected: bool = True
     threads: int | None = None
+    scheme: str = "extrapolated"
 
     DRIVEN = True
     #: Settings that may change when a run is taken up again.
@@ -89,6 +103,8 @@ class FiniteVolume(Method):
             raise InvalidInput(f"corrected={self.corrected!r}: need True or False")
         if self.threads is not None:
             check_count("threads", self.threads)
+        if self.scheme not in SCHEMES:
+            raise InvalidInput(f"scheme={self.scheme!r}: need one of {', '.join(map(repr, SCHEMES))}")
 
     @property
     def controlled(self) -> bool:
@@ -108,12 +124,14 @@ class FiniteVolume(Method):
             run.stepper.split.close()
 
 
-def make_stepper(flow, corrected: bool, threads: int) -> Stepper:
-    """The steps of a flow: those of linear diffusion, or of nonlinear diffusion where there is any."""
-    driven = flow.energy.time_dependent
+def make_stepper(flow, method: FiniteVolume) -> Any:
+    """The steps of a flow: by scheme, linear or nonlinear diffusion, and whether its energy changes with time."""
+    midpoint, driven = method.scheme == "midpoint", flow.energy.time_dependent
     if flow.parts.internal:
-        return (DrivenNonlinearStepper if driven else NonlinearStepper)(flow, corrected)
-    return (DrivenStepper if driven else Stepper)(flow, corrected, threads)
+        kinds = ((NonlinearStepper, DrivenNonlinearStepper), (NonlinearMidpointStepper, DrivenNonlinearMidpointStepper))
+        return kinds[midpoint][driven](flow, method.corrected)
+    linear = ((Stepper, DrivenStepper), (MidpointStepper, DrivenMidpointStepper))
+    return linear[midpoint][driven](flow, method.corrected, method.threads or default_threads())
 
 
 class _Run:
@@ -121,7 +139,7 @@ class _Run:
 
     def __init__(self, method: FiniteVolume, flow, recorder, checkpoint=None):
         self.method, self.flow, self.recorder, self.checkpoint = method, flow, recorder, checkpoint
-        self.stepper = make_stepper(flow, method.corrected, method.threads or default_threads())
+        self.stepper = make_stepper(flow, method)
         self.deadline = time.monotonic() + method.time_limit if method.time_limit else math.inf
         self.steps = self.earlier_steps = 0
         self.controller = Controller(method.rtol) if method.dt is None else None

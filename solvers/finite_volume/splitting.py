@@ -14,7 +14,16 @@ from itertools import pairwise
 import numpy as np
 
 from wgflow.grids import Grid
-from wgflow.kernels.sweep import FILL_CACHE, IMPLICIT_EULER, NO_CACHE, USE_CACHE, axis_layout, sweep
+from wgflow.kernels.sweep import (
+    FILL_CACHE,
+    FILL_FACTORS,
+    IMPLICIT_EULER,
+    NO_CACHE,
+    USE_CACHE,
+    USE_FACTORS,
+    axis_layout,
+    sweep,
+)
 
 #: Rates that never change are kept for reuse within this many bytes.
 CACHE_BYTES = 1e9
@@ -50,24 +59,33 @@ class Splitting:
         self.cache: dict = {}
         self.none = [np.empty((0, 4, 0, axis[5])) for axis in self.axes]
 
-    def move(self, masses: np.ndarray, psi: np.ndarray, dt: float, mode: int) -> np.ndarray:
-        """The masses after a time dt of the generator frozen at Psi; a new array."""
+    def move(self, masses, psi, dt: float, mode: int, factors: list | None = None) -> np.ndarray:
+        """The masses after a time dt of the generator frozen at Psi; a new array.
+
+        ``factors``, an empty list, is filled with the factors by which each sweep corrects its rates; given again, they
+        are taken instead of those that the sweeps would find.
+        """
         flat, psi = masses.ravel().copy(), psi.ravel()
         last = len(self.axes) - 1
         if mode == IMPLICIT_EULER:
-            for axis in range(last + 1):
-                self._sweep(axis, flat, psi, dt, mode)
+            order = [(axis, dt) for axis in range(last + 1)]
         else:
-            for axis in range(last):
-                self._sweep(axis, flat, psi, 0.5 * dt, mode)
-            self._sweep(last, flat, psi, dt, mode)
-            for axis in range(last - 1, -1, -1):
-                self._sweep(axis, flat, psi, 0.5 * dt, mode)
+            order = [(axis, 0.5 * dt) for axis in range(last)]
+            order = [*order, (last, dt), *order[::-1]]
+        filling = factors is not None and not factors
+        for k, (axis, part) in enumerate(order):
+            if factors is None:
+                cache, cache_mode = self._rates(axis, mode)
+            else:
+                if filling:
+                    h, _, _, _, _, width, blocks, _ = self.axes[axis]
+                    factors.append(np.empty((blocks, 1, h.size, width)))
+                cache, cache_mode = factors[k], FILL_FACTORS if filling else USE_FACTORS
+            self._sweep(axis, flat, psi, part, mode, cache, cache_mode)
         return flat.reshape(masses.shape)
 
-    def _sweep(self, axis: int, flat, psi, dt: float, mode: int) -> None:
+    def _sweep(self, axis: int, flat, psi, dt: float, mode: int, cache, cache_mode: int) -> None:
         h, distance, outer, inner, periodic, _, blocks, negligible = self.axes[axis]
-        cache, cache_mode = self._rates(axis, mode)
         arguments = (flat, psi, self.diffusion, dt, h, distance, outer, inner, periodic, mode, cache_mode, cache,
                      negligible)
         if self.pool is None or blocks < self.threads:

@@ -13,7 +13,9 @@ itself, however large s.
 
 Second-order step: J^2 m + sqrt(2) (J^2 - J) m with J = J(gamma dt), gamma = 1 - 1/sqrt(2), the L-stable second-order
 combination. Around cells where it is negative the fluxes of the modified Patankar step (Burchard, Deleersnijder and
-Meister 2003) are taken instead, which is positive and of second order as well.
+Meister 2003) are taken instead, which is positive and of second order as well. The LIMITED modes go over to
+J(dt/2)^2 m there, which is of first order, but the result then depends continuously on Psi, and all of its terms lower
+the energy of the frozen Psi: what a scheme needs whose Psi is an unknown.
 
 A line's arrays are (n, W) blocks, W lines side by side, so that the recursions along i vectorize across lines; what has
 no recursion sees the block as flat, so that a single line vectorizes as well.
@@ -29,10 +31,15 @@ from wgflow.kernels._jit import jit
 
 #: Lines that are swept side by side: long enough runs to vectorize, short enough for the working set to stay in cache.
 WIDTH = 32
-#: Sweep modes: second order with plain or with corrected fluxes, implicit Euler with plain ones.
-PLAIN, CORRECTED, IMPLICIT_EULER = 0, 1, 2
-#: What a sweep does with the rates of its axis.
-NO_CACHE, FILL_CACHE, USE_CACHE = 0, 1, 2
+#: Sweep modes: second order with plain or with corrected fluxes, implicit Euler with plain ones; second order limited
+#: by J(dt/2)^2, with plain or with corrected fluxes; and J(dt/2)^2 itself, plain.
+PLAIN, CORRECTED, IMPLICIT_EULER, LIMITED_PLAIN, LIMITED_CORRECTED, HALVES = 0, 1, 2, 3, 4, 5
+#: What a sweep does with the rates of its axis, or with the factors by which they are corrected.
+NO_CACHE, FILL_CACHE, USE_CACHE, FILL_FACTORS, USE_FACTORS = 0, 1, 2, 3, 4
+#: Bounds of the factors that are kept, wider than those of the corrections together.
+LEAST_FACTOR, LARGEST_FACTOR = 0.02, 5.0
+#: Ways around a ring to limit its transfers in.
+ROUNDS = 4
 
 GAMMA = 1.0 - math.sqrt(0.5)
 ROOT2 = math.sqrt(2.0)
@@ -484,6 +491,75 @@ def _limit(x, safe, j, transfer, line):
 
 
 @jit
+def _patankar_block(x, y, m, periodic, right, left, forward, pivot, backward, to_border, from_border, transfer, line):
+    """Limit the lines of x that have a negative cell by the Patankar step; the rates are those of J(gamma dt)."""
+    _patankar(m, periodic, right, left, forward, pivot, backward, to_border, from_border, y)
+    for j in range(x.shape[1]):
+        if x[:, j].min() < 0.0:
+            if periodic:
+                # The transfers around a ring are known up to a constant only.
+                x[:, j] = y[:, j]
+            else:
+                _limit(x, y, j, transfer, line)
+
+
+@jit
+def _curb(x, safe, j, periodic, transfer):
+    """Make line j of x non-negative by taking back just so much of its transfers from ``safe`` as negative cells lack.
+
+    What a negative cell gives to its neighbors is cut until it is 0; they lack it then, downstream. Transfers run one
+    way on each edge, so that a pass forth and a pass back do on a line. Continuous in both arguments.
+    """
+    n = x.shape[0]
+    total = 0.0
+    for i in range(n):
+        total += safe[i, j]
+    # Partial sums from the nearer end keep the transfers in both tails accurate relative to themselves.
+    passed, running, split = 0.0, 0.0, n - 1
+    for i in range(n - 1):
+        passed += safe[i, j]
+        if passed > 0.5 * total:
+            split = i
+            break
+        running += safe[i, j] - x[i, j]
+        transfer[i + 1] = running
+    running = 0.0
+    for i in range(n - 2, split - 1, -1):
+        running -= safe[i + 1, j] - x[i + 1, j]
+        transfer[i + 1] = running
+    transfer[0] = 0.0
+    if periodic:
+        # Transfers around a ring are known up to a constant; those that turn with no net circulation are taken.
+        transfer[:n] -= transfer[:n].mean()
+    for k in range(2 * n * (ROUNDS if periodic else 1)):
+        i = k % (2 * n)
+        i = i if i < n else 2 * n - 1 - i
+        e = i + 1 if i + 1 < n else 0
+        # On a line transfer[0] is that of both ends, where nothing passes.
+        into, out = max(transfer[i], 0.0) + max(-transfer[e], 0.0), max(-transfer[i], 0.0) + max(transfer[e], 0.0)
+        if out > safe[i, j] + into:
+            part = (safe[i, j] + into) / out
+            transfer[i] *= part if transfer[i] < 0.0 else 1.0
+            transfer[e] *= part if transfer[e] > 0.0 else 1.0
+    for i in range(n):
+        value = safe[i, j] + transfer[i] - transfer[i + 1 if i + 1 < n else 0]
+        # What is negative now is so by round-off.
+        x[i, j] = max(value, 0.0)
+
+
+@jit
+def _curb_block(x, y, m, periodic, right, left, forward, pivot, backward, to_border, from_border, transfer):
+    """Limit the lines of x that have a negative cell by J(dt/2)^2 m; right and left are the rates of J(gamma dt)."""
+    _scale(right.reshape(-1), left.reshape(-1), 0.5 / GAMMA, right.reshape(-1), left.reshape(-1))
+    _factor(right, left, periodic, forward, pivot, backward, to_border, from_border)
+    _solve(m, periodic, forward, pivot, backward, to_border, from_border, right)
+    _solve(right, periodic, forward, pivot, backward, to_border, from_border, y)
+    for j in range(x.shape[1]):
+        if x[:, j].min() < 0.0:
+            _curb(x, y, j, periodic, transfer)
+
+
+@jit
 def _rest(x, m):
     """Keep lines that move by round-off only: a Gibbs state then stays fixed, and does not creep from step to step."""
     n, width = x.shape
@@ -545,13 +621,76 @@ def _place(b, width, outer, n, inner):
 
 
 @jit
+def _edge_sums(right, left, periodic, width, sums):
+    """The sum of the two rates of each edge; flat arrays, right[i] and left[i + 1] belong together."""
+    last = right.size - width
+    sums[last:] = 0.0
+    for t in range(last):
+        sums[t] = right[t] + left[t + width]
+    if periodic:
+        for j in range(width):
+            sums[last + j] = right[last + j] + left[j]
+
+
+@jit
+def _note_factors(right, left, periodic, width, part, sums, factors):
+    """What the rates of each edge have been multiplied by beside ``part``, told by their sums before; 1 where 0."""
+    _edge_sums(right, left, periodic, width, factors)
+    for t in range(factors.size):
+        before = sums[t] * part
+        factors[t] = min(max(factors[t] / before, LEAST_FACTOR), LARGEST_FACTOR) if before > 0.0 else 1.0
+
+
+@jit
+def _apply_factors(factors, periodic, width, right, left):
+    """Multiply the two rates of every edge by its factor."""
+    last = right.size - width
+    _apply(factors[:last], right, left[width:])
+    if periodic:
+        _apply(factors[last:], right[last:], left)
+
+
+@jit
 def _unit_rates(psi, diffusion, h, distance, periodic, regular, width, corrected, right, left, lean, wind, factor):
-    """Rates at unit time of the whole block, and what their correction needs; whether any density is reconstructed."""
+    """Rates at unit time of the whole block, and what their correction needs."""
     _rates(psi, diffusion, h, distance, periodic, regular, width, right, left)
     if corrected:
         lean[:] = 0.0
         wind[:] = 0.0
         _curve(psi, diffusion, h, distance, periodic, regular, width, right, left, lean, wind, factor)
+
+
+@jit
+def _corrected_rates(m, rates, h, distance, periodic, regular, dt, part, right, left, x, y, f):
+    """Rates of a step of length ``part`` with the factors of the density at the middle of the step dt.
+
+    That is reached by an implicit Euler step, in which only the part of the correction counts that is of first order.
+    """
+    width = m.shape[1]
+    windy = np.abs(rates[3]).max() > 0.0
+    _scale(rates[0].reshape(-1), rates[1].reshape(-1), 0.5 * dt, right.reshape(-1), left.reshape(-1))
+    if windy:
+        _correct(m.reshape(-1), rates[2].reshape(-1), rates[3].reshape(-1), False, True, h, distance, periodic,
+                 regular, width, right.reshape(-1), left.reshape(-1), y.reshape(-1), f[0].reshape(-1),
+                 f[1].reshape(-1), f[2].reshape(-1))
+    _factor(right, left, periodic, f[0], f[1], f[2], f[3], f[4])
+    _solve(m, periodic, f[0], f[1], f[2], f[3], f[4], x)
+    _scale(rates[0].reshape(-1), rates[1].reshape(-1), part, right.reshape(-1), left.reshape(-1))
+    _correct(x.reshape(-1), rates[2].reshape(-1), rates[3].reshape(-1), True, windy, h, distance, periodic,
+             regular, width, right.reshape(-1), left.reshape(-1), y.reshape(-1), f[0].reshape(-1),
+             f[1].reshape(-1), f[2].reshape(-1))
+
+
+@jit
+def _combine(x, y, lowest):
+    """x = y + sqrt(2) (y - x), and whether any entry is negative."""
+    n, width = x.shape
+    lowest[:] = 0.0
+    for i in range(n):
+        for j in range(width):
+            x[i, j] = y[i, j] + ROOT2 * (y[i, j] - x[i, j])
+            lowest[j] = min(lowest[j], x[i, j])
+    return lowest.min() < 0.0
 
 
 @jit
@@ -568,81 +707,74 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
         Cell widths, and distances between neighboring centers (n - 1, or n on a periodic axis).
     outer, inner : int
         Products of the shape before and after the axis.
-    mode : PLAIN, CORRECTED or IMPLICIT_EULER
-        Second order with plain Scharfetter-Gummel fluxes or corrected ones; or the implicit Euler step, plain.
+    mode : int
+        PLAIN or CORRECTED: second order with plain Scharfetter-Gummel fluxes or corrected ones; LIMITED_PLAIN or
+        LIMITED_CORRECTED: the same, limited continuously; IMPLICIT_EULER or HALVES: one implicit Euler step, or two of
+        half the length.
     cache_mode, cache
-        NO_CACHE; FILL_CACHE or USE_CACHE with the rates of this mode in an array (blocks, 4, n, width).
+        NO_CACHE; FILL_CACHE or USE_CACHE with the rates of this mode in an array (blocks, 4, n, width); FILL_FACTORS or
+        USE_FACTORS with the factors of the edges in an array (blocks, 1, n, width), which this sweep leaves there or
+        takes instead of those that the mode would find.
     negligible : float
         Mass below the round-off of the whole. A line whose negative entries can be raised to those of J^2 m, which are
-        positive, at the cost of no more mass than this, is mended so; otherwise it takes the Patankar step.
+        positive, at the cost of no more mass than this, is mended so; otherwise it takes the Patankar step, or is
+        limited.
     first, last : int
         Range of blocks.
 
     Returns
     -------
     int
-        How many blocks took the Patankar step.
+        How many blocks took the Patankar step or were limited.
     """
     n = h.size
     width = cache.shape[3]
     regular = _regular_from(h, distance)
-    work = np.empty((6, n, width))
-    m, p, x, y, right, left = work[0], work[1], work[2], work[3], work[4], work[5]
+    work = np.empty((7, n, width))
+    m, p, x, y, right, left, sums = work[0], work[1], work[2], work[3], work[4], work[5], work[6]
     own, f = np.empty((4, n, width)), np.empty((5, n, width))
     transfer, line, lowest = np.empty(n + 1), np.empty(n), np.empty(width)
-    patankar_blocks = 0
-    corrected = mode == CORRECTED
-    part = dt if mode == IMPLICIT_EULER else GAMMA * dt
+    cut_blocks = 0
+    limited = mode in (LIMITED_CORRECTED, LIMITED_PLAIN)
+    corrected = mode in (CORRECTED, LIMITED_CORRECTED) and cache_mode != USE_FACTORS
+    part = dt if mode == IMPLICIT_EULER else 0.5 * dt if mode == HALVES else GAMMA * dt
     for b in range(first, last):
         start, stride, step, lines = _place(b, width, outer, n, inner)
         _load(masses, start, stride, step, lines, m)
-        if cache_mode != NO_CACHE:
-            rates = cache[b]
-        else:
-            rates = own
+        rates = cache[b] if cache_mode in (FILL_CACHE, USE_CACHE) else own
         if cache_mode != USE_CACHE:
             _load(psi, start, stride, step, lines, p)
             _unit_rates(p.reshape(-1), diffusion, h, distance, periodic, regular, width, corrected,
                         rates[0].reshape(-1),
                         rates[1].reshape(-1), rates[2].reshape(-1), rates[3].reshape(-1), y.reshape(-1))
         if corrected:
-            # The factors depend on the density: at the middle of the step, reached by an implicit Euler step, in which
-            # only the part of the correction counts that is of first order.
-            windy = np.abs(rates[3]).max() > 0.0
-            _scale(rates[0].reshape(-1), rates[1].reshape(-1), 0.5 * dt, right.reshape(-1), left.reshape(-1))
-            if windy:
-                _correct(m.reshape(-1), rates[2].reshape(-1), rates[3].reshape(-1), False, True, h, distance, periodic,
-                         regular, width, right.reshape(-1), left.reshape(-1), y.reshape(-1), f[0].reshape(-1),
-                         f[1].reshape(-1), f[2].reshape(-1))
-            _factor(right, left, periodic, f[0], f[1], f[2], f[3], f[4])
-            _solve(m, periodic, f[0], f[1], f[2], f[3], f[4], x)
-        _scale(rates[0].reshape(-1), rates[1].reshape(-1), part, right.reshape(-1), left.reshape(-1))
-        if corrected:
-            _correct(x.reshape(-1), rates[2].reshape(-1), rates[3].reshape(-1), True, windy, h, distance, periodic,
-                     regular, width, right.reshape(-1), left.reshape(-1), y.reshape(-1), f[0].reshape(-1),
-                     f[1].reshape(-1), f[2].reshape(-1))
+            _corrected_rates(m, rates, h, distance, periodic, regular, dt, part, right, left, x, y, f)
+        else:
+            _scale(rates[0].reshape(-1), rates[1].reshape(-1), part, right.reshape(-1), left.reshape(-1))
+        if cache_mode == FILL_FACTORS:
+            _rates(p.reshape(-1), diffusion, h, distance, periodic, regular, width, rates[0].reshape(-1),
+                   rates[1].reshape(-1))
+            _edge_sums(rates[0].reshape(-1), rates[1].reshape(-1), periodic, width, sums.reshape(-1))
+            _note_factors(right.reshape(-1), left.reshape(-1), periodic, width, part, sums.reshape(-1),
+                          cache[b, 0].reshape(-1))
+        elif cache_mode == USE_FACTORS:
+            _apply_factors(cache[b, 0].reshape(-1), periodic, width, right.reshape(-1), left.reshape(-1))
         _factor(right, left, periodic, f[0], f[1], f[2], f[3], f[4])
         _solve(m, periodic, f[0], f[1], f[2], f[3], f[4], x)
-        if mode != IMPLICIT_EULER:
+        if mode == HALVES:
             _solve(x, periodic, f[0], f[1], f[2], f[3], f[4], y)
-            lowest[:] = 0.0
-            for i in range(n):
-                for j in range(width):
-                    x[i, j] = y[i, j] + ROOT2 * (y[i, j] - x[i, j])
-                    lowest[j] = min(lowest[j], x[i, j])
-            if lowest.min() < 0.0 and not _mend(x, y, negligible):
-                patankar_blocks += 1
-                _patankar(m, periodic, right, left, f[0], f[1], f[2], f[3], f[4], y)
-                for j in range(width):
-                    if x[:, j].min() < 0.0:
-                        if periodic:
-                            # The transfers around a ring are known up to a constant only.
-                            x[:, j] = y[:, j]
-                        else:
-                            _limit(x, y, j, transfer, line)
+            x[:] = y
+        elif mode != IMPLICIT_EULER:
+            _solve(x, periodic, f[0], f[1], f[2], f[3], f[4], y)
+            if _combine(x, y, lowest) and not _mend(x, y, negligible):
+                cut_blocks += 1
+                if limited:
+                    _curb_block(x, y, m, periodic, right, left, f[0], f[1], f[2], f[3], f[4], transfer)
+                else:
+                    _patankar_block(x, y, m, periodic, right, left, f[0], f[1], f[2], f[3], f[4], transfer, line)
         _rest(x, m)
         _store(x, start, stride, step, lines, masses)
-    return patankar_blocks
+    return cut_blocks
 
 
 @jit

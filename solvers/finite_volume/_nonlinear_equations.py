@@ -1,0 +1,129 @@
+"""Equations r(x) = 0 in many unknowns whose residual is g(x) - x: acceleration by secants, and Newton's method.
+
+Both see the residual alone. Where it depends on x through few combinations, as with an interaction of low rank, the
+spaces they search have no more dimensions than those.
+
+All sums are NumPy's own: the products of a BLAS have other last bits on other numbers of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+#: Secants kept, and evaluations after which Newton's method takes over.
+SECANTS, MAX_EVALUATIONS = 12, 10
+#: A residual that has grown by this much ends the acceleration.
+GROWTH_LIMIT = 1e3
+#: Directions of one linear solve, the accuracy to which it is taken, and corrections.
+DIRECTIONS, FORCING, MAX_CORRECTIONS = 24, 1e-3, 30
+#: Least part of a correction that is tried, and the decrease of the residual asked of a part t, relative to t.
+SHORTEST, DECREASE = 1 / 64, 1e-4
+#: Parts of a direction this small, relative to the first, are round-off.
+DEPENDENT = 1e-13
+
+Residual = Callable[[np.ndarray], np.ndarray]
+Converged = Callable[[np.ndarray, np.ndarray], bool]
+
+
+def norm(x: np.ndarray) -> float:
+    """The Euclidean norm."""
+    return math.sqrt(float((x * x).sum()))
+
+
+def accelerate(residual: Residual, x: np.ndarray, converged: Converged) -> tuple[np.ndarray, bool]:
+    """Anderson's acceleration of x <- x + r(x); the best x found, and whether it has converged.
+
+    The differences of residuals met so far are kept orthonormal, each with the step that belongs to it.
+    """
+    r = residual(x)
+    first = least = norm(r)
+    best, secants = x, []
+    for _ in range(MAX_EVALUATIONS - 1):
+        if converged(x, r):
+            return x, True
+        step = r
+        for change, move in secants:
+            step = step - float((change * r).sum()) * move
+        new = x + step
+        r_new = residual(new)
+        size = norm(r_new)
+        if not size <= GROWTH_LIMIT * first:
+            return best, False
+        if size < least:
+            best, least = new, size
+        change = r_new - r
+        move = change + step
+        length = norm(change)
+        for q, p in secants:
+            part = float((q * change).sum())
+            change, move = change - part * q, move - part * p
+        left = norm(change)
+        if left > DEPENDENT * length:
+            secants = [*secants[-SECANTS + 1:], (change / left, move / left)]
+        x, r = new, r_new
+    return (x, True) if converged(x, r) else (best, False)
+
+
+def newton_krylov(residual: Residual, x: np.ndarray, converged: Converged, scale: float) -> tuple[np.ndarray, bool]:
+    """Newton's method with a line search, its linear equations solved by GMRES; the last x, and whether it is a root.
+
+    Derivatives along directions are differences over ``scale``, a length at which the residual is nearly linear and not
+    yet noise.
+    """
+    r = residual(x)
+    if not scale > 0:
+        return x, converged(x, r)
+    for _ in range(MAX_CORRECTIONS):
+        if converged(x, r):
+            return x, True
+        direction = _gmres(residual, x, r, scale)
+        if direction is None:
+            break
+        size, part = norm(r), 1.0
+        while part >= SHORTEST:
+            new = x + part * direction
+            r_new = residual(new)
+            if norm(r_new) <= (1.0 - DECREASE * part) * size:
+                break
+            part *= 0.5
+        else:
+            return x, False
+        x, r = new, r_new
+    return x, converged(x, r)
+
+
+def _gmres(residual: Residual, x, r, scale: float) -> np.ndarray | None:
+    """A correction d with r + r'(x) d small, from differences of residuals; None where a difference is not finite."""
+    size = norm(r)
+    basis, images = [r / size], []
+    weights = np.zeros(1)
+    for k in range(min(DIRECTIONS, r.size)):
+        length = scale / float(np.abs(basis[k]).max())
+        w = (r - residual(x + length * basis[k])) / length
+        if not np.isfinite(w).all():
+            return None
+        column = np.zeros(k + 2)
+        whole = norm(w)
+        for _ in range(2):
+            for i, q in enumerate(basis):
+                part = float((q * w).sum())
+                column[i] += part
+                w = w - part * q
+        column[k + 1] = left = norm(w)
+        images.append(column)
+        matrix = np.zeros((k + 2, k + 1))
+        for i, c in enumerate(images):
+            matrix[:len(c), i] = c
+        target = np.zeros(k + 2)
+        target[0] = size
+        weights = np.linalg.lstsq(matrix, target, rcond=None)[0]
+        if norm(matrix @ weights - target) <= FORCING * size or left <= DEPENDENT * whole:
+            break
+        basis.append(w / left)
+    total = np.zeros(r.shape)
+    for part, q in zip(weights, basis):
+        total += part * q
+    return total
