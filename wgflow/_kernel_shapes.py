@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wgflow._cell_averages import ray_rule
 from wgflow.errors import InvalidInput
 
 __all__ = ["Bessel", "Cosine", "Exponential", "Gaussian", "Log", "Newtonian", "Power", "Shape"]
@@ -21,20 +22,21 @@ class Shape(ABC):
 
     Attributes
     ----------
-    dim : int or None
+    axes : int or None
         The number of axes it is made for; None for any.
     infinite : bool
         Whether it is infinite at r = 0.
     smooth : bool
         Whether :math:`f(|x|)` is smooth at x = 0, so that its values at the displacements of cells serve.
-    length : float
-        The length on which it varies, beside the distance from 0; infinite for functions without scale.
+    scale : float
+        The length on which it varies, beside the distance from 0: entire but for its singularity at 0, it grows no
+        faster than exp(|r| / scale). Infinite for functions without scale.
     """
 
-    dim: int | None = None
+    axes: int | None = None
     infinite: bool = False
     smooth: bool = False
-    length: float = math.inf
+    scale: float = math.inf
 
     @abstractmethod
     def value(self, r: Array) -> Array:
@@ -43,6 +45,11 @@ class Shape(ABC):
     @abstractmethod
     def slope(self, r: Array) -> Array:
         """f'(r) for r > 0."""
+
+    def ray(self, r: Array, power: int) -> Array:
+        r""":math:`\int_0^1 s^q f(s r)\,ds`."""
+        s, weights = ray_rule()
+        return (weights * s**power * self.value(s * r[..., None])).sum(axis=-1)
 
     def first(self, x: Array) -> Array:
         """The odd antiderivative of f(|x|) on the line."""
@@ -58,8 +65,8 @@ class Shape(ABC):
 
     def check(self, ndim: int) -> None:
         """Refuse a number of axes on which the kernel is not defined."""
-        if self.dim is not None and self.dim != ndim:
-            raise InvalidInput(f"{self!r} is a kernel on {self.dim} axes, the points have {ndim}")
+        if self.axes is not None and self.axes != ndim:
+            raise InvalidInput(f"{self!r} is a kernel on {self.axes} axes, the points have {ndim}")
 
 
 @dataclass(frozen=True)
@@ -68,15 +75,22 @@ class Power(Shape):
 
     p: float
 
-    def __post_init__(self):
-        object.__setattr__(self, "infinite", self.p < 0)
-        object.__setattr__(self, "smooth", self.p > 0 and self.p % 2 == 0)
+    @property
+    def infinite(self):
+        return self.p < 0
+
+    @property
+    def smooth(self):
+        return self.p > 0 and self.p % 2 == 0
 
     def value(self, r):
         return r**self.p / self.p
 
     def slope(self, r):
         return r ** (self.p - 1)
+
+    def ray(self, r, power):
+        return self.value(r) / (power + 1.0 + self.p)
 
     def first(self, x):
         return np.sign(x) * np.abs(x) ** (self.p + 1) / (self.p * (self.p + 1))
@@ -104,6 +118,9 @@ class Log(Shape):
     def slope(self, r):
         return 1.0 / r
 
+    def ray(self, r, power):
+        return (self.value(r) - 1.0 / (power + 1.0)) / (power + 1.0)
+
     def first(self, x):
         return x * (_log(x) - 1.0)
 
@@ -120,14 +137,24 @@ class Newtonian(Shape):
 
     dim: int
 
-    def __post_init__(self):
-        object.__setattr__(self, "infinite", self.dim > 1)
+    @property
+    def axes(self):
+        return self.dim
+
+    @property
+    def infinite(self):
+        return self.dim > 1
 
     def value(self, r):
-        return -np.log(r) if self.dim == 2 else r ** (2 - self.dim) / (self.dim - 2.0)
+        return -np.log(r) if self.dim == 2 else 1.0 / r if self.dim == 3 else -r
 
     def slope(self, r):
-        return -(r ** (1.0 - self.dim))
+        return -(1.0 / r) ** (self.dim - 1)
+
+    def ray(self, r, power):
+        if self.dim == 2:
+            return (self.value(r) + 1.0 / (power + 1.0)) / (power + 1.0)
+        return self.value(r) / (power + 3.0 - self.dim)
 
     def first(self, x):
         return -0.5 * x * np.abs(x)
@@ -144,6 +171,10 @@ class Exponential(Shape):
     """exp(-r / length)."""
 
     length: float
+
+    @property
+    def scale(self):
+        return self.length
 
     def value(self, r):
         return np.exp(-r / self.length)
@@ -169,6 +200,11 @@ class Gaussian(Shape):
     length: float
     smooth = True
 
+    @property
+    def scale(self):
+        # Its Chebyshev coefficients fall as those of exp(r / scale) do, where that matters.
+        return self.length / 3.0
+
     def value(self, r):
         return np.exp(-0.5 * (r / self.length) ** 2)
 
@@ -192,6 +228,14 @@ class Bessel(Shape):
     length: float
     infinite = True
 
+    @property
+    def axes(self):
+        return self.dim
+
+    @property
+    def scale(self):
+        return self.length
+
     def value(self, r):
         from scipy.special import k0
 
@@ -210,8 +254,12 @@ class Cosine(Shape):
     """cos(2 pi r / period) on one axis."""
 
     period: float
-    dim = 1
+    axes = 1
     smooth = True
+
+    @property
+    def scale(self):
+        return self.period / (2.0 * math.pi)
 
     def value(self, r):
         return np.cos(2.0 * math.pi / self.period * r)

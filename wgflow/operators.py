@@ -10,7 +10,7 @@ from wgflow.kernels.lowrank import combine_rows, rows_dot
 from wgflow.singular_kernels import Kernel
 
 __all__ = ["BlockOperator", "ConvolutionOperator", "LowRankOperator", "TableOperator", "check_sampled_symmetry",
-           "depends_on_displacement", "displacement_kernel", "kernel_at", "low_rank_factors"]
+           "circular_offsets", "depends_on_displacement", "displacement_kernel", "kernel_at", "low_rank_factors"]
 
 #: Relative agreement at which a sampled kernel counts as symmetric, as a convolution, or as of low rank.
 EXACTNESS = 1e-11
@@ -25,29 +25,37 @@ THREADED_FFT = 1 << 17
 
 
 class ConvolutionOperator:
-    """U rho by FFT; ``w`` is the kernel as a function of the displacement, ``kernel`` the same where it is named."""
+    """U rho by FFT.
 
-    def __init__(self, w, grid: Grid):
+    Attributes
+    ----------
+    w : callable or None
+        The kernel as a function of the displacement; None for a table.
+    kernel : Kernel or None
+        The same where it is a named kernel.
+    table : array
+        The kernel at the displacements of the FFT.
+    form : str
+    """
+
+    def __init__(self, w, grid: Grid, average=None):
         from scipy import fft
 
-        self.w, self.kernel = w, w if isinstance(w, Kernel) else None
+        from wgflow._kernel_tables import displacement_table
+
         if not all(grid.uniform):
             raise InvalidInput("Convolution needs a uniform grid; on given edges use Interaction(U) of two points")
+        self.w, self.kernel = w if callable(w) else None, w if isinstance(w, Kernel) else None
         self.shape = grid.shape
         self.lengths = tuple(n if p else fft.next_fast_len(2 * n - 1, real=True)
                              for n, p in zip(grid.shape, grid.periodic))
         self.workers = 2 if np.prod(self.lengths) >= THREADED_FFT else 1
-        offsets = [_circular_offsets(n, m) for n, m in zip(grid.shape, self.lengths)]
-        mesh = np.meshgrid(*[k * h[0] for k, h in zip(offsets, grid.widths)], indexing="ij")
-        kernel = real_array(call_user(w, mesh, "w"), "w")
-        kernel = np.full(self.lengths, float(kernel)) if kernel.ndim == 0 else kernel
-        if kernel.shape != self.lengths:
-            raise InvalidInput(f"w returned shape {kernel.shape} for displacements of shape {self.lengths}; "
-                               "it must return one value for each")
-        _check_kernel(kernel, mesh)
+        kernel, how = displacement_table(w, grid, self.lengths, average)
+        _check_kernel(kernel, grid)
         mirrored = np.roll(np.flip(kernel), 1, axis=tuple(range(grid.ndim)))
-        self.transform = fft.rfftn(0.5 * (kernel + mirrored)).real
-        self.form = f"convolution, {' x '.join(map(str, self.lengths))} FFT"
+        self.table = 0.5 * (kernel + mirrored)
+        self.transform = fft.rfftn(self.table).real
+        self.form = f"convolution, {' x '.join(map(str, self.lengths))} FFT" + (f" of {how}" if how else "")
 
     def apply(self, masses: np.ndarray) -> np.ndarray:
         from scipy import fft
@@ -192,15 +200,21 @@ def kernel_at(U, grid: Grid, i, j) -> np.ndarray:
         where = tuple(np.argwhere(~np.isfinite(values))[0])
         places = [round(float(p[where]), 6) for p in points]
         raise InvalidInput(f"U is {values[where]} between {tuple(places[:grid.ndim])} and {tuple(places[grid.ndim:])}; "
-                           "it must be finite on the grid (singular kernels: pass cell averages as a table)")
+                           "it must be finite on the grid (a kernel of the displacement that is singular at 0: pass "
+                           "one of wgflow.interactions, or Convolution(w, average=True))")
     return values
 
 
-def _check_kernel(kernel: np.ndarray, mesh) -> None:
+def _check_kernel(kernel: np.ndarray, grid: Grid) -> None:
+    """The table of a kernel in FFT order: finite and even."""
+    mesh = np.meshgrid(*[circular_offsets(n, m) * h[0] for n, m, h in zip(grid.shape, kernel.shape, grid.widths)],
+                       indexing="ij", sparse=True)
+    mesh = np.broadcast_arrays(*mesh)
     if not np.isfinite(kernel).all():
         where = tuple(int(k) for k in np.argwhere(~np.isfinite(kernel))[0])
         place = tuple(float(x[where]) for x in mesh)
-        hint = ": pass W as a singular kernel (cell average)" if not any(place) else "; it must be finite"
+        hint = (": pass W as a singular kernel (cell average): a kernel of wgflow.interactions such as log(), or "
+                "Convolution(w, average=True)") if not any(place) else "; it must be finite"
         name = "W(0)" if not any(place) else f"W{place}"
         raise InvalidInput(f"{name} is {kernel[where]}{hint}")
     mirrored = np.roll(np.flip(kernel), 1, axis=tuple(range(kernel.ndim)))
@@ -213,7 +227,7 @@ def _check_kernel(kernel: np.ndarray, mesh) -> None:
                            "U(x, y) = U(y, x): symmetrize it, or put one-body forces into a Potential")
 
 
-def _circular_offsets(n: int, length: int) -> np.ndarray:
+def circular_offsets(n: int, length: int) -> np.ndarray:
     """Displacements in cells in FFT order: 0, 1, ..., then the negative ones; padding entries repeat the last."""
     k = np.arange(length)
     offsets = np.where(k <= length // 2, k, k - length)

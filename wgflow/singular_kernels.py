@@ -62,7 +62,7 @@ class Kernel:
         Coefficients and functions.
     infinite, smooth : bool
         Whether w is infinite at 0, and whether it is smooth there.
-    length : float
+    scale : float
         The shortest length on which w varies, beside the distance from 0.
     """
 
@@ -73,7 +73,7 @@ class Kernel:
         self.parts = tuple((factor, shape) for shape, factor in merged.items() if factor != 0.0)
         self.infinite = any(shape.infinite for _, shape in self.parts)
         self.smooth = all(shape.smooth for _, shape in self.parts)
-        self.length = min((shape.length for _, shape in self.parts), default=math.inf)
+        self.scale = min((shape.scale for _, shape in self.parts), default=math.inf)
 
     def check(self, ndim: int) -> None:
         """InvalidInput if the kernel is not defined, or has no integral, on so many axes."""
