@@ -22,8 +22,6 @@ __all__ = ["DEVIATIONS", "ExactProblem", "StateProblem"]
 
 #: Half-width of the default boxes in standard deviations: the Gaussian mass outside is below 1e-12.
 DEVIATIONS = 7.2
-#: A front is where the density first passes this part of its peak.
-FRONT_LEVEL = 1e-4
 
 
 class ExactProblem(ABC):
@@ -118,6 +116,11 @@ class ExactProblem(ABC):
         """Ends of the support at time ``t``, an array of shape (ndim, 2); None where there are none."""
         return None
 
+    @property
+    def front_level(self) -> float:
+        """Part of the peak above which a cell counts as filled: 1e-4, and 1/2 for a density that jumps at its edge."""
+        return 1e-4
+
     def initial_density(self, grid: Grid) -> Density:
         """Exact cell averages of the initial density."""
         return self.density(grid, 0.0)
@@ -144,9 +147,10 @@ class ExactProblem(ABC):
         return result
 
     def front_error(self, rho: Density, t: float | None = None) -> float | None:
-        """Largest distance in cells between the fronts of ``rho`` and those at time ``t``; None without fronts.
+        """Largest distance in cells of a front at time ``t`` from the last filled cell of ``rho``; None without fronts.
 
-        The front of a computed density is the outer edge of the last cell above 1e-4 of its peak.
+        A cell is filled if it holds more than `front_level` of the peak; a front inside the last such cell has the
+        distance 0.
         """
         exact = self.front(self.t_end if t is None else t)
         if exact is None:
@@ -154,10 +158,10 @@ class ExactProblem(ABC):
         worst = 0.0
         for axis, (edges, ends) in enumerate(zip(rho.grid.edges, exact)):
             profile = rho.values.max(axis=tuple(k for k in range(rho.grid.ndim) if k != axis))
-            filled = np.flatnonzero(profile > FRONT_LEVEL * profile.max())
-            found = edges[filled[0]], edges[filled[-1] + 1]
-            width = float(np.diff(edges)[filled].max())
-            worst = max(worst, *(abs(a - b) / width for a, b in zip(found, ends)))
+            filled = np.flatnonzero(profile > self.front_level * profile.max())
+            for cell, end in zip(filled[[0, -1]], ends):
+                beyond = max(edges[cell] - end, end - edges[cell + 1], 0.0)
+                worst = max(worst, float(beyond / (edges[cell + 1] - edges[cell])))
         return worst
 
     def _measure_energies(self, rho: Density) -> dict[str, float]:
