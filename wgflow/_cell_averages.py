@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from wgflow.errors import InvalidInput
 
-__all__ = ["Integrand", "cell_averages", "ray_rule"]
+__all__ = ["Integrand", "box_rule", "cell_averages", "hat_rule", "ray_rule"]
 
 Array = NDArray[np.float64]
 
@@ -103,8 +103,8 @@ def cell_averages(integrand: Integrand, offsets: Sequence[NDArray[np.intp]], wid
     shape = tuple(len(k) for k in offsets)
     cells = np.array([k.ravel() for k in np.meshgrid(*offsets, indexing="ij")], dtype=float).T
     h = np.array(widths, dtype=float)
-    single = _average(integrand, cells, h, np.full(h.shape, 0.5), _box_rule, _single_boxes)
-    double = _average(integrand, cells, h, np.ones(h.shape), _hat_rule, _double_boxes)
+    single = _average(integrand, cells, h, np.full(h.shape, 0.5), box_rule, _single_boxes)
+    double = _average(integrand, cells, h, np.ones(h.shape), hat_rule, _double_boxes)
     return single.reshape(shape), double.reshape(shape)
 
 
@@ -155,7 +155,8 @@ def _points_needed(centers: Array, reach: Array, length: float) -> NDArray[np.in
     if math.isfinite(length):
         ratio = float((reach / length).max())
         # The Chebyshev coefficients of an exponential.
-        while least <= FAR_POINTS and 2 * least * math.log(0.5 * ratio) > math.lgamma(2 * least + 1) + math.log(ACCURACY):
+        while least <= FAR_POINTS and (2 * least * math.log(0.5 * ratio)
+                                       > math.lgamma(2 * least + 1) + math.log(ACCURACY)):
             least += 1
     return np.clip(np.ceil(points), least, FAR_POINTS + 1).astype(np.intp)
 
@@ -174,13 +175,14 @@ def _ellipse(centers: Array, reach: Array) -> Array:
 
 
 @lru_cache(maxsize=64)
-def _box_rule(n: int) -> tuple[Array, Array]:
+def box_rule(n: int) -> tuple[Array, Array]:
+    """Nodes and weights of Gauss' rule on [-1/2, 1/2]."""
     nodes, weights = np.polynomial.legendre.leggauss(n)
     return 0.5 * nodes, 0.5 * weights
 
 
 @lru_cache(maxsize=64)
-def _hat_rule(n: int) -> tuple[Array, Array]:
+def hat_rule(n: int) -> tuple[Array, Array]:
     """Nodes and weights of Gauss' rule with the weight 1 - |u| on [-1, 1]."""
     t, w = np.polynomial.legendre.leggauss(n + 2)
     u, w = 0.5 * (t + 1.0), 0.5 * w

@@ -18,15 +18,22 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from wgflow._cell_averages import Integrand, cell_averages, ray_rule
+from wgflow._cell_averages import Integrand, box_rule, cell_averages, hat_rule, ray_rule
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid, call_user, real_array
 from wgflow.operators import circular_offsets
+from wgflow.periodic_kernels import PeriodicKernel, periodic_kernel
 from wgflow.singular_kernels import Kernel
 
 __all__ = ["displacement_table"]
 
 Array = NDArray[np.float64]
+
+#: Points of the rules that average the smooth part of a periodic kernel.
+MEAN_POINTS = 24
+#: Nearest distance from 0, in cells, at which a function of several coordinates is evaluated; part of an integral along
+#: a ray that the last point of its rule may add.
+CLOSEST, TAIL = 1e-140, 1e-12
 
 
 def displacement_table(w, grid: Grid, lengths: tuple[int, ...], average) -> tuple[Array, str]:
@@ -41,22 +48,47 @@ def displacement_table(w, grid: Grid, lengths: tuple[int, ...], average) -> tupl
     offsets = [circular_offsets(n, m) for n, m in zip(grid.shape, lengths)]
     if isinstance(w, np.ndarray):
         return _from_array(w, grid, offsets), "a table"
+    widths = [float(h[0]) for h in grid.widths]
+    function, periodic = w, None
     if isinstance(w, Kernel):
         w.check(grid.ndim)
         average = not w.smooth if average is None else average
+        if any(grid.periodic):
+            reach = tuple(n * h for n, h in zip(grid.shape, widths))
+            function = periodic = periodic_kernel(w.parts, _periods(grid), reach)
     if not average:
-        mesh = np.meshgrid(*[k * h[0] for k, h in zip(offsets, grid.widths)], indexing="ij")
-        values = real_array(call_user(w, mesh, "w"), "w")
+        mesh = np.meshgrid(*[k * h for k, h in zip(offsets, widths)], indexing="ij")
+        values = real_array(call_user(function, mesh, "w"), "w")
         values = np.full(lengths, float(values)) if values.ndim == 0 else values
         if values.shape != lengths:
             raise InvalidInput(f"w returned shape {values.shape} for displacements of shape {lengths}; "
                                "it must return one value for each")
         return values, ""
     places, inverse = zip(*[np.unique(np.abs(k) if isinstance(w, Kernel) else k, return_inverse=True) for k in offsets])
-    integrand = _OfKernel(w) if isinstance(w, Kernel) else _OfFunction(w, grid)
-    single, double = cell_averages(integrand, places, [float(h[0]) for h in grid.widths])
+    if periodic is not None:
+        single, double = _periodic_averages(periodic, grid.shape, places, widths)
+    else:
+        single, double = cell_averages(_OfKernel(w) if isinstance(w, Kernel) else _OfFunction(w, grid), places, widths)
     table = double if average == "double" else 2.0 * single - double
     return table[np.ix_(*inverse)], "means over pairs of cells" if average == "double" else "cell averages"
+
+
+def _periodic_averages(kernel: PeriodicKernel, shape, places, widths) -> list[Array]:
+    """The two means of a periodic kernel: of the images next to 0, and of the smooth rest."""
+    waves = cell_averages(_OfKernel(kernel.waves), places, widths)
+    reach = [np.arange(k.max() + n + 1 if p else k.max() + 1) for k, n, p in zip(places, shape, kernel.periods)]
+    free = cell_averages(_OfKernel(kernel.rest), reach, widths)
+    out = []
+    for whole, wave, rule in zip(free, waves, (box_rule, hat_rule)):
+        rest = kernel.series_table(places, widths, *rule(MEAN_POINTS))
+        near = sum(whole[np.ix_(*[np.abs(k + s * n) for k, s, n in zip(places, shift, shape)])]
+                   for shift in kernel.shifts)
+        out.append(wave + rest + near)
+    return out
+
+
+def _periods(grid: Grid) -> tuple[float, ...]:
+    return tuple(hi - lo if p else 0.0 for (lo, hi), p in zip(grid.bounds, grid.periodic))
 
 
 def _from_array(table: Array, grid: Grid, offsets) -> Array:
@@ -89,7 +121,7 @@ class _OfFunction(Integrand):
 
     def __init__(self, w, grid: Grid):
         self.w, self.widths = w, [float(h[0]) for h in grid.widths]
-        self.periods = [hi - lo if p else 0.0 for (lo, hi), p in zip(grid.bounds, grid.periodic)]
+        self.periods = _periods(grid)
         self.breaks = tuple(0.5 * period if period else math.inf for period in self.periods)
 
     def values(self, points):
@@ -111,8 +143,15 @@ class _OfFunction(Integrand):
 
     def rays(self, ends, powers):
         s, weights = ray_rule()
+        if len(ends) > 1:
+            # Squares of coordinates are not to underflow.
+            s, weights = s[s > CLOSEST], weights[s > CLOSEST]
         values = self.values((ends[:, :, None] * s).reshape(len(ends), -1)).reshape(-1, s.size)
-        return np.array([(values * (weights * s**q)).sum(axis=1) for q in powers])
+        parts = values * (weights * s ** powers[0])
+        if np.abs(parts[:, 0]).max(initial=0.0) > TAIL * np.abs(parts).sum(axis=1).max(initial=0.0):
+            raise InvalidInput("w has no integral at 0, or none that can be told: it grows like |x|^-d there, on d "
+                               "axes; give a table of averages")
+        return np.array([(parts * s ** (q - powers[0])).sum(axis=1) for q in powers])
 
 
 def _length(points: Array) -> Array:

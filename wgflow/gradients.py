@@ -14,9 +14,11 @@ from wgflow.densities import Density
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import call_user, real_array
 from wgflow.kernels.lowrank import rows_dot
+from wgflow.periodic_kernels import periodic_kernel
+from wgflow.singular_kernels import Kernel
 
-__all__ = ["at_pairs", "box_of", "check_points", "differences", "displaced", "gradient_at", "located", "pair_sum",
-           "values_at"]
+__all__ = ["at_pairs", "box_of", "check_points", "differences", "displaced", "gradient_at", "kernel_sum", "located",
+           "pair_sum", "values_at"]
 
 Array = NDArray[np.float64]
 
@@ -151,3 +153,49 @@ def displaced(function, x: np.ndarray, y: np.ndarray, rho, what: str, rows: int 
         if period:
             gap[axis] -= period * np.round(gap[axis] / period)
     return values_at(function, gap, what, () if rows is None else (rows,))
+
+
+def kernel_sum(kernel: Kernel, rho: Density | Atoms, points: np.ndarray, rows: int | None = None) -> np.ndarray:
+    """sum_j m_j w(x - theta_j) of a named kernel at points (n_coordinates, n), or with ``rows`` its gradient.
+
+    Periodic coordinates take the periodic kernel. Under a kernel that is infinite at 0 a point feels no atom at its own
+    place, which is itself; atoms that coincide are refused, and so is a density, whose cells are no points.
+    """
+    kernel.check(len(points))
+    if kernel.infinite:
+        _check_apart(kernel, rho)
+    periods = tuple(box_of(rho)[1])
+    if any(periods):
+        sources, _ = located(rho)
+        # Powers of two, so that moving points meet the same expansion.
+        reach = [0.0 if period else 2.0 ** math.ceil(math.log2(max(1e-300, float(np.ptp(np.append(x, y))))))
+                 for period, x, y in zip(periods, points, sources)]
+        function: Any = periodic_kernel(kernel.parts, periods, tuple(reach))
+    else:
+        function = kernel
+
+    def at(x, y):
+        gap = x - y
+        for axis, period in enumerate(periods):
+            if period:
+                gap[axis] -= period * np.round(gap[axis] / period)
+        values = function(*gap) if rows is None else function.gradient(*gap)
+        if kernel.infinite:
+            values[..., (gap == 0).all(axis=0)] = 0.0
+        return values
+
+    return pair_sum(at, rho, points, rows)
+
+
+def _check_apart(kernel: Kernel, rho: Density | Atoms) -> None:
+    """Refuse atoms that coincide."""
+    if not isinstance(rho, Atoms):
+        raise InvalidInput(f"{kernel!r} is infinite at 0, so that a Density has no sum over points; take "
+                           "Atoms.from_density(rho), or first_variation(rho) on its grid")
+    order = np.lexsort(rho.points)
+    same = (np.diff(rho.points[:, order]) == 0).all(axis=0)
+    if same.any():
+        i, j = sorted(int(k) for k in order[int(same.argmax()):][:2])
+        place = ", ".join(f"{x:g}" for x in rho.points[:, i])
+        raise InvalidInput(f"atoms {i} and {j} coincide at ({place}), where {kernel!r} is infinite; move them apart, "
+                           "or merge them into one of their joint weight")

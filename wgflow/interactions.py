@@ -16,7 +16,7 @@ from wgflow.atoms import Atoms
 from wgflow.densities import Density
 from wgflow.energies import Term, need_function
 from wgflow.errors import InvalidInput, InvalidType
-from wgflow.gradients import at_pairs, box_of, check_points, differences, displaced, pair_sum, values_at
+from wgflow.gradients import at_pairs, box_of, check_points, differences, displaced, kernel_sum, pair_sum, values_at
 from wgflow.grids import Grid, available_memory, call_user, check_memory, real_array
 from wgflow.kernels.lowrank import combine_rows, rows_dot
 from wgflow.operators import (
@@ -89,9 +89,9 @@ class Convolution(_PairTerm):
 
     A kernel that is smooth at 0 enters by its values at the displacements of the cell centers. A kernel that is
     singular there enters by averages over cells, exact to rounding: :math:`(2 A - A^2) w` with the averaging A over a
-    cell. They leave smooth kernels unchanged up to :math:`h^4`. ``average="double"`` takes :math:`A^2 w`, the mean over both
-    cells of a pair, with which the energy is exact for densities that are constant on cells and an upper bound of the
-    minimum, but Psi an order of magnitude less accurate. The value at displacement 0 is what mass in one cell feels of
+    cell. They leave smooth kernels unchanged up to :math:`h^4`. ``average="double"`` takes :math:`A^2 w`, the mean
+    over both cells of a pair, with which the energy is exact for densities that are constant on cells and an upper
+    bound of the minimum, but Psi is less accurate. The value at displacement 0 is what mass in one cell feels of
     itself: for :math:`\log |x|` on one axis :math:`\log h - 1.886` (:math:`\log h - 3/2` with "double").
 
     Parameters
@@ -119,17 +119,22 @@ class Convolution(_PairTerm):
     def __init__(self, w, gradient=None, average: bool | str | None = None):
         super().__init__()
         self.w, self.average = _check_convolution(w, gradient, average), average
-        self._gradient = w.gradient if isinstance(w, Kernel) else _check_gradient(gradient)
+        self._gradient = _check_gradient(gradient)
 
     def _bind(self, grid: Grid):
         return ConvolutionOperator(self.w, grid, self.average)
 
     def _at(self, rho: Density | Atoms, points: np.ndarray) -> np.ndarray:
         need_function(self.w, "w")
+        if isinstance(self.w, Kernel):
+            return kernel_sum(self.w, rho, points)
         return pair_sum(lambda x, y: displaced(self.w, x, y, rho, "w"), rho, points)
 
     def gradient(self, rho: Density | Atoms, points) -> np.ndarray:
         points = check_points(rho, points)
+        need_function(self.w, "w")
+        if isinstance(self.w, Kernel):
+            return kernel_sum(self.w, rho, points, len(points))
         if self._gradient is None:
             return differences(lambda x: self._at(rho, x), points, [(-np.inf, np.inf)] * len(points))
         return pair_sum(lambda x, y: displaced(self._gradient, x, y, rho, "gradient of w", len(points)), rho, points,
