@@ -25,7 +25,7 @@ SHORTEST, DECREASE = 1 / 64, 1e-4
 DEPENDENT = 1e-13
 
 Residual = Callable[[np.ndarray], np.ndarray]
-Converged = Callable[[np.ndarray, np.ndarray], bool]
+Converged = Callable[[np.ndarray, float, float], bool]
 
 
 def norm(x: np.ndarray) -> float:
@@ -36,35 +36,37 @@ def norm(x: np.ndarray) -> float:
 def accelerate(residual: Residual, x: np.ndarray, converged: Converged) -> tuple[np.ndarray, bool]:
     """Anderson's acceleration of x <- x + r(x); the best x found, and whether it has converged.
 
-    The differences of residuals met so far are kept orthonormal, each with the step that belongs to it.
+    The differences of residuals met so far are kept orthonormal, each with the step that belongs to it. ``converged``
+    is asked with x, the norm of r(x) and the ratio of that to the norm before, 1 at most.
     """
     r = residual(x)
-    first = least = norm(r)
-    best, secants = x, []
+    first = least = size = norm(r)
+    best: np.ndarray = x
+    secants: list[tuple[np.ndarray, np.ndarray]] = []
+    if converged(x, size, 1.0):
+        return x, True
     for _ in range(MAX_EVALUATIONS - 1):
-        if converged(x, r):
-            return x, True
         step = r
-        for change, move in secants:
-            step = step - float((change * r).sum()) * move
-        new = x + step
-        r_new = residual(new)
-        size = norm(r_new)
+        for q, p in secants:
+            step = step - float((q * r).sum()) * p
+        x = x + step
+        change, r = r, residual(x)
+        last, size = size, norm(r)
         if not size <= GROWTH_LIMIT * first:
-            return best, False
+            break
+        if converged(x, size, min(1.0, size / last)):
+            return x, True
         if size < least:
-            best, least = new, size
-        change = r_new - r
-        move = change + step
-        length = norm(change)
+            best, least = x, size
+        change = r - change
+        move, length = change + step, norm(change)
         for q, p in secants:
             part = float((q * change).sum())
             change, move = change - part * q, move - part * p
         left = norm(change)
         if left > DEPENDENT * length:
             secants = [*secants[-SECANTS + 1:], (change / left, move / left)]
-        x, r = new, r_new
-    return (x, True) if converged(x, r) else (best, False)
+    return best, False
 
 
 def newton_krylov(residual: Residual, x: np.ndarray, converged: Converged, scale: float) -> tuple[np.ndarray, bool]:
@@ -74,32 +76,33 @@ def newton_krylov(residual: Residual, x: np.ndarray, converged: Converged, scale
     yet noise.
     """
     r = residual(x)
-    if not scale > 0:
-        return x, converged(x, r)
+    size = norm(r)
     for _ in range(MAX_CORRECTIONS):
-        if converged(x, r):
+        if converged(x, size, 1.0):
             return x, True
-        direction = _gmres(residual, x, r, scale)
+        direction = _gmres(residual, x, r, scale) if scale > 0 else None
         if direction is None:
-            break
-        size, part = norm(r), 1.0
+            return x, False
+        part = 1.0
         while part >= SHORTEST:
             new = x + part * direction
             r_new = residual(new)
-            if norm(r_new) <= (1.0 - DECREASE * part) * size:
+            size_new = norm(r_new)
+            if size_new <= (1.0 - DECREASE * part) * size:
                 break
             part *= 0.5
         else:
             return x, False
-        x, r = new, r_new
-    return x, converged(x, r)
+        x, r, size = new, r_new, size_new
+    return x, converged(x, size, 1.0)
 
 
 def _gmres(residual: Residual, x, r, scale: float) -> np.ndarray | None:
     """A correction d with r + r'(x) d small, from differences of residuals; None where a difference is not finite."""
     size = norm(r)
-    basis, images = [r / size], []
-    weights = np.zeros(1)
+    basis: list[np.ndarray] = [r / size]
+    images: list[np.ndarray] = []
+    weights: np.ndarray = np.zeros(1)
     for k in range(min(DIRECTIONS, r.size)):
         length = scale / float(np.abs(basis[k]).max())
         w = (r - residual(x + length * basis[k])) / length

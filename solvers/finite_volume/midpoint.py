@@ -33,10 +33,11 @@ from wgflow.kernels.sweep import HALVES, IMPLICIT_EULER, LIMITED_CORRECTED, LIMI
 from ._nonlinear_equations import accelerate, newton_krylov, norm
 from .driven import _Driven
 from .nonlinear import NonlinearStepper
-from .stepper import LONGEST_EXTRAPOLATION, State, Stepper
+from .splitting import Factors
+from .stepper import ENERGY_SLACK, LONGEST_EXTRAPOLATION, State, Stepper
 
-#: The equation for W is solved when it is missed by this part of the change of the interaction, or of W itself.
-CONSISTENCY, ROUNDING = 1e-7, 1e-15
+#: The equation for W is solved when U m' is wrong by this part of its change in the step, or of W itself.
+CONSISTENCY, ROUNDING = 1e-6, 1e-15
 #: Where it is not solved, F has to fall by this part of the fall of the frozen energy for the whole step to be taken.
 ENOUGH = 0.5
 #: Length of the differences in Newton's method, relative to the range of Psi.
@@ -55,12 +56,14 @@ class _Midpoint:
     """
 
     modes: tuple[int, int]
+    found: tuple[Any, Any]
     n_evaluations = n_newton = n_damped = 0
 
     def step(self: Any, state: State, dt: float, stop: float | None = None) -> State | None:
         """The state a time dt later (exactly at ``stop`` if given), or None if it breaks a property."""
         scaled = self.flow.elapsed(state.t, dt)
-        for mode in self.modes:
+        # Where nothing is solved for, nothing has to be smooth.
+        for mode in self.modes if self.parts.operators else (self.mode, *self.modes):
             if self.flow.energy.time_dependent:
                 self.freeze(state.t + 0.5 * dt)
             new = self._accept(state, dt, scaled, self._move(state, scaled, mode), stop)
@@ -73,7 +76,7 @@ class _Midpoint:
         if not self.parts.operators:
             self.n_evaluations += 1
             return self._conserve(self.split.move(state.masses, self.sweep_potential, scaled, mode))
-        now = self.parts.interaction(state.masses) if self.flow.energy.time_dependent else state.interaction
+        now: Any = self.parts.interaction(state.masses) if self.flow.energy.time_dependent else state.interaction
         equation = _Average(self, state.masses, now, scaled, mode)
         start = now
         if state.previous is not None and scaled <= LONGEST_EXTRAPOLATION * state.previous_dt:
@@ -85,6 +88,7 @@ class _Midpoint:
             root, solved = newton_krylov(equation.residual, now, equation.converged, scale)
             if not solved:
                 return self._conserve(self._part(equation, (root, near)))
+        self.found = equation.masses, equation.after
         return self._conserve(equation.masses)
 
     def _part(self: Any, equation: _Average, found) -> np.ndarray:
@@ -105,6 +109,19 @@ class MidpointStepper(_Midpoint, Stepper):
     def __init__(self, flow, corrected: bool, threads: int):
         super().__init__(flow, corrected, threads)
         self.modes = (LIMITED_CORRECTED if corrected else LIMITED_PLAIN), HALVES
+        self.factors = Factors()
+        self.found: tuple[Any, Any] = None, None
+
+    def _accept(self, state: State, dt, scaled, masses, stop) -> State | None:
+        if masses is not self.found[0]:
+            return super()._accept(state, dt, scaled, masses, stop)
+        # U rho is known from the last residual.
+        interaction = self.found[1]
+        energy = self.energy(masses, interaction)
+        if not energy <= state.energy + ENERGY_SLACK * max(1.0, abs(state.energy)) or not masses.min() >= 0:
+            return None
+        return State(state.t + dt if stop is None else stop, state.clock + scaled, masses, energy, interaction,
+                     state.interaction, scaled)
 
 
 class NonlinearMidpointStepper(_Midpoint, NonlinearStepper):
@@ -148,21 +165,26 @@ class _Average:
 
     def __init__(self, stepper: Any, masses: np.ndarray, now: np.ndarray, dt: float, mode: int):
         self.stepper, self.start, self.now, self.dt, self.mode = stepper, masses, now, dt, mode
-        self.factors: list = []
+        self.kept = (stepper.factors,) if mode == LIMITED_CORRECTED else ()
+        if self.kept:
+            stepper.factors.known = False
         self.masses, self.after = masses, now
 
     def residual(self, w: np.ndarray) -> np.ndarray:
         """U (m + m') / 2 - W; m' and U m' are kept."""
         stepper = self.stepper
         stepper.n_evaluations += 1
-        kept = (self.factors,) if self.mode == LIMITED_CORRECTED else ()
-        self.masses = stepper.split.move(self.start, stepper.sweep_potential + w, self.dt, self.mode, *kept)
+        self.masses = stepper.split.move(self.start, stepper.sweep_potential + w, self.dt, self.mode, *self.kept)
         self.after = stepper.parts.interaction(self.masses)
         return 0.5 * (self.now + self.after) - w
 
-    def converged(self, w: np.ndarray, r: np.ndarray) -> bool:
-        """Whether the residual r at W is small beside the change of the interaction; asked for the last residual."""
-        return norm(r) <= max(0.5 * CONSISTENCY * norm(self.after - self.now), ROUNDING * norm(w))
+    def converged(self, w: np.ndarray, size: float, rate: float) -> bool:
+        """Whether U m' is right beside its change in the step; asked for the last residual, of norm ``size``, at W.
+
+        S passes an error of W on as it passed on the last one, from one residual to the next: by ``rate``.
+        """
+        return (rate * size <= 0.5 * CONSISTENCY * norm(self.after - self.now)
+                or size <= ROUNDING * norm(w))
 
     def trial(self, w: np.ndarray) -> _Trial:
         """What a move with W frozen does to F."""

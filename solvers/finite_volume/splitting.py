@@ -31,6 +31,21 @@ CACHE_BYTES = 1e9
 THREADED_CELLS = 1 << 15
 
 
+class Factors:
+    """The factors by which the sweeps of one move correct their rates, kept for other moves of the same masses.
+
+    Attributes
+    ----------
+    known : bool
+        Whether they are taken; otherwise the next move finds them.
+    arrays : list
+        An array (blocks, 1, n, width) for each sweep.
+    """
+
+    def __init__(self):
+        self.known, self.arrays = False, []
+
+
 class Splitting:
     """The sweeps of one grid.
 
@@ -59,11 +74,18 @@ class Splitting:
         self.cache: dict = {}
         self.none = [np.empty((0, 4, 0, axis[5])) for axis in self.axes]
 
-    def move(self, masses, psi, dt: float, mode: int, factors: list | None = None) -> np.ndarray:
+    def move(self, masses, psi, dt: float, mode: int, factors: Factors | None = None) -> np.ndarray:
         """The masses after a time dt of the generator frozen at Psi; a new array.
 
-        ``factors``, an empty list, is filled with the factors by which each sweep corrects its rates; given again, they
-        are taken instead of those that the sweeps would find.
+        Parameters
+        ----------
+        masses, psi : array
+            Of the grid's shape.
+        dt : float
+        mode : int
+            Of `wgflow.kernels.sweep.sweep`.
+        factors : Factors, optional
+            Takes up the factors that this move finds, or has those that it is to take.
         """
         flat, psi = masses.ravel().copy(), psi.ravel()
         last = len(self.axes) - 1
@@ -72,16 +94,17 @@ class Splitting:
         else:
             order = [(axis, 0.5 * dt) for axis in range(last)]
             order = [*order, (last, dt), *order[::-1]]
-        filling = factors is not None and not factors
+        if factors is not None and not factors.arrays:
+            shapes = [(self.axes[axis][6], 1, self.axes[axis][0].size, self.axes[axis][5]) for axis, _ in order]
+            factors.arrays = [np.empty(shape) for shape in shapes]
         for k, (axis, part) in enumerate(order):
             if factors is None:
                 cache, cache_mode = self._rates(axis, mode)
             else:
-                if filling:
-                    h, _, _, _, _, width, blocks, _ = self.axes[axis]
-                    factors.append(np.empty((blocks, 1, h.size, width)))
-                cache, cache_mode = factors[k], FILL_FACTORS if filling else USE_FACTORS
+                cache, cache_mode = factors.arrays[k], USE_FACTORS if factors.known else FILL_FACTORS
             self._sweep(axis, flat, psi, part, mode, cache, cache_mode)
+        if factors is not None:
+            factors.known = True
         return flat.reshape(masses.shape)
 
     def _sweep(self, axis: int, flat, psi, dt: float, mode: int, cache, cache_mode: int) -> None:
