@@ -1,7 +1,8 @@
 """Methods: how a flow is stepped. Each is an object that `wgflow.solve` takes."""
 
 from .finite_volume import FiniteVolume
+from .fipy_adapter import FiPy
 from .jko import JKO
 from .lagrangian import Lagrangian
 
-__all__ = ["FiniteVolume", "JKO", "Lagrangian"]
+__all__ = ["FiPy", "FiniteVolume", "JKO", "Lagrangian"]

@@ -30,6 +30,7 @@ logging.getLogger("wgflow").addHandler(logging.NullHandler())
 #: Names that are imported when they are first used.
 _LAZY = {
     "FiniteVolume": ("wgflow.solvers", "FiniteVolume"),
+    "FiPy": ("wgflow.solvers", "FiPy"),
     "Lagrangian": ("wgflow.solvers", "Lagrangian"),
     "JKO": ("wgflow.solvers", "JKO"),
     "Atoms": ("wgflow.atoms", "Atoms"),
@@ -50,12 +51,12 @@ _LAZY = {
 }
 
 __all__ = [
-    "Atoms", "Certificate", "ConvergenceError", "Convolution", "Dense", "Density", "Entropy", "FiniteVolume",
-    "FreeEnergy", "Grid", "Interaction", "InternalEnergy", "InvalidInput", "JKO", "Lagrangian", "LowRank",
-    "Potential", "PowerEntropy", "RelativeEntropy", "ResourceError", "Solution", "Stationary", "StorageError",
-    "Term", "TimeDependent", "WGFlowError", "WGFlowWarning", "__version__", "activations", "errors",
-    "interactions", "load", "plotting", "reduced_models", "resume", "show_versions", "solve", "solvers",
-    "stationary", "stationary_branches", "validation",
+    "Atoms", "Certificate", "ConvergenceError", "Convolution", "Dense", "Density", "Entropy", "FiPy",
+    "FiniteVolume", "FreeEnergy", "Grid", "Interaction", "InternalEnergy", "InvalidInput", "JKO", "Lagrangian",
+    "LowRank", "Potential", "PowerEntropy", "RelativeEntropy", "ResourceError", "Solution", "Stationary",
+    "StorageError", "Term", "TimeDependent", "WGFlowError", "WGFlowWarning", "__version__", "activations",
+    "errors", "interactions", "load", "plotting", "reduced_models", "resume", "show_versions", "solve",
+    "solvers", "stationary", "stationary_branches", "validation",
 ]
 
 
