@@ -12,6 +12,7 @@ import numpy as np
 from wgflow.errors import ConvergenceError, InvalidInput, StorageError
 
 from ..base import Method, check_count, check_positive
+from .blow_up import CollapseWatch
 from .driven import DrivenNonlinearStepper, DrivenStepper
 from .midpoint import (
     DrivenMidpointStepper,
@@ -142,6 +143,7 @@ class _Run:
         self.stepper = make_stepper(flow, method)
         self.deadline = time.monotonic() + method.time_limit if method.time_limit else math.inf
         self.steps = self.earlier_steps = 0
+        self.collapse = CollapseWatch(flow.parts)
         self.controller = Controller(method.rtol) if method.dt is None else None
 
     def begin(self) -> None:
@@ -280,8 +282,9 @@ class _Run:
     def _commit(self, new: State, fallback: bool = False) -> None:
         self.recorder.step(new.t, new.t - self.state.t, new.masses, new.energy, fallback=fallback,
                            work=new.work)
-        self.state = new
+        dt, self.state = new.t - self.state.t, new
         self.steps += 1
+        self.collapse.check(new.t, dt, new.masses)
         lost = self.recorder.columns["energy"][0] + new.work - new.energy
         share = DISSIPATION_SHARES[self.flow.grid.size > DISSIPATION_CELLS]
         if (self.measured + new.work - new.energy > share * lost or self.steps % DISSIPATION_STRIDE == 0
