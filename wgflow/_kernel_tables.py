@@ -25,7 +25,7 @@ from wgflow.operators import circular_offsets
 from wgflow.periodic_kernels import PeriodicKernel, periodic_kernel
 from wgflow.singular_kernels import Kernel
 
-__all__ = ["displacement_table"]
+__all__ = ["displacement_table", "self_drop"]
 
 Array = NDArray[np.float64]
 
@@ -71,6 +71,26 @@ def displacement_table(w, grid: Grid, lengths: tuple[int, ...], average) -> tupl
         single, double = cell_averages(_OfKernel(w) if isinstance(w, Kernel) else _OfFunction(w, grid), places, widths)
     table = double if average == "double" else 2.0 * single - double
     return table[np.ix_(*inverse)], "means over pairs of cells" if average == "double" else "cell averages"
+
+
+def self_drop(w, grid: Grid, average) -> float:
+    """By how much the average of a kernel at displacement 0 falls in cells of half the width; 0 if w(0) is finite."""
+    if isinstance(w, Kernel):
+        infinite, integrand = w.infinite and average is not False, _OfKernel(w)
+    else:
+        infinite = bool(average) and callable(w) and _is_infinite(w, grid.ndim)
+        integrand = _OfFunction(w, grid) if infinite else None
+    if not infinite:
+        return 0.0
+    values = []
+    for part in (1.0, 0.5):
+        single, double = cell_averages(integrand, [np.zeros(1, int)] * grid.ndim, [part * h[0] for h in grid.widths])
+        values.append(float((double if average == "double" else 2.0 * single - double).ravel()[0]))
+    return values[0] - values[1]
+
+
+def _is_infinite(w, ndim: int) -> bool:
+    return not np.isfinite(np.asarray(call_user(w, [np.zeros(1)] * ndim, "w"), dtype=float)).all()
 
 
 def _periodic_averages(kernel: PeriodicKernel, shape, places, widths) -> list[Array]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from wgflow.errors import InvalidInput
@@ -36,6 +38,8 @@ class ConvolutionOperator:
     table : array
         The kernel at the displacements of the FFT.
     form : str
+    self_drop : float
+        By how much the kernel's average at displacement 0 falls in cells of half the width, where it is infinite at 0.
     """
 
     def __init__(self, w, grid: Grid, average=None):
@@ -46,7 +50,7 @@ class ConvolutionOperator:
         if not all(grid.uniform):
             raise InvalidInput("Convolution needs a uniform grid; on given edges use Interaction(U) of two points")
         self.w, self.kernel = w if callable(w) else None, w if isinstance(w, Kernel) else None
-        self.shape = grid.shape
+        self.shape, self.grid, self.average = grid.shape, grid, average
         self.lengths = tuple(n if p else fft.next_fast_len(2 * n - 1, real=True)
                              for n, p in zip(grid.shape, grid.periodic))
         self.workers = 2 if np.prod(self.lengths) >= THREADED_FFT else 1
@@ -56,6 +60,12 @@ class ConvolutionOperator:
         self.table = 0.5 * (kernel + mirrored)
         self.transform = fft.rfftn(self.table).real
         self.form = f"convolution, {' x '.join(map(str, self.lengths))} FFT" + (f" of {how}" if how else "")
+
+    @cached_property
+    def self_drop(self) -> float:
+        from wgflow._kernel_tables import self_drop
+
+        return self_drop(self.w, self.grid, self.average)
 
     def apply(self, masses: np.ndarray) -> np.ndarray:
         from scipy import fft
