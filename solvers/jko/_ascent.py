@@ -36,6 +36,8 @@ __all__ = ["Ascent", "DualPoint"]
 FAR, RISE, FALL, LITTLE_FALL, NO_PRICE, SMALL_PRICE = 0.05, 6.0, 6.0, 2.0, 1e-9, 1e-3
 #: Part of the predicted increase of J that a step must give; parts from which on the price falls, a little and fully.
 LEAST_PART, FAIR_PART, GOOD_PART = 0.4, 0.75, 0.9
+#: Shortest part of a step, and the part of its slope, that a step shortened after a failure must give.
+SHORTEST, FAIR_SHORT = 0.02, 0.2
 #: Where the energy leaves cells empty: density, as a part of its mean, below which bending has its price all the same.
 #: Elsewhere, the part of the mean that keeps systems solvable. Relative difference of masses that counts as none.
 SPARSE, LEAST, LEAST_WEIGHT, CLOSE = 0.05, 1e-14, 1e-3, 1e-6
@@ -46,8 +48,9 @@ FLAT, CALM = 0.2, 0.005
 COARSEST, FINEST, MAX_PRODUCTS = 0.1, 1e-3, 60
 #: Rejected steps in a row after which the ascent stops; steps without a new least gap after which it stops.
 MAX_REJECTED, PATIENCE = 12, 15
-#: In the preconditioner: least width of a cell's image (its inverse is the stretch), and the diffusion for bending.
-LEAST_WIDTH, BENDING_SHARE = 0.1, 4.0
+#: Least width of a cell's image (its inverse is the stretch) in the preconditioner and in the price of bending, and the
+#: diffusion for bending.
+LEAST_WIDTH, LEAST_STRAIGHT, BENDING_SHARE = 0.1, 0.3, 4.0
 #: Cells with less mass than this part of the largest are empty; phi is continued over them as far as the longest move
 #: times the second number, and by a few cells more.
 EMPTY, CONTINUED, MARGIN = 1e-2, 1.3, 4
@@ -101,6 +104,8 @@ class Ascent:
     def evaluate(self, phi: np.ndarray) -> DualPoint:
         """J and all that goes with it."""
         self.evaluations += 1
+        higher = self.transport.majorant(phi, phi.ndim - 1)
+        phi = phi if higher is None else higher
         self.at = phi
         density, slope, response, conjugate = self.energy.respond(phi)
         total, masses = self.transport.evaluate(phi)
@@ -130,7 +135,7 @@ class Ascent:
             new = self._step(point)
             if new is None:
                 break
-            point = new
+            point = self._raised(new)
             if self.leaves_cells_empty and point.residual < CALM and point.gap > gap_tolerance(point):
                 flat = self._flattened(point)
                 if flat.gap <= gap_tolerance(flat):
@@ -139,6 +144,15 @@ class Ascent:
             if point.gap < best.gap or math.isnan(best.gap):
                 best = point
         return best
+
+    def _raised(self, point: DualPoint) -> DualPoint:
+        """The point with phi raised where no mass goes for its sake: on the last axis it has been already."""
+        for axis in range(point.phi.ndim - 1):
+            higher = self.transport.majorant(point.phi, axis)
+            if higher is not None and ((higher > point.phi + LEAST) & (point.wanted > 0.0)).any():
+                new = self.evaluate(higher)
+                point = new if new.value > point.value else point
+        return point
 
     def _flattened(self, point: DualPoint) -> DualPoint:
         """The point with phi lowered to where cells just stay empty: J rises, but the front gets a kink."""
@@ -188,6 +202,9 @@ class Ascent:
         response = np.maximum(response, LEAST * mean_response)
         weight = np.maximum(weight, LEAST_WEIGHT * mean)
         reduction = min(COARSEST, max(FINEST, math.sqrt(point.residual)))
+        straight = [np.maximum(1.0 - (self.tau / h**2) * _second_difference(point.phi, axis), LEAST_WIDTH)
+                    for axis, h in enumerate(self.widths)]
+        weight = [weight / np.maximum(s, LEAST_STRAIGHT) for s in straight]
         for _ in range(MAX_REJECTED):
             delta = self._solve(gradient, response, weight, self._approximate(point, response, weight), reduction)
             curved = self._newton_product(delta, response)
@@ -201,8 +218,20 @@ class Ascent:
                 self.price = self.price / fall if self.price > NO_PRICE * fall else 0.0
                 return new
             self.price = max(self.price, NO_PRICE) * (RISE if self.price > SMALL_PRICE else RISE**2)
+            shorter = self._shortened(point, new, delta, float((delta * gradient).sum()))
+            if shorter is not None:
+                return shorter
             self._return_to(point)
         return None
+
+    def _shortened(self, point: DualPoint, new: DualPoint, delta: np.ndarray, slope: float) -> DualPoint | None:
+        """The point where J is largest between two, by their slopes; None if it gives no fair part of the increase."""
+        beyond = float((delta * (new.wanted - new.masses)).sum())
+        if not (slope > 0.0 and beyond < 0.0 and math.isfinite(beyond)):
+            return None
+        share = max(slope / (slope - beyond), SHORTEST)
+        shorter = self.evaluate(point.phi + share * delta)
+        return shorter if shorter.value - point.value >= FAIR_SHORT * share * slope else None
 
     def _return_to(self, point: DualPoint) -> None:
         """Have the transport hold the curvature at a point."""
@@ -232,7 +261,7 @@ class Ascent:
         """The sum of the B_a, applied to v."""
         out = np.zeros_like(v)
         for axis, h in enumerate(self.widths):
-            out += (self.tau / h**2) * _second_difference(weight * _second_difference(v, axis), axis)
+            out += (self.tau / h**2) * _second_difference(weight[axis] * _second_difference(v, axis), axis)
         return out
 
     def _approximate(self, point: DualPoint, response, weight) -> Multigrid:
@@ -245,7 +274,7 @@ class Ascent:
         for axis, h in enumerate(self.widths):
             scale = self.tau / h**2
             straight = np.maximum(1.0 - scale * _second_difference(point.phi, axis), LEAST_WIDTH)
-            conduction = scale * (point.masses / straight + BENDING_SHARE * self.price * weight)
+            conduction = scale * (point.masses / straight + BENDING_SHARE * self.price * weight[axis])
             lower, upper = _halves(conduction, axis)
             edges.append(0.5 * (lower + upper))
         return Multigrid(response, edges)

@@ -17,7 +17,7 @@ and every :math:`\varphi` gives a feasible density.
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
@@ -65,72 +65,72 @@ def split(masses: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Stage:
-    """The transform along one axis of one kind of points, for many rows; the arrays of its last call are kept."""
+    """The transform along one axis of one kind of points, for many rows; what its last call found is kept.
 
-    def __init__(self, rows: int, n: int, points: int, t: float, pool: ThreadPoolExecutor | None):
+    ``occupied`` says which points of each row carry mass.
+    """
+
+    def __init__(self, rows: int, n: int, points: int, t: float, occupied: np.ndarray, last: bool, pool):
         columns = n * max(points, 1)
-        self.points, self.t = points, t
-        self.values, self.place, self.other, self.moves = (np.empty((rows, columns)) for _ in range(4))
-        self.back = self.moves if points else np.empty((rows, columns))
-        self.cell = np.empty((rows, columns), np.int32)
-        self.pooled = np.zeros(rows, bool)
-        self.left, self.right = (np.zeros((rows, n), np.int32) for _ in range(2))
-        self.out, self.mass = np.empty((rows, n)), self.values
+        self.t, self.points, self.last = t, points, last
+        self.cell, self.place, self.other = (np.zeros((rows, columns), d) for d in (np.int32, float, float))
+        self.kept: tuple[np.ndarray, ...] = (self.cell, self.place, self.other)
+        self.active: Any = occupied
+        if points:
+            self.kept = (*self.kept, np.zeros((rows, 2), np.int32))
+            some = occupied.any(axis=1)
+            first, end = occupied.argmax(axis=1), columns - occupied[:, ::-1].argmax(axis=1)
+            self.active = np.where(some, first, 0), np.where(some, end, 0)
+        self.pooling = np.zeros(rows, bool), np.zeros((rows, n), np.int32), np.zeros((rows, n), np.int32)
+        if not last:
+            self.values, self.moves = np.zeros((rows, columns)), np.zeros((1 if points else 2, rows, columns))
+        self.totals, self.out = np.zeros(rows), np.zeros((rows, n))
         self.pool = pool if rows * columns >= THREADED_POINTS and rows > 1 else None
         middle = rows // 2
         self.blocks = [(0, middle), (middle, rows)] if self.pool else [(0, rows)]
-        self.scratch = [(np.empty(n + 1), np.empty(n)) for _ in self.blocks]
-        self.kept = (self.cell, self.place, self.other)
-        self.pooling = (self.pooled, self.left, self.right)
+        self.scratch = [(np.empty(n + 2), np.empty(n), *(np.zeros(columns) for _ in range(4))) for _ in self.blocks]
 
-    def _share(self, work) -> None:
+    def _share(self, kernel, *arguments) -> None:
         """Do the rows in blocks, the first one here and the others in other threads."""
-        others = list(zip(self.blocks, self.scratch))[1:]
-        jobs = [self.pool.submit(work, rows, scratch) for rows, scratch in others] if self.pool else []
-        work(self.blocks[0], self.scratch[0])
+        fixed = self.active, self.kept, self.pooling
+        jobs = [self.pool.submit(kernel, rows, *fixed, scratch, *arguments)
+                for rows, scratch in list(zip(self.blocks, self.scratch))[1:]] if self.pool else []
+        kernel(self.blocks[0], *fixed, self.scratch[0], *arguments)
         for job in jobs:
             job.result()
 
     def transform(self, f: np.ndarray) -> np.ndarray:
         """F of the rows of f."""
-        def work(rows, scratch):
-            if self.points:
-                kernels.smooth_rows(f, self.t, self.points, *rows, self.values, *self.kept, *scratch, *self.pooling)
-            else:
-                kernels.node_rows(f, self.t, *rows, self.values, *self.kept, *scratch, *self.pooling)
-
-        self._share(work)
+        self._share(kernels.smooth_transform if self.points else kernels.node_transform, f, self.t, self.points,
+                    self.values)
         return self.values
+
+    def evaluate(self, f: np.ndarray, mass: np.ndarray) -> tuple[float, np.ndarray]:
+        """The sum of mass times F, and the deposit of the mass."""
+        self._share(kernels.smooth_evaluate if self.points else kernels.node_evaluate, f, mass, self.t, self.points,
+                    self.totals, self.out)
+        return float(self.totals.sum()), self.out
 
     def deposit(self, mass: np.ndarray) -> np.ndarray:
         """Masses at the points of the rows, brought to the nodes."""
         self.mass = mass
-        kernel = kernels.smooth_deposit if self.points else kernels.node_deposit
-        kept = self.kept[:2] if self.points else self.kept
-        out = np.empty_like(self.out)
-        self._share(lambda rows, _: kernel(mass, *rows, *kept, *self.pooling, out))
-        return out
+        self._share(kernels.smooth_deposit if self.points else kernels.node_deposit, mass, self.out)
+        return self.out
 
     def tangent(self, v: np.ndarray) -> np.ndarray:
         """Derivative of F along v; how the points move is kept."""
-        def work(rows, scratch):
-            if self.points:
-                kernels.smooth_tangent(v, self.t, *rows, *self.kept, *self.pooling, scratch[1], self.values, self.moves)
-            else:
-                kernels.node_tangent(v, self.t, *rows, *self.kept, *self.pooling, scratch[1], self.values, self.moves,
-                                     self.back)
-
-        self._share(work)
+        self._share(kernels.smooth_tangent if self.points else kernels.node_tangent, v, self.t, self.values, self.moves)
         return self.values
 
     def deposit_tangent(self, change: np.ndarray) -> np.ndarray:
         """Derivative of the deposit along changes of the masses and the moves of `tangent`."""
-        if self.points:
-            self._share(lambda rows, _: kernels.smooth_deposit_tangent(
-                self.mass, change, self.moves, *rows, *self.kept[:2], *self.pooling, self.out))
-        else:
-            self._share(lambda rows, _: kernels.node_deposit_tangent(
-                self.mass, change, self.moves, self.back, *rows, *self.kept, *self.pooling, self.out))
+        self._share(kernels.smooth_deposit_tangent if self.points else kernels.node_deposit_tangent, self.mass, change,
+                    self.moves, self.out)
+        return self.out
+
+    def curvature(self, v: np.ndarray, mass: np.ndarray) -> np.ndarray:
+        """Derivative of the deposit of the mass along v."""
+        self._share(kernels.smooth_curvature if self.points else kernels.node_curvature, v, mass, self.t, self.out)
         return self.out
 
 
@@ -144,33 +144,47 @@ class _Points:
                 masses = np.repeat(masses, points, axis) / points
         # Each stage brings its axis to the end, so that the points come out in reversed order of the axes.
         self.masses = np.ascontiguousarray(masses.T)
-        self.still = np.zeros_like(self.masses)
-        self.axes = range(len(shape) - 1, -1, -1)
-        rows = [math.prod(shape[:axis]) * math.prod(many * n for n in shape[axis + 1:]) for axis in self.axes]
-        self.stages = [_Stage(r, shape[axis], points, tau / widths[axis]**2, pool) for r, axis in zip(rows, self.axes)]
+        self.rows = self.masses.reshape(-1, self.masses.shape[-1])
+        self.stages, self.turned, occupied = [], [], self.masses > 0.0
+        for axis in range(masses.ndim):
+            # The stage of an axis: rows are nodes of the axes before it and points of those after it.
+            before, after = math.prod(shape[:axis]), math.prod(many * n for n in shape[axis + 1:])
+            rows, t = np.tile(occupied.reshape(after, -1), (before, 1)), tau / widths[axis]**2
+            self.stages.append(_Stage(before * after, shape[axis], points, t, rows, axis == 0, pool))
+            occupied = occupied.any(axis=-1)
+        self.stages.reverse()
+        shapes = [(math.prod(shape[:axis - 1]), shape[axis - 1], math.prod(many * n for n in shape[axis:]))
+                  for axis in range(masses.ndim - 1, 0, -1)]
+        self.forth = [np.zeros((b, q, n)) for b, n, q in shapes]
+        # What is deposited is kept for the derivatives; its changes need no keeping.
+        self.back, self.changes = ([np.zeros((b, n, q)) for b, n, q in shapes] for _ in range(2))
 
     def _forward(self, array: np.ndarray, what: str) -> np.ndarray:
-        for axis, stage in zip(self.axes, self.stages):
-            turned = np.ascontiguousarray(np.moveaxis(array, axis, -1))
-            rows = getattr(stage, what)(turned.reshape(-1, turned.shape[-1]))
-            array = rows.reshape(*turned.shape[:-1], -1)
+        """The stages but the last; rows for the last."""
+        array = np.ascontiguousarray(array).reshape(-1, array.shape[-1])
+        for stage, turned in zip(self.stages, self.forth):
+            b, q, n = turned.shape
+            kernels.turn(getattr(stage, what)(array).reshape(b, n, q), turned)
+            array = turned.reshape(b * q, n)
         return array
 
-    def _backward(self, array: np.ndarray, what: str) -> np.ndarray:
-        for axis, stage in zip(reversed(self.axes), reversed(self.stages)):
-            rows = getattr(stage, what)(array.reshape(-1, array.shape[-1]))
-            array = np.ascontiguousarray(np.moveaxis(rows.reshape(*array.shape[:-1], -1), -1, axis))
+    def _backward(self, array: np.ndarray, what: str, buffers: list[np.ndarray]) -> np.ndarray:
+        """From rows of the last stage, the stages before it."""
+        for stage, turned in zip(reversed(self.stages[:-1]), reversed(buffers)):
+            b, n, q = turned.shape
+            kernels.turn(array.reshape(b, q, n), turned)
+            array = getattr(stage, what)(turned.reshape(-1, stage.cell.shape[1]))
         return array
 
     def evaluate(self, phi: np.ndarray) -> tuple[float, np.ndarray]:
         """The sum of mass times F, and the deposit."""
-        total = float((self.masses * self._forward(phi, "transform")).sum())
-        return total, self._backward(self.masses, "deposit")
+        total, rows = self.stages[-1].evaluate(self._forward(phi, "transform"), self.rows)
+        return total, self._backward(rows, "deposit", self.back).reshape(phi.shape).copy()
 
     def curvature(self, v: np.ndarray) -> np.ndarray:
-        """Derivative of the deposit along v."""
-        self._forward(v, "tangent")
-        return self._backward(self.still, "deposit_tangent")
+        """Derivative of the deposit along v; overwritten by the next call."""
+        rows = self.stages[-1].curvature(self._forward(v, "tangent"), self.rows)
+        return self._backward(rows, "deposit_tangent", self.changes).reshape(v.shape)
 
 
 class TransportDual:
@@ -203,6 +217,7 @@ class TransportDual:
         check_memory(BYTES_A_POINT * columns, f"back-and-forth on {masses.size} cells: {columns} points",
                      "take fewer cells, or inner='linearized'")
         a, b = split(masses, points)
+        self.scales = [tau / h**2 for h in widths]
         self.rough = float(b.sum() / masses.sum())
         if rest:
             self.start = masses
@@ -221,11 +236,20 @@ class TransportDual:
             total, deposit = total + more, deposit + rest
         return total, deposit
 
+    def majorant(self, phi: np.ndarray, axis: int) -> np.ndarray | None:
+        """The least function above phi whose transform along an axis is the same; None where that is phi."""
+        rows = np.ascontiguousarray(np.moveaxis(phi, axis, -1))
+        n = rows.shape[-1]
+        out, ends = np.empty_like(rows), (np.zeros(n, np.int32) for _ in range(2))
+        if not kernels.majorize(rows.reshape(-1, n), self.scales[axis], np.empty(n + 1), *ends, out.reshape(-1, n)):
+            return None
+        return np.ascontiguousarray(np.moveaxis(out, -1, axis))
+
     def curvature(self, v: np.ndarray) -> np.ndarray:
         """The second derivative at the last evaluated function, applied to v: symmetric, positive semi-definite."""
-        out = self.species[0].curvature(v)
+        out = self.species[0].curvature(v).copy()
         for species in self.species[1:]:
-            out = out + species.curvature(v)
+            out += species.curvature(v)
         return out
 
     def stretch(self) -> float:
