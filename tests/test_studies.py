@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 
+import numpy as np
 import pytest
 
 from wgflow import cli
@@ -70,3 +71,16 @@ def test_a_report_that_cannot_be_written(tmp_path):
     report = studies.StudyReport("n", "a title", "clock", ())
     with pytest.raises(StorageError, match="cannot write the report"):
         report.write(tmp_path / "none")
+
+
+def test_times_of_output():
+    times = studies.base.flow_times((0.03, 1.0, 8.0), count=5)
+    np.testing.assert_allclose(times, [0.0, 0.03, 0.125, 1.0, 3.375, 8.0])
+    # What was asked for is kept to the bit, and cubes that miss it by rounding are left out.
+    assert {0.03, 1.0, 8.0} <= set(times.tolist())
+    longer = studies.base.flow_times([0.0, 0.7], 27.0, 4)
+    np.testing.assert_allclose(longer, [0.0, 0.7, 1.0, 8.0, 27.0])
+    assert longer[-1] == 27.0
+    third = studies.base.flow_times((0.1, 0.3, 2.0), count=61)
+    assert np.diff(third).min() > 1e-9
+    assert third[-1] == 2.0

@@ -89,6 +89,11 @@ class ScalingProblem(StateProblem):
         return False
 
     @property
+    def front_level(self) -> float:
+        """1e-3 where the slope at the edge is infinite, else 1e-4."""
+        return 1e-3 if self.exponent < 1.0 else 1e-4
+
+    @property
     def has_jko_steps(self) -> bool:
         """True."""
         return True

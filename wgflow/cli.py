@@ -1,4 +1,4 @@
-"""The command line: ``wgflow demo``, ``reproduce``, ``convergence``, ``warmup`` and ``versions``.
+"""The command line: ``wgflow demo``, ``reproduce``, ``verify``, ``convergence``, ``warmup`` and ``versions``.
 
 Nothing imports this module but the ``wgflow`` script, so that ``import wgflow`` needs neither Typer nor rich. A wrong
 option and an error of wgflow each give one line and exit code 2; a comparison that fails gives exit code 1.
@@ -26,6 +26,7 @@ def _demo(out: Path, neurons: int, step_size: float, runs: int, cells: int, seed
     """Solve, run SGD, compare, draw, explain; returns whether certificate and comparison passed."""
     import wgflow as wg
     from wgflow.validation.sgd_runs import kept_sgd_runs
+    from wgflow.validation.studies.base import flow_times
 
     start = time.perf_counter()
     _make_folder(out)
@@ -34,10 +35,8 @@ def _demo(out: Path, neurons: int, step_size: float, runs: int, cells: int, seed
           "As it widens, SGD becomes a Wasserstein gradient flow for the law of |w|, one PDE in one variable.\n")
     model = wg.reduced_models.IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2)
     grid = model.grid(cells=cells)
-    times = np.unique(np.concatenate([SGD_TIMES, np.linspace(0.0, np.cbrt(t_end), 61) ** 3]))
-    times = times[np.concatenate([[True], np.diff(times) > 1e-9])]
-    sol = wg.solve(model.energy(), model.initial_density(kappa, grid), (0.0, t_end), t_eval=times,
-                   time_scale=model.time_scale)
+    sol = wg.solve(model.energy(), model.initial_density(kappa, grid), (0.0, t_end),
+                   t_eval=flow_times(SGD_TIMES, t_end, 61), time_scale=model.time_scale)
     print(f"PDE      {sol.certificate.n_accepted} steps on {cells} cells in {time.perf_counter() - start:.1f} s, "
           f"risk {model.risk(sol.densities[0]):.4f} -> {model.risk(sol.densities[-1]):.4f}")
     begin = time.perf_counter()
@@ -137,6 +136,35 @@ def reproduce(
     print(f"Pictures and tables are in {folder}: {', '.join(p.name for p in report.pictures)}, report.txt "
           f"({time.perf_counter() - start:.0f} s)")
     raise typer.Exit(0 if report.passed else 1)
+
+
+@app.command()
+def verify(
+    family: Annotated[list[str] | None, typer.Option(help="only this family; may be given again")] = None,
+    cells: Annotated[str, typer.Option(help="cells an axis of the grids, as in 50,100,200")] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="one axis, at most 200 cells: within 20 s")] = False,
+    save: Annotated[Path | None, typer.Option(help="write every error on every grid: .csv or .nc")] = None,
+    listing: Annotated[bool, typer.Option("--list", help="list the families and stop")] = False,
+) -> None:
+    """Run the catalogue of exact solutions: errors, observed orders, mass, energy and time of every problem."""
+    from wgflow.progress import progress_of
+    from wgflow.validation import verification
+
+    if listing:
+        print("\n".join(verification.families()))
+        return
+    if save is not None:
+        verification.check_path(save)
+    try:
+        counts = [int(n) for n in cells.split(",")] if cells else None
+    except ValueError:
+        raise InvalidInput(f"--cells {cells}: must be integers with commas between them, as in 50,100,200") from None
+    with progress_of("verify") as report:
+        found = verification.verify(family or None, cells=counts, quick=quick, report=report)
+    found.print()
+    if save is not None:
+        found.save(save)
+    raise typer.Exit(0 if found.passed else 1)
 
 
 @app.command()

@@ -14,7 +14,7 @@ from wgflow.solvers import Lagrangian
 
 from ..compare import Comparison, compare
 from ..sgd_runs import kept_sgd_runs
-from .base import Check, Study, StudyReport, Table
+from .base import Check, Study, StudyReport, Table, flow_times
 from .pictures import save_picture
 
 __all__ = ["STUDY"]
@@ -69,10 +69,9 @@ class AnisotropicReLU(Study):
     def _one(self, folder, delta, times, step_size, n_runs, fresh) -> _Run:
         model = ReLUNetwork(d=320, s0=60, delta=delta)
         t_end = 100.0
-        flow_times = np.unique(np.concatenate([times, np.linspace(0.0, np.cbrt(t_end), 41) ** 3]))
-        flow_times = flow_times[np.concatenate([[True], np.diff(flow_times) > 1e-9])]
-        sol = solve(model.energy(), model.initial_atoms(_KAPPA, nodes=_NODES), (0.0, float(flow_times[-1])),
-                    Lagrangian(rtol=1e-7), t_eval=flow_times, time_scale=model.time_scale)
+        output = flow_times(times, t_end, 41)
+        sol = solve(model.energy(), model.initial_atoms(_KAPPA, nodes=_NODES), (0.0, float(output[-1])),
+                    Lagrangian(rtol=1e-7), t_eval=output, time_scale=model.time_scale)
         sgd = self._sgd(folder, model, times, step_size, n_runs, fresh)
         coarse = self._sgd(folder, model, times, 2.0 * step_size, n_runs, fresh, n_neurons=400)
         return _Run(delta, model, sol, sgd, compare(sol, sgd, coarse=coarse))

@@ -10,9 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from wgflow.errors import StorageError
 
-__all__ = ["Check", "Study", "StudyReport", "Table"]
+__all__ = ["Check", "Study", "StudyReport", "Table", "flow_times"]
+
+#: Times nearer to each other than this are one.
+_APART = 1e-9
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,31 @@ class Study(ABC):
         fresh : bool
             Run SGD again even if its results are kept in the folder.
         """
+
+
+def flow_times(times: Sequence[float], t_end: float | None = None, count: int = 61) -> np.ndarray:
+    """Times of output for a picture of a flow: the given ones, and ``count`` that are dense at the start.
+
+    Parameters
+    ----------
+    times : sequence of float
+        Kept exactly.
+    t_end : float, optional
+        The last of the others, which are cubes of equidistant numbers; the last of ``times`` by default.
+    count : int
+        How many others, with 0 and ``t_end``.
+
+    Returns
+    -------
+    array, rising
+    """
+    given = np.unique(np.asarray(times, dtype=float))
+    others = np.linspace(0.0, np.cbrt(given[-1] if t_end is None else t_end), count) ** 3
+    if t_end is not None:
+        others[-1] = t_end
+    # The cube of a cubic root may miss a given time by rounding.
+    new = others[np.abs(others[:, None] - given).min(axis=1) > _APART]
+    return np.sort(np.concatenate([given, new]))
 
 
 def _print(value: Any) -> str:

@@ -12,7 +12,7 @@ from wgflow.solvers import FiniteVolume
 
 from ..compare import compare
 from ..sgd_runs import kept_sgd_runs
-from .base import Check, Study, StudyReport, Table
+from .base import Check, Study, StudyReport, Table, flow_times
 from .pictures import save_picture
 
 __all__ = ["STUDY"]
@@ -31,10 +31,9 @@ class IsotropicHistogram(Study):
         conventions = ("x ~ N(0, tau^2 I_40), tau_+^2 = 1.8, tau_-^2 = 0.2 (tau^2 = 1 +- Delta, Delta = 0.8); "
                        f"w ~ N(0, 0.8^2 I/d); step size {step_size:g}, t = steps times step size (xi = 1): "
                        "d rho/dt = 2 div(rho grad Psi), Psi = V + U rho, no noise, no ridge.")
-        flow_times = np.unique(np.concatenate([times, np.linspace(0.0, np.cbrt(times[-1]), 41) ** 3]))
-        flow_times = flow_times[np.concatenate([[True], np.diff(flow_times) > 1e-9])]
+        output = flow_times(times, count=41)
         rho0 = model.initial_density(_KAPPA, model.grid(cells=cells))
-        sol = solve(model.energy(), rho0, (0.0, times[-1]), FiniteVolume(), t_eval=flow_times,
+        sol = solve(model.energy(), rho0, (0.0, times[-1]), FiniteVolume(), t_eval=output,
                     time_scale=model.time_scale)
         sgd = kept_sgd_runs(model, folder, n_neurons=800, step_size=step_size, t_eval=times, seed=_SEED, n_runs=3,
                             kappa=_KAPPA, fresh=fresh, label=self.name)

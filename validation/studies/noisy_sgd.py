@@ -16,7 +16,7 @@ from wgflow.solvers.stationary import stationary
 from ..compare import compare
 from ..distances import wasserstein
 from ..sgd_runs import kept_sgd_runs
-from .base import Check, Study, StudyReport, Table
+from .base import Check, Study, StudyReport, Table, flow_times
 from .pictures import save_picture
 
 __all__ = ["STUDY"]
@@ -39,10 +39,9 @@ class NoisySGD(Study):
         times = np.array([0.0, 0.03, 0.1, 0.3, 1.0] if quick else [0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 5.0])
         grid = model.grid(cells=cells, beta=_BETA, ridge=_RIDGE, r_max=6.0)
         star = stationary(energy, grid)
-        flow_times = np.unique(np.concatenate([times, np.linspace(0.0, np.cbrt(_T_END), 61) ** 3]))
-        flow_times = flow_times[np.concatenate([[True], np.diff(flow_times) > 1e-9])]
-        sols = [solve(energy, model.initial_density(kappa, grid), (0.0, float(flow_times[-1])), FiniteVolume(),
-                      t_eval=flow_times, time_scale=model.time_scale) for kappa in _KAPPAS]
+        output = flow_times(times, _T_END)
+        sols = [solve(energy, model.initial_density(kappa, grid), (0.0, float(output[-1])), FiniteVolume(),
+                      t_eval=output, time_scale=model.time_scale) for kappa in _KAPPAS]
         sgd = kept_sgd_runs(model, folder, n_neurons=800, step_size=step_size, t_eval=times, seed=_SEED, n_runs=3,
                             kappa=_KAPPAS[0], beta=_BETA, ridge=_RIDGE, fresh=fresh, label=self.name)
         comparison = compare(sols[0], sgd)

@@ -15,7 +15,7 @@ from wgflow.solvers import FiniteVolume
 
 from ..compare import Comparison, compare
 from ..sgd_runs import kept_sgd_runs
-from .base import Check, Study, StudyReport, Table
+from .base import Check, Study, StudyReport, Table, flow_times
 from .pictures import save_picture
 
 __all__ = ["STUDY"]
@@ -79,11 +79,10 @@ class PredictingFailure(Study):
     def _one(self, model, folder, kappa, cells, times, schedule, step_size, n_runs, fresh) -> _Run:
         times = np.rint(times / (2.0 * step_size)) * (2.0 * step_size)
         xi = 1.0 if schedule is None else schedule
-        flow_times = np.unique(np.concatenate([times, np.linspace(0.0, np.cbrt(_T_END), 51)[1:] ** 3]))
-        flow_times = flow_times[np.concatenate([[True], np.diff(flow_times) > 1e-9])]
+        output = flow_times(times, _T_END, 51)
         grid = model.grid(cells=cells, r_max=3.0)  # fine enough for the law of |w| at kappa = 0.1, 0.004 wide
-        sol = solve(model.energy(), model.initial_density(kappa, grid), (0.0, float(flow_times[-1])), FiniteVolume(),
-                    t_eval=flow_times, time_scale=2.0 if schedule is None else lambda t: 2.0 * schedule(t))
+        sol = solve(model.energy(), model.initial_density(kappa, grid), (0.0, float(output[-1])), FiniteVolume(),
+                    t_eval=output, time_scale=2.0 if schedule is None else lambda t: 2.0 * schedule(t))
         sgd, coarse = (kept_sgd_runs(model, folder, n_neurons=n, step_size=step, t_eval=times, seed=_SEED,
                                      n_runs=n_runs, kappa=kappa, xi=xi, fresh=fresh,
                                      label=f"{self.name}, kappa = {kappa:g}, step {step:g}")
