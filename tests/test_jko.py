@@ -248,11 +248,6 @@ def test_dissipation_is_accounted_for():
     assert wg.solve(ENERGY, RHO0, (0, 1), JKO(tau=0.05, order=2)).certificate.dissipation_defect < 5e-3
 
 
-def test_checkpoints_are_not_kept_and_that_is_said(tmp_path):
-    with pytest.warns(wg.WGFlowWarning, match="JKO does not keep checkpoints"):
-        wg.solve(ENERGY, RHO0, (0, 0.1), JKO(tau=0.1), checkpoint=tmp_path / "run.npz")
-
-
 def test_the_energy_of_masses_is_that_of_the_density():
     energy = ENERGY + wg.Interaction(lambda d: d**2) + 0.3 * PowerEntropy(2.0)
     assert free_energy(energy.assemble(GRID), RHO0.masses) == pytest.approx(energy(RHO0), rel=1e-12)

@@ -7,6 +7,7 @@ import errno
 import importlib.util
 import io
 import json
+import math
 import os
 import re
 import subprocess
@@ -22,6 +23,7 @@ from wgflow import _npz, storage
 from wgflow.certificate import Certificate
 from wgflow.errors import InvalidInput, InvalidType, ResourceError, StorageError
 from wgflow.grids import log_power_cell_average
+from wgflow.jko_steps import JKOStep, pack_steps, unpack_steps
 
 SUFFIXES = (".npz", ".nc")
 
@@ -238,9 +240,78 @@ def test_other_files_are_named_as_such(tmp_path, files):
     for content in ((tmp_path / "other.npz").read_bytes(), b"x" * 500, b"\x93NUMPY" + b"0" * 200):
         refused(tmp_path / "a", content, "not a wgflow file")
     refused(tmp_path / "a", b"", "truncated")
-    newer = files[".npz"].replace(b"format 0001", b"format 0007")
+    newer = files[".npz"].replace(b"format 0002", b"format 0007")
     assert newer != files[".npz"]
-    refused(tmp_path / "a", newer, r"format 7, this wgflow reads up to 1; upgrade")
+    refused(tmp_path / "a", newer, r"format 7, this wgflow reads up to 2; upgrade")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".nc"])
+@pytest.mark.parametrize(("inner", "options"), [("quantile", None), ("linearized", None), ("back-and-forth", None),
+                                                ("entropic", {"debiased": False})])
+def test_steps_of_jko_are_kept(tmp_path, suffix, inner, options):
+    grid = wg.Grid([(-3, 3)], cells=40)
+    energy = wg.Entropy(2.0) + wg.Potential(lambda x: x**2 / 2)
+    sol = wg.solve(energy, wg.Density.gaussian(grid, 0.5, 0.4), (0, 0.3), wg.JKO(tau=0.1, inner=inner, options=options))
+    sol.save(tmp_path / f"run{suffix}")
+    loaded = wg.load(tmp_path / f"run{suffix}")
+    assert len(loaded.jko_steps) == 3
+    assert loaded.jko_steps == sol.jko_steps
+    for mine, theirs in zip(loaded.jko_steps, sol.jko_steps):
+        assert {k: type(v) for k, v in mine.extras.items()} == {k: type(v) for k, v in theirs.extras.items()}
+    # A loaded solution is saved like the one that was solved.
+    loaded.save(tmp_path / f"again{suffix}")
+    assert wg.load(tmp_path / f"again{suffix}").jko_steps == sol.jko_steps
+    if suffix == ".nc":
+        assert sol.dataset["jko_w2_squared"].dims == ("jko_step",)
+        assert sol.dataset["jko_tau"].values == pytest.approx(0.1)
+
+
+def test_steps_of_every_kind_are_tables_and_back():
+    steps = (JKOStep(None, 1.0, 2.0, None, 1e-9, 3, 0.1, extras={"flag": True, "n": 4, "x": 0.5, "word": "a"}),
+             JKOStep(None, 1.5, 1.0, 0.25, 1e-9, 3, 0.1, bias=0.5, extras={"n": 5, "x": 1, "late": math.inf}))
+    header, arrays = pack_steps(steps)
+    back = unpack_steps(header, arrays)
+    assert back == steps
+    assert isinstance(back[0].extras["flag"], bool)
+    assert isinstance(back[0].extras["n"], int)
+    assert unpack_steps(*pack_steps(())) == ()
+    for spoil in ({"count": 3}, {"count": -1}, {"count": True}, {"columns": []}):
+        with pytest.raises(ValueError, match="JKO steps"):
+            unpack_steps({**header, **spoil}, arrays)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".nc"])
+def test_files_of_format_1_are_read(tmp_path, monkeypatch, files, suffix):
+    """What format 1 wrote: no steps of JKO, no history of work, no number of the format among the problem's parts."""
+    sol = wg.load(_written(tmp_path, files, suffix))
+    original = storage._pack
+
+    def first_format(solution):
+        header, arrays = original(solution)
+        del header["problem"]["jko_steps"], header["problem"]["format"], arrays["history_work"]
+        return header, arrays
+
+    path = tmp_path / f"old{suffix}"
+    if suffix == ".npz":
+        monkeypatch.setattr(_npz, "FORMAT", 1)
+        _npz.write_npz(path, "solution", *first_format(sol))
+        assert b"format 0001" in path.read_bytes()
+    else:
+        header, arrays = first_format(sol)
+        dataset = storage.to_dataset(sol).drop_vars("history_work")
+        texts = {part: json.dumps(_npz.encode(header[part])) for part in storage.HEADER}
+        dataset.attrs |= {**texts, "wgflow_format": 1, "sha256": storage._digest(texts, arrays)}
+        path.write_bytes(storage._netcdf(dataset).getbuffer())
+    old = wg.load(path)
+    assert old.jko_steps == ()
+    assert (old.history.work == 0).all()
+    assert np.array_equal(old.final.values, sol.final.values)
+
+
+def _written(tmp_path, files, suffix):
+    path = tmp_path / f"new{suffix}"
+    path.write_bytes(files[suffix])
+    return path
 
 
 # -------------------------------------------------------------------- crafted archives, with a digest that agrees

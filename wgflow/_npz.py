@@ -29,8 +29,8 @@ from wgflow.grids import check_memory
 __all__ = ["check_seal", "decode", "encode", "open_regular", "peek", "read_npz", "replacing", "seal", "sweep_stale",
            "target_of", "write_npz"]
 
-#: Version of the layout that is written; all versions up to it are read.
-FORMAT = 1
+#: Version of the layout that is written; all versions up to it are read. 2: steps of the JKO scheme, work.
+FORMAT = 2
 ZIP_START, HDF5_START = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"
 TRAILER = "\nwgflow {kind:<10s} format {format:04d} sha256 {digest:64s}\n"
 TRAILER_PATTERN = re.compile(rb"\nwgflow ([a-z]+) +format ([0-9]{4}) sha256 ([0-9a-f]{64})\n")

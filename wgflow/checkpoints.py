@@ -21,6 +21,7 @@ from wgflow.certificate import library_versions
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput, StorageError, WGFlowWarning
 from wgflow.grids import Grid, call_user
+from wgflow.jko_steps import pack_steps, unpack_steps
 from wgflow.solution import History, Solution
 from wgflow.solve import Flow, make_flow, run
 from wgflow.storage import unpack_grid
@@ -179,7 +180,8 @@ def _read_run(path, energy, methods, method, time_scale):
         span, _ = (float(told["t0"]), float(told["t1"])), float(told["diffusion"])
         rho0 = Density(unpack_grid(told["axes"], arrays), arrays["rho0"])
         fixed = {name: arrays[name] for name in ("potential", "response") if name == "potential" or name in arrays}
-        _check_state(path, rho0.grid, span, saved, state, fixed)
+        own = getattr(method, "CHECKS_STATE", False)
+        _check_state(path, rho0.grid, span, saved, {"t": state["t"]} if own else state, fixed)
         if told["time_scale"] is None and arrays["time_scales"].shape != SAMPLES.shape:
             raise ValueError("its time_scale has another number of samples")
     except (InvalidInput, LookupError, TypeError, ValueError, AttributeError) as error:
@@ -206,9 +208,11 @@ def _describe(flow: Flow, method) -> tuple[dict, dict]:
     arrays |= {"rho0": flow.rho0.values, "t_eval": np.array(flow.t_eval, dtype=float), "potential": parts.potential}
     if grid.log_weight is not None:
         arrays["log_weight"] = grid.log_weight
-    response = parts.interaction(_probe(grid))
+    probe = _probe(grid)
+    response = parts.interaction(probe)
     if response is not None:
         arrays["response"] = response
+    header["flow"]["internal"] = [factor * term.energy_of(probe, grid) for factor, term in parts.internal]
     if callable(flow.time_scale):
         arrays["time_scales"] = _sample(flow.time_scale, flow.t0, flow.t1)
     return header, arrays
@@ -238,11 +242,14 @@ def _pack(latest: tuple[dict, dict], header: dict, arrays: dict) -> tuple[dict, 
     if snapshots:
         arrays["snapshot_masses"] = [s[1] for s in snapshots]
     arrays |= {f"state_{name}": value for name, value in state.items() if isinstance(value, np.ndarray)}
+    steps, step_arrays = pack_steps(recorded["jko_steps"][:recorded["n_jko_steps"]])
     header = header | {
         "state": {name: value for name, value in state.items() if not isinstance(value, np.ndarray)},
-        "recorder": {name: value for name, value in recorded.items() if name not in ("columns", "snapshots")},
+        "recorder": {name: value for name, value in recorded.items()
+                     if name not in ("columns", "snapshots", "jko_steps")},
+        "jko_steps": steps,
     }
-    return header, arrays
+    return header, arrays | step_arrays
 
 
 def _unpack(header: dict, arrays: dict) -> tuple[dict, dict]:
@@ -256,7 +263,9 @@ def _unpack(header: dict, arrays: dict) -> tuple[dict, dict]:
     lengths = {len(column) for column in columns.values()}
     if not len(times) == len(energies) == len(masses) or lengths != {header["recorder"]["rows"]}:
         raise ValueError("its columns have different lengths")
-    return header["recorder"] | {"columns": columns, "snapshots": list(zip(times, masses, energies))}, state
+    record = {"columns": columns, "snapshots": list(zip(times, masses, energies)),
+              "jko_steps": unpack_steps(header["jko_steps"], arrays)}
+    return header["recorder"] | record, state
 
 
 # -------------------------------------------------------------------- checks of what is resumed
@@ -300,8 +309,13 @@ def _check_energy(path, told: dict, arrays: dict, flow: Flow) -> None:
     if bool(parts.operators) != ("response" in arrays):
         raise StorageError(f"energy: {path} has {'an' if 'response' in arrays else 'no'} interaction, {mine} has "
                            f"{'one' if parts.operators else 'none'}")
+    probe = _probe(flow.grid)
+    internal = [factor * term.energy_of(probe, flow.grid) for factor, term in parts.internal]
+    if len(internal) != len(told["internal"]) or not np.allclose(internal, told["internal"], rtol=ROUNDING, atol=0.0):
+        raise StorageError(f"energy: the nonlinear internal energies of {mine} differ from those of {path} (energy "
+                           f"{told['energy']})")
     pairs = [("the potential V", parts.potential, arrays["potential"])]
-    response = parts.interaction(_probe(flow.grid))
+    response = parts.interaction(probe)
     if response is not None:
         pairs.append(("the interaction U", response, arrays["response"]))
     for what, ours, theirs in pairs:

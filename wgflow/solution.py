@@ -203,7 +203,7 @@ class Recorder:
     """
 
     COUNTERS = ("stride", "since_snapshot", "n_rejected", "n_fallback", "dissipated", "boundary", "residual",
-                "error_estimate", "_last_rate")
+                "error_estimate", "edi_defect", "bias", "_last_rate")
 
     def __init__(self, flow, method, report=None):
         self.flow, self.method, self.report = flow, method, report
@@ -253,11 +253,13 @@ class Recorder:
     def dump(self) -> dict:
         """What has been recorded: numbers, and lists of which only the first ``rows`` and ``n_snapshots`` are meant."""
         return {"columns": self.columns, "rows": len(self.columns["t"]), "snapshots": self.snapshots,
-                "n_snapshots": len(self.snapshots), **{name: getattr(self, name) for name in self.COUNTERS}}
+                "n_snapshots": len(self.snapshots), "jko_steps": self.jko_steps, "n_jko_steps": len(self.jko_steps),
+                **{name: getattr(self, name) for name in self.COUNTERS}}
 
     def restore(self, saved: dict, masses) -> None:
         """Take up what `dump` gave, and the masses that were recorded last."""
         self.columns, self.snapshots, self.last_masses = saved["columns"], saved["snapshots"], masses
+        self.jko_steps = list(saved["jko_steps"])
         for name in self.COUNTERS:
             setattr(self, name, saved[name])
 

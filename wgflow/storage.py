@@ -35,6 +35,7 @@ from wgflow.certificate import Certificate, library_versions
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput, InvalidType, ResourceError, StorageError, WGFlowError
 from wgflow.grids import Grid, check_memory
+from wgflow.jko_steps import NO_STEPS, TITLES, pack_steps, unpack_steps
 from wgflow.solution import History, Solution
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ HDF5_RATIO = 1000
 #: Parts of the header, each an attribute of a NetCDF file.
 HEADER = ("problem", "certificate", "settings", "versions")
 #: Names in a dataset that no axis may take.
-RESERVED = ("time", "density", "energy", "dissipation", "log_weight", "step", "bound", "atom", "weight")
+RESERVED = ("time", "density", "energy", "dissipation", "log_weight", "step", "bound", "atom", "weight", "jko_step")
 HISTORY_NAMES = {
     "t": "time after the step", "dt": "length of the step", "energy": "free energy after the step",
     "mass": "mass after the step", "min_density": "smallest cell average after the step",
@@ -56,6 +57,8 @@ HISTORY_NAMES = {
     "fallback": "whether the step took the unconditional fallback",
     "work": "work done so far by terms that change with time",
 }
+#: Columns of the history that files of format 1 lack: there was none of it.
+ADDED_COLUMNS = ("work",)
 INSTALL = "pip install 'wgflow[io]' (that is: xarray h5netcdf h5py)"
 
 
@@ -117,8 +120,9 @@ def to_dataset(solution: Solution) -> xarray.Dataset:
     """A solution as an xarray.Dataset after the CF conventions.
 
     Variables: ``density(time, axes...)``, ``energy(time)``, ``dissipation(time)`` where the energy is at hand, the cell
-    edges of each axis (``x_edges``, and as CF bounds ``x_bounds``), ``log_weight`` on weighted grids, and the history
-    of accepted steps as ``history_*`` along ``step``. Atoms have their coordinates as ``x(time, atom)``, and
+    edges of each axis (``x_edges``, and as CF bounds ``x_bounds``), ``log_weight`` on weighted grids, the history of
+    accepted steps as ``history_*`` along ``step``, and what is known of steps of the JKO scheme as ``jko_*`` along
+    ``jko_step``. Atoms have their coordinates as ``x(time, atom)``, and
     ``weight(atom)``, in place of density and edges. Attributes hold certificate, settings, versions and problem as
     JSON, and the SHA-256 of it all.
     """
@@ -134,6 +138,9 @@ def to_dataset(solution: Solution) -> xarray.Dataset:
         variables["dissipation"] = ("time", arrays["dissipation"], _text("-dF/dt at time_scale 1"))
     for name, title in HISTORY_NAMES.items():
         variables[f"history_{name}"] = ("step", arrays[f"history_{name}"], _text(title))
+    for column in header["problem"]["jko_steps"]["columns"]:
+        name = column["name"]
+        variables[f"jko_{name}"] = ("jko_step", arrays[f"jko_{name}"], _text(TITLES.get(name, f"JKO step: {name}")))
     texts = {part: json.dumps(encode(header[part]), allow_nan=False) for part in HEADER}
     attributes = {"Conventions": CONVENTIONS, "title": "Wasserstein gradient flow", "source": header["source"],
                   "wgflow_format": FORMAT, **texts, "sha256": _digest(texts, arrays)}
@@ -196,15 +203,18 @@ def _pack(solution: Solution) -> tuple[dict, dict[str, np.ndarray]]:
     certificate, pack = solution.certificate, _pack_atoms if solution.is_atomic else _pack_densities
     axes, arrays = pack(solution)
     proof = {f.name: getattr(certificate, f.name) for f in fields(Certificate)}
+    jko_header, jko_arrays = pack_steps(solution.jko_steps)
     header = {
         "source": f"wgflow {library_versions()['wgflow']}",
         "settings": proof.pop("settings"), "versions": proof.pop("versions"), "certificate": proof,
         "problem": {
-            "axes": axes,
+            "axes": axes, "format": FORMAT,
             "method": solution.method, "status": solution.status, "message": solution.message,
             "time_scale": None if callable(solution.time_scale) else solution.time_scale,
+            "jko_steps": jko_header,
         },
     }
+    arrays |= jko_arrays
     arrays |= {"t": solution.t, "energy": solution.energy}
     if solution.has_dissipation:
         arrays["dissipation"] = solution.dissipation
@@ -244,6 +254,7 @@ def _variables(names) -> list[str]:
     for name in names:
         variable = re.sub(r"\W", "_", name, flags=re.ASCII)
         variable = variable if re.match(r"[A-Za-z]", variable) else f"axis_{variable}"
+        variable = f"axis_{variable}" if variable.startswith("jko_") else variable
         while taken & {variable, *(variable + end for end in ("_bounds", "_edges", "_edge"))}:
             variable += "_axis"
         taken |= {variable, *(variable + end for end in ("_bounds", "_edges", "_edge"))}
@@ -254,6 +265,8 @@ def _variables(names) -> list[str]:
 def _unpack(header: dict, arrays: dict[str, np.ndarray]) -> Solution:
     problem = header["problem"]
     densities = _unpack_laws(problem["axes"], arrays)
+    if problem.get("format", 1) == 1:
+        arrays = {f"history_{name}": np.zeros(arrays["history_t"].shape) for name in ADDED_COLUMNS} | arrays
     history = History({name: arrays[f"history_{name}"].copy() for name in History.NAMES})
     certificate = Certificate(**header["certificate"], settings=header["settings"], versions=header["versions"])
     one = {name: arrays[name].shape for name in ("t", "energy", "dissipation") if name in arrays}
@@ -265,7 +278,8 @@ def _unpack(header: dict, arrays: dict[str, np.ndarray]) -> Solution:
         raise StorageError("its times do not increase")
     solution = Solution(t=arrays["t"].copy(), densities=densities, energy=arrays["energy"].copy(), history=history,
                         certificate=certificate, status=problem["status"], message=problem["message"],
-                        free_energy=None, method=problem["method"], time_scale=problem["time_scale"])
+                        free_energy=None, method=problem["method"], time_scale=problem["time_scale"],
+                        jko_steps=unpack_steps(problem.get("jko_steps", NO_STEPS), arrays))
     if "dissipation" in arrays:
         vars(solution)["dissipation"] = arrays["dissipation"].copy()
     return solution
@@ -362,7 +376,10 @@ def _layout(problem: dict, data) -> dict[str, str]:
         layout |= {f"edges_{k}": f"{axis['variable']}_edges" for k, axis in enumerate(problem["axes"])}
     else:
         layout |= {"weights": "weight"} | {f"points_{k}": axis["variable"] for k, axis in enumerate(problem["axes"])}
-    return layout | {f"history_{name}": f"history_{name}" for name in HISTORY_NAMES}
+    added = () if "history_work" in data or problem.get("format", 1) > 1 else ADDED_COLUMNS
+    layout |= {f"history_{name}": f"history_{name}" for name in HISTORY_NAMES if name not in added}
+    columns = [f"jko_{column['name']}" for column in problem.get("jko_steps", NO_STEPS)["columns"]]
+    return layout | dict(zip(columns, columns))
 
 
 def _read_variable(data, name: str, path, size: int) -> np.ndarray:

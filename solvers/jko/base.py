@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,57 +21,9 @@ from wgflow.densities import Density
 from wgflow.energies import TINY, Assembled
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
+from wgflow.jko_steps import JKOStep
 
 __all__ = ["InnerSettings", "InnerSolver", "JKOStep", "free_energy"]
-
-
-@dataclass(frozen=True)
-class JKOStep:
-    r"""The result of one JKO step.
-
-    Attributes
-    ----------
-    density : Density or None
-        :math:`\rho_{k+1}` on the grid; None in the steps that a Solution keeps (``sol.jko_steps``), whose densities
-        are its snapshots.
-    w2_squared : float
-        :math:`W_2^2(\rho_{k+1}, \rho_k)`, the cost of transport of the whole mass (not divided by it).
-    energy : float
-        :math:`F(\rho_{k+1})`, as the inner solver discretizes it: the number whose decrease it guarantees.
-    gap : float or None
-        Primal value less dual value of the step, :math:`\ge 0`, where the method has a dual.
-    residual : float
-        Dimensionless defect of optimality; a step is accepted if it is at most the tolerance. Where there is a gap it
-        is the gap relative to a scale of the step that the method states, else a norm of the Euler-Lagrange equation.
-    iterations : int
-        Iterations of the inner solver.
-    tau : float
-        Length of the step on the clock of the gradient flow (time_scale in it).
-    bias : float or None
-        Estimated distance to the unregularized step, where the method regularizes (entropic blur, say).
-    extras : mapping
-        Further numbers of the method by name (floats, ints, strings). ``"dissipation"`` is the rate -dF/dt at the new
-        density, where the method knows it better than as W2^2 / tau^2; ``"round_off"`` is what rounding may do to the
-        energy, where that is more than 1e-13 of max(1, abs(F)).
-    state : object
-        What the method carries to the next step beside the density (Lagrangian positions, dual potentials for a warm
-        start): a dict of arrays and numbers, so that it can go into a checkpoint.
-    """
-
-    density: Any
-    w2_squared: float
-    energy: float
-    gap: float | None
-    residual: float
-    iterations: int
-    tau: float
-    bias: float | None = None
-    extras: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    state: dict[str, Any] = field(default_factory=dict, repr=False)
-
-    def summary(self) -> JKOStep:
-        """The same step without its density and state."""
-        return replace(self, density=None, state={})
 
 
 @dataclass(frozen=True)
@@ -123,6 +73,25 @@ class InnerSolver(ABC):
     def begin(self, density: Density) -> JKOStep:
         """The state before the first step; override to add what the solver carries along."""
         return JKOStep(density, 0.0, free_energy(self.parts, density.masses), None, 0.0, 0, 0.0)
+
+    def resume(self, rho0: Density, now: JKOStep) -> JKOStep:
+        """Take up a run from a checkpoint: the last step, seen by `check_state`, as the run goes on from it.
+
+        Override to make again what `begin` leaves on the solver itself.
+        """
+        return now
+
+    def check_state(self, step: JKOStep) -> None:
+        """Refuse a state that was not made by this solver on this grid: a file could hold anything.
+
+        Raises
+        ------
+        ValueError
+            If an array has another shape than the grid, or holds a NaN.
+        """
+        for name, value in step.state.items():
+            if isinstance(value, np.ndarray) and (value.size != self.grid.size or np.isnan(value).any()):
+                raise ValueError(f"{name} has shape {value.shape}, the grid {self.grid.shape}; or it holds a NaN")
 
     @abstractmethod
     def step(self, start: JKOStep, tau: float, guess: JKOStep | None = None) -> JKOStep:

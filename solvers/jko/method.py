@@ -7,13 +7,14 @@ import importlib
 import math
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
+from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, StorageError
 
 from ..base import Method, check_count, check_positive
+from ._restart import flatten, rebuild
 from .base import InnerSettings, InnerSolver, JKOStep
 
 #: Module and class of each inner solver, imported when it is first used.
@@ -104,6 +105,11 @@ class JKO(Method):
     time_limit: float | None = None
     options: dict | None = None
 
+    #: Settings that may change when a run is taken up again.
+    LIMITS: ClassVar[tuple[str, ...]] = ("max_steps", "time_limit")
+    #: Inner solvers look at the states of checkpoints themselves: each has its own.
+    CHECKS_STATE = True
+
     def __post_init__(self):
         check_positive("tau", self.tau)
         if not isinstance(self.inner, str):
@@ -148,46 +154,92 @@ class JKO(Method):
         return solver(parts, grid, settings)
 
     def integrate(self, flow, recorder, *, checkpoint=None, state=None) -> None:
-        """Step the flow to its end; see `Method.integrate`. Checkpoints are not kept."""
-        _Run(self, flow, recorder).go()
+        """Step the flow to its end; see `Method.integrate`."""
+        run = _Run(self, flow, recorder, checkpoint)
+        if state is None:
+            run.begin()
+        else:
+            run.restore(*state)
+        run.go()
 
 
 class _Run:
     """One run of JKO: where it is, and how it moves on."""
 
-    def __init__(self, method: JKO, flow, recorder):
-        self.method, self.flow, self.recorder = method, flow, recorder
+    def __init__(self, method: JKO, flow, recorder, checkpoint=None):
+        self.method, self.flow, self.recorder, self.checkpoint = method, flow, recorder, checkpoint
         self.inner = method.make_inner(flow.parts, flow.grid)
         self.tolerance = self.inner.settings.tolerance
         self.deadline = time.monotonic() + method.time_limit if method.time_limit else math.inf
-        self.steps, self.clock = 0, 0.0
-        self.t, self.now = flow.t0, self.inner.begin(flow.rho0)
+        self.steps, self.earlier_steps, self.clock = 0, 0, 0.0
+        self.t, self.tau = flow.t0, method.tau
         self.before: JKOStep | None = None
-        self.tau = method.tau
-        self.summaries = recorder.jko_steps
+        # Steps of equal length: where they began, their number, and how many of them are done.
+        self.row: tuple[float, int, int] = (flow.t0, 0, 0)
 
-    def go(self) -> None:
-        """Step to the end of the time span."""
+    def begin(self) -> None:
+        """Take the initial density."""
+        self.now = self.inner.begin(self.flow.rho0)
         self.recorder.start(self.now.density.masses, self.now.energy)
         if self.flow.t1 > self.flow.t0 and not math.isfinite(self.now.energy):
             raise ConvergenceError(f"the free energy of rho0 is {self.now.energy}; scale the energy down, or start "
                                    "from a density of finite energy", reason="non-finite", t=self.t)
+
+    def restore(self, recorded: dict, saved: dict) -> None:
+        """Take a state from a checkpoint; see `_mark`."""
+        try:
+            self.t, self.tau, self.clock = (float(saved[name]) for name in ("t", "tau", "clock"))
+            self.steps = self.earlier_steps = int(saved["steps"])
+            begin, count, done = saved["row"]
+            self.row = float(begin), int(count), int(done)
+            self.now = rebuild(saved, "now", self.flow.grid)
+            self.before = rebuild(saved, "before", self.flow.grid) if "before" in saved else None
+            for step in (self.now, self.before):
+                if step is not None:
+                    self.inner.check_state(step)
+            self.now = self.inner.resume(self.flow.rho0, self.now)
+            self.recorder.restore(recorded, self.now.density.masses)
+        except (LookupError, TypeError, ValueError) as error:
+            raise StorageError(f"the checkpoint has no state that can be used: {type(error).__name__}: "
+                               f"{error}") from error
+
+    def _mark(self) -> None:
+        """Hand over all that determines the rest of the run."""
+        if self.checkpoint is None:
+            return
+        state = {"t": self.t, "tau": self.tau, "clock": self.clock, "steps": self.steps, "row": list(self.row)}
+        state |= flatten(self.now, "now")
+        if self.before is not None and self.method.order == 2:
+            state |= flatten(self.before, "before")
+        self.checkpoint.mark(state)
+
+    def go(self) -> None:
+        """Step to the end of the time span."""
         for stop in self.flow.stops:
             while self.t < stop:
-                remaining = stop - self.t
-                count = max(1, math.ceil(remaining / self.tau * (1 - 1e-9)))
                 if self.method.adaptive:
-                    self._adaptive(remaining, count, stop)
+                    self._mark()
+                    self._adaptive(stop - self.t, self._count(stop - self.t), stop)
                 else:
-                    self._fixed(remaining, count, stop)
+                    self._fixed(stop)
+        self._mark()
 
-    def _fixed(self, remaining: float, count: int, stop: float) -> None:
-        begin = self.t
-        for k in range(1, count + 1):
-            target = stop if k == count else begin + remaining * (k / count)
+    def _count(self, remaining: float) -> int:
+        return max(1, math.ceil(remaining / self.tau * (1 - 1e-9)))
+
+    def _fixed(self, stop: float) -> None:
+        """Steps of equal length to the next stop."""
+        begin, count, done = self.row
+        if done >= count:
+            begin, count, done = self.t, self._count(stop - self.t), 0
+        for k in range(done + 1, count + 1):
+            self.row = begin, count, k - 1
+            self._mark()
+            target = stop if k == count else begin + (stop - begin) * (k / count)
             self._check_limits(target - self.t)
             scaled = self.flow.elapsed(self.t, target - self.t)
             self._commit(*self._solve(self.now, self.before, scaled, target - self.t), target)
+        self.row = begin, count, count
 
     def _adaptive(self, remaining: float, count: int, stop: float) -> None:
         """Two steps against one of double length."""
@@ -283,14 +335,14 @@ class _Run:
                 recorder.rate(0.0, rate)
             recorder.rate(self.clock + new.tau, rate)
         self.clock += new.tau
-        recorder.residual = max(recorder.residual, new.residual)
+        recorder.residual = max(recorder.residual, float(new.residual))
         if new.bias is not None:
             recorder.bias = (recorder.bias or 0.0) + float(new.bias)
         if self.method.order == 1:
-            excess = self._excess(self.now, new) / max(1.0, abs(self.now.energy))
+            excess = float(self._excess(self.now, new)) / max(1.0, abs(self.now.energy))
             recorder.edi_defect = max(recorder.edi_defect or 0.0, excess)
         recorder.step(t, t - self.t, new.density.masses, new.energy, fallback=fallback)
-        self.summaries.append(new.summary())
+        recorder.jko_steps.append(new.summary())
         self.before, self.now, self.t = self.now, new, t
         self.steps += 1
 
@@ -299,7 +351,7 @@ class _Run:
         if t + dt == t:
             raise ConvergenceError(f"step too small: t = {t:.6g} + dt = {dt:.3g} does not move; take a larger tau",
                                    reason="step too small", t=t, dt=dt)
-        if self.steps >= self.method.max_steps:
+        if self.steps - self.earlier_steps >= self.method.max_steps:
             raise ConvergenceError(f"max_steps={self.method.max_steps} reached at t = {t:.6g}; raise max_steps, or "
                                    "take a larger tau", reason="max steps", t=t, dt=dt)
         if time.monotonic() > self.deadline:

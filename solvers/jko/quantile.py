@@ -155,6 +155,27 @@ class QuantileSolver(InnerSolver):
             "depths": np.zeros(self.mesh.masses.size, dtype=np.int64), "first_cells": self.mesh.masses.size,
             "credit": 0.0})
 
+    def resume(self, rho0: Density, now: JKOStep) -> JKOStep:
+        state = now.state
+        self.mass = rho0.mass
+        self.mesh = mesh_of(state["last"], state["masses"], state["depths"])
+        return now
+
+    def check_state(self, step: JKOStep) -> None:
+        state, (low, high) = step.state, self.bounds
+        n = state["masses"].size
+        shapes = {"masses": n, "depths": n, "last": n + 1, "positions": n + 1, "velocity": n + 1}
+        for name, size in shapes.items():
+            if state[name].shape != (size,) or not np.isfinite(state[name]).all():
+                raise ValueError(f"{name} has shape {state[name].shape}, need {size} finite entries")
+        x, depths = state["last"], state["depths"]
+        if n < 1 or not (low <= x[0] and (np.diff(x) >= 0).all() and x[-1] <= high):
+            raise ValueError("last: positions on the grid that do not fall are needed")
+        if not (state["masses"] > 0).all() or depths.dtype != np.int64 or not ((depths >= 0) & (depths < 60)).all():
+            raise ValueError("masses and depths of quantile cells must be positive, and small integers")
+        if not all(np.isfinite(state[name]) for name in ("credit", "first_cells")):
+            raise ValueError("credit and first_cells must be finite")
+
     def step(self, start: JKOStep, tau: float, guess: JKOStep | None = None) -> JKOStep:
         state, (low, high) = start.state, self.bounds
         self._use(state)

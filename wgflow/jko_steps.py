@@ -1,0 +1,146 @@
+"""What is known about each step of the JKO scheme, and tables of it for files."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+__all__ = ["JKOStep", "pack_steps", "unpack_steps"]
+
+
+@dataclass(frozen=True)
+class JKOStep:
+    r"""The result of one JKO step.
+
+    Attributes
+    ----------
+    density : Density or None
+        :math:`\rho_{k+1}` on the grid; None in the steps that a Solution keeps (``sol.jko_steps``), whose densities
+        are its snapshots.
+    w2_squared : float
+        :math:`W_2^2(\rho_{k+1}, \rho_k)`, the cost of transport of the whole mass (not divided by it).
+    energy : float
+        :math:`F(\rho_{k+1})`, as the inner solver discretizes it: the number whose decrease it guarantees.
+    gap : float or None
+        Primal value less dual value of the step, :math:`\ge 0`, where the method has a dual.
+    residual : float
+        Dimensionless defect of optimality; a step is accepted if it is at most the tolerance. Where there is a gap it
+        is the gap relative to a scale of the step that the method states, else a norm of the Euler-Lagrange equation.
+    iterations : int
+        Iterations of the inner solver.
+    tau : float
+        Length of the step on the clock of the gradient flow (time_scale in it).
+    bias : float or None
+        Estimated distance to the unregularized step, where the method regularizes (entropic blur, say).
+    extras : mapping
+        Further numbers of the method by name (floats, ints, strings). ``"dissipation"`` is the rate -dF/dt at the new
+        density, where the method knows it better than as W2^2 / tau^2; ``"round_off"`` is what rounding may do to the
+        energy, where that is more than 1e-13 of max(1, abs(F)); ``"blur"`` is what regularization may add to F.
+    state : dict
+        What the method carries to the next step beside the density (Lagrangian positions, dual potentials for a warm
+        start): arrays, numbers and None by name, so that it can go into a checkpoint.
+    """
+
+    density: Any
+    w2_squared: float
+    energy: float
+    gap: float | None
+    residual: float
+    iterations: int
+    tau: float
+    bias: float | None = None
+    extras: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    state: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def summary(self) -> JKOStep:
+        """The same step without its density and state, all numbers those of Python."""
+        plain = {name: _plain(getattr(self, name)) for name in NUMBERS}
+        extras = MappingProxyType({name: _plain(value) for name, value in self.extras.items()})
+        return replace(self, density=None, state={}, extras=extras, **plain)
+
+
+#: The numbers of a step that have names of their own, in the order of a table; `bias` and `gap` may be None.
+NUMBERS = ("w2_squared", "energy", "gap", "residual", "iterations", "tau", "bias")
+TITLES = {
+    "w2_squared": "squared Wasserstein distance of the step", "energy": "free energy after the step, as solved",
+    "gap": "primal less dual value of the step", "residual": "defect of optimality of the step",
+    "iterations": "iterations of the inner solver", "tau": "length of the step on the clock of the flow",
+    "bias": "distance to the unregularized step, estimated",
+}
+#: The header of no steps at all.
+NO_STEPS: dict = {"count": 0, "columns": [], "texts": {}}
+#: What the kinds of columns are stored as and become again.
+KINDS: dict[str, tuple[type, type]] = {"float": (float, float), "int": (np.int64, int), "bool": (np.int64, bool)}
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def pack_steps(steps: Sequence[JKOStep]) -> tuple[dict, dict[str, np.ndarray]]:
+    """Steps as columns: a header that goes into JSON, and an array for each column of numbers (``jko_<name>``).
+
+    The header has ``count``, ``columns`` (name, kind, whether it is one of the extras, the steps that lack it) and
+    ``texts`` (extras that are strings).
+    """
+    columns: list[dict] = []
+    arrays: dict[str, np.ndarray] = {}
+    texts: dict[str, list] = {}
+    extras = dict.fromkeys(name for step in steps for name in step.extras)
+    for name, extra in [(name, False) for name in NUMBERS] + [(name, True) for name in extras]:
+        values = [step.extras.get(name) if extra else getattr(step, name) for step in steps]
+        missing = [k for k, value in enumerate(values) if value is None]
+        if len(missing) == len(steps):
+            continue
+        if any(isinstance(value, str) for value in values):
+            texts[name] = values
+            continue
+        kind = _kind_of([value for value in values if value is not None])
+        columns.append({"name": name, "kind": kind, "extra": extra, "missing": missing})
+        arrays[f"jko_{name}"] = np.array([0 if value is None else value for value in values], dtype=KINDS[kind][0])
+    return {"count": len(steps), "columns": columns, "texts": texts}, arrays
+
+
+def _kind_of(values: list) -> str:
+    if all(isinstance(value, (bool, np.bool_)) for value in values):
+        return "bool"
+    return "int" if all(isinstance(value, numbers.Integral) for value in values) else "float"
+
+
+def unpack_steps(header: dict, arrays: Mapping[str, np.ndarray]) -> tuple[JKOStep, ...]:
+    """The steps that `pack_steps` made columns of.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError
+        If the header and the arrays do not fit together.
+    """
+    count = header["count"]
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise ValueError(f"{count!r} JKO steps")
+    values: list[dict] = [dict.fromkeys(NUMBERS) for _ in range(count)]
+    extras: list[dict] = [{} for _ in range(count)]
+    for column in header["columns"]:
+        name, missing, array = column["name"], set(column["missing"]), arrays[f"jko_{column['name']}"]
+        restored = KINDS[column["kind"]][1]
+        if array.shape != (count,) or not (column["extra"] or name in NUMBERS):
+            raise ValueError(f"JKO steps: column {name!r} has shape {array.shape}, there are {count} steps")
+        for k, value in enumerate(array.tolist()):
+            if k not in missing:
+                (extras if column["extra"] else values)[k][name] = restored(value)
+    for name, texts in header["texts"].items():
+        for k, text in enumerate(texts):
+            if text is not None:
+                extras[k][name] = str(text)
+    for k, found in enumerate(values):
+        if any(found[name] is None for name in NUMBERS if name not in ("gap", "bias")):
+            raise ValueError(f"JKO steps: step {k} lacks a number")
+        if not math.isfinite(found["tau"]):
+            raise ValueError(f"JKO steps: step {k} has tau={found['tau']}")
+    return tuple(JKOStep(None, **found, extras=MappingProxyType(more)) for found, more in zip(values, extras))
