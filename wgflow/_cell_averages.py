@@ -38,7 +38,7 @@ NEAR_ELLIPSE, NEAR_LENGTHS, CORNER_RATIO = 2.8, 6.0, 2.0
 #: Cuts of a box, relative agreement of rules of a function of unknown smoothness.
 MAX_CUTS, AGREEMENT = 60, 1e-13
 #: Values formed at a time.
-BLOCK = 2_000_000
+BLOCK = 60_000
 
 
 class Integrand(ABC):
@@ -149,8 +149,9 @@ def _tensor(nodes: Array, weights: Array, d: int) -> tuple[Array, Array]:
 
 def _points_needed(centers: Array, reach: Array, length: float) -> NDArray[np.intp]:
     """Points of a Gauss rule on each axis, for boxes of given half sides; FAR_POINTS + 1 where more would be needed."""
-    with np.errstate(divide="ignore"):
-        points = 0.5 * -math.log(ACCURACY) / np.log(_ellipse(centers, reach).min(axis=1))
+    # No ellipse is smaller than 1, but for round-off.
+    size = np.maximum(_ellipse(centers, reach).min(axis=1), 1.0 + 1e-9)
+    points = 0.5 * -math.log(ACCURACY) / np.log(size)
     least = 2
     if math.isfinite(length):
         ratio = float((reach / length).max())
@@ -273,7 +274,7 @@ def _gauss(integrand: Integrand, boxes: _Boxes, n: int) -> Array:
     d = boxes.low.shape[1]
     points, weight = _tensor(*np.polynomial.legendre.leggauss(n), d)
     out = np.empty(len(boxes.low))
-    step = max(1, BLOCK // (4 * weight.size))
+    step = max(1, BLOCK // weight.size)
     for start in range(0, len(out), step):
         part = boxes.take(slice(start, start + step))
         half = 0.5 * (part.high - part.low)

@@ -175,4 +175,4 @@ class _OfFunction(Integrand):
 
 
 def _length(points: Array) -> Array:
-    return np.abs(points[0]) if len(points) == 1 else np.sqrt((points * points).sum(axis=0))
+    return np.abs(points[0]) if len(points) == 1 else np.sqrt(np.einsum("ij,ij->j", points, points))
