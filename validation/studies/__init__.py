@@ -21,6 +21,8 @@ _HOMES = {
     "predicting-failure": "predicting_failure",
     "noisy-sgd": "noisy_sgd",
     "finite-width": "finite_width",
+    "desai-zwanzig": "desai_zwanzig",
+    "kuramoto": "kuramoto",
 }
 
 

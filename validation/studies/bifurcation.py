@@ -1,0 +1,89 @@
+"""What the studies of phase transitions share: branches on a grid, the transition itself, rates of return."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from scipy.optimize import brentq
+
+from wgflow.densities import Density
+from wgflow.grids import Grid
+from wgflow.solve import solve
+from wgflow.solvers import FiniteVolume
+from wgflow.solvers.stationary import stationary, stationary_branches
+
+__all__ = ["Branch", "branches", "critical_value", "late_flow"]
+
+#: A flow is followed for so many times the time in which the distance to its limit falls by e, and its rate is taken
+#: between the two last of these.
+_WATCHED = (6.0, 7.5, 14.0)
+
+
+class Branch(NamedTuple):
+    """A stationary state: the size of its order parameter, its energy and whether it is stable."""
+
+    order: float
+    energy: float
+    stable: bool
+
+
+class LateFlow(NamedTuple):
+    """The end of a long flow, and how fast it got there: NaN where it was there before."""
+
+    order: float
+    rate: float
+    certified: bool
+    words: str
+
+
+def branches(problem: Any, grid: Grid, order: Callable[[Density], float]) -> list[Branch]:
+    """The stationary states of a problem on a grid; those that a symmetry exchanges are one."""
+    found: list[Branch] = []
+    for state in stationary_branches(problem.energy(), grid):
+        branch = Branch(abs(order(state.density)), state.energy, bool(state.stable))
+        if all(abs(branch.order - other.order) > 1e-6 for other in found):
+            found.append(branch)
+    return sorted(found)
+
+
+def critical_value(make: Callable[[float], Any], low: float, high: float, grid: Grid) -> float:
+    """The parameter at which the symmetric state loses its stability: where its least curvature is zero.
+
+    Parameters
+    ----------
+    make : callable
+        The problem of a parameter.
+    low, high : float
+        Between which it changes.
+    grid : Grid
+        Symmetric, so that a symmetric start stays so.
+    """
+    start = Density.uniform(grid)
+
+    def curvature(value: float) -> float:
+        return stationary(make(value).energy(), grid, rho0=start).curvature
+
+    return float(brentq(curvature, low, high, xtol=1e-11))
+
+
+def late_flow(problem: Any, rho0: Density, order: Callable[[Density], float], rate: float, limit: float) -> LateFlow:
+    """Follow a flow to its stationary state.
+
+    Parameters
+    ----------
+    problem : ExactProblem
+    rho0 : Density
+    order : callable
+        The order parameter of a density.
+    rate : float
+        About the rate of its decay, which sets the times of the run.
+    limit : float
+        The stationary value that the order parameter falls or rises to.
+    """
+    times = [span / rate for span in _WATCHED]
+    sol = solve(problem.energy(), rho0, (0.0, times[-1]), FiniteVolume(rtol=1e-8), t_eval=times)
+    first, second = (abs(order(sol.density(t)) - limit) for t in times[:2])
+    found = math.log(first / second) / (times[1] - times[0]) if second > 0.0 else math.nan
+    return LateFlow(order(sol.final), found, sol.certificate.ok, sol.certificate.explain())
