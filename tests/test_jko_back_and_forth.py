@@ -252,7 +252,7 @@ def test_a_missed_tolerance_is_no_silent_success():
     (wg.Entropy(1.0), wg.Grid([(0, 1)], cells=8, boundary="periodic"), {}, "periodic"),
     (wg.Entropy(1.0), wg.Grid(edges=[0, 0.1, 0.3, 1.0]), {}, "not uniform"),
     (wg.Entropy(1.0), wg.Grid([(0, 1)] * 4, cells=2), {}, "4 axes"),
-    (wg.Entropy(1.0), wg.Grid([(0, 1)], cells=8), {"points": 1}, "points=1"),
+    (wg.Entropy(1.0), wg.Grid([(0, 1)], cells=8), {"points": 0}, "points=0"),
     (wg.Entropy(1.0), wg.Grid([(0, 1)], cells=8), {"threads": 0}, "threads=0"),
     (wg.Entropy(1.0), wg.Grid([(0, 1)], cells=8), {"point": 2}, "did you mean 'points'"),
 ])

@@ -41,27 +41,25 @@ def neighbors(array: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     return lower, upper
 
 
-def smear(masses: np.ndarray, points: int) -> np.ndarray:
-    """What resting smooth points deposit: the operator M, on each axis (s, 1 - 2 s, s) with s the mean of t^2 / 2."""
-    t = (np.arange(points) + 0.5) / points
-    share = float(0.5 * (t * t).mean())
+def smear(masses: np.ndarray) -> np.ndarray:
+    """What resting intervals deposit: the operator M, on each axis (1/6, 2/3, 1/6)."""
     for axis in range(masses.ndim):
         lower, upper = neighbors(masses, axis)
-        masses = (1.0 - 2.0 * share) * masses + share * (lower + upper)
+        masses = (4.0 * masses + (lower + upper)) / 6.0
     return masses
 
 
-def split(masses: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
+def split(masses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The smooth part a and the rest b of masses, both >= 0 with M a + b the masses."""
     a = masses.copy()
     for _ in range(SHARPENING):
-        a = np.maximum(a + masses - smear(a, points), 0.0)
-    smeared = smear(a, points)
+        a = np.maximum(a + masses - smear(a), 0.0)
+    smeared = smear(a)
     room = np.divide(masses, smeared, out=np.ones_like(masses), where=smeared > masses)
     for axis in range(masses.ndim):
         room = np.minimum(room, np.minimum(*neighbors(room, axis)))
     a *= room
-    return a, np.maximum(masses - smear(a, points), 0.0)
+    return a, np.maximum(masses - smear(a), 0.0)
 
 
 class _Stage:
@@ -70,25 +68,26 @@ class _Stage:
     ``occupied`` says which points of each row carry mass.
     """
 
-    def __init__(self, rows: int, n: int, points: int, t: float, occupied: np.ndarray, last: bool, pool):
+    def __init__(self, rows: int, n: int, points: int, t: float, occupied: np.ndarray, pool):
         columns = n * max(points, 1)
-        self.t, self.points, self.last = t, points, last
-        self.cell, self.place, self.other = (np.zeros((rows, columns), d) for d in (np.int32, float, float))
-        self.kept: tuple[np.ndarray, ...] = (self.cell, self.place, self.other)
+        self.t, self.points = t, points
+        self.pooling = np.zeros(rows, bool), np.zeros((rows, n), np.int32), np.zeros((rows, n), np.int32)
+        self.kept: tuple[np.ndarray, ...]
         self.active: Any = occupied
         if points:
-            self.kept = (*self.kept, np.zeros((rows, 2), np.int32))
-            some = occupied.any(axis=1)
+            shape, some = (rows, columns + n), occupied.any(axis=1)
+            self.kept = (np.zeros(rows, np.int32), *(np.zeros(shape, np.int32) for _ in range(2)),
+                         *(np.zeros(shape) for _ in range(3)))
             first, end = occupied.argmax(axis=1), columns - occupied[:, ::-1].argmax(axis=1)
             self.active = np.where(some, first, 0), np.where(some, end, 0)
-        self.pooling = np.zeros(rows, bool), np.zeros((rows, n), np.int32), np.zeros((rows, n), np.int32)
-        if not last:
-            self.values, self.moves = np.zeros((rows, columns)), np.zeros((1 if points else 2, rows, columns))
+        else:
+            self.kept = np.zeros((rows, n), np.int32), np.zeros((rows, n)), np.zeros((rows, n))
+        self.values, self.still = np.zeros((rows, columns)), np.zeros((rows, columns))
         self.totals, self.out = np.zeros(rows), np.zeros((rows, n))
         self.pool = pool if rows * columns >= THREADED_POINTS and rows > 1 else None
         middle = rows // 2
         self.blocks = [(0, middle), (middle, rows)] if self.pool else [(0, rows)]
-        self.scratch = [(np.empty(n + 2), np.empty(n), *(np.zeros(columns) for _ in range(4))) for _ in self.blocks]
+        self.scratch = [(np.empty(n + 2), np.empty(n), np.zeros(columns), np.empty(n + 2)) for _ in self.blocks]
 
     def _share(self, kernel, *arguments) -> None:
         """Do the rows in blocks, the first one here and the others in other threads."""
@@ -118,20 +117,31 @@ class _Stage:
         return self.out
 
     def tangent(self, v: np.ndarray) -> np.ndarray:
-        """Derivative of F along v; how the points move is kept."""
-        self._share(kernels.smooth_tangent if self.points else kernels.node_tangent, v, self.t, self.values, self.moves)
+        """Derivative of F along v, which is kept."""
+        self.v = v
+        self._share(kernels.smooth_tangent if self.points else kernels.node_tangent, v,
+                    *(() if self.points else (self.t,)), self.values)
         return self.values
 
     def deposit_tangent(self, change: np.ndarray) -> np.ndarray:
-        """Derivative of the deposit along changes of the masses and the moves of `tangent`."""
-        self._share(kernels.smooth_deposit_tangent if self.points else kernels.node_deposit_tangent, self.mass, change,
-                    self.moves, self.out)
+        """Derivative of the deposit along a change of the masses and the v of `tangent`."""
+        return self.curvature(self.v, self.mass, change)
+
+    def curvature(self, v: np.ndarray, mass: np.ndarray, change: np.ndarray | None = None) -> np.ndarray:
+        """Derivative of the deposit of masses along v and a change of theirs."""
+        self._share(kernels.smooth_deposit_tangent if self.points else kernels.node_deposit_tangent, v, self.t,
+                    self.points, mass, self.still if change is None else change, self.out)
         return self.out
 
-    def curvature(self, v: np.ndarray, mass: np.ndarray) -> np.ndarray:
-        """Derivative of the deposit of the mass along v."""
-        self._share(kernels.smooth_curvature if self.points else kernels.node_curvature, v, mass, self.t, self.out)
-        return self.out
+    def stretch(self, masses: np.ndarray) -> float:
+        """Largest number of cells over which an interval with mass is spread, by the segments that it is cut into."""
+        count, _, owner = self.kept[:3]
+        heavy, most = masses > 1e-6 * masses.max(), 0
+        for r in range(count.size):
+            if count[r]:
+                parts = np.bincount(owner[r, :count[r]], minlength=heavy.shape[1])
+                most = max(most, int(parts[heavy[r]].max(initial=0)))
+        return float(most)
 
 
 class _Points:
@@ -150,7 +160,7 @@ class _Points:
             # The stage of an axis: rows are nodes of the axes before it and points of those after it.
             before, after = math.prod(shape[:axis]), math.prod(many * n for n in shape[axis + 1:])
             rows, t = np.tile(occupied.reshape(after, -1), (before, 1)), tau / widths[axis]**2
-            self.stages.append(_Stage(before * after, shape[axis], points, t, rows, axis == 0, pool))
+            self.stages.append(_Stage(before * after, shape[axis], points, t, rows, pool))
             occupied = occupied.any(axis=-1)
         self.stages.reverse()
         shapes = [(math.prod(shape[:axis - 1]), shape[axis - 1], math.prod(many * n for n in shape[axis:]))
@@ -173,7 +183,7 @@ class _Points:
         for stage, turned in zip(reversed(self.stages[:-1]), reversed(buffers)):
             b, n, q = turned.shape
             kernels.turn(array.reshape(b, q, n), turned)
-            array = getattr(stage, what)(turned.reshape(-1, stage.cell.shape[1]))
+            array = getattr(stage, what)(turned.reshape(-1, stage.values.shape[1]))
         return array
 
     def evaluate(self, phi: np.ndarray) -> tuple[float, np.ndarray]:
@@ -201,8 +211,8 @@ class TransportDual:
         Points a cell and axis of the smooth part; 2 serve well where the step stretches by less than 2.
     pool : ThreadPoolExecutor, optional
         For large grids; the result has the same bits with and without.
-    rest : bool
-        Whether the rough rest stays exact at the nodes; otherwise it is smeared over its neighbors, once.
+    smearings : int
+        0 keeps the rough rest exact at the nodes; else the rest is smeared over its neighbors, and then all, so often.
 
     Attributes
     ----------
@@ -212,21 +222,26 @@ class TransportDual:
         Part of the mass in the rest.
     """
 
-    def __init__(self, masses: np.ndarray, widths, tau: float, *, points: int = 2, pool=None, rest: bool = True):
+    def __init__(self, masses: np.ndarray, widths, tau: float, *, points: int = 1, pool=None,
+                 smearings: int = 0):
         columns = sum((points**(j + 1) + 1) * masses.size for j in range(masses.ndim))
         check_memory(BYTES_A_POINT * columns, f"back-and-forth on {masses.size} cells: {columns} points",
                      "take fewer cells, or inner='linearized'")
-        a, b = split(masses, points)
+        a, b = split(masses)
+        self.smearings = smearings
         self.scales = [tau / h**2 for h in widths]
         self.rough = float(b.sum() / masses.sum())
-        if rest:
+        if not smearings:
             self.start = masses
             self.species = [_Points(a, widths, tau, points, pool)]
             if self.rough > 0.0:
                 self.species.append(_Points(b, widths, tau, 0, pool))
         else:
-            self.start = smear(a + b, points)
-            self.species = [_Points(a + b, widths, tau, points, pool)]
+            masses = a + b
+            for _ in range(smearings - 1):
+                masses = smear(masses)
+            self.start = smear(masses)
+            self.species = [_Points(masses, widths, tau, points, pool)]
 
     def evaluate(self, phi: np.ndarray) -> tuple[float, np.ndarray]:
         """The value, and its derivative: the cell masses that the points deposit."""
@@ -253,6 +268,5 @@ class TransportDual:
         return out
 
     def stretch(self) -> float:
-        """Largest stretch of the smooth points along one axis, where they carry mass."""
-        stage, masses = self.species[0].stages[-1], self.species[0].masses
-        return float(np.where(masses.reshape(stage.other.shape) > 1e-6 * masses.max(), stage.other, 0.0).max())
+        """Largest number of cells along an axis over which an interval with mass is spread."""
+        return self.species[0].stages[-1].stretch(self.species[0].rows)

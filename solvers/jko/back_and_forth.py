@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
@@ -30,8 +31,8 @@ LEAST_SCALE = 1e-3
 COARSEST_CELLS, COARSE_FACTOR, COARSE_TOLERANCE = 24, 10.0, 1e-3
 #: A guess whose gap is below this part of the scale needs no coarser grid.
 GOOD_GUESS = 0.01
-#: Points a cell and axis are doubled up to this number where a step that stretches by more than they resolve fails.
-MOST_POINTS = 8
+#: How often a rough density is smeared, in turn, where the step does not succeed otherwise.
+SMEARINGS = 1, 3, 7
 #: Rounds of the interaction's linearization.
 MAX_ROUNDS = 60
 #: Cells from which on two threads are used.
@@ -90,7 +91,7 @@ class BackAndForthSolver(InnerSolver):
 
     TOLERANCE: ClassVar[float] = 1e-6
     MAX_ITERATIONS: ClassVar[int] = 100
-    OPTIONS: ClassVar[dict[str, Any]] = {"points": 2, "threads": None}
+    OPTIONS: ClassVar[dict[str, Any]] = {"points": 1, "threads": None}
 
     def __init__(self, parts, grid, settings):
         super().__init__(parts, grid, settings)
@@ -108,8 +109,6 @@ class BackAndForthSolver(InnerSolver):
             raise InvalidInput(f"the grid has {grid.ndim} axes: back-and-forth serves 1 to 3; use FiniteVolume")
         self.points, threads = settings.options["points"], settings.options["threads"]
         check_count("points", self.points)
-        if self.points < 2:
-            raise InvalidInput(f"points={self.points}: need at least 2, or what changes from cell to cell is not seen")
         if threads is not None:
             check_count("threads", threads)
         threads = min(threads or os.cpu_count() or 1, 2)
@@ -120,20 +119,32 @@ class BackAndForthSolver(InnerSolver):
     # ---------------------------------------------------------------- one step
     def step(self, start: JKOStep, tau: float, guess: JKOStep | None = None) -> JKOStep:
         masses, before = start.density.masses, free_energy(self.parts, start.density.masses)
-        best = None
-        points = self.points
         phi = [s.state["phi"] for s in (guess, start) if s is not None and "phi" in s.state]
-        while True:
-            step = self._attempt(start, masses, before, tau, points, phi)
+        best = None
+        for transport in self._transports(masses, before, tau):
+            step = self._attempt(start, transport, before, tau, phi)
             if best is None or step.residual < best.residual:
                 best = step
-            if best.residual <= self.settings.tolerance or points >= MOST_POINTS or step.extras["stretch"] < points:
-                return best
-            points, phi = 2 * points, [step.state["phi"]]
+            if best.residual <= self.settings.tolerance:
+                break
+            phi = [step.state["phi"]]
+        return best
 
-    def _attempt(self, start, masses, before: float, tau: float, points: int, guesses: list) -> JKOStep:
-        parts = self.parts
-        transport = self._transport(masses, before, tau, points)
+    def _transports(self, masses, before: float, tau: float) -> Iterator[TransportDual]:
+        """What may stand for the density: exactly, with its rest at the nodes; smeared, if that does not raise F."""
+        exact = TransportDual(masses, self.widths, tau, points=self.points, pool=self.pool)
+        if exact.rough <= ROUGH:
+            yield exact
+        for times in SMEARINGS if exact.rough > 0.0 else ():
+            smeared = TransportDual(masses, self.widths, tau, points=self.points, pool=self.pool, smearings=times)
+            if free_energy(self.parts, smeared.start) > before:
+                break
+            yield smeared
+        if exact.rough > ROUGH:
+            yield exact
+
+    def _attempt(self, start, transport, before: float, tau: float, guesses: list) -> JKOStep:
+        parts, masses = self.parts, start.density.masses
         interaction = parts.interaction(masses)
         potential = parts.potential if interaction is None else parts.potential + interaction
         energy = LocalEnergy(parts.diffusion, parts.internal, self.reference, potential, float(masses.sum()))
@@ -168,14 +179,6 @@ class BackAndForthSolver(InnerSolver):
         ascent.energy = ascent.energy.with_potential(self.parts.potential + self.parts.interaction(point.masses))
         return ascent.evaluate(point.phi)
 
-    def _transport(self, masses, before: float, tau: float, points: int) -> TransportDual:
-        transport = TransportDual(masses, self.widths, tau, points=points, pool=self.pool)
-        if transport.rough > ROUGH:
-            smeared = TransportDual(masses, self.widths, tau, points=points, pool=self.pool, rest=False)
-            if free_energy(self.parts, smeared.start) <= before:
-                return smeared
-        return transport
-
     def _result(self, start: JKOStep, before: float, ascent: Ascent, point: DualPoint, scale, tau: float) -> JKOStep:
         masses = point.masses * (float(start.density.masses.sum()) / float(point.masses.sum()))
         density, cost, gap = Density(self.grid, masses / self.grid.volumes), max(point.cost, 0.0), point.gap
@@ -190,7 +193,7 @@ class BackAndForthSolver(InnerSolver):
         gap = max(gap, 0.0)
         extras = {"l1_residual": point.residual, "relative_gap": gap / max(abs(point.value), TINY),
                   "products": ascent.products, "evaluations": ascent.evaluations,
-                  "points": ascent.transport.species[0].stages[0].points, "stretch": ascent.transport.stretch()}
+                  "smearings": ascent.transport.smearings, "stretch": ascent.transport.stretch()}
         residual = gap / scale(point) if math.isfinite(gap) else math.inf
         return JKOStep(density, 2.0 * tau * cost, energy, gap, residual, ascent.steps, tau, extras=extras,
                        state={"phi": point.phi})
@@ -207,7 +210,7 @@ class BackAndForthSolver(InnerSolver):
     @staticmethod
     def _still(energy: LocalEnergy, masses: np.ndarray) -> np.ndarray:
         """The function that asks for the masses as they are: right in the limit of short steps."""
-        r = smear(masses, 2) / energy.reference
+        r = smear(masses) / energy.reference
         with np.errstate(divide="ignore"):
             return -energy.slope(np.maximum(r, 1e-14 * r.max())) - energy.potential
 
@@ -220,7 +223,7 @@ class BackAndForthSolver(InnerSolver):
         coarse_energy = energy.coarsened(axes)
         for axis in axes:
             masses, widths[axis] = pairs(masses, axis), 2.0 * widths[axis]
-        transport = TransportDual(masses, widths, tau, points=self.points, rest=False)
+        transport = TransportDual(masses, widths, tau, points=self.points, smearings=1)
         ascent = Ascent(transport, coarse_energy, widths, tau)
         scale = self._scale(ascent)
         finer = self._coarse_guess(coarse_energy, transport.start, tau)

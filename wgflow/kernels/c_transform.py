@@ -6,30 +6,23 @@ On one axis, in units of cells (cell k is [k, k + 1], its node k + 1/2), with t 
 
 where W are B-splines on the nodes, mirrored at both walls: the c-transform of the spline is -F. The slopes of
 :math:`x^2/2 - t f` at the edges, :math:`Y_e = e - t (f_e - f_{e-1})`, say everything: where they increase, the function
-is convex and the maximizer follows from Y alone. Where they do not, nodes are pooled (greatest convex minorant, by
-pooling adjacent violators), which means that mass at a pooled node goes on to the two ends of its block.
+is convex and what lies in :math:`[Y_e, Y_{e+1}]` goes to the cell e. Where they do not, nodes are pooled (greatest
+convex minorant, by pooling adjacent violators), which means that mass at a pooled node goes on to the two ends of its
+block.
 
-Two splines serve: quadratic ("smooth"), seen by ``points`` points a cell, whose maximizer moves smoothly with f; and
-linear ("hat"), seen by the nodes s = k + 1/2 themselves, which a point at rest does not smear.
+Two splines serve: quadratic ("smooth"), seen by intervals over which F is averaged exactly, ``points`` of them a cell;
+and linear ("hat"), seen by the nodes s = k + 1/2 themselves, which a point at rest does not smear. An interval that is
+stretched over many cells fills them all, and the derivative of what it leaves in each is smooth.
 
-Where f falls toward a wall, mass arrives there from afar, and a mirrored spline, whose slope at the wall is 0, would
-press it against the inner edge of the last cell. There the points that go to the last cell choose the share p of its
-neighbor themselves, at the price :math:`(p - p_0)^2 / 2 t`. For points from other cells :math:`p - p_0` is their way to
-the place p beyond the last node, for points of the last cell itself :math:`p_0` is the share at rest: F is convex in f
-still, and the deposit continuous.
-
-The arrays of a row of points: ``cell`` and ``place`` in [0, 1] of the maximizer and ``stretch``, how far it moves with
-s; ``near`` holds the first point of the row that does not choose so at the left wall, and the first that does
-at the right wall. For those that do, ``place`` is the share. Only points from ``first[r]`` to
-``last[r]`` of row r are looked at: the others have no mass.
+An interval is cut by the Y_e into segments, of which the arrays ``cell`` (where it goes), ``owner`` (its interval),
+``start``, ``end`` (places in the cell, from 0 to 1) and ``length`` are kept, ``count[r]`` of them in row r. Only
+intervals from ``first[r]`` to ``last[r]`` are looked at: the others have no mass.
 """
 
 from __future__ import annotations
 
 from ._jit import jit
 
-#: Narrower images of cells count as points.
-NARROW = 1e-12
 #: Falls of the slopes below this one are round-off of slopes that are even.
 EVEN = 1e-10
 #: Side of the blocks in which arrays are transposed.
@@ -126,113 +119,6 @@ def _gather(row, left, right, out):
         out[k] = row[a] if a == b else row[a] + (row[b] - row[a]) * ((k - a) / (b - a))
 
 
-# -------------------------------------------------------------------- rows of smooth points
-@jit
-def _smooth_row(f, t, points, first, last, y, hat, pooled, left, right, values, cell, place, stretch, near):
-    """F at the points of a row, and their maximizers; returns whether nodes were pooled."""
-    n = f.size
-    pooled = _slopes(f, t, y, hat, left, right)
-    half, q, k = 0.5 / t, first, 0
-    if n > 1 and y[1] > 1.0:
-        gap = hat[1] - hat[0]
-        while q < last and (q + 0.5) / points <= y[1]:
-            s = (q + 0.5) / points
-            rest = s - 0.5 if s > 1.0 else 0.5 * s * s
-            share = max(rest - (y[1] - 1.0), 0.0)
-            values[q] = hat[0] + share * gap - half * (share - rest) * (share - rest)
-            cell[q], place[q], stretch[q] = 0, share, 1.0 if share > 0.0 else 0.0
-            q += 1
-    near[0] = q
-    end = y[n - 1] if n > 1 and y[n - 1] < n - 1.0 else n + 1.0
-    bottom, top, inverse = 0.0, -1.0, 0.0
-    down = up = center = 0.0
-    while q < last:
-        s = (q + 0.5) / points
-        if s > end:
-            break
-        if s > top:
-            while k < n - 1 and y[k + 1] < s:
-                k += 1
-            bottom, top = y[k], y[k + 1]
-            inverse = 1.0 / (top - bottom) if top - bottom > NARROW else 0.0
-            center = hat[k]
-            down, up = 0.5 * (center - hat[max(k - 1, 0)]), 0.5 * (hat[min(k + 1, n - 1)] - center)
-        p = min(max((s - bottom) * inverse, 0.0), 1.0) if inverse > 0.0 else 0.5
-        move = k + p - s
-        values[q] = center + up * p * p - down * (1.0 - p) * (1.0 - p) - half * move * move
-        cell[q], place[q], stretch[q] = k, p, inverse
-        q += 1
-    near[1] = q
-    while q < last:
-        s = n - (q + 0.5) / points
-        rest = s - 0.5 if s > 1.0 else 0.5 * s * s
-        share = max(rest - (n - 1.0 - y[n - 1]), 0.0)
-        values[q] = hat[n - 1] + share * (hat[n - 2] - hat[n - 1]) - half * (share - rest) * (share - rest)
-        cell[q], place[q], stretch[q] = n - 1, share, 1.0 if share > 0.0 else 0.0
-        q += 1
-    return pooled
-
-
-@jit
-def _smooth_deposit_row(mass, first, last, cell, place, near, row):
-    """Deposit of masses at the maximizers of a row: the derivative of sum(mass F). ``row`` has spare ends."""
-    n = row.size - 2
-    row[:] = 0.0
-    for q in range(first, near[0]):
-        row[2] += place[q] * mass[q]
-        row[1] += mass[q] - place[q] * mass[q]
-    for q in range(near[0], near[1]):
-        m, k, p = mass[q], cell[q], place[q]
-        low, high = 0.5 * (1.0 - p) * (1.0 - p) * m, 0.5 * p * p * m
-        row[k] += low
-        row[k + 1] += m - low - high
-        row[k + 2] += high
-    for q in range(near[1], last):
-        row[n - 1] += place[q] * mass[q]
-        row[n] += mass[q] - place[q] * mass[q]
-
-
-@jit
-def _smooth_tangent_row(v, t, first, last, cell, place, stretch, near, values, moves):
-    """Derivative of F and of the maximizers along a change of f; v has a mirrored entry on each side."""
-    n = v.size - 2
-    for q in range(first, near[0]):
-        rise = v[2] - v[1]
-        values[q], moves[q] = v[1] + place[q] * rise, t * stretch[q] * rise
-    for q in range(near[0], near[1]):
-        k, p = cell[q], place[q]
-        center = v[k + 1]
-        down, up = (1.0 - p) * (center - v[k]), p * (v[k + 2] - center)
-        values[q] = center + 0.5 * (p * up - (1.0 - p) * down)
-        moves[q] = t * stretch[q] * (down + up)
-    for q in range(near[1], last):
-        rise = v[n - 1] - v[n]
-        values[q], moves[q] = v[n] + place[q] * rise, t * stretch[q] * rise
-
-
-@jit
-def _smooth_deposit_tangent_row(mass, change, moves, first, last, cell, place, near, row):
-    """Derivative of the deposit along changes of the masses and moves of the points."""
-    n = row.size - 2
-    row[:] = 0.0
-    for q in range(first, near[0]):
-        high = place[q] * change[q] + mass[q] * moves[q]
-        row[2] += high
-        row[1] += change[q] - high
-    for q in range(near[0], near[1]):
-        m, k, p = change[q], cell[q], place[q]
-        moved = mass[q] * moves[q]
-        low = (1.0 - p) * (0.5 * (1.0 - p) * m - moved)
-        high = p * (0.5 * p * m + moved)
-        row[k] += low
-        row[k + 1] += m - low - high
-        row[k + 2] += high
-    for q in range(near[1], last):
-        low = place[q] * change[q] + mass[q] * moves[q]
-        row[n - 1] += low
-        row[n] += change[q] - low
-
-
 @jit
 def _fold(row, pooled, left, right, out):
     """A row with its spare entries folded in at the walls, and pooled nodes emptied."""
@@ -257,47 +143,127 @@ def _unfold(v, pooled, left, right, row):
     row[0], row[n + 1] = row[1], row[n]
 
 
-# -------------------------------------------------------------------- sets of rows of smooth points
+# -------------------------------------------------------------------- rows of intervals
+@jit
+def _segments(y, hat, t, points, first, last, values, cell, owner, start, end, length):
+    """Cut the intervals of a row at the edges y, and average F over them; returns the number of segments."""
+    n, j, k = hat.size, 0, 0
+    w, third = 1.0 / points, 1.0 / 3.0
+    a = first * w
+    while k < n - 1 and y[k + 1] <= a:
+        k += 1
+    inverse = 1.0 / (y[k + 1] - y[k]) if y[k + 1] > y[k] else 0.0
+    place = min(max((a - y[k]) * inverse, 0.0), 1.0)
+    for q in range(first, last):
+        stop, total = (q + 1) * w, 0.0
+        while True:
+            whole = k < n - 1 and y[k + 1] <= stop
+            e = max(y[k + 1], a) if whole else stop
+            to = 1.0 if whole else min(max((e - y[k]) * inverse, place), 1.0)
+            cell[j], owner[j], start[j], end[j], length[j] = k, q, place, to, (e - a) * points
+            below, above = max(k - 1, 0), min(k + 1, n - 1)
+            low, high, m0, m1 = 1.0 - place, 1.0 - to, k + place - a, k + to - e
+            total += length[j] * (hat[k] + 0.5 * third * (
+                (hat[above] - hat[k]) * (place * place + place * to + to * to)
+                - (hat[k] - hat[below]) * (low * low + low * high + high * high)
+                - (m0 * m0 + m0 * m1 + m1 * m1) / t))
+            j += 1
+            a = e
+            if not whole:
+                place = to
+                break
+            k, place = k + 1, 0.0
+            inverse = 1.0 / (y[k + 1] - y[k]) if y[k + 1] > y[k] else 0.0
+        values[q] = total
+    return j
+
+
+@jit
+def _deposit(mass, count, cell, owner, start, end, length, row):
+    """What intervals with masses leave on the nodes: the derivative of sum(mass F). ``row`` has spare ends."""
+    row[:] = 0.0
+    for j in range(count):
+        k, a, b, m = cell[j], start[j], end[j], length[j] * mass[owner[j]]
+        c, d = 1.0 - a, 1.0 - b
+        low, high = (c * c + c * d + d * d) * m / 6.0, (a * a + a * b + b * b) * m / 6.0
+        row[k] += low
+        row[k + 1] += m - low - high
+        row[k + 2] += high
+
+
+@jit
+def _tangent(v, first, last, count, cell, owner, start, end, length, values):
+    """Derivative of the averages of F along a change of f; v has a mirrored entry on each side."""
+    for q in range(first, last):
+        values[q] = 0.0
+    for j in range(count):
+        k, a, b = cell[j], start[j], end[j]
+        c, d, center = 1.0 - a, 1.0 - b, v[k + 1]
+        values[owner[j]] += length[j] * (center + ((v[k + 2] - center) * (a * a + a * b + b * b)
+                                                   - (center - v[k]) * (c * c + c * d + d * d)) / 6.0)
+
+
+@jit
+def _deposit_tangent(v, tp, mass, change, count, cell, owner, start, end, length, row):
+    """Derivative of the deposit along changes of the masses and of f; tp is t times the intervals a cell."""
+    row[:] = 0.0
+    for j in range(count):
+        k, a, b, q = cell[j], start[j], end[j], owner[j]
+        c, d, m = 1.0 - a, 1.0 - b, length[j] * change[q]
+        upper, lower = (a * a + a * b + b * b) / 3.0, (c * c + c * d + d * d) / 3.0
+        # The averages of p^2, (1 - p)^2 and p (1 - p) over the places p that the segment fills.
+        flow = tp * mass[q] * (b - a)
+        both = 0.5 * (a + b) - upper
+        fall, rise = flow * (v[k + 1] - v[k]), flow * (v[k + 2] - v[k + 1])
+        low = 0.5 * m * lower - (lower * fall + both * rise)
+        high = 0.5 * m * upper + (both * fall + upper * rise)
+        row[k] += low
+        row[k + 1] += m - low - high
+        row[k + 2] += high
+
+
+# -------------------------------------------------------------------- sets of rows of intervals
 @jit
 def smooth_transform(rows, active, kept, pooling, scratch, f, t, points, values):
-    """F of the rows ``rows[0]`` to ``rows[1]`` of f.
+    """F of the rows ``rows[0]`` to ``rows[1]`` of f, averaged over intervals.
 
     Parameters
     ----------
     rows : (int, int)
     active : (first, last)
-        Arrays of int, shape (rows,): the points of each row that have mass.
-    kept : (cell, place, stretch, near)
-        Receive what the other kernels need; shape (rows, points n), ``near`` (rows, 2).
+        Arrays of int, shape (rows,): the intervals of each row that have mass.
+    kept : (count, cell, owner, start, end, length)
+        Receive the segments; shape (rows,), and (rows, (points + 1) n).
     pooling : (pooled, left, right)
         Receive whether a row has pooled nodes, shape (rows,), and the ends of their blocks, shape (rows, n).
-    scratch : arrays of n + 2, n, and four of points n, the last one zero
+    scratch : arrays of n + 2, n, points n, n + 2
     f : array, shape (rows, n)
     t : float
         Time step over the squared cell width.
     points : int
-        Points a cell.
+        Intervals a cell.
     values : array, shape (rows, points n)
-        Receives F at s = (q + 1/2) / points.
+        Receives the averages of F over [q / points, (q + 1) / points].
     """
-    cell, place, stretch, near = kept
+    count, cell, owner, start, end, length = kept
     pooled, left, right = pooling
     first, last = active
     for r in range(rows[0], rows[1]):
         if first[r] < last[r]:
-            pooled[r] = _smooth_row(f[r], t, points, first[r], last[r], scratch[0], scratch[1], pooled[r], left[r],
-                                    right[r], values[r], cell[r], place[r], stretch[r], near[r])
+            pooled[r] = _slopes(f[r], t, scratch[0], scratch[1], left[r], right[r])
+            count[r] = _segments(scratch[0], scratch[1], t, points, first[r], last[r], values[r], cell[r], owner[r],
+                                 start[r], end[r], length[r])
 
 
 @jit
 def smooth_deposit(rows, active, kept, pooling, scratch, mass, out):
-    """Masses at the points, brought to where F is attained."""
-    cell, place, _, near = kept
+    """Masses of the intervals, brought to where F is attained."""
+    count, cell, owner, start, end, length = kept
     pooled, left, right = pooling
     first, last = active
     for r in range(rows[0], rows[1]):
         if first[r] < last[r]:
-            _smooth_deposit_row(mass[r], first[r], last[r], cell[r], place[r], near[r], scratch[0])
+            _deposit(mass[r], count[r], cell[r], owner[r], start[r], end[r], length[r], scratch[0])
             _fold(scratch[0], pooled[r], left[r], right[r], out[r])
         else:
             out[r] = 0.0
@@ -306,65 +272,49 @@ def smooth_deposit(rows, active, kept, pooling, scratch, mass, out):
 @jit
 def smooth_evaluate(rows, active, kept, pooling, scratch, f, mass, t, points, totals, out):
     """`smooth_transform` and `smooth_deposit` at once; ``totals`` receives the sums of mass times F."""
-    cell, place, stretch, near = kept
+    count, cell, owner, start, end, length = kept
     pooled, left, right = pooling
     first, last = active
     values = scratch[2]
     for r in range(rows[0], rows[1]):
         totals[r] = 0.0
         if first[r] < last[r]:
-            pooled[r] = _smooth_row(f[r], t, points, first[r], last[r], scratch[0], scratch[1], pooled[r], left[r],
-                                    right[r], values, cell[r], place[r], stretch[r], near[r])
+            pooled[r] = _slopes(f[r], t, scratch[0], scratch[1], left[r], right[r])
+            count[r] = _segments(scratch[0], scratch[1], t, points, first[r], last[r], values, cell[r], owner[r],
+                                 start[r], end[r], length[r])
             for q in range(first[r], last[r]):
                 totals[r] += mass[r, q] * values[q]
-            _smooth_deposit_row(mass[r], first[r], last[r], cell[r], place[r], near[r], scratch[0])
+            _deposit(mass[r], count[r], cell[r], owner[r], start[r], end[r], length[r], scratch[0])
             _fold(scratch[0], pooled[r], left[r], right[r], out[r])
         else:
             out[r] = 0.0
 
 
 @jit
-def smooth_tangent(rows, active, kept, pooling, scratch, v, t, values, moves):
-    """Derivative of F and of the maximizers along v."""
-    cell, place, stretch, near = kept
+def smooth_tangent(rows, active, kept, pooling, scratch, v, values):
+    """Derivative of the averages of F along v."""
+    count, cell, owner, start, end, length = kept
     pooled, left, right = pooling
     first, last = active
     for r in range(rows[0], rows[1]):
         if first[r] < last[r]:
             _unfold(v[r], pooled[r], left[r], right[r], scratch[0])
-            _smooth_tangent_row(scratch[0], t, first[r], last[r], cell[r], place[r], stretch[r], near[r], values[r],
-                                moves[0, r])
+            _tangent(scratch[0], first[r], last[r], count[r], cell[r], owner[r], start[r], end[r], length[r], values[r])
 
 
 @jit
-def smooth_deposit_tangent(rows, active, kept, pooling, scratch, mass, change, moves, out):
-    """Derivative of the deposit along changes of the masses and moves of the points."""
-    cell, place, _, near = kept
+def smooth_deposit_tangent(rows, active, kept, pooling, scratch, v, t, points, mass, change, out):
+    """Derivative of the deposit along v and a change of the masses."""
+    count, cell, owner, start, end, length = kept
     pooled, left, right = pooling
     first, last = active
-    for r in range(rows[0], rows[1]):
-        if first[r] < last[r]:
-            _smooth_deposit_tangent_row(mass[r], change[r], moves[0, r], first[r], last[r], cell[r], place[r], near[r],
-                                        scratch[0])
-            _fold(scratch[0], pooled[r], left[r], right[r], out[r])
-        else:
-            out[r] = 0.0
-
-
-@jit
-def smooth_curvature(rows, active, kept, pooling, scratch, v, mass, t, out):
-    """`smooth_tangent` and `smooth_deposit_tangent` at once, for masses that do not change."""
-    cell, place, stretch, near = kept
-    pooled, left, right = pooling
-    first, last = active
-    values, moves, still = scratch[2], scratch[3], scratch[5]
+    row = scratch[3]
     for r in range(rows[0], rows[1]):
         if first[r] < last[r]:
             _unfold(v[r], pooled[r], left[r], right[r], scratch[0])
-            _smooth_tangent_row(scratch[0], t, first[r], last[r], cell[r], place[r], stretch[r], near[r], values, moves)
-            _smooth_deposit_tangent_row(mass[r], still, moves, first[r], last[r], cell[r], place[r], near[r],
-                                        scratch[0])
-            _fold(scratch[0], pooled[r], left[r], right[r], out[r])
+            _deposit_tangent(scratch[0], t * points, mass[r], change[r], count[r], cell[r], owner[r], start[r], end[r],
+                             length[r], row)
+            _fold(row, pooled[r], left[r], right[r], out[r])
         else:
             out[r] = 0.0
 
@@ -433,34 +383,15 @@ def _node_deposit_row(mass, occupied, cell, high, low, row):
 
 
 @jit
-def _node_tangent_row(v, t, occupied, cell, high, low, values, up, down):
-    """Derivatives of F and of the two shares along a change of f; v has a mirrored entry on each side."""
-    for q in range(cell.size):
-        if not occupied[q]:
-            continue
-        i = cell[q]
-        rise, fall = v[i + 2] - v[i + 1], v[i] - v[i + 1]
-        p, m = high[q], low[q]
-        values[q] = v[i + 1] + p * rise + m * fall
-        # Shares move while they lie inside their triangle, along its edge when they add up to 1.
-        grow, shrink = (t * rise if p > 0.0 else 0.0), (t * fall if m > 0.0 else 0.0)
-        if p + m >= 1.0 - 1e-14:
-            both = 0.5 * (grow - shrink) if p > 0.0 and m > 0.0 else 0.0
-            grow, shrink = both, -both
-        up[q], down[q] = grow, shrink
-
-
-@jit
-def _node_deposit_tangent_row(mass, change, up, down, occupied, cell, high, low, row):
-    """Derivative of the deposit along changes of the masses and of the shares."""
-    row[:] = 0.0
-    for q in range(mass.size):
-        if occupied[q]:
-            m, i, dm = mass[q], cell[q], change[q]
-            rise, fall = high[q] * dm + m * up[q], low[q] * dm + m * down[q]
-            row[i] += fall
-            row[i + 1] += dm - rise - fall
-            row[i + 2] += rise
+def _shares(v, t, i, p, m):
+    """Derivatives of the gain of a node that goes to node i with shares p and m, and of these, along v."""
+    rise, fall = v[i + 2] - v[i + 1], v[i] - v[i + 1]
+    # Shares move while they lie inside their triangle, along its edge when they add up to 1.
+    grow, shrink = (t * rise if p > 0.0 else 0.0), (t * fall if m > 0.0 else 0.0)
+    if p + m >= 1.0 - 1e-14:
+        both = 0.5 * (grow - shrink) if p > 0.0 and m > 0.0 else 0.0
+        grow, shrink = both, -both
+    return v[i + 1] + p * rise + m * fall, grow, shrink
 
 
 @jit
@@ -508,37 +439,35 @@ def node_deposit(rows, active, kept, pooling, scratch, mass, out):
 
 
 @jit
-def node_tangent(rows, active, kept, pooling, scratch, v, t, values, moves):
-    """Derivatives of F and of the shares along v."""
+def node_tangent(rows, active, kept, pooling, scratch, v, t, values):
+    """Derivative of F along v."""
     cell, high, low = kept
     pooled, left, right = pooling
     for r in range(rows[0], rows[1]):
         _unfold(v[r], pooled[r], left[r], right[r], scratch[0])
-        _node_tangent_row(scratch[0], t, active[r], cell[r], high[r], low[r], values[r], moves[0, r], moves[1, r])
+        for q in range(v.shape[1]):
+            if active[r, q]:
+                values[r, q] = _shares(scratch[0], t, cell[r, q], high[r, q], low[r, q])[0]
 
 
 @jit
-def node_deposit_tangent(rows, active, kept, pooling, scratch, mass, change, moves, out):
-    """Derivative of the deposit along changes of the masses and of the shares."""
+def node_deposit_tangent(rows, active, kept, pooling, scratch, v, t, points, mass, change, out):
+    """Derivative of the deposit along v and a change of the masses."""
     cell, high, low = kept
     pooled, left, right = pooling
-    for r in range(rows[0], rows[1]):
-        _node_deposit_tangent_row(mass[r], change[r], moves[0, r], moves[1, r], active[r], cell[r], high[r], low[r],
-                                  scratch[0])
-        _fold(scratch[0], pooled[r], left[r], right[r], out[r])
-
-
-@jit
-def node_curvature(rows, active, kept, pooling, scratch, v, mass, t, out):
-    """`node_tangent` and `node_deposit_tangent` at once, for masses that do not change."""
-    cell, high, low = kept
-    pooled, left, right = pooling
-    values, up, down, still = scratch[2], scratch[3], scratch[4], scratch[5]
+    row = scratch[3]
     for r in range(rows[0], rows[1]):
         _unfold(v[r], pooled[r], left[r], right[r], scratch[0])
-        _node_tangent_row(scratch[0], t, active[r], cell[r], high[r], low[r], values, up, down)
-        _node_deposit_tangent_row(mass[r], still, up, down, active[r], cell[r], high[r], low[r], scratch[0])
-        _fold(scratch[0], pooled[r], left[r], right[r], out[r])
+        row[:] = 0.0
+        for q in range(v.shape[1]):
+            if active[r, q]:
+                i, dm = cell[r, q], change[r, q]
+                _, grow, shrink = _shares(scratch[0], t, i, high[r, q], low[r, q])
+                rise, fall = high[r, q] * dm + mass[r, q] * grow, low[r, q] * dm + mass[r, q] * shrink
+                row[i] += fall
+                row[i + 1] += dm - rise - fall
+                row[i + 2] += rise
+        _fold(row, pooled[r], left[r], right[r], out[r])
 
 
 @jit
