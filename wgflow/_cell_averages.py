@@ -75,7 +75,7 @@ class _Boxes(NamedTuple):
     owner: NDArray[np.intp]
 
     def take(self, rows) -> _Boxes:
-        return _Boxes(*(a[rows] for a in self))
+        return _Boxes._make(a[rows] for a in self)
 
     def cut(self, axis, at) -> _Boxes:
         """Both parts of each box, cut on its axis at its place."""
@@ -84,7 +84,7 @@ class _Boxes(NamedTuple):
         low[rows, axis], high[rows, axis] = at, at
         pairs = zip(self, self._replace(low=low))
         lower = self._replace(high=high)
-        return _Boxes(*(np.concatenate([part, upper]) for part, (_, upper) in zip(lower, pairs)))
+        return _Boxes._make(np.concatenate([part, upper]) for part, (_, upper) in zip(lower, pairs))
 
 
 def cell_averages(integrand: Integrand, offsets: Sequence[NDArray[np.intp]], widths: Sequence[float],
@@ -130,7 +130,8 @@ def _average(integrand: Integrand, cells: Array, h: Array, reach: Array, rule, b
 # -------------------------------------------------------------------- away from 0
 def _by_rule(integrand: Integrand, cells: Array, h: Array, rule, n: int) -> Array:
     d = h.size
-    points, weight = _tensor(*rule(n), d)
+    nodes, weights = rule(n)
+    points, weight = _tensor(nodes, weights, d)
     out = np.empty(len(cells))
     step = max(1, BLOCK // weight.size)
     for start in range(0, len(cells), step):
@@ -189,7 +190,8 @@ def hat_rule(n: int) -> tuple[Array, Array]:
     u, w = 0.5 * (t + 1.0), 0.5 * w
     u, w = np.concatenate([-u, u]), np.tile(w * (1.0 - u), 2)
     # Recurrence of the orthogonal polynomials (Stieltjes); odd and even ones alternate.
-    before, now, betas = np.zeros(u.size), np.ones(u.size), []
+    betas: list[float] = []
+    before, now = np.zeros(u.size), np.ones(u.size)
     norm = float((w * now * now).sum())
     for _ in range(n - 1):
         after = u * now - (betas[-1] * before if betas else 0.0)
@@ -226,7 +228,7 @@ def _product(intervals, h: Array) -> _Boxes:
         for column, values in zip(columns, (low, high, alpha, np.where(negative, -beta, beta) / h[axis],
                                             np.where(negative, -1.0, 1.0))):
             column.append(values)
-    return _Boxes(*(np.array(column).T for column in columns), owner)
+    return _Boxes._make([*(np.array(column).T for column in columns), owner])
 
 
 def _by_boxes(integrand: Integrand, boxes: _Boxes, count: int) -> Array:
@@ -238,7 +240,7 @@ def _by_boxes(integrand: Integrand, boxes: _Boxes, count: int) -> Array:
         across = (boxes.low[:, axis] < place) & (boxes.high[:, axis] > place)
         if across.any():
             parts = boxes.take(across).cut(axis, place)
-            boxes = _Boxes(*(np.concatenate([a[~across], b]) for a, b in zip(boxes, parts)))
+            boxes = _Boxes._make(np.concatenate([a[~across], b]) for a, b in zip(boxes, parts))
     for level in range(MAX_CUTS):
         half = 0.5 * (boxes.high - boxes.low)
         corner = (boxes.low == 0).all(axis=1)

@@ -76,12 +76,12 @@ def displacement_table(w, grid: Grid, lengths: tuple[int, ...], average) -> tupl
 def self_drop(w, grid: Grid, average) -> float:
     """By how much the average of a kernel at displacement 0 falls in cells of half the width; 0 if w(0) is finite."""
     if isinstance(w, Kernel):
-        infinite, integrand = w.infinite and average is not False, _OfKernel(w)
+        infinite = w.infinite and average is not False
     else:
         infinite = bool(average) and callable(w) and _is_infinite(w, grid.ndim)
-        integrand = _OfFunction(w, grid) if infinite else None
     if not infinite:
         return 0.0
+    integrand = _OfKernel(w) if isinstance(w, Kernel) else _OfFunction(w, grid)
     values = []
     for part in (1.0, 0.5):
         single, double = cell_averages(integrand, [np.zeros(1, int)] * grid.ndim, [part * h[0] for h in grid.widths])

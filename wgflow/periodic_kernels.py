@@ -63,9 +63,10 @@ class PeriodicKernel:
     def __init__(self, kernel: Kernel, periods: Sequence[float], reach: Sequence[float]):
         self.kernel, self.periods = kernel, tuple(periods)
         kernel.check(len(self.periods))
-        self.waves = Kernel([(c, shape) for c, shape in kernel.parts if isinstance(shape, Cosine)])
+        waves = [(c, shape) for c, shape in kernel.parts if isinstance(shape, Cosine)]
+        self.waves = Kernel(waves)
         self.rest = Kernel([(c, shape) for c, shape in kernel.parts if not isinstance(shape, Cosine)])
-        for _, shape in self.waves.parts:
+        for _, shape in waves:
             turns = self.periods[0] / shape.period
             if abs(turns - round(turns)) > 1e-9 * turns:
                 raise InvalidInput(f"{shape!r} on a periodic axis of length {self.periods[0]:.12g}: the axis must be a "
@@ -115,7 +116,7 @@ class PeriodicKernel:
             out = np.moveaxis(np.tensordot(inverse, out, (1, axis)), 0, axis)
         return out
 
-    def _series(self, coefficients: Array, x: Array) -> Array:
+    def _series(self, coefficients: NDArray[np.floating], x: Array) -> Array:
         shape = x.shape[1:]
         t = 2.0 * (x.reshape(len(x), -1) / self.extent[:, None]) ** 2 - 1.0
         out = np.empty(t.shape[1])
@@ -183,8 +184,9 @@ def _far_images(shape, points: Array, periods: Array) -> Array:
 
 
 def _next_images(shape: Shape, points: Array, periods: Array) -> Array:
-    return sum(shape.value(np.sqrt(((points + (np.array(image) * periods)[:, None]) ** 2).sum(axis=0)))
-               for image in itertools.product(*[(-1, 0, 1) if p else (0,) for p in periods]))
+    images = itertools.product(*[(-1, 0, 1) if p else (0,) for p in periods])
+    return sum((shape.value(np.sqrt(((points + (np.array(image) * periods)[:, None]) ** 2).sum(axis=0)))
+                for image in images), np.zeros(points.shape[1]))
 
 
 def _log_circle(x: Array, period: float) -> Array:
