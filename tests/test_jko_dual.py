@@ -96,7 +96,7 @@ def test_transforms_agree_with_their_twins(rng, rough):
             values = run_rows(f, t, points)
             twin = np.array([smooth_twin(row, t, points) for row in f])
             # Midpoints of the twin: an error that falls with the square of its parts.
-                assert np.abs(values - twin).max() < 2.5e-5 * (1 + 1 / t)
+            assert np.abs(values - twin).max() < 2.5e-5 * (1 + 1 / t)
         values = run_rows(f, t, 0)
         twin = np.array([node_twin(row, t) for row in f])
         assert (values >= twin - 1e-12).all()
