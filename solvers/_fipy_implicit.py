@@ -55,7 +55,7 @@ class Implicit:
                  law=None):
         self.fipy, self.mesh, self.diffusion, self.psi, self.law = fipy, mesh, diffusion, psi, law
         self.iterated = nonlocal_psi or law is not None
-        self.method, self.change = method, 0.0
+        self.method, self.change, self.equation = method, 0.0, None
         self.volumes = np.asarray(mesh.cellVolumes, dtype=float)
         with quiet():
             self.rho = self.fipy.CellVariable(mesh=mesh, value=0.0, hasOld=True)
@@ -99,21 +99,11 @@ class Implicit:
 
     def _solve(self, now: Array, dt: float, t: float, told: float) -> None:
         """One linear solve with Psi and D of the density ``now``."""
-        fp = self.fipy
         with quiet():
-            self.potential.setValue(self.psi(now))
-            velocity = -self.potential.faceGrad
-            if self.law is not None:
-                faces = np.maximum(np.asarray(self.rho.arithmeticFaceValue.value), 0.0)
-                coefficient = fp.FaceVariable(mesh=self.mesh, value=self.law.evaluate(faces[None])[2][0])
-                equation = fp.TransientTerm() + fp.UpwindConvectionTerm(coeff=velocity) == fp.DiffusionTerm(coefficient)
-            elif self.diffusion > 0:
-                equation = (fp.TransientTerm() + fp.ExponentialConvectionTerm(coeff=velocity)
-                            == fp.DiffusionTerm(self.diffusion))
-            else:
-                equation = fp.TransientTerm() + fp.UpwindConvectionTerm(coeff=velocity)
+            if self.iterated or self.equation is None:
+                self.equation = self._equation(now)
             try:
-                equation.solve(var=self.rho, dt=dt, solver=self.solver)
+                self.equation.solve(var=self.rho, dt=dt, solver=self.solver)
             except (RuntimeError, ValueError, ArithmeticError) as error:
                 raise ConvergenceError(f"FiPy's linear solver failed at t = {t:.6g}: {error}; take a smaller dt",
                                        reason="tolerance", t=t, dt=told) from error
@@ -122,3 +112,17 @@ class Implicit:
         if told_by["iterations"] >= REFINEMENTS and not told_by["residual"] <= ROUND_OFF * scale:
             raise ConvergenceError(f"FiPy's linear solver stopped at residual {told_by['residual']:.1e} at t = {t:.6g};"
                                    " take a smaller dt", reason="tolerance", t=t, dt=told)
+
+    def _equation(self, now: Array):
+        """The equation with Psi and D of a density; its terms keep the weights of their first use."""
+        fp = self.fipy
+        self.potential.setValue(self.psi(now))
+        velocity = fp.FaceVariable(mesh=self.mesh, rank=1, value=-np.asarray(self.potential.faceGrad.value))
+        if self.law is not None:
+            faces = np.maximum(np.asarray(self.rho.arithmeticFaceValue.value), 0.0)
+            coefficient = fp.FaceVariable(mesh=self.mesh, value=self.law.evaluate(faces[None])[2][0])
+            return fp.TransientTerm() + fp.UpwindConvectionTerm(coeff=velocity) == fp.DiffusionTerm(coefficient)
+        if self.diffusion > 0:
+            drift = fp.ExponentialConvectionTerm(coeff=velocity)
+            return fp.TransientTerm() + drift == fp.DiffusionTerm(self.diffusion)
+        return fp.TransientTerm() + fp.UpwindConvectionTerm(coeff=velocity)

@@ -36,6 +36,8 @@ __all__ = ["MAX_AXES", "Grid", "available_memory", "call_user", "check_memory", 
 
 #: Beyond this ratio of the widest to the narrowest cell of an axis the user probably mistyped an edge.
 CELL_RATIO_WARNING = 1e6
+#: Panels of four nodes for each cell on which a monitor function is integrated.
+GRADING_PANELS = 32
 
 
 class Grid:
@@ -137,6 +139,97 @@ class Grid:
         for array in (*self.edges, *self.widths, *self.centers):
             array.flags.writeable = False
 
+    # ---------------------------------------------------------------- constructors
+    @classmethod
+    def for_problem(cls, energy, rho0, t_end=None, *, tol: float = 1e-3, bounds=None, cells=None, boundary="no-flux",
+                    method=None, time_scale=1.0, names=None, max_cells: int = 500_000) -> Grid:
+        r"""The grid on which a flow is solved with an error of at most about ``tol``.
+
+        :math:`\max_t \|\rho_h(t) - \rho(t)\|_{L^1} \le \mathrm{tol} \cdot \mathrm{mass}`, estimated at four times by
+        trial solves on coarse grids (Richardson, each axis by itself), and at most 1e-12 of the mass ever in the
+        outermost cells at ends that are chosen: the box grows at each end where a trial solve brings mass, so that it
+        follows drift, attraction and free fronts. A trial costs about as much as a few solves on coarse grids.
+
+        Good values: the default; ``bounds`` and ``cells`` for what is known, walls above all.
+
+        Parameters
+        ----------
+        energy : Term or FreeEnergy
+            The energy of the problem, given by functions.
+        rho0 : callable, (mean, cov), array, Atoms or Density
+            The initial law: a density as a function of the coordinates (its mass is found and normalized); a normal law
+            by its mean and covariance; samples, an array (n, ndim), or Atoms, smoothed by normal kernels of Silverman's
+            width; or a Density on a trial grid.
+        t_end : float, optional
+            End of the time span that starts at 0. By default the grid is for all times, which needs a flow that comes
+            to rest. A state that leaves a saddle or a well only after a long rest may be taken for one at rest.
+        tol : float
+            Tolerance, between 1e-8 and 1.
+        bounds : sequence of (lo, hi) or None, optional
+            For each axis walls, which are kept, or None for an end in the open. A periodic axis needs its bounds.
+        cells : sequence of int or None, optional
+            For each axis its number of cells, which is kept, or None.
+        boundary, names
+            As in `Grid`.
+        method : Method, optional
+            Method of the trial solves, `FiniteVolume()` by default.
+        time_scale : float or callable
+            As in `wgflow.solve`.
+        max_cells : int
+            Number of cells that no trial and no result may exceed.
+
+        Raises
+        ------
+        InvalidInput
+            If an argument breaks a rule, or nothing confines the flow and there is no ``t_end``.
+        ResourceError
+            If the tolerance needs more than ``max_cells`` cells, such as where the law concentrates to a point.
+
+        Examples
+        --------
+        >>> import wgflow as wg
+        >>> energy = wg.Entropy(1.0) + wg.Potential(lambda x: x**2 / 2)
+        >>> grid = Grid.for_problem(energy, (2.0, 0.25), t_end=1.0, tol=1e-2)
+        >>> grid.bounds[0][0] < -5.0, grid.bounds[0][1] > 5.0, 20 < grid.size < 200
+        (True, True, True)
+        """
+        from wgflow._automatic_grids import problem_grid
+
+        return problem_grid(energy, rho0, t_end, tol, bounds, cells, boundary, method, time_scale, names, max_cells)
+
+    @classmethod
+    def graded(cls, bounds, cells, monitor, *, boundary="no-flux", names=None) -> Grid:
+        r"""A grid with small cells where a monitor function m is large: its integral over each cell is the same.
+
+        The edges are a smooth function of their number if m is smooth, which the second order of fluxes asks for. The
+        error of a density in L1 is least for :math:`m = |\rho''|^{1/3}`; add a part of its mean, so that no cell
+        becomes huge.
+
+        Parameters
+        ----------
+        bounds, cells, boundary, names
+            As in `Grid`.
+        monitor : callable, or one for each axis (None: even cells)
+            A vectorized positive function of the coordinate of its axis.
+
+        Raises
+        ------
+        InvalidInput
+            If a monitor is not positive and finite.
+
+        Examples
+        --------
+        >>> grid = Grid.graded((-4, 4), 40, lambda x: 0.1 + np.exp(-x**2))
+        >>> bool(grid.widths[0].max() > 4 * grid.widths[0].min())
+        True
+        """
+        even = cls(bounds, cells, boundary=boundary, names=names)
+        monitors = [monitor] * even.ndim if callable(monitor) or monitor is None else list(monitor)
+        if len(monitors) != even.ndim:
+            raise InvalidInput(f"monitor has {len(monitors)} entries, bounds {even.ndim}")
+        edges = [e if m is None else equal_shares(m, e, axis) for axis, (m, e) in enumerate(zip(monitors, even.edges))]
+        return cls(edges=edges, boundary=boundary, names=names)
+
     @property
     def bounds(self) -> tuple[tuple[float, float], ...]:
         """Lower and upper end of each axis."""
@@ -207,6 +300,28 @@ class Grid:
         box = " x ".join(f"[{lo:g}, {hi:g}]" for lo, hi in self.bounds)
         weight = "" if self.log_weight is None else ", weighted"
         return f"Grid({box}, cells={self.shape}, boundary={self.boundary}{weight})"
+
+
+def equal_shares(monitor, even: np.ndarray, axis: int) -> np.ndarray:
+    """Edges between the ends of even ones that share out the integral of a function of the coordinate equally."""
+    count = GRADING_PANELS * (even.size - 1)
+    ends = np.linspace(even[0], even[-1], count + 1)
+    nodes, weights = np.polynomial.legendre.leggauss(4)
+    half = 0.5 * np.diff(ends)
+    points = (0.5 * (ends[1:] + ends[:-1]))[:, None] + half[:, None] * nodes
+    name = f"monitor of axis {axis}"
+    values = real_array(call_user(monitor, [points.ravel()], name), name)
+    if values.shape != (points.size,):
+        raise InvalidInput(f"{name} returned shape {values.shape} for coordinates of shape ({points.size},); it must "
+                           "return one value for each point")
+    if not (np.isfinite(values) & (values > 0)).all():
+        raise InvalidInput(f"{name} has values from {values.min():g} to {values.max():g}; it must be finite and > 0")
+    below = np.append(0.0, np.cumsum((values.reshape(points.shape) @ weights) * half))
+    from scipy.interpolate import PchipInterpolator
+
+    edges = PchipInterpolator(below, ends)(below[-1] * np.arange(even.size) / (even.size - 1))
+    edges[0], edges[-1] = even[0], even[-1]
+    return edges
 
 
 def log_power_cell_average(edges, power: float) -> np.ndarray:
