@@ -105,7 +105,7 @@ def test_a_shifted_problem_on_a_torus_has_the_shifted_solution(grid, beta, inter
     there = final(grid, V, values, beta=beta, U=U, dt=dt)
     back = final(grid, np.roll(V, shift, axes), np.roll(values, shift, axes), beta=beta, U=U, dt=dt)
     back = np.roll(back, [-s for s in shift], axes)
-    assert difference(there, back) <= 1e-12
+    assert difference(there, back) <= 1e-13
 
 
 # ---------------------------------------------------------------- constants
@@ -113,14 +113,14 @@ def test_a_shifted_problem_on_a_torus_has_the_shifted_solution(grid, beta, inter
 def test_a_constant_in_V_or_U_does_not_show(beta, rng):
     V, values = rough(rng, LINE)
     there = final(LINE, V, values, beta=beta, U=attraction)
-    assert difference(there, final(LINE, V + 3.0, values, beta=beta, U=attraction)) <= 1e-12
-    assert difference(there, final(LINE, V, values, beta=beta, U=lambda d: attraction(d) + 3.0)) <= 1e-12
+    assert difference(there, final(LINE, V + 3.0, values, beta=beta, U=attraction)) <= 1e-13
+    assert difference(there, final(LINE, V, values, beta=beta, U=lambda d: attraction(d) + 3.0)) <= 1e-13
 
 
 def test_a_constant_weight_does_not_show(rng):
     V, values = rough(rng, LINE)
     weighted = wg.Grid((-2, 2), cells=40, log_weight=np.full(40, 5.0))
-    assert difference(final(LINE, V, values), final(weighted, V, values)) <= 1e-12
+    assert difference(final(LINE, V, values), final(weighted, V, values)) <= 1e-13
 
 
 def test_a_weight_is_a_potential(rng):
@@ -186,7 +186,7 @@ def test_terms_add(rng):
 
 # ---------------------------------------------------------------- units
 @pytest.mark.parametrize("beta", BETAS)
-@pytest.mark.parametrize(("factor", "tolerance"), [(2.0, 0.0), (0.125, 0.0), (3.0, 1e-12)])
+@pytest.mark.parametrize(("factor", "tolerance"), [(2.0, 0.0), (0.125, 0.0), (3.0, 1e-13)])
 def test_units_of_length(beta, factor, tolerance, rng):
     # x -> c x and t -> c^2 t leave the masses of the cells as they are, V and beta being the same.
     V, values = rough(rng, LINE)
@@ -197,7 +197,7 @@ def test_units_of_length(beta, factor, tolerance, rng):
 
 
 @pytest.mark.parametrize("beta", BETAS)
-@pytest.mark.parametrize(("factor", "tolerance"), [(4.0, 0.0), (0.5, 0.0), (3.0, 1e-12)])
+@pytest.mark.parametrize(("factor", "tolerance"), [(4.0, 0.0), (0.5, 0.0), (3.0, 1e-13)])
 def test_units_of_energy(beta, factor, tolerance, rng):
     # F -> c F and t -> t / c.
     V, values = rough(rng, LINE)
@@ -207,7 +207,7 @@ def test_units_of_energy(beta, factor, tolerance, rng):
 
 
 @pytest.mark.parametrize("beta", BETAS)
-@pytest.mark.parametrize(("factor", "tolerance"), [(16.0, 0.0), (2.0**-30, 0.0), (3.0, 1e-12), (1e-7, 1e-12)])
+@pytest.mark.parametrize(("factor", "tolerance"), [(16.0, 0.0), (2.0**-30, 0.0), (3.0, 1e-13), (1e-7, 1e-13)])
 def test_units_of_mass(beta, factor, tolerance, rng):
     # Without interaction the flow is linear and knows no mass; with it U rho stays the same if U is divided.
     V, values = rough(rng, LINE)
@@ -237,6 +237,115 @@ def test_a_clock_that_changes_is_the_same_path_at_other_times():
     for one, other in zip(clock.densities, plain.densities):
         assert difference(one.masses, other.masses) < 1e-5
     assert clock.certificate.ok
+
+
+# ---------------------------------------------------------------- nonlinear diffusion
+#: Largest differences seen are 8e-15, over five seeds.
+ROUNDING = 1e-13
+DIFFUSIONS = {
+    "porous medium": [(1.0, wg.PowerEntropy(2.0))],
+    "m = 4": [(1.0, wg.PowerEntropy(4.0))],
+    "fast": [(1.0, wg.PowerEntropy(0.5))],
+    "sum": [(1.0, wg.Entropy(4.0)), (0.3, wg.PowerEntropy(3.0))],
+}
+GRIDS = {"line": LINE, "circle": CIRCLE, "torus": TORUS,
+         "box": wg.Grid([(-2, 2), (-1, 1)], cells=(18, 14), boundary=("no-flux", "periodic"))}
+
+
+def round_kernel(*d):
+    return np.prod([np.cos(np.pi * v) for v in d], axis=0)
+
+
+def nonlinear(grid, terms, V, values, *, w=None, dt=0.02, steps=10):
+    energy = wg.FreeEnergy(terms) + wg.Potential(V)
+    energy = energy if w is None else energy + (w if isinstance(w, wg.Term) else wg.Convolution(w))
+    sol = wg.solve(energy, wg.Density(grid, values), (0, steps * dt), method=wg.FiniteVolume(dt=dt))
+    assert (sol.final.values != values).any()
+    return sol.final.masses
+
+
+@pytest.mark.parametrize("w", [None, round_kernel])
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
+@pytest.mark.parametrize("terms", DIFFUSIONS.values(), ids=DIFFUSIONS)
+def test_mirrors_shifts_constants_and_units_of_nonlinear_diffusion(terms, grid, w, rng):
+    V, values = rough(rng, grid)
+    there = nonlinear(grid, terms, V, values, w=w)
+    assert difference(there, np.flip(nonlinear(grid, terms, np.flip(V), np.flip(values), w=w))) <= ROUNDING
+    assert difference(there, nonlinear(grid, terms, V + 3.0, values, w=w)) <= ROUNDING
+    axes = tuple(axis for axis in range(grid.ndim) if grid.periodic[axis])
+    if axes:
+        shift = (7, 3)[:len(axes)]
+        moved = nonlinear(grid, terms, np.roll(V, shift, axes), np.roll(values, shift, axes), w=w)
+        assert difference(there, np.roll(moved, [-s for s in shift], axes)) <= ROUNDING
+    # Energies times 3 and time over 3; lengths times 3, times times 9, where H(r) of densities r/3^d is 3^-d H(r).
+    more = [(3 * factor, term) for factor, term in terms]
+    w3 = None if w is None else lambda *d: 3 * w(*d)
+    assert difference(there, nonlinear(grid, more, 3 * V, values, w=w3, dt=0.02 / 3)) <= ROUNDING
+    wide = wg.Grid([(3 * lo, 3 * hi) for lo, hi in grid.bounds], cells=grid.shape, boundary=grid.boundary)
+    same = [(factor * 3.0 ** (grid.ndim * (getattr(term, "m", 1.0) - 1)), term) for factor, term in terms]
+    w1 = None if w is None else lambda *d: w(*[v / 3 for v in d])
+    assert difference(there, nonlinear(wide, same, V, values / 3**grid.ndim, w=w1, dt=0.18)) <= ROUNDING
+    # A density times 3 has H(3 r) = 3^m H(r), per mass 3^(m-1) as much.
+    less = [(factor * 3.0 ** (1 - getattr(term, "m", 1.0)), term) for factor, term in terms]
+    w2 = None if w is None else lambda *d: w(*d) / 3
+    assert difference(there, nonlinear(grid, less, V, 3 * values, w=w2) / 3) <= ROUNDING
+
+
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
+@pytest.mark.parametrize("terms", DIFFUSIONS.values(), ids=DIFFUSIONS)
+def test_a_rank_one_kernel_in_two_forms_with_nonlinear_diffusion(terms, grid, rng):
+    V, values = rough(rng, grid)
+    values = values / (values * grid.volumes).sum()
+    phi = np.sin(sum(grid.mesh())) + 0.3
+    flat = phi.ravel()
+    for sign in (1.0, -1.0):
+        one = nonlinear(grid, terms, V, values, w=wg.LowRank(phi[None], [sign]))
+        assert difference(one, nonlinear(grid, terms, V, values, w=wg.Dense(sign * np.outer(flat, flat)))) <= 1e-10
+        assert difference(one, nonlinear(grid, terms, V, values)) > 1e-6
+
+
+@pytest.mark.parametrize("boundary", ["no-flux", "periodic"])
+@pytest.mark.parametrize("terms", DIFFUSIONS.values(), ids=DIFFUSIONS)
+def test_a_small_axis_does_not_show_in_nonlinear_diffusion(terms, boundary, rng):
+    V, values = rough(rng, LINE)
+    plane = wg.Grid([(-2, 2), (0, 1)], cells=(40, 2), boundary=("no-flux", boundary))
+    both = nonlinear(plane, terms, np.stack([V, V], 1), np.stack([values, values], 1), dt=0.02)
+    # The axis that is not the last takes two half steps.
+    there = nonlinear(LINE, terms, V, values, dt=0.01, steps=20)
+    assert difference(there, both.sum(axis=1)) <= ROUNDING
+
+
+def test_exchanged_axes_of_nonlinear_diffusion_differ_by_the_splitting_error():
+    grid = wg.Grid([(-2, 2), (-1, 1)], cells=(20, 16))
+    x, y = grid.mesh()
+    V, values = np.cos(2 * x + 3 * y) + x * y, 0.05 + np.exp(-((x - 0.5) ** 2) - 2 * y**2)
+    gaps = []
+    for dt, steps in ((0.02, 10), (0.01, 20), (0.005, 40)):
+        one = nonlinear(grid, DIFFUSIONS["sum"], V, values, dt=dt, steps=steps)
+        other = nonlinear(transposed(grid), DIFFUSIONS["sum"], V.T, values.T, dt=dt, steps=steps)
+        gaps.append(difference(one, other.T))
+    # Nearly of second order: the limiters of the reconstruction see other states in each order of the axes.
+    assert gaps[0] < 1e-3
+    assert np.polyfit(np.log([0.02, 0.01, 0.005]), np.log(gaps), 1)[0] > 1.6
+
+
+def test_the_radius_agrees_with_the_plane_to_the_order_of_the_grids():
+    from wgflow.grids import log_power_cell_average
+
+    gaps, cells = [], np.array([16, 24, 36])
+    for n in cells:
+        line = wg.Grid((0, 5), cells=n, log_weight=log_power_cell_average(np.linspace(0, 5, n + 1), 1))
+        radial = wg.Entropy(1.0) + wg.Potential(lambda r: r * r / 2 + np.cos(r))
+        start = wg.Density.from_function(line, lambda r: r * np.exp(-2 * r * r))
+        plane = wg.Grid([(-5, 5), (-5, 5)], cells=2 * n)
+        flat = wg.Entropy(1.0) + wg.Potential(lambda x, y: (x * x + y * y) / 2 + np.cos(np.hypot(x, y)))
+        spot = wg.Density.from_function(plane, lambda x, y: np.exp(-2 * x * x - 2 * y * y))
+        moments = [rho.expect(f) for rho, f in (
+            (wg.solve(radial, start, (0, 0.5)).final, lambda r: r * r),
+            (wg.solve(flat, spot, (0, 0.5)).final, lambda x, y: x * x + y * y))]
+        gaps.append(abs(moments[0] - moments[1]))
+    assert -np.polyfit(np.log(cells), np.log(gaps), 1)[0] == pytest.approx(2.0, abs=0.3)
+    assert gaps[-1] < 5e-3
 
 
 # ---------------------------------------------------------------- grids
