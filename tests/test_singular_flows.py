@@ -154,6 +154,29 @@ def test_compact_aggregation_comes_to_its_profile():
     assert abs(edge - length) < 1.01 * grid.widths[0][0]
 
 
+def test_the_log_gas_on_cells_of_different_widths():
+    errors, sizes = [], (50, 72, 100, 120, 144, 180)
+    for n in sizes:
+        u = np.linspace(-1, 1, n + 1)
+        rho0 = Density.gaussian(Grid(edges=2 * (u + 0.3 * u**3) / 1.3), 0.0, 0.3)
+        rho = wg.solve(Interaction(quadratic() - log()), rho0, (0, 10)).density(10)
+        errors.append([distance(rho, semicircle(math.sqrt(2))), variance(rho) - 0.5])
+    errors = np.abs(errors)
+    assert order(sizes, errors[:, 0]) > 1.3
+    assert errors[-1, 1] < 2e-4
+
+
+def test_a_disk_of_charges_by_its_radius():
+    # In the radius the mean of the kernel over directions is (r^2 + s^2) / 2 - log max(r, s).
+    edges = np.linspace(0, 1.5, 101)
+    grid = Grid((0, 1.5), cells=100, log_weight=wg.grids.log_power_cell_average(edges, 1))
+    rho0 = from_cdf(grid, lambda r: np.minimum(r, 0.7) ** 2 / 0.49)
+    energy = Interaction(lambda r, s: (r * r + s * s) / 2 - np.log(np.maximum(r, s)))
+    rho = wg.solve(energy, rho0, (0, 0.5)).density(0.5)
+    square = 1 + (0.49 - 1) * math.exp(-1)
+    assert rho.expect(grid.centers[0] ** 2) == pytest.approx(square / 2, rel=1e-3)
+
+
 def test_any_kernel_moves_without_a_rise_of_the_energy():
     for kernel in (morse(1.0, 0.1, 0.8, 0.5), power(-0.5), -1 * power(-0.5), power(1.5), -1 * newtonian(1)):
         grid = Grid((-1, 1), cells=60)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from wgflow import Atoms, Convolution, Density, Grid, Interaction, InvalidInput
 from wgflow._cell_averages import cell_averages
+from wgflow._cell_pairs import pair_table
 from wgflow._kernel_tables import _OfFunction, _OfKernel
 from wgflow.errors import InvalidType
 from wgflow.interactions import (
@@ -289,6 +290,31 @@ def test_gradients_are_derivatives(kernel, ndim, rng):
                     ) / 12e-4
         np.testing.assert_allclose(kernel.gradient(*x)[axis], expected, rtol=1e-8, atol=1e-8 * scale + 1e-11)
     assert not kernel.gradient(*np.zeros((ndim, 1))).any()
+
+
+# ---------------------------------------------------------------- cells of different widths
+@pytest.mark.parametrize("kernel", [log(), newtonian(1), power(-0.5), exponential(0.1), morse() + log()], ids=repr)
+def test_tables_of_equal_cells_are_the_convolution(kernel):
+    grid = Grid((-1, 2), cells=40)
+    step = np.arange(40)[:, None] - np.arange(40)
+    for average in (None, "double", False) if not kernel.infinite else (None, "double"):
+        table = Convolution(kernel, average=average).operator(grid).table
+        np.testing.assert_allclose(pair_table(kernel, grid, average), table[step], rtol=0, atol=3e-13)
+
+
+def test_double_averages_over_graded_cells_are_exact(rng):
+    grid = Grid(edges=np.cumsum(np.concatenate([[0.3], np.geomspace(1e-3, 0.1, 30)])))
+    length = float(np.ptp(grid.edges[0]))
+    uniform = Density.uniform(grid)
+    term = Convolution(log(), average="double")
+    assert term(uniform) == pytest.approx(0.5 * (math.log(length) - 1.5), abs=1e-12)
+    assert "of cell averages" in term.operator(grid).form
+    assert term.operator(grid).self_drop == pytest.approx(math.log(2))
+    np.testing.assert_array_equal(pair_table(log(), grid, None), pair_table(log(), grid, None).T)
+    with pytest.raises(InvalidInput, match="uniform grid, or one no-flux axis"):
+        Convolution(log()).operator(Grid(edges=grid.edges[0], boundary="periodic"))
+    with pytest.raises(InvalidInput, match="mean over directions"):
+        Convolution(log()).operator(Grid((0, 1), cells=9, origin=True))
 
 
 # ---------------------------------------------------------------- circles and tori

@@ -66,7 +66,8 @@ class Shape(ABC):
     def check(self, ndim: int) -> None:
         """Refuse a number of axes on which the kernel is not defined."""
         if self.axes is not None and self.axes != ndim:
-            raise InvalidInput(f"{self!r} is a kernel on {self.axes} axes, the points have {ndim}")
+            raise InvalidInput(f"{self!r} is a kernel on {self.axes} axes, the points have {ndim}; in reduced "
+                               "coordinates (a radius) give its mean over directions, Interaction(lambda r, s: ...)")
 
 
 @dataclass(frozen=True)

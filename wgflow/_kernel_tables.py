@@ -84,7 +84,7 @@ def self_drop(w, grid: Grid, average) -> float:
     integrand = _OfKernel(w) if isinstance(w, Kernel) else _OfFunction(w, grid)
     values = []
     for part in (1.0, 0.5):
-        single, double = cell_averages(integrand, [np.zeros(1, int)] * grid.ndim, [part * h[0] for h in grid.widths])
+        single, double = cell_averages(integrand, [np.zeros(1, int)] * grid.ndim, [part * h.max() for h in grid.widths])
         values.append(float((double if average == "double" else 2.0 * single - double).ravel()[0]))
     return values[0] - values[1]
 

@@ -22,6 +22,7 @@ from wgflow.kernels.lowrank import combine_rows, rows_dot
 from wgflow.operators import (
     EXACTNESS,
     BlockOperator,
+    CellPairsOperator,
     ConvolutionOperator,
     LowRankOperator,
     TableOperator,
@@ -112,7 +113,8 @@ class Convolution(_PairTerm):
     Raises
     ------
     InvalidInput
-        If w is not even or not finite (at 0: without averages), or the grid is not uniform; for points that coincide
+        If w is not even or not finite (at 0: without averages), or the grid is not uniform (a Kernel takes cells of
+        different widths on one axis, by a dense table); for points that coincide
         under a kernel that is infinite at 0.
     """
 
@@ -122,6 +124,8 @@ class Convolution(_PairTerm):
         self._gradient = _check_gradient(gradient)
 
     def _bind(self, grid: Grid):
+        if isinstance(self.w, Kernel) and not all(grid.uniform):
+            return CellPairsOperator(self.w, grid, self.average)
         return ConvolutionOperator(self.w, grid, self.average)
 
     def _at(self, rho: Density | Atoms, points: np.ndarray) -> np.ndarray:

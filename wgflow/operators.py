@@ -11,8 +11,9 @@ from wgflow.grids import Grid, call_user, real_array
 from wgflow.kernels.lowrank import combine_rows, rows_dot
 from wgflow.singular_kernels import Kernel
 
-__all__ = ["BlockOperator", "ConvolutionOperator", "LowRankOperator", "TableOperator", "check_sampled_symmetry",
-           "circular_offsets", "depends_on_displacement", "displacement_kernel", "kernel_at", "low_rank_factors"]
+__all__ = ["BlockOperator", "CellPairsOperator", "ConvolutionOperator", "LowRankOperator", "TableOperator",
+           "check_sampled_symmetry", "circular_offsets", "depends_on_displacement", "displacement_kernel", "kernel_at",
+           "low_rank_factors"]
 
 #: Relative agreement at which a sampled kernel counts as symmetric, as a convolution, or as of low rank.
 EXACTNESS = 1e-11
@@ -108,6 +109,24 @@ class TableOperator:
 
     def apply(self, masses: np.ndarray) -> np.ndarray:
         return rows_dot(self.table, masses.ravel()).reshape(self.shape)
+
+
+class CellPairsOperator(TableOperator):
+    """U rho by the table of a named kernel between cells of different widths, as `ConvolutionOperator` else."""
+
+    def __init__(self, w: Kernel, grid: Grid, average=None):
+        from wgflow._cell_pairs import pair_table
+
+        super().__init__(pair_table(w, grid, average), grid)
+        self.w = self.kernel = w
+        self.grid, self.average = grid, average
+        self.form += " of cell averages" if (not w.smooth if average is None else average) else ""
+
+    @cached_property
+    def self_drop(self) -> float:
+        from wgflow._kernel_tables import self_drop
+
+        return self_drop(self.w, self.grid, self.average)
 
 
 class BlockOperator:
