@@ -394,3 +394,12 @@ def test_problems_are_values():
     other = exact.OrnsteinUhlenbeck(stiffness=ROTATED, mean=[0, 0], variance=[[0.2, 0], [0, 0.2]])
     assert one == other
     assert hash(one) == hash(other)
+
+
+def test_kuramoto_order_along_a_run():
+    problem = exact.Kuramoto(coupling=1.5, beta=3.0, amplitude=0.4, phase=0.8)
+    times = [0.0, 0.4, 1.0, 2.5]
+    expected = [problem.quantities(t)["order"] for t in times]
+    np.testing.assert_allclose(problem.order_at(times), expected, rtol=1e-9)
+    with pytest.raises(ConvergenceError, match="order"):
+        exact.Kuramoto(coupling=20.0, size=10).order_at([0.5, 1.0])

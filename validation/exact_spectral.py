@@ -253,18 +253,35 @@ def agree(name: str, coarse: Any, fine: Any, tolerance: float) -> None:
 
 
 def integrate(
-    slope: Callable, start: np.ndarray, t: float, *, rtol: float, atol: float, jacobian: Callable | None = None
+    slope: Callable, start: np.ndarray, t: Any, *, rtol: float, atol: float, jacobian: Callable | None = None
 ) -> np.ndarray:
-    """The solution at time ``t`` of an ODE from time 0; with a Jacobian by the stiff method Radau, else by DOP853."""
-    if t == 0.0:
-        return start
+    """The solution of an ODE from time 0; with a Jacobian by the stiff method Radau, else by DOP853.
+
+    Parameters
+    ----------
+    slope, jacobian : callable
+        Of the time and the state.
+    start : array of shape (n,)
+    t : float or rising array of shape (k,)
+    rtol, atol : float
+
+    Returns
+    -------
+    array of shape (n,), or (n, k) for several times
+    """
+    times = np.atleast_1d(np.asarray(t, dtype=float))
+    if times[-1] == 0.0:
+        return start if np.ndim(t) == 0 else np.repeat(start[:, None], times.size, axis=1)
     from scipy.integrate import solve_ivp
 
     method: dict[str, Any] = {"method": "DOP853"} if jacobian is None else {"method": "Radau", "jac": jacobian}
-    solution = solve_ivp(slope, (0.0, t), start, rtol=rtol, atol=atol, **method)
+    # The end itself comes without interpolation between steps.
+    solution = solve_ivp(slope, (0.0, times[-1]), start, t_eval=None if np.ndim(t) == 0 else times, rtol=rtol,
+                         atol=atol, **method)
     if not solution.success:
-        raise ConvergenceError(f"reference solution stopped at t={solution.t[-1]:.6g}: {solution.message}", t=t)
-    return solution.y[:, -1]
+        raise ConvergenceError(f"reference solution stopped at t={solution.t[-1]:.6g}: {solution.message}",
+                               t=float(times[-1]))
+    return solution.y[:, -1] if np.ndim(t) == 0 else solution.y
 
 
 def check_size(name: str, size: int, least: int = 10) -> None:

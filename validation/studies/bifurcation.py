@@ -83,7 +83,7 @@ def late_flow(problem: Any, rho0: Density, order: Callable[[Density], float], ra
         The stationary value that the order parameter falls or rises to.
     """
     times = [span / rate for span in _WATCHED]
-    sol = solve(problem.energy(), rho0, (0.0, times[-1]), FiniteVolume(rtol=1e-8), t_eval=times)
+    sol = solve(problem.energy(), rho0, (0.0, times[-1]), FiniteVolume(rtol=1e-7), t_eval=times)
     first, second = (abs(order(sol.density(t)) - limit) for t in times[:2])
     found = math.log(first / second) / (times[1] - times[0]) if second > 0.0 else math.nan
     return LateFlow(order(sol.final), found, sol.certificate.ok, sol.certificate.explain())

@@ -45,8 +45,8 @@ class DesaiZwanzigTransition(Study):
 
     def run(self, folder: Path, *, quick: bool = False, fresh: bool = False) -> StudyReport:
         cells = 160 if quick else 400
-        betas = (1.2, 1.8, 2.4, 3.0, 4.0, 6.0) if quick else (1.0, 1.4, 1.8, 2.1, 2.25, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)
-        thetas = (0.2, 0.5, 1.0, 2.0) if quick else (0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+        betas = (1.2, 1.8, 2.4, 4.0, 6.0) if quick else (1.0, 1.4, 1.8, 2.1, 2.25, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)
+        thetas = (0.2, 0.6, 2.0) if quick else (0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
         in_beta = [_point(beta, DesaiZwanzig(beta=beta, bounds=_BOUNDS), cells) for beta in betas]
         in_theta = [_point(theta, DesaiZwanzig(coupling=theta, beta=_BETA, bounds=_BOUNDS), cells) for theta in thetas]
         grid = DesaiZwanzig(bounds=_BOUNDS).grid(cells)
@@ -151,8 +151,8 @@ def _draw(in_beta: list[_Point], in_theta: list[_Point], critical: tuple[float, 
         lines, marks = left.get_legend_handles_labels()[0][:2], left.get_legend_handles_labels()[0][2:]
         left.legend(handles=marks, loc="center right", bbox_to_anchor=(1.0, 0.63))
         middle.legend(handles=lines, loc="center right", bbox_to_anchor=(1.0, 0.63))
-        below = np.linspace(in_beta[0].value, critical[0], 8)
-        above = np.linspace(critical[0], in_beta[-1].value, 12)
+        below = np.linspace(in_beta[0].value, critical[0], 5)
+        above = np.linspace(critical[0], in_beta[-1].value, 9)
         rates = [-DesaiZwanzig(beta=float(b)).linear_rate("ordered") for b in (*below, *above)]
         center = [-DesaiZwanzig(beta=float(b)).linear_rate("disordered") for b in above]
         right.plot([*below, *above], rates, color=plotting.FLOW, label="exact, to the stable state")
