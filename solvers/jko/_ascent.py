@@ -24,12 +24,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from wgflow.kernels.extension import extend
-from wgflow.kernels.multigrid import Multigrid
+from wgflow.kernels.multigrid import Multigrid, add_bending
 
 from ._local_energy import LocalEnergy
 from ._transport_dual import TransportDual
 
-__all__ = ["Ascent", "DualPoint"]
+__all__ = ["Ascent", "DualPoint", "halves"]
 
 #: The price of bending starts at the square of the residual relative to this one, at most at 1; factors of its rise and
 #: fall, the price that counts as none, and the one below which it rises by two factors at once.
@@ -96,6 +96,7 @@ class Ascent:
     def __init__(self, transport: TransportDual, energy: LocalEnergy, widths, tau: float):
         self.transport, self.energy, self.widths, self.tau = transport, energy, widths, tau
         self.price = 1.0
+        self.scratch = np.empty_like(transport.start)
         self.at: np.ndarray | None = None
         with np.errstate(divide="ignore"):
             self.leaves_cells_empty = bool(np.isfinite(energy.slope(np.zeros(1))[0]))
@@ -257,12 +258,12 @@ class Ascent:
         centered = v - float((response * v).sum()) / float(response.sum())
         return response * centered + self.transport.curvature(v)
 
-    def _bend(self, v: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """The sum of the B_a, applied to v."""
-        out = np.zeros_like(v)
+    def _bend(self, v: np.ndarray, weight: list[np.ndarray], out: np.ndarray) -> None:
+        """Add the price of bending times the sum of the B_a, applied to v."""
         for axis, h in enumerate(self.widths):
-            out += (self.tau / h**2) * _second_difference(weight[axis] * _second_difference(v, axis), axis)
-        return out
+            shape = math.prod(v.shape[:axis]), v.shape[axis], math.prod(v.shape[axis + 1:])
+            add_bending(v.reshape(shape), weight[axis].reshape(shape), self.price * self.tau / h**2,
+                        self.scratch.reshape(shape), out.reshape(shape))
 
     def _approximate(self, point: DualPoint, response, weight) -> Multigrid:
         """The matrix of cells and edges that the regularized Newton system resembles, as multigrid cycles.
@@ -275,7 +276,7 @@ class Ascent:
             scale = self.tau / h**2
             straight = np.maximum(1.0 - scale * _second_difference(point.phi, axis), LEAST_WIDTH)
             conduction = scale * (point.masses / straight + BENDING_SHARE * self.price * weight[axis])
-            lower, upper = _halves(conduction, axis)
+            lower, upper = halves(conduction, axis)
             edges.append(0.5 * (lower + upper))
         return Multigrid(response, edges)
 
@@ -289,7 +290,7 @@ class Ascent:
         for _ in range(MAX_PRODUCTS):
             image = self._newton_product(direction, response)
             if self.price > 0.0:
-                image += self.price * self._bend(direction, weight)
+                self._bend(direction, weight, image)
             bend = float((direction * image).sum())
             if not bend > 0.0:
                 break
@@ -303,7 +304,7 @@ class Ascent:
         return x
 
 
-def _halves(v: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+def halves(v: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     """Views of the cells below and above each edge along an axis."""
     lower, upper = [slice(None)] * v.ndim, [slice(None)] * v.ndim
     lower[axis], upper[axis] = slice(0, -1), slice(1, None)
@@ -312,15 +313,15 @@ def _halves(v: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _inner(known: np.ndarray, axis: int) -> np.ndarray:
     """The edges along an axis between known cells."""
-    lower, upper = _halves(known, axis)
+    lower, upper = halves(known, axis)
     return lower & upper
 
 
 def _second_difference(v: np.ndarray, axis: int) -> np.ndarray:
     """Second difference along an axis, mirrored at the walls: a symmetric operator."""
-    lower, upper = _halves(v, axis)
+    lower, upper = halves(v, axis)
     out = np.zeros_like(v)
-    below, above = _halves(out, axis)
+    below, above = halves(out, axis)
     below += upper - lower
     above -= upper - lower
     return out

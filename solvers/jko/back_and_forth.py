@@ -15,7 +15,7 @@ from wgflow.energies import TINY
 from wgflow.errors import InvalidInput
 
 from ..base import check_count
-from ._ascent import Ascent, DualPoint
+from ._ascent import Ascent, DualPoint, halves
 from ._local_energy import LocalEnergy, pairs
 from ._transport_dual import TransportDual, smear
 from .base import InnerSolver, JKOStep, free_energy
@@ -33,6 +33,9 @@ COARSEST_CELLS, COARSE_FACTOR, COARSE_TOLERANCE = 24, 10.0, 1e-3
 GOOD_GUESS = 0.01
 #: How often a rough density is smeared, in turn, where the step does not succeed otherwise.
 SMEARINGS = 1, 3, 7
+#: Cells that a step moves by, from which on smearing the rest counts as nothing beside its error of O(h^2). Part of the
+#: largest mass below which a cell does not count in that.
+MOVES_FAR, EMPTY = 1.0, 1e-6
 #: Rounds of the interaction's linearization.
 MAX_ROUNDS = 60
 #: Cells from which on two threads are used.
@@ -133,15 +136,28 @@ class BackAndForthSolver(InnerSolver):
     def _transports(self, masses, before: float, tau: float) -> Iterator[TransportDual]:
         """What may stand for the density: exactly, with its rest at the nodes; smeared, if that does not raise F."""
         exact = TransportDual(masses, self.widths, tau, points=self.points, pool=self.pool)
-        if exact.rough <= ROUGH:
+        far = exact.rough > ROUGH or (exact.rough > 0.0 and self._moves(masses, tau) > MOVES_FAR)
+        if not far:
             yield exact
         for times in SMEARINGS if exact.rough > 0.0 else ():
             smeared = TransportDual(masses, self.widths, tau, points=self.points, pool=self.pool, smearings=times)
             if free_energy(self.parts, smeared.start) > before:
                 break
             yield smeared
-        if exact.rough > ROUGH:
+        if far:
             yield exact
+
+    def _moves(self, masses: np.ndarray, tau: float) -> float:
+        """Cells that the mass moves by in a short step, in the mean square: tau times the slope of dF/drho."""
+        energy = LocalEnergy(self.parts.diffusion, self.parts.internal, self.reference, self.parts.potential, 1.0)
+        filled, total = masses > EMPTY * masses.max(), 0.0
+        with np.errstate(divide="ignore"):
+            slope = np.where(filled, energy.slope(masses / self.reference) + energy.potential, 0.0)
+        for axis, h in enumerate(self.widths):
+            lower, upper = halves(masses, axis)
+            inside = np.logical_and(*halves(filled, axis))
+            total += float((0.5 * (lower + upper) * np.where(inside, np.diff(slope, axis=axis), 0.0)**2).sum()) / h**4
+        return tau * math.sqrt(total / float(masses.sum()))
 
     def _attempt(self, start, transport, before: float, tau: float, guesses: list) -> JKOStep:
         parts, masses = self.parts, start.density.masses

@@ -181,14 +181,20 @@ def _segments(y, hat, t, points, first, last, values, cell, owner, start, end, l
 @jit
 def _deposit(mass, count, cell, owner, start, end, length, row):
     """What intervals with masses leave on the nodes: the derivative of sum(mass F). ``row`` has spare ends."""
-    row[:] = 0.0
+    # Cells only ever rise: what falls on three nodes is summed in registers and written when they are passed.
+    node, below, here, above = 0, 0.0, 0.0, 0.0
     for j in range(count):
         k, a, b, m = cell[j], start[j], end[j], length[j] * mass[owner[j]]
+        while node < k:
+            row[node] = below
+            below, here, above, node = here, above, 0.0, node + 1
         c, d = 1.0 - a, 1.0 - b
         low, high = (c * c + c * d + d * d) * m / 6.0, (a * a + a * b + b * b) * m / 6.0
-        row[k] += low
-        row[k + 1] += m - low - high
-        row[k + 2] += high
+        below += low
+        here += m - low - high
+        above += high
+    row[node], row[node + 1], row[node + 2] = below, here, above
+    row[node + 3:] = 0.0
 
 
 @jit
@@ -206,20 +212,25 @@ def _tangent(v, first, last, count, cell, owner, start, end, length, values):
 @jit
 def _deposit_tangent(v, tp, mass, change, count, cell, owner, start, end, length, row):
     """Derivative of the deposit along changes of the masses and of f; tp is t times the intervals a cell."""
-    row[:] = 0.0
+    node, below, here, above = 0, 0.0, 0.0, 0.0
     for j in range(count):
         k, a, b, q = cell[j], start[j], end[j], owner[j]
-        c, d, m = 1.0 - a, 1.0 - b, length[j] * change[q]
+        while node < k:
+            row[node] = below
+            below, here, above, node = here, above, 0.0, node + 1
+        c, d, m, center = 1.0 - a, 1.0 - b, length[j] * change[q], v[k + 1]
         upper, lower = (a * a + a * b + b * b) / 3.0, (c * c + c * d + d * d) / 3.0
         # The averages of p^2, (1 - p)^2 and p (1 - p) over the places p that the segment fills.
         flow = tp * mass[q] * (b - a)
         both = 0.5 * (a + b) - upper
-        fall, rise = flow * (v[k + 1] - v[k]), flow * (v[k + 2] - v[k + 1])
+        fall, rise = flow * (center - v[k]), flow * (v[k + 2] - center)
         low = 0.5 * m * lower - (lower * fall + both * rise)
         high = 0.5 * m * upper + (both * fall + upper * rise)
-        row[k] += low
-        row[k + 1] += m - low - high
-        row[k + 2] += high
+        below += low
+        here += m - low - high
+        above += high
+    row[node], row[node + 1], row[node + 2] = below, here, above
+    row[node + 3:] = 0.0
 
 
 # -------------------------------------------------------------------- sets of rows of intervals

@@ -109,6 +109,29 @@ def _prolong(x, coarse, f0, f1, f2):
                     line[n2 - 1] += source[n2 // 2]
 
 
+@jit
+def add_bending(v, weight, scale, flow, out):
+    r"""Add :math:`s\,D^T w\,D v` to ``out``, D the second difference along the middle axis, mirrored at its ends.
+
+    Parameters
+    ----------
+    v, weight, flow, out : arrays of one shape of three axes
+        ``flow`` is scratch.
+    scale : float
+        s.
+    """
+    before, n, after = v.shape
+    for b in range(before):
+        for i in range(n):
+            low, high = max(i - 1, 0), min(i + 1, n - 1)
+            for a in range(after):
+                flow[b, i, a] = scale * weight[b, i, a] * (v[b, low, a] - 2.0 * v[b, i, a] + v[b, high, a])
+        for i in range(n):
+            low, high = max(i - 1, 0), min(i + 1, n - 1)
+            for a in range(after):
+                out[b, i, a] += flow[b, low, a] - 2.0 * flow[b, i, a] + flow[b, high, a]
+
+
 def _sums(array: np.ndarray, axis: int) -> np.ndarray:
     """Sums of pairs along an axis; an odd last entry stays alone."""
     return np.add.reduceat(array, np.arange(0, array.shape[axis], 2), axis=axis)
