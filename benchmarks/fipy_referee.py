@@ -1,4 +1,6 @@
-"""FiPy as a referee: its own operators, with every known trap disarmed.
+"""FiPy as a referee in benchmarks: its own operators and nothing else in the loop, with every known trap disarmed.
+
+`wgflow.FiPy` is the same as a method of `wgflow.solve`, with each step checked and measured.
 
 * ``LinearLUSolver(criterion="initial")``: the default criterion is tested before the first solve, and small steps would
   change nothing, silently.
@@ -10,24 +12,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Any
 
 import numpy as np
 from problems import Problem
 from referees import Array, Cells, Convolution, spacings
 
-
-def load() -> Any:
-    """Import FiPy with the scipy solvers."""
-    os.environ["FIPY_SOLVERS"] = "scipy"
-    argv, sys.argv = sys.argv, sys.argv[:1]
-    try:
-        import fipy
-    finally:
-        sys.argv = argv
-    return fipy
+from wgflow.solvers.fipy_adapter import load
 
 
 def fipy(problem: Problem, cells: Cells, *, steps: int, midpoint: bool = True, sweeps: int = 2) -> Array:
