@@ -40,7 +40,7 @@ TERMS = 18
 CUTOFF, GAUSSIAN_CUTOFF, MOST_VALUES = 40.0, 9.0, 1e8
 #: Argument beyond which erfc and exp(-x^2) are left out.
 EWALD = 6.2
-BLOCK = 2_000_000
+BLOCK = 200_000
 
 
 class PeriodicKernel:
@@ -124,8 +124,7 @@ class PeriodicKernel:
         for start in range(0, out.size, step):
             values = coefficients[..., None]
             for row in t[:, start:start + step]:
-                basis = chebyshev.chebvander(row, len(values) - 1).T
-                values = (basis.reshape(len(basis), *(1,) * (values.ndim - 2), -1) * values).sum(axis=0)
+                values = chebyshev.chebval(row, values, tensor=False)
             out[start:start + step] = values
         return out.reshape(shape)
 
