@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import wgflow as wg
+from wgflow import interactions as named
 from wgflow.grids import log_power_cell_average
 from wgflow.internal_energies import PowerEntropy
 from wgflow.kernels import quantile as kernels
@@ -18,6 +19,7 @@ from wgflow.kernels import splines
 from wgflow.solvers.jko import JKO
 from wgflow.solvers.jko import _quantile_refinement as refinement
 from wgflow.solvers.jko._quantile_mesh import make_mesh, node_weights, power_weight
+from wgflow.solvers.jko._quantile_pairs import PairSums, split_operators
 
 
 def quadratic(x):
@@ -603,6 +605,62 @@ def test_excess_widths_twin(rng):
     spans = np.diff(place) / 0.3
     expected = np.where((masses > 0.2) & (spans > 1), spans, 0.0)
     assert kernels.excess_widths(x, masses, edges, 0.3, 0.2) == pytest.approx(expected, abs=1e-12)
+
+
+# -------------------------------------------------------------------- pairs that repel
+def test_pair_sums_twin(rng):
+    x, weights = np.cumsum(rng.random(9) + 0.3), np.full(9, 0.1) * (1 + 0.1 * rng.random(9))
+    for kernel in (named.quadratic() - named.log(), named.newtonian(1), named.power(1.5) + 0.5 * named.newtonian(1)):
+        sums = PairSums([(2.0, kernel)])
+
+        def plain(x, kernel=kernel):
+            total = 0.0
+            for j in range(9):
+                left, right = max(j - 1, 0), min(j + 1, 8)
+                h = (x[right] - x[left]) / (right - left)
+                total += weights[j] ** 2 * float(kernel.diagonal(h))
+                total += sum(weights[j] * weights[k] * float(kernel(x[j] - x[k])) for k in range(9) if k != j)
+            return total
+
+        energy, slopes = sums.energy(x, weights)
+        assert energy == pytest.approx(plain(x), rel=1e-12)
+        steps = 1e-6 * np.eye(9)
+        gradient = np.array([(plain(x + e) - plain(x - e)) / 2e-6 for e in steps])
+        assert weights * slopes == pytest.approx(gradient, abs=1e-7)
+        hessian = np.array([(sums.energy(x + e, weights)[1] - sums.energy(x - e, weights)[1]) * weights for e in steps])
+        assert np.abs(sums.hessian(x, weights) - hessian / 2e-6).max() < 1e-5
+    assert PairSums([(1.0, -1.0 * named.log())]).energy(x[::-1], weights)[0] == np.inf
+
+
+def test_which_kernels_are_summed_over_pairs():
+    grid = wg.Grid([(-3, 3)], cells=50)
+    for kernel, expected in ((named.quadratic() - named.log(), 1), (named.newtonian(1), 1), (named.log(), 0),
+                             (named.power(1), 0), (named.quadratic(), 0)):
+        kernels, rest = split_operators((1 * named.Convolution(kernel)).assemble(grid))
+        assert (len(kernels), len(rest)) == (expected, 1 - expected)
+        # A negative coefficient turns attraction into repulsion.
+        kernels, _ = split_operators((-1.0 * named.Convolution(kernel)).assemble(grid))
+        assert len(kernels) == (0 if kernel.smooth else 1 - expected)
+    plain = (1 * wg.Interaction(lambda d: d**2)).assemble(grid)
+    assert split_operators(plain)[0] == []
+
+
+@given(seed=st.integers(0, 2**32 - 1), tau=st.floats(1e-3, 10.0))
+@settings(max_examples=10)
+def test_repelling_atoms_keep_their_order(seed, tau):
+    rng = np.random.default_rng(seed)
+    grid = wg.Grid([(-3, 3)], cells=60)
+    rho0 = wg.Density.from_values(grid, (rng.random(60) > 0.5) * rng.random(60) + 1e-3, normalize=True)
+    repulsion = named.newtonian(1) if seed % 2 else -1.0 * named.log()
+    energy = wg.FreeEnergy([(1.0, named.Convolution(named.quadratic() + repulsion))])
+    solver = JKO(tau=tau).make_inner(energy.assemble(grid), grid)
+    step = solver.begin(rho0)
+    for _ in range(3):
+        new = solver.step(step, tau)
+        assert new.residual <= 1e-9
+        assert (np.diff(new.state["positions"]) > 0).all()
+        assert new.energy + new.w2_squared / (2 * tau) <= step.energy + 1e-13
+        step = new
 
 
 # -------------------------------------------------------------------- kernels and their plain twins

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -27,7 +28,8 @@ from wgflow.kernels.splines import bend_spline, bend_spline_adjoint, deposit, ev
 
 from ..base import check_count
 from ._quantile_mesh import Mesh, check_axis, make_mesh, power_weight
-from ._quantile_refinement import common_levels, cut, depths_wanted, levels_of, mesh_of, positions_at
+from ._quantile_pairs import PairSums, split_operators
+from ._quantile_refinement import check_state, mesh_of, refined, squared_distance, together
 from .base import InnerSolver, JKOStep
 
 #: Part of its width that a step of Newton's method leaves each cell at least; part of the way to the first collision
@@ -45,8 +47,8 @@ PATIENCE = 60
 #: Residual of the linear systems relative to the right side, and its iterations.
 FORCING, MAX_LINEAR = 1e-3, 60
 EPSILON = float(np.finfo(float).eps)
-#: Rounds of cutting cells in a step, and cells relative to those that a run starts with.
-MOST_ROUNDS, MOST_CELLS = 8, 6
+#: Rounds of cutting cells in a step.
+MOST_ROUNDS = 8
 #: The scale of the residual is the spread of the law, at least this part of the grid's length.
 SMALLEST_SPREAD = 1e-3
 
@@ -127,6 +129,10 @@ class QuantileSolver(InnerSolver):
         exponents = np.array([term.m for _, term in parts.internal], dtype=float)
         self.potential = np.array(parts.potential)
         self.internal = parts.diffusion > 0 or len(parts.internal) > 0
+        kernels, rest = split_operators(parts)
+        self.parts, self.pairs = replace(parts, operators=rest), PairSums(kernels) if kernels else None
+        # Whether something keeps the order of the positions.
+        self.ordered = self.internal or self.pairs is not None
         self.spreads = parts.diffusion > 0 or bool((exponents < 1).any())
         weight = power_weight(grid)
         if weight is None and exponents.size:
@@ -162,19 +168,7 @@ class QuantileSolver(InnerSolver):
         return now
 
     def check_state(self, step: JKOStep) -> None:
-        state, (low, high) = step.state, self.bounds
-        n = state["masses"].size
-        shapes = {"masses": n, "depths": n, "last": n + 1, "positions": n + 1, "velocity": n + 1}
-        for name, size in shapes.items():
-            if state[name].shape != (size,) or not np.isfinite(state[name]).all():
-                raise ValueError(f"{name} has shape {state[name].shape}, need {size} finite entries")
-        x, depths = state["last"], state["depths"]
-        if n < 1 or not (low <= x[0] and (np.diff(x) >= 0).all() and x[-1] <= high):
-            raise ValueError("last: positions on the grid that do not fall are needed")
-        if not (state["masses"] > 0).all() or depths.dtype != np.int64 or not ((depths >= 0) & (depths < 60)).all():
-            raise ValueError("masses and depths of quantile cells must be positive, and small integers")
-        if not all(np.isfinite(state[name]) for name in ("credit", "first_cells")):
-            raise ValueError("credit and first_cells must be finite")
+        check_state(step.state, self.bounds)
 
     def step(self, start: JKOStep, tau: float, guess: JKOStep | None = None) -> JKOStep:
         state, (low, high) = start.state, self.bounds
@@ -212,24 +206,15 @@ class QuantileSolver(InnerSolver):
                               "credit": credit})
 
     def extrapolate(self, before: JKOStep, now: JKOStep, share: float) -> JKOStep:
-        x, behind = self._together(now, before)
+        x, behind = together(now.state, before.state)
         if x.size > now.state["positions"].size:
             raise InvalidInput("extrapolate: the mesh of the step before is finer than the one of this step")
         return JKOStep(None, 0.0, now.energy, None, 0.0, 0, now.tau,
                        state={**now.state, "positions": x + share * (x - behind)})
 
     def distance_squared(self, first: JKOStep, second: JKOStep) -> float:
-        a, b = self._together(first, second)
-        if a.size == first.state["masses"].size + 1:
-            self._use(first.state)
-            return weighted_distance(a, b, self.mesh.weights)
-        one, two = first.state, second.state
-        levels = common_levels(one["depths"], two["depths"])
-        cell = np.searchsorted(levels_of(one["depths"]), levels[:-1], side="right") - 1
-        masses = one["masses"][cell] * np.diff(levels) * 2.0 ** one["depths"][cell]
-        return weighted_distance(a, b, mesh_of(a, masses, np.zeros(masses.size)).weights)
+        return squared_distance(first.state, second.state)
 
-    # ---------------------------------------------------------------- meshes that grow finer
     def _use(self, state: dict) -> None:
         """Take the mesh of a state."""
         if state["masses"] is not self.mesh.masses:
@@ -239,31 +224,14 @@ class QuantileSolver(InnerSolver):
         """The state that a step starts from and the law x at finer levels; None where x is resolved."""
         if not self.internal or self.settings.options["cells"] is not None:
             return None
-        masses, depths = state["masses"], state["depths"]
-        wanted = depths_wanted(x, masses, depths, self.edges)
-        if wanted is None or (2 ** (wanted - depths)).sum() > MOST_CELLS * state["first_cells"]:
+        finer = refined(state, x, self.edges)
+        if finer is None:
             return None
         before = self._look(state["last"], state["last"], 1.0).energy
-        new_masses, new_depths = cut(masses, depths, wanted)
-        levels = levels_of(new_depths)
-        last = positions_at(levels, state["last"], masses, depths)
-        # What BDF2 goes ahead, and the velocity, are smooth functions of the level.
-        old = levels_of(depths)
-        ahead, velocity = (np.interp(levels, old, f) for f in (state["positions"] - state["last"], state["velocity"]))
-        new = {**state, "last": last, "positions": last + ahead, "velocity": velocity, "masses": new_masses,
-               "depths": new_depths}
+        new, x = finer
         self._use(new)
-        rise = self._look(last, last, 1.0).energy - before
-        return {**new, "credit": state["credit"] - max(0.0, rise)}, positions_at(levels, x, masses, depths, False)
-
-    def _together(self, first: JKOStep, second: JKOStep) -> tuple[np.ndarray, np.ndarray]:
-        """Positions of two steps at the levels of both."""
-        one, two = first.state, second.state
-        if one["masses"] is two["masses"]:
-            return one["positions"], two["positions"]
-        levels = common_levels(one["depths"], two["depths"])
-        a, b = (positions_at(levels, s["positions"], s["masses"], s["depths"]) for s in (one, two))
-        return a, b
+        rise = self._look(new["last"], new["last"], 1.0).energy - before
+        return {**new, "credit": state["credit"] - max(0.0, rise)}, x
 
     # ---------------------------------------------------------------- Newton's method
     def _first(self, state: dict, tau: float, guess: JKOStep | None) -> list[np.ndarray]:
@@ -275,7 +243,7 @@ class QuantileSolver(InnerSolver):
         if not ahead.any():
             return [last]
         new = move(last, ahead, 1.0, self.bounds)
-        if self.internal:
+        if self.ordered:
             mend(last, new, LEAST_WIDTH, self.mesh.weights, self.bounds)
         return [new, last]
 
@@ -317,6 +285,9 @@ class QuantileSolver(InnerSolver):
         potential, internal, inertia = objective(x, y, tau, mesh.weights, mesh.masses, mesh.log_masses, self.terms,
                                                  values)
         energy = potential - excess + internal
+        if self.pairs is not None:
+            repulsion, forces_ = self.pairs.energy(x, mesh.weights)
+            energy, slopes = energy + repulsion, slopes + forces_
         return _Point(x, energy, energy + inertia, slopes, curvatures)
 
     def _derivatives(self, point: _Point, y, tau: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -330,15 +301,22 @@ class QuantileSolver(InnerSolver):
         """The direction H^-1 g; rows of the gradient whose position rests at a wall are set to 0."""
         x = point.x
         pinned, (direction, pivots, multipliers) = np.empty(x.size, dtype=bool), np.empty((3, x.size))
+        matrix = None
+        if self.pairs is not None:
+            matrix = self.pairs.hessian(x, self.mesh.weights)
+            diagonal += matrix.diagonal()
+            off += matrix.diagonal(1)
+            matrix = matrix - (np.diag(matrix.diagonal()) + np.diag(matrix.diagonal(1), 1)
+                               + np.diag(matrix.diagonal(1), -1))
         newton_system(x, tau, self.mesh.weights, point.curvatures, self.bounds, gradient, diagonal, off, pinned, pivots,
                       multipliers)
-        if self.parts.operators:
-            return self._conjugate_gradients(x, gradient, diagonal, off, pinned, pivots, multipliers)
+        if self.parts.operators or matrix is not None:
+            return self._conjugate_gradients(x, gradient, diagonal, off, pinned, pivots, multipliers, matrix)
         solve_tridiagonal(pivots, multipliers, pinned, gradient, direction)
         return direction
 
-    def _conjugate_gradients(self, x, gradient, diagonal, off, pinned, pivots, multipliers) -> np.ndarray:
-        """H^-1 g, with the product of the interaction's mixed derivatives formed on the grid."""
+    def _conjugate_gradients(self, x, gradient, diagonal, off, pinned, pivots, multipliers, far=None) -> np.ndarray:
+        """H^-1 g, with the product of the interaction's mixed derivatives formed on the grid, or by a matrix."""
         weights = self.mesh.weights
         direction, left = np.zeros(x.size), gradient.copy()
         z = np.empty(x.size)
@@ -351,7 +329,10 @@ class QuantileSolver(InnerSolver):
             product = diagonal * p
             product[:-1] += off * p[1:]
             product[1:] += off * p[:-1]
-            product += weights * self._mixed(x, weights * p)
+            if self.parts.operators:
+                product += weights * self._mixed(x, weights * p)
+            if far is not None:
+                product += far @ p
             product[pinned] = 0.0
             curvature = float((p * product).sum())
             if not curvature > 0:
@@ -371,7 +352,7 @@ class QuantileSolver(InnerSolver):
         """The next positions along the direction, or None where no step lowers the objective."""
         whole = move(point.x, direction, -1.0, self.bounds)
         share = 1.0
-        if self.internal:
+        if self.ordered:
             mend(point.x, whole, LEAST_WIDTH, self.mesh.weights, self.bounds)
             share = min(1.0, FRACTION * longest_step(point.x, -direction))
         new = self._look(whole, y, tau)
@@ -396,7 +377,7 @@ class QuantileSolver(InnerSolver):
         while new.objective < point.objective - GROWING * length * decrement and length < LONGEST:
             length *= 2.0
             x = move(point.x, direction, -length, self.bounds)
-            if self.internal:
+            if self.ordered:
                 mend(point.x, x, LEAST_WIDTH, self.mesh.weights, self.bounds)
             farther = self._look(x, y, tau)
             if not farther.objective < new.objective:
