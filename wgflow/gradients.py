@@ -14,7 +14,6 @@ from wgflow.densities import Density
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import call_user, real_array
 from wgflow.kernels.lowrank import rows_dot
-from wgflow.periodic_kernels import periodic_kernel
 from wgflow.singular_kernels import Kernel
 
 __all__ = ["at_pairs", "box_of", "check_points", "differences", "displaced", "gradient_at", "kernel_sum", "located",
@@ -166,6 +165,8 @@ def kernel_sum(kernel: Kernel, rho: Density | Atoms, points: np.ndarray, rows: i
         _check_apart(kernel, rho)
     periods = tuple(box_of(rho)[1])
     if any(periods):
+        from wgflow.periodic_kernels import periodic_kernel
+
         sources, _ = located(rho)
         # Powers of two, so that moving points meet the same expansion.
         reach = [0.0 if period else 2.0 ** math.ceil(math.log2(max(1e-300, float(np.ptp(np.append(x, y))))))
