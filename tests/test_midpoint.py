@@ -390,3 +390,22 @@ def test_nonlinear_diffusion(m, dt):
 def test_other_schemes_are_refused(settings):
     with pytest.raises(InvalidInput, match="scheme"):
         wg.FiniteVolume(**settings)
+
+
+def test_a_driven_flow_is_of_second_order_and_never_cut():
+    grid = wg.Grid((-3, 3), cells=100)
+    pull = wg.Interaction(wg.Convolution(lambda z: z * z))
+    energy = (wg.Entropy(4.0) + wg.TimeDependent(lambda t: wg.Potential(lambda x: (x - np.sin(t)) ** 2))
+              + wg.TimeDependent(lambda t: (1 + 0.5 * np.sin(t)) * pull))
+    start = wg.Density.gaussian(grid, 1.0, 0.2)
+
+    def final(dt, span=1.0):
+        return wg.solve(energy, start, (0, span), method=wg.FiniteVolume(dt=dt, scheme="midpoint"))
+
+    truth, steps = final(1 / 1000).final.masses, (8, 12, 16, 24, 32)
+    errors = [float(np.abs(final(1 / n).final.masses - truth).sum()) for n in steps]
+    assert -np.polyfit(np.log(steps), np.log(errors), 1)[0] == pytest.approx(2.0, abs=0.1), errors
+    for dt in (1.0, 1e3):
+        certificate = final(dt, 8 * dt).certificate
+        assert (certificate.n_rejected, certificate.n_fallback) == (0, 0)
+        assert certificate.max_energy_increase <= 1e-12

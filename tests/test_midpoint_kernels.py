@@ -45,7 +45,10 @@ def resolvent(right, left, s, m):
 
 
 def limited(x, safe, periodic):
-    """Take back what cells give to their neighbors and do not have, one cell at a time, until none is negative."""
+    """Take back what cells give to their neighbors and do not have, upstream cells first.
+
+    A cell is left with a tenth of its safe mass at most, and with the less of it the less it lacked.
+    """
     n = len(x)
     T = np.zeros(n + 1)
     T[1:] = np.cumsum(safe - x)
@@ -54,20 +57,28 @@ def limited(x, safe, periodic):
         T[n] = T[0]
     else:
         T[0] = T[n] = 0.0
-    for _ in range(40 * n):
-        y = safe + T[:-1] - T[1:]
-        bad = [i for i in range(n) if y[i] < -1e-15]
-        if not bad:
-            break
-        i = bad[0]
+    def depth(i):
+        """How many cells the mass that a cell passes on has come through, where it runs one way."""
+        steps, k = 0, i
+        while T[k] > 0 and T[k + 1] > 0 and steps < n:
+            k, steps = (k - 1) % n, steps + 1
+        if steps == 0:
+            while T[k] < 0 and T[k + 1] < 0 and steps < n:
+                k, steps = (k + 1) % n, steps + 1
+        return steps
+
+    for i in sorted(range(n), key=depth):
         into, out = max(T[i], 0) + max(-T[i + 1], 0), max(-T[i], 0) + max(T[i + 1], 0)
-        part = (safe[i] + into) / out
-        if T[i] < 0:
-            T[i] *= part
-        if T[i + 1] > 0:
-            T[i + 1] *= part
-        if periodic:
-            T[0], T[n] = (T[n], T[n]) if i == n - 1 else (T[0], T[0])
+        lack = out - into - safe[i]
+        if lack <= 0:
+            continue
+        part = (safe[i] + into - 0.1 * safe[i] * lack / (lack + safe[i])) / out
+        T[i] *= part if T[i] < 0 else 1.0
+        T[i + 1] *= part if T[i + 1] > 0 else 1.0
+        if periodic and i == 0:
+            T[n] = T[0]
+        elif periodic and i == n - 1:
+            T[0] = T[n]
     return np.maximum(safe + T[:-1] - T[1:], 0.0)
 
 

@@ -20,9 +20,10 @@ GROWTH_LIMIT = 1e3
 #: Directions of one linear solve, the accuracy to which it is taken, and corrections.
 DIRECTIONS, FORCING, MAX_CORRECTIONS = 24, 1e-3, 30
 #: Least part of a correction that is tried, and the decrease of the residual asked of a part t, relative to t.
-SHORTEST, DECREASE = 1 / 64, 1e-4
-#: Parts of a direction this small, relative to the first, are round-off.
-DEPENDENT = 1e-13
+SHORTEST, DECREASE = 1 / 256, 1e-4
+#: A secant of which less than this part is new is left out; a direction of Newton's method of which no more is new than
+#: the noise of differences ends the search.
+DEPENDENT, NOISE = 1e-4, 1e-9
 
 Residual = Callable[[np.ndarray], np.ndarray]
 Converged = Callable[[np.ndarray, float, float], bool]
@@ -123,7 +124,7 @@ def _gmres(residual: Residual, x, r, scale: float) -> np.ndarray | None:
         target = np.zeros(k + 2)
         target[0] = size
         weights = np.linalg.lstsq(matrix, target, rcond=None)[0]
-        if norm(matrix @ weights - target) <= FORCING * size or left <= DEPENDENT * whole:
+        if norm(matrix @ weights - target) <= FORCING * size or left <= NOISE * whole:
             break
         basis.append(w / left)
     total = np.zeros(r.shape)

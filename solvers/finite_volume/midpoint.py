@@ -12,9 +12,10 @@ so that F falls with H where the equation for W holds, whatever the length of th
 missed by less than H has fallen. The factors by which fluxes are corrected are taken from the first W and kept, so that
 the equation is smooth.
 
-It is solved by Anderson's acceleration, three or four evaluations of S for steps that resolve the flow, and by
-Newton's method for longer ones. Beyond the flow's own time scales it can have several solutions, or one that is not
-found. Then the best W met is taken, with a part a of the step,
+It is solved by Anderson's acceleration, with two or three evaluations of S for steps that resolve the flow, and by
+Newton's method for longer ones. Beyond the flow's own time scales it can have several solutions, of which any will do,
+or one that is not found. Then S = J(dt/2)^2 is tried, the smoother map; and if that fails the best W met is taken, with
+a part a of the step,
 
 .. math:: F(m + a d) - F(m) \le a\,[H_W(m') - H_W(m) + \langle U m - W, d\rangle]
           + \tfrac{a^2}{2} \langle d, U d\rangle, \qquad d = m' - m,
@@ -63,16 +64,18 @@ class _Midpoint:
         """The state a time dt later (exactly at ``stop`` if given), or None if it breaks a property."""
         scaled = self.flow.elapsed(state.t, dt)
         # Where nothing is solved for, nothing has to be smooth.
-        for mode in self.modes if self.parts.operators else (self.mode, *self.modes):
+        modes = self.modes if self.parts.operators else (self.mode, *self.modes)
+        for mode in modes:
             if self.flow.energy.time_dependent:
                 self.freeze(state.t + 0.5 * dt)
-            new = self._accept(state, dt, scaled, self._move(state, scaled, mode), stop)
+            masses = self._move(state, scaled, mode, mode == modes[-1])
+            new = None if masses is None else self._accept(state, dt, scaled, masses, stop)
             if new is not None:
                 return new
         return None
 
-    def _move(self: Any, state: State, scaled: float, mode: int) -> np.ndarray:
-        """The masses after a step."""
+    def _move(self: Any, state: State, scaled: float, mode: int, last: bool) -> np.ndarray | None:
+        """The masses after a step; None if it is not the ``last`` mode and its equation is not solved, nor nearly."""
         if not self.parts.operators:
             self.n_evaluations += 1
             return self._conserve(self.split.move(state.masses, self.sweep_potential, scaled, mode))
@@ -87,16 +90,19 @@ class _Midpoint:
             scale = DIFFERENCE * float(np.ptp(self.sweep_potential + now))
             root, solved = newton_krylov(equation.residual, now, equation.converged, scale)
             if not solved:
-                return self._conserve(self._part(equation, (root, near)))
+                masses = self._nearly(equation, (root, near), last)
+                return None if masses is None else self._conserve(masses)
         self.found = equation.masses, equation.after
         return self._conserve(equation.masses)
 
-    def _part(self: Any, equation: _Average, found) -> np.ndarray:
-        """The masses after a step whose equation is not solved, from the W found and from U m."""
+    def _nearly(self: Any, equation: _Average, found, last: bool) -> np.ndarray | None:
+        """The masses after a step whose equation is not solved, from the W found; a part of it if there is no other."""
         trials = [equation.trial(w) for w in found]
         for trial in trials:
             if trial.slope + 0.5 * trial.curvature <= -ENOUGH * trial.fall:
                 return trial.masses
+        if not last:
+            return None
         self.n_damped += 1
         trials.append(equation.trial(equation.now))
         best = min(trials, key=_Trial.bound)

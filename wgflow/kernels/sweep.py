@@ -38,8 +38,8 @@ PLAIN, CORRECTED, IMPLICIT_EULER, LIMITED_PLAIN, LIMITED_CORRECTED, HALVES = 0, 
 NO_CACHE, FILL_CACHE, USE_CACHE, FILL_FACTORS, USE_FACTORS = 0, 1, 2, 3, 4
 #: Bounds of the factors that are kept, wider than those of the corrections together.
 LEAST_FACTOR, LARGEST_FACTOR = 0.02, 5.0
-#: Ways around a ring to limit its transfers in.
-ROUNDS = 4
+#: Part of the safe mass that a limited cell keeps at most.
+LEFT = 0.1
 
 GAMMA = 1.0 - math.sqrt(0.5)
 ROOT2 = math.sqrt(2.0)
@@ -505,10 +505,12 @@ def _patankar_block(x, y, m, periodic, right, left, forward, pivot, backward, to
 
 @jit
 def _curb(x, safe, j, periodic, transfer):
-    """Make line j of x non-negative by taking back just so much of its transfers from ``safe`` as negative cells lack.
+    """Make line j of x non-negative by taking back what negative cells lack of its transfers from ``safe``.
 
-    What a negative cell gives to its neighbors is cut until it is 0; they lack it then, downstream. Transfers run one
-    way on each edge, so that a pass forth and a pass back do on a line. Continuous in both arguments.
+    What a negative cell gives to its neighbors is cut; they lack it then, downstream. Transfers run one way on each
+    edge: first the cells that give to both sides, then those that pass mass to the right, from left to right, then the
+    others. Continuous in both arguments: a cell that lacks little is left near 0, one that lacks much keeps LEFT of
+    ``safe`` (exact zeros would let round-off choose the slopes there).
     """
     n = x.shape[0]
     total = 0.0
@@ -528,19 +530,28 @@ def _curb(x, safe, j, periodic, transfer):
         running -= safe[i + 1, j] - x[i + 1, j]
         transfer[i + 1] = running
     transfer[0] = 0.0
+    origin = 0
     if periodic:
-        # Transfers around a ring are known up to a constant; those that turn with no net circulation are taken.
+        # Transfers around a ring are known up to a constant; those that turn with no net circulation are taken. All
+        # that run one way then begin at cells that give to both sides.
         transfer[:n] -= transfer[:n].mean()
-    for k in range(2 * n * (ROUNDS if periodic else 1)):
-        i = k % (2 * n)
-        i = i if i < n else 2 * n - 1 - i
-        e = i + 1 if i + 1 < n else 0
-        # On a line transfer[0] is that of both ends, where nothing passes.
-        into, out = max(transfer[i], 0.0) + max(-transfer[e], 0.0), max(-transfer[i], 0.0) + max(transfer[e], 0.0)
-        if out > safe[i, j] + into:
-            part = (safe[i, j] + into) / out
-            transfer[i] *= part if transfer[i] < 0.0 else 1.0
-            transfer[e] *= part if transfer[e] > 0.0 else 1.0
+        while origin < n - 1 and not transfer[origin] <= 0.0 < transfer[origin + 1]:
+            origin += 1
+    for way in range(3):
+        for k in range(n):
+            i = (origin + k) % n if way < 2 else (origin + n - 1 - k) % n
+            # On a line transfer[0] is that of both ends, where nothing passes.
+            e = i + 1 if i + 1 < n else 0
+            gives_left, gives_right = transfer[i] < 0.0, transfer[e] > 0.0
+            if gives_left and gives_right if way == 0 else (gives_right and not gives_left if way == 1 else
+                                                             gives_left and not gives_right):
+                into = max(transfer[i], 0.0) + max(-transfer[e], 0.0)
+                out = max(-transfer[i], 0.0) + max(transfer[e], 0.0)
+                lack = out - safe[i, j] - into
+                if lack > 0.0:
+                    part = (safe[i, j] * (1.0 - LEFT * lack / (lack + safe[i, j])) + into) / out
+                    transfer[i] *= part if gives_left else 1.0
+                    transfer[e] *= part if gives_right else 1.0
     for i in range(n):
         value = safe[i, j] + transfer[i] - transfer[i + 1 if i + 1 < n else 0]
         # What is negative now is so by round-off.
