@@ -12,7 +12,7 @@ import wgflow as wg
 from wgflow import cli
 from wgflow.errors import InvalidInput, StorageError
 from wgflow.validation import exact, verification
-from wgflow.validation.exact_catalogue import Case, DistanceCase, catalogue, families
+from wgflow.validation.exact_catalogue import Case, CollapseCase, DistanceCase, catalogue, families
 from wgflow.validation.verification import verify
 
 
@@ -115,6 +115,21 @@ def test_jko_steps_that_are_off_fail(monkeypatch):
     assert flow.passed
     assert not jko.passed
     assert "mean is off" in jko.failures[0]
+
+
+def test_a_blow_up_that_is_not_told_fails(monkeypatch):
+    class Held(exact.KellerSegelLine):
+        """Too weak an attraction to collapse, which pretends that it must."""
+
+        collapse_time = 0.3
+
+    only(monkeypatch, CollapseCase("told", "blow-up", exact.KellerSegelLine(attraction=3.0), (64, 100)),
+         CollapseCase("not told", "blow-up", Held(attraction=0.5), (64,)))
+    told, silent = verify().cases
+    assert told.passed, told.failures
+    assert told.mass_drift < 1e-13
+    (words,) = silent.failures
+    assert words.startswith("the blow-up was not told on 64 cells")
 
 
 def test_dataset_and_files(tmp_path):

@@ -16,7 +16,7 @@ from wgflow.solvers import JKO, FiniteVolume
 
 from .distances import wasserstein_1d
 from .exact_base import StateProblem, relative_error
-from .exact_catalogue import Case, DistanceCase, catalogue, families
+from .exact_catalogue import AnyCase, Case, CollapseCase, DistanceCase, catalogue, families
 from .verification_report import APART, JUDGED_CELLS, Verification, Verified, check_path
 
 __all__ = ["Verification", "Verified", "check_path", "families", "verify"]
@@ -76,8 +76,8 @@ def verify(
     if cells is not None and (len(cells) == 0 or any(int(n) != n or n < 8 for n in cells)):
         raise InvalidInput(f"cells={list(cells)}: need one or more integers >= 8")
     cases = [case for case in catalogue() if case.family in wanted and not (quick and case.slow)]
-    jobs: list[tuple[Callable, Case | DistanceCase]] = [
-        (_distance if isinstance(case, DistanceCase) else _flow, case) for case in cases]
+    ways: dict[type, Callable] = {Case: _flow, CollapseCase: _collapse, DistanceCase: _distance}
+    jobs = [(ways[type(case)], case) for case in cases]
     jobs += [(_jko, case) for case in cases if isinstance(case, Case) and case.jko]
     begin, found = time.process_time(), []
     for done, (run, case) in enumerate(jobs):
@@ -87,7 +87,7 @@ def verify(
     return Verification(tuple(found), quick, time.process_time() - begin)
 
 
-def _grids(case: Case | DistanceCase, cells: Sequence[int] | None, quick: bool) -> tuple[int, ...]:
+def _grids(case: AnyCase, cells: Sequence[int] | None, quick: bool) -> tuple[int, ...]:
     if len(case.cells) == 1:
         return case.cells
     chosen = case.cells if cells is None else tuple(sorted({int(n) for n in cells}))
@@ -176,6 +176,27 @@ def _jko(case: Case, cells: tuple[int, ...]) -> Verified:
     room = max(1.0, (JUDGED_CELLS / n) ** 2)
     failures = [f"{name} is off by {value:.2e}, more than {JKO_LIMIT * room:.0e}, on {n} cells"
                 for name, (value,) in errors.items() if name not in APART and not value <= JKO_LIMIT * room]
+    return _with_failures(found, failures)
+
+
+def _collapse(case: CollapseCase, cells: tuple[int, ...]) -> Verified:
+    """Follow a flow beyond its end, which must be told as such on every grid, with all that came before kept."""
+    problem, failures, seconds, drift, rise = case.problem, [], [], 0.0, 0.0
+    for n in cells:
+        grid = problem.grid(n)
+        begin = time.process_time()
+        sol = solve(problem.energy(), problem.initial_density(grid), (0.0, 2.0 * problem.collapse_time), FiniteVolume(),
+                    throw=False)
+        seconds.append(time.process_time() - begin)
+        if sol.status == 0 or not sol.message.startswith("blow-up"):
+            failures.append(f"the blow-up was not told on {n} cells: {sol.message}")
+        elif not 0.0 < sol.t[-1] <= problem.collapse_time or not np.isfinite(sol.final.values).all():
+            failures.append(f"told at t = {sol.t[-1]:.4g} on {n} cells, later than {problem.collapse_time:.4g}")
+        drift = max(drift, sol.certificate.mass_drift)
+        rise = max(rise, sol.certificate.max_energy_increase)
+    found = Verified(case.family, case.name, "finite volumes", cells, {}, {}, drift, rise, tuple(seconds))
+    if not drift <= MASS_LIMIT or not rise <= ENERGY_LIMIT:
+        failures.append(f"mass changed by {drift:.1e}, the energy rose by {rise:.1e}")
     return _with_failures(found, failures)
 
 

@@ -210,10 +210,12 @@ class Verification:
                 writer.writerow(("family", "problem", "method", "cells", "quantity", "error", "order", "mass_drift",
                                  "energy_rise", "seconds", "verdict"))
                 for case in self.cases:
-                    for name, values in case.errors.items():
-                        for n, error, spent in zip(case.cells, values, case.seconds):
-                            writer.writerow((case.family, case.name, case.method, n, name, error, case.orders[name],
-                                             case.mass_drift, case.energy_rise, spent,
+                    none = {"": (math.nan,) * len(case.cells)}
+                    for name, values in (case.errors or none).items():
+                        for k, (n, error) in enumerate(zip(case.cells, values)):
+                            writer.writerow((case.family, case.name, case.method, n, name, error,
+                                             case.orders.get(name, math.nan), case.mass_drift, case.energy_rise,
+                                             case.seconds[k] if case.seconds else math.nan,
                                              "ok" if case.passed else "FAIL"))
         except OSError as error:
             raise StorageError(f"cannot write {path}: {error}") from error
