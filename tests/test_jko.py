@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import wgflow as wg
 from wgflow.internal_energies import PowerEntropy
 from wgflow.solvers.jko import JKO, InnerSettings, InnerSolver, JKOStep
+from wgflow.solvers.jko._convexity import concavity
 from wgflow.solvers.jko.base import free_energy
 
 GRID = wg.Grid([(-4, 4)], cells=100)
@@ -188,6 +190,20 @@ def test_a_step_that_breaks_the_inequality_is_refused(stub):
     assert wg.solve(ENERGY, RHO0, (0, 1), JKO(tau=0.1)).certificate.edi_defect == pytest.approx(0.0, abs=1e-13)
 
 
+def test_blur_has_a_slack_of_its_own(stub):
+    # W2^2 = tau / 2, so that the inequality is missed by 1/20, which the blur explains or does not.
+    solver = stub(rise=lambda tau: -0.2)
+    plain = solver.step
+    solver.step = lambda start, tau, guess=None: replace(plain(start, tau, guess),
+                                                         extras={"blur": 0.06, "blur_length": 0.25})
+    sol = wg.solve(ENERGY, RHO0, (0, 0.2), JKO(tau=0.1))
+    assert sol.certificate.edi_defect == 0.0
+    assert sol.certificate.bias == pytest.approx(0.5)
+    solver.step = lambda start, tau, guess=None: replace(plain(start, tau, guess), extras={"blur": 0.04})
+    with pytest.raises(wg.ConvergenceError, match=r"by 5.00e-02"):
+        wg.solve(ENERGY, RHO0, (0, 0.2), JKO(tau=0.1))
+
+
 def test_a_second_order_step_that_raises_the_energy_gives_way_to_a_plain_one(stub):
     solver = stub(rise=lambda tau: -1.0 if tau == pytest.approx(0.1) else 1.0)
     sol = wg.solve(ENERGY, RHO0, (0, 0.3), JKO(tau=0.1, order=2))
@@ -256,6 +272,41 @@ def test_the_energy_of_masses_is_that_of_the_density():
 def test_an_infinite_energy_is_refused():
     with pytest.raises(wg.WGFlowError, match="finite"):
         wg.solve(1e300 * wg.Potential(lambda x: 1e8 * x**2), RHO0, (0, 1), JKO(tau=0.1))
+
+
+# -------------------------------------------------------------------- how concave an energy may be
+def warnings_of(energy, rho0, tau, **options):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        wg.solve(energy, rho0, (0, 4), JKO(tau=tau), **options)
+    return [str(w.message) for w in caught if issubclass(w.category, wg.WGFlowWarning)]
+
+
+def test_steps_beyond_convexity_warn_once_a_run():
+    well = wg.Entropy(10.0) + wg.Potential(lambda x: x**4 / 4 - x**2 / 2)
+    found = warnings_of(well, RHO0, 2.0)
+    assert len(found) == 1
+    assert found[0].startswith("tau=2 > 1/0.99")
+    assert "may not be unique" in found[0]
+    assert warnings_of(well, RHO0, 0.9) == []
+    # The clock of the gradient flow counts.
+    assert len(warnings_of(well, RHO0, 0.9, time_scale=1.5)) == 1
+    assert warnings_of(ENERGY, RHO0, 4.0) == []
+    # Rounding is no concavity.
+    assert concavity((1 * wg.Potential(lambda x: 1e12 * x)).assemble(GRID), GRID, 1.0) == 0.0
+
+
+def test_concavity_of_potentials_and_kernels():
+    plane = wg.Grid([(-3, 3), (-2, 2)], cells=(48, 40))
+    saddle = (1 * wg.Potential(lambda x, y: x * y + 0.3 * x * x)).assemble(plane)
+    assert concavity(saddle, plane, 1.0) == pytest.approx(math.hypot(0.3, 1.0) - 0.3, rel=1e-8)
+    bell = wg.Potential(lambda x: x**2 / 4) + wg.Interaction(lambda d: -2 * np.exp(-(d**2) / 2))
+    # w'' = 2 (1 - z^2) exp(-z^2/2) is least at z^2 = 3.
+    assert concavity(bell.assemble(GRID), GRID, 3.0) == pytest.approx(12 * math.exp(-1.5) - 0.5, rel=1e-2)
+    assert concavity((1 * wg.Potential(lambda x: x**4)).assemble(GRID), GRID, 1.0) == 0.0
+    uneven = wg.Grid(edges=np.linspace(0, 1, 41) ** 2)
+    hill = (1 * wg.Potential(lambda x: -(x**2))).assemble(uneven)
+    assert concavity(hill, uneven, 1.0) == pytest.approx(2.0, rel=1e-6)
 
 
 # -------------------------------------------------------------------- adaptive steps

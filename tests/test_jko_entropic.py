@@ -17,7 +17,7 @@ from wgflow.grids import log_power_cell_average
 from wgflow.internal_energies import PowerEntropy
 from wgflow.kernels.log_convolution import LogConvolution
 from wgflow.solvers.jko._entropic_energy import SeparableEnergy
-from wgflow.solvers.jko._entropic_fields import Mixer, blur_scale, marginal_distance
+from wgflow.solvers.jko._entropic_fields import Mixer, blur_scale, fisher_information, marginal_distance
 from wgflow.solvers.jko._entropic_scaling import self_potential
 
 WELL = wg.Potential(lambda x: x**2 / 2)
@@ -240,6 +240,35 @@ def test_bias_is_estimated(debiased, epsilon):
     without = solve(wg.Entropy(1.0) + WELL, rho, 0.1, 0.1, epsilon=epsilon, debiased=debiased, estimate_bias=False)
     assert without.jko_steps[-1].bias is None
     assert without.jko_steps[-1].energy == pytest.approx(step.energy, abs=1e-7)
+
+
+@pytest.mark.parametrize("epsilon", [0.003, 0.02])
+def test_blur_is_named_and_accounted_for(epsilon):
+    # A law at rest: a plain step blurs it and raises F, by no more than it says; a debiased one does not.
+    grid = wg.Grid([(-6, 6)], cells=240)
+    rest = wg.Density.from_log_function(grid, lambda x: -(x**2) / 2)
+    sol = solve(wg.Entropy(1.0) + WELL, rest, 0.1, 0.1, epsilon=epsilon, debiased=False, estimate_bias=False)
+    step = sol.jko_steps[0]
+    rise = step.energy + step.w2_squared / 0.2 - sol.history.energy[0]
+    assert 0 < rise <= step.extras["blur"]
+    assert step.extras["round_off"] < 1e-10
+    assert sol.certificate.edi_defect <= 1e-12
+    # From s = 1 without forces the deviation would become sqrt(1 + epsilon); the Fisher information is 1.
+    assert step.extras["blur_length"] == pytest.approx(epsilon / 2, rel=0.02)
+    assert sol.certificate.bias == step.extras["blur_length"]
+    debiased = solve(wg.Entropy(1.0) + WELL, rest, 0.1, 0.1, epsilon=epsilon, estimate_bias=False)
+    assert "blur" not in debiased.jko_steps[0].extras
+    assert debiased.certificate.bias is None
+
+
+def test_fisher_information():
+    grid = wg.Grid([(-6, 6), (-5, 5)], cells=(240, 200))
+    rho = wg.Density.gaussian(grid, (0.0, 0.3), [0.5, 0.25])
+    assert fisher_information(grid, rho.values) == pytest.approx(1 / 0.5 + 1 / 0.25, rel=2e-3)
+    ring = wg.Grid([(0, 2 * np.pi)], cells=400, boundary="periodic")
+    wave = wg.Density.from_function(ring, lambda x: 1 + 0.5 * np.cos(x - 3.1))
+    # The integral of sin^2 / (4 + 2 cos) over a turn, of mass 2 pi.
+    assert fisher_information(ring, wave.values) == pytest.approx((1 - math.sqrt(0.75)), rel=1e-3)
 
 
 def test_distance_is_that_of_the_laws():

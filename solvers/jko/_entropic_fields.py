@@ -7,7 +7,7 @@ import numpy as np
 from wgflow.grids import Grid
 from wgflow.kernels.log_convolution import LogConvolution
 
-__all__ = ["Mixer", "blur_scale", "marginal_distance"]
+__all__ = ["Mixer", "blur_scale", "fisher_information", "marginal_distance"]
 
 #: Differences that Anderson mixing keeps.
 DEPTH = 5
@@ -43,6 +43,17 @@ def blur_scale(convolution: LogConvolution) -> float:
         reach = int(np.ceil(np.sqrt(100.0 / ratio))) + 1
         total += float(np.log(np.exp(-0.5 * ratio * np.arange(-reach, reach + 1.0) ** 2).sum()))
     return total
+
+
+def fisher_information(grid: Grid, values: np.ndarray) -> float:
+    r""":math:`\int |\nabla \rho|^2 / \rho = 4 \int |\nabla \sqrt\rho|^2` of a density, by differences between cells."""
+    root, total = np.sqrt(values), 0.0
+    for axis in range(grid.ndim):
+        h = float(grid.widths[axis][0])
+        jumps = np.diff(root, axis=axis, append=np.take(root, [0], axis=axis)) if grid.periodic[axis] else np.diff(
+            root, axis=axis)
+        total += float((jumps**2).sum()) / h**2
+    return 4.0 * total * float(np.prod([h[0] for h in grid.widths]))
 
 
 def marginal_distance(grid: Grid, first: np.ndarray, second: np.ndarray) -> float:

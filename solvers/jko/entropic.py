@@ -16,7 +16,7 @@ from wgflow.grids import check_memory
 from wgflow.kernels.log_convolution import LogConvolution
 
 from ._entropic_energy import SeparableEnergy
-from ._entropic_fields import Mixer, blur_scale, marginal_distance
+from ._entropic_fields import Mixer, blur_scale, fisher_information, marginal_distance
 from ._entropic_scaling import Coupling, ScalingProblem, safe_exp, self_potential, weighted
 from .base import InnerSolver, JKOStep, free_energy
 
@@ -74,7 +74,10 @@ class EntropicSolver(InnerSolver):
 
     ``w2_squared`` is :math:`2 S_\varepsilon(\rho_k, \rho_{k+1})`, whose error against W2^2 is of order epsilon^2; then
     debiased steps obey the energy-dissipation inequality exactly, plain ones up to ``extras["blur"]`` =
-    :math:`(OT_\varepsilon(\rho_k, \rho_k) - OT_\varepsilon(\rho_{k+1}, \rho_{k+1})) / 2 \tau`. ``gap`` is the
+    :math:`(OT_\varepsilon(\rho_k, \rho_k) - OT_\varepsilon(\rho_{k+1}, \rho_{k+1})) / 2 \tau`, by which the blur
+    may raise F; it moves the law by about ``extras["blur_length"]`` :math:`= \tfrac\varepsilon2 \sqrt{I / M}` with the
+    Fisher information :math:`I = \int |\nabla \rho|^2 / \rho`, which stands in the certificate's bias if that is not
+    estimated. ``gap`` is the
     primal-dual gap of the last convex problem. ``residual`` is the defect of the second marginal in the sum of absolute
     values, relative to the mass, or how far one more scaling step with new potentials moves the law, the larger one.
     ``bias`` is the distance of the steps at epsilon and 2 epsilon, divided by 3 if debiased (W2 of the marginals of
@@ -270,7 +273,7 @@ class EntropicSolver(InnerSolver):
                   "round_off": 1e-12 * max(1.0, epsilon * abs(between) / tau)}
         if not self.debiased:
             extras["blur"] = epsilon * (itself_old - itself_new) / tau
-            extras["round_off"] += max(0.0, extras["blur"])
+            extras["blur_length"] = 0.5 * epsilon * math.sqrt(fisher_information(self.grid, density.values) / mass)
         bias = None
         if coarse is not None:
             bias = marginal_distance(self.grid, np.exp(coarse.logs), new) / (3.0 if self.debiased else 1.0)

@@ -6,14 +6,16 @@ import difflib
 import importlib
 import math
 import time
+import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, StorageError
+from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, StorageError, WGFlowWarning
 
 from ..base import Method, check_count, check_positive
+from ._convexity import concavity
 from ._restart import flatten, rebuild
 from .base import InnerSettings, InnerSolver, JKOStep
 
@@ -184,6 +186,19 @@ class _Run:
         if self.flow.t1 > self.flow.t0 and not math.isfinite(self.now.energy):
             raise ConvergenceError(f"the free energy of rho0 is {self.now.energy}; scale the energy down, or start "
                                    "from a density of finite energy", reason="non-finite", t=self.t)
+        self._warn_of_concavity()
+
+    def _warn_of_concavity(self) -> None:
+        """A warning where the first step is longer than convexity allows."""
+        dt = min(self.method.tau, self.flow.t1 - self.flow.t0)
+        if not dt > 0:
+            return
+        concave = concavity(self.flow.parts, self.flow.grid, self.flow.rho0.mass)
+        scaled = self.flow.elapsed(self.flow.t0, dt)
+        if scaled * concave > 1.0:
+            warnings.warn(f"tau={scaled:.3g} > 1/{concave:.3g}: the minimizer of a step may not be unique, since V and "
+                          f"U are so concave somewhere; tau below {dt / (scaled * concave):.3g} is safe", WGFlowWarning,
+                          stacklevel=2)
 
     def restore(self, recorded: dict, saved: dict) -> None:
         """Take a state from a checkpoint; see `_mark`."""
@@ -304,7 +319,8 @@ class _Run:
             raise _failure(f"{where} stopped at residual {new.residual:.2e} after {new.iterations} iterations, "
                            f"tolerance {self.tolerance:.2e}; take a smaller tau, more max_iterations or a larger tol",
                            "tolerance", new, self.t, dt)
-        if not self._excess(now, new) <= max(self._slack(now), new.gap or 0.0, new.extras.get("round_off", 0.0)):
+        allowed = max(self._slack(now), new.gap or 0.0, new.extras.get("round_off", 0.0)) + _blur(new)
+        if not self._excess(now, new) <= allowed:
             raise _failure(f"{where} breaks F(k+1) + W2^2/(2 tau) <= F(k) by {self._excess(now, new):.2e}; take a "
                            "smaller tau or tol", "energy increase", new, self.t, dt)
         return new
@@ -336,10 +352,12 @@ class _Run:
             recorder.rate(self.clock + new.tau, rate)
         self.clock += new.tau
         recorder.residual = max(recorder.residual, float(new.residual))
-        if new.bias is not None:
-            recorder.bias = (recorder.bias or 0.0) + float(new.bias)
+        # A step that is blurred and does not estimate its bias knows the length of the blur.
+        bias = new.extras.get("blur_length") if new.bias is None else new.bias
+        if bias is not None:
+            recorder.bias = (recorder.bias or 0.0) + float(bias)
         if self.method.order == 1:
-            excess = float(self._excess(self.now, new)) / max(1.0, abs(self.now.energy))
+            excess = float(self._excess(self.now, new) - _blur(new)) / max(1.0, abs(self.now.energy))
             recorder.edi_defect = max(recorder.edi_defect or 0.0, excess)
         recorder.step(t, t - self.t, new.density.masses, new.energy, fallback=fallback)
         recorder.jko_steps.append(new.summary())
@@ -364,6 +382,11 @@ def _of_length(step: JKOStep, tau: float, w2_squared: float) -> JKOStep:
     from dataclasses import replace
 
     return replace(step, tau=tau, w2_squared=w2_squared)
+
+
+def _blur(step: JKOStep) -> float:
+    """What regularization may add to the energy of a step."""
+    return max(0.0, step.extras.get("blur", 0.0))
 
 
 def _failure(message: str, reason: str, best: JKOStep, t: float, dt: float) -> ConvergenceError:
