@@ -130,6 +130,17 @@ def test_functions_are_averaged_as_the_kernels_they_equal(function, kernel, grid
                                    atol=1e-12)
 
 
+def test_a_function_with_a_scale_of_its_own_is_resolved():
+    # log |x| + cos(k x), with 9 radians a cell: the averages of the cosine are known.
+    h, k = 0.05, 180.0
+    integrand = _OfFunction(lambda x: np.log(np.abs(x)) + np.cos(k * x), Grid((0, 2), cells=40))
+    single, double = cell_averages(integrand, [np.arange(40)], [h])
+    exact, twice = averages(log(), (40,), [h])
+    wave, sinc = np.cos(k * h * np.arange(40)), np.sinc(k * h / (2 * np.pi))
+    np.testing.assert_allclose(single, exact + sinc * wave, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(double, twice + sinc**2 * wave, rtol=0, atol=1e-12)
+
+
 def test_a_function_that_is_not_even_on_each_axis():
     grid = Grid([(0, 1), (0, 2)], cells=(9, 11))
 

@@ -36,7 +36,7 @@ FAR_POINTS, NEAR_POINTS = 14, 18
 #: longer than so many lengths of the kernel; a box at the corner is cut until its sides differ by no more than a ratio.
 NEAR_ELLIPSE, NEAR_LENGTHS, CORNER_RATIO = 2.8, 6.0, 2.0
 #: Cuts of a box, relative agreement of rules of a function of unknown smoothness.
-MAX_CUTS, AGREEMENT = 60, 1e-13
+MAX_CUTS, AGREEMENT = 60, 1e-12
 #: Values formed at a time.
 BLOCK = 60_000
 
@@ -118,8 +118,8 @@ def _average(integrand: Integrand, cells: Array, h: Array, reach: Array, rule, b
         out[rows] = _by_rule(integrand, cells[rows], h, rule, int(n))
         if math.isnan(integrand.length):
             # Of unknown smoothness: rules of more points must agree.
-            check = _by_rule(integrand, cells[rows], h, rule, int(n) + 4)
-            bad = ~(np.abs(check - out[rows]) <= AGREEMENT * np.abs(check).max())
+            coarse, out[rows] = out[rows], _by_rule(integrand, cells[rows], h, rule, int(n) + 3)
+            bad = ~(np.abs(coarse - out[rows]) <= AGREEMENT * np.abs(coarse).max())
             near[rows[bad]] = True
     rows = np.flatnonzero(near)
     if rows.size:
@@ -252,9 +252,9 @@ def _by_boxes(integrand: Integrand, boxes: _Boxes, count: int) -> Array:
         done = boxes.take(~split & ~corner)
         value = _gauss(integrand, done, NEAR_POINTS)
         if unknown:
-            check = _gauss(integrand, done, NEAR_POINTS + 6)
-            scale = np.abs(check).max(initial=0.0) + np.abs(out).max(initial=0.0)
-            bad = ~(np.abs(check - value) <= AGREEMENT * scale)
+            coarse = _gauss(integrand, done, NEAR_POINTS - 4)
+            scale = np.abs(value).max(initial=0.0) + np.abs(out).max(initial=0.0)
+            bad = ~(np.abs(coarse - value) <= AGREEMENT * scale)
             split[np.flatnonzero(~split & ~corner)[bad]] = True
             axis = np.where(split & ~corner & (size.min(axis=1) >= NEAR_ELLIPSE), half.argmax(axis=1), axis)
             value = np.where(bad, 0.0, value)
