@@ -168,7 +168,7 @@ def _mean_field() -> list[Case]:
         _smooth("desai-zwanzig", "t = 0.5", exact.DesaiZwanzig(**reference)),
         _smooth("desai-zwanzig", "t = 2", exact.DesaiZwanzig(t_end=2.0, **reference)),
         _smooth("kuramoto", "t = 1", exact.Kuramoto()),
-        _smooth("kuramoto", "t = 8", exact.Kuramoto(t_end=8.0)),
+        _smooth("kuramoto", "t = 8", exact.Kuramoto(t_end=8.0), settings={"rtol": 1e-7}),
     ]
 
 
@@ -181,8 +181,8 @@ def _nonlinear() -> list[Case]:
         _front("barenblatt", "plane, m = 2", exact.Barenblatt(ndim=2)),
         _front("porous-medium", "well, m = 2", exact.PorousMedium(), jko=(0.1, 10)),
         _front("porous-medium", "well, m = 2, drifting", exact.PorousMedium(mean=0.5, stiffness=1.5), jko=(0.1, 5)),
-        _front("porous-medium", "well, m = 3", exact.PorousMedium(m=3.0, t_end=0.4)),
-        _smooth("fast-diffusion", "well, m = 0.75", exact.PorousMedium(m=0.75)),
+        _front("porous-medium", "well, m = 3", exact.PorousMedium(m=3.0, t_end=0.4), slow=True),
+        _smooth("fast-diffusion", "well, m = 0.75", exact.PorousMedium(m=0.75), settings={"rtol": 1e-7}),
         Case("waiting-time", "cos^2, m = 2", exact.WaitingTime(), _FRONT, limits={"escaped": 1e-5}),
         Case("waiting-time", "cos, m = 3", exact.WaitingTime(m=3.0), _FRONT, limits={"escaped": 1e-5}),
     ]
