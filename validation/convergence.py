@@ -127,11 +127,14 @@ class ConvergenceStudy:
             figure = plotting.new_figure(4.2 * len(problems) + 1.6, 6.4)
             panels = figure.subplots(2, len(problems), squeeze=False)
             for column, problem in enumerate(problems):
-                for method, color, marker in zip(methods, colors, "osD^vPX*"):
+                # First-order schemes share their error: open markers, the later the smaller, leave all of them seen.
+                for k, (method, color, marker) in enumerate(zip(methods, colors, "osD^vPX*")):
                     runs = self.select(problem, method)
                     for row, x in enumerate(("tau", "seconds")):
                         panels[row, column].loglog([getattr(r, x) for r in runs], [r.error for r in runs], color=color,
-                                                   marker=marker, markersize=4.5, linewidth=1.3, label=method)
+                                                   marker=marker, markersize=10.0 - 0.9 * k, markerfacecolor="none",
+                                                   linewidth=1.3, label=method)
+                self._mark_slopes(panels[0, column], problem)
                 panels[0, column].set_title(problem)
                 panels[0, column].set_xlabel("time step")
                 panels[1, column].set_xlabel("CPU seconds")
@@ -140,6 +143,22 @@ class ConvergenceStudy:
             panels[0, -1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
             figure.suptitle(f"all methods on {self.cells} cells", x=0.01, ha="left", fontsize=11, fontweight="bold")
             return plotting.save_figure(figure, path)
+
+
+    def _mark_slopes(self, axes: Any, problem: str) -> None:
+        """Ticks at the time steps, and dotted lines of slope 1 and 2 through the largest and the middle of errors."""
+        from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+
+        runs = [r for r in self.runs if r.problem == problem]
+        taus = np.array(sorted({r.tau for r in runs}))
+        axes.xaxis.set_major_locator(FixedLocator(taus.tolist()))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda tau, _: f"{tau:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        first = [r.error for r in runs if r.tau == taus[-1]]
+        for slope, start in ((1, max(first)), (2, float(np.sqrt(min(first) * max(first))))):
+            axes.plot(taus, 1.3 * start * (taus / taus[-1]) ** slope, ":", color="0.6", linewidth=0.9, zorder=0)
+            axes.annotate(f"order {slope}", (taus[0], 1.3 * start * (taus[0] / taus[-1]) ** slope), fontsize=7,
+                          color="0.4", ha="left", va="bottom")
 
 
 def _double_well() -> Problem:
