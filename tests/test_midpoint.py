@@ -333,6 +333,31 @@ def test_long_steps_come_to_rest(dt):
     assert float(np.abs(sol.final.masses - rho.masses).sum()) <= 1e-9
 
 
+# -------------------------------------------------------------------- symmetry
+@pytest.mark.parametrize("beta", [2.0, 1e3, math.inf])
+@pytest.mark.parametrize("boundary", ["no-flux", "periodic"])
+@pytest.mark.parametrize("dt", [2e-3, 0.02])
+def test_mirrors_shifts_and_constants(boundary, beta, dt, rng):
+    """Rough problems, whose sweeps are limited all the time, and equations solved in other orders of summation."""
+    grid = wg.Grid((-2, 2), cells=40, boundary=boundary)
+    V, values = rng.normal(size=40), rng.random(40) ** 2
+
+    def final(V, values, constant=0.0):
+        def w(z):
+            return np.exp(-(z**2)) - 0.7 * np.exp(-((z / 0.4) ** 2)) + constant
+
+        energy = wg.Entropy(beta) + wg.Potential(V) + wg.Interaction(wg.Convolution(w))
+        return wg.solve(energy, wg.Density(grid, values), (0, 20 * dt),
+                        method=wg.FiniteVolume(dt=dt, scheme="midpoint")).final.masses
+
+    there = final(V, values)
+    size = np.abs(there).sum()
+    assert np.abs(there - final(V[::-1], values[::-1])[::-1]).sum() <= 1e-12 * size
+    assert np.abs(there - final(V + 3.0, values)).sum() <= 1e-11 * size
+    if boundary == "periodic":
+        assert np.abs(there - np.roll(final(np.roll(V, 7), np.roll(values, 7)), -7)).sum() <= 1e-12 * size
+
+
 # -------------------------------------------------------------------- with all that a run can have
 def test_without_an_interaction_the_schemes_agree_to_the_last_bit():
     grid = wg.Grid((-3, 3), cells=80)
