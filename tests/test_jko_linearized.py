@@ -14,6 +14,8 @@ from wgflow.grids import log_power_cell_average
 from wgflow.internal_energies import InternalEnergy, PowerEntropy
 from wgflow.solvers.jko import JKO
 
+LINEAR = {"metric": "linear"}
+
 
 def quadratic(*x):
     return sum(a**2 for a in x) / 2
@@ -25,6 +27,11 @@ def double_well(x):
 
 def linearized(tau, **settings):
     return JKO(tau=tau, inner="linearized", **settings)
+
+
+def plain(tau, **settings):
+    """The published scheme: distances linearized once, upwind faces."""
+    return linearized(tau, options=LINEAR, **settings)
 
 
 def inner_of(energy, grid, tau=0.1, **settings):
@@ -48,7 +55,7 @@ def refined(solve, cells: int) -> np.ndarray:
 
 # -------------------------------------------------------------------- steps
 @pytest.mark.parametrize(("stiffness", "pull"), [(1.0, 0.0), (0.4, 0.6)])
-def test_a_step_differs_from_the_exact_one_by_tau_squared(stiffness, pull):
+def test_a_linear_step_differs_from_the_exact_one_by_tau_squared(stiffness, pull):
     # U = pull |x - y|^2 / 2 acts on the deviation like V = pull x^2 / 2, and not on the mean.
     energy = wg.Entropy(1.0) + stiffness * wg.Potential(quadratic)
     energy = energy + pull * wg.Interaction(lambda d: d**2 / 2) if pull else energy
@@ -57,7 +64,7 @@ def test_a_step_differs_from_the_exact_one_by_tau_squared(stiffness, pull):
     for tau in taus:
         def solve(cells, tau=tau):
             grid = wg.Grid([(-1.5, 5.5)], cells=cells)
-            return moments(wg.solve(energy, wg.Density.gaussian(grid, 2.0, 0.25), (0, tau), linearized(tau)))
+            return moments(wg.solve(energy, wg.Density.gaussian(grid, 2.0, 0.25), (0, tau), plain(tau)))
 
         k = stiffness + pull
         mean = 2.0 / (1 + tau * stiffness)
@@ -70,13 +77,13 @@ def test_a_step_differs_from_the_exact_one_by_tau_squared(stiffness, pull):
     assert 1.6 < slope(taus, errors[:, 0]) < 2.3
 
 
-def test_a_step_in_two_dimensions_is_one_along_each_axis():
+def test_a_linear_step_in_two_dimensions_is_one_along_each_axis():
     tau, cells = 0.01, 60
     plane = wg.Grid([(-1, 5), (-3, 3)], cells=(cells, cells))
     line = wg.Grid([(-1, 5)], cells=cells)
     energy = wg.Entropy(1.0) + wg.Potential(quadratic)
-    two = wg.solve(energy, wg.Density.gaussian(plane, [2.0, 0.0], 0.25), (0, tau), linearized(tau)).final
-    one = wg.solve(energy, wg.Density.gaussian(line, 2.0, 0.25), (0, tau), linearized(tau)).final
+    two = wg.solve(energy, wg.Density.gaussian(plane, [2.0, 0.0], 0.25), (0, tau), plain(tau)).final
+    one = wg.solve(energy, wg.Density.gaussian(line, 2.0, 0.25), (0, tau), plain(tau)).final
     # Exact steps factorize; linearized ones do up to tau^2.
     assert two.mean()[0] == pytest.approx(one.mean(), abs=1e-3)
     assert two.cov()[0, 0] == pytest.approx(one.cov(), abs=1e-3)
@@ -92,7 +99,7 @@ def porous_step(s: float, tau: float) -> float:
     return new
 
 
-def test_a_step_of_the_porous_medium_equation():
+def test_a_linear_step_of_the_porous_medium_equation():
     assert porous_step(0.5, 0.1) == pytest.approx(0.66199071551, abs=1e-10)
 
     def profile(x, s):
@@ -105,7 +112,7 @@ def test_a_step_of_the_porous_medium_equation():
         def solve(cells, tau=tau):
             grid = wg.Grid([(-1.2, 1.2)], cells=cells)
             rho0 = wg.Density.from_function(grid, lambda x: profile(x, 0.5))
-            return moments(wg.solve(energy, rho0, (0, tau), linearized(tau)))
+            return moments(wg.solve(energy, rho0, (0, tau), plain(tau)))
 
         errors.append(abs(math.sqrt(refined(solve, 800)[1] / (edge**2 / 5)) - porous_step(0.5, tau)))
     assert errors[-1] < 1e-3
@@ -259,12 +266,12 @@ def test_the_gap_bounds_the_distance_to_the_minimum():
     grid = wg.Grid([(-3, 3)], cells=60)
     energy = wg.Entropy(2.0) + wg.Potential(double_well) + wg.LowRank(lambda x: x)
     rho0, tau = wg.Density.gaussian(grid, 1.0, 0.2), 0.2
-    best = inner_of(energy, grid).begin(rho0)
-    best = inner_of(energy, grid).step(best, tau)
+    best = inner_of(energy, grid, options=LINEAR).begin(rho0)
+    best = inner_of(energy, grid, options=LINEAR).step(best, tau)
     least = best.energy + best.w2_squared / (2 * tau)
     assert best.gap < 1e-12
     # Any potential gives an admissible law, and a gap: here by and by farther from the best one.
-    inner = inner_of(energy, grid)
+    inner = inner_of(energy, grid, options=LINEAR)
     rng = np.random.default_rng(7)
     for size in (1e-6, 1e-4, 1e-2, 0.1, 1.0):
         wave = size * np.cos(np.outer(rng.normal(size=4), grid.centers[0])).sum(axis=0)
@@ -293,7 +300,7 @@ def test_the_step_is_the_minimizer():
 
     best = minimize(objective, np.zeros(5), method="Nelder-Mead",
                     options={"xatol": 1e-10, "fatol": 1e-15, "maxiter": 20000, "maxfev": 20000})
-    inner = inner_of(energy, grid)
+    inner = inner_of(energy, grid, options=LINEAR)
     step = inner.step(inner.begin(rho0), tau)
     assert step.energy + step.w2_squared / (2 * tau) == pytest.approx(best.fun, abs=1e-10)
     flux = -np.cumsum(step.density.masses - masses)[:-1]
@@ -326,13 +333,13 @@ def test_radial_coordinates():
 def test_without_diffusion_a_step_takes_one_iteration():
     energy = wg.Entropy(math.inf) + wg.Potential(quadratic)
     plane = wg.Grid([(-2, 2), (-2, 2)], cells=(30, 30))
-    sol = wg.solve(energy, wg.Density.gaussian(plane, [0.5, 0.0], 0.1), (0, 1), linearized(0.1))
+    sol = wg.solve(energy, wg.Density.gaussian(plane, [0.5, 0.0], 0.1), (0, 1), plain(0.1))
     assert [step.iterations for step in sol.jko_steps] == [1] + [0] * 9
     assert sol.final.mean()[1] == pytest.approx(0.0, abs=1e-12)
 
     def solve(cells):
         grid = wg.Grid([(-1, 3)], cells=cells)
-        return moments(wg.solve(energy, wg.Density.gaussian(grid, 1.0, 0.02), (0, 1), linearized(0.1)))
+        return moments(wg.solve(energy, wg.Density.gaussian(grid, 1.0, 0.02), (0, 1), plain(0.1)))
 
     # phi = a x^2 / 2 with a + tau a^2 = 1, and the mean moves by implicit steps.
     a = (math.sqrt(1 + 0.4) - 1) / 0.2
@@ -361,7 +368,8 @@ def test_three_dimensions():
 
 def test_later_steps_are_cheap():
     grid = wg.Grid([(0, 1)] * 2, cells=(40, 40))
-    inner = inner_of(wg.Entropy(2.0) + wg.Potential(lambda x, y: 4 * ((x - 0.5) ** 2 + (y - 0.4) ** 2)), grid)
+    energy = wg.Entropy(2.0) + wg.Potential(lambda x, y: 4 * ((x - 0.5) ** 2 + (y - 0.4) ** 2))
+    inner = inner_of(energy, grid, options=LINEAR)
     step = inner.begin(wg.Density.gaussian(grid, [0.4, 0.5], 0.01))
     step = inner.step(step, 0.005)
     before = inner.system.n_factorizations

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from wgflow.grids import Grid, check_memory
-from wgflow.kernels.block_ldl import factor, order_box, solve, structure
+from wgflow.kernels.block_ldl import factor, factor_scalar, order_box, solve, solve_scalar, structure
 from wgflow.kernels.linearized import assemble, compensated_dot, multiply, rows_of_edges
 
 #: Reduction of the residual of a linear system; iterations with a factorization of another matrix, and at most.
@@ -184,3 +184,49 @@ class SaddleSystem:
         for weight, u in zip(weights, basis):
             x += weight * u
         return x.reshape(scales.shape) * scales
+
+
+class ScalarSystem:
+    """Symmetric positive definite systems with one unknown a cell, in the order and structure of a `SaddleSystem`."""
+
+    def __init__(self, grid: Grid, graph: Graph, saddle: SaddleSystem):
+        self.graph, self.saddle = graph, saddle
+        keys = graph.first * graph.size + graph.second
+        index = np.arange(grid.size, dtype=np.int64).reshape(grid.shape)
+        places = []
+        for axis in range(grid.ndim):
+            other = np.roll(index, -1, axis=axis)
+            count = range(grid.distances[axis].size)
+            a, b = np.take(index, count, axis=axis), np.take(other, count, axis=axis)
+            places.append(np.searchsorted(keys, np.minimum(a, b) * graph.size + np.maximum(a, b)).ravel())
+        self.places = np.concatenate(places)
+        self.values, self.inverses = np.empty(saddle.factor_rows.size), np.empty(graph.size)
+        self.diagonal = np.zeros(graph.size)
+        self.coupling = np.zeros(graph.first.size)
+
+    def set_rates(self, rates: list[np.ndarray]) -> np.ndarray:
+        """Take the Laplacian with ``rates`` at the faces of each axis; its diagonal."""
+        graph = self.graph
+        weights = np.bincount(self.places, np.concatenate([r.ravel() for r in rates]), graph.first.size)
+        self.coupling = -weights
+        return np.bincount(graph.first, weights, graph.size) + np.bincount(graph.second, weights, graph.size)
+
+    def laplacian(self, x: np.ndarray) -> np.ndarray:
+        """The Laplacian times x."""
+        graph = self.graph
+        flux = -self.coupling * (x[graph.first] - x[graph.second])
+        return np.bincount(graph.first, flux, graph.size) - np.bincount(graph.second, flux, graph.size)
+
+    def factorize(self, diagonal: np.ndarray) -> bool:
+        """Factorize a diagonal, which has the Laplacian's in it, with its couplings; False where singular."""
+        saddle = self.saddle
+        self.diagonal = diagonal + np.finfo(float).tiny
+        return factor_scalar(saddle.columns, saddle.factor_rows, self.diagonal, self.coupling, saddle.order,
+                             saddle.edge_starts, saddle.edge_rows, saddle.edges, self.values, self.inverses)
+
+    def solve(self, right: np.ndarray) -> np.ndarray:
+        """Solve with the present factorization, shape (n,)."""
+        x = np.empty_like(right)
+        solve_scalar(self.saddle.columns, self.saddle.factor_rows, self.values, self.inverses, self.saddle.order, right,
+                     x)
+        return x

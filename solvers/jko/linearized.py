@@ -13,6 +13,8 @@ from wgflow.errors import InvalidInput
 from wgflow.internal_energies import PowerEntropy
 from wgflow.kernels.linearized import compensated_dot, excess_energy, internal_slopes, net_flux, transport
 
+from ._linearized_exact import MAX_AXES as EXACT_AXES
+from ._linearized_exact import ExactStep
 from ._linearized_start import approach, improve
 from ._linearized_system import SaddleSystem, graph_of
 from .base import InnerSolver, JKOStep, free_energy
@@ -31,6 +33,10 @@ SMALLEST = 1e-150
 #: Large stand-in for an infinite second derivative.
 STIFF = 1e14
 MAX_AXES = 3
+#: Geometries of a step.
+METRICS = ("exact", "linear")
+#: Rise of F + W2^2 / (2 tau), relative to max(1, abs(F)), that round-off explains.
+ENERGY_SLACK = 1e-13
 
 
 class _Point(NamedTuple):
@@ -112,7 +118,7 @@ class LinearizedSolver(InnerSolver):
     ORDERS = (1, 2)
     TOLERANCE = 1e-12
     MAX_ITERATIONS = 300
-    OPTIONS: ClassVar[dict] = {}
+    OPTIONS: ClassVar[dict] = {"metric": "exact"}
 
     def __init__(self, parts, grid, settings):
         super().__init__(parts, grid, settings)
@@ -129,10 +135,14 @@ class LinearizedSolver(InnerSolver):
         self.potential = np.ascontiguousarray(parts.potential.ravel())
         self.base = self.potential
         self.log_reference = np.ascontiguousarray(grid.log_reference.ravel())
+        metric = settings.options.get("metric", "exact")
+        if metric not in METRICS:
+            raise InvalidInput(f"options={{'metric': {metric!r}}}: need one of {', '.join(map(repr, METRICS))}")
         self.graph = graph_of(grid)
         self.system = SaddleSystem(grid, self.graph)
         # Products with the interaction's Hessian in Newton's matrix, and without it should that fail.
         self.hessians = (self._product, None) if parts.operators else (None,)
+        self.exact = ExactStep(self) if metric == "exact" and grid.ndim <= EXACT_AXES else None
         self.convex = all(_is_convex(factor, operator) for factor, operator in parts.operators)
 
     # ---------------------------------------------------------------- the contract of InnerSolver
@@ -141,10 +151,41 @@ class LinearizedSolver(InnerSolver):
                        state={"phi": None, "previous": None})
 
     def step(self, start: JKOStep, tau: float, guess: JKOStep | None = None) -> JKOStep:
+        new = self._exact_step(start, tau, guess) if self.exact is not None else None
+        if new is not None and new.residual <= self.settings.tolerance:
+            return new
+        return self._linear_step(start, tau, guess)
+
+    def _exact_step(self, start: JKOStep, tau: float, guess: JKOStep | None) -> JKOStep | None:
+        """A step along straight geodesics, or None where there is none with sorted images and falling energy."""
+        state = start.state
+        masses = state.get("masses", start.density.masses.ravel())
+        q, previous = state.get("q"), state.get("q_previous")
+        starts = [] if q is None else [q if previous is None else 2 * q - previous]
+        if guess is not None and guess.state.get("q") is not None:
+            starts = [guess.state["q"]]
+        self.base = self.potential
+        point, iterations = self.exact.solve(masses, tau, starts)
+        if point is None or not math.isfinite(point.residual):
+            return None
+        new = point.moved * (masses.sum() / point.moved.sum())
+        density = Density(self.grid, new.reshape(self.grid.shape) / self.grid.volumes)
+        energy, cost = free_energy(self.parts, density.masses), self.exact.cost(masses, point, tau)
+        before = free_energy(self.parts, masses.reshape(self.grid.shape))
+        gap = point.gap if self.convex and math.isfinite(point.gap) else None
+        if not energy + cost / (2 * tau) - before <= max(ENERGY_SLACK * max(1.0, abs(before)), gap or 0.0):
+            return None
+        dissipation = net_flux(point.pressure, new, *self.graph.edges, np.zeros(new.size))
+        return JKOStep(density, cost, energy, gap, point.residual, iterations, tau,
+                       extras={"dissipation": dissipation, "metric": "exact"},
+                       state={"phi": None, "previous": None, "q": point.unknown, "q_previous": q,
+                              "pressure": point.pressure})
+
+    def _linear_step(self, start: JKOStep, tau: float, guess: JKOStep | None = None) -> JKOStep:
         state = start.state
         masses = state.get("masses", start.density.masses.ravel())
         phi = state["phi"]
-        if guess is not None:
+        if guess is not None and guess.state["phi"] is not None:
             starts = [guess.state["phi"]]
         elif phi is None:
             starts = []
@@ -157,7 +198,7 @@ class LinearizedSolver(InnerSolver):
         slope = point.hamiltonian - point.defect - (self.base - self.potential)
         dissipation = net_flux(slope, new, *self.graph.edges, np.zeros(new.size))
         return JKOStep(density, tau**2 * point.action, point.energy, point.gap if self.convex else None,
-                       point.residual, iterations, tau, extras={"dissipation": dissipation},
+                       point.residual, iterations, tau, extras={"dissipation": dissipation, "metric": "linear"},
                        state={"phi": point.phi, "previous": phi})
 
     def extrapolate(self, before: JKOStep, now: JKOStep, share: float) -> JKOStep:
@@ -165,9 +206,16 @@ class LinearizedSolver(InnerSolver):
         ratio = share + math.sqrt(share * share + share)
         sigma = now.tau * ratio * (1 + ratio) / (1 + 2 * ratio)
         masses, phi = now.density.masses.ravel(), now.state["phi"]
+        pressure = now.state.get("pressure")
+        if pressure is not None and self.exact is not None:
+            beyond = self.exact.beyond(before.density.masses.ravel(), masses, pressure, now.tau, share)
+            state = {**now.state, "masses": beyond * (masses.sum() / beyond.sum())}
+            return JKOStep(now.density, 0.0, now.energy, None, 0.0, 0, now.tau, state=state)
         beyond = np.maximum(masses + share * (masses - before.density.masses.ravel()), KEPT * masses)
         beyond *= masses.sum() / beyond.sum()
-        state = {**now.state, "masses": beyond, "lift": self._hamiltonian(phi, sigma) - phi}
+        state = {**now.state, "masses": beyond}
+        if phi is not None:
+            state["lift"] = self._hamiltonian(phi, sigma) - phi
         return JKOStep(now.density, 0.0, now.energy, None, 0.0, 0, now.tau, state=state)
 
     def distance_squared(self, first: JKOStep, second: JKOStep) -> float:
@@ -270,7 +318,8 @@ class LinearizedSolver(InnerSolver):
     def _judged(self, point: _Point) -> tuple[float, float]:
         """Gap and residual."""
         masses, total = point.masses, float(point.masses.sum())
-        spread = self.spread(point)
+        spread = self.spread(masses, point.curvatures, point.pressure - point.defect,
+                             point.hamiltonian - point.pressure)
         if self.internal:
             gap = excess_energy(masses, point.pressure, self.log_reference, self.floor(masses), self.terms)
             residual = gap / (total * spread)
@@ -279,12 +328,9 @@ class LinearizedSolver(InnerSolver):
             residual = compensated_dot(masses, point.defect**2) / (total * spread**2)
         return gap, residual if math.isfinite(residual) else math.inf
 
-    def spread(self, point: _Point) -> float:
+    def spread(self, masses, curvatures, slopes, field) -> float:
         """Scale of energies per mass: the means of r H'', and the deviations of the field and of H'."""
-        masses = point.masses
-        slopes = point.pressure - point.defect
-        field = point.hamiltonian - point.pressure
-        stiffness = float((masses**2 * point.curvatures).sum() / masses.sum())
+        stiffness = float((masses**2 * curvatures).sum() / masses.sum())
         return max(stiffness + _deviation(field, masses) + _deviation(slopes, masses), SMALLEST)
 
     def residual(self, phi, start_masses, tau: float) -> float:

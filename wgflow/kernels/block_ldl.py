@@ -19,7 +19,7 @@ import numpy as np
 
 from wgflow.kernels._jit import jit
 
-__all__ = ["factor", "order_box", "solve", "structure"]
+__all__ = ["factor", "factor_scalar", "order_box", "solve", "solve_scalar", "structure"]
 
 #: Boxes of at most this many cells are not cut further.
 LEAF = 6
@@ -196,3 +196,60 @@ def solve(columns, rows, blocks, inverses, cells, right, x):
         z[j, 0] -= inverses[j, 0] * u + inverses[j, 1] * v
         z[j, 1] -= inverses[j, 1] * u + inverses[j, 2] * v
         x[cells[j], 0], x[cells[j], 1] = z[j, 0], z[j, 1]
+
+
+# -------------------------------------------------------------------- one unknown a cell
+@jit
+def factor_scalar(columns, rows, diagonal, coupling, cells, edge_starts, edge_rows, edges, values, inverses):
+    """As `factor`, for a matrix with the entries ``diagonal`` (n,) and ``coupling`` (m,) in place of blocks."""
+    n = cells.size
+    work = np.zeros(n)
+    head, following = np.full(n, -1, dtype=np.int64), np.full(n, -1, dtype=np.int64)
+    place = np.empty(n, dtype=np.int64)
+    for j in range(n):
+        pivot = diagonal[cells[j]]
+        for s in range(edge_starts[j], edge_starts[j + 1]):
+            work[edge_rows[s]] = coupling[edges[s]]
+        k = head[j]
+        while k >= 0:
+            after = following[k]
+            s = place[k]
+            y = inverses[k] * values[s]
+            pivot -= values[s] * y
+            for t in range(s + 1, columns[k + 1]):
+                work[rows[t]] -= values[t] * y
+            s += 1
+            place[k] = s
+            if s < columns[k + 1]:
+                following[k], head[rows[s]] = head[rows[s]], k
+            k = after
+        if not abs(pivot) > 0.0 or not np.isfinite(pivot):
+            return False
+        inverses[j] = 1.0 / pivot
+        for t in range(columns[j], columns[j + 1]):
+            values[t] = work[rows[t]]
+            work[rows[t]] = 0.0
+        if columns[j] < columns[j + 1]:
+            place[j] = columns[j]
+            i = rows[columns[j]]
+            following[j], head[i] = head[i], j
+    return True
+
+
+@jit
+def solve_scalar(columns, rows, values, inverses, cells, right, x):
+    """Solve A x = right, both of shape (n,) in the order of the cells, with the factor of `factor_scalar`."""
+    n = cells.size
+    z = np.empty(n)
+    for j in range(n):
+        z[j] = right[cells[j]]
+    for j in range(n):
+        z[j] *= inverses[j]
+        for t in range(columns[j], columns[j + 1]):
+            z[rows[t]] -= values[t] * z[j]
+    for j in range(n - 1, -1, -1):
+        u = 0.0
+        for t in range(columns[j], columns[j + 1]):
+            u += values[t] * z[rows[t]]
+        z[j] -= inverses[j] * u
+        x[cells[j]] = z[j]

@@ -16,7 +16,7 @@ from wgflow.kernels._jit import jit
 
 __all__ = [
     "assemble", "compensated_dot", "excess_energy", "imbalance", "internal_slopes", "invert_hamiltonian", "multiply",
-    "net_flux", "rows_of_edges", "transport",
+    "masses_of_slopes", "net_flux", "rows_of_edges", "transport",
 ]
 
 #: Below this relative difference a Bregman distance is taken from its quadratic part: its terms cancel.
@@ -195,6 +195,27 @@ def _slope(y, terms):
         slope += power / (m - 1.0)
         curvature += power
     return slope, curvature
+
+
+@jit
+def masses_of_slopes(slopes, log_reference, terms, masses, derivatives):
+    """The inverse of `internal_slopes`: masses at which H' has given values, and their derivatives in these.
+
+    Returns False where no mass has such a slope. Where powers above 1 are at most 0 the cell is empty.
+    """
+    diffusion, factors, _ = terms
+    for i in range(slopes.size):
+        q = slopes[i]
+        if factors.size == 0:
+            y, curvature = q / diffusion - 1.0, diffusion
+        else:
+            y = _log_density(0.0, q, terms)
+            curvature = _slope(y, terms)[1]
+        if not y < LOG_BOUND or y + log_reference[i] >= 0.99 * LOG_BOUND:
+            return False
+        masses[i] = math.exp(y + log_reference[i]) if y > -LOG_BOUND else 0.0
+        derivatives[i] = masses[i] / curvature if masses[i] > 0.0 else 0.0
+    return True
 
 
 @jit
