@@ -75,6 +75,53 @@ def test_the_error_of_a_step_is_of_second_order():
     assert errors[-1] < 1e-3
 
 
+def test_steps_with_a_rotated_potential():
+    # V = x' K x / 2: in the axes of K, if the start is even in them, every step is that of one axis.
+    tau, turn = 0.1, np.array([[0.8, -0.6], [0.6, 0.8]])
+    rates, spread = np.array([1.0, 3.0]), np.array([0.25, 0.8])
+    k, mean, cov = turn @ np.diag(rates) @ turn.T, np.array([1.2, -0.5]), turn @ np.diag(spread) @ turn.T
+    grid = wg.Grid([(-4, 4.5), (-4.5, 4)], cells=(100, 100))
+    rho = wg.Density.gaussian(grid, mean, cov)
+    well = wg.Potential(lambda x, y: 0.5 * (k[0, 0] * x * x + 2 * k[0, 1] * x * y + k[1, 1] * y * y))
+    energy = wg.Entropy(1.0) + well
+    sol = solve(energy, rho, tau, tau)
+    check_steps(sol, rho)
+    exact = turn @ np.diag([gaussian_std(math.sqrt(s), tau, r)**2 for s, r in zip(spread, rates)]) @ turn.T
+    assert np.abs(sol.final.mean() - np.linalg.solve(np.eye(2) + tau * k, mean)).max() < 1e-3
+    assert np.abs(sol.final.cov() - exact).max() < 1.5e-3
+    assert np.abs(np.sqrt(np.linalg.eigvalsh(sol.final.cov())) - np.sqrt(np.linalg.eigvalsh(exact))).max() < 1e-3
+
+
+@pytest.mark.parametrize("n", [160, 400])
+def test_one_step_on_one_axis(n):
+    rho = wg.Density.gaussian(wg.Grid([(-5, 6)], cells=n), 2.0, 0.25)
+    sol = solve(wg.Entropy(1.0) + wg.Potential(quadratic_potential), rho, 0.1, 0.1)
+    check_steps(sol, rho)
+    assert sol.final.mean() == pytest.approx(1.81818181818, abs=1e-4)
+    assert math.sqrt(sol.final.cov()) == pytest.approx(0.604846539224, abs=1e-3)
+
+
+def test_quadratic_attraction_acts_on_deviations_only():
+    tau, k = 0.1, 2.0
+    rho = wg.Density.gaussian(wg.Grid([(-4, 6), (-5, 5)], cells=(64, 64)), (1.0, 0.3), (0.5, 1.0))
+    sol = solve(wg.Entropy(1.0) + wg.Interaction(lambda x, y, u, v: k * attraction(x, y, u, v)), rho, tau, tau)
+    check_steps(sol, rho)
+    # The mean rests; the error of the deviations is that of the grid, h^2 / 12 in the variance and some more.
+    assert np.abs(sol.final.mean() - [1.0, 0.3]).max() < 1e-5
+    exact = [gaussian_std(math.sqrt(s), tau, k) for s in (0.5, 1.0)]
+    assert np.abs(np.sqrt(np.diag(sol.final.cov())) - exact).max() < 1.5e-3
+
+
+def test_porous_step_in_one_dimension():
+    # m = 2, V = x^2/2: rho = s^-1 rho_inf(x / s) with 1.44224957031 the radius of rho_inf; .5 goes to .66199071551.
+    radius, s0, s1 = 1.44224957031, 0.5, 0.66199071551
+    rho = wg.Density.from_function(wg.Grid([(-2, 2)], cells=400), lambda x: np.maximum(1 - (x / (s0 * radius))**2, 0.0))
+    sol = solve(PowerEntropy(2.0) + wg.Potential(quadratic_potential), rho, 0.1, 0.1)
+    check_steps(sol, rho)
+    # The variance of the profile is radius^2 / 5.
+    assert math.sqrt(5 * sol.final.cov()) / radius == pytest.approx(s1, abs=2e-4)
+
+
 def test_ten_steps_on_one_axis():
     grid = wg.Grid([(-5, 5)], cells=400)
     rho = wg.Density.gaussian(grid, 2.0, 0.25)
@@ -126,15 +173,60 @@ def test_porous_step_in_two_dimensions():
 @pytest.mark.slow
 def test_barenblatt_in_two_dimensions():
     # u_t = Lap u^2 from t = 1 to 2: radius 2.12450386405, peak .141047395887 (JKO is of first order in tau).
-    errors = []
-    for tau in (0.25, 0.125):
+    peaks, radii = [], []
+    for tau in (0.25, 0.125, 0.0625):
         grid = wg.Grid([(-2.6, 2.6), (-2.6, 2.6)], cells=(64, 64))
         rho = wg.Density.from_function(grid, lambda x, y: np.maximum(1.78648768348**2 - x * x - y * y, 0.0))
         sol = solve(PowerEntropy(2.0), rho, 1.0, tau)
         check_steps(sol, rho)
-        errors.append(abs(sol.final.values.max() - 0.141047395887))
+        peaks.append(sol.final.values.max())
+        # The second moment of the profile is radius^2 / 3.
+        radii.append(math.sqrt(3 * np.trace(sol.final.cov())))
+    errors = np.abs(np.array(peaks) - 0.141047395887)
     assert errors[1] < 0.01
     assert errors[0] / errors[1] == pytest.approx(2.0, rel=0.15)
+    assert errors[1] / errors[2] == pytest.approx(2.0, rel=0.15)
+    assert 2 * peaks[2] - peaks[1] == pytest.approx(0.141047395887, abs=1e-3)
+    assert 2 * radii[2] - radii[1] == pytest.approx(2.12450386405, abs=5e-3)
+
+
+# -------------------------------------------------------------------- jumps, holes, walls
+def test_histograms_of_few_samples():
+    for ndim, cells in ((1, 200), (2, 48)):
+        samples = np.random.default_rng(7).normal(size=(12, ndim))
+        rho = wg.Density.from_samples(wg.Grid([(-4, 4)] * ndim, cells=cells), samples)
+        assert (rho.values == 0).mean() > 0.9
+        tau = 0.05
+        sol = solve(wg.Entropy(1.0) + wg.Potential(quadratic_potential), rho, 2 * tau, tau)
+        check_steps(sol, rho)
+        # The mean decays exactly; smearing keeps it, and adds a few h^2 to the variance at most.
+        assert np.abs(np.atleast_1d(sol.final.mean()) - np.atleast_1d(rho.mean()) / (1 + tau)**2).max() < 1e-3
+        middle = (slice(cells // 4, 3 * cells // 4),) * ndim
+        assert sol.final.values[middle].min() > 0
+        assert max(s.extras["smearings"] for s in sol.jko_steps) <= 7
+        assert np.diff(sol.energy).max() < 0
+
+
+def test_a_jump_that_spreads():
+    grid = wg.Grid([(0, 1), (0, 1)], cells=(64, 64))
+    rho = wg.Density.from_function(grid, lambda x, y: 1.0 * (np.maximum(abs(x - 0.5), abs(y - 0.5)) < 0.2))
+    sol = solve(PowerEntropy(2.0), rho, 0.006, 0.002)
+    check_steps(sol, rho)
+    assert np.abs(sol.final.values - sol.final.values[::-1, ::-1]).max() < 1e-4 * sol.final.values.max()
+    assert sol.final.values[32, 5] > 0 == rho.values[32, 5]
+
+
+@pytest.mark.parametrize("n", [256, 1024])
+def test_a_front_meets_walls(n):
+    # Between the first steps the front passes from the inside to both walls at once.
+    grid = wg.Grid([(0, 1)], cells=n)
+    rho = wg.Density.from_function(grid, lambda x: np.maximum(0.04 - (x - 0.5)**2, 0.0))
+    sol = solve(PowerEntropy(2.0), rho, 0.04, 0.01)
+    check_steps(sol, rho)
+    assert max(s.iterations for s in sol.jko_steps) <= 20
+    line = wg.solve(PowerEntropy(2.0), rho, (0, 0.04), method=JKO(tau=0.01, inner="quantile")).final
+    assert np.abs(sol.final.values - line.values).sum() / n < 4.0 / n
+    assert sol.final.values[0] > 0.5
 
 
 # -------------------------------------------------------------------- other solvers, interaction

@@ -9,9 +9,12 @@ concave, with the gradient (masses that :math:`\varphi` asks for) - (masses that
 .. math:: \Bigl(-\nabla^2 J + \lambda \sum_a B_a\Bigr) \delta = \nabla J, \qquad
           B_a = \frac{h_a^2}{\tau} D_a^T \rho\, D_a, \quad D_a = \tau \partial_a^2 :
 
-J changes its behavior where :math:`\tau\,\partial^2\varphi` changes by 1 (points meet or part), so that a step is made
-long by lowering the price of bending, :math:`\lambda`, and never stops being smooth. With it the ascent finds its way
-from :math:`\varphi = 0`; near the optimum :math:`\lambda \to 0` and it converges superlinearly. Linear systems are
+J changes its behavior where :math:`1 - \tau\,\partial^2\varphi`, the width of the image of a cell, changes by a part of
+itself (D_a is taken relative to it, where it is not small), so that a step is made long by lowering the price of
+bending, :math:`\lambda`, and never stops being smooth. A step that goes too far is shortened to where the slope of J
+along it vanishes, and :math:`\varphi` is raised to the least function that no mass tells from it (its double
+c-transform along the axes), which never lowers J and leaves no direction without curvature. So the ascent finds its
+way from :math:`\varphi = 0`; near the optimum :math:`\lambda \to 0` and it converges superlinearly. Linear systems are
 solved by conjugate gradients, preconditioned by multigrid cycles for diffusion weighted by the density, which do not
 mind that the density varies over many orders of magnitude.
 """
@@ -31,9 +34,9 @@ from ._transport_dual import TransportDual
 
 __all__ = ["Ascent", "DualPoint", "halves"]
 
-#: The price of bending starts at the square of the residual relative to this one, at most at 1; factors of its rise and
-#: fall, the price that counts as none, and the one below which it rises by two factors at once.
-FAR, RISE, FALL, LITTLE_FALL, NO_PRICE, SMALL_PRICE = 0.05, 6.0, 6.0, 2.0, 1e-9, 1e-3
+#: The price of bending starts at the square of the residual relative to the first number, between the second and 1;
+#: factors of its rise and fall, the price that counts as none, and the one below which it rises by two factors at once.
+FAR, FIRST_PRICE, RISE, FALL, LITTLE_FALL, NO_PRICE, SMALL_PRICE = 0.05, 0.05, 6.0, 6.0, 2.0, 1e-9, 1e-3
 #: Part of the predicted increase of J that a step must give; parts from which on the price falls, a little and fully.
 LEAST_PART, FAIR_PART, GOOD_PART = 0.4, 0.75, 0.9
 #: Shortest part of a step, and the part of its slope, that a step shortened after a failure must give.
@@ -129,7 +132,7 @@ class Ascent:
         """Ascend from a point until ``gap <= gap_tolerance(point)``; the point of least gap if that is not reached."""
         best, since = point, 0
         point = self._continued(point)
-        self.price = min(1.0, (point.residual / FAR)**2)
+        self.price = min(1.0, max((point.residual / FAR)**2, FIRST_PRICE))
         for _ in range(max_steps):
             if best.gap <= gap_tolerance(best) or since >= PATIENCE or not math.isfinite(point.value):
                 break

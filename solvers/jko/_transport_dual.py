@@ -1,17 +1,17 @@
 r"""The transport part of the dual of a JKO step, and the measure that a density on a grid stands for.
 
-Masses :math:`\mu` on a grid become points that remember them exactly: a smooth part, ``points`` points a cell and axis
-seen through quadratic splines, and a rest at the nodes, where the density is too rough for the smooth part (fronts,
-jumps). With deposits M and the identity, :math:`M a + b = \mu`, :math:`a, b \ge 0`: points that rest give :math:`\mu`
-back to the last bit, so that a step of length 0 is the identity, and points that move by a part of a cell move the
-density by that part of a cell. A point sends its mass to where
+Masses :math:`\mu` on a grid become a measure that remembers them exactly: a smooth part, constant on ``points``
+intervals a cell and axis and seen through quadratic splines, and a rest at the nodes, where the density is too rough
+for the smooth part (fronts, jumps). With deposits M and the identity, :math:`M a + b = \mu`, :math:`a, b \ge 0`: mass
+that rests gives :math:`\mu` back to the last bit, so that a step of length 0 is the identity, and mass that moves by a
+part of a cell moves the density by that part of a cell. Mass at y goes to where
 
 .. math:: F(y) = \max_x \; I\varphi(x) - \frac{|x - y|^2}{2\tau}
 
-is attained, axis after axis: the spline :math:`I\varphi` of the last axis first, and of what results the others. F is
-convex in :math:`\varphi`, and its derivative is the deposit: non-negative, of the same mass. So
-:math:`-\sum m F(\varphi)` is the dual of a transport cost that is exact on the grid (no gap is left by discretization),
-and every :math:`\varphi` gives a feasible density.
+is attained, axis after axis: the spline :math:`I\varphi` of the last axis first, averaged over the intervals, and of
+what results the others. F is convex in :math:`\varphi`, and its derivative is the deposit: non-negative, of the same
+mass. So :math:`-\sum m F(\varphi)` is the dual of a transport cost that is exact on the grid (no gap is left by
+discretization), and every :math:`\varphi` gives a feasible density.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SHARPENING = 8
 #: Points of a stage from which on its rows are shared among threads.
 THREADED_POINTS = 1 << 16
 #: Bytes that a stage keeps for each of its points.
-BYTES_A_POINT = 48.0
+BYTES_A_POINT = 100.0
 
 
 def neighbors(array: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
@@ -208,7 +208,7 @@ class TransportDual:
         Cell width of each axis.
     tau : float
     points : int
-        Points a cell and axis of the smooth part; 2 serve well where the step stretches by less than 2.
+        Intervals a cell and axis of the smooth part.
     pool : ThreadPoolExecutor, optional
         For large grids; the result has the same bits with and without.
     smearings : int

@@ -56,11 +56,11 @@ class BackAndForthSolver(InnerSolver):
     returned is the second: its mass is that of :math:`\mu`, no cell is negative, and with the value of :math:`\varphi`
     it bounds the error of the step: ``gap`` is primal less dual value, a sum of non-negative terms.
 
-    What differs from the original: the transforms are continuous within the cells, separable and of linear cost (see
-    `TransportDual`), so that moves by parts of a cell count and the discrete problem has no duality gap; the ascent is
-    by regularized Newton steps (see `Ascent`), in place of gradient steps in a fixed Sobolev norm; a first guess comes
-    from coarser grids; and there is one potential instead of two, as Newton steps do not need the way back to stay
-    well conditioned.
+    What differs from the original: the density is made of intervals, over which the transforms are averaged exactly
+    (separable and of linear cost, see `TransportDual`), so that moves by parts of a cell count, a cell may be stretched
+    over many, and the discrete problem has no duality gap; the ascent is by regularized Newton steps (see `Ascent`), in
+    place of gradient steps in a fixed Sobolev norm; a first guess comes from coarser grids; and there is one potential
+    instead of two, as Newton steps do not need the way back to stay well conditioned.
 
     An interaction enters by linearization: :math:`V + U\rho` with :math:`\rho` of the round before, until the gap with
     the potential of the density itself meets the tolerance. Where U is positive semi-definite this gap bounds the error
@@ -69,15 +69,15 @@ class BackAndForthSolver(InnerSolver):
     ``residual`` is the gap divided by the decrease :math:`F(\mu) - J` that the step can give at most (near a stationary
     state, where that tends to 0, by a thousandth of the internal energy). The error of the
     discrete step is O(h^2) uniformly in tau where the density is smooth, and the transport cost counts the displacement
-    of points before their deposit. A step that stretches a part of the density by more than two needs more points
-    (``points``, raised up to 8 where a step fails). Data with holes or a jump under an `Entropy`, which fills the empty
-    space at once, may miss the default tolerance in the first step: its tails consist of few points. Pass a larger
-    ``tol``, or use inner="linearized" there.
+    of mass before its deposit. What of a density is too rough for the splines (jumps, single cells) rests exactly at
+    the nodes in short steps; it is smeared over its neighbors where the step moves by more than a cell, and data with
+    holes under an `Entropy` once or twice more if the step does not succeed otherwise: always so that F does not rise,
+    by one to a few cells in distance, and said in ``extras["smearings"]``.
 
     Options
     -------
     points : int
-        Points a cell and axis that stand for the density, >= 2.
+        Intervals a cell and axis that stand for the density.
     threads : int or None
         Threads for large grids; two where there are two cores by default. Results have the same bits for any number.
 
