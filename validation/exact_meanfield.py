@@ -323,7 +323,7 @@ class Kuramoto(SpectralProblem):
         energy = self.diffusion * entropy - 0.5 * self.coupling * abs(z[0]) ** 2
         return {"order": float(abs(z[0])), "energy": float(energy), "dissipation": dissipation}
 
-    def order_at(self, times: Sequence[float]) -> np.ndarray:
+    def order_at(self, times: Sequence[float] | np.ndarray) -> np.ndarray:
         """Order parameter at rising times, of the reference solution run once through them.
 
         Raises

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from scipy.special import beta as beta_function
@@ -300,7 +300,7 @@ class WaitingTime(ExactProblem):
     def path_quantities(self, sol: Solution) -> dict[str, tuple[float, float]]:
         """Mass beyond the edges at the earlier of `times`."""
         early = self.times[0]
-        return {"escaped early": (self.measure(sol.density(early))["escaped"], 0.0)}
+        return {"escaped early": (self.measure(cast(Density, sol.density(early)))["escaped"], 0.0)}
 
     def front(self, t: float) -> np.ndarray | None:
         """``+-pi l/2`` up to `waiting_time`; None later, when they have moved."""

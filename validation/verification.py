@@ -168,7 +168,8 @@ def _jko(case: Case, cells: tuple[int, ...]) -> Verified:
         begin = time.process_time()
         sol = solve(energy, start, (0.0, tau * steps), JKO(tau=tau, inner="quantile"), t_eval=[tau * steps])
         seconds = time.process_time() - begin
-        errors = {name: (float(value),) for name, value in problem.jko_errors(sol.final, tau, steps).items()}
+        found_errors = problem.jko_errors(sol.final, tau, steps)
+        errors: dict[str, tuple[float, ...]] = {name: (float(value),) for name, value in found_errors.items()}
     except WGFlowError as error:
         return Verified(case.family, case.name, label, (n,), failures=(str(error),))
     found = Verified(case.family, case.name, label, (n,), errors, dict.fromkeys(errors, math.nan),

@@ -6,7 +6,7 @@ import csv
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -183,7 +183,7 @@ class Verification:
             "energy_rise": [c.energy_rise for c in self.cases], "passed": [int(c.passed) for c in self.cases],
             "failures": ["; ".join(c.failures) for c in self.cases],
         }
-        variables = {name: ("case", np.asarray(values)) for name, values in per_case.items()}
+        variables: dict[str, Any] = {name: ("case", np.asarray(values)) for name, values in per_case.items()}
         variables |= {"cells": (("case", "grid"), cells), "seconds": (("case", "grid"), seconds),
                       "error": (("case", "grid", "quantity"), errors), "order": (("case", "quantity"), orders)}
         return xarray.Dataset(variables, coords={"quantity": quantities},

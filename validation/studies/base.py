@@ -132,7 +132,7 @@ class Study(ABC):
         """
 
 
-def flow_times(times: Sequence[float], t_end: float | None = None, count: int = 61) -> np.ndarray:
+def flow_times(times: Sequence[float] | np.ndarray, t_end: float | None = None, count: int = 61) -> np.ndarray:
     """Times of output for a picture of a flow: the given ones, and ``count`` that are dense at the start.
 
     Parameters
