@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +56,8 @@ class Implicit:
                  law=None):
         self.fipy, self.mesh, self.diffusion, self.psi, self.law = fipy, mesh, diffusion, psi, law
         self.iterated = nonlocal_psi or law is not None
-        self.method, self.change, self.equation = method, 0.0, None
+        self.method, self.change = method, 0.0
+        self.equation: Any = None
         self.volumes = np.asarray(mesh.cellVolumes, dtype=float)
         with quiet():
             self.rho = self.fipy.CellVariable(mesh=mesh, value=0.0, hasOld=True)

@@ -5,8 +5,8 @@ What FiPy 4 does without a word, and what is done about it here:
 * its solvers test their default criterion before the first iteration, so that a small step changes nothing:
   ``LinearLUSolver(criterion="initial")``, and a step that does not move a state that dissipates is an error;
 * a solver that misses its tolerance gives a warning and a result: an error here;
-* a convection term keeps the weights of its first use (usnistgov/fipy, issue 1223): the equation is built anew for
-  each solve;
+* a convection term keeps the weights of its first use (usnistgov/fipy, issue 1223): the equation is built anew
+  wherever its coefficients change;
 * a nonlocal drift or a diffusion that depends on the density enters as it was before the solve: it is iterated;
 * the import reads ``sys.argv`` and prefers PETSc, and touches ``numpy.core``: all three are kept from it.
 """

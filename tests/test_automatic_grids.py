@@ -95,6 +95,17 @@ def test_drift_is_followed_and_attraction_keeps():
     assert 6 < hi - 3 < 12
 
 
+def test_attraction_of_short_range_against_a_porous_medium():
+    # The steady state of the truths: A cos(w x) + B on |x| < (pi - atan w) / w with w = 1, the box holds its support.
+    energy = 0.25 * wg.PowerEntropy(2.0) + wg.Interaction(lambda x, y: -0.5 * np.exp(-np.abs(x - y)))
+    grid = wg.Grid.for_problem(energy, (0.0, 0.5), tol=2e-2)
+    half = math.pi - math.atan(1.0)
+    assert grid.bounds[0][1] > half
+    rho = wg.solve(energy, wg.Density.gaussian(grid, 0.0, 0.5), (0, 60)).final
+    assert rho.expect(lambda x: (np.abs(x) < half + 0.2) * 1.0) == pytest.approx(1.0, abs=1e-6)
+    assert rho.values.max() == pytest.approx(0.359665324734, abs=5e-3)
+
+
 def test_transport_without_diffusion():
     energy = wg.Potential(lambda x: x**2 / 2)
     grid = wg.Grid.for_problem(energy, (2.0, 0.25), 1.0, tol=1e-2)

@@ -21,8 +21,8 @@ from wgflow._initial_laws import InitialLaw, initial_law
 from wgflow.atoms import Atoms
 from wgflow.certificate import ENERGY_TOLERANCE
 from wgflow.densities import Density
-from wgflow.energies import Entropy, FreeEnergy, Term, is_internal
-from wgflow.errors import InvalidInput, InvalidType, ResourceError, WGFlowWarning
+from wgflow.energies import FreeEnergy, Term, is_internal
+from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, ResourceError, WGFlowWarning
 from wgflow.grids import Grid
 
 __all__ = ["problem_grid"]
@@ -34,9 +34,9 @@ EDGE_MASS = 1e-12
 #: Growth of the box at an end where mass arrives, as a part of its length, and the most times that it may grow.
 GROWTH, MOST_GROWTHS = 0.3, 60
 #: Beyond this ratio of the box to that of the initial law the flow runs away: for all times, and until a given one.
-RUNAWAY = (300.0, 1e4)
-#: Steps of a trial solve by the default method.
-TRIAL_STEPS = 20_000
+RUNAWAY = (100.0, 1e4)
+#: Steps of a trial solve by the default method, for the box and for the cells.
+BOX_STEPS, ERROR_STEPS = 5_000, 200_000
 #: Cells of each axis of the first trial grids, and the most they have, by number of axes.
 BOX_CELLS, BOX_LIMIT = {1: 100, 2: 40, 3: 18, 4: 10}, {1: 3000, 2: 250, 3: 60, 4: 20}
 ERROR_CELLS = {1: 32, 2: 24, 3: 12, 4: 8}
@@ -46,9 +46,11 @@ RESOLUTION = 2.0
 SAMPLES = (1 / 1024, 1 / 256, 1 / 64, 1 / 16, 1 / 4, 1.0)
 #: Output times of trial solves for the box, as parts of the time span.
 HALVINGS = tuple(2.0**-k for k in range(20, -1, -1))
-#: Moved or stretched by these factors of its extent, a law that is confined has a larger energy; and the points that
-#: stand for it then.
+#: Factors of its extent by which the law is moved and stretched to see what its energy does, and the points that stand
+#: for it then.
 FAR, FAR_POINTS = (100.0, 1000.0), 200
+#: The second fall of the energy over the first, to 100 and from there to 1000 times as far, where it has no bound.
+UNBOUNDED = 0.3
 #: The change from half of a time span to its end below which the flow has come to rest, and most prolongations.
 REST, MOST_PROLONGATIONS = 1e-3, 14
 #: The estimated number of cells is taken this much larger, and extrapolated by no more than the second factor.
@@ -91,13 +93,18 @@ class Problem:
         """A uniform grid."""
         return Grid(list(box), cells=tuple(shape), boundary=self.boundary, names=self.names)
 
-    def solve(self, grid: Grid, t_end: float, t_eval=None):
+    def solve(self, grid: Grid, t_end: float, t_eval, steps: int):
         """A trial solve, by the one verb of the package and its default method."""
         import wgflow
 
-        method = self.method or wgflow.FiniteVolume(max_steps=TRIAL_STEPS)
-        return wgflow.solve(self.energy, self.law.density(grid), (0.0, t_end), method=method, t_eval=t_eval,
-                            time_scale=self.time_scale)
+        method = self.method or wgflow.FiniteVolume(max_steps=steps)
+        try:
+            return wgflow.solve(self.energy, self.law.density(grid), (0.0, t_end), method=method, t_eval=t_eval,
+                                time_scale=self.time_scale)
+        except ConvergenceError as error:
+            hint = "give t_end=" if self.t_end is None else "give bounds= and cells="
+            raise ConvergenceError(f"a trial solve on {grid} until t = {t_end:.4g} did not end ({error}); {hint}",
+                                   reason=error.reason, t=error.t, dt=error.dt) from error
 
 
 # -------------------------------------------------------------------- the box
@@ -154,7 +161,7 @@ def _settled(problem: Problem, box, horizon: float, start):
     free = [pair is None for pair in problem.given]
     for _ in range(MOST_GROWTHS):
         solution = problem.solve(problem.grid(box, _trial_shape(problem, box)), horizon,
-                                 [share * horizon for share in HALVINGS])
+                                 [share * horizon for share in HALVINGS], BOX_STEPS)
         ends = _end_masses(solution)
         late = [[is_free and mass > EDGE_MASS for mass in pair] for is_free, pair in zip(free, ends)]
         if not any(map(any, late)):
@@ -187,42 +194,46 @@ def _profile(rho: Density, axis: int) -> np.ndarray:
 
 
 def _check_confined(problem: Problem, box) -> None:
-    """Refuse an energy that falls for ever as the law moves away or spreads along an axis."""
+    """Refuse an energy that falls without bound as the law moves away or spreads along an axis."""
     grid = problem.grid(box, _trial_shape(problem, box))
     rho = problem.law.density(grid)
     cells = np.random.default_rng(90817).choice(grid.size, FAR_POINTS, p=rho.masses.ravel() / rho.mass)
     points = np.array([x.ravel()[cells] for x in grid.mesh()])
     energy = _as_sum(problem.energy)
+    others = not all(is_internal(term) for _, term in energy.terms)
     for axis, pair in enumerate(problem.given):
         if pair is not None:
             continue
-        length, middle = box[axis][1] - box[axis][0], points[axis].mean()
-        moved = {"moves away": [[points[axis] + side * factor * length for factor in (0.0, *FAR)] for side in (-1, 1)],
-                 "spreads": [[middle + factor * (points[axis] - middle) for factor in (1.0, *FAR)]]}
-        for words, paths in moved.items():
-            for path in paths:
-                values = [_energy_of(energy, points, axis, x, f if words == "spreads" else 1.0)
-                          for x, f in zip(path, (1.0, *FAR))]
-                if values[2] < values[1] < values[0] - EDGE_MASS * max(1.0, abs(values[0])):
-                    raise InvalidInput(f"t_end: nothing confines the flow along axis {axis}, its energy falls for ever "
-                                       f"as the law {words}; give t_end=, or bounds= where there are walls")
+        x, length = points[axis], box[axis][1] - box[axis][0]
+        for words, shift, stretch in (("moves away", -1, 0), ("moves away", 1, 0), ("spreads", 0, 1)):
+            values = [_energy_of(energy, points, rho, axis, x + factor * (shift * length + stretch * (x - x.mean())),
+                                 1.0 + factor * stretch) for factor in (0.0, *FAR)]
+            first, second = values[0] - values[1], values[1] - values[2]
+            # A logarithm falls by half as much again, a line by nine times as much; what has a limit falls no more.
+            # Without potential and interaction a fall is enough.
+            least = UNBOUNDED if others else 0.0
+            if second > least * first and second > 0.0 and first > EDGE_MASS * max(1.0, abs(values[0])):
+                raise InvalidInput(f"t_end: nothing confines the flow along axis {axis}, its energy falls for ever as "
+                                   f"the law {words}; give t_end=, or bounds= where there are walls")
 
 
-def _energy_of(energy: FreeEnergy, points, axis: int, x, stretch: float) -> float:
-    """The energy of points with new coordinates along an axis, the entropy by its scaling; NaN if it cannot be told."""
+def _energy_of(energy: FreeEnergy, points, rho: Density, axis: int, x, stretch: float) -> float:
+    """The energy of points with new coordinates along an axis, with the internal energy of rho stretched along it.
+
+    NaN where it cannot be told.
+    """
     moved = points.copy()
     moved[axis] = x
+    wide = Grid([(stretch * lo, stretch * hi) if k == axis else (lo, hi) for k, (lo, hi) in enumerate(rho.grid.bounds)],
+                cells=rho.grid.shape)
+    stretched = Density(wide, rho.masses / wide.volumes)
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            value = energy.energy(Atoms(moved, np.full(points.shape[1], 1.0 / points.shape[1])))
+            value = energy.energy(Atoms(moved, np.full(points.shape[1], rho.mass / points.shape[1])))
+            return value + sum(factor * term.energy(stretched) for factor, term in energy.terms if is_internal(term))
     except InvalidInput:
         return math.nan
-    for scale, term in energy.terms:
-        if is_internal(term):
-            # Stretched by f, an entropy falls by log f; the other internal energies fall too, or are bounded.
-            value -= scale * (math.log(stretch) / term.beta if isinstance(term, Entropy) else 1.0 - 1.0 / stretch)
-    return value
 
 
 def _at_rest(solution) -> bool:
@@ -263,7 +274,7 @@ def choose_cells(problem: Problem, box, horizon: float, tol: float, fixed) -> tu
     shape = [ERROR_CELLS[ndim] if n is None else n for n in fixed]
     before: list[float] | None = None
     while free:
-        _check_size(problem, [2 * n if axis in free else n for axis, n in enumerate(shape)], tol)
+        _check_size(problem, shape, tol, 2)
         errors = _axis_errors(problem, box, shape, horizon, free)
         if before is not None:
             orders = [min(max(math.log2(b / e), LEAST_ORDER), GREATEST_ORDER) if e > 0 else GREATEST_ORDER
@@ -280,10 +291,10 @@ def choose_cells(problem: Problem, box, horizon: float, tol: float, fixed) -> tu
     return tuple(shape)
 
 
-def _check_size(problem: Problem, shape, tol: float) -> None:
-    if math.prod(shape) > problem.max_cells:
-        raise ResourceError(f"tol={tol:g} needs more than max_cells={problem.max_cells} cells (a trial asks for "
-                            f"{tuple(shape)}); loosen tol, raise max_cells or give bounds= of the part that "
+def _check_size(problem: Problem, shape, tol: float, factor: int = 1) -> None:
+    if factor * math.prod(shape) > problem.max_cells:
+        raise ResourceError(f"tol={tol:g} needs more than max_cells={problem.max_cells} cells ({tuple(shape)} were too "
+                            f"few, or are too many); loosen tol, raise max_cells or give bounds= of the part that "
                             "matters. A law that concentrates to points has no density that converges: take "
                             "Lagrangian, or JKO")
 
@@ -291,11 +302,11 @@ def _check_size(problem: Problem, shape, tol: float) -> None:
 def _axis_errors(problem: Problem, box, shape, horizon: float, free) -> list[float]:
     """The error of a grid that comes from each of some axes: differences to the grid refined there, extrapolated."""
     times = [share * horizon for share in SAMPLES]
-    coarse = problem.solve(problem.grid(box, shape), horizon, times)
+    coarse = problem.solve(problem.grid(box, shape), horizon, times, ERROR_STEPS)
     errors = []
     for axis in free:
         finer = [2 * n if k == axis else n for k, n in enumerate(shape)]
-        fine = problem.solve(problem.grid(box, finer), horizon, times)
+        fine = problem.solve(problem.grid(box, finer), horizon, times, ERROR_STEPS)
         largest = 0.0
         for rho, better in zip(coarse.densities, fine.densities):
             split = better.masses.shape[:axis] + (shape[axis], 2) + better.masses.shape[axis + 1:]
@@ -340,7 +351,7 @@ def problem_grid(energy, rho0, t_end, tol, bounds, cells, boundary, method, time
 def _check_number(name: str, value, low: float, high: float) -> None:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise InvalidType(f"{name} must be a number, got {value!r}")
-    if not low < value < high:
+    if not low < float(value) < high:
         raise InvalidInput(f"{name}={value}: need a number between {low:g} and {high:g}")
 
 

@@ -217,7 +217,7 @@ def initial_law(rho0, given: list | None) -> InitialLaw:
 
 def _count_coordinates(function) -> int:
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
         parameters = []
     kinds = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty]

@@ -150,7 +150,8 @@ class Grid:
         outermost cells at ends that are chosen: the box grows at each end where a trial solve brings mass, so that it
         follows drift, attraction and free fronts. A trial costs about as much as a few solves on coarse grids.
 
-        Good values: the default; ``bounds`` and ``cells`` for what is known, walls above all.
+        Good values: the default; ``bounds`` and ``cells`` for what is known, walls above all. Reduced models have
+        weighted grids of their own, ``model.grid(cells=...)``.
 
         Parameters
         ----------
@@ -184,6 +185,8 @@ class Grid:
             If an argument breaks a rule, or nothing confines the flow and there is no ``t_end``.
         ResourceError
             If the tolerance needs more than ``max_cells`` cells, such as where the law concentrates to a point.
+        ConvergenceError
+            If a trial solve fails, or takes too many steps.
 
         Examples
         --------
