@@ -47,6 +47,8 @@ SPARSE, LEAST, LEAST_WEIGHT, CLOSE = 0.05, 1e-14, 1e-3, 1e-6
 #: Where E* is flat (no density asked for), its curvature is taken to be this part of the mean one while the L1 residual
 #: lies above the second number, and in proportion to the residual below.
 FLAT, CALM = 0.2, 0.005
+#: Gap in units of the tolerance below which flattening phi over empty cells may close it.
+NEAR = 1000.0
 #: Largest and smallest reduction asked of the conjugate gradients, and their iterations.
 COARSEST, FINEST, MAX_PRODUCTS = 0.1, 1e-3, 60
 #: Rejected steps in a row after which the ascent stops; steps without a new least gap after which it stops.
@@ -140,7 +142,7 @@ class Ascent:
             if new is None:
                 break
             point = self._raised(new)
-            if self.leaves_cells_empty and point.residual < CALM and point.gap > gap_tolerance(point):
+            if self.leaves_cells_empty and point.residual < CALM and 1.0 < point.gap / gap_tolerance(point) < NEAR:
                 flat = self._flattened(point)
                 if flat.gap <= gap_tolerance(flat):
                     return flat

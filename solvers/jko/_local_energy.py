@@ -12,6 +12,8 @@ __all__ = ["LocalEnergy"]
 
 #: Iterations of the scalar equations (mass, mixtures); both converge quadratically from a safe side.
 MAX_SCALAR = 100
+#: Relative error of the total mass that counts as round-off.
+BALANCED = 4e-15
 
 
 class LocalEnergy:
@@ -110,26 +112,27 @@ class LocalEnergy:
         """
         p = -phi - self.potential
         if self.internal:
-            self.constant = self._balance(p)
+            self.constant, r, response = self._balance(p)
+            p = p + self.constant
         else:
             top = p.max()
             total = float((self.reference * np.exp((p - top) / self.diffusion)).sum())
             self.constant = self.diffusion * (math.log(self.mass / total) + 1.0) - top
-        p = p + self.constant
-        r, response = self.density(p)
+            p = p + self.constant
+            r, response = self.density(p)
         conjugate = float((self.reference * (p * r - self.h(r))).sum()) - self.constant * self.mass
         return r, p, self.reference * response, conjugate
 
-    def _balance(self, p: np.ndarray) -> float:
-        """The constant that gives the densities the total mass: Newton's method inside a bracket."""
+    def _balance(self, p: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """The constant that gives the densities the total mass, and these: Newton's method inside a bracket."""
         c, low, high, width = self.constant, -math.inf, math.inf, 1.0 + float(np.ptp(p))
         for _ in range(MAX_SCALAR):
             r, response = self.density(p + c)
             with np.errstate(invalid="ignore", over="ignore"):
                 excess = float((self.reference * r).sum()) - self.mass
                 rate = float((self.reference * response).sum())
-            if abs(excess) <= 1e-15 * self.mass:
-                return c
+            if abs(excess) <= BALANCED * self.mass:
+                return c, r, response
             if excess > 0 or math.isnan(excess):
                 high = c
             else:
@@ -144,9 +147,9 @@ class LocalEnergy:
                     new = 0.5 * (low + high)
                 width *= 2.0
             if new == c:
-                return c
+                break
             c = new
-        return c
+        return c, r, response
 
     def gap(self, masses: np.ndarray, density: np.ndarray, slope: np.ndarray) -> float:
         r""":math:`\sum_i w_i (h(r') - h(r) - p (r' - r)) \ge 0` for masses m = w r' and the response r to a slope p."""
