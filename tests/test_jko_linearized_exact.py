@@ -152,7 +152,7 @@ def test_the_step_is_the_minimizer():
     energy = wg.Entropy(2.0) + wg.Potential(lambda x: 3 * (x - 0.3) ** 2) + 0.3 * PowerEntropy(2.0)
     rho0 = wg.Density.from_values(grid, [0.5, 1.0, 2.0, 1.5, 0.7, 0.3])
     edges, density, moved, rest = grid.edges[0], np.empty(n + 1), np.empty(n), np.empty(n + 1)
-    face_densities(rho0.masses, edges, density)
+    face_densities(rho0.masses, edges, 0, density)
     nodes, weights = np.polynomial.legendre.leggauss(4)
 
     def density_at(s):

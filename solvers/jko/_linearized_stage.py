@@ -53,7 +53,7 @@ class Stage:
         if exact.line:
             self.row = np.tile(self.start, (exact.edges[0].size - 1) // start.size)
             self.density = np.empty(self.row.size + 1)
-            face_densities(self.row, exact.edges[0], self.density)
+            face_densities(self.row, exact.edges[0], start.size if self.grid.periodic[0] else 0, self.density)
 
     def ends(self, pressure: np.ndarray) -> np.ndarray:
         """Where the map takes the faces of a line."""

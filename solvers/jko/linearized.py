@@ -1,4 +1,4 @@
-"""inner="linearized": JKO steps in the linearized Wasserstein distance, by finite volumes on one to three axes."""
+"""inner="linearized": JKO steps by linearizing the Wasserstein distance, by finite volumes on one to three axes."""
 
 from __future__ import annotations
 
@@ -56,46 +56,46 @@ class _Point(NamedTuple):
 
 
 class LinearizedSolver(InnerSolver):
-    r"""JKO steps in the linearized Wasserstein distance, by upwind finite volumes.
+    r"""JKO steps by linearizing the Wasserstein distance: about the step itself, or once.
 
-    A step is the convex problem
+    On one and two axes, with ``options={"metric": "exact"}`` (the default), the distance is linearized again and again
+    about where the step has come to, along straight geodesics, until
+
+    .. math:: \rho_k = (\mathrm{id} + \tau \nabla p)_\# \rho_{k+1}, \qquad
+        p = \frac{\delta F}{\delta \rho}(\rho_{k+1}),
+
+    which is the exact JKO step for every tau, up to :math:`O(h^2)` (`_linearized_exact`). On one axis the discrete step
+    minimizes F plus a discrete distance, has a dual value and a gap, and obeys the energy-dissipation inequality by
+    comparison with staying. On two axes masses are moved by the map, none negative, their sum kept, and the inequality
+    is checked: the residual is the square of the missing part of the mass. With ``order=2`` the step starts beyond
+    :math:`\rho_k` on the geodesic from :math:`\rho_{k-1}`.
+
+    With ``options={"metric": "linear"}``, on three axes, and where a step of the first kind does not converge or would
+    raise the energy (very rough data, steep barriers), the step is that of Cances, Gallouet and Todeschini, the convex
+    problem
 
     .. math::
         \min_{\rho \ge 0} \; F(\rho) + \frac{1}{2\tau} \|\rho_k - \rho\|^2_{\dot H^{-1}_\rho}, \qquad
         \tfrac12 \|\mu\|^2_{\dot H^{-1}_\rho}
         = \sup_\psi \int \psi \, d\mu - \tfrac12 \int \rho\,|(\nabla \psi)^+|^2,
 
-    whose weight is the new density, taken upstream on each face. With the potential :math:`\phi = \psi / \tau` it is
-    solved where
+    whose weight is the new density, taken upstream on each face. With the potential :math:`\phi = \psi / \tau`,
 
     .. math::
         \frac{\rho - \rho_k}{\tau} = \mathrm{div}(\rho \nabla \phi), \qquad
         \phi + \tfrac{\tau}{2} |(\nabla \phi)^+|^2 = \frac{\delta F}{\delta \rho}.
 
-    Given :math:`\phi`, the first equation is an M-matrix that falls apart in the order of falling :math:`\phi`: the
-    new masses are found cell by cell, never negative, and their sum is kept. Newton's method works on the
-    second one. The pair always obeys the first, so that
+    Given :math:`\phi`, the first equation is an M-matrix that falls apart in the order of falling :math:`\phi`;
+    Newton's method works on the second one. The gap is the sum over cells of :math:`H(r) + H^*(q) - r q`, with
+    :math:`q = \phi + \tfrac\tau2 |\nabla\phi|^2 - V - U\rho`. Newton's matrix, symmetric and quasi-definite, is
+    factorized in blocks of two in the order of nested dissection. Such a step differs from the exact one by
+    :math:`O(\tau^2)` and is of first order in h; with ``order=2`` it starts from
+    :math:`\rho_k + s (\rho_k - \rho_{k-1})`, and the energy is raised by
+    :math:`\int \tfrac\sigma2 |(\nabla\phi_k)^+|^2 \rho`, which takes back the derivative of the metric. Its
+    ``w2_squared`` is the squared weighted norm, not the distance W2 itself.
 
-    * the energy-dissipation inequality is the comparison of two numbers that are at hand;
-    * the primal value less the dual one is the sum over cells of
-      :math:`H(r) + H^*(q) - r q`, with :math:`q = \phi + \tfrac\tau2 |\nabla\phi|^2 - V - U\rho`: the gap.
-
-    Where the step before gives no start, or a poor one, masses are the unknowns for a while, and tau grows to its value
-    from a part of it (see `_linearized_start`).
-
-    Newton's matrix, symmetric and quasi-definite, is factorized in blocks of two in the order of nested dissection; a
-    factorization serves as a preconditioner until it is out of date. The interaction's Hessian is a product in GMRES.
-
-    A linearized step differs from the exact JKO step by :math:`O(\tau^2)`, as both differ from the flow; the scheme has
-    order 1 in tau and, by its upwind faces, order 1 in h. With ``order=2`` the step, of length :math:`\sigma`, starts
-    from :math:`\rho_k + s (\rho_k - \rho_{k-1})` (2 tau/3 and s = 1/3 with constant tau): in the linearized metric
-    geodesics are straight lines. The energy is raised by
-    :math:`\int \tfrac\sigma2 |(\nabla\phi_k)^+|^2 \rho`, which takes back what the derivative of the metric adds to
-    the step, so that :math:`\phi = \delta F / \delta\rho` up to :math:`O(\tau^2)`.
-
-    The residual is the gap over the mass and the spread of the energy per mass; without internal energy it is the mean
-    square of the defect of the second equation over the square of that spread. ``w2_squared`` is the squared weighted
-    norm, not the distance W2 itself. A gap is reported where the energy is seen to be convex.
+    ``extras["metric"]`` of a step says which kind it was. Residuals are gaps over the mass and the spread of the energy
+    per mass where there is a gap. A gap is reported where the energy is seen to be convex.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ class LinearizedSolver(InnerSolver):
     Raises
     ------
     InvalidInput
-        If the grid has four axes or an internal energy is no power.
+        If the grid has four axes, an internal energy is no power, or the option is unknown.
     ResourceError
         If the factorization would not fit in memory.
 
@@ -157,7 +157,7 @@ class LinearizedSolver(InnerSolver):
         return self._linear_step(start, tau, guess)
 
     def _exact_step(self, start: JKOStep, tau: float, guess: JKOStep | None) -> JKOStep | None:
-        """A step along straight geodesics, or None where there is none with sorted images and falling energy."""
+        """A step along straight geodesics, or None where none was found that keeps the inequality."""
         state = start.state
         masses = state.get("masses", start.density.masses.ravel())
         q, previous = state.get("q"), state.get("q_previous")

@@ -44,8 +44,11 @@ def repeated(edges: np.ndarray, periodic: bool) -> np.ndarray:
 
 
 @jit
-def face_densities(masses, edges, density):
-    """Fill ``density`` (n + 1,) with densities at the faces of a line, at most `STEEPEST` times those beside them."""
+def face_densities(masses, edges, period, density):
+    """Fill ``density`` (n + 1,) with densities at the faces of a line, at most `STEEPEST` times those beside them.
+
+    ``period`` is the number of cells after which those of a `repeated` line are the same, else 0.
+    """
     n = masses.size
     width = edges[1] - edges[0]
     other = edges[2] - edges[1]
@@ -58,6 +61,8 @@ def face_densities(masses, edges, density):
         if f == n - 1:
             density[n] = min(max(b + (b - a) / (width + other) * other, 0.0), STEEPEST * b)
         width, a = other, b
+    if period > 0:
+        density[0], density[n] = density[period], density[n - period]
 
 
 @jit
@@ -264,7 +269,7 @@ def remap_plane(masses, potential, tau, edges, long_edges, centers, distances, p
         for a in range(nx + 1):
             ends[a] = images[a, b]
         rising &= _sorted_turn(ends, row[:nx], long_edges[0], periodic[0])
-        face_densities(row, long_edges[0], density)
+        face_densities(row, long_edges[0], nx if periodic[0] else 0, density)
         remap_line(row, long_edges[0], density, ends, part, weights)
         for a in range(nx):
             strips[a, b] = part[a]
@@ -283,7 +288,7 @@ def remap_plane(masses, potential, tau, edges, long_edges, centers, distances, p
         if periodic[1]:
             ends[ny] = ends[0] + edges[1][ny] - edges[1][0]
         rising &= _sorted_turn(ends, masses[a], long_edges[1], periodic[1])
-        face_densities(row, long_edges[1], density)
+        face_densities(row, long_edges[1], ny if periodic[1] else 0, density)
         remap_line(row, long_edges[1], density, ends, moved[a], weights)
     return rising
 
