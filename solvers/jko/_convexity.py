@@ -25,7 +25,8 @@ def concavity(parts: Assembled, grid: Grid, mass: float) -> float:
         if w is None or grid.ndim > 1 or not grid.uniform[0] or (kernel is not None and not kernel.smooth):
             continue
         h, n = float(grid.widths[0][0]), grid.size // 2 if grid.periodic[0] else grid.size
-        values = factor * np.broadcast_to(np.asarray(w(h * np.arange(-1.0, n)), dtype=float), (n + 1,))
+        # From 0 on: a kink there that repels is none between points that keep their order.
+        values = factor * np.broadcast_to(np.asarray(w(h * np.arange(0.0, n)), dtype=float), (n,))
         lowest += mass * min(0.0, float(_second(values, h).min()))
     return max(0.0, -lowest)
 
