@@ -126,14 +126,30 @@ def test_a_linear_step_of_the_porous_medium_equation():
     PowerEntropy(2.0) + wg.Entropy(5.0) + wg.Potential(quadratic),
 ], ids=["double well", "cosine attraction", "nonlinear diffusion"])
 def test_orders_in_tau(energy):
-    grid = wg.Grid([(-4, 4)], cells=120)
+    # Order 2: 2.0 to 2.15 from exact steps on any grid (terms of third order), less what extrapolation on this grid
+    # adds, some 5e-6 here that does not fall with tau: hence a fine grid and no shorter steps.
+    grid = wg.Grid([(-4, 4)], cells=240)
     rho0 = wg.Density.gaussian(grid, 0.5, 0.4)
-    exact = wg.solve(energy, rho0, (0, 0.8), linearized(0.0025, order=2)).final.masses
-    taus = (0.1, 0.05, 0.025, 0.0125)
-    for order, low, high in ((1, 0.9, 1.15), (2, 1.8, 2.4)):
+    exact = wg.solve(energy, rho0, (0, 0.8), linearized(0.005, order=2)).final.masses
+    taus = (0.1, 0.05, 0.025)
+    for order, low, high in ((1, 0.95, 1.05), (2, 1.85, 2.2)):
         errors = []
         for tau in taus:
             sol = wg.solve(energy, rho0, (0, 0.8), linearized(tau, order=order))
+            assert sol.certificate.n_fallback == 0
+            errors.append(np.abs(sol.final.masses - exact).sum())
+        assert low < slope(taus, errors) < high
+
+
+def test_orders_in_tau_of_linear_steps():
+    grid = wg.Grid([(-4, 4)], cells=120)
+    energy, rho0 = wg.Entropy(4.0) + wg.Potential(double_well), wg.Density.gaussian(grid, 0.5, 0.4)
+    exact = wg.solve(energy, rho0, (0, 0.8), plain(0.0025, order=2)).final.masses
+    taus = (0.1, 0.05, 0.025, 0.0125)
+    for order, low, high in ((1, 0.95, 1.1), (2, 1.8, 2.1)):
+        errors = []
+        for tau in taus:
+            sol = wg.solve(energy, rho0, (0, 0.8), plain(tau, order=order))
             assert sol.certificate.n_fallback == 0
             errors.append(np.abs(sol.final.masses - exact).sum())
         assert low < slope(taus, errors) < high
@@ -237,6 +253,7 @@ def test_rank_one_interaction():
 potentials = st.lists(st.floats(-3, 3), min_size=4, max_size=4)
 
 
+@pytest.mark.filterwarnings("ignore:.*so concave somewhere")
 @settings(max_examples=25, deadline=None)
 @given(a=potentials, seed=st.integers(3, 10**6), beta=st.sampled_from([0.5, 3.0, 100.0, math.inf]),
        m=st.sampled_from([None, 0.6, 2.0, 3.0]), tau=st.floats(1e-3, 1.0), holes=st.floats(0, 0.8),
