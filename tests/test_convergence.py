@@ -10,7 +10,7 @@ from wgflow import cli
 from wgflow.errors import InvalidInput
 from wgflow.validation.convergence import METHODS, PROBLEMS, ConvergenceStudy, Run, convergence_study
 
-EXACT_IN_SPACE = [name for name in METHODS if name.startswith("JKO") and "linearized" not in name]
+JKO_METHODS = [name for name in METHODS if name.startswith("JKO")]
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +24,8 @@ def study():
 def test_every_method_converges_to_the_reference(study, problem, method):
     runs = study.select(problem, method)
     assert all(run.certified for run in runs)
-    assert runs[-1].error <= (1.6e-2 if "linearized" in method else 5e-3)
-    if method in EXACT_IN_SPACE and "order 2" not in method:
+    assert runs[-1].error <= 5e-3
+    if method in JKO_METHODS and "order 2" not in method:
         # First order in tau, with a constant that all first-order JKO schemes share.
         assert 0.4 <= runs[2].error / runs[1].error <= 0.6
         plain = study.select(problem, "JKO quantile")
@@ -37,7 +37,7 @@ def test_every_method_converges_to_the_reference(study, problem, method):
 
 @pytest.mark.slow
 def test_the_linearized_scheme_converges_with_the_grid():
-    # Its upwind mobility is of first order in space: the error falls with tau and h together.
+    # The error falls with tau and h together.
     errors = [convergence_study(["porous-medium"], ["JKO linearized"], taus=[tau], cells=cells).runs[0].error
               for tau, cells in ((0.1, 100), (0.05, 200), (0.025, 400))]
     assert errors[1] < 0.65 * errors[0]

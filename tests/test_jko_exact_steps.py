@@ -232,7 +232,7 @@ def test_normal_laws_that_attract_themselves_in_the_plane(inner):
     assert np.sqrt(np.diag(sol.final.cov()) - h * h / 12) == pytest.approx([expected] * 2, rel=0, abs=1e-3)
 
 
-@pytest.mark.parametrize("inner", ["back-and-forth", "entropic"])
+@pytest.mark.parametrize("inner", IN_THE_PLANE)
 def test_porous_medium_in_the_plane(inner):
     # H = r^2, V = |x|^2/2: rho = (R^2 - |x|^2)_+ / 4 with pi R^4 / 8 = 1; E|x|^2 = R^2 / 3.
     grid, s0, tau = wg.Grid([(-1.3, 1.3)] * 2, cells=64), 0.6, 0.1

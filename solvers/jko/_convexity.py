@@ -51,7 +51,7 @@ def _least_curvature(values: np.ndarray, grid: Grid) -> float:
         slope = np.gradient(values, centers, axis=i)
         for j in range(i):
             hessian[..., i, j] = hessian[..., j, i] = np.gradient(slope, grid.centers[j], axis=j)[inside]
-    return float(np.linalg.eigvalsh(hessian).min())
+    return float(hessian.min() if d == 1 else np.linalg.eigvalsh(hessian).min())
 
 
 def _along(values: np.ndarray, axis: int, ndim: int) -> np.ndarray:
