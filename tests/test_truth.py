@@ -27,7 +27,7 @@ ONE_AXIS = {
     ),
     "rank-one": exact.RankOne(),
     "desai-zwanzig": exact.DesaiZwanzig(),
-    "desai-zwanzig-late": exact.DesaiZwanzig(t_end=2.0),
+    "desai-zwanzig-late": exact.DesaiZwanzig(t_end=2.0, bounds=(-3.5, 3.5), size=120, tolerance=1e-6),
     "kuramoto": exact.Kuramoto(),
     "kuramoto-turned": exact.Kuramoto(coupling=2.5, beta=2.5, amplitude=0.5, phase=1.0, t_end=0.8),
     "double-well": exact.DoubleWellDecay(),
