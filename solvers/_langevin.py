@@ -74,7 +74,7 @@ class LangevinRun:
 
     def _drift(self, points: Array, cloud: Array) -> Array:
         """-grad Psi at points of the law of the particles at ``cloud``."""
-        return -self.cloud.energy.gradient(self.cloud.rho0.moved(cloud), points)
+        return -self.flow.energy_at(self.flow.t0).gradient(self.cloud.rho0.moved(cloud), points)
 
     def _step(self, end: float) -> None:
         self.limits.check(self.t)
@@ -85,7 +85,7 @@ class LangevinRun:
         elapsed = self.flow.elapsed(self.t, dt)
         points = self._noise(self.points, 0.5 * elapsed)
         first = -self.cloud.gradient(points, self.t)
-        second = -self.cloud.gradient(self.cloud.inside(points + elapsed * first), self.t)
+        second = -self.cloud.gradient(self.cloud.inside(points + elapsed * first), end)
         points = self.cloud.inside(points + 0.5 * elapsed * (first + second))
         if np.isfinite(points).all():
             points = self._noise(points, 0.5 * elapsed)

@@ -93,6 +93,8 @@ class Lagrangian(Method):
     max_steps: int = 1_000_000
     time_limit: float | None = None
 
+    DRIVEN = True
+
     def __post_init__(self):
         check_positive("rtol", self.rtol)
         if not 100 * np.finfo(float).eps <= self.rtol < 1:
@@ -153,6 +155,9 @@ class Lagrangian(Method):
             from ._langevin import LangevinRun
 
             LangevinRun(self, flow, recorder, _generator(self.rng)).go()
+        elif flow.energy.time_dependent:
+            raise InvalidInput("Lagrangian() without noise checks that F falls, so that it knows energies that do not "
+                               "change with time; use FiniteVolume() for TimeDependent terms, or add an Entropy")
         else:
             _Characteristics(self, flow, recorder).go()
 
@@ -168,7 +173,7 @@ class Cloud:
     """The atoms of a run: their bounds, and the forces on them."""
 
     def __init__(self, flow):
-        self.flow, self.energy, self.rho0 = flow, flow.energy, flow.rho0
+        self.flow, self.rho0 = flow, flow.rho0
         bounds, periods = box_of(self.rho0)
         self.low, self.high = (np.array(ends)[:, None] for ends in zip(*bounds))
         self.bounded = bool(np.isfinite(self.low).any() or np.isfinite(self.high).any())
@@ -188,7 +193,7 @@ class Cloud:
         """grad Psi at points inside; not a number where the energy has no value there."""
         try:
             rho = self.rho0.moved(points)
-            return self.energy.gradient(rho, rho.points)
+            return self.flow.energy_at(t).gradient(rho, rho.points)
         except InvalidType:
             raise
         except InvalidInput as error:
@@ -199,7 +204,7 @@ class Cloud:
     def energy_of(self, points: Array, t: float) -> float:
         """F at points inside, without the entropy; infinite where it has no value."""
         try:
-            return self.energy.energy(self.rho0.moved(points))
+            return self.flow.energy_at(t).energy(self.rho0.moved(points))
         except InvalidInput as error:
             if error.__cause__ is not None:
                 raise ConvergenceError(f"{error}", reason="callback", t=t) from error

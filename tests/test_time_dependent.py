@@ -141,11 +141,23 @@ def test_what_it_may_return(term_at, match):
         wg.solve(wg.Entropy(1.0) + wg.TimeDependent(term_at), wg.Density.uniform(GRID), (0, 1))
 
 
-@pytest.mark.parametrize("method", [wg.JKO(tau=0.1), wg.Lagrangian()])
-def test_methods_that_do_not_know_it(method):
+@pytest.mark.parametrize(("method", "beta"), [(wg.JKO(tau=0.1), 1.0), (wg.Lagrangian(), np.inf)])
+def test_methods_that_do_not_know_it(method, beta):
     with pytest.raises(wg.InvalidInput, match=r"use FiniteVolume\(\)"):
-        wg.solve(wg.Entropy(1.0) + wg.TimeDependent(moving_trap), wg.Density.gaussian(GRID, 0, 1), (0, 1),
+        wg.solve(wg.Entropy(beta) + wg.TimeDependent(moving_trap), wg.Density.gaussian(GRID, 0, 1), (0, 1),
                  method=method)
+
+
+def test_langevin_particles_in_the_moving_trap():
+    mean, variance, _ = trap_reference(0.5, 1.0, 0.3, 2.0)
+    attraction = wg.Interaction(lambda x, y: (x - y) ** 2 / 2)  # leaves the mean alone
+    for energy, law, n in ((wg.TimeDependent(moving_trap), (mean, variance), 4000),
+                           (wg.TimeDependent(lambda t: moving_trap(t) + t * attraction), (mean, None), 400)):
+        sol = wg.solve(wg.Entropy(2.0) + energy, wg.Density.gaussian(GRID, 1.0, 0.3), (0, 2),
+                       method=wg.Lagrangian(n_particles=n, dt=0.02, rng=271))
+        assert abs(sol.final.mean() - law[0]) < 4 * np.sqrt(variance / n)
+        if law[1] is not None:
+            assert abs(sol.final.cov() / law[1] - 1) < 4 * np.sqrt(2 / n)
 
 
 def test_energies_without_a_time():

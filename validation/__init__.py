@@ -14,20 +14,26 @@ from .compare import Comparison, compare
 if TYPE_CHECKING:
     from .distances import gaussian_wasserstein, kolmogorov, wasserstein, wasserstein_1d, wasserstein_points
     from .particles import SGDResult, run_sgd
+    from .verification import Verification, Verified, verify
 
 _HOME = {
     "SGDResult": "particles",
     "gaussian_wasserstein": "distances",
     "kolmogorov": "distances",
     "run_sgd": "particles",
+    "Verification": "verification",
+    "Verified": "verification",
+    "verify": "verification",
     "wasserstein": "distances",
     "wasserstein_1d": "distances",
     "wasserstein_points": "distances",
 }
-_MODULES = ("convergence", "distances", "exact", "particles", "studies")
+_MODULES = ("convergence", "distances", "exact", "particles", "studies", "verification")
 __all__ = [
     "Comparison",
     "SGDResult",
+    "Verification",
+    "Verified",
     "compare",
     "convergence",
     "distances",
@@ -37,6 +43,8 @@ __all__ = [
     "particles",
     "run_sgd",
     "studies",
+    "verification",
+    "verify",
     "wasserstein",
     "wasserstein_1d",
     "wasserstein_points",

@@ -265,7 +265,8 @@ class Recorder:
 
     def solution(self, status: int, message: str) -> Solution:
         """The Solution of what has been recorded."""
-        if self.snapshots and self.columns["t"][-1] != self.snapshots[-1][0] and status != 0:
+        if status != 0 and self.columns["t"] and (
+                not self.snapshots or self.columns["t"][-1] != self.snapshots[-1][0]):
             self._snapshot(self.columns["t"][-1], self.last_masses, self.columns["energy"][-1])
         densities = [self.flow.rho0 if k == 0 and t == self.flow.t0 else self._law(state)
                      for k, (t, state, _) in enumerate(self.snapshots)]

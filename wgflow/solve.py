@@ -81,12 +81,20 @@ class Flow:
         """The grid of the initial density (atoms have none)."""
         return self.rho0.grid
 
+    def energy_at(self, t: float) -> FreeEnergy:
+        """The energy at a time; what goes wrong in a user's function ends the run, and nothing is lost."""
+        return self._told(t, lambda: self.energy.at(t))
+
     def parts_at(self, t: float) -> Any:
-        """The energy as arrays at a time; what goes wrong in a user's function ends the run, and nothing is lost."""
+        """The energy as arrays at a time."""
         if not self.energy.time_dependent:
             return self.parts
+        return self._told(t, lambda: self.energy.at(t).assemble(self.grid))
+
+    @staticmethod
+    def _told(t: float, make: Callable[[], Any]) -> Any:
         try:
-            return self.energy.at(t).assemble(self.grid)
+            return make()
         except Exception as error:
             raise ConvergenceError(f"a TimeDependent term failed at t = {t:g}: {error}", reason="callback",
                                    t=t) from error
@@ -208,7 +216,7 @@ def make_flow(energy, rho0, t_span, t_eval, time_scale, method=None) -> Flow:
     energy = energy if isinstance(energy, FreeEnergy) else FreeEnergy([(1.0, energy)])
     t0, t1 = _check_span(t_span)
     if cloud is not None:
-        rho0 = cloud(energy, rho0)
+        rho0 = cloud(energy.at(t0), rho0)
     size, unit = (rho0.points.size, "numbers") if isinstance(rho0, Atoms) else (rho0.grid.size, "cells")
     times = _check_times(t_eval, t0, t1, size, unit)
     if not callable(time_scale):

@@ -300,7 +300,7 @@ def push(moved, transfer, share, out):
     """
     lines, n = moved.shape
     edges = transfer.shape[1]
-    line = np.empty(n + 1)
+    line, lacking = np.empty(n + 1), np.empty(n, np.bool_)
     for j in range(lines):
         # line[i] comes into cell i, line[i + 1] goes out of it; on a ring the first is the last.
         line[:] = 0.0
@@ -308,11 +308,14 @@ def push(moved, transfer, share, out):
             line[i + 1] = share[j] * transfer[j, i]
         if edges == n:
             line[0] = line[n]
+        # All negative cells are found before any transfer is dropped, so that the order of the cells does not matter.
         dropped = True
         while dropped:
             dropped = False
             for i in range(n):
-                if moved[j, i] + (line[i] - line[i + 1]) < 0.0 and (line[i] != 0.0 or line[i + 1] != 0.0):
+                lacking[i] = moved[j, i] + (line[i] - line[i + 1]) < 0.0 and (line[i] != 0.0 or line[i + 1] != 0.0)
+            for i in range(n):
+                if lacking[i]:
                     line[i] = line[i + 1] = 0.0
                     if edges == n and i == 0:
                         line[n] = 0.0

@@ -477,13 +477,16 @@ def _limit(x, safe, j, transfer, line):
         running -= line[i + 1] - x[i + 1, j]
         transfer[i + 1] = running
     transfer[0] = transfer[n] = 0.0
-    # A cell whose transfers are dropped may leave its neighbors negative: forth and back until none is.
+    # A cell whose transfers are dropped may leave its neighbors negative: again until none is. All are found before any
+    # transfer is dropped, so that the order of the cells does not matter.
+    lacking = np.empty(n, np.bool_)
     dropped = True
     while dropped:
         dropped = False
-        for k in range(2 * n):
-            i = k if k < n else 2 * n - 1 - k
-            if line[i] + transfer[i] - transfer[i + 1] < 0.0:
+        for i in range(n):
+            lacking[i] = line[i] + transfer[i] - transfer[i + 1] < 0.0
+        for i in range(n):
+            if lacking[i]:
                 transfer[i] = transfer[i + 1] = 0.0
                 dropped = True
     for i in range(n):
