@@ -434,3 +434,20 @@ def test_a_repeated_run_has_the_same_bits(settings, rng):
         energy = wg.Entropy(2.0) + wg.Potential(V) + wg.LowRank(features, [1.0, -1.0, 2.0])
         runs.append(wg.solve(energy, wg.Density(TORUS, values), (0, 0.5), method=wg.FiniteVolume(**settings)))
     assert len({run.final.values.tobytes() + run.history.energy.tobytes() for run in runs}) == 1
+
+
+@pytest.mark.parametrize("seed", [11, 23, 37, 51])
+@pytest.mark.parametrize(("energy", "boundary"), [(1.0 * wg.PowerEntropy(4.0), "periodic"),
+                                                  (1.0 * wg.Entropy(1e3), "no-flux")])
+def test_mirror_where_transfers_are_dropped(energy, boundary, seed):
+    """Rough data and steps so long that cells would turn negative, which is mended alike from both ends."""
+    rng = np.random.default_rng(seed)
+    V, values = rng.normal(size=40), rng.random(40) ** 2 + 1e-9
+    grid = wg.Grid([(-2, 2)], cells=40, boundary=boundary)
+
+    def flow(way):
+        rho0 = wg.Density.from_values(grid, values[::way], normalize=True)
+        sol = wg.solve(energy + wg.Potential(V[::way]), rho0, (0, 0.4), method=wg.FiniteVolume(dt=0.02))
+        return sol.final.values[::way]
+
+    np.testing.assert_allclose(flow(1), flow(-1), rtol=0, atol=1e-13)
