@@ -55,10 +55,12 @@ class JKO(Method):
     tau : float
         The time step, in units of t; with ``adaptive`` the first and largest one.
     inner : {"quantile", "back-and-forth", "linearized", "entropic"}
-        How a step is solved. "quantile": one axis (also radial), exact Wasserstein geometry, any energy; order 1 and 2.
-        "linearized": one to three axes, linearized geometry, first order in h, a step O(tau^2) off the exact one; order
-        1 and 2. "back-and-forth": one to three axes, ascent of the dual with its gap; order 1. "entropic": one to three
-        uniform axes, debiased by default, its bias estimated; order 1.
+        How a step is solved. "quantile": one axis (also radial), in quantiles, where the distance is Euclidean, any
+        energy; order 1 and 2. "linearized": one to three axes, by repeated linearization of the distance, which gives
+        exact steps of second order in h on one and two axes; order 1 and 2 (``options={"metric": "linear"}``, and three
+        axes: the published scheme, of first order in h, a step O(tau^2) off the exact one). "back-and-forth": one to
+        three axes, ascent of the dual with its gap; order 1. "entropic": one to three uniform axes, debiased by
+        default, its bias estimated; order 1.
     order : {1, 2}
         Order in tau.
     tol : float, optional
