@@ -487,3 +487,34 @@ def test_errors_of_the_run_are_kept(tmp_path):
     with pytest.raises(ConvergenceError, match="max_steps=3") as caught:
         solve(Line, fv(max_steps=3), checkpoint=tmp_path / "run")
     assert caught.value.partial.certificate.n_accepted >= 3
+
+
+# -------------------------------------------------------------------- two runs, one file
+def test_a_second_run_on_the_same_file_is_refused(tmp_path):
+    path, seen = tmp_path / "run.npz", []
+    grid = wg.Grid([(-3, 3)], cells=20)
+    energy, rho0 = 1.0 * wg.Entropy(1.0), wg.Density.gaussian(grid, 0, 0.3)
+
+    def scale(t):
+        if not seen and (tmp_path / ".run.npz.lock").exists():  # the function is sampled before the run, too
+            seen.append(None)
+            with pytest.raises(wg.StorageError, match=f"locked by pid {os.getpid()}") as caught:
+                wg.solve(energy, rho0, (0, 1), checkpoint=path)
+            seen[0] = caught.value
+            wg.solve(energy, rho0, (0, 1), checkpoint=tmp_path / "other.npz")
+        return 1.0
+
+    sol = wg.solve(energy, rho0, (0, 1), checkpoint=path, time_scale=scale)
+    assert "checkpoint of its own" in str(seen[0])
+    assert sol.success
+    # The lock goes with the run.
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["other.npz", "run.npz"]
+    wg.resume(path, 2.0, energy=energy, time_scale=lambda t: 1.0)
+
+
+def test_the_lock_of_a_killed_run_holds_nobody_up(tmp_path):
+    path = tmp_path / "run.npz"
+    (tmp_path / ".run.npz.lock").write_text("999999")
+    grid = wg.Grid([(-3, 3)], cells=20)
+    wg.solve(1.0 * wg.Entropy(1.0), wg.Density.gaussian(grid, 0, 0.3), (0, 1), checkpoint=path)
+    assert [p.name for p in tmp_path.iterdir()] == ["run.npz"]

@@ -16,6 +16,7 @@ import warnings
 
 import numpy as np
 
+from wgflow._locks import FileLock
 from wgflow._npz import open_regular, peek, read_npz, replacing, sweep_stale, target_of, write_npz
 from wgflow.certificate import library_versions
 from wgflow.densities import Density
@@ -43,7 +44,7 @@ class Checkpoint:
     The method hands over its state by `mark` whenever it could go on from there. It is written every `INTERVAL` seconds
     (less often where writing takes long), and when the run ends, in whatever way: by its end, an exception, Ctrl-C or
     SIGTERM (after which the process exits with status 143, if nobody else handles that signal). A file that cannot be
-    written later on gives a WGFlowWarning and the run continues.
+    written later on gives a WGFlowWarning and the run continues. While the run lives, no other run takes the same file.
 
     Parameters
     ----------
@@ -61,6 +62,7 @@ class Checkpoint:
     def __init__(self, path, flow: Flow, method, recorder, resumed: bool = False):
         # An absolute path: the working folder may change during a long run.
         self.path = os.path.abspath(target_of(path))
+        self.lock = FileLock(self.path)
         self.method, self.recorder, self.resumed = method, recorder, resumed
         self.latest: tuple[dict, dict] | None = None
         self.written: object = None
@@ -69,10 +71,15 @@ class Checkpoint:
         self.header, self.arrays = _describe(flow, method)
 
     def __enter__(self):
-        sweep_stale(self.path)
-        _check_overwriting(self.path, self.resumed)
         with replacing(self.path, trial=True):
             pass
+        self.lock.acquire()
+        try:
+            sweep_stale(self.path)
+            _check_overwriting(self.path, self.resumed)
+        except BaseException:
+            self.lock.release()
+            raise
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, self._terminate)
             self.catches = True
@@ -86,6 +93,7 @@ class Checkpoint:
                 warnings.warn(f"{type(self.method).__name__} does not keep checkpoints; {self.path} was not written",
                               WGFlowWarning, stacklevel=4)
         finally:
+            self.lock.release()
             if self.catches:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if self.terminated:

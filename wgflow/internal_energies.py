@@ -283,6 +283,9 @@ class _MinusLog(Potential):
                 cell = tuple(int(k) for k in np.argwhere(empty)[0])
                 raise InvalidInput(f"reference is 0 in cell {cell} and {int(empty.sum())} cells in all; the relative "
                                    "entropy is infinite where it vanishes: take a reference that is positive")
+            if abs(reference.mass - 1.0) > 1e-9:
+                raise InvalidInput(f"reference: its mass is {reference.mass:.10g}; the relative entropy is that to a "
+                                   "probability law, take reference.normalized()")
             self.grid, self.name = reference.grid, "Density"
             weight = reference.grid.log_weight
             super().__init__((0.0 if weight is None else weight) - np.log(reference.values))
