@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import is_dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -105,6 +106,7 @@ def _solve_again(flow: Flow, rho0: Density, method, solution: Solution) -> Solut
 
 def _distance(fine: Solution, coarse: Solution) -> float:
     """The largest L1 distance of the densities at the common times, relative to the mass."""
-    laws = zip(fine.densities, coarse.densities) if len(fine.t) == len(coarse.t) and np.array_equal(
-        fine.t, coarse.t) else [(fine.final, coarse.final)]
+    laws: list[tuple[Any, Any]] = [(fine.final, coarse.final)]
+    if np.array_equal(fine.t, coarse.t):
+        laws = list(zip(fine.densities, coarse.densities))
     return max(float(np.abs(_join(a.masses) - b.masses).sum()) / b.mass for a, b in laws)

@@ -45,7 +45,7 @@ class CollapseWatch:
             return
         from scipy.ndimage import uniform_filter
 
-        modes = ["wrap" if periodic else "constant" for periodic in self.grid.periodic]
+        modes: list = ["wrap" if periodic else "constant" for periodic in self.grid.periodic]
         blocks = uniform_filter(masses, BLOCK, mode=modes) * BLOCK**masses.ndim
         cell = np.unravel_index(int(blocks.argmax()), blocks.shape)
         if blocks[cell] <= self.critical:

@@ -168,7 +168,7 @@ class Stage:
         solver, exact = self.solver, self.exact
         if not solver.internal:
             return True
-        floor, asked = solver.floor(self.start), point.asked
+        floor, asked = solver.floor(self.start), np.asarray(point.asked)
         slopes, curvatures = np.empty((2, asked.size))
         reached = np.where(asked > 0, asked, np.maximum(point.slope, floor))
         internal_slopes(reached, solver.log_reference, floor, solver.terms, slopes, curvatures)
@@ -176,7 +176,7 @@ class Stage:
         derivatives = np.maximum(1.0 / curvatures, np.abs(point.slope - asked) / self.largest)
         if exact.line:
             distances = self.grid.distances[0]
-            weights = np.maximum(point.weights, 0.0)
+            weights = np.maximum(np.asarray(point.weights), 0.0)
             if self.sharp:
                 ends = self.ends(point.pressure)
                 weights[(ends < exact.edges[0][0]) | (ends > exact.edges[0][-1])] = 0.0

@@ -202,7 +202,7 @@ class ScalarSystem:
         self.places = np.concatenate(places)
         self.values, self.inverses = np.empty(saddle.factor_rows.size), np.empty(graph.size)
         self.diagonal = np.zeros(graph.size)
-        self.coupling = np.zeros(graph.first.size)
+        self.coupling: np.ndarray = np.zeros(graph.first.size)
 
     def set_rates(self, rates: list[np.ndarray]) -> np.ndarray:
         """Take the Laplacian with ``rates`` at the faces of each axis; its diagonal."""

@@ -34,7 +34,7 @@ def split_operators(parts: Assembled) -> tuple[list[tuple[float, Kernel]], list]
     for factor, operator in parts.operators:
         kernel = getattr(operator, "kernel", None)
         repels = kernel is not None and not kernel.smooth and factor * float(kernel.gradient(near)[0]) < 0
-        if repels and parts.grid.size <= MOST_POSITIONS // 2:
+        if kernel is not None and repels and parts.grid.size <= MOST_POSITIONS // 2:
             kernels.append((float(factor), kernel))
         else:
             rest.append((factor, operator))

@@ -155,7 +155,8 @@ class _Points:
         # Each stage brings its axis to the end, so that the points come out in reversed order of the axes.
         self.masses = np.ascontiguousarray(masses.T)
         self.rows = self.masses.reshape(-1, self.masses.shape[-1])
-        self.stages, self.turned, occupied = [], [], self.masses > 0.0
+        self.stages: list[_Stage] = []
+        occupied: Any = self.masses > 0.0
         for axis in range(masses.ndim):
             # The stage of an axis: rows are nodes of the axes before it and points of those after it.
             before, after = math.prod(shape[:axis]), math.prod(many * n for n in shape[axis + 1:])

@@ -123,7 +123,7 @@ class BackAndForthSolver(InnerSolver):
     def step(self, start: JKOStep, tau: float, guess: JKOStep | None = None) -> JKOStep:
         masses, before = start.density.masses, free_energy(self.parts, start.density.masses)
         phi = [s.state["phi"] for s in (guess, start) if s is not None and "phi" in s.state]
-        best = None
+        best: Any = None
         for transport in self._transports(masses, before, tau):
             step = self._attempt(start, transport, before, tau, phi)
             if best is None or step.residual < best.residual:

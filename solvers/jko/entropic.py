@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import warnings
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -294,14 +294,15 @@ class EntropicSolver(InnerSolver):
             total += float((old * (x * x - 2.0 * x * coupling.toward.average(x))).sum() + (new * x * x).sum())
         return total
 
-    def _check_epsilon(self, epsilon) -> float:
+    def _check_epsilon(self, epsilon: Any) -> float:
         widest = max(self.widths)
         if epsilon is None:
             epsilon = DEFAULT_RATIO * widest**2
         if isinstance(epsilon, bool) or not isinstance(epsilon, numbers.Real):
             raise InvalidType(f"epsilon={epsilon!r}: need a number > 0, or None")
-        if not 0 < epsilon < math.inf:
+        if not 0 < float(epsilon) < math.inf:
             raise InvalidInput(f"epsilon={epsilon}: need a finite number > 0")
+        epsilon = float(epsilon)
         if epsilon < LEAST_RATIO * widest**2:
             warnings.warn(f"epsilon={epsilon:.3g} is below {LEAST_RATIO:g} h^2 = {LEAST_RATIO * widest**2:.3g}: the "
                           "law is locked to its cells; take a larger epsilon, or more cells", WGFlowWarning,
@@ -310,7 +311,7 @@ class EntropicSolver(InnerSolver):
             if periodic and epsilon > ((high - low) / 8.0) ** 2:
                 raise InvalidInput(f"epsilon={epsilon:.3g}: its square root must be at most an eighth of the period "
                                    f"{high - low:.3g}")
-        return float(epsilon)
+        return epsilon
 
 
 def _flag(name: str, value) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -165,12 +165,13 @@ class LinearizedSolver(InnerSolver):
         if guess is not None and guess.state.get("q") is not None:
             starts = [guess.state["q"]]
         self.base = self.potential
-        point, iterations = self.exact.solve(masses, tau, starts)
+        exact: Any = self.exact
+        point, iterations = exact.solve(masses, tau, starts)
         if point is None or not math.isfinite(point.residual):
             return None
         new = point.moved * (masses.sum() / point.moved.sum())
         density = Density(self.grid, new.reshape(self.grid.shape) / self.grid.volumes)
-        energy, cost = free_energy(self.parts, density.masses), self.exact.cost(masses, point, tau)
+        energy, cost = free_energy(self.parts, density.masses), exact.cost(masses, point, tau)
         before = free_energy(self.parts, masses.reshape(self.grid.shape))
         gap = point.gap if self.convex and math.isfinite(point.gap) else None
         if not energy + cost / (2 * tau) - before <= max(ENERGY_SLACK * max(1.0, abs(before)), gap or 0.0):
