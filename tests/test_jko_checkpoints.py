@@ -140,8 +140,11 @@ START_HEADER = {"state": {"steps": 0}}
 
 def script(path) -> str:
     return textwrap.dedent(f"""
+        import signal
         import wgflow as wg
         from wgflow.checkpoints import Checkpoint
+        # A process started in the background of a shell ignores SIGINT.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         Checkpoint.INTERVAL = Checkpoint.PATIENCE = 0.0
         rho0 = wg.Density.gaussian(wg.Grid([(-3, 3)], cells=60), 0.4, 0.1)
         energy = wg.Entropy(10.0) + wg.Potential(lambda x: x**4 / 4 - x**2 / 2)
@@ -162,7 +165,10 @@ def test_signals(number, tmp_path):
                 "state"]["steps"] <= 5:
             time.sleep(0.02)
         child.send_signal(number)
-        code = child.wait(timeout=30)
+        try:
+            code = child.wait(timeout=30)
+        finally:
+            child.kill()
     assert code == {signal.SIGTERM: 143, signal.SIGKILL: -9}.get(number, code)
     assert code != 0
     few = wg.resume(path, energy=well(), method=JKO(tau=0.02, max_steps=3), throw=False)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import wgflow as wg
@@ -258,6 +258,8 @@ potentials = st.lists(st.floats(-3, 3), min_size=4, max_size=4)
 @given(a=potentials, seed=st.integers(3, 10**6), beta=st.sampled_from([0.5, 3.0, 100.0, math.inf]),
        m=st.sampled_from([None, 0.6, 2.0, 3.0]), tau=st.floats(1e-3, 1.0), holes=st.floats(0, 0.8),
        pull=st.sampled_from([0.0, 1.0, -0.3]), dim=st.sampled_from([1, 2]), periodic=st.booleans())
+@example(a=[-2.005405525074128, -0.6235884724631893, -2.5812731833118274, 0.07], seed=48935, beta=0.5, m=None,
+         tau=0.8543221853671524, holes=0.46594952681434476, pull=-0.3, dim=1, periodic=False)  # iterates overflowed
 def test_mass_sign_energy(a, seed, beta, m, tau, holes, pull, dim, periodic):
     """Rough densities with holes, random potentials, any tau: mass, sign, the inequality and the residual."""
     grid = wg.Grid([(-1, 1)] * dim, cells=40 if dim == 1 else (9, 7), boundary="periodic" if periodic else "no-flux")

@@ -125,7 +125,8 @@ class Stage:
     def _judged(self, unknown, asked, moved, disorder) -> tuple[float, float]:
         """Gap and residual: on a line the one from the other, else the square of the missing part of the mass."""
         solver, rest = self.solver, moved - asked
-        square = float((np.abs(rest).sum() / self.total) ** 2)
+        missing = float(np.abs(rest).sum()) / self.total
+        square = missing * missing
         if not (self.exact.line and solver.internal):
             return np.inf, square
         pull = 0.5 * compensated_dot(rest, solver.field(rest) - solver.base) if solver.parts.operators else 0.0

@@ -166,7 +166,8 @@ class LinearizedSolver(InnerSolver):
             starts = [guess.state["q"]]
         self.base = self.potential
         exact: Any = self.exact
-        point, iterations = exact.solve(masses, tau, starts)
+        with np.errstate(over="ignore", invalid="ignore"):  # of iterates gone astray, which are judged and left
+            point, iterations = exact.solve(masses, tau, starts)
         if point is None or not math.isfinite(point.residual):
             return None
         new = point.moved * (masses.sum() / point.moved.sum())
