@@ -74,9 +74,12 @@ class ExactStep:
     def solve(self, start: np.ndarray, tau: float, unknowns: list[np.ndarray]) -> tuple[Iterate | None, int]:
         """The best iterate of a step from cell masses, and the iterations; None where no start serves."""
         stage, count, best = Stage(self, start, tau), 0, None
-        guesses = [((lambda q=q: q), FEW_ITERATIONS if self.line else ITERATIONS) for q in unknowns]
+        known = [((lambda q=q: q), FEW_ITERATIONS if self.line else ITERATIONS) for q in unknowns]
         *others, last = self._starts(start, tau)
-        guesses += [(make, ITERATIONS) for make in others] + [(last, self.solver.settings.max_iterations)]
+        cold = [(make, ITERATIONS) for make in others]
+        # On a line the start from the masses is the better one: that from the step before has poor tails.
+        guesses = (cold[:1] + known + cold[1:] if self.line else known + cold)
+        guesses.append((last, self.solver.settings.max_iterations))
         for make, limit in guesses:
             unknown = make()
             if self.solver.internal:
