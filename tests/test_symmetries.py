@@ -5,7 +5,6 @@ Where both problems round in the same way (mirrors aside, factors that are power
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
@@ -452,30 +451,3 @@ def test_mirror_where_transfers_are_dropped(energy, boundary, seed):
         return sol.final.values[::way]
 
     np.testing.assert_allclose(flow(1), flow(-1), rtol=0, atol=1e-13)
-
-
-@pytest.mark.parametrize("order", list(itertools.permutations(range(3)))[1:])
-@pytest.mark.parametrize("scheme", ["extrapolated", "midpoint"])
-@pytest.mark.parametrize("energy", [1.0 * wg.Entropy(4.0), 1.0 * wg.PowerEntropy(2.0)])
-def test_permuted_axes_that_are_coupled(energy, scheme, order):
-    """Sweeps go in an order of their own, so that the splitting permutes with the axes."""
-    bounds, cells = [(-2.0, 2.0), (-2.5, 2.0), (-2.0, 2.2)], [10, 9, 12]
-    widths, middles = [0.5, 0.8, 0.4], [0.5, -0.3, 0.1]
-
-    def solve(order):
-        place = np.argsort(order)  # where each coordinate stands
-
-        def V(*points):
-            x, y, z = (points[k] for k in place)
-            return x**4 / 4 - x**2 / 2 + 0.7 * x * y + y**2 + 0.4 * (z - 0.3 * x) ** 2 + 0.2 * y * z
-
-        def start(*points):
-            return np.exp(-sum((points[place[k]] - middles[k]) ** 2 / widths[k] for k in range(3)))
-
-        grid = wg.Grid([bounds[k] for k in order], cells=[cells[k] for k in order])
-        terms = energy + wg.Potential(V) + wg.Convolution(wg.interactions.gaussian(0.7))
-        sol = wg.solve(terms, wg.Density.from_function(grid, start), (0, 0.1),
-                       method=wg.FiniteVolume(dt=0.02, scheme=scheme))
-        return np.transpose(sol.final.values, place)
-
-    np.testing.assert_allclose(solve(order), solve((0, 1, 2)), rtol=0, atol=1e-13)

@@ -24,7 +24,6 @@ from wgflow.kernels.nonlinear_sweep import DONE, fluxes, newton, push
 from wgflow.kernels.sweep import CORRECTED, IMPLICIT_EULER, PLAIN
 from wgflow.nonlinear_fluxes import Diffusion, Lines, dissipation_rate
 
-from .splitting import strang_order, strang_sweeps
 from .stepper import Stepper
 
 GAMMA, ROOT2 = 1.0 - math.sqrt(0.5), math.sqrt(2.0)
@@ -52,7 +51,7 @@ class NonlinearStepper(Stepper):
         self.flow, self.diffusion, self.mass = flow, parts.diffusion, flow.rho0.mass
         self.take(parts)
         self.law = Diffusion(parts)
-        self.split = NonlinearSplitting(flow.grid, self.law, 1e-16 * self.mass, strang_order(flow))
+        self.split = NonlinearSplitting(flow.grid, self.law, 1e-16 * self.mass)
         self.mode = CORRECTED if corrected else PLAIN
 
     def take(self, parts) -> None:
@@ -87,17 +86,21 @@ class NonlinearSplitting:
     law : Diffusion
     negligible : float
         Mass that counts as round-off.
-    order : list of int
-        The axes in the order of their sweeps.
     """
 
-    def __init__(self, grid, law: Diffusion, negligible: float, order: list[int]):
-        self.law, self.negligible, self.order = law, negligible, order
+    def __init__(self, grid, law: Diffusion, negligible: float):
+        self.law, self.negligible = law, negligible
         self.axes = [Lines(grid, axis) for axis in range(grid.ndim)]
 
     def move(self, masses: np.ndarray, psi: np.ndarray, dt: float, mode: int) -> np.ndarray:
         """The masses after a time dt with Psi frozen; a new array. NaN where no step is found, however short."""
-        for axis, part in strang_sweeps(self.order, dt, mode != IMPLICIT_EULER):
+        last = len(self.axes) - 1
+        if mode == IMPLICIT_EULER:
+            order = [(axis, dt) for axis in range(last + 1)]
+        else:
+            order = [(axis, 0.5 * dt) for axis in range(last)]
+            order = [*order, (last, dt), *order[::-1]]
+        for axis, part in order:
             cells = self.axes[axis]
             m, u = cells.lines(masses), cells.lines(psi)
             with np.errstate(over="ignore", invalid="ignore"):

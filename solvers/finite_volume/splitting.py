@@ -31,28 +31,6 @@ CACHE_BYTES = 1e9
 THREADED_CELLS = 1 << 15
 
 
-def strang_order(flow) -> list[int]:
-    """The axes in the order of their sweeps, the last being swept once: by how much V, then rho0, vary along each.
-
-    An order by what axes are like, and not by their numbers: a problem with permuted axes has the permuted solution.
-    """
-    def steepness(values: np.ndarray, axis: int) -> float:
-        with np.errstate(over="ignore"):
-            return float(f"{np.abs(np.diff(values, axis=axis)).max():.6e}")
-
-    grid, V = flow.grid, flow.parts.potential
-    keys = [(steepness(V, axis), steepness(flow.rho0.masses, axis), n) for axis, n in enumerate(grid.shape)]
-    return sorted(range(grid.ndim), key=keys.__getitem__)
-
-
-def strang_sweeps(order: list[int], dt: float, symmetric: bool) -> list[tuple[int, float]]:
-    """Axis and time of each sweep: forth and back around the last axis, or forth only (first order)."""
-    if not symmetric:
-        return [(axis, dt) for axis in order]
-    half = [(axis, 0.5 * dt) for axis in order[:-1]]
-    return [*half, (order[-1], dt), *half[::-1]]
-
-
 class Factors:
     """The factors by which the sweeps of one move correct their rates, kept for other moves of the same masses.
 
@@ -82,13 +60,10 @@ class Splitting:
         Whether Psi never changes, so that rates can be kept.
     threads : int
         Lines are shared among so many threads; the result has the same bits for any number.
-    order : list of int, optional
-        The axes in the order of their sweeps.
     """
 
-    def __init__(self, grid: Grid, diffusion: float, negligible: float, static: bool, threads: int, order=None):
+    def __init__(self, grid: Grid, diffusion: float, negligible: float, static: bool, threads: int):
         self.grid, self.diffusion, self.static = grid, diffusion, static
-        self.order = list(range(grid.ndim)) if order is None else order
         self.axes = []
         for axis in range(grid.ndim):
             outer, inner, width, blocks = axis_layout(grid, axis)
@@ -113,11 +88,16 @@ class Splitting:
             Takes up the factors that this move finds, or has those that it is to take.
         """
         flat, psi = masses.ravel().copy(), psi.ravel()
-        sweeps = strang_sweeps(self.order, dt, mode != IMPLICIT_EULER)
+        last = len(self.axes) - 1
+        if mode == IMPLICIT_EULER:
+            order = [(axis, dt) for axis in range(last + 1)]
+        else:
+            order = [(axis, 0.5 * dt) for axis in range(last)]
+            order = [*order, (last, dt), *order[::-1]]
         if factors is not None and not factors.arrays:
-            shapes = [(self.axes[axis][6], 1, self.axes[axis][0].size, self.axes[axis][5]) for axis, _ in sweeps]
+            shapes = [(self.axes[axis][6], 1, self.axes[axis][0].size, self.axes[axis][5]) for axis, _ in order]
             factors.arrays = [np.empty(shape) for shape in shapes]
-        for k, (axis, part) in enumerate(sweeps):
+        for k, (axis, part) in enumerate(order):
             if factors is None:
                 cache, cache_mode = self._rates(axis, mode)
             else:

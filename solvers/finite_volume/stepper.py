@@ -21,7 +21,7 @@ import numpy as np
 from wgflow.errors import ConvergenceError
 from wgflow.kernels.sweep import CORRECTED, IMPLICIT_EULER, PLAIN, TINY, dissipation_rate
 
-from .splitting import Splitting, strang_order
+from .splitting import Splitting
 
 #: A rise of F beyond this part of max(1, |F|) rejects a step (round-off of the energy's sums stays below).
 ENERGY_SLACK = 1e-13
@@ -61,8 +61,7 @@ class Stepper:
         self.flow, self.diffusion, self.mass = flow, parts.diffusion, flow.rho0.mass
         self.take(parts)
         static = not (parts.operators or flow.energy.time_dependent)
-        self.split: Any = Splitting(flow.grid, parts.diffusion, 1e-16 * self.mass, static, threads,
-                                    strang_order(flow))
+        self.split: Any = Splitting(flow.grid, parts.diffusion, 1e-16 * self.mass, static, threads)
         self.mode = CORRECTED if corrected else PLAIN
 
     def take(self, parts) -> None:
