@@ -93,8 +93,10 @@ def _solve_again(flow: Flow, rho0: Density, method, solution: Solution) -> Solut
     try:
         again = make_flow(flow.energy, rho0, (flow.t0, flow.t1), flow.t_eval or None, flow.time_scale, method)
     except InvalidInput as error:
-        raise InvalidInput(f"error_estimate: the energy must be known on coarser grids too, so by functions; "
-                           f"{error}") from error
+        refusal = InvalidInput(f"error_estimate: the energy must be known on coarser grids too, so by functions; "
+                               f"{error}")
+        refusal.partial = solution
+        raise refusal from error
     try:
         return run(again, method)
     except ConvergenceError as error:

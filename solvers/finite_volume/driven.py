@@ -17,7 +17,7 @@ from .stepper import ENERGY_SLACK, State, Stepper
 KEPT = 6
 
 
-class _Driven:
+class Driven:
     """What a stepper does otherwise where the energy changes with time."""
 
     flow: Any
@@ -62,9 +62,9 @@ class _Driven:
         return State(t, state.clock + scaled, masses, energy, interaction, state.interaction, scaled, work)
 
 
-class DrivenStepper(_Driven, Stepper):
+class DrivenStepper(Driven, Stepper):
     """Steps of a driven flow with linear diffusion; see `Stepper`."""
 
 
-class DrivenNonlinearStepper(_Driven, NonlinearStepper):
+class DrivenNonlinearStepper(Driven, NonlinearStepper):
     """Steps of a driven flow with nonlinear diffusion; see `NonlinearStepper`."""

@@ -32,7 +32,7 @@ import numpy as np
 from wgflow.kernels.sweep import HALVES, IMPLICIT_EULER, LIMITED_CORRECTED, LIMITED_PLAIN
 
 from ._nonlinear_equations import accelerate, newton_krylov, norm
-from .driven import _Driven
+from .driven import Driven
 from .nonlinear import NonlinearStepper
 from .splitting import Factors
 from .stepper import ENERGY_SLACK, LONGEST_EXTRAPOLATION, State, Stepper
@@ -138,11 +138,11 @@ class NonlinearMidpointStepper(_Midpoint, NonlinearStepper):
         self.modes = self.mode, IMPLICIT_EULER
 
 
-class DrivenMidpointStepper(_Driven, MidpointStepper):
+class DrivenMidpointStepper(Driven, MidpointStepper):
     """Steps of a driven flow with linear diffusion."""
 
 
-class DrivenNonlinearMidpointStepper(_Driven, NonlinearMidpointStepper):
+class DrivenNonlinearMidpointStepper(Driven, NonlinearMidpointStepper):
     """Steps of a driven flow with nonlinear diffusion."""
 
 
