@@ -202,7 +202,8 @@ def solve(energy, rho0, t_span, method, *, t_eval=None, time_scale=1.0, progress
 def make_flow(energy, rho0, t_span, t_eval, time_scale, method=None) -> Flow:
     """Check the arguments of `solve` and assemble the problem; a method with a ``cloud`` moves atoms."""
     cloud = getattr(method, "cloud", None)
-    if isinstance(energy, Term) and energy.time_dependent and method is not None and not method.DRIVEN:
+    if isinstance(energy, Term) and energy.time_dependent and method is not None and not getattr(
+            method, "DRIVEN", False):
         raise InvalidInput(f"{type(method).__name__} knows energies that do not change with time; use FiniteVolume() "
                            "for TimeDependent terms")
     if isinstance(rho0, Atoms) and cloud is None:

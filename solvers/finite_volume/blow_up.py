@@ -40,6 +40,8 @@ class CollapseWatch:
 
     def check(self, t: float, dt: float, masses: np.ndarray) -> None:
         """Raise ConvergenceError (reason "blow-up") if the masses have collapsed."""
+        if math.isinf(self.critical):
+            return
         peak = float(masses.max())
         if peak * BLOCK**masses.ndim <= self.critical:
             return
