@@ -27,8 +27,8 @@ import numpy as np
 from scipy import fft
 
 import wgflow as wg
-from wgflow.solvers.jko._ascent import Ascent
-from wgflow.solvers.jko.back_and_forth import BackAndForthSolver
+from wgflow.solvers.jko.back_and_forth.ascent import Ascent
+from wgflow.solvers.jko.back_and_forth.solver import BackAndForthSolver
 from wgflow.solvers.jko.base import InnerSettings
 
 MOST_ITERATIONS = 200

@@ -158,7 +158,8 @@ RUNS: dict[str, Callable] = {
     "fv 1-D interaction, midpoint": volumes(spread(U=bump), start(LINE), scheme="midpoint"),
     "fv 1-D interaction, midpoint, long steps": volumes(spread(U=lambda z: -4 * np.exp(-z * z)), start(LINE), 5.0,
                                                         scheme="midpoint", dt=1.0),
-    "fv 1-D interaction, long steps, fallback": volumes(spread(20.0, lambda z: 9 * np.cos(9 * z)), start(LINE), 4.0, dt=1.0),
+    "fv 1-D interaction, long steps, fallback": volumes(
+        spread(20.0, lambda z: 9 * np.cos(9 * z)), start(LINE), 4.0, dt=1.0),
     "fv 2-D interaction, long steps, fallback": volumes(
         spread(20.0, lambda x, y: 9 * np.cos(9 * x) * np.cos(9 * y)), start(PLANE), 2.0, dt=1.0),
     "fv 1-D driven, interaction, long steps, fallback": volumes(
@@ -175,14 +176,16 @@ RUNS: dict[str, Callable] = {
                                wg.Density.gaussian(RADIUS, 2.0, 0.2)),
     "fv 1-D periodic, low rank": volumes(kuramoto(CIRCLE), wave(CIRCLE), 1.0),
     "fv 1-D porous medium": volumes(POROUS, start(LINE)),
-    "fv 1-D porous medium, interaction, midpoint": volumes(POROUS + wg.Interaction(bump), start(LINE), scheme="midpoint"),
+    "fv 1-D porous medium, interaction, midpoint": volumes(
+        POROUS + wg.Interaction(bump), start(LINE), scheme="midpoint"),
     "fv 1-D entropy and power, weighted": volumes(wg.Entropy(5.0) + wg.PowerEntropy(2.0),
                                                   wg.Density.gaussian(RADIUS, 2.0, 0.2), 0.1),
     "fv 1-D log gas": volumes(wg.Entropy(50.0) + wg.Potential(lambda x: x * x / 2)
                               + wg.Interaction(wg.interactions.log(-1.0)), start(LINE)),
     "fv 2-D linear": volumes(spread(), start(PLANE)),
     "fv 2-D interaction": volumes(spread(U=lambda x, y: -np.exp(-x * x - y * y)), start(PLANE)),
-    "fv 2-D interaction, midpoint": volumes(spread(U=lambda x, y: -np.exp(-x * x - y * y)), start(PLANE), scheme="midpoint"),
+    "fv 2-D interaction, midpoint": volumes(
+        spread(U=lambda x, y: -np.exp(-x * x - y * y)), start(PLANE), scheme="midpoint"),
     "fv 2-D porous medium": volumes(POROUS, start(PLANE), 0.1),
     "fv 2-D torus": volumes(wg.Entropy(3.0) + wg.Potential(lambda x, y: np.cos(x) + np.cos(2 * math.pi * y) / 3),
                             wave(TORUS)),

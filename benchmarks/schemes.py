@@ -32,7 +32,7 @@ from wgflow.reduced_models import IsotropicGaussian
 from wgflow.solvers.finite_volume import method as finite_volume
 from wgflow.solvers.stationary import stationary
 from wgflow.validation import exact
-from wgflow.validation.exact_catalogue import Case, catalogue
+from wgflow.validation.verification.catalogue import Case, catalogue
 
 SCHEMES = ("extrapolated", "midpoint")
 PLANE_CELLS = 64

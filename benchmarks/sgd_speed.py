@@ -14,7 +14,7 @@ import time
 import numpy as np
 
 from wgflow.activations import NonMonotone, Ramp
-from wgflow.kernels.sgd import sgd_steps
+from wgflow.compiled.sgd import sgd_steps
 from wgflow.reduced_models import IsotropicGaussian
 
 STEP_SIZE = 1e-6

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from ._critical_deltas import CriticalDeltas
-from ._gaussian_laws import GaussianState
-from ._minimum_risk import MinimumRisk
+from wgflow.atoms import Atoms
+
 from .anisotropic_gaussian import AnisotropicGaussian
-from .base import Atoms, LimitPoint, NetworkModel, ReducedModel
+from .base import NetworkModel, ReducedModel
+from .critical_deltas import CriticalDeltas, StationaryDelta
 from .finite_data import FiniteData
-from .isotropic_gaussian import IsotropicGaussian, StationaryDelta
+from .gaussian_laws import GaussianState
+from .isotropic_gaussian import IsotropicGaussian
 from .linear_neuron import LinearNeuron
+from .minimum_risk.measure_problem import LimitPoint
+from .minimum_risk.minimize import MinimumRisk
 from .quadratic_activation import QuadraticActivation
 from .relu_network import ReLUNetwork
 

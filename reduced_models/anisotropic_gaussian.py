@@ -11,19 +11,23 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import gammainc, gammaincc, gammaln
 
-from wgflow.activations import Activation, Ramp
+from wgflow.activations.base import Activation
+from wgflow.activations.piecewise_linear import Ramp
+from wgflow.atoms import Atoms
+from wgflow.checks import check_count, check_positive
+from wgflow.compiled.neuron_pairs import block_mehler_rows
 from wgflow.densities import Density
 from wgflow.energies import FreeEnergy
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid, log_power_cell_average
-from wgflow.kernels.neuron_pairs import block_mehler_rows
 
-from ._biradial_choice import choose_biradial_features
-from ._biradial_features import BiradialFeatures, Box
-from ._block_arguments import block, check_lost, pair
-from ._radial_features import gauss_chi_rule
-from ._two_classes import class_variances, delta_masses
-from .base import Atoms, FloatArray, LimitPoint, NetworkModel, as_integer, as_number
+from .base import FloatArray, NetworkModel
+from .block_arguments import block, check_lost, pair
+from .features.biradial import BiradialFeatures, Box
+from .features.biradial_choice import choose_biradial_features
+from .features.radial import gauss_chi_rule
+from .minimum_risk.measure_problem import LimitPoint
+from .two_classes import class_variances, delta_masses
 
 __all__ = ["AnisotropicGaussian", "TwoBlockModel"]
 
@@ -59,7 +63,7 @@ class TwoBlockModel(NetworkModel):
     ):
         if isinstance(d, float) and (math.isinf(d) or d.is_integer()):
             d = d if math.isinf(d) else int(d)
-        self.d = d if d == math.inf else as_integer("d", d, 2)
+        self.d = d if d == math.inf else check_count("d", d, 2)
         self.s0, self.gamma = block(self.d, s0, gamma)
         self.input_dimension = float(self.d)
         self.tau_plus2, self.tau_minus2 = class_variances(tau_plus2, tau_minus2, delta, convention)
@@ -67,7 +71,7 @@ class TwoBlockModel(NetworkModel):
         if not isinstance(self.activation, Activation):
             raise InvalidType(f"activation must be a wgflow.activations.Activation, got {type(activation).__name__}")
         self._relax = tolerance is None
-        self.tolerance = _DEFAULT_TOLERANCE if tolerance is None else as_number("tolerance", tolerance, positive=True)
+        self.tolerance = _DEFAULT_TOLERANCE if tolerance is None else check_positive("tolerance", tolerance)
 
     @staticmethod
     def _default_activation() -> Activation:
@@ -125,8 +129,8 @@ class TwoBlockModel(NetworkModel):
 
     def _default_radii(self, beta: float, ridge: float) -> tuple[float, float]:
         """Return the ends of the two radial axes of the default grid."""
-        ridge = as_number("ridge", ridge)
-        beta = as_number("beta", beta, positive=True, allow_infinity=True)
+        ridge = check_positive("ridge", ridge, zero=True)
+        beta = check_positive("beta", beta, infinite=True)
         radii = [factor * size for factor, size in zip(_RANGES, self.length_scales)]
         if ridge > 0.0 and math.isfinite(beta) and math.isfinite(self.d):
             noisy = [(math.sqrt(n) + 8.0) / math.sqrt(beta * ridge) for n in self.dimensions]
@@ -147,7 +151,7 @@ class TwoBlockModel(NetworkModel):
     # ---------------------------------------------------------------- the initial law of the radii
     def _radial_masses(self, kappa: float, grid: Grid) -> list[FloatArray]:
         """Return the masses of the initial law in the cells of the two radial axes."""
-        kappa = as_number("kappa", kappa, positive=True)
+        kappa = check_positive("kappa", kappa)
         self._check_axes(grid)
         masses = []
         for name, edges, n, part in zip(("r1", "r2"), grid.edges[-2:], self.dimensions, (self.gamma, 1.0 - self.gamma)):
@@ -162,7 +166,7 @@ class TwoBlockModel(NetworkModel):
 
     def _radial_rule(self, kappa: float, nodes: int) -> tuple[FloatArray, FloatArray]:
         """Return nodes (2, n) and weights (n,) of the product of Gauss rules for the initial law of the radii."""
-        kappa, nodes = as_number("kappa", kappa, positive=True), as_integer("nodes", nodes)
+        kappa, nodes = check_positive("kappa", kappa), check_count("nodes", nodes)
         if math.isinf(self.d):
             return kappa * np.sqrt([[self.gamma], [1.0 - self.gamma]]), np.ones(1)
         rules = [gauss_chi_rule(int(n), nodes) for n in self.dimensions]
@@ -183,7 +187,7 @@ class TwoBlockModel(NetworkModel):
             raise InvalidInput(f"{self.name} is a limit without a network (d = inf); give a finite d")
 
     def _initial_weights(self, n_neurons: int, kappa: float, rng: np.random.Generator) -> FloatArray:
-        n_neurons, kappa = as_integer("n_neurons", n_neurons), as_number("kappa", kappa, positive=True)
+        n_neurons, kappa = check_count("n_neurons", n_neurons), check_positive("kappa", kappa)
         self._require_network()
         return kappa / math.sqrt(self.d) * rng.standard_normal((n_neurons, int(self.d)))
 

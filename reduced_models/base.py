@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import math
-import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wgflow.activations import Activation
+from wgflow.activations.base import Activation
 from wgflow.atoms import Atoms
+from wgflow.checks import check_count, check_positive
 from wgflow.densities import Density
 from wgflow.energies import Entropy, FreeEnergy, Potential
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid
-from wgflow.interactions import LowRank
+from wgflow.interactions.terms import LowRank
 
-from ._minimum_risk import LimitPoint, MinimumRisk, minimum_risk
+from .minimum_risk.measure_problem import LimitPoint
+from .minimum_risk.minimize import MinimumRisk, minimum_risk
 
-__all__ = ["Atoms", "LimitPoint", "MinimumRisk", "NetworkModel", "ReducedModel", "as_integer", "as_number"]
-
+__all__ = ["Atoms", "LimitPoint", "MinimumRisk", "NetworkModel", "ReducedModel"]
 FloatArray = NDArray[np.float64]
 _EXACT = 1e-9  # error of the features' kernel below which gradients of V are formed from them
 
@@ -91,7 +91,7 @@ class ReducedModel(ABC):
 
         By default the cells of ``initial_density`` on the model's grid; a model that knows a Gauss rule gives that.
         """
-        return Atoms.from_density(self.initial_density(kappa, self.grid(as_integer("nodes", nodes, 2))))
+        return Atoms.from_density(self.initial_density(kappa, self.grid(check_count("nodes", nodes, 2))))
 
     def search_box(self) -> tuple[tuple[float, float], ...]:
         """Return the (low, high) ends between which ``minimum_risk`` places atoms; those of the default grid.
@@ -181,8 +181,8 @@ class ReducedModel(ABC):
         InvalidInput
             If ``beta`` is not positive or ``ridge`` is negative or not finite.
         """
-        beta = as_number("beta", beta, positive=True, allow_infinity=True)
-        ridge = as_number("ridge", ridge)
+        beta = check_positive("beta", beta, infinite=True)
+        ridge = check_positive("ridge", ridge, zero=True)
 
         def V(*coordinates: FloatArray) -> FloatArray:
             confinement = 0.5 * ridge * self.squared_norm(*coordinates)
@@ -334,24 +334,3 @@ def _remember_last(function: Callable[..., FloatArray]) -> Callable[..., FloatAr
         return value
 
     return remembering
-
-
-def as_number(name: str, value: object, *, positive: bool = False, allow_infinity: bool = False) -> float:
-    """Return ``value`` as a float that is >= 0 (> 0 if ``positive``) and finite (unless infinity is allowed)."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise InvalidType(f"{name} must be a number, got {type(value).__name__} {value!r}")
-    number = float(value)
-    allowed = number > 0.0 if positive else number >= 0.0
-    if not allowed or (math.isinf(number) and not allow_infinity):
-        rule = ("> 0" if positive else ">= 0") + ("" if allow_infinity else " and finite")
-        raise InvalidInput(f"{name}={number:g} must be {rule}")
-    return number
-
-
-def as_integer(name: str, value: object, minimum: int = 1) -> int:
-    """Return ``value`` as an int of at least ``minimum``."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
-        raise InvalidType(f"{name} must be an int, got {type(value).__name__} {value!r}")
-    if value < minimum:
-        raise InvalidInput(f"{name}={value} must be an integer >= {minimum}")
-    return int(value)

@@ -8,13 +8,17 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from wgflow.activations import Activation, Tanh
+from wgflow.activations.base import Activation
+from wgflow.activations.smooth import Tanh
 from wgflow.atoms import Atoms
+from wgflow.checks import check_count, check_memory, check_positive
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput, InvalidType
-from wgflow.grids import MAX_AXES, Grid, check_memory
+from wgflow.grid_checks import MAX_AXES
+from wgflow.grids import Grid
 
-from ._gaussian_laws import (
+from .base import FloatArray, NetworkModel
+from .gaussian_laws import (
     DEFAULT_CELLS,
     REACH,
     as_vector,
@@ -24,7 +28,6 @@ from ._gaussian_laws import (
     normal_density,
     stack_coordinates,
 )
-from .base import FloatArray, NetworkModel, as_integer, as_number
 
 __all__ = ["FiniteData"]
 
@@ -110,7 +113,7 @@ class FiniteData(NetworkModel):
         self.x, self.y, self.input_dimension = inputs, labels, float(d)
         for array in (self.x, self.y):
             array.flags.writeable = False
-        self.tolerance = None if tolerance is None else as_number("tolerance", tolerance, positive=True)
+        self.tolerance = None if tolerance is None else check_positive("tolerance", tolerance)
         with np.errstate(over="ignore"):
             self.label_second_moment = float(np.mean(labels**2))
             self._input_scale = math.sqrt(float(np.mean(np.sum(inputs**2, axis=1))))
@@ -236,7 +239,7 @@ class FiniteData(NetworkModel):
         """
         if bounds is None:
             mean, deviations = self._initial(kappa, mean0)
-            beta, ridge = as_number("beta", beta, positive=True, allow_infinity=True), as_number("ridge", ridge)
+            beta, ridge = check_positive("beta", beta, infinite=True), check_positive("ridge", ridge, zero=True)
             noise = 1.0 / math.sqrt(beta * ridge) if ridge > 0.0 else 0.0
             reach = _WIDTH * self.activation.length_scale
             widths = np.full(self.n_coordinates, reach / self._input_scale if self._input_scale > 0.0 else reach)
@@ -288,7 +291,7 @@ class FiniteData(NetworkModel):
     def _initial(self, kappa: ArrayLike, mean0: ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Return mean and standard deviation of each coordinate."""
         if np.ndim(kappa) == 0:
-            deviations = np.full(self.n_coordinates, as_number("kappa", kappa, positive=True))
+            deviations = np.full(self.n_coordinates, check_positive("kappa", kappa))
             deviations[-self.x.shape[1]:] /= math.sqrt(self.x.shape[1])
         else:
             deviations = as_vector("kappa", kappa, self.n_coordinates)
@@ -307,7 +310,7 @@ class FiniteData(NetworkModel):
     ) -> FloatArray:
         """Draw neurons from the law of `initial_density`, shape (n_neurons, D)."""
         mean, deviations = self._initial(kappa, mean0)
-        return mean + deviations * rng.standard_normal((as_integer("n_neurons", n_neurons), mean.size))
+        return mean + deviations * rng.standard_normal((check_count("n_neurons", n_neurons), mean.size))
 
     def project(self, theta: ArrayLike) -> FloatArray:
         """Return ``theta`` itself, shape (..., D): every parameter is a coordinate."""

@@ -11,17 +11,21 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import gammainc, gammaincc, gammaln
 
-from wgflow.activations import Activation, Ramp
+from wgflow.activations.base import Activation
+from wgflow.activations.piecewise_linear import Ramp
+from wgflow.atoms import Atoms
+from wgflow.checks import check_count, check_positive
 from wgflow.densities import Density
 from wgflow.energies import FreeEnergy
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid, log_power_cell_average
 
-from ._critical_deltas import CriticalDeltas, StationaryDelta, critical_deltas, stationary_deltas
-from ._neuron_pairs import kernel_pair_sums
-from ._radial_features import chi_rule, choose_features, gauss_chi_rule
-from ._two_classes import check_convention, class_variances, delta_masses
-from .base import Atoms, FloatArray, LimitPoint, NetworkModel, as_integer, as_number
+from .base import FloatArray, NetworkModel
+from .critical_deltas import CriticalDeltas, StationaryDelta, critical_deltas, stationary_deltas
+from .features.neuron_pairs import kernel_pair_sums
+from .features.radial import chi_rule, choose_features, gauss_chi_rule
+from .minimum_risk.measure_problem import LimitPoint
+from .two_classes import check_convention, class_variances, delta_masses
 
 __all__ = ["CriticalDeltas", "IsotropicGaussian", "StationaryDelta"]
 
@@ -104,14 +108,14 @@ class IsotropicGaussian(NetworkModel):
     ):
         if isinstance(d, float) and (math.isinf(d) or d.is_integer()):
             d = d if math.isinf(d) else int(d)
-        self.d = d if d == math.inf else as_integer("d", d)
+        self.d = d if d == math.inf else check_count("d", d)
         self.input_dimension = float(self.d)
         self.tau_plus2, self.tau_minus2 = class_variances(tau_plus2, tau_minus2, delta, convention)
         self.activation = Ramp() if activation is None else activation
         if not isinstance(self.activation, Activation):
             raise InvalidType(f"activation must be a wgflow.activations.Activation, got {type(activation).__name__}")
         default = _LOW_DIMENSION_TOLERANCE.get(self.d, 1e-10)
-        self.tolerance = default if tolerance is None else as_number("tolerance", tolerance, positive=True)
+        self.tolerance = default if tolerance is None else check_positive("tolerance", tolerance)
 
     def __repr__(self) -> str:
         taus = f"tau_plus2={self.tau_plus2:g}, tau_minus2={self.tau_minus2:g}"
@@ -183,11 +187,11 @@ class IsotropicGaussian(NetworkModel):
         """
         if r_max is None:
             r_max = 3.5 * self.length_scale
-            ridge = as_number("ridge", ridge)
-            beta = as_number("beta", beta, positive=True, allow_infinity=True)
+            ridge = check_positive("ridge", ridge, zero=True)
+            beta = check_positive("beta", beta, infinite=True)
             if ridge > 0.0 and math.isfinite(beta) and math.isfinite(self.d):
                 r_max = max(r_max, (math.sqrt(self.d) + 8.0) / math.sqrt(beta * ridge))
-        r_max = as_number("r_max", r_max, positive=True)
+        r_max = check_positive("r_max", r_max)
         grid = Grid([(0.0, r_max)], cells=cells, names=["r"], origin=True)
         if math.isinf(self.d):
             return grid
@@ -208,7 +212,7 @@ class IsotropicGaussian(NetworkModel):
         InvalidInput
             If ``kappa`` is not positive or more than 1e-6 of the mass lies outside the grid.
         """
-        kappa = as_number("kappa", kappa, positive=True)
+        kappa = check_positive("kappa", kappa)
         self._check_axes(grid)
         edges = grid.edges[0]
         if math.isinf(self.d):
@@ -228,7 +232,7 @@ class IsotropicGaussian(NetworkModel):
         In :math:`x = d r^2 / (2 \kappa^2)` it is the Gauss-Laguerre rule of the weight :math:`x^{d/2-1} e^{-x}`, exact
         for polynomials in :math:`r^2` of degree 2 ``nodes`` - 1. For ``d = inf`` it is a single atom at ``kappa``.
         """
-        kappa, nodes = as_number("kappa", kappa, positive=True), as_integer("nodes", nodes)
+        kappa, nodes = check_positive("kappa", kappa), check_count("nodes", nodes)
         if math.isinf(self.d):
             return Atoms(np.array([[kappa]]), np.ones(1), bounds=[(0.0, math.inf)], names=["r"])
         chi, weights = gauss_chi_rule(int(self.d), nodes)
@@ -249,7 +253,7 @@ class IsotropicGaussian(NetworkModel):
 
         .. math:: R(\rho_0) = \tfrac12 \sum_\pm E(\pm 1 - q(\kappa \tau_\pm \chi_d / \sqrt d))^2 .
         """
-        kappa = as_number("kappa", kappa, positive=True)
+        kappa = check_positive("kappa", kappa)
 
         def loss(x: FloatArray) -> FloatArray:
             q = [self.activation.gaussian_mean(kappa * tau * x) for tau in self.deviations]
@@ -282,8 +286,8 @@ class IsotropicGaussian(NetworkModel):
         samples : int
             Points at which the sign of the slope is taken first.
         """
-        r_max = 3.5 * self.length_scale if r_max is None else as_number("r_max", r_max, positive=True)
-        return stationary_deltas(self, r_max, as_integer("samples", samples, 2))
+        r_max = 3.5 * self.length_scale if r_max is None else check_positive("r_max", r_max)
+        return stationary_deltas(self, r_max, check_count("samples", samples, 2))
 
     @classmethod
     def critical_deltas(
@@ -322,7 +326,7 @@ class IsotropicGaussian(NetworkModel):
 
     def initial_theta(self, n_neurons: int, kappa: float, rng: np.random.Generator) -> FloatArray:
         """Draw ``w`` normal with covariance ``kappa**2 / d`` times the identity, shape (n_neurons, d)."""
-        n_neurons, kappa = as_integer("n_neurons", n_neurons), as_number("kappa", kappa, positive=True)
+        n_neurons, kappa = check_count("n_neurons", n_neurons), check_positive("kappa", kappa)
         return kappa / math.sqrt(self.n_parameters) * rng.standard_normal((n_neurons, self.n_parameters))
 
     def project(self, theta: ArrayLike) -> FloatArray:

@@ -7,10 +7,12 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from wgflow.activations import Polynomial
+from wgflow.activations.smooth import Polynomial
+from wgflow.checks import check_positive
 from wgflow.errors import InvalidInput
 
-from ._gaussian_laws import (
+from .base import FloatArray
+from .gaussian_laws import (
     REACH,
     GaussianNetwork,
     GaussianState,
@@ -22,7 +24,6 @@ from ._gaussian_laws import (
     gaussian_state,
     stack_coordinates,
 )
-from .base import FloatArray, as_number
 
 __all__ = ["LinearNeuron"]
 
@@ -74,7 +75,7 @@ class LinearNeuron(GaussianNetwork):
             raise InvalidInput(f"direction has shape {b.shape}; need a number or (D,) with D >= 1")
         self.direction = b
         self.covariance = as_covariance("covariance", covariance, b.size)
-        self.noise_variance = as_number("noise_variance", noise_variance)
+        self.noise_variance = check_positive("noise_variance", noise_variance, zero=True)
         self.input_dimension = float(b.size)
         self.activation = Polynomial([0.0, 1.0])
         self.coordinate_names = coordinate_names("theta", b.size)
@@ -163,8 +164,8 @@ class LinearNeuron(GaussianNetwork):
         """
         t = check_times(t)
         m0, c0 = as_vector("mean0", mean0, self.n_coordinates), as_covariance("cov0", cov0, self.n_coordinates)
-        beta, ridge = as_number("beta", beta, positive=True, allow_infinity=True), as_number("ridge", ridge)
-        s = as_number("time_scale", self.time_scale if time_scale is None else time_scale, positive=True)
+        beta, ridge = check_positive("beta", beta, infinite=True), check_positive("ridge", ridge, zero=True)
+        s = check_positive("time_scale", self.time_scale if time_scale is None else time_scale)
         with np.errstate(over="ignore", invalid="ignore"):
             decay, grown = _decay(s * (self._rates + ridge), t)
             pull = s * self._rates * (self.direction @ self._axes)

@@ -8,10 +8,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from wgflow.activations import Activation, Polynomial
+from wgflow.activations.base import Activation
+from wgflow.activations.smooth import Polynomial
+from wgflow.checks import check_positive
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
 
-from ._gaussian_laws import (
+from .base import FloatArray
+from .gaussian_laws import (
     REACH,
     GaussianNetwork,
     GaussianState,
@@ -24,7 +27,6 @@ from ._gaussian_laws import (
     gaussian_state,
     stack_coordinates,
 )
-from .base import FloatArray, as_number
 
 __all__ = ["QuadraticActivation"]
 
@@ -106,7 +108,7 @@ class QuadraticActivation(GaussianNetwork):
         if not isinstance(centered, (bool, np.bool_)):
             raise InvalidType(f"centered must be a bool, got {type(centered).__name__} {centered!r}")
         self.offset, self.centered = float(offset_array), bool(centered)
-        self.noise_variance = as_number("noise_variance", noise_variance)
+        self.noise_variance = check_positive("noise_variance", noise_variance, zero=True)
         self.input_dimension = float(d)
         self.coordinate_names = coordinate_names("w", d)
         rates, axes = np.linalg.eigh(self.covariance)
@@ -256,8 +258,8 @@ class QuadraticActivation(GaussianNetwork):
         """
         t = check_times(t)
         m0, c0 = as_vector("mean0", mean0, self.n_coordinates), as_covariance("cov0", cov0, self.n_coordinates)
-        beta, ridge = as_number("beta", beta, positive=True, allow_infinity=True), as_number("ridge", ridge)
-        s = as_number("time_scale", self.time_scale if time_scale is None else time_scale, positive=True)
+        beta, ridge = check_positive("beta", beta, infinite=True), check_positive("ridge", ridge, zero=True)
+        s = check_positive("time_scale", self.time_scale if time_scale is None else time_scale)
         order, inverse = np.unique(t.ravel(), return_inverse=True)
         columns = np.column_stack([m0, _factor(c0)]) if math.isinf(beta) else m0[:, None]
         with np.errstate(over="ignore", invalid="ignore"):

@@ -8,16 +8,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
-from wgflow._activation_base import finite_array
-from wgflow.activations import Activation, ReLU
+from wgflow.activations.base import Activation, finite_array
+from wgflow.activations.piecewise_linear import ReLU
+from wgflow.atoms import Atoms
+from wgflow.checks import check_positive
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
 
-from ._biradial_features import Box, without_constant_axes
-from ._block_arguments import check_lost
 from .anisotropic_gaussian import TwoBlockModel
-from .base import Atoms, FloatArray, as_number
+from .base import FloatArray
+from .block_arguments import check_lost
+from .features.biradial import Box, without_constant_axes
 
 __all__ = ["ReLUNetwork"]
 
@@ -158,7 +160,7 @@ class ReLUNetwork(TwoBlockModel):
         radial = self._radial_masses(kappa, grid)
         plain = []
         for name, mean, edges in zip(("a", "b"), (_real("a", a), _real("b", b)), grid.edges):
-            spread = float(np.max(np.diff(edges))) if width is None else as_number("width", width, positive=True)
+            spread = float(np.max(np.diff(edges))) if width is None else check_positive("width", width)
             z = (edges - mean) / spread
             masses = np.where(z[:-1] > 0.0, ndtr(-z[:-1]) - ndtr(-z[1:]), ndtr(z[1:]) - ndtr(z[:-1]))
             check_lost(masses, edges, f"{name}={mean:g} with width={spread:g}", name)

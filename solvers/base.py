@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 from abc import ABC, abstractmethod
 from dataclasses import asdict
 from typing import Any, ClassVar, cast
-
-from wgflow.errors import InvalidInput, InvalidType
 
 __all__ = ["Method"]
 
@@ -38,21 +34,3 @@ class Method(ABC):
     def settings(self) -> dict:
         """The settings by name."""
         return {"method": type(self).__name__, **asdict(cast(Any, self))}
-
-
-def check_positive(name: str, value, *, allow_none: bool = False) -> None:
-    """Refuse what is not a finite number > 0."""
-    if value is None and allow_none:
-        return
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise InvalidType(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(value) or value <= 0:
-        raise InvalidInput(f"{name}={value}: must be finite and > 0")
-
-
-def check_count(name: str, value) -> None:
-    """Refuse what is not an integer >= 1."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise InvalidType(f"{name} must be an int, got {value!r}")
-    if int(value) < 1:
-        raise InvalidInput(f"{name}={value}: need an integer >= 1")

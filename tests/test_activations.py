@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-from wgflow.activations import Erf, NonMonotone, PiecewiseLinear, Polynomial, Ramp, ReLU, Softplus, Tanh
+from wgflow.activations import (
+    Erf,
+    NonMonotone,
+    PiecewiseLinear,
+    Polynomial,
+    Ramp,
+    ReLU,
+    Softplus,
+    Tanh,
+)
 from wgflow.errors import InvalidInput, InvalidType
 
 SLANTED = PiecewiseLinear([-1.0, 0.0, 0.4], [1.0, 2.0, -1.0], left_slope=0.3, right_slope=-0.7)

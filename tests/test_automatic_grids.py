@@ -159,7 +159,7 @@ def test_one_law_in_many_forms():
 @pytest.mark.parametrize("place", [0.0, -40.0, 1e4])
 @pytest.mark.parametrize("scale", [1e-2, 1.0, 50.0])
 def test_the_mass_of_a_function_is_found(place, scale):
-    from wgflow._initial_laws import initial_law
+    from wgflow.automatic_grids.initial_laws import initial_law
 
     if scale < 1 and abs(place) > 100:
         with pytest.raises(InvalidInput, match="give bounds= near its mass"):
@@ -173,7 +173,7 @@ def test_the_mass_of_a_function_is_found(place, scale):
 
 
 def test_a_density_on_a_trial_grid_keeps_mass_mean_and_sign():
-    from wgflow._initial_laws import initial_law
+    from wgflow.automatic_grids.initial_laws import initial_law
 
     trial = wg.Grid([(-3, 3), (-2, 4)], cells=(40, 30))
     rho = wg.Density.gaussian(trial, [0.3, 1.0], [[0.3, 0.1], [0.1, 0.2]])

@@ -10,11 +10,11 @@ import pytest
 from scipy.special import eval_genlaguerre, gammaln, roots_jacobi
 
 from wgflow.activations import Erf, NonMonotone, Ramp, ReLU, Softplus, Tanh
+from wgflow.compiled.neuron_pairs import block_mehler_rows
 from wgflow.errors import WGFlowWarning
-from wgflow.kernels.neuron_pairs import block_mehler_rows
-from wgflow.reduced_models._biradial_choice import choose_biradial_features
-from wgflow.reduced_models._biradial_features import Box, without_constant_axes
-from wgflow.reduced_models._block_quadrature import kernel_diagonal, windowed_polynomials
+from wgflow.reduced_models.features.biradial import Box, without_constant_axes
+from wgflow.reduced_models.features.biradial_choice import choose_biradial_features
+from wgflow.reduced_models.features.block_quadrature import kernel_diagonal, windowed_polynomials
 
 TAUS = (math.sqrt(1.4), math.sqrt(0.6))
 
@@ -173,7 +173,7 @@ def test_a_tolerance_out_of_reach_warns():
 
 
 def test_a_relaxed_tolerance_is_no_worse_than_the_longest_series(monkeypatch):
-    from wgflow.reduced_models import _biradial_choice
+    from wgflow.reduced_models.features import biradial_choice as _biradial_choice
 
     monkeypatch.setattr(_biradial_choice, "_SIZES", (6, 8))
     with warnings.catch_warnings():
@@ -274,7 +274,7 @@ def test_windowed_polynomials_are_orthonormal(n, scales, size):
 @pytest.mark.parametrize("dims", [(1, 30), (2, 318), (4, 2), (60, 3)])
 @pytest.mark.parametrize("activation", [Ramp(), ReLU(), Erf()], ids=repr)
 def test_diagonal_by_quadrature(activation, dims, monkeypatch):
-    from wgflow.reduced_models import _block_quadrature
+    from wgflow.reduced_models.features import block_quadrature as _block_quadrature
 
     points = points_of(Box(0.5, 5, 5), 8, 3203)
     found = kernel_diagonal(activation, TAUS, dims, points)
@@ -289,7 +289,7 @@ def test_diagonal_by_quadrature(activation, dims, monkeypatch):
 
 
 def test_many_points_are_handled_in_parts(monkeypatch):
-    from wgflow.reduced_models import _biradial_features
+    from wgflow.reduced_models.features import biradial as _biradial_features
 
     f = choose_biradial_features(ReLU(), TAUS, (60, 260), Box(1, 1, 1), 1e-8)
     point = points_of(Box(1, 1, 1), 60, 3167)

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 import wgflow as wg
-from wgflow import _npz
-from wgflow.checkpoints import KIND, Checkpoint, _probe
 from wgflow.errors import ConvergenceError, InvalidInput, StorageError, WGFlowWarning
+from wgflow.files import archives as _npz
+from wgflow.files.checkpoints import KIND, Checkpoint, _probe
 
 
 class Line:

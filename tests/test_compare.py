@@ -13,8 +13,9 @@ from scipy.stats import t as student
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid
-from wgflow.validation import bands, compare, kolmogorov, wasserstein_1d
-from wgflow.validation.bands import CoordinateStatistics
+from wgflow.validation import compare, kolmogorov, wasserstein_1d
+from wgflow.validation.comparison import bands
+from wgflow.validation.comparison.bands import CoordinateStatistics
 
 TIMES = np.array([0.0, 0.1, 0.3, 1.0, 3.0])
 M0, S0, D = 2.0, 0.25, 0.5

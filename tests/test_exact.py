@@ -13,8 +13,8 @@ from scipy.stats import multivariate_normal
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
 from wgflow.grids import Grid
 from wgflow.validation import exact
-from wgflow.validation.exact_cells import cell_averages, gaussian_cell_averages
-from wgflow.validation.exact_spectral import GibbsPolynomials, LegendreGalerkin
+from wgflow.validation.exact.cells import cell_averages, gaussian_cell_averages
+from wgflow.validation.exact.spectral import GibbsPolynomials, LegendreGalerkin
 
 ROTATED = [[1.7, 0.6], [0.6, 0.8]]
 THREE = [[1.0, 0.3, -0.2], [0.3, 1.5, 0.4], [-0.2, 0.4, 0.9]]

@@ -13,7 +13,7 @@ from wgflow.densities import Density
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid
 from wgflow.validation import distances, exact
-from wgflow.validation.exact_cells import ball_cell_averages
+from wgflow.validation.exact.cells import ball_cell_averages
 
 # Every family away from its default parameters.
 OTHERS = {

@@ -15,8 +15,9 @@ from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, WGFlowWar
 
 pytest.importorskip("fipy")
 
-from wgflow.solvers import _fipy_implicit, fipy_adapter
 from wgflow.solvers.fipy_adapter import FiPy, load
+from wgflow.solvers.fipy_adapter import implicit as _fipy_implicit
+from wgflow.solvers.fipy_adapter import method as fipy_adapter
 
 ENERGY = wg.Entropy(1.0) + wg.Potential(lambda x: x**2 / 2)
 

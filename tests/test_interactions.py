@@ -96,7 +96,8 @@ def test_the_table_and_the_evaluation_on_the_fly_agree(rng, monkeypatch):
     assert "224 x 224" in table.operator(PLANE).form
     assert "on the fly" in fly.operator(PLANE).form
     np.testing.assert_allclose(fly.first_variation(rho), table.first_variation(rho), rtol=1e-12)
-    monkeypatch.setattr("wgflow.operators.BLOCK_ENTRIES", 3 * PLANE.size + 5)  # blocks of three rows, the last short
+    # Blocks of three rows, the last one short.
+    monkeypatch.setattr("wgflow.interactions.operators.BLOCK_ENTRIES", 3 * PLANE.size + 5)
     np.testing.assert_allclose(Dense(coulomb, table=False).first_variation(rho), table.first_variation(rho), rtol=1e-12)
 
 

@@ -13,13 +13,22 @@ from scipy.optimize import brentq
 from scipy.special import gamma, roots_genlaguerre, roots_jacobi
 from scipy.stats import chi
 
-from wgflow.activations import Erf, NonMonotone, PiecewiseLinear, Polynomial, Ramp, ReLU, Softplus, Tanh
+from wgflow.activations import (
+    Erf,
+    NonMonotone,
+    PiecewiseLinear,
+    Polynomial,
+    Ramp,
+    ReLU,
+    Softplus,
+    Tanh,
+)
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput, InvalidType, WGFlowWarning
 from wgflow.grids import Grid
 from wgflow.reduced_models import Atoms, IsotropicGaussian
-from wgflow.reduced_models._critical_deltas import delta_margin
-from wgflow.reduced_models._radial_features import HermiteFeatures, gauss_chi_rule, tail_at_infinity
+from wgflow.reduced_models.critical_deltas import delta_margin
+from wgflow.reduced_models.features.radial import HermiteFeatures, gauss_chi_rule, tail_at_infinity
 
 RADII = np.array([0.1, 0.5, 0.8, 1.5, 2.5, 4.0, 6.0])
 
@@ -535,7 +544,8 @@ def test_population_risk_is_rotation_and_permutation_invariant():
 
 
 def test_population_risk_in_blocks(monkeypatch):
-    from wgflow.reduced_models import _neuron_pairs, isotropic_gaussian
+    from wgflow.reduced_models import isotropic_gaussian
+    from wgflow.reduced_models.features import neuron_pairs as _neuron_pairs
 
     m = model(10)
     w = m.initial_theta(50, 0.8, np.random.default_rng(57))

@@ -13,8 +13,8 @@ import pytest
 import wgflow as wg
 from wgflow.internal_energies import PowerEntropy
 from wgflow.solvers.jko import JKO, InnerSettings, InnerSolver, JKOStep
-from wgflow.solvers.jko._convexity import concavity
 from wgflow.solvers.jko.base import free_energy
+from wgflow.solvers.jko.convexity import concavity
 
 GRID = wg.Grid([(-4, 4)], cells=100)
 ENERGY = wg.Entropy(2.0) + wg.Potential(lambda x: x**2 / 2)

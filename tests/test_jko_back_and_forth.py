@@ -10,7 +10,7 @@ import pytest
 import wgflow as wg
 from wgflow.internal_energies import PowerEntropy
 from wgflow.solvers.jko import JKO
-from wgflow.solvers.jko.back_and_forth import BackAndForthSolver
+from wgflow.solvers.jko.back_and_forth.solver import BackAndForthSolver
 from wgflow.solvers.jko.base import InnerSettings
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 import wgflow as wg
-from wgflow import _npz
-from wgflow.checkpoints import KIND
 from wgflow.errors import StorageError
+from wgflow.files import archives as _npz
+from wgflow.files.checkpoints import KIND
 from wgflow.jko_steps import pack_steps
 from wgflow.solvers.jko import JKO
 
@@ -112,7 +112,7 @@ class Stop(BaseException):
 
 @pytest.mark.parametrize("kind", [Stop, KeyboardInterrupt, MemoryError, ValueError])
 def test_an_exception_inside_a_step(kind, tmp_path, monkeypatch):
-    from wgflow.solvers.jko.quantile import QuantileSolver
+    from wgflow.solvers.jko.quantile.solver import QuantileSolver
 
     whole, path = wg.solve(well(), START[1], (0, 1), JKO(tau=0.1, order=2)), tmp_path / "run"
     for where in ("_look", "_derivatives", "extrapolate", "distance_squared"):

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wgflow.compiled import c_transform as kernels
+from wgflow.compiled.extension import extend
+from wgflow.compiled.multigrid import Multigrid
 from wgflow.internal_energies import PowerEntropy
-from wgflow.kernels import c_transform as kernels
-from wgflow.kernels.extension import extend
-from wgflow.kernels.multigrid import Multigrid
-from wgflow.solvers.jko._ascent import Ascent
-from wgflow.solvers.jko._local_energy import LocalEnergy
-from wgflow.solvers.jko._transport_dual import TransportDual, smear, split
+from wgflow.solvers.jko.back_and_forth.ascent import Ascent
+from wgflow.solvers.jko.back_and_forth.transport_dual import TransportDual, smear, split
+from wgflow.solvers.jko.local_energy import LocalEnergy
 
 
 # -------------------------------------------------------------------- twins

@@ -13,12 +13,12 @@ from scipy.optimize import brentq
 from scipy.special import logsumexp
 
 import wgflow as wg
+from wgflow.compiled.log_convolution import LogConvolution
 from wgflow.grids import log_power_cell_average
 from wgflow.internal_energies import PowerEntropy
-from wgflow.kernels.log_convolution import LogConvolution
-from wgflow.solvers.jko._entropic_energy import SeparableEnergy
-from wgflow.solvers.jko._entropic_fields import Mixer, blur_scale, fisher_information, marginal_distance
-from wgflow.solvers.jko._entropic_scaling import self_potential
+from wgflow.solvers.jko.entropic.energy import SeparableEnergy
+from wgflow.solvers.jko.entropic.fields import Mixer, blur_scale, fisher_information, marginal_distance
+from wgflow.solvers.jko.entropic.scaling import self_potential
 
 WELL = wg.Potential(lambda x: x**2 / 2)
 

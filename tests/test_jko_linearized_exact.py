@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.optimize import fsolve, minimize
 
 import wgflow as wg
+from wgflow.compiled.remap import face_densities, remap_line
 from wgflow.internal_energies import PowerEntropy
-from wgflow.kernels.remap import face_densities, remap_line
 from wgflow.solvers.jko import JKO
 
 

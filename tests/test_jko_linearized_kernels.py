@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import wgflow as wg
-from wgflow.kernels import block_ldl
-from wgflow.kernels import linearized as kernels
-from wgflow.solvers.jko._linearized_system import SaddleSystem, graph_of
+from wgflow.compiled import block_ldl
+from wgflow.compiled import linearized as kernels
+from wgflow.solvers.jko.linearized.system import SaddleSystem, graph_of
 
 GRIDS = [wg.Grid([(0, 1)], cells=9), wg.Grid([(0, 1)], cells=7, boundary="periodic"),
          wg.Grid([(0, 1), (0, 2)], cells=(5, 4), boundary=("periodic", "no-flux")),

@@ -13,9 +13,9 @@ from scipy.integrate import quad
 from scipy.optimize import minimize
 
 import wgflow as wg
-from wgflow.kernels import linearized as kernels
-from wgflow.kernels import remap
-from wgflow.solvers.jko._linearized_system import SaddleSystem, ScalarSystem, graph_of
+from wgflow.compiled import linearized as kernels
+from wgflow.compiled import remap
+from wgflow.solvers.jko.linearized.system import SaddleSystem, ScalarSystem, graph_of
 
 EDGES = np.array([0.0, 0.2, 0.5, 0.6, 1.0, 1.3, 1.5])
 MASSES = np.array([0.1, 0.4, 0.02, 0.0, 0.3, 0.18])

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 import wgflow as wg
 from wgflow import interactions as named
+from wgflow.compiled import quantile as kernels
+from wgflow.compiled import splines
 from wgflow.grids import log_power_cell_average
 from wgflow.internal_energies import PowerEntropy
-from wgflow.kernels import quantile as kernels
-from wgflow.kernels import splines
 from wgflow.solvers.jko import JKO
-from wgflow.solvers.jko import _quantile_refinement as refinement
-from wgflow.solvers.jko._quantile_mesh import make_mesh, node_weights, power_weight
-from wgflow.solvers.jko._quantile_pairs import PairSums, split_operators
+from wgflow.solvers.jko.quantile import refinement as refinement
+from wgflow.solvers.jko.quantile.mesh import make_mesh, node_weights, power_weight
+from wgflow.solvers.jko.quantile.pairs import PairSums, split_operators
 
 
 def quadratic(x):

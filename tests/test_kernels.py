@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import wgflow as wg
-from wgflow.kernels import lowrank
-from wgflow.kernels import sweep as kernel
+from wgflow.compiled import lowrank
+from wgflow.compiled import sweep as kernel
 
 ULP = 2.0**-52
 ROOT2, GAMMA = math.sqrt(2.0), 1.0 - math.sqrt(0.5)

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 import wgflow as wg
 from wgflow.atoms import Atoms
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
-from wgflow.reduced_models._radial_features import chi_rule
-from wgflow.solvers._langevin import fold
+from wgflow.reduced_models.features.radial import chi_rule
 from wgflow.solvers.lagrangian import Lagrangian
+from wgflow.solvers.lagrangian.langevin import fold
 from wgflow.validation import compare, run_sgd
-from wgflow.validation.atom_laws import AtomLaws
+from wgflow.validation.comparison.atom_laws import AtomLaws
 from wgflow.validation.distances import wasserstein_1d
 
 

@@ -11,8 +11,8 @@ import pytest
 import wgflow as wg
 from wgflow import solution
 from wgflow.errors import InvalidInput
+from wgflow.flows import make_flow
 from wgflow.reduced_models import IsotropicGaussian
-from wgflow.solve import make_flow
 from wgflow.solvers.finite_volume import method as fv_method
 from wgflow.solvers.finite_volume import midpoint
 from wgflow.solvers.finite_volume.midpoint import MidpointStepper

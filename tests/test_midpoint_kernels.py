@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import wgflow as wg
-from wgflow.kernels import sweep as kernel
-from wgflow.solvers.finite_volume import _nonlinear_equations as equations
+from wgflow.compiled import sweep as kernel
+from wgflow.solvers.finite_volume import nonlinear_equations as equations
 from wgflow.solvers.finite_volume.splitting import Factors, Splitting
 
 GAMMA, ROOT2 = 1 - math.sqrt(0.5), math.sqrt(2.0)

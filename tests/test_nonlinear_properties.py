@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 import wgflow as wg
 from wgflow import nonlinear_fluxes, solution
+from wgflow.compiled import nonlinear_sweep as kernel
 from wgflow.grids import log_power_cell_average
 from wgflow.internal_energies import InternalEnergy, PowerEntropy
-from wgflow.kernels import nonlinear_sweep as kernel
 
 
 # ---------------------------------------------------------------- the twins: one line, dense matrices

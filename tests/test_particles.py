@@ -9,8 +9,8 @@ import pytest
 from scipy.integrate import solve_ivp
 
 from wgflow.activations import Erf, NonMonotone, Polynomial, Ramp, ReLU, Softplus, Tanh
+from wgflow.compiled.sgd import sgd_steps
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, ResourceError
-from wgflow.kernels.sgd import sgd_steps
 from wgflow.reduced_models import IsotropicGaussian
 from wgflow.validation import run_sgd
 

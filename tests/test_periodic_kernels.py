@@ -9,7 +9,7 @@ import pytest
 
 from wgflow import Atoms, Convolution, Density, Grid, Interaction
 from wgflow.interactions import bessel, cosine, exponential, gaussian, log, newtonian, yukawa
-from wgflow.periodic_kernels import PeriodicKernel
+from wgflow.interactions.periodic_kernels import PeriodicKernel
 
 
 def test_kernels_on_the_circle(rng):

@@ -13,9 +13,9 @@ from scipy.special import roots_jacobi
 import wgflow as wg
 from wgflow.activations import Erf, Ramp, ReLU, Tanh
 from wgflow.atoms import Atoms
+from wgflow.compiled.sgd import sgd_steps
 from wgflow.errors import InvalidInput, InvalidType, WGFlowWarning
 from wgflow.grids import Grid
-from wgflow.kernels.sgd import sgd_steps
 from wgflow.reduced_models.anisotropic_gaussian import AnisotropicGaussian
 from wgflow.reduced_models.relu_network import ReLUNetwork
 

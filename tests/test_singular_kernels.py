@@ -10,9 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wgflow import Atoms, Convolution, Density, Grid, Interaction, InvalidInput
-from wgflow._cell_averages import cell_averages
-from wgflow._cell_pairs import pair_table
-from wgflow._kernel_tables import _OfFunction, _OfKernel
 from wgflow.errors import InvalidType
 from wgflow.interactions import (
     bessel,
@@ -26,6 +23,9 @@ from wgflow.interactions import (
     quadratic,
     yukawa,
 )
+from wgflow.interactions.cell_averages import cell_averages
+from wgflow.interactions.cell_pairs import pair_table
+from wgflow.interactions.kernel_tables import _OfFunction, _OfKernel
 
 LINE = [log(), newtonian(1), power(1.0), power(0.5), power(-0.5), power(-0.9), exponential(0.2), exponential(1e-3),
         yukawa(1, 0.5), bessel(1), morse(), gaussian(0.3), quadratic(2.0), quadratic() - 2 * log()]

@@ -14,9 +14,9 @@ from wgflow import ConvergenceError, InvalidInput
 from wgflow.activations import NonMonotone
 from wgflow.errors import InvalidType
 from wgflow.reduced_models import IsotropicGaussian
-from wgflow.solvers._dual_newton import factorize, is_convex, least_curvature
-from wgflow.solvers._fixed_point import Problem, descend, find_root
 from wgflow.solvers.stationary import Stationary, stationary, stationary_branches
+from wgflow.solvers.stationary.dual_newton import factorize, is_convex, least_curvature
+from wgflow.solvers.stationary.fixed_point import Problem, descend, find_root
 from wgflow.validation.exact import DesaiZwanzig, Kuramoto
 
 LINE = wg.Grid((-3, 3), cells=120)

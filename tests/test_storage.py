@@ -19,9 +19,10 @@ import numpy as np
 import pytest
 
 import wgflow as wg
-from wgflow import _npz, storage
 from wgflow.certificate import Certificate
 from wgflow.errors import InvalidInput, InvalidType, ResourceError, StorageError
+from wgflow.files import archives as _npz
+from wgflow.files import solutions as storage
 from wgflow.grids import log_power_cell_average
 from wgflow.jko_steps import JKOStep, pack_steps, unpack_steps
 

@@ -11,9 +11,10 @@ import pytest
 import wgflow as wg
 from wgflow import cli
 from wgflow.errors import InvalidInput, StorageError
-from wgflow.validation import exact, verification
-from wgflow.validation.exact_catalogue import Case, CollapseCase, DistanceCase, catalogue, families
+from wgflow.validation import exact
+from wgflow.validation.verification import runs as verification
 from wgflow.validation.verification import verify
+from wgflow.validation.verification.catalogue import Case, CollapseCase, DistanceCase, catalogue, families
 
 
 def only(monkeypatch, *cases):

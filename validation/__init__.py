@@ -8,15 +8,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-# Not lazy: the function shares its module's name, and importing the module later would put the module in its place.
-from .compare import Comparison, compare
-
 if TYPE_CHECKING:
+    from .comparison import Comparison, compare
     from .distances import gaussian_wasserstein, kolmogorov, wasserstein, wasserstein_1d, wasserstein_points
     from .particles import SGDResult, run_sgd
     from .verification import Verification, Verified, verify
 
 _HOME = {
+    "Comparison": "comparison",
+    "compare": "comparison",
     "SGDResult": "particles",
     "gaussian_wasserstein": "distances",
     "kolmogorov": "distances",
@@ -28,13 +28,14 @@ _HOME = {
     "wasserstein_1d": "distances",
     "wasserstein_points": "distances",
 }
-_MODULES = ("convergence", "distances", "exact", "particles", "studies", "verification")
+_MODULES = ("comparison", "convergence", "distances", "exact", "particles", "studies", "verification")
 __all__ = [
     "Comparison",
     "SGDResult",
     "Verification",
     "Verified",
     "compare",
+    "comparison",
     "convergence",
     "distances",
     "exact",

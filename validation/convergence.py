@@ -17,10 +17,10 @@ import numpy as np
 from wgflow.densities import Density
 from wgflow.energies import Entropy, FreeEnergy, Potential, Term
 from wgflow.errors import InvalidInput
+from wgflow.flows import solve
 from wgflow.grids import Grid
-from wgflow.interactions import Convolution
+from wgflow.interactions.terms import Convolution
 from wgflow.internal_energies import PowerEntropy
-from wgflow.solve import solve
 from wgflow.solvers import JKO, FiniteVolume
 
 from .distances import wasserstein_1d

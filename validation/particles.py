@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wgflow.checks import check_count, check_memory, check_positive, real_array
+from wgflow.compiled.sgd import sgd_steps
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
-from wgflow.grids import check_memory, real_array
-from wgflow.kernels.sgd import sgd_steps
-from wgflow.reduced_models.base import NetworkModel, as_integer, as_number
+from wgflow.reduced_models.base import NetworkModel
 
 __all__ = ["SGDResult", "run_sgd"]
 
@@ -145,13 +145,13 @@ def run_sgd(
         raise InvalidType(f"model must be a wgflow.reduced_models.NetworkModel, got {type(model).__name__}")
     settings = _Settings(
         model=model,
-        n_neurons=as_integer("n_neurons", n_neurons),
-        step_size=as_number("step_size", step_size, positive=True),
-        beta=as_number("beta", beta, positive=True, allow_infinity=True),
-        ridge=as_number("ridge", ridge),
+        n_neurons=check_count("n_neurons", n_neurons),
+        step_size=check_positive("step_size", step_size),
+        beta=check_positive("beta", beta, infinite=True),
+        ridge=check_positive("ridge", ridge, zero=True),
         xi=xi,
     )
-    n_runs, width = as_integer("n_runs", n_runs), model.n_parameters
+    n_runs, width = check_count("n_runs", n_runs), model.n_parameters
     t = _output_times(t_eval, settings.step_size)
     counts = np.rint(t / settings.step_size).astype(np.int64)
     numbers = n_runs * counts.size * n_neurons * (model.n_coordinates + (width if store_theta else 0))
@@ -195,7 +195,7 @@ class _Settings:
             if values.shape != (count,):
                 raise InvalidInput(f"xi returned shape {values.shape} for {count} times; it must return one value each")
         else:
-            values = np.full(count, as_number("xi", self.xi, positive=True))
+            values = np.full(count, check_positive("xi", self.xi))
         bad = ~((values > 0.0) & np.isfinite(values))
         if bad.any():
             raise InvalidInput(f"xi must be positive and finite; it is {values[bad][0]}")
@@ -302,4 +302,4 @@ def _seed_sequence(rng: object) -> np.random.SeedSequence:
         return seed
     if isinstance(rng, np.random.SeedSequence):
         return rng
-    return np.random.SeedSequence(as_integer("rng", rng, 0))
+    return np.random.SeedSequence(check_count("rng", rng, 0))

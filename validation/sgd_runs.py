@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wgflow.checks import check_count
 from wgflow.errors import InvalidInput, StorageError
 from wgflow.progress import progress_of
-from wgflow.reduced_models.base import NetworkModel, as_integer
+from wgflow.reduced_models.base import NetworkModel
 
 from .particles import SGDResult, run_sgd
 
@@ -77,7 +78,7 @@ def kept_sgd_runs(
         If a file cannot be written.
     """
     times = np.atleast_1d(np.asarray(t_eval, dtype=float))
-    n_runs, seed = as_integer("n_runs", n_runs), as_integer("seed", seed, 0)
+    n_runs, seed = check_count("n_runs", n_runs), check_count("seed", seed, 0)
     options: dict[str, Any] = {"n_neurons": n_neurons, "step_size": step_size, "kappa": kappa, "beta": beta,
                                "ridge": ridge}
     files = [folder / f"sgd-{_key(model, options, times, seed, xi)}-{k}.npz" for k in range(n_runs)]

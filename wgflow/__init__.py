@@ -16,13 +16,13 @@ if importlib.util.find_spec("wgflow.solvers") is None:
                       "run `pip install -e .` there (or `make demo`), or change to another folder")
 
 from wgflow import errors
-from wgflow import solve as _solve
+from wgflow import flows as _solve
 from wgflow.certificate import Certificate
 from wgflow.densities import Density
 from wgflow.energies import Entropy, FreeEnergy, Potential, Term
 from wgflow.errors import ConvergenceError, InvalidInput, ResourceError, StorageError, WGFlowError, WGFlowWarning
 from wgflow.grids import Grid
-from wgflow.interactions import Convolution, Dense, Interaction, LowRank
+from wgflow.interactions.terms import Convolution, Dense, Interaction, LowRank
 from wgflow.solution import Solution
 
 logging.getLogger("wgflow").addHandler(logging.NullHandler())
@@ -77,7 +77,7 @@ def resume(path, t_end=None, *, energy, t_eval=None, time_scale=None, method=Non
     the energy (and a time_scale that is a function) is given again, and compared with what the file says of it.
     """
     from wgflow import solvers
-    from wgflow.checkpoints import resume as go_on
+    from wgflow.files.checkpoints import resume as go_on
 
     methods = {name: getattr(solvers, name) for name in solvers.__all__}
     return go_on(path, t_end, energy=energy, methods=methods, t_eval=t_eval, time_scale=time_scale, method=method,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wgflow._sampling import sampler
+from wgflow.checks import call_user, real_array
 from wgflow.errors import InvalidInput, InvalidType
-from wgflow.grids import call_user, real_array
+from wgflow.sampling import sampler
 
 if TYPE_CHECKING:
     from wgflow.densities import Density
@@ -96,7 +96,7 @@ class Atoms:
         per_cell : int, optional
             Points in a cell of one axis, at least 2; by default so many that there are about 1000 in all.
         """
-        from wgflow._atoms_of_cells import atoms_of_cells, powers_of
+        from wgflow.atoms_of_cells import atoms_of_cells, powers_of
 
         if per_cell is not None:
             _check_per_cell(per_cell, rho.grid.ndim)

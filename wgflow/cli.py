@@ -148,7 +148,7 @@ def verify(
 ) -> None:
     """Run the catalogue of exact solutions: errors, observed orders, mass, energy and time of every problem."""
     from wgflow.progress import progress_of
-    from wgflow.validation import verification
+    from wgflow.validation.verification import runs as verification
 
     if listing:
         print("\n".join(verification.families()))

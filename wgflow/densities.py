@@ -7,9 +7,10 @@ import numbers
 
 import numpy as np
 
-from wgflow._sampling import sampler
+from wgflow.checks import call_user, real_array
 from wgflow.errors import InvalidInput, InvalidType
-from wgflow.grids import Grid, call_user, real_array
+from wgflow.grids import Grid
+from wgflow.sampling import sampler
 
 __all__ = ["Density"]
 

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from wgflow.atoms import Atoms
+from wgflow.checks import check_values, real_array
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.gradients import box_of, check_points, gradient_at, values_at
-from wgflow.grids import Grid, check_values, real_array
+from wgflow.grids import Grid
 
 __all__ = ["Assembled", "Entropy", "FreeEnergy", "Potential", "Term"]
 
@@ -291,7 +292,7 @@ class FreeEnergy(Term):
             if self.spreads:
                 raise InvalidInput("atoms have no entropy, hence no dissipation of a flow that spreads; take a Density")
             return float((rho.weights * (free_part(-self.gradient(rho, rho.points), rho) ** 2).sum(axis=0)).sum())
-        from wgflow.kernels.sweep import dissipation_rate
+        from wgflow.compiled.sweep import dissipation_rate
 
         parts = self.assemble(rho.grid)
         if parts.internal:

@@ -11,9 +11,9 @@ import numpy as np
 
 from wgflow.densities import Density
 from wgflow.errors import ConvergenceError, InvalidInput
+from wgflow.flows import Flow, make_flow, run
 from wgflow.grids import Grid
 from wgflow.solution import Solution
-from wgflow.solve import Flow, make_flow, run
 
 __all__ = ["coarser", "with_error_estimate"]
 

@@ -10,24 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wgflow.atoms import Atoms
+from wgflow.checks import call_user, real_array
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput, InvalidType
-from wgflow.grids import call_user, real_array
-from wgflow.kernels.lowrank import rows_dot
-from wgflow.singular_kernels import Kernel
 
-__all__ = ["at_pairs", "box_of", "check_points", "differences", "displaced", "gradient_at", "kernel_sum", "located",
-           "pair_sum", "values_at"]
-
+__all__ = ["box_of", "check_points", "differences", "gradient_at", "located", "values_at"]
 Array = NDArray[np.float64]
-
 #: Step of the differences, relative to 1 or to the width of the box if that is smaller: where the error of truncation,
 #: h^6 f^(7) / 140, and that of round-off, about 2 eps f / h, are alike for functions that vary on a scale of 1/3.
 STEP = 0.005
 #: Points at which differences are evaluated at a time.
 BATCH = 100_000
-#: Pairs of points evaluated at a time (32 MB a block).
-BLOCK_ENTRIES = 4_000_000
 #: Weights of the derivative at node s of the seven nodes -3, ..., 3, one row for each s.
 _NODES = np.arange(-3, 4)
 _WEIGHTS = np.array([np.linalg.solve(np.vander(_NODES - s, increasing=True).T.astype(float), np.eye(7)[1])
@@ -119,84 +112,3 @@ def differences(function: Callable[[Array], Array], points: Array, bounds: Seque
         for (axis, weight), value in zip(weights[start:start + count], values):
             out[axis] += weight * value
     return out
-
-
-# -------------------------------------------------------------------- sums over pairs of points
-def pair_sum(kernel, rho: Density | Atoms, points: np.ndarray, rows: int | None = None) -> np.ndarray:
-    """sum_j m_j k(x, theta_j) at points x (n_coordinates, n), shape (n,), or (rows, n) for a kernel of as many rows.
-
-    ``kernel`` takes two arrays (n_coordinates, n) of points and is given blocks of all pairs.
-    """
-    sources, masses = located(rho)
-    n, m = points.shape[1], masses.size
-    out = np.empty((n,) if rows is None else (rows, n))
-    step = max(1, BLOCK_ENTRIES // (m * (rows or 1)))
-    for start in range(0, n, step):
-        block = points[:, start:start + step]
-        count = block.shape[1]
-        values = kernel(np.repeat(block, m, axis=1), np.tile(sources, count)).reshape(-1, m)
-        sums = rows_dot(np.ascontiguousarray(values), masses)
-        out[..., start:start + count] = sums.reshape(out.shape[:-1] + (count,))
-    return out
-
-
-def at_pairs(function, x: np.ndarray, y: np.ndarray, what: str, rows: int | None = None) -> np.ndarray:
-    """A function of two points at pairs of them."""
-    return values_at(function, np.concatenate([x, y]), what, () if rows is None else (rows,))
-
-
-def displaced(function, x: np.ndarray, y: np.ndarray, rho, what: str, rows: int | None = None) -> np.ndarray:
-    """A function of the displacement at pairs of points, the shorter way around on a periodic coordinate."""
-    gap = x - y
-    for axis, period in enumerate(box_of(rho)[1]):
-        if period:
-            gap[axis] -= period * np.round(gap[axis] / period)
-    return values_at(function, gap, what, () if rows is None else (rows,))
-
-
-def kernel_sum(kernel: Kernel, rho: Density | Atoms, points: np.ndarray, rows: int | None = None) -> np.ndarray:
-    """sum_j m_j w(x - theta_j) of a named kernel at points (n_coordinates, n), or with ``rows`` its gradient.
-
-    Periodic coordinates take the periodic kernel. Under a kernel that is infinite at 0 a point feels no atom at its own
-    place, which is itself; atoms that coincide are refused, and so is a density, whose cells are no points.
-    """
-    kernel.check(len(points))
-    if kernel.infinite:
-        _check_apart(kernel, rho)
-    periods = tuple(box_of(rho)[1])
-    if any(periods):
-        from wgflow.periodic_kernels import periodic_kernel
-
-        sources, _ = located(rho)
-        # Powers of two, so that moving points meet the same expansion.
-        reach = [0.0 if period else 2.0 ** math.ceil(math.log2(max(1e-300, float(np.ptp(np.append(x, y))))))
-                 for period, x, y in zip(periods, points, sources)]
-        function: Any = periodic_kernel(kernel.parts, periods, tuple(reach))
-    else:
-        function = kernel
-
-    def at(x, y):
-        gap = x - y
-        for axis, period in enumerate(periods):
-            if period:
-                gap[axis] -= period * np.round(gap[axis] / period)
-        values = function(*gap) if rows is None else function.gradient(*gap)
-        if kernel.infinite:
-            values[..., (gap == 0).all(axis=0)] = 0.0
-        return values
-
-    return pair_sum(at, rho, points, rows)
-
-
-def _check_apart(kernel: Kernel, rho: Density | Atoms) -> None:
-    """Refuse atoms that coincide."""
-    if not isinstance(rho, Atoms):
-        raise InvalidInput(f"{kernel!r} is infinite at 0, so that a Density has no sum over points; take "
-                           "Atoms.from_density(rho), or first_variation(rho) on its grid")
-    order = np.lexsort(rho.points)
-    same = (np.diff(rho.points[:, order]) == 0).all(axis=0)
-    if same.any():
-        i, j = sorted(int(k) for k in order[int(same.argmax()):][:2])
-        place = ", ".join(f"{x:g}" for x in rho.points[:, i])
-        raise InvalidInput(f"atoms {i} and {j} coincide at ({place}), where {kernel!r} is infinite; move them apart, "
-                           "or merge them into one of their joint weight")

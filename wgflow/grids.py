@@ -9,27 +9,22 @@ from functools import cached_property
 
 import numpy as np
 
-from wgflow._checks import (
+from wgflow.checks import available_memory, call_user, check_grid_memory, check_memory, check_values, real_array
+from wgflow.errors import InvalidInput, InvalidType, WGFlowWarning
+from wgflow.grid_checks import (
     BOUNDARIES,
     MAX_AXES,
-    available_memory,
-    call_user,
     check_boundary,
     check_bounds,
     check_cells,
     check_edges,
-    check_grid_memory,
     check_log_weight,
-    check_memory,
     check_names,
     check_origin,
-    check_values,
     is_uniform,
-    real_array,
     uniform_edges,
     widths_of,
 )
-from wgflow.errors import InvalidInput, InvalidType, WGFlowWarning
 
 __all__ = ["MAX_AXES", "Grid", "available_memory", "call_user", "check_memory", "check_values",
            "log_power_cell_average", "real_array"]
@@ -196,7 +191,7 @@ class Grid:
         >>> grid.bounds[0][0] < -5.0, grid.bounds[0][1] > 5.0, 20 < grid.size < 200
         (True, True, True)
         """
-        from wgflow._automatic_grids import problem_grid
+        from wgflow.automatic_grids.problem_grid import problem_grid
 
         return problem_grid(energy, rho0, t_end, tol, bounds, cells, boundary, method, time_scale, names, max_cells)
 

@@ -10,10 +10,11 @@ from functools import partial
 
 import numpy as np
 
+from wgflow.checks import call_user, real_array
 from wgflow.densities import Density
 from wgflow.energies import Entropy, FreeEnergy, Potential, Term
 from wgflow.errors import InvalidInput, InvalidType, WGFlowWarning
-from wgflow.grids import Grid, call_user, real_array
+from wgflow.grids import Grid
 
 __all__ = ["InternalEnergy", "PowerEntropy", "RelativeEntropy"]
 

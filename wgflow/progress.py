@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-__all__ = ["progress_of"]
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from wgflow.flows import Flow
+
+__all__ = ["progress_of", "run_progress"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,3 +46,45 @@ def progress_of(label: str) -> Iterator[Callable[[float], None]]:
             logger.info("%s: %d %%", label, 10 * tenth)
 
     yield report
+
+
+#: Seconds between two progress lines in a log.
+LOG_SECONDS = 5.0
+
+
+class run_progress:
+    """Progress of a run: nothing, a rich bar on a terminal, or log lines."""
+
+    def __init__(self, flow: Flow, progress: bool):
+        self.flow, self.progress = flow, progress
+        self.bar: Progress | None = None
+
+    def __enter__(self):
+        if not self.progress:
+            return None
+        import sys
+
+        self.last = time.monotonic()
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import Progress
+
+            self.bar = Progress(console=Console(stderr=True), transient=True)
+            self.task = self.bar.add_task("solving", total=self.flow.t1 - self.flow.t0)
+            self.bar.start()
+        return self.tell
+
+    def tell(self, t: float) -> None:
+        now = time.monotonic()
+        if self.bar is not None:
+            if now - self.last > 0.1 or t >= self.flow.t1:
+                self.bar.update(self.task, completed=t - self.flow.t0)
+                self.last = now
+        elif now - self.last > LOG_SECONDS or t >= self.flow.t1:
+            logger.info("solving: t = %.6g of %.6g", t, self.flow.t1)
+            self.last = now
+
+    def __exit__(self, *exc):
+        if self.bar is not None:
+            self.bar.stop()
+        return False

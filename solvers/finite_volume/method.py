@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from wgflow.checks import check_count, check_positive
 from wgflow.errors import ConvergenceError, InvalidInput, StorageError
 
-from ..base import Method, check_count, check_positive
+from ..base import Method
 from .blow_up import CollapseWatch
 from .driven import DrivenNonlinearStepper, DrivenStepper
 from .midpoint import (

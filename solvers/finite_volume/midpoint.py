@@ -2,7 +2,7 @@ r"""The exponential midpoint rule with the average of the interaction itself, so
 
 .. math:: m' = S(\Delta t; V + W)\, m, \qquad W = U\,\frac{m + m'}{2}
 
-S is the second-order resolvent product of `wgflow.kernels.sweep`, limited by resolvents where it would be negative.
+S is the second-order resolvent product of `wgflow.compiled.sweep`, limited by resolvents where it would be negative.
 With W frozen it keeps the mass, the sign and the Gibbs states of Psi = V + W, and it lowers the frozen energy
 :math:`H_W(m) = D \sum m \log m + \langle V + W, m\rangle`. For any symmetric U and any W
 
@@ -29,11 +29,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wgflow.kernels.sweep import HALVES, IMPLICIT_EULER, LIMITED_CORRECTED, LIMITED_PLAIN
+from wgflow.compiled.sweep import HALVES, IMPLICIT_EULER, LIMITED_CORRECTED, LIMITED_PLAIN
 
-from ._nonlinear_equations import accelerate, newton_krylov, norm
 from .driven import Driven
 from .nonlinear import NonlinearStepper
+from .nonlinear_equations import accelerate, newton_krylov, norm
 from .splitting import Factors
 from .stepper import ENERGY_SLACK, LONGEST_EXTRAPOLATION, State, Stepper
 

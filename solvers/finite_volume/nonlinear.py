@@ -2,7 +2,7 @@ r"""Nonlinear diffusion: d rho/dt = div(rho grad(H'(rho/w) + V + U rho)), line b
 
 The flow goes as for linear diffusion (`stepper`): Psi = V + U rho frozen at the middle of the step, Strang splitting
 by axis, each step checked, a damped implicit step as the fallback. What differs is the sweep along an axis. The
-resolvent J is an implicit Euler step of the fluxes of `wgflow.kernels.nonlinear_sweep`, found by Newton's method for
+resolvent J is an implicit Euler step of the fluxes of `wgflow.compiled.nonlinear_sweep`, found by Newton's method for
 all lines together: it keeps the mass and the sign, lowers the energy at any step and leaves states at rest that have a
 constant first variation on their support. The second-order step has two of them (an L-stable SDIRK method with
 gamma = 1 - 1/sqrt 2):
@@ -19,9 +19,9 @@ import math
 
 import numpy as np
 
+from wgflow.compiled.nonlinear_sweep import DONE, fluxes, newton, push
+from wgflow.compiled.sweep import CORRECTED, IMPLICIT_EULER, PLAIN
 from wgflow.internal_energies import relative_density
-from wgflow.kernels.nonlinear_sweep import DONE, fluxes, newton, push
-from wgflow.kernels.sweep import CORRECTED, IMPLICIT_EULER, PLAIN
 from wgflow.nonlinear_fluxes import Diffusion, Lines, dissipation_rate
 
 from .stepper import Stepper

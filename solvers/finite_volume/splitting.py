@@ -13,8 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from wgflow.grids import Grid
-from wgflow.kernels.sweep import (
+from wgflow.compiled.sweep import (
     FILL_CACHE,
     FILL_FACTORS,
     IMPLICIT_EULER,
@@ -24,6 +23,7 @@ from wgflow.kernels.sweep import (
     axis_layout,
     sweep,
 )
+from wgflow.grids import Grid
 
 #: Rates that never change are kept for reuse within this many bytes.
 CACHE_BYTES = 1e9
@@ -83,7 +83,7 @@ class Splitting:
             Of the grid's shape.
         dt : float
         mode : int
-            Of `wgflow.kernels.sweep.sweep`.
+            Of `wgflow.compiled.sweep.sweep`.
         factors : Factors, optional
             Takes up the factors that this move finds, or has those that it is to take.
         """

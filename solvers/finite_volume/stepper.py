@@ -2,7 +2,7 @@ r"""The exponential midpoint rule, and the fallback that always lowers the energ
 
 One step of d rho/dt = L[V + U rho] rho takes rho^{n+1} = S(dt; V + W) rho^n, where W approximates
 U (rho^n + rho^{n+1})/2 by extrapolation in time (by a half step where there is no past), and S is a stochastic
-second-order approximation of exp(dt L) that keeps Gibbs states (`wgflow.kernels.sweep`, composed over the axes by
+second-order approximation of exp(dt L) that keeps Gibbs states (`wgflow.compiled.sweep`, composed over the axes by
 `Splitting`).
 
 With the exact average for W, F falls at any step, since
@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from wgflow.compiled.sweep import CORRECTED, IMPLICIT_EULER, PLAIN, TINY, dissipation_rate
 from wgflow.errors import ConvergenceError
-from wgflow.kernels.sweep import CORRECTED, IMPLICIT_EULER, PLAIN, TINY, dissipation_rate
 
 from .splitting import Splitting
 

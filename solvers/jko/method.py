@@ -12,12 +12,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from wgflow.checks import check_count, check_positive
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, StorageError, WGFlowWarning
+from wgflow.jko_steps import JKOStep
 
-from ..base import Method, check_count, check_positive
-from ._convexity import concavity
-from ._restart import flatten, rebuild
-from .base import InnerSettings, InnerSolver, JKOStep
+from ..base import Method
+from .base import InnerSettings, InnerSolver
+from .convexity import concavity
+from .restart import flatten, rebuild
 
 #: Module and class of each inner solver, imported when it is first used.
 INNER = {

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wgflow import plotting
+from wgflow.flows import solve
 from wgflow.reduced_models import ReLUNetwork
-from wgflow.solve import solve
 from wgflow.solvers import Lagrangian
 
-from ..compare import Comparison, compare
+from ..comparison.comparison import Comparison, compare
 from ..sgd_runs import kept_sgd_runs
 from .base import Check, Study, StudyReport, Table, flow_times
 from .pictures import save_picture

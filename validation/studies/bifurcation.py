@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from scipy.optimize import brentq
 
 from wgflow.densities import Density
+from wgflow.flows import solve
 from wgflow.grids import Grid
-from wgflow.solve import solve
 from wgflow.solvers import FiniteVolume
 from wgflow.solvers.stationary import stationary, stationary_branches
 

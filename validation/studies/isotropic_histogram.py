@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from wgflow.flows import solve
 from wgflow.reduced_models import IsotropicGaussian
-from wgflow.solve import solve
 from wgflow.solvers import FiniteVolume
 
-from ..compare import compare
+from ..comparison.comparison import compare
 from ..sgd_runs import kept_sgd_runs
 from .base import Check, Study, StudyReport, Table, flow_times
 from .pictures import save_picture

@@ -10,7 +10,7 @@ import numpy as np
 
 from wgflow import plotting
 from wgflow.densities import Density
-from wgflow.solve import solve
+from wgflow.flows import solve
 from wgflow.solvers import FiniteVolume
 
 from ..exact import Kuramoto

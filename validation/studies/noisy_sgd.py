@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from wgflow import plotting
+from wgflow.flows import solve
 from wgflow.reduced_models import IsotropicGaussian
-from wgflow.solve import solve
 from wgflow.solvers import FiniteVolume
 from wgflow.solvers.stationary import stationary
 
-from ..compare import compare
+from ..comparison.comparison import compare
 from ..distances import wasserstein
 from ..sgd_runs import kept_sgd_runs
 from .base import Check, Study, StudyReport, Table, flow_times

@@ -1,0 +1,46 @@
+"""Checks of what the models with two blocks of inputs are given."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from wgflow.checks import check_count, check_positive
+from wgflow.errors import InvalidInput
+
+from .base import FloatArray
+
+__all__ = ["block", "check_lost", "pair"]
+
+_LOST_MASS = 1e-6  # of an initial law beyond the grid, above which the grid is refused
+
+
+def block(d: float, s0: object, gamma: object) -> tuple[int | None, float]:
+    """Return s0 (None in the limit) and the part of the inputs in the first block."""
+    if math.isinf(d):
+        if s0 is not None or gamma is None:
+            raise InvalidInput("d=inf: give gamma, the part of the inputs in the first block, and no s0")
+        part = check_positive("gamma", gamma)
+        if part >= 1.0:
+            raise InvalidInput(f"gamma={part:g} must be < 1; with all inputs in one block use IsotropicGaussian")
+        return None, part
+    if s0 is None or gamma is not None:
+        raise InvalidInput(f"d={d}: give s0, the number of inputs in the first block; gamma is for d=inf")
+    first = check_count("s0", s0)
+    if first >= d:
+        raise InvalidInput(f"s0={first} must be < d={d}; with all inputs in one block use IsotropicGaussian")
+    return first, first / d
+
+
+def pair(name: str, value: object) -> tuple[float, float]:
+    if not isinstance(value, (tuple, list, np.ndarray)) or len(value) != 2:
+        raise InvalidInput(f"{name}={value!r} must be a pair of numbers, one for r1 and one for r2")
+    return check_positive(f"{name}[0]", value[0]), check_positive(f"{name}[1]", value[1])
+
+
+def check_lost(masses: FloatArray, edges: FloatArray, what: str, axis: str) -> None:
+    lost = 1.0 - float(np.sum(masses))
+    if lost > _LOST_MASS:
+        raise InvalidInput(f"{what}: a part {lost:.1e} of the initial law lies outside the grid's {axis} in "
+                           f"[{edges[0]:g}, {edges[-1]:g}]; give model.grid a larger range")

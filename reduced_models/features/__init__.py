@@ -1,0 +1,1 @@
+"""Features of few coordinates that sum up to the kernel U of a network."""

@@ -1,0 +1,6 @@
+"""FiPy as an independent referee: the same flow by the operators of another library."""
+
+from .meshes import MeshSolution
+from .method import FiPy, load, solve_on_mesh
+
+__all__ = ["FiPy", "MeshSolution", "load", "solve_on_mesh"]

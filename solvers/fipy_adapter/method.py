@@ -1,0 +1,291 @@
+"""FiPy as an independent referee: the same flow by the operators of another library.
+
+What FiPy 4 does without a word, and what is done about it here:
+
+* its solvers test their default criterion before the first iteration, so that a small step changes nothing:
+  ``LinearLUSolver(criterion="initial")``, and a step that does not move a state that dissipates is an error;
+* a solver that misses its tolerance gives a warning and a result: an error here;
+* a convection term keeps the weights of its first use (usnistgov/fipy, issue 1223): the equation is built anew
+  wherever its coefficients change;
+* a nonlocal drift or a diffusion that depends on the density enters as it was before the solve: it is iterated;
+* the import reads ``sys.argv`` and prefers PETSc, and touches ``numpy.core``: all three are kept from it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from wgflow.arguments import check_span, check_times
+from wgflow.checks import check_count, check_positive
+from wgflow.densities import Density
+from wgflow.energies import Term
+from wgflow.errors import ConvergenceError, InvalidInput, WGFlowWarning
+from wgflow.grids import Grid
+from wgflow.nonlinear_fluxes import Diffusion
+
+from ..base import Method
+from .implicit import Array, Implicit, quiet
+from .meshes import MeshProblem, MeshSolution, march
+
+__all__ = ["FiPy", "MeshSolution", "solve_on_mesh"]
+
+#: Steps for a time span where no step is given.
+DEFAULT_STEPS = 200
+#: A fall of the energy expected in a step, relative to max(1, |F|), beyond which the state must have moved.
+VISIBLE_FALL = 1e-12
+#: Times nearer to each other than this part of a step are the same.
+TIME_SLACK = 1e-6
+
+
+@dataclass(frozen=True)
+class FiPy(Method):
+    r"""The flow through FiPy: implicit steps with exponentially fitted fluxes, a referee for the other methods.
+
+    :math:`\partial_t\rho = \nabla\cdot(\rho\nabla\Psi) + \beta^{-1}\Delta\rho`, with V and any interaction, on one to
+    three axes, uniform or not, no-flux or periodic, weighted or not. FiPy discretizes it by its
+    ``ExponentialConvectionTerm`` (``UpwindConvectionTerm``, of first order in space, at beta = infinity) and solves by
+    LU factorization. Psi is iterated within the step until the density changes by less than ``tol`` (L1, relative to
+    the mass), so that the interaction is implicit too.
+
+    It is slow (some ms a solve whatever the size of the grid) and has none of the guarantees of `FiniteVolume`: the
+    mass drifts by round-off, the energy may rise at large steps, order 2 may give negative values. The certificate
+    counts all this, and its ``ok`` may be False where the densities are good to the order of the scheme. Snapshots have
+    negative values set to zero; ``history.min_density`` has them as they were.
+
+    Nonlinear diffusion is solved with coefficients :math:`\rho H''(\rho)` at the arithmetic mean of neighbors, which
+    are iterated to the same tolerance (a single iteration locks fronts to one cell a step), and upwind drift, of first
+    order in space. Against Barenblatt's solutions on 100 cells the error in L1 is 2e-4 for m = 2, 3e-3 for m = 3 and
+    1e-2 for m = 5, where the front rules it: a WGFlowWarning says so.
+
+    Good values: ``dt`` over which the density changes by some percent; halve it to see the error in time.
+
+    Parameters
+    ----------
+    dt : float, optional
+        Step (the last one before an output time is cut short); by default a 200th of the time span.
+    order : {1, 2}
+        1 is the implicit Euler method, which keeps the sign; 2 the implicit midpoint rule (half an Euler step,
+        extrapolated), of second order.
+    tol : float
+        Change of the density at which the iteration of a step ends.
+    max_sweeps : int
+        Iterations of a step after which it fails with ConvergenceError (reason "tolerance").
+    max_steps : int
+        Steps after which the run stops with ConvergenceError (reason "max steps").
+    time_limit : float, optional
+        Seconds after which the run stops with ConvergenceError (reason "time limit").
+
+    Raises
+    ------
+    InvalidInput
+        If a setting is out of its range; when a run starts, if the grid has four axes or an origin, or FiPy is missing.
+
+    References
+    ----------
+    J. E. Guyer, D. Wheeler and J. A. Warren, FiPy: partial differential equations with Python, Computing in Science and
+    Engineering 11 (2009) 6-15.
+    """
+
+    dt: float | None = None
+    order: int = 2
+    tol: float = 1e-11
+    max_sweeps: int = 100
+    max_steps: int = 1_000_000
+    time_limit: float | None = None
+
+    controlled = False
+
+    def __post_init__(self):
+        check_positive("dt", self.dt, allow_none=True)
+        check_count("order", self.order)
+        if self.order not in (1, 2):
+            raise InvalidInput(f"order={self.order}: need 1 (implicit Euler) or 2 (implicit midpoint rule)")
+        check_positive("tol", self.tol)
+        if not 1e-15 <= self.tol < 1:
+            raise InvalidInput(f"tol={self.tol:g}: need a number between 1e-15 and 1")
+        check_count("max_sweeps", self.max_sweeps)
+        check_count("max_steps", self.max_steps)
+        check_positive("time_limit", self.time_limit, allow_none=True)
+
+    def integrate(self, flow, recorder, *, checkpoint=None, state=None) -> None:
+        """Step the flow to its end; see `Method.integrate`. Checkpoints are not kept."""
+        _Run(self, flow, recorder).go()
+
+
+class _Run:
+    """A run of FiPy on a grid. FiPy numbers cells with the first axis fastest."""
+
+    def __init__(self, method: FiPy, flow, recorder):
+        self.method, self.flow, self.recorder = method, flow, recorder
+        self.grid, self.parts = flow.grid, flow.parts
+        self.law = None
+        if self.parts.internal:
+            if self.grid.log_weight is not None:
+                raise InvalidInput("method=FiPy: nonlinear diffusion on a weighted grid is not in FiPy's terms; use "
+                                   "FiniteVolume")
+            self.law = Diffusion(self.parts)
+            warnings.warn("method=FiPy: nonlinear diffusion is right to about one percent where fronts are steep or "
+                          "there is a potential (first order in space); refine, and hold it against FiniteVolume",
+                          WGFlowWarning, stacklevel=6)
+        self.drift = self.parts.potential if self.law else self.parts.sweep_potential
+        self.scheme = Implicit(load(), mesh_of(self.grid), self.parts.diffusion, self._psi, bool(self.parts.operators),
+                               method, self.law)
+        self.volumes = self.grid.volumes.ravel(order="F")
+        self.values = flow.rho0.values.ravel(order="F").copy()
+        self.t, self.clock, self.steps = flow.t0, 0.0, 0
+        self.deadline = time.monotonic() + method.time_limit if method.time_limit else math.inf
+
+    def _array(self, values: Array) -> Array:
+        return np.ascontiguousarray(values.reshape(self.grid.shape, order="F"))
+
+    def _psi(self, values: Array) -> Array:
+        return self.parts.psi(self.drift, self._array(values * self.volumes)).ravel(order="F")
+
+    def go(self) -> None:
+        """Step to the end of the time span."""
+        self.energy, self.rate = self._measure(self.flow.rho0)
+        self.recorder.start(self.flow.rho0.masses, self.energy)
+        if self.flow.t1 == self.flow.t0:
+            return
+        if not math.isfinite(self.energy):
+            raise ConvergenceError(f"the free energy of rho0 is {self.energy}; scale the energy down",
+                                   reason="non-finite", t=self.t)
+        self.recorder.rate(0.0, self.rate)
+        dt = self.method.dt or (self.flow.t1 - self.flow.t0) / DEFAULT_STEPS
+        for stop in self.flow.stops:
+            begin, count = self.t, max(1, math.ceil((stop - self.t) / dt - TIME_SLACK))
+            for k in range(1, count + 1):
+                self._step(stop if k == count else begin + k * dt)
+
+    def _step(self, target: float) -> None:
+        dt = target - self.t
+        if self.t + dt == self.t:
+            raise ConvergenceError(f"step too small: t = {self.t:.6g} + dt = {dt:.3g} does not move; take a larger dt",
+                                   reason="step too small", t=self.t, dt=dt)
+        if self.steps >= self.method.max_steps:
+            raise ConvergenceError(f"max_steps={self.method.max_steps} reached at t = {self.t:.6g}; raise max_steps, "
+                                   "or take a larger dt", reason="max steps", t=self.t, dt=dt)
+        if time.monotonic() > self.deadline:
+            raise ConvergenceError(f"time_limit={self.method.time_limit:g} s reached at t = {self.t:.6g}",
+                                   reason="time limit", t=self.t, dt=dt)
+        scaled = self.flow.elapsed(self.t, dt)
+        values = self.scheme.step(self.values, scaled, self.t, dt)
+        density = Density(self.grid, self._array(np.maximum(values, 0.0)))
+        energy, rate = self._measure(density)
+        if self.rate * scaled > VISIBLE_FALL * max(1.0, abs(self.energy)) and (values == self.values).all():
+            raise ConvergenceError(f"FiPy left the state at t = {self.t:.6g} as it was, though it dissipates "
+                                   f"{self.rate:.3g}; its linear solver did nothing", reason="tolerance",
+                                   t=self.t, dt=dt)
+        self.values, self.energy, self.rate = values, energy, rate
+        self.t, self.clock, self.steps = target, self.clock + scaled, self.steps + 1
+        self.recorder.residual = max(self.recorder.residual, self.scheme.change)
+        self.recorder.step(target, dt, density.masses, energy)
+        # The record is of what FiPy gave, negative values and all.
+        self.recorder.columns["mass"][-1] = float((values * self.volumes).sum())
+        self.recorder.columns["min_density"][-1] = float(values.min())
+        self.recorder.rate(self.clock, rate)
+
+    def _measure(self, density: Density) -> tuple[float, float]:
+        """Free energy and dissipation, by wgflow's own formulas."""
+        return self.flow.energy.energy(density), self.flow.energy.dissipation(density)
+
+
+def solve_on_mesh(mesh, energy: Term, rho0, t_span: Sequence[float], *, dt: float | None = None, order: int = 2,
+                  t_eval: Sequence[float] | None = None, tol: float = 1e-11, max_sweeps: int = 100) -> MeshSolution:
+    r"""Solve :math:`\partial_t\rho = \nabla\cdot(\rho\nabla\Psi) + \beta^{-1}\Delta\rho` on a mesh of FiPy, no-flux.
+
+    Meshes of triangles (`fipy.Tri2D`), with holes (sums of grids) and from files (`fipy.Gmsh2D`) have no wgflow Grid;
+    this is the bare flow on them, with V and U evaluated at cell centers. Two-point fluxes are consistent where the
+    lines between neighboring centers are normal to the faces (Tri2D with dx = dy); a WGFlowWarning says where not.
+
+    Parameters
+    ----------
+    mesh : fipy mesh
+        Made after ``wgflow.solvers.fipy_adapter.load()``, which imports FiPy with SciPy's solvers.
+    energy : Term or FreeEnergy
+        Entropy, potentials and interactions given as functions of coordinates (`Interaction`, `Dense`, `LowRank`,
+        `Convolution`); an interaction is summed over all pairs of cells, or by its features.
+    rho0 : callable or array, shape (n_cells,)
+        Initial density, a function of the coordinates or one value for each cell; divided by its mass.
+    t_span : (float, float)
+    dt, order, tol, max_sweeps
+        As in `FiPy`.
+    t_eval : sequence of float, optional
+        Increasing output times; by default the two ends.
+
+    Returns
+    -------
+    MeshSolution
+
+    Raises
+    ------
+    InvalidInput
+        If an argument breaks a rule.
+    ConvergenceError
+        If an iteration does not converge.
+    """
+    method = FiPy(dt=dt, order=order, tol=tol, max_sweeps=max_sweeps)
+    t0, t1 = check_span(t_span)
+    outputs = check_times(t_eval, t0, t1, 1) or tuple(dict.fromkeys((t0, t1)))
+    fipy, problem = load(), MeshProblem(mesh, energy)
+    values = problem.initial(rho0)
+    scheme = Implicit(fipy, mesh, problem.diffusion, problem.psi, bool(problem.pairs), method)
+    times = sorted({t0, t1, *outputs})
+    kept, history = march(scheme, problem, values, times, method.dt or (t1 - t0) / DEFAULT_STEPS)
+    chosen = [kept[times.index(t)] for t in outputs]
+    return MeshSolution(mesh, np.array(outputs), np.array(chosen), history, scheme.change)
+
+
+def load() -> Any:
+    """FiPy, imported with SciPy's solvers; nothing of the process is changed for good.
+
+    Raises
+    ------
+    InvalidInput
+        If FiPy is not installed, or was imported before with other solvers.
+    """
+    suite, argv = os.environ.get("FIPY_SOLVERS"), sys.argv
+    os.environ["FIPY_SOLVERS"], sys.argv = "scipy", argv[:1]
+    try:
+        with quiet():
+            import fipy
+            import fipy.solvers
+    except ImportError as error:
+        raise InvalidInput(f"method=FiPy needs FiPy, which cannot be imported ({error}); run `pip install fipy`, or "
+                           "use method=wgflow.FiniteVolume()") from error
+    finally:
+        sys.argv = argv
+        if suite is None:
+            del os.environ["FIPY_SOLVERS"]
+        else:
+            os.environ["FIPY_SOLVERS"] = suite
+    if fipy.solvers.solver_suite != "scipy":
+        raise InvalidInput(f"FiPy was imported with the solvers of {fipy.solvers.solver_suite!r}; this adapter knows "
+                           "those of SciPy: set FIPY_SOLVERS=scipy before the first import of fipy")
+    return fipy
+
+
+def mesh_of(grid: Grid) -> Any:
+    """A grid as a mesh of FiPy, with its first corner at 0 (only differences of coordinates matter)."""
+    if grid.ndim > 3:
+        raise InvalidInput(f"method=FiPy: the grid has {grid.ndim} axes, FiPy's meshes at most 3; use FiniteVolume")
+    if any(grid.origin):
+        raise InvalidInput("method=FiPy: FiPy has no half cell at an origin; make the grid without origin=True")
+    sides = [word for word, periodic in zip(("LeftRight", "TopBottom", "FrontBack"), grid.periodic) if periodic]
+    name = f"Grid{grid.ndim}D"
+    if sides:
+        name = "Periodic" + name + ("" if len(sides) == grid.ndim else "".join(sides))
+    options: dict[str, Any] = {}
+    for letter, widths, uniform in zip("xyz", grid.widths, grid.uniform):
+        options |= {f"d{letter}": float(widths[0]), f"n{letter}": widths.size} if uniform else {f"d{letter}": widths}
+    with quiet():
+        return getattr(load(), name)(**options)

@@ -1,0 +1,163 @@
+r"""A start for Newton's method where the step before gives none: continuation in tau, masses as unknowns.
+
+Masses M have pressures :math:`p = V + U M + H'(M)`, and these a potential, by the Hamilton-Jacobi equation
+:math:`\phi + \tfrac\tau2 |(\nabla\phi)^+|^2 = p`, which is solved for any p. What is left is the transport
+:math:`J(\phi)^\top M = M^0`, the stationarity of the dual value
+
+.. math:: \langle M^0, \phi \rangle - \langle M, p \rangle + F(M).
+
+In tails a potential that is slightly wrong moves the mass far away; masses that are slightly wrong do no harm. Steps
+for short tau lead to long ones: places where the flow turns travel a few cells in an iteration only.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from wgflow.compiled.linearized import compensated_dot, imbalance, internal_slopes, invert_hamiltonian
+
+#: Part of the mass that is spread evenly, so that no cell of the start is empty.
+SPREAD_MASS = 1e-12
+#: First values of tau to try, as parts of the step's, and the factor from one to the next.
+FIRST, FACTOR = (2.0**-3, 2.0**-6, 2.0**-10, 2.0**-16), 2.0
+#: Failures after which a start is given up; after each the factor is replaced by its root.
+MAX_FAILURES = 6
+#: Missing mass (relative) at which a stage ends, and at which the last one starts to look at the gap; iterations.
+STAGE, LAST, STAGE_ITERATIONS, LAST_ITERATIONS = 1e-3, 1e-4, 15, 30
+#: Largest change of the logarithm of a mass in an iteration.
+LARGEST_CHANGE = 5.0
+#: Least part of the predicted increase that a step must give, halvings; the part of the value below which round-off
+#: hides an increase, and how much flatter the value must then be at the end of a step.
+ARMIJO, MAX_HALVINGS, HIDDEN, FLATTER = 1e-4, 30, 1e-11, 0.8
+HAMILTONIAN_TOLERANCE, HAMILTONIAN_ITERATIONS = 1e-15, 200
+
+
+def approach(solver: Any, start: np.ndarray, tau: float) -> tuple[np.ndarray, int]:
+    """A potential near that of the step of length tau from masses, and the iterations it took."""
+    if not solver.internal:
+        return _potential(solver, solver.field(start), tau), 1
+    factor, failures, count = FACTOR, 0, 0
+    for part in FIRST:
+        length = part * tau
+        stage = _Stage(solver, start, _filled(solver, start), length)
+        good, used = stage.run(last=False)
+        count += used
+        if good:
+            break
+    kept, before = stage, length
+    while good or failures < MAX_FAILURES:
+        if good:
+            if length >= tau:
+                return stage.phi, count
+            kept, before = stage, length
+        else:
+            failures += 1
+            factor = math.sqrt(factor)
+        length = min(tau, before * factor)
+        stage = _Stage(solver, start, kept.masses, length, kept.phi)
+        good, used = stage.run(last=length >= tau)
+        count += used
+    return stage.phi, count
+
+
+def improve(solver: Any, start: np.ndarray, tau: float, masses: np.ndarray, phi: np.ndarray) -> tuple[np.ndarray, int]:
+    """A better potential for a step from masses and a potential near the result, and the iterations."""
+    stage = _Stage(solver, start, _filled(solver, masses), tau, phi)
+    _, count = stage.run(last=True)
+    return stage.phi, count
+
+
+def _filled(solver, masses: np.ndarray) -> np.ndarray:
+    """Masses without empty cells."""
+    volumes = solver.grid.volumes.ravel()
+    return (1 - SPREAD_MASS) * masses + SPREAD_MASS * masses.sum() * volumes / volumes.sum()
+
+
+class _Stage:
+    """Masses and their potential for one tau."""
+
+    def __init__(self, solver, start, masses, tau: float, phi=None):
+        self.solver, self.start, self.tau = solver, start, tau
+        self.phi = solver.field(masses) if phi is None else phi
+        self.masses, self.phi, self.value, self.curvatures = self._look(masses, self.phi)
+
+    def _look(self, masses, phi) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
+        solver = self.solver
+        slopes, curvatures = np.empty((2, masses.size))
+        internal_slopes(masses, solver.log_reference, solver.floor(self.start), solver.terms, slopes, curvatures)
+        field = solver.field(masses)
+        phi = _potential(solver, field + slopes, self.tau, phi)
+        value = compensated_dot(self.start, phi) - compensated_dot(masses, slopes) + solver.internal_energy(masses)
+        if solver.parts.operators:
+            value -= 0.5 * compensated_dot(masses, field - solver.base)
+        return masses, phi, value, curvatures
+
+    def run(self, last: bool) -> tuple[bool, int]:
+        """Newton's method until little mass is missing (until the step is solved, if last); the iterations."""
+        total = float(self.start.sum())
+        iterations = LAST_ITERATIONS if last else STAGE_ITERATIONS
+        for iteration in range(iterations):
+            missing = self._assemble()
+            size = float(np.abs(missing).sum())
+            if size <= (LAST if last else STAGE) * total and (not last or self._solved()):
+                return True, iteration
+            if not math.isfinite(size) or not self._iterate(missing):
+                return False, iteration
+        return False, iterations
+
+    def _solved(self) -> bool:
+        return self.solver.residual(self.phi, self.start, self.tau) <= self.solver.settings.tolerance
+
+    def _assemble(self, masses=None, phi=None) -> np.ndarray:
+        """Form the matrix at a point, by default the present one; the missing masses."""
+        system, missing = self.solver.system, np.empty(self.start.size)
+        masses, phi = (self.masses, self.phi) if phi is None else (masses, phi)
+        system.assemble(phi, masses, self.curvatures, self.tau)
+        imbalance(masses, self.start, system.diagonal, system.coupling, system.graph.first, system.graph.second,
+                  missing)
+        return missing
+
+    def _iterate(self, missing: np.ndarray) -> bool:
+        right = np.column_stack((missing, np.zeros(missing.size)))
+        scales = self.solver.scales(self.masses)
+        for interaction in self.solver.hessians:
+            direction = self.solver.system.solve(right, scales, interaction, fresh=True)
+            if direction is None or not np.isfinite(direction).all():
+                continue
+            increase = compensated_dot(missing, direction[:, 0])
+            if self._search(direction, increase):
+                return True
+        return False
+
+    def _search(self, direction, increase: float) -> bool:
+        change = direction[:, 1] / self.masses
+        share, size = 1.0, max(1.0, abs(self.value))
+        for _ in range(MAX_HALVINGS):
+            step = np.clip(share * change, -LARGEST_CHANGE, None)
+            if self.solver.parts.diffusion > 0:
+                factor = np.exp(np.minimum(step, LARGEST_CHANGE))
+            else:
+                factor = np.where(step > 0, 1 + step, np.exp(np.minimum(step, 0.0)))
+            masses = np.maximum(self.masses * factor, self.solver.floor(self.start))
+            new = self._look(masses, self.phi + share * direction[:, 0])
+            if abs(increase) > HIDDEN * size:
+                good = new[2] >= self.value + ARMIJO * share * increase
+            else:
+                # Round-off hides the increase: the slope at the end of the step tells.
+                slope = compensated_dot(self._assemble(new[0], new[1]), direction[:, 0])
+                good = new[2] >= self.value - HIDDEN * size and abs(slope) <= FLATTER * abs(increase)
+            if good:
+                self.masses, self.phi, self.value, self.curvatures = new
+                return True
+            share *= 0.5
+        return False
+
+
+def _potential(solver, pressure, tau: float, start=None) -> np.ndarray:
+    """The potential whose Hamiltonian is the pressure."""
+    phi = np.array(pressure if start is None else start)
+    invert_hamiltonian(pressure, tau, *solver.graph.rows, phi, HAMILTONIAN_TOLERANCE, HAMILTONIAN_ITERATIONS)
+    return phi

@@ -1,0 +1,425 @@
+"""inner="quantile": JKO steps on one axis, where quantile functions make the Wasserstein distance Euclidean."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from wgflow.checks import check_count
+from wgflow.compiled.quantile import (
+    forces,
+    inner_product,
+    longest_step,
+    mend,
+    move,
+    newton_system,
+    objective,
+    raster,
+    solve_tridiagonal,
+    spread,
+    weighted_distance,
+)
+from wgflow.compiled.splines import bend_spline, bend_spline_adjoint, deposit, evaluate, factor_spline
+from wgflow.densities import Density
+from wgflow.errors import InvalidInput
+from wgflow.internal_energies import PowerEntropy
+from wgflow.jko_steps import JKOStep
+
+from ..base import InnerSolver
+from .mesh import Mesh, check_axis, make_mesh, power_weight
+from .pairs import PairSums, split_operators
+from .refinement import check_state, mesh_of, refined, squared_distance, together
+
+#: Part of its width that a step of Newton's method leaves each cell at least; part of the way to the first collision
+#: of two positions that it goes where that does not do.
+LEAST_WIDTH, FRACTION = 0.1, 0.9
+#: Least part of the predicted decrease that a step must give, and halvings of a step.
+ARMIJO, MAX_HALVINGS = 1e-4, 40
+#: Where the predicted decrease is below the first part of the objective, round-off hides it: the step is then judged by
+#: the slope at its end, and the objective may rise by the second part.
+HIDDEN, ROUND_OFF = 1e-9, 1e-12
+#: Part of the decrease promised by the slope from which a step is lengthened, and the longest one.
+GROWING, LONGEST = 0.8, 1024.0
+#: Iterations in a row that do not lower the residual, after which nothing more is to be gained.
+PATIENCE = 60
+#: Residual of the linear systems relative to the right side, and its iterations.
+FORCING, MAX_LINEAR = 1e-3, 60
+EPSILON = float(np.finfo(float).eps)
+#: Rounds of cutting cells in a step.
+MOST_ROUNDS = 8
+#: The scale of the residual is the spread of the law, at least this part of the grid's length.
+SMALLEST_SPREAD = 1e-3
+
+
+class _Point(NamedTuple):
+    """Positions with all that a Newton step asks of them."""
+
+    x: np.ndarray
+    energy: float
+    objective: float
+    slopes: np.ndarray
+    curvatures: np.ndarray
+
+
+class QuantileSolver(InnerSolver):
+    r"""JKO steps in quantile coordinates.
+
+    A law on one axis is the positions :math:`X_0 \le \dots \le X_n` of its quantiles at levels that never change; cell
+    i between two of them holds the mass :math:`m_i`, a position the weight :math:`w_j`. The Wasserstein distance is
+    Euclidean, so that a step is
+
+    .. math::
+        \min_X \; \frac{1}{2\tau} \sum_j w_j (X_j - Y_j)^2 + \sum_j w_j V(X_j)
+        + \tfrac12 \sum_{jk} w_j w_k U(X_j, X_k) + \sum_i v_i H(m_i / v_i)
+
+    with the reference volume :math:`v_i` of the cell between two positions: convex for convex V and U and internal
+    energies, and for tau below 1 over the largest concavity of V and U else. Newton's method; its matrix is tridiagonal
+    but for the interaction, whose product with a vector the linear solver (conjugate gradients, preconditioned by the
+    tridiagonal part) forms by the operator of the grid: FFT, low rank or dense. A line search keeps the order of the
+    positions.
+
+    The positions are kept through the run and the density is formed for output only, by the monotone cubic through the
+    cumulated masses: mass never moves from cell to cell, nothing is interpolated twice. Without internal energy
+    (beta = infinity) the positions are atoms, of constant weight.
+
+    V and U are taken between cell centers by cubic splines (not-a-knot) of their values there. Where the law lies in
+    fewer cells than the mesh needs, or can grow tails, the mesh of levels is refined at the start (see
+    `_quantile_mesh`). The ends of the grid are walls.
+
+    With internal energy the result of each step is looked at: where it tears cells apart until they span two cells of
+    the grid, over a barrier or by spreading, cells are cut at the start of the step and the step is solved again, until
+    all are resolved (`_quantile_refinement`). The same law may have more energy on the finer mesh, by the error of the
+    quadrature; ``extras["credit"]`` :math:`\le 0` is what the energies reported leave out of that. The following steps
+    pay it back out of what they lose beyond the energy-dissipation inequality.
+
+    The residual is the length of the Newton step from the result, :math:`|H^{-1} g|_w / \sqrt M` with gradient g and
+    Hessian H, over the spread of the law: the distance W2 to the exact minimizer up to a factor that tends to 1.
+
+    Parameters
+    ----------
+    parts, grid, settings : see `InnerSolver`
+        Option ``cells``: number of quantile cells, which then stays; by default those of the grid, and more where a
+        step needs them.
+
+    Raises
+    ------
+    InvalidInput
+        If the grid has more than one axis or is periodic, or an internal energy is no power.
+    """
+
+    ORDERS = (1, 2)
+    TOLERANCE = 1e-9
+    MAX_ITERATIONS = 300
+    OPTIONS: ClassVar[dict] = {"cells": None}
+
+    mesh: Mesh
+
+    def __init__(self, parts, grid, settings):
+        super().__init__(parts, grid, settings)
+        check_axis(grid)
+        cells = settings.options["cells"]
+        if cells is not None:
+            check_count("cells", cells)
+        for factor, term in parts.internal:
+            if not isinstance(term, PowerEntropy):
+                raise InvalidInput(f"inner='quantile' knows Entropy and PowerEntropy, not {factor:g}*{term!r}")
+        factors = np.array([factor for factor, _ in parts.internal], dtype=float)
+        exponents = np.array([term.m for _, term in parts.internal], dtype=float)
+        self.potential = np.array(parts.potential)
+        self.internal = parts.diffusion > 0 or len(parts.internal) > 0
+        kernels, rest = split_operators(parts)
+        self.parts, self.pairs = replace(parts, operators=rest), PairSums(kernels) if kernels else None
+        # Whether something keeps the order of the positions.
+        self.ordered = self.internal or self.pairs is not None
+        self.spreads = parts.diffusion > 0 or bool((exponents < 1).any())
+        weight = power_weight(grid)
+        if weight is None and exponents.size:
+            raise InvalidInput("inner='quantile' takes PowerEntropy with the reference measure r^p dr alone; this "
+                               "grid's log_weight is no power: use inner='linearized'")
+        if weight is None:
+            # A smooth weight is a potential, as far as the entropy is concerned.
+            self.potential = self.potential - parts.diffusion * grid.log_weight
+        self.terms = (parts.diffusion, factors, exponents, *(weight or (1.0, 0.0)))
+        # Positions are measured from within the grid where 0 is far away, so that narrow cells keep their digits.
+        low, high = grid.bounds[0]
+        far = min(abs(low), abs(high)) > high - low and self.terms[3] == 1.0
+        shift = 0.5 * (low + high) if far else 0.0
+        self.edges, self.nodes = grid.edges[0] - shift, grid.centers[0] - shift
+        self.bounds = float(self.edges[0]), float(self.edges[-1])
+        self.spline = factor_spline(self.nodes)
+        self.bends = bend_spline(self.nodes, self.spline, self.potential)
+
+    # ---------------------------------------------------------------- the contract of InnerSolver
+    def begin(self, density: Density) -> JKOStep:
+        self.mesh = make_mesh(self.edges, density.masses, self.spreads, self.settings.options["cells"])
+        self.mass, x = density.mass, self.mesh.positions
+        energy = self._look(x, x, 1.0).energy
+        return JKOStep(density, 0.0, energy, None, 0.0, 0, 0.0, state={
+            "positions": x, "velocity": np.zeros(x.size), "last": x, "masses": self.mesh.masses,
+            "depths": np.zeros(self.mesh.masses.size, dtype=np.int64), "first_cells": self.mesh.masses.size,
+            "credit": 0.0})
+
+    def resume(self, rho0: Density, now: JKOStep) -> JKOStep:
+        state = now.state
+        self.mass = rho0.mass
+        self.mesh = mesh_of(state["last"], state["masses"], state["depths"])
+        return now
+
+    def check_state(self, step: JKOStep) -> None:
+        check_state(step.state, self.bounds)
+
+    def step(self, start: JKOStep, tau: float, guess: JKOStep | None = None) -> JKOStep:
+        state, (low, high) = start.state, self.bounds
+        self._use(state)
+        starts = self._first(state, tau, guess)
+        point, residual, iterations = self._minimize(state["positions"], tau, starts)
+        for _ in range(MOST_ROUNDS):
+            finer = self._refined(state, point.x) if residual <= self.settings.tolerance else None
+            if finer is None:
+                break
+            new, new_residual, more = self._minimize(finer[0]["positions"], tau, [finer[1], finer[0]["last"]])
+            iterations += more
+            if not new_residual <= self.settings.tolerance:
+                self._use(state)
+                break
+            state, point, residual = finer[0], new, new_residual
+        x, y = point.x, state["positions"]
+        if not self.internal:
+            # Atoms may overtake each other only where tau is beyond convexity; round-off apart, that is no minimizer.
+            disorder = float(np.maximum(x[:-1] - x[1:], 0.0).max()) / self._scale(x)
+            if disorder > self.settings.tolerance:
+                residual = max(residual, disorder)
+            x = np.maximum.accumulate(x)
+        density = Density(self.grid, raster(x, self.mesh.masses, self.edges) / self.grid.volumes)
+        force, _, _ = self._derivatives(point._replace(x=x), x, 1.0)
+        force[((x <= low) & (force > 0)) | ((x >= high) & (force < 0))] = 0.0
+        dissipation = inner_product(force, force / self.mesh.weights)
+        w2_squared = weighted_distance(x, y, self.mesh.weights)
+        # What new levels added to the energy is paid out of what steps lose beyond the inequality.
+        spare = start.energy - point.energy - w2_squared / (2.0 * tau)
+        credit = max(state["credit"], min(0.0, spare)) if state["credit"] < 0 else 0.0
+        extras = {"dissipation": dissipation, "round_off": self._round_off(x), "cells": x.size - 1, "credit": credit}
+        return JKOStep(density, w2_squared, point.energy + credit, None, residual, iterations, tau, extras=extras,
+                       state={**state, "positions": x, "velocity": (x - state["last"]) / tau, "last": x,
+                              "credit": credit})
+
+    def extrapolate(self, before: JKOStep, now: JKOStep, share: float) -> JKOStep:
+        x, behind = together(now.state, before.state)
+        if x.size > now.state["positions"].size:
+            raise InvalidInput("extrapolate: the mesh of the step before is finer than the one of this step")
+        return JKOStep(None, 0.0, now.energy, None, 0.0, 0, now.tau,
+                       state={**now.state, "positions": x + share * (x - behind)})
+
+    def distance_squared(self, first: JKOStep, second: JKOStep) -> float:
+        return squared_distance(first.state, second.state)
+
+    def _use(self, state: dict) -> None:
+        """Take the mesh of a state."""
+        if state["masses"] is not self.mesh.masses:
+            self.mesh = mesh_of(state["last"], state["masses"], state["depths"])
+
+    def _refined(self, state: dict, x: np.ndarray) -> tuple[dict, np.ndarray] | None:
+        """The state that a step starts from and the law x at finer levels; None where x is resolved."""
+        if not self.internal or self.settings.options["cells"] is not None:
+            return None
+        finer = refined(state, x, self.edges)
+        if finer is None:
+            return None
+        before = self._look(state["last"], state["last"], 1.0).energy
+        new, x = finer
+        self._use(new)
+        rise = self._look(new["last"], new["last"], 1.0).energy - before
+        return {**new, "credit": state["credit"] - max(0.0, rise)}, x
+
+    # ---------------------------------------------------------------- Newton's method
+    def _first(self, state: dict, tau: float, guess: JKOStep | None) -> list[np.ndarray]:
+        """Positions to start from, the most promising first; all of them in order."""
+        last = state["last"]
+        if guess is not None:
+            return [guess.state["positions"], last]
+        ahead = tau * state["velocity"]
+        if not ahead.any():
+            return [last]
+        new = move(last, ahead, 1.0, self.bounds)
+        if self.ordered:
+            mend(last, new, LEAST_WIDTH, self.mesh.weights, self.bounds)
+        return [new, last]
+
+    def _minimize(self, y, tau: float, starts: list[np.ndarray]) -> tuple[_Point, float, int]:
+        point = min((self._look(x, y, tau) for x in starts), key=_objective)
+        best, least, since, iteration = point, math.inf, 0, 0
+        while iteration < self.settings.max_iterations and since < PATIENCE:
+            iteration += 1
+            gradient, diagonal, off = self._derivatives(point, y, tau)
+            direction = self._newton(point, tau, gradient, diagonal, off)
+            decrement = inner_product(gradient, direction)
+            length = inner_product(direction, self.mesh.weights * direction)
+            residual = math.sqrt(length / self.mass) / self._scale(point.x)
+            # Far from the minimum the residual may grow for a while; near it that is round-off.
+            since = 0 if residual < least or decrement > HIDDEN * max(1.0, abs(point.objective)) else since + 1
+            if residual < least:
+                best, least = point, residual
+            if residual <= self.settings.tolerance or not math.isfinite(residual):
+                break
+            new = self._search(point, y, tau, direction, decrement)
+            if new is None:
+                break
+            point = new
+        return best, least, iteration
+
+    def _look(self, x, y, tau: float) -> _Point:
+        """The objective, and the forces of V and U on each position."""
+        nodes, mesh = self.nodes, self.mesh
+        values, slopes, curvatures = np.empty((3, x.size))
+        field, bends, excess = self.potential, self.bends, 0.0
+        if self.parts.operators:
+            on_grid = self._to_grid(x, mesh.weights, False)
+            interaction = self.parts.interaction(on_grid)
+            field = field + interaction
+            bends = bend_spline(nodes, self.spline, field)
+            # Each pair stands in the field of both of its members.
+            excess = 0.5 * inner_product(on_grid, interaction)
+        evaluate(nodes, field, bends, x, values, slopes, curvatures)
+        potential, internal, inertia = objective(x, y, tau, mesh.weights, mesh.masses, mesh.log_masses, self.terms,
+                                                 values)
+        energy = potential - excess + internal
+        if self.pairs is not None:
+            repulsion, forces_ = self.pairs.energy(x, mesh.weights)
+            energy, slopes = energy + repulsion, slopes + forces_
+        return _Point(x, energy, energy + inertia, slopes, curvatures)
+
+    def _derivatives(self, point: _Point, y, tau: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Gradient of the objective, and diagonal and off-diagonal of the internal energies' Hessian."""
+        x, mesh = point.x, self.mesh
+        gradient, diagonal, off = np.empty(x.size), np.empty(x.size), np.empty(x.size - 1)
+        forces(x, y, tau, mesh.weights, mesh.masses, mesh.log_masses, self.terms, point.slopes, gradient, diagonal, off)
+        return gradient, diagonal, off
+
+    def _newton(self, point: _Point, tau: float, gradient, diagonal, off) -> np.ndarray:
+        """The direction H^-1 g; rows of the gradient whose position rests at a wall are set to 0."""
+        x = point.x
+        pinned, (direction, pivots, multipliers) = np.empty(x.size, dtype=bool), np.empty((3, x.size))
+        matrix = None
+        if self.pairs is not None:
+            matrix = self.pairs.hessian(x, self.mesh.weights)
+            diagonal += matrix.diagonal()
+            off += matrix.diagonal(1)
+            matrix = matrix - (np.diag(matrix.diagonal()) + np.diag(matrix.diagonal(1), 1)
+                               + np.diag(matrix.diagonal(1), -1))
+        newton_system(x, tau, self.mesh.weights, point.curvatures, self.bounds, gradient, diagonal, off, pinned, pivots,
+                      multipliers)
+        if self.parts.operators or matrix is not None:
+            return self._conjugate_gradients(x, gradient, diagonal, off, pinned, pivots, multipliers, matrix)
+        solve_tridiagonal(pivots, multipliers, pinned, gradient, direction)
+        return direction
+
+    def _conjugate_gradients(self, x, gradient, diagonal, off, pinned, pivots, multipliers, far=None) -> np.ndarray:
+        """H^-1 g, with the product of the interaction's mixed derivatives formed on the grid, or by a matrix."""
+        weights = self.mesh.weights
+        direction, left = np.zeros(x.size), gradient.copy()
+        z = np.empty(x.size)
+        solve_tridiagonal(pivots, multipliers, pinned, left, z)
+        p, rho = z.copy(), float((left * z).sum())
+        target = FORCING**2 * rho
+        for k in range(MAX_LINEAR):
+            if not rho > 0:
+                break
+            product = diagonal * p
+            product[:-1] += off * p[1:]
+            product[1:] += off * p[:-1]
+            if self.parts.operators:
+                product += weights * self._mixed(x, weights * p)
+            if far is not None:
+                product += far @ p
+            product[pinned] = 0.0
+            curvature = float((p * product).sum())
+            if not curvature > 0:
+                # The interaction makes H indefinite: the directions so far are of descent.
+                return direction if k else p
+            share = rho / curvature
+            direction += share * p
+            left -= share * product
+            solve_tridiagonal(pivots, multipliers, pinned, left, z)
+            rho, before = float((left * z).sum()), rho
+            if rho <= target:
+                break
+            p = z + (rho / before) * p
+        return direction
+
+    def _search(self, point: _Point, y, tau: float, direction, decrement: float) -> _Point | None:
+        """The next positions along the direction, or None where no step lowers the objective."""
+        whole = move(point.x, direction, -1.0, self.bounds)
+        share = 1.0
+        if self.ordered:
+            mend(point.x, whole, LEAST_WIDTH, self.mesh.weights, self.bounds)
+            share = min(1.0, FRACTION * longest_step(point.x, -direction))
+        new = self._look(whole, y, tau)
+        if self._lowers(point, new, y, tau, direction, decrement):
+            return self._farther(point, new, y, tau, direction, decrement)
+        if share == 1.0:
+            share = 0.5
+        for _ in range(MAX_HALVINGS):
+            new = self._look(move(point.x, direction, -share, self.bounds), y, tau)
+            if self._lowers(point, new, y, tau, direction, share * decrement):
+                return new
+            share *= 0.5
+        return None
+
+    def _farther(self, point: _Point, new: _Point, y, tau: float, direction, decrement: float) -> _Point:
+        """The best of steps of twice, four times, ... the length, where the objective still falls as at its start.
+
+        A step of Newton's method has half the decrease that the slope promises; more of it says that the concave part,
+        which was left out of the matrix, rules.
+        """
+        length = 1.0
+        while new.objective < point.objective - GROWING * length * decrement and length < LONGEST:
+            length *= 2.0
+            x = move(point.x, direction, -length, self.bounds)
+            if self.ordered:
+                mend(point.x, x, LEAST_WIDTH, self.mesh.weights, self.bounds)
+            farther = self._look(x, y, tau)
+            if not farther.objective < new.objective:
+                break
+            new = farther
+        return new
+
+    def _lowers(self, point: _Point, new: _Point, y, tau: float, direction, predicted: float) -> bool:
+        """Whether a step of predicted decrease lowers the objective, as far as round-off lets one see."""
+        if new.objective <= point.objective - ARMIJO * predicted:
+            return True
+        size = max(1.0, abs(point.objective))
+        if predicted > HIDDEN * size or not new.objective <= point.objective + ROUND_OFF * size:
+            return False
+        gradient, _, _ = self._derivatives(new, y, tau)
+        return -inner_product(gradient, direction) <= 0.8 * predicted
+
+    # ---------------------------------------------------------------- between positions and the grid
+    def _to_grid(self, x, weights, derivative: bool) -> np.ndarray:
+        """The adjoint of a spline's values (slopes) at positions: what the interaction's operator is applied to."""
+        on_values, on_bends = np.empty(self.nodes.size), np.empty(self.nodes.size)
+        deposit(self.nodes, x, weights, derivative, on_values, on_bends)
+        return on_values + bend_spline_adjoint(self.nodes, self.spline, on_bends)
+
+    def _mixed(self, x, weights) -> np.ndarray:
+        """Slopes at the positions of U applied to dipoles of given weights there."""
+        field = self.parts.interaction(self._to_grid(x, weights, True))
+        values, slopes, curvatures = np.empty((3, x.size))
+        evaluate(self.nodes, field, bend_spline(self.nodes, self.spline, field), x, values, slopes, curvatures)
+        return slopes
+
+    def _round_off(self, x) -> float:
+        """What rounding may do to the energy of V: its values at the cells in use count, however small V is at x."""
+        first, last = np.searchsorted(self.nodes, (x[0], x[-1]))
+        return EPSILON * self.mass * float(np.abs(self.potential[max(first - 1, 0):last + 1]).max())
+
+    def _scale(self, x) -> float:
+        """Spread of the law, against which residuals are held."""
+        low, high = self.bounds
+        return max(spread(x, self.mesh.weights), SMALLEST_SPREAD * (high - low))
+
+
+def _objective(point: _Point) -> float:
+    return point.objective if math.isfinite(point.objective) else math.inf

@@ -1,0 +1,276 @@
+r"""The dual problem of a free energy whose interaction is of low rank, and what low rank tells of convexity.
+
+On laws of mass M an interaction acts only through its centered part :math:`U_c = P U P`, where P removes the mean over
+the cells; the rest is a potential. With :math:`U_c = \sum_k s_k \phi_k \phi_k^T` and all :math:`s_k > 0`, put
+:math:`f_k = \sqrt{s_k}\,\phi_k`; then
+
+.. math:: \min_m F = \max_y\; -\tfrac12 |y|^2 - \frac{M}{\beta} \log \sum_i w_i e^{-\beta (V_i + y \cdot f_i)} + const,
+
+a smooth and strongly concave problem in k unknowns, solved by :math:`y = \sum_i m_i f_i` with m the Gibbs law.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from .fixed_point import FIRST_SPAN, GROWTH, Problem, State
+
+__all__ = ["Factors", "default_starts", "factorize", "is_convex", "least_curvature", "maximize_dual"]
+
+#: Ranks tried by the range finder, and the largest number of entries of a basis (features times cells).
+RANKS, BASIS_ENTRIES = (12, 32, 96), 20_000_000
+#: Part of a kernel beyond the second of these ranks above which the third is not tried for a convolution.
+SLOW = 1e-2
+#: Features beyond which a given low-rank form is compressed, and relative size of eigenvalues that are rounding errors.
+RANK_LIMIT, NEGLIGIBLE = 96, 1e-13
+#: Cells up to which a kernel without a low-rank form is tested as a matrix.
+TABLE_CELLS = 1500
+#: Leading features along which starts are tilted, and by how many standard deviations of the feature.
+TILTS, TILT = 3, 2.0
+#: Largest change of log m that ends a stage of the path, and the last one.
+STAGE_GOAL, FINAL_GOAL = 0.3, 1e-9
+#: Newton steps in one stage of the path; more halve the growth of beta.
+STAGE_STEPS = 30
+
+
+class Factors(NamedTuple):
+    """The centered interaction: ``features`` (k, n) of mean 0 over the cells, ``signs`` (k,) real numbers.
+
+    ``shift`` (n,) is the potential that the centering leaves, for a law of mass 1.
+    """
+
+    features: np.ndarray
+    signs: np.ndarray
+    shift: np.ndarray
+
+
+def factorize(problem: Problem) -> Factors | None:
+    """The centered interaction of low rank, as given or found by a randomized range finder; None if there is none."""
+    n = problem.size
+    shift = problem.interaction(np.full(n, 1.0 / n))
+    operators = problem.parts.operators
+    if all(hasattr(operator, "features") and hasattr(operator, "signs") for _, operator in operators):
+        signs = np.concatenate([[], *(factor * operator.signs for factor, operator in operators)])
+        if signs.size * n > BASIS_ENTRIES:
+            return None
+        if signs.size <= RANK_LIMIT:
+            features = np.concatenate([np.zeros((0, n)), *(operator.features for _, operator in operators)])
+            features = features - features.mean(axis=1, keepdims=True)
+            features, signs = features[signs != 0], signs[signs != 0]
+            if not (signs > 0).all():
+                basis, triangle = np.linalg.qr(features.T)
+                features, signs = _diagonalized(basis, (triangle * signs) @ triangle.T)
+            return Factors(features, signs, shift)
+    return _find_range(problem, shift)
+
+
+def _find_range(problem: Problem, shift: np.ndarray) -> Factors | None:
+    n, rng = problem.size, np.random.default_rng(90217)
+    convolution = all(hasattr(operator, "transform") for _, operator in problem.parts.operators)
+
+    def centered(columns: np.ndarray) -> np.ndarray:
+        columns = columns - columns.mean(axis=0)
+        image = np.stack([problem.interaction(np.ascontiguousarray(c)) for c in columns.T], axis=1)
+        return image - image.mean(axis=0)
+
+    probes = centered(rng.standard_normal((n, 4)))
+    scale = max(float(np.linalg.norm(probes)), np.finfo(float).tiny)
+    columns = np.zeros((n, 0))
+    for rank in RANKS:
+        rank = min(rank, n)
+        if n * rank > BASIS_ENTRIES:
+            return None
+        columns = np.concatenate([columns, centered(rng.standard_normal((n, rank - columns.shape[1])))], axis=1)
+        basis, _ = np.linalg.qr(columns)
+        missed = float(np.linalg.norm(probes - basis @ (basis.T @ probes))) / scale
+        if rank == n or missed <= 10 * NEGLIGIBLE:
+            return Factors(*_diagonalized(basis, basis.T @ centered(basis)), shift)
+        # Spectra of convolutions fall smoothly: one that is still high here will not be low at the largest rank.
+        if rank == RANKS[1] < n - rank and missed > SLOW and convolution:
+            return None
+    return None
+
+
+def _diagonalized(basis: np.ndarray, core: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Features and signs of basis core basis^T, without the eigenvalues that are rounding errors."""
+    signs, vectors = np.linalg.eigh(0.5 * (core + core.T))
+    keep = np.abs(signs) > NEGLIGIBLE * np.abs(signs).max(initial=0.0)
+    return np.ascontiguousarray((basis @ vectors[:, keep]).T), signs[keep]
+
+
+def is_convex(problem: Problem, factors: Factors | None) -> bool | None:
+    """Whether the interaction energy is convex on laws of one mass; None where it is not known.
+
+    Known from the factors, from the eigenvalues of a convolution (exact on periodic axes, sufficient on others), or
+    from a Cholesky factorization of the centered kernel on few cells.
+    """
+    if factors is not None:
+        return bool((factors.signs > 0).all())
+    if all(_is_positive(factor, operator) for factor, operator in problem.parts.operators):
+        return True
+    if problem.size > TABLE_CELLS:
+        return None
+    n = problem.size
+    table = np.stack([problem.interaction(row) for row in np.eye(n)])
+    table = table - table.mean(axis=0)
+    table = table - table.mean(axis=1, keepdims=True)
+    margin = 4 * n * np.finfo(float).eps * np.linalg.norm(table)
+    try:
+        np.linalg.cholesky(0.5 * (table + table.T) + margin * np.eye(n))
+    except np.linalg.LinAlgError:
+        return False
+    return True
+
+
+def _is_positive(factor: float, operator) -> bool:
+    if hasattr(operator, "transform"):
+        spectrum = factor * operator.transform.ravel()[1:]  # the first is the constant kernel, which moves nothing
+        return bool((spectrum >= -NEGLIGIBLE * np.abs(operator.transform).max()).all())
+    return hasattr(operator, "signs") and bool((factor * operator.signs >= 0).all())
+
+
+def maximize_dual(problem: Problem, factors: Factors, masses: np.ndarray, budget: int) -> tuple[np.ndarray, int]:
+    """Log masses of the minimizer of a convex energy: Newton's method on the dual, along a path in beta.
+
+    At large beta the dual bends sharply where the Gibbs law changes its cells, and Newton's method alone would creep;
+    along the path each stage starts near its solution.
+
+    Parameters
+    ----------
+    masses : array, shape (n,)
+        Where to start; the result does not depend on it beyond rounding.
+
+    Returns
+    -------
+    log_masses, iterations
+    """
+    f = np.sqrt(factors.signs)[:, None] * factors.features
+    base = problem.potential + problem.mass * factors.shift
+    y = f @ masses
+    span = float(np.ptp(base + y @ f))
+    beta = min(problem.beta, FIRST_SPAN / span) if span > 0 else problem.beta
+    growth, done = GROWTH, 0
+    while True:
+        last = beta >= problem.beta
+        goal = FINAL_GOAL if last else STAGE_GOAL
+        new, steps, reached = _newton(problem, f, base, beta, y, goal, min(STAGE_STEPS, budget - done))
+        done += steps
+        y = new
+        if done >= budget or (last and reached):
+            break
+        if not reached:
+            growth = max(1.5, np.sqrt(growth))
+            if last:
+                break
+        beta = min(problem.beta, beta * growth)
+    return problem.log_reference - problem.beta * (base + y @ f), done
+
+
+def _newton(problem, f, base, beta, y, goal, budget):
+    """Newton's method on the dual at one beta; the point, the number of steps and whether the goal was reached."""
+    point = _dual_point(problem, f, base, beta, y)
+    for step in range(budget):
+        value, masses, gradient = point
+        if beta * np.ptp(gradient @ f) <= goal:
+            return y, step, True
+        centered = f - (f @ masses)[:, None] / problem.mass
+        hessian = beta * (centered * masses) @ centered.T
+        hessian[np.diag_indices_from(hessian)] += 1.0
+        direction = np.linalg.solve(hessian, gradient)
+        slope = float(gradient @ direction)
+        size = 1.0
+        while size > 1e-12:
+            trial = _dual_point(problem, f, base, beta, y + size * direction)
+            gain = trial[0] - value
+            if gain >= 1e-4 * size * slope:
+                break
+            # Within the rounding error of the value, the gradient decides.
+            if abs(gain) <= 1e-13 * (1.0 + abs(value)) and np.abs(trial[2]).max() < np.abs(gradient).max():
+                break
+            size *= 0.5
+        else:
+            return y, step, True  # nothing more to gain in floats
+        y, point = y + size * direction, trial
+    return y, budget, False
+
+
+def _dual_point(problem, f, base, beta, y):
+    """Value of the dual, masses of the Gibbs law and gradient at y."""
+    exponent = problem.log_reference - beta * (base + y @ f)
+    top = exponent.max()
+    masses = np.exp(exponent - top)
+    total = masses.sum()
+    masses *= problem.mass / total
+    value = -0.5 * float(y @ y) - problem.mass / beta * (float(np.log(total)) + float(top))
+    return value, masses, f @ masses - y
+
+
+def least_curvature(problem: Problem, state: State, factors: Factors | None) -> tuple[float, np.ndarray]:
+    """The least eigenvalue of T at a state (see `_fixed_point`; at most 1), and its eigenvector v."""
+    if factors is not None:
+        return _low_rank_curvature(problem, state, factors)
+    s = np.sqrt(state.masses / problem.mass)
+
+    def apply(w: np.ndarray) -> np.ndarray:
+        w = w.ravel()
+        push = s * problem.interaction(problem.mass * s * (w - s * (s * w).sum()))
+        return w + problem.beta * (push - s * (s * push).sum())
+
+    if problem.size <= 400:
+        values, vectors = np.linalg.eigh(np.stack([apply(row) for row in np.eye(problem.size)], axis=1))
+    else:
+        from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+
+        operator = LinearOperator((problem.size, problem.size), matvec=apply, dtype=float)
+        start = np.random.default_rng(5519).standard_normal(problem.size)
+        try:
+            values, vectors = eigsh(operator, k=1, which="SA", v0=start, tol=1e-9, ncv=min(problem.size, 40))
+        except ArpackNoConvergence as error:
+            if len(error.eigenvalues) == 0:
+                return float("nan"), np.zeros(problem.size)
+            values, vectors = error.eigenvalues, error.eigenvectors
+    w = vectors[:, 0]
+    v = problem.beta * problem.interaction(problem.mass * s * w)
+    return min(1.0, float(values[0])), v - problem.mean(state, v)
+
+
+def _low_rank_curvature(problem: Problem, state: State, factors: Factors) -> tuple[float, np.ndarray]:
+    phi = factors.features - (factors.features @ state.masses)[:, None] / problem.mass
+    values, vectors = np.linalg.eigh((phi * state.masses) @ phi.T)
+    half = vectors * np.sqrt(np.maximum(values, 0.0))
+    spectrum, modes = np.linalg.eigh(half.T @ (factors.signs[:, None] * half))
+    if spectrum.size == 0 or spectrum[0] >= 0:
+        return 1.0, np.zeros(problem.size)
+    return 1.0 + problem.beta * float(spectrum[0]), (factors.signs * (half @ modes[:, 0])) @ phi
+
+
+def default_starts(problem: Problem, factors: Factors | None) -> list[np.ndarray]:
+    """Log masses from which stationary states of a nonconvex F are looked for.
+
+    The Gibbs law of the potential, alone and tilted along the leading features of the interaction; the reference
+    measure; and lumps at a lattice of places.
+    """
+    grid = problem.parts.grid
+    alone, flat = problem.gibbs(problem.potential), problem.gibbs(np.zeros(problem.size))
+    starts = [alone, flat]
+    if factors is not None:
+        weights = np.exp(alone) / problem.mass
+        for k in np.argsort(-np.abs(factors.signs))[:TILTS]:
+            f = factors.features[k]
+            variance = float((weights * (f - (weights * f).sum()) ** 2).sum())
+            if variance > 0:
+                starts += [alone + side * f / math.sqrt(variance) for side in (TILT, -TILT)]
+    places = 3 if grid.ndim <= 2 else 2
+    for index in itertools.product(range(places), repeat=grid.ndim):
+        lump = np.zeros(grid.shape)
+        for axis, k in enumerate(index):
+            (lo, hi), shape = grid.bounds[axis], (-1,) + (1,) * (grid.ndim - 1 - axis)
+            z = (grid.centers[axis] - lo) / (hi - lo) - (k + 0.5) / places
+            z = z - np.round(z) if grid.periodic[axis] else z
+            lump = lump - (0.5 * (3 * places * z) ** 2).reshape(shape)
+        starts.append(flat + lump.ravel())
+    return starts

@@ -1,0 +1,389 @@
+r"""Stationary states of a free energy on a grid: :math:`\rho_* = M w\,e^{-\beta \Psi(\rho_*)} / Z`."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from wgflow.checks import check_count, check_positive
+from wgflow.densities import Density
+from wgflow.energies import TINY, FreeEnergy, Term
+from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
+from wgflow.grids import Grid
+
+from .dual_newton import Factors, default_starts, factorize, is_convex, least_curvature, maximize_dual
+from .fixed_point import LARGEST_FLOOR, Problem, State, descend, descend_along_beta, find_root
+
+__all__ = ["Stationary", "stationary", "stationary_branches"]
+
+METHODS = ("auto", "dual", "fixed-point")
+#: Least curvature, in units of the entropy's, above which a state counts as stable; a rotation of the state gives 0.
+NEUTRAL = 1e-6
+#: Hellinger distance within which two states are the same; relative difference of the energies of a rotated state.
+SAME_STATE, SAME_ENERGY = 1e-5, 1e-9
+#: Relative difference of masses that counts as rounding.
+SAME_MASS = 1e-9
+#: Searches by deflation from one start.
+DEFLATIONS = 3
+#: Newton steps of a search for a root: one that needs more is lost.
+ROOT_STEPS = 60
+
+
+@dataclass(frozen=True)
+class Stationary:
+    r"""A stationary state and what is known of it.
+
+    Attributes
+    ----------
+    density : Density
+        :math:`\rho_*`; a FiniteVolume flow that starts there does not move.
+    energy : float
+        :math:`F(\rho_*)`.
+    gap : float or None
+        Where the interaction energy is convex on laws of one mass, a bound of :math:`F(\rho_*) - \min F`: the energy
+        less ``dual_value``, formed without cancellation as :math:`\beta^{-1} KL(\rho_* | B(\rho_*))`, with
+        :math:`B(\rho) = M w e^{-\beta \Psi(\rho)} / Z`, so without the rounding
+        error of F itself. None where no convexity is known: there is no such bound then.
+    dual_value : float or None
+        Value of the dual problem at :math:`\rho_*`, below every energy; None where ``gap`` is.
+    residual : float
+        :math:`\|\rho_* - B(\rho_*)\|_{L^1} / M`.
+    iterations : int
+        Newton steps (for one of several branches: of the search that found it).
+    method : str
+        ``"dual"``, ``"fixed-point"``, ``"root"`` (Newton's method on the self-consistency equation) or
+        ``"closed form"`` (no interaction).
+    beta : float
+    stable : bool or None
+        Whether :math:`\rho_*` is a local minimum of F on the grid, by its Hessian (a state that a symmetry can move
+        freely, such as a rotation, counts as stable); None where the eigenvalue was not found.
+    curvature : float
+        Least eigenvalue of the Hessian of F in units of the entropy's, counted at most 1: negative at a saddle, 0 along
+        a free symmetry, 1 where F is convex.
+    message : str
+    """
+
+    density: Density
+    energy: float
+    gap: float | None
+    dual_value: float | None
+    residual: float
+    iterations: int
+    method: str
+    beta: float
+    stable: bool | None
+    curvature: float
+    message: str
+
+    def explain(self) -> str:
+        """The state in words."""
+        kind = {True: "stable (a local minimum of F)", False: "unstable (a saddle of F)", None: "stability unknown"}
+        lines = [f"stationary state at beta = {self.beta:g}: F = {self.energy:.12g}",
+                 f"  self-consistency residual {self.residual:.1e} (L1, relative to the mass)"]
+        if self.gap is None:
+            lines.append(f"  {kind[self.stable]}; least curvature {self.curvature:.3g} (1: that of the entropy alone)")
+            lines.append("  F is not known to be convex: no duality gap, other stationary states may exist "
+                         "(stationary_branches)")
+        else:
+            lines.append(f"  F is strictly convex: the only stationary state, F - min F <= {self.gap:.1e} "
+                         "apart from the rounding of F")
+        lines.append(f"  {self.message}")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{self.explain()}</pre>"
+
+
+def stationary(energy, grid, *, rho0=None, method="auto", tolerance=1e-13, max_iterations=500, mass=None) -> Stationary:
+    r"""The stationary state of a flow, the law that reproduces itself:
+
+    .. math:: \rho_* = M w\,e^{-\beta \Psi(\rho_*)} / Z, \qquad \Psi(\rho) = V + U \rho,
+
+    for the free energy of the grid itself, the one that FiniteVolume lowers, with its cell masses as unknowns.
+
+    Where the interaction energy is convex on laws of one mass (every network energy, any positive definite kernel), F
+    has one stationary state, its minimum, and ``gap`` bounds the distance of the energy to it from the dual problem.
+    Elsewhere there can be several: with ``rho0`` the energy is lowered from there; without, from several starts, and
+    the lowest state found is returned (`stationary_branches` returns all).
+
+    Parameters
+    ----------
+    energy : Term or FreeEnergy
+        With an entropy, beta < infinity.
+    grid : Grid
+    rho0 : Density, optional
+        Where to start. A start with a symmetry of the energy keeps it, and may end in a saddle (``stable`` says so).
+    method : {"auto", "dual", "fixed-point"}
+        ``"dual"``: Newton's method on the dual of an interaction of low rank (found numerically for any form of kernel,
+        up to rank 96), along a path in beta; where its signs are mixed the dual is a saddle, and Newton's method
+        on the self-consistency equation finds the stationary state near ``rho0``, stable or not. ``"fixed-point"``:
+        the damped fixed-point iteration accelerated by conjugate gradients, with F falling at every step; for any
+        interaction. ``"auto"``: the dual where it is concave, else the fixed point.
+    tolerance : float
+        Of the residual; where rounding does not allow it (beta times the size of Psi above 1e2, say), the rounding
+        error takes its place.
+    max_iterations : int
+        Newton steps from one start.
+    mass : float, optional
+        The mass M; by default that of ``rho0``, or 1.
+
+    Returns
+    -------
+    Stationary
+
+    Raises
+    ------
+    InvalidInput
+        If beta is infinite or an argument breaks a rule.
+    ConvergenceError
+        If the tolerance is missed; ``error.partial`` is the best state.
+
+    References
+    ----------
+    S. Mei, A. Montanari and P.-M. Nguyen, A mean field view of the landscape of two-layer neural networks, PNAS 115
+    (2018) E7665-E7671 (uniqueness and the fixed-point equation).
+
+    Examples
+    --------
+    >>> import wgflow as wg
+    >>> from wgflow.solvers.stationary import stationary
+    >>> grid = wg.Grid((-4, 4), cells=200)
+    >>> well, attraction = wg.Potential(lambda x: x**4 / 4 - x**2 / 2), wg.Interaction(lambda x: x**2 / 2)
+    >>> star = stationary(wg.Entropy(beta=4.0) + well + attraction, grid)
+    >>> print(f"{abs(star.density.mean()):.3f} {star.energy:.4f} {star.stable}")
+    0.788 -0.1935 True
+    """
+    search = _Search(energy, grid, mass, rho0, tolerance, max_iterations)
+    if method not in METHODS:
+        raise InvalidInput(f"method={method!r}: need one of {', '.join(map(repr, METHODS))}")
+    return search.one(method, None if rho0 is None else search.logs(rho0, "rho0"))
+
+
+def stationary_branches(energy, grid, *, starts=None, tolerance=1e-13, max_iterations=200, mass=None,
+                        max_branches=32) -> list[Stationary]:
+    """All stationary states that a search finds, sorted by energy, each labeled stable or unstable.
+
+    The search lowers F and solves the self-consistency equation from every start, follows the unstable direction of
+    each saddle both ways down, looks for saddles between each two minima, and looks again with the states already
+    found divided out (deflation). States that a symmetry moves freely, such as the rotations of a cluster on a circle,
+    are one branch, represented by one member. A convex F has one state, which is proved; otherwise no search can prove
+    that it is complete.
+
+    Parameters
+    ----------
+    energy, grid, tolerance, mass
+        As in `stationary`.
+    starts : sequence of Density, optional
+        Where to start; by default the Gibbs law of the potential, the reference measure, lumps at several places, and
+        tilts along the leading features of the interaction.
+    max_iterations : int
+        Newton steps of one search.
+    max_branches : int
+        The search ends when it has found so many.
+
+    Returns
+    -------
+    list of Stationary
+        With at least one entry.
+
+    Raises
+    ------
+    InvalidInput
+        As in `stationary`.
+    ConvergenceError
+        If no start leads to a state within the tolerance; ``error.partial`` is the best state.
+    """
+    check_count("max_branches", max_branches)
+    if starts is not None:
+        if isinstance(starts, Density) or not isinstance(starts, (list, tuple)):
+            raise InvalidType("starts must be a list of wgflow.Density")
+        if not starts:
+            raise InvalidInput("starts is empty; give densities, or None for the default starts")
+    first = starts[0] if starts else None
+    search = _Search(energy, grid, mass, first, tolerance, max_iterations)
+    logs = None if starts is None else [search.logs(rho, f"starts[{k}]") for k, rho in enumerate(starts)]
+    if search.convex:
+        return [search.one("auto", None if logs is None else logs[0])]
+    return search.all(logs, max_branches)
+
+
+class _Search:
+    """The checked problem, and the ways to its stationary states."""
+
+    def __init__(self, energy, grid, mass, rho0, tolerance, max_iterations):
+        if not isinstance(energy, Term):
+            raise InvalidType(f"energy must be a sum of terms such as Entropy(1.0) + Potential(V), got {energy!r}")
+        if not isinstance(grid, Grid):
+            raise InvalidType(f"grid must be a wgflow.Grid, got {type(grid).__name__}")
+        if rho0 is not None and not isinstance(rho0, Density):
+            raise InvalidType(f"rho0 must be a wgflow.Density, got {type(rho0).__name__}")
+        check_positive("tolerance", tolerance)
+        check_count("max_iterations", max_iterations)
+        check_positive("mass", mass, allow_none=True)
+        self.energy = energy if isinstance(energy, FreeEnergy) else FreeEnergy([(1.0, energy)])
+        self.grid, self.tolerance, self.budget = grid, tolerance, max_iterations
+        parts = self.energy.assemble(grid)
+        if not parts.diffusion > 0 or math.isinf(1.0 / parts.diffusion):
+            raise InvalidInput("beta=infinity: without an entropy a stationary state is a set of atoms, not a density, "
+                               "and the infimum of F need not be attained; add Entropy(beta), or, for a network model, "
+                               "ask model.minimum_risk() or the stationary deltas of the model")
+        self.mass = float(mass) if mass is not None else 1.0 if rho0 is None else rho0.mass
+        self.problem = Problem(parts, self.mass)
+        self.factors: Factors | None = factorize(self.problem) if parts.operators else None
+        self.convex = True if not parts.operators else is_convex(self.problem, self.factors)
+
+    def logs(self, rho, name: str) -> np.ndarray:
+        """The log masses of a start."""
+        if not isinstance(rho, Density):
+            raise InvalidType(f"{name} must be a wgflow.Density, got {type(rho).__name__}")
+        if rho.grid != self.grid:
+            raise InvalidInput(f"{name} lives on {rho.grid}, not on the grid {self.grid}; make it on the same grid")
+        if abs(rho.mass - self.mass) > SAME_MASS * self.mass:
+            raise InvalidInput(f"{name} has mass {rho.mass:g}, the stationary state is to have {self.mass:g}; give "
+                               "densities of one mass (rho.normalized()), or leave mass out")
+        return np.log(np.maximum(rho.masses.ravel(), TINY))
+
+    # ---------------------------------------------------------------- one state
+    def one(self, method: str, start: np.ndarray | None) -> Stationary:
+        """The state that `stationary` returns."""
+        problem, goal = self.problem, self.tolerance
+        if not problem.parts.operators:
+            return self.checked(problem.evaluate(problem.gibbs(problem.potential)), 0, "closed form")
+        if method == "dual" and self.factors is None:
+            raise InvalidInput("method='dual': the interaction has no low-rank form (rank 96, to rounding) on this "
+                               "grid; use method='fixed-point' or 'auto'")
+        if self.factors is not None and self.convex and method != "fixed-point":
+            masses = np.exp(problem.gibbs(problem.potential) if start is None else problem.normalized(start)[0])
+            logs, steps = maximize_dual(problem, self.factors, masses, self.budget)
+            state, more = descend(problem, problem.evaluate(logs), goal, self.budget)
+            return self.checked(state, steps + more, "dual")
+        if method == "dual":
+            logs = problem.gibbs(problem.potential) if start is None else start
+            return self.checked(*find_root(problem, problem.evaluate(logs), goal, self.budget), "root")
+        if self.convex:
+            return self.checked(*descend_along_beta(problem, start, goal, self.budget), "fixed-point")
+        if start is not None:
+            return self.checked(*descend(problem, problem.evaluate(start), goal, self.budget), "fixed-point")
+        ends = [self.down(problem.evaluate(logs)) for logs in default_starts(self.problem, self.factors)]
+        reached = [end for end in ends if self.good(end[0])]
+        best = min(reached or ends, key=lambda end: end[0].energy if reached else end[0].residual)
+        return self.checked(*best, "fixed-point")
+
+    def down(self, state: State) -> tuple[State, int]:
+        """Lower F to a minimum: a saddle is left along its unstable direction, to the lower side."""
+        state, steps = descend(self.problem, state, self.tolerance, self.budget)
+        for _ in range(3):
+            if not self.good(state):
+                break
+            ends = self.leave(state)
+            if not ends:
+                break
+            state, more = min(ends, key=lambda end: end[0].energy)
+            steps += more
+        return state, steps
+
+    def leave(self, state: State) -> list[tuple[State, int]]:
+        """Where F leads from a saddle, to either side along its most unstable direction; empty at a minimum."""
+        curvature, mode = least_curvature(self.problem, state, self.factors)
+        if not curvature < -NEUTRAL:
+            return []
+        mode = mode / np.sqrt(self.problem.mean(state, mode * mode))
+        ends = []
+        for side in (0.5, -0.5):
+            while abs(side) > 1e-4:
+                trial = self.problem.evaluate(state.log_masses + side * mode)
+                if trial.energy < state.energy:
+                    ends.append(descend(self.problem, trial, self.tolerance, self.budget))
+                    break
+                side *= 0.5
+        return ends
+
+    # ---------------------------------------------------------------- several states
+    def all(self, starts, limit: int) -> list[Stationary]:
+        """The states that `stationary_branches` returns."""
+        found: list[tuple[State, int, str]] = []
+        best: State | None = None
+        short = min(self.budget, ROOT_STEPS)
+        starts = default_starts(self.problem, self.factors) if starts is None else starts
+        first = [self.problem.evaluate(logs) for logs in starts]
+
+        def add(end: tuple[State, int], method: str) -> bool:
+            nonlocal best
+            state, steps = end
+            if best is None or state.residual < best.residual:
+                best = state
+            if len(found) >= limit or not self.good(state) or any(self.same(state, other) for other, _, _ in found):
+                return False
+            found.append((state, steps, method))
+            for down in self.leave(state):
+                add(down, "fixed-point")
+            return True
+
+        for state in first:
+            add(descend(self.problem, state, self.tolerance, self.budget), "fixed-point")
+            add(find_root(self.problem, state, self.tolerance, short), "root")
+        passes = [self.problem.evaluate(0.5 * (a[0].log_masses + b[0].log_masses))
+                  for a, b in itertools.islice(itertools.combinations(found, 2), limit)]
+        for state in [*passes, *first]:
+            for _ in range(DEFLATIONS):
+                known = [other for other, _, _ in found]
+                if not add(find_root(self.problem, state, self.tolerance, short, known), "root"):
+                    break
+        if not found and best is not None:
+            raise self.failure(best, self.budget, "fixed-point")
+        return sorted((self.result(*entry) for entry in found), key=lambda branch: branch.energy)
+
+    def same(self, a: State, b: State) -> bool:
+        """Whether two states are one, or moved into each other by a symmetry that leaves both free to move."""
+        square = float(((np.sqrt(a.masses) - np.sqrt(b.masses)) ** 2).sum()) / self.mass
+        if square <= SAME_STATE**2:
+            return True
+        if abs(a.energy - b.energy) > SAME_ENERGY * (abs(a.energy) + self.problem.diffusion * self.mass):
+            return False
+        return all(abs(least_curvature(self.problem, state, self.factors)[0]) <= NEUTRAL for state in (a, b))
+
+    # ---------------------------------------------------------------- results
+    def good(self, state: State) -> bool:
+        """Whether a state is within the tolerance, or within what rounding allows."""
+        return state.residual <= max(self.tolerance, state.floor)
+
+    def checked(self, state: State, steps: int, method: str) -> Stationary:
+        """The result, or ConvergenceError with it."""
+        if not self.good(state):
+            raise self.failure(state, steps, method)
+        return self.result(state, steps, method)
+
+    def failure(self, state: State, steps: int, method: str) -> ConvergenceError:
+        """A missed tolerance, with the best state."""
+        fix = ("rounding errors of beta Psi are too large at this beta: lower it" if state.floor >= LARGEST_FLOOR else
+               "start nearer (rho0=), raise max_iterations, or loosen the tolerance")
+        error = ConvergenceError(
+            f"residual {state.residual:.2e} after {steps} iterations ({method}), tolerance={self.tolerance:g} at "
+            f"beta={self.problem.beta:g}; {fix}", reason="tolerance")
+        error.partial = self.result(state, steps, method)
+        return error
+
+    def result(self, state: State, steps: int, method: str) -> Stationary:
+        """A state with its certificate."""
+        problem = self.problem
+        rho = Density(self.grid, state.masses.reshape(self.grid.shape) / self.grid.volumes)
+        gap = dual = None
+        curvature = 1.0
+        if self.convex:
+            gap = problem.diffusion * state.divergence
+            dual = problem.dual_value(state)
+        else:
+            curvature = least_curvature(problem, state, self.factors)[0]
+        stable = None if math.isnan(curvature) else curvature >= -NEUTRAL
+        if state.residual <= self.tolerance:
+            message = f"the residual is within tolerance={self.tolerance:g} ({method}, {steps} iterations)"
+        elif self.good(state):
+            message = (f"the residual is at the rounding error {state.floor:.1e} of beta Psi, above "
+                       f"tolerance={self.tolerance:g} ({method}, {steps} iterations)")
+        else:
+            message = f"the tolerance={self.tolerance:g} was missed ({method}, {steps} iterations)"
+        return Stationary(rho, float(self.energy(rho)), gap, dual, state.residual, steps, method, problem.beta, stable,
+                          curvature, message)

@@ -1,0 +1,154 @@
+"""Checks of what users give: numbers, arrays, functions, and the memory that all this needs.
+
+There is one family of them: a check returns the value in the form in which it is used, or raises InvalidInput
+(InvalidType for values of a wrong kind) with the name of the argument, its value and the rule.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wgflow.errors import InvalidInput, InvalidType, ResourceError
+
+if TYPE_CHECKING:
+    from wgflow.grids import Grid
+
+#: Arrays of the size of the grid that a solve keeps at the same time; the memory check of a grid counts on them.
+WORK_ARRAYS = 12
+#: Requests of fewer bytes are granted without looking.
+SMALL_REQUEST = 64e6
+
+
+def call_user(function, arguments, what: str):
+    """Call a user's function; an exception in it becomes InvalidInput that names the argument, with its cause.
+
+    It sees read-only arrays. Overflow and division by zero are left to the checks of what it returns.
+    """
+    if not callable(function):
+        raise InvalidType(f"{what} must be callable, a function of the coordinates; got {type(function).__name__}")
+    arguments = [_read_only(a) if isinstance(a, np.ndarray) else a for a in arguments]
+    try:
+        with np.errstate(all="ignore"):
+            return function(*arguments)
+    except Exception as error:
+        raise InvalidInput(
+            f"{what} raised {type(error).__name__}: {error}; it is called with one array for each of "
+            f"{len(arguments)} coordinates (read-only) and returns an array of their shape"
+        ) from error
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def real_array(values, what: str) -> np.ndarray:
+    """``values`` as a float64 array, or InvalidType for kinds that are not real numbers, InvalidInput for masks."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise InvalidInput(f"{what} is a masked array with {np.ma.count_masked(values)} masked cells; fill them first")
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise InvalidType(f"{what} is not a rectangular array of real numbers: {error}") from error
+    if array.dtype.kind == "c":
+        raise InvalidType(f"{what} has complex dtype {array.dtype}; need real numbers")
+    if array.dtype.kind not in "fiub":
+        raise InvalidType(f"{what} has dtype {array.dtype}; need real numbers")
+    return array.astype(np.float64)
+
+
+def check_values(values, grid: Grid, what: str) -> np.ndarray:
+    """``values`` as a float64 array of the grid's shape with finite entries, or an error that says where not."""
+    array = real_array(values, what)
+    if array.shape != grid.shape:
+        if array.ndim == 0:
+            raise InvalidInput(f"{what} returned shape (): need {grid.shape}, one value for each cell; "
+                               f"for a constant return {array} + 0*x")
+        raise InvalidInput(f"{what} has shape {array.shape}, the grid {grid.shape}")
+    bad = ~np.isfinite(array)
+    if bad.any():
+        cell = tuple(int(k) for k in np.argwhere(bad)[0])
+        place = ", ".join(f"{c[k]:g}" for c, k in zip(grid.centers, cell))
+        raise InvalidInput(f"{what} is {array[cell]} at ({place}), cell {cell}, and in {int(bad.sum())} cells in all; "
+                           "it must be finite everywhere on the grid")
+    return np.ascontiguousarray(array)
+
+
+def available_memory() -> int:
+    """Bytes of memory that this machine can still give."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 8 * 2**30
+
+
+def check_memory(need: float, what: str, fix: str) -> None:
+    """Raise ResourceError if ``need`` bytes are more than this machine can give."""
+    if need <= SMALL_REQUEST:
+        return
+    free = available_memory()
+    if need > free:
+        raise ResourceError(f"{what} needs {need / 2**30:.3g} GiB, {free / 2**30:.3g} GiB are free; {fix}")
+
+
+def check_grid_memory(shape) -> None:
+    check_memory(8.0 * WORK_ARRAYS * float(math.prod(shape)), f"cells={shape}: a solve with so many cells",
+                 "take fewer cells or axes")
+
+
+def check_real(name: str, value, *, infinite: bool = False) -> float:
+    """A real number as a float; finite, unless infinity is allowed."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise InvalidType(f"{name} must be a number, got {type(value).__name__} {value!r}")
+    number = float(value)
+    if math.isnan(number) or (math.isinf(number) and not infinite):
+        raise InvalidInput(f"{name}={number}: must be {'a number, not NaN' if infinite else 'finite'}")
+    return number
+
+
+def check_positive(name: str, value, *, zero: bool = False, infinite: bool = False, allow_none: bool = False):
+    """A number > 0 (>= 0 with ``zero``) as a float; finite, unless infinity is allowed. None passes if allowed."""
+    if value is None and allow_none:
+        return None
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise InvalidType(f"{name} must be a number, got {type(value).__name__} {value!r}")
+    number = float(value)
+    if not (number >= 0 if zero else number > 0) or (math.isinf(number) and not infinite):
+        raise InvalidInput(f"{name}={number:g}: must be {'' if infinite else 'finite and '}{'>= 0' if zero else '> 0'}")
+    return number
+
+
+def check_count(name: str, value, least: int = 1) -> int:
+    """A whole number of at least ``least`` as an int."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+        raise InvalidType(f"{name} must be an int, got {type(value).__name__} {value!r}")
+    if int(value) < least:
+        raise InvalidInput(f"{name}={value}: need an integer >= {least}")
+    return int(value)
+
+
+def check_flag(name: str, value) -> bool:
+    """True or False, and nothing that only counts as one of them."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise InvalidType(f"{name}={value!r}: need True or False")
+    return bool(value)
+
+
+def check_interval(name: str, value) -> tuple[float, float]:
+    """A pair (lo, hi) of finite numbers with lo < hi, as floats."""
+    try:
+        lo, hi = (check_real(name, end) for end in value)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"{name}={value!r}: must be a pair (lo, hi) of finite numbers") from error
+    if lo >= hi:
+        raise InvalidInput(f"{name}={value!r}: lo must be < hi")
+    return lo, hi

@@ -1,0 +1,1 @@
+"""Files: solutions, checkpoints, and the archives and locks under both."""

@@ -1,0 +1,402 @@
+"""Solutions on disk: CF NetCDF (``.nc``, with the io extra) and NumPy's archives (``.npz``, always).
+
+Both hold the same: times, densities (or atoms), energies, history, grid and certificate, to the last bit. Functions are
+not stored, so a loaded solution has ``free_energy`` None. Files are read as data and checked before they are used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wgflow.atoms import Atoms
+from wgflow.certificate import Certificate, library_versions
+from wgflow.checks import check_memory
+from wgflow.densities import Density
+from wgflow.errors import InvalidInput, InvalidType, ResourceError, StorageError, WGFlowError
+from wgflow.grids import Grid
+from wgflow.jko_steps import NO_STEPS, TITLES, pack_steps, unpack_steps
+from wgflow.solution import History, Solution
+
+from .archives import (
+    FORMAT,
+    HDF5_START,
+    check_seal,
+    decode,
+    encode,
+    open_regular,
+    read_npz,
+    replacing,
+    seal,
+    target_of,
+    write_npz,
+)
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["load", "save", "to_dataset"]
+
+CONVENTIONS = "CF-1.11"
+#: Files may have been compressed by others; no filter of HDF5 reaches a ratio beyond this on honest data.
+HDF5_RATIO = 1000
+#: Parts of the header, each an attribute of a NetCDF file.
+HEADER = ("problem", "certificate", "settings", "versions")
+#: Names in a dataset that no axis may take.
+RESERVED = ("time", "density", "energy", "dissipation", "log_weight", "step", "bound", "atom", "weight", "jko_step")
+HISTORY_NAMES = {
+    "t": "time after the step", "dt": "length of the step", "energy": "free energy after the step",
+    "mass": "mass after the step", "min_density": "smallest cell average after the step",
+    "accepted": "steps accepted so far", "rejected": "steps rejected so far",
+    "fallback": "whether the step took the unconditional fallback",
+    "work": "work done so far by terms that change with time",
+}
+#: Columns of the history that files of format 1 lack: there was none of it.
+ADDED_COLUMNS = ("work",)
+INSTALL = "pip install 'wgflow[io]' (that is: xarray h5netcdf h5py)"
+
+
+def save(solution: Solution, path) -> None:
+    """Write a solution to a file, atomically: an old file of that name stays as it is until the new one is whole.
+
+    Parameters
+    ----------
+    solution : Solution
+    path : path
+        Ends in ``.nc`` (CF NetCDF) or ``.npz`` (arrays that `numpy.load` reads).
+
+    Raises
+    ------
+    InvalidInput
+        If the path has another ending.
+    StorageError
+        If the file cannot be written, or xarray, h5netcdf or h5py is missing for ``.nc``.
+    """
+    suffix = _suffix(path)
+    if suffix == ".npz":
+        write_npz(path, "solution", *_pack(solution))
+        return
+    _need_io("writing NetCDF files")
+    content = _netcdf(to_dataset(solution))
+    with replacing(path) as temporary:
+        with temporary.open("r+b") as file:
+            file.write(content.getbuffer())
+        seal(temporary, "solution")
+
+
+def load(path) -> Solution:
+    """Read a solution that `Solution.save` wrote; bits are as they were, but ``free_energy`` is None.
+
+    Parameters
+    ----------
+    path : path
+        Either kind of file; the content says which, not the name.
+
+    Raises
+    ------
+    StorageError
+        If there is no such file, or it is not a whole and unchanged solution of a version that is known.
+    ResourceError
+        If the file claims more than fits in memory; raised before anything is allocated.
+    """
+    with open_regular(path) as file:
+        hdf5 = file.read(8) == HDF5_START
+    header, arrays = _read_netcdf(path) if hdf5 else read_npz(path, "solution")
+    try:
+        return _unpack(header, arrays)
+    except ResourceError:
+        raise
+    except (WGFlowError, KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise StorageError(f"{path} is not a solution that can be used: {type(error).__name__}: {error}") from error
+
+
+def to_dataset(solution: Solution) -> xarray.Dataset:
+    """A solution as an xarray.Dataset after the CF conventions.
+
+    Variables: ``density(time, axes...)``, ``energy(time)``, ``dissipation(time)`` where the energy is at hand, the cell
+    edges of each axis (``x_edges``, and as CF bounds ``x_bounds``), ``log_weight`` on weighted grids, the history of
+    accepted steps as ``history_*`` along ``step``, and what is known of steps of the JKO scheme as ``jko_*`` along
+    ``jko_step``. Atoms have their coordinates as ``x(time, atom)``, and
+    ``weight(atom)``, in place of density and edges. Attributes hold certificate, settings, versions and problem as
+    JSON, and the SHA-256 of it all.
+    """
+    _need_io("datasets")
+    import xarray
+
+    header, arrays = _pack(solution)
+    variables: dict = {"time": ("time", arrays["t"], _text("time", axis="T"))}
+    describe = _atom_variables if solution.is_atomic else _grid_variables
+    coordinates = ["time", *describe(solution, header["problem"]["axes"], arrays, variables)]
+    variables["energy"] = ("time", arrays["energy"], _text("free energy"))
+    if "dissipation" in arrays:
+        variables["dissipation"] = ("time", arrays["dissipation"], _text("-dF/dt at time_scale 1"))
+    for name, title in HISTORY_NAMES.items():
+        variables[f"history_{name}"] = ("step", arrays[f"history_{name}"], _text(title))
+    for column in header["problem"]["jko_steps"]["columns"]:
+        name = column["name"]
+        variables[f"jko_{name}"] = ("jko_step", arrays[f"jko_{name}"], _text(TITLES.get(name, f"JKO step: {name}")))
+    texts = {part: json.dumps(encode(header[part]), allow_nan=False) for part in HEADER}
+    attributes = {"Conventions": CONVENTIONS, "title": "Wasserstein gradient flow", "source": header["source"],
+                  "wgflow_format": FORMAT, **texts, "sha256": _digest(texts, arrays)}
+    return xarray.Dataset({k: v for k, v in variables.items() if k not in coordinates},
+                          {k: variables[k] for k in coordinates}, attributes)
+
+
+def _grid_variables(solution: Solution, axes: list[dict], arrays: dict, variables: dict) -> list[str]:
+    """Add the densities and their grid; returns the names of the coordinates."""
+    names = [axis["variable"] for axis in axes]
+    for k, (name, centers) in enumerate(zip(names, solution.grid.centers)):
+        edges = arrays[f"edges_{k}"]
+        title = solution.grid.names[k]
+        variables[name] = (name, centers, _text(f"{title}, cell centers", bounds=f"{name}_bounds"))
+        variables[f"{name}_bounds"] = ((name, "bound"), np.stack([edges[:-1], edges[1:]], 1), {})
+        variables[f"{name}_edges"] = (f"{name}_edge", edges, _text(f"{title}, cell edges"))
+    if "log_weight" in arrays:
+        variables["log_weight"] = (names, arrays["log_weight"],
+                                   _text("logarithm of the cell averages of the reference measure"))
+    variables["density"] = (["time", *names], arrays["density"],
+                            _text("density, cell averages", cell_methods=" ".join(f"{n}: mean" for n in names)))
+    return names
+
+
+def _atom_variables(solution: Solution, axes: list[dict], arrays: dict, variables: dict) -> list[str]:
+    """Add the paths and the weights of atoms, which have no coordinates but time."""
+    for k, axis in enumerate(axes):
+        variables[axis["variable"]] = (["time", "atom"], arrays[f"points_{k}"], _text(f"{axis['name']} of each atom"))
+    variables["weight"] = ("atom", arrays["weights"], _text("mass of each atom"))
+    return []
+
+
+def _text(long_name: str, **more) -> dict:
+    return {"long_name": long_name, "units": "1", **more}
+
+
+def _suffix(path) -> str:
+    try:
+        name = os.fsdecode(path)
+    except TypeError as error:
+        raise InvalidType(f"path={path!r}: need the path of a file, such as 'run.nc'") from error
+    suffix = Path(name).suffix.lower()
+    if suffix not in (".nc", ".npz"):
+        raise InvalidInput(f"path={name!r} must end in .nc (CF NetCDF) or .npz (NumPy)")
+    target_of(path)
+    return suffix
+
+
+def _need_io(what: str) -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in ("xarray", "h5netcdf", "h5py") if find_spec(name) is None]
+    if missing:
+        raise StorageError(f"{what} needs {' and '.join(missing)}: {INSTALL}; "
+                           "solution.save('run.npz') works without")
+
+
+# -------------------------------------------------------------------- solution <-> header and arrays
+def _pack(solution: Solution) -> tuple[dict, dict[str, np.ndarray]]:
+    certificate, pack = solution.certificate, _pack_atoms if solution.is_atomic else _pack_densities
+    axes, arrays = pack(solution)
+    proof = {f.name: getattr(certificate, f.name) for f in fields(Certificate)}
+    jko_header, jko_arrays = pack_steps(solution.jko_steps)
+    header = {
+        "source": f"wgflow {library_versions()['wgflow']}",
+        "settings": proof.pop("settings"), "versions": proof.pop("versions"), "certificate": proof,
+        "problem": {
+            "axes": axes, "format": FORMAT,
+            "method": solution.method, "status": solution.status, "message": solution.message,
+            "time_scale": None if callable(solution.time_scale) else solution.time_scale,
+            "jko_steps": jko_header,
+        },
+    }
+    arrays |= jko_arrays
+    arrays |= {"t": solution.t, "energy": solution.energy}
+    if solution.has_dissipation:
+        arrays["dissipation"] = solution.dissipation
+    arrays |= {f"history_{name}": column for name, column in solution.history.to_dict().items()}
+    return header, arrays
+
+
+def _pack_densities(solution: Solution) -> tuple[list[dict], dict[str, np.ndarray]]:
+    grid, count = solution.grid, len(solution.densities)
+    check_memory(3 * 8.0 * grid.size * count, f"a file of {count} snapshots of {grid.size} cells",
+                 "ask for fewer times")
+    axes = [{"name": name, "variable": variable, "boundary": boundary, "origin": origin}
+            for name, variable, boundary, origin
+            in zip(grid.names, _variables(grid.names), grid.boundary, grid.origin)]
+    arrays = {"density": np.stack([rho.values for rho in solution.densities])}
+    arrays |= {f"edges_{k}": edges for k, edges in enumerate(grid.edges)}
+    if grid.log_weight is not None:
+        arrays["log_weight"] = grid.log_weight
+    return axes, arrays
+
+
+def _pack_atoms(solution: Solution) -> tuple[list[dict], dict[str, np.ndarray]]:
+    rho, count = solution.densities[0], len(solution.densities)
+    check_memory(3 * 8.0 * rho.points.size * count, f"a file of {count} snapshots of {rho.size} atoms",
+                 "ask for fewer times")
+    axes = [{"name": name, "variable": variable, "bounds": bounds, "power": power, "periodic": periodic}
+            for name, variable, bounds, power, periodic
+            in zip(rho.names, _variables(rho.names), rho.bounds, rho.powers, rho.periodic)]
+    points = np.stack([atoms.points for atoms in solution.densities], axis=1)
+    return axes, {"weights": rho.weights} | {f"points_{k}": rows for k, rows in enumerate(points)}
+
+
+def _variables(names) -> list[str]:
+    """Names that NetCDF allows, all different, none of them taken."""
+    taken = set(RESERVED) | {f"history_{name}" for name in HISTORY_NAMES}
+    found: list[str] = []
+    for name in names:
+        variable = re.sub(r"\W", "_", name, flags=re.ASCII)
+        variable = variable if re.match(r"[A-Za-z]", variable) else f"axis_{variable}"
+        variable = f"axis_{variable}" if variable.startswith("jko_") else variable
+        while taken & {variable, *(variable + end for end in ("_bounds", "_edges", "_edge"))}:
+            variable += "_axis"
+        taken |= {variable, *(variable + end for end in ("_bounds", "_edges", "_edge"))}
+        found.append(variable)
+    return found
+
+
+def _unpack(header: dict, arrays: dict[str, np.ndarray]) -> Solution:
+    problem = header["problem"]
+    densities = _unpack_laws(problem["axes"], arrays)
+    if problem.get("format", 1) == 1:
+        arrays = {f"history_{name}": np.zeros(arrays["history_t"].shape) for name in ADDED_COLUMNS} | arrays
+    history = History({name: arrays[f"history_{name}"].copy() for name in History.NAMES})
+    certificate = Certificate(**header["certificate"], settings=header["settings"], versions=header["versions"])
+    one = {name: arrays[name].shape for name in ("t", "energy", "dissipation") if name in arrays}
+    if not densities or set(one.values()) != {(len(densities),)}:
+        raise StorageError(f"{len(densities)} densities, but {one}")
+    if len({getattr(history, name).shape for name in History.NAMES}) > 1 or history.t.ndim != 1 or not len(history):
+        raise StorageError("its history has columns of different lengths")
+    if not (np.isfinite(arrays["t"]).all() and (np.diff(arrays["t"]) > 0).all()):
+        raise StorageError("its times do not increase")
+    solution = Solution(t=arrays["t"].copy(), densities=densities, energy=arrays["energy"].copy(), history=history,
+                        certificate=certificate, status=problem["status"], message=problem["message"],
+                        free_energy=None, method=problem["method"], time_scale=problem["time_scale"],
+                        jko_steps=unpack_steps(problem.get("jko_steps", NO_STEPS), arrays))
+    if "dissipation" in arrays:
+        vars(solution)["dissipation"] = arrays["dissipation"].copy()
+    return solution
+
+
+def _unpack_laws(axes: list[dict], arrays: dict[str, np.ndarray]) -> list:
+    if "weights" not in arrays:
+        grid = unpack_grid(axes, arrays)
+        return [Density(grid, values) for values in arrays["density"]]
+    bounds, powers, names, periodic = ([axis[key] for axis in axes] for key in ("bounds", "power", "name", "periodic"))
+    paths = np.stack([arrays[f"points_{k}"] for k in range(len(axes))], axis=1)
+    return [Atoms(points, arrays["weights"], bounds, powers, names, periodic) for points in paths]
+
+
+def unpack_grid(axes: list[dict], arrays: dict[str, np.ndarray]) -> Grid:
+    """The grid of axes (name, boundary, origin) and arrays (edges_0, ..., log_weight)."""
+    return Grid(edges=[arrays[f"edges_{k}"] for k in range(len(axes))], boundary=[axis["boundary"] for axis in axes],
+                log_weight=arrays.get("log_weight"), names=[axis["name"] for axis in axes],
+                origin=[axis.get("origin", False) for axis in axes])
+
+
+# -------------------------------------------------------------------- NetCDF
+def _digest(texts: dict[str, str], arrays: dict[str, np.ndarray]) -> str:
+    """SHA-256 of all that a solution is made of; what others add to the file is left out."""
+    digest = hashlib.sha256("\0".join(texts[part] for part in HEADER).encode(errors="surrogatepass"))
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"\0{name} {array.dtype.kind} {array.shape}\0".encode())
+        digest.update(array.data.cast("B"))
+    return digest.hexdigest()
+
+
+def _read_netcdf(path) -> tuple[dict, dict[str, np.ndarray]]:
+    _need_io("reading NetCDF files")
+    import h5py
+
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        # A damaged HDF5 file can hang the HDF5 library, so it sees none of it before the digest of all bytes agrees.
+        # Only a file that others wrote (a dataset kept by xarray, an attribute added) has no such digest.
+        if size != _hdf5_end(file):
+            check_seal(file, path, "solution", size)
+        try:
+            with h5py.File(file, "r") as data:
+                if "wgflow_format" not in data.attrs:
+                    raise StorageError(f"{path} is not a wgflow file")
+                version = int(np.ravel(data.attrs["wgflow_format"])[0])
+                if version > FORMAT:
+                    raise StorageError(f"{path} was written by format {version}, this wgflow reads up to {FORMAT}; "
+                                       "upgrade wgflow")
+                texts = {part: str(data.attrs[part]) for part in HEADER}
+                header = {part: decode(text) for part, text in texts.items()}
+                arrays = {name: _read_variable(data, variable, path, size)
+                          for name, variable in _layout(header["problem"], data).items()}
+                expected = str(data.attrs["sha256"])
+        except (WGFlowError, MemoryError):
+            raise
+        except Exception as error:  # a damaged HDF5 file fails in as many ways as HDF5 has parts
+            raise StorageError(f"{path} is truncated or damaged: {type(error).__name__}: {error}") from error
+    arrays["history_fallback"] = arrays["history_fallback"].astype(bool)
+    if _digest(texts, arrays) != expected:
+        raise StorageError(f"{path} is damaged: its checksum (SHA-256) does not agree; take another copy")
+    return header, arrays
+
+
+def _netcdf(dataset: xarray.Dataset) -> io.BytesIO:
+    """A dataset as a NetCDF file in memory: HDF5 may report a full disk too late to be caught."""
+    import h5netcdf
+
+    buffer = io.BytesIO()
+    with h5netcdf.File(buffer, "w") as file:
+        file.dimensions = dict(dataset.sizes)
+        for name, variable in dataset.variables.items():
+            values = variable.values.astype(np.int8) if variable.dtype == bool else variable.values
+            made = file.create_variable(name, variable.dims, values.dtype, data=values)
+            made.attrs.update(variable.attrs)
+        file.attrs.update(dataset.attrs)
+    return buffer
+
+
+def _hdf5_end(file) -> int:
+    """Where the superblock says that an HDF5 file ends; -1 where it says nothing that is known."""
+    file.seek(0)
+    head = file.read(56)
+    place = {0: 40, 1: 44, 2: 28, 3: 28}.get(head[8]) if len(head) == 56 else None
+    return -1 if place is None else int.from_bytes(head[place:place + 8], "little")
+
+
+def _layout(problem: dict, data) -> dict[str, str]:
+    """Name of the variable of each array."""
+    layout = {"t": "time", "energy": "energy"}
+    layout |= {name: name for name in ("density", "dissipation", "log_weight") if name in data}
+    if "density" in data:
+        layout |= {f"edges_{k}": f"{axis['variable']}_edges" for k, axis in enumerate(problem["axes"])}
+    else:
+        layout |= {"weights": "weight"} | {f"points_{k}": axis["variable"] for k, axis in enumerate(problem["axes"])}
+    added = () if "history_work" in data or problem.get("format", 1) > 1 else ADDED_COLUMNS
+    layout |= {f"history_{name}": f"history_{name}" for name in HISTORY_NAMES if name not in added}
+    columns = [f"jko_{column['name']}" for column in problem.get("jko_steps", NO_STEPS)["columns"]]
+    return layout | dict(zip(columns, columns))
+
+
+def _read_variable(data, name: str, path, size: int) -> np.ndarray:
+    """One variable, whose bytes lie in this very file and are not more than it has."""
+    import h5py
+
+    if not isinstance(data.get(name, getlink=True), h5py.HardLink):
+        raise StorageError(f"{path}: variable {name!r} is a link to another place, which is not followed")
+    variable = data[name]
+    if not isinstance(variable, h5py.Dataset) or variable.is_virtual or variable.external:
+        raise StorageError(f"{path}: variable {name!r} does not hold its own values")
+    if variable.dtype.kind not in "fib" or variable.dtype.itemsize > 8:
+        raise StorageError(f"{path}: variable {name!r} has dtype {variable.dtype}")
+    if variable.nbytes > HDF5_RATIO * size:
+        raise ResourceError(f"{path}: variable {name!r} claims shape {variable.shape}, {variable.nbytes} bytes, in a "
+                            f"file of {size}; do not trust this file")
+    check_memory(variable.nbytes, f"{path}: variable {name!r}", "read it on a larger machine")
+    return np.asarray(variable[...])

@@ -1,0 +1,138 @@
+"""How U rho is formed on a grid: an operator for each form of a kernel, and what tells which form a kernel has."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from wgflow.compiled.lowrank import combine_rows, rows_dot
+from wgflow.errors import InvalidInput
+from wgflow.grids import Grid
+
+from .kernel_checks import EXACTNESS, asymmetric, check_displacement_table, check_sampled_symmetry, kernel_at
+from .named_kernels import Kernel
+
+__all__ = ["BlockOperator", "CellPairsOperator", "ConvolutionOperator", "LowRankOperator", "TableOperator"]
+#: Entries of a dense kernel evaluated at a time on the fly (32 MB a block).
+BLOCK_ENTRIES = 4_000_000
+#: FFTs of at least this many points use both cores; the result has the same bits.
+THREADED_FFT = 1 << 17
+
+
+class ConvolutionOperator:
+    """U rho by FFT.
+
+    Attributes
+    ----------
+    w : callable or None
+        The kernel as a function of the displacement; None for a table.
+    kernel : Kernel or None
+        The same where it is a named kernel.
+    table : array
+        The kernel at the displacements of the FFT.
+    form : str
+    self_drop : float
+        By how much the kernel's average at displacement 0 falls in cells of half the width, where it is infinite at 0.
+    """
+
+    def __init__(self, w, grid: Grid, average=None):
+        from scipy import fft
+
+        from .kernel_tables import displacement_table
+
+        if not all(grid.uniform):
+            raise InvalidInput("Convolution needs a uniform grid; on given edges use Interaction(U) of two points")
+        self.w, self.kernel = w if callable(w) else None, w if isinstance(w, Kernel) else None
+        self.shape, self.grid, self.average = grid.shape, grid, average
+        self.lengths = tuple(n if p else fft.next_fast_len(2 * n - 1, real=True)
+                             for n, p in zip(grid.shape, grid.periodic))
+        self.workers = 2 if np.prod(self.lengths) >= THREADED_FFT else 1
+        kernel, how = displacement_table(w, grid, self.lengths, average)
+        check_displacement_table(kernel, grid)
+        mirrored = np.roll(np.flip(kernel), 1, axis=tuple(range(grid.ndim)))
+        self.table = 0.5 * (kernel + mirrored)
+        self.transform = fft.rfftn(self.table).real
+        self.form = f"convolution, {' x '.join(map(str, self.lengths))} FFT" + (f" of {how}" if how else "")
+
+    @cached_property
+    def self_drop(self) -> float:
+        from .kernel_tables import self_drop
+
+        return self_drop(self.w, self.grid, self.average)
+
+    def apply(self, masses: np.ndarray) -> np.ndarray:
+        from scipy import fft
+
+        # Axis by axis, so that rows of padding zeros are never transformed.
+        lengths, ndim, workers = self.lengths, masses.ndim, self.workers
+        x = fft.rfft(masses, lengths[-1], axis=-1, workers=workers)
+        for axis in range(ndim - 2, -1, -1):
+            x = fft.fft(x, lengths[axis], axis=axis, overwrite_x=True, workers=workers)
+        x *= self.transform
+        for axis in range(ndim - 1):
+            x = fft.ifft(x, axis=axis, overwrite_x=True, workers=workers)
+            x = x[(slice(None),) * axis + (slice(0, self.shape[axis]),)]
+        return fft.irfft(x, lengths[-1], axis=-1, workers=workers)[..., :self.shape[-1]]
+
+
+class LowRankOperator:
+    def __init__(self, features: np.ndarray, signs: np.ndarray, grid: Grid):
+        self.features = np.ascontiguousarray(features.reshape(len(features), grid.size))
+        self.signs, self.shape = signs, grid.shape
+        self.form = f"low rank, {len(features)} features"
+
+    def apply(self, masses: np.ndarray) -> np.ndarray:
+        z = rows_dot(self.features, masses.ravel())
+        return combine_rows(self.features, self.signs * z).reshape(self.shape)
+
+
+class TableOperator:
+    def __init__(self, table: np.ndarray, grid: Grid):
+        if not np.isfinite(table).all():
+            i, j = (int(k) for k in np.argwhere(~np.isfinite(table))[0])
+            raise InvalidInput(f"U is {table[i, j]} between cells {i} and {j}; it must be finite")
+        gap = np.abs(table - table.T)
+        scale = np.abs(table).max()
+        if gap.max() > EXACTNESS * scale:
+            i, j = (int(k) for k in np.unravel_index(gap.argmax(), gap.shape))
+            raise asymmetric(table[i, j], table[j, i], f"cells {i} and {j}")
+        self.table, self.shape = np.ascontiguousarray(0.5 * (table + table.T)), grid.shape
+        self.form = f"dense table, {table.shape[0]} x {table.shape[1]}"
+
+    def apply(self, masses: np.ndarray) -> np.ndarray:
+        return rows_dot(self.table, masses.ravel()).reshape(self.shape)
+
+
+class CellPairsOperator(TableOperator):
+    """U rho by the table of a named kernel between cells of different widths, as `ConvolutionOperator` else."""
+
+    def __init__(self, w: Kernel, grid: Grid, average=None):
+        from .cell_pairs import pair_table
+
+        super().__init__(pair_table(w, grid, average), grid)
+        self.w = self.kernel = w
+        self.grid, self.average = grid, average
+        self.form += " of cell averages" if (not w.smooth if average is None else average) else ""
+
+    @cached_property
+    def self_drop(self) -> float:
+        from .kernel_tables import self_drop
+
+        return self_drop(self.w, self.grid, self.average)
+
+
+class BlockOperator:
+    def __init__(self, U, grid: Grid):
+        check_sampled_symmetry(U, grid)
+        self.U, self.grid = U, grid
+        self.form = "dense, evaluated on the fly"
+
+    def apply(self, masses: np.ndarray) -> np.ndarray:
+        n = self.grid.size
+        rows = max(1, BLOCK_ENTRIES // n)
+        out = np.empty(n)
+        for start in range(0, n, rows):
+            block = np.arange(start, min(n, start + rows))
+            out[block] = rows_dot(kernel_at(self.U, self.grid, block[:, None], np.arange(n)[None, :]), masses.ravel())
+        return out.reshape(self.grid.shape)

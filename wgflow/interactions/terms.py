@@ -1,0 +1,356 @@
+r"""Interactions :math:`\tfrac12 \iint U(\theta, \theta')\,\rho(d\theta)\,\rho(d\theta')` and their three exact forms.
+
+`Interaction` takes a kernel and picks the cheapest form that is exact for it: `Convolution` (FFT), `LowRank`
+(:math:`U = \sum_k s_k \phi_k \phi_k'`) or `Dense`. A form can also be given directly.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, cast
+
+import numpy as np
+
+from wgflow.atoms import Atoms
+from wgflow.checks import available_memory, call_user, check_memory, real_array
+from wgflow.compiled.lowrank import combine_rows, rows_dot
+from wgflow.densities import Density
+from wgflow.energies import Term, need_function
+from wgflow.errors import InvalidInput, InvalidType
+from wgflow.gradients import box_of, check_points, differences, values_at
+from wgflow.grids import Grid
+
+from .forms import count_arguments, depends_on_displacement, displacement_kernel, low_rank_factors
+from .kernel_checks import EXACTNESS, check_sampled_symmetry, kernel_at
+from .named_kernels import (
+    Kernel,
+    bessel,
+    cosine,
+    exponential,
+    gaussian,
+    log,
+    morse,
+    newtonian,
+    power,
+    quadratic,
+    yukawa,
+)
+from .operators import BlockOperator, CellPairsOperator, ConvolutionOperator, LowRankOperator, TableOperator
+from .pair_sums import at_pairs, displaced, kernel_sum, pair_sum
+
+__all__ = ["EXACTNESS", "Convolution", "Dense", "Interaction", "Kernel", "LowRank", "bessel", "cosine", "exponential",
+           "gaussian", "log", "morse", "newtonian", "power", "quadratic", "yukawa"]
+#: Part of the free memory that a dense table may take; beyond it rows are evaluated on the fly.
+TABLE_SHARE = 0.25
+
+
+class _PairTerm(Term):
+    """A term 1/2 int int U rho rho; a subclass says how U rho is formed on a grid."""
+
+    def __init__(self):
+        self._last = None
+
+    @abstractmethod
+    def _bind(self, grid: Grid):
+        """The operator on a grid: an object with ``apply(masses)`` and a ``form`` in words."""
+
+    def operator(self, grid: Grid):
+        """What forms U rho on a grid, built once for each grid."""
+        if self._last is None or self._last[0] != grid:
+            self._last = (grid, self._bind(grid))
+        return self._last[1]
+
+    @abstractmethod
+    def _at(self, rho: Density | Atoms, points: np.ndarray) -> np.ndarray:
+        """U rho at points (n_coordinates, n), shape (n,)."""
+
+    def energy(self, rho: Density | Atoms) -> float:
+        masses = rho.weights if isinstance(rho, Atoms) else rho.masses
+        return 0.5 * float((masses * self.first_variation(rho)).sum())
+
+    def first_variation(self, rho: Density | Atoms) -> np.ndarray:
+        if isinstance(rho, Atoms):
+            return self._at(rho, rho.points)
+        return self.operator(rho.grid).apply(rho.masses)
+
+
+class Convolution(_PairTerm):
+    r"""The interaction of a kernel of the displacement, :math:`U(\theta, \theta') = w(\theta - \theta')`, by FFT.
+
+    Exact on the grid: zero-padded on no-flux axes, circular on periodic ones; O(n log n).
+
+    A kernel that is smooth at 0 enters by its values at the displacements of the cell centers. A kernel that is
+    singular there enters by averages over cells, exact to rounding: :math:`(2 A - A^2) w` with the averaging A over a
+    cell. They leave smooth kernels unchanged up to :math:`h^4`. ``average="double"`` takes :math:`A^2 w`, the mean
+    over both cells of a pair, with which the energy is exact for densities that are constant on cells and an upper
+    bound of the minimum, but Psi is less accurate. The value at displacement 0 is what mass in one cell feels of
+    itself: for :math:`\log |x|` on one axis :math:`\log h - 1.886` (:math:`\log h - 3/2` with "double").
+
+    Parameters
+    ----------
+    w : Kernel, callable or array
+        A kernel of `wgflow.interactions`; a vectorized even function of the displacement, one array for each axis (on a
+        periodic axis it is given displacements between minus and plus half the period); or a table of values, along
+        each axis at the 2 n - 1 displacements -(n - 1) h, ..., (n - 1) h (no-flux) or at the n displacements 0, h, ...,
+        (n - 1) h (periodic) for n cells. On periodic axes a kernel of `wgflow.interactions` is made periodic, see
+        `wgflow.interactions.periodic_kernels`.
+    gradient : callable, optional
+        The gradient of w for methods that move points: of the displacement, returns shape (n_coordinates, n). By
+        default that of the Kernel, or differences of sixth order with a step of 0.005.
+    average : bool or "double", optional
+        Whether averages over cells are taken; by default for a Kernel that is not smooth. A function is then averaged
+        by adaptive quadrature: it may be singular at 0, with a finite integral, and is smooth elsewhere.
+
+    Raises
+    ------
+    InvalidInput
+        If w is not even or not finite (at 0: without averages), or the grid is not uniform (a Kernel takes cells of
+        different widths on one axis, by a dense table); for points that coincide
+        under a kernel that is infinite at 0.
+    """
+
+    def __init__(self, w, gradient=None, average: bool | str | None = None):
+        super().__init__()
+        self.w, self.average = _check_convolution(w, gradient, average), average
+        self._gradient = _check_gradient(gradient)
+
+    def _bind(self, grid: Grid):
+        if isinstance(self.w, Kernel) and not all(grid.uniform):
+            return CellPairsOperator(self.w, grid, self.average)
+        return ConvolutionOperator(self.w, grid, self.average)
+
+    def _at(self, rho: Density | Atoms, points: np.ndarray) -> np.ndarray:
+        need_function(self.w, "w")
+        if isinstance(self.w, Kernel):
+            return kernel_sum(self.w, rho, points)
+        return pair_sum(lambda x, y: displaced(self.w, x, y, rho, "w"), rho, points)
+
+    def gradient(self, rho: Density | Atoms, points) -> np.ndarray:
+        points = check_points(rho, points)
+        need_function(self.w, "w")
+        if isinstance(self.w, Kernel):
+            return kernel_sum(self.w, rho, points, len(points))
+        if self._gradient is None:
+            return differences(lambda x: self._at(rho, x), points, [(-np.inf, np.inf)] * len(points))
+        return pair_sum(lambda x, y: displaced(self._gradient, x, y, rho, "gradient of w", len(points)), rho, points,
+                         len(points))
+
+    def __repr__(self):
+        if isinstance(self.w, Kernel):
+            return f"Convolution({self.w!r})"
+        return f"Convolution({getattr(self.w, '__name__', type(self.w).__name__)})"
+
+
+class LowRank(_PairTerm):
+    r"""The interaction :math:`U(\theta, \theta') = \sum_k s_k\,\phi_k(\theta)\,\phi_k(\theta')`, in O(n k).
+
+    Parameters
+    ----------
+    features : callable or array, shape (k, *grid.shape)
+        A function of the coordinates that returns the k features, or their values at the cell centers.
+    signs : array_like, shape (k,), optional
+        The s_k, any real numbers; 1 by default.
+    gradients : callable, optional
+        The gradients of the features for methods that move points: of the coordinates, returns shape
+        (k, n_coordinates, n). By default differences of sixth order are taken, with a step of 0.005.
+    """
+
+    def __init__(self, features, signs=None, gradients=None):
+        super().__init__()
+        self.features = features if callable(features) else real_array(features, "features")
+        self.signs = None if signs is None else np.atleast_1d(real_array(signs, "signs"))
+        self._gradients = _check_gradient(gradients, "gradients")
+
+    def _bind(self, grid: Grid):
+        features = self.features
+        if callable(features):
+            features = real_array(call_user(features, grid.mesh(), "features"), "features")
+        if features.ndim == grid.ndim:
+            features = features[None]
+        if features.ndim != grid.ndim + 1 or features.shape[1:] != grid.shape:
+            raise InvalidInput(f"features has shape {features.shape}; need (k, {', '.join(map(str, grid.shape))}): "
+                               "one row of the grid's shape for each feature")
+        if not np.isfinite(features).all():
+            where = tuple(int(k) for k in np.argwhere(~np.isfinite(features))[0])
+            raise InvalidInput(f"features is {features[where]} at {where} (feature, cell); it must be finite")
+        return LowRankOperator(features, self._signs(len(features)), grid)
+
+    def _signs(self, count: int) -> np.ndarray:
+        signs = np.ones(count) if self.signs is None else self.signs
+        if signs.shape != (count,) or not np.isfinite(signs).all():
+            raise InvalidInput(f"signs has shape {signs.shape}; need ({count},), finite, one for each feature")
+        return signs
+
+    def _moments(self, rho: Density | Atoms) -> np.ndarray:
+        """The s_k int phi_k rho."""
+        need_function(self.features, "features")
+        if isinstance(rho, Atoms):
+            features, masses = self._features_at(rho.points), rho.weights
+        else:
+            features, masses = self.operator(rho.grid).features, rho.masses.ravel()
+        return self._signs(len(features)) * rows_dot(features, masses)
+
+    def _features_at(self, points: np.ndarray) -> np.ndarray:
+        need_function(self.features, "features")
+        return np.ascontiguousarray(values_at(cast(Any, self.features), points, "features", (None,)))
+
+    def _at(self, rho: Density | Atoms, points: np.ndarray) -> np.ndarray:
+        return combine_rows(self._features_at(points), self._moments(rho))
+
+    def gradient(self, rho: Density | Atoms, points) -> np.ndarray:
+        points, z = check_points(rho, points), self._moments(rho)
+        if self._gradients is None:
+            return differences(lambda x: combine_rows(self._features_at(x), z), points, box_of(rho)[0])
+        slopes = values_at(self._gradients, points, "gradients", (z.size, len(points)))
+        return combine_rows(np.ascontiguousarray(slopes.reshape(z.size, -1)), z).reshape(points.shape)
+
+    def __repr__(self):
+        return "LowRank(...)"
+
+
+class Dense(_PairTerm):
+    """The interaction of any symmetric kernel, by its table, or evaluated row by row where the table is too large.
+
+    Parameters
+    ----------
+    U : callable or array, shape (n, n)
+        A vectorized function of the coordinates of both points (``U(x, x2)``, ``U(x, y, x2, y2)``), or the table of its
+        values between cell centers, n = ``grid.size`` in C order.
+    table : bool, optional
+        Whether to store the table; by default if it takes less than a quarter of the free memory.
+    gradient : callable, optional
+        The gradient of U in its first point for methods that move points: of the coordinates of both points, returns
+        shape (n_coordinates, n). By default differences of sixth order are taken, with a step of 0.005.
+    """
+
+    def __init__(self, U, table: bool | None = None, gradient=None):
+        super().__init__()
+        self.U = U if callable(U) else real_array(U, "U")
+        self.table = table
+        self._gradient = _check_gradient(gradient)
+
+    def _bind(self, grid: Grid):
+        n = grid.size
+        if not callable(self.U):
+            if self.U.shape not in ((n, n), grid.shape * 2):
+                raise InvalidInput(f"U has shape {self.U.shape}; need ({n}, {n}), the kernel between all cell centers")
+            return TableOperator(self.U.reshape(n, n), grid)
+        need = 8.0 * n * n
+        if self.table is None and need > TABLE_SHARE * available_memory():
+            return BlockOperator(self.U, grid)
+        if self.table is False:
+            return BlockOperator(self.U, grid)
+        check_memory(need, f"U on {n} cells: the dense table", "use LowRank or Convolution, or Dense(U, table=False)")
+        return TableOperator(kernel_at(self.U, grid, np.arange(n)[:, None], np.arange(n)[None, :]), grid)
+
+    def _at(self, rho: Density | Atoms, points: np.ndarray) -> np.ndarray:
+        need_function(self.U, "U")
+        return pair_sum(lambda x, y: at_pairs(self.U, x, y, "U"), rho, points)
+
+    def gradient(self, rho: Density | Atoms, points) -> np.ndarray:
+        points = check_points(rho, points)
+        if self._gradient is None:
+            return differences(lambda x: self._at(rho, x), points, box_of(rho)[0])
+        return pair_sum(lambda x, y: at_pairs(self._gradient, x, y, "gradient of U", len(points)), rho, points,
+                         len(points))
+
+    def __repr__(self):
+        return f"Dense({getattr(self.U, '__name__', type(self.U).__name__)})"
+
+
+class Interaction(_PairTerm):
+    r"""The interaction energy :math:`\tfrac12 \iint U \rho \rho`, in the cheapest form that is exact for U.
+
+    On each grid the kernel is sampled at random pairs of cells: one that depends on the displacement alone becomes a
+    `Convolution`, one of low numerical rank a `LowRank` (agreement 1e-11 relative to its largest value, checked at
+    pairs that the factorization has not seen), any other `Dense`. ``form(grid)`` says which.
+
+    Parameters
+    ----------
+    U : callable, array, kernel of this module or one of the three forms
+        A function of the coordinates of both points, ``U(x, x2)`` on one axis and ``U(x, y, x2, y2)`` on two; or of
+        the displacement, with one argument for each axis; vectorized. Or the table of its values, shape (n, n).
+    gradient : callable, optional
+        The gradient of U in its first point (of the displacement, if U takes that) for methods that move points:
+        returns shape (n_coordinates, n). By default differences of sixth order are taken, with a step of 0.005.
+
+    Raises
+    ------
+    InvalidInput
+        If U is not symmetric (the worst sampled pair is named) or not finite.
+    """
+
+    def __init__(self, U, gradient=None):
+        super().__init__()
+        if not (callable(U) or isinstance(U, _PairTerm)):
+            U = real_array(U, "U")
+        if gradient is not None and isinstance(U, _PairTerm):
+            raise InvalidInput("gradient: a form has a gradient of its own; give it there, as in "
+                               "Convolution(w, gradient=...)")
+        if isinstance(U, Kernel):
+            U, gradient = Convolution(U, gradient), None
+        self.U, self._gradient = U, _check_gradient(gradient)
+
+    def form(self, grid: Grid) -> str:
+        """The form chosen on a grid, in words."""
+        return self.operator(grid).form
+
+    def _bind(self, grid: Grid):
+        if isinstance(self.U, _PairTerm):
+            return self.U.operator(grid)
+        if not callable(self.U):
+            return Dense(self.U).operator(grid)
+        if count_arguments(self.U, grid.ndim) == grid.ndim:
+            return Convolution(self.U).operator(grid)
+        return _choose_form(self.U, grid)
+
+    def _on_points(self, ndim: int) -> _PairTerm:
+        """The form that atoms are given: a sum over pairs, unless U is a form itself."""
+        if isinstance(self.U, _PairTerm):
+            return self.U
+        if callable(self.U) and count_arguments(self.U, ndim) == ndim:
+            return Convolution(self.U, self._gradient)
+        return Dense(self.U, gradient=self._gradient)
+
+    def _at(self, rho: Density | Atoms, points: np.ndarray) -> np.ndarray:
+        return self._on_points(len(points))._at(rho, points)
+
+    def gradient(self, rho: Density | Atoms, points) -> np.ndarray:
+        points = check_points(rho, points)
+        return self._on_points(len(points)).gradient(rho, points)
+
+    def __repr__(self):
+        return f"Interaction({getattr(self.U, '__name__', repr(self.U))})"
+
+
+def _check_gradient(gradient, what: str = "gradient"):
+    if gradient is not None and not callable(gradient):
+        raise InvalidType(f"{what} must be a function, got {type(gradient).__name__}")
+    return gradient
+
+
+def _check_convolution(w, gradient, average):
+    """A kernel, function or table of a Convolution with its options, checked."""
+    if not callable(w):
+        if not isinstance(w, (np.ndarray, list, tuple)):
+            raise InvalidType("w must be a function of the displacement, a kernel of wgflow.interactions or a table of "
+                              f"values, got {type(w).__name__}")
+        w = real_array(w, "w")
+        if average is not None:
+            raise InvalidInput("average: a table is taken as it is; leave average out, or give a function")
+    if isinstance(w, Kernel) and gradient is not None:
+        raise InvalidInput(f"gradient: {w!r} has a gradient of its own; leave it out")
+    if not (average is None or isinstance(average, bool) or average == "double"):
+        raise InvalidInput(f"average={average!r}: need True, False, 'double' or None (as the kernel asks)")
+    return w
+
+
+# -------------------------------------------------------------------- choosing a form
+def _choose_form(U, grid: Grid):
+    scale = check_sampled_symmetry(U, grid)
+    if all(grid.uniform) and depends_on_displacement(U, grid, scale):
+        return Convolution(displacement_kernel(U, grid)).operator(grid)
+    factors = low_rank_factors(U, grid, scale)
+    if factors is not None:
+        return LowRankOperator(*factors, grid)
+    return Dense(U).operator(grid)

@@ -1,0 +1,1 @@
+"""Pictures of solutions, of atoms and of comparisons with particles."""

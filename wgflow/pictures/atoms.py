@@ -1,0 +1,177 @@
+"""Pictures of atoms: their paths, their laws as weighted histograms, and clouds in the plane."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from wgflow.atoms import Atoms
+
+from .figures import FLOW, colors_of, new_figure, pick, time_axis, visible_range
+from .solutions import plot_energy
+
+__all__ = ["binned", "draw_frame", "draw_law_of_atoms", "plot_atoms"]
+
+#: Paths that are drawn one by one; of more atoms so many are drawn, evenly spread over the mass.
+PATHS = 120
+#: Bins of a law, from coarse (few atoms) to fine.
+BINS = (24, 56)
+#: Area of the marker of an atom that holds 1 / n of the mass, in points squared, for few and for many atoms.
+MARKER = (36.0, 3.0)
+
+
+def binned(rho: Atoms, edges: np.ndarray, blocks: int = 0) -> np.ndarray:
+    """Mean density of a law on the line in bins: what lies between two neighbors is spread evenly between them.
+
+    If ``blocks`` is given, sorted atoms are first merged into so many of about equal mass.
+    """
+    order = np.argsort(rho.points[0], kind="stable")
+    x, share = rho.points[0][order], rho.weights[order] / rho.mass
+    if blocks:
+        part = np.minimum(((np.cumsum(share) - 0.5 * share) * blocks).astype(np.int64), blocks - 1)
+        part = np.unique(part, return_inverse=True)[1]
+        mass = np.bincount(part, weights=share)
+        x = np.maximum.accumulate(np.bincount(part, share * x) / mass)
+        share = np.asarray(mass, dtype=np.float64)
+    middle = np.cumsum(share) - 0.5 * share
+    places, first = np.unique(x, return_index=True)
+    last = np.append(first[1:], x.size) - 1
+    # A place that several atoms share is a jump: F from below it and from above it.
+    nodes = np.repeat(places, 2)
+    levels = np.column_stack([middle[first], middle[last]]).ravel()
+    below = np.interp(edges, nodes, levels, left=0.0, right=1.0)
+    below[0], below[-1] = 0.0, 1.0
+    return np.diff(below) / np.diff(edges)
+
+
+def _blocks_of(sol: Any) -> int:
+    """Places on which the atoms of a product rule start in a coordinate, where they are few; 0 for any other cloud."""
+    first = sol.densities[0]
+    places = max(np.unique(x).size for x in first.points)
+    return places if first.ndim > 1 and places <= first.size // 2 else 0
+
+
+def _law_bins(laws: Sequence[Atoms], lo: float, hi: float) -> np.ndarray:
+    """Edges of the bins on which these laws are shown."""
+    count = int(np.clip(4 * laws[0].size ** 0.5, *BINS))
+    pad = 1e-9 * max(1.0, abs(lo), abs(hi)) if hi <= lo else 0.0
+    return np.linspace(lo - pad, hi + pad, count + 1)
+
+
+def draw_law_of_atoms(axes: Any, rho: Atoms, edges: np.ndarray, blocks: int = 0, **style: Any) -> np.ndarray:
+    """The law as steps; returns their heights."""
+    heights = binned(rho, edges, blocks)
+    axes.stairs(heights, edges, **style)
+    return heights
+
+
+def _plot_laws_of_atoms(axes: Any, laws: Sequence[Atoms], t: np.ndarray, lo: float, hi: float, colors: Any,
+                        blocks: int = 0) -> None:
+    """Laws of one coordinate at several times over each other."""
+    edges, peaks = _law_bins(laws, lo, hi), []
+    for rho, time, color in zip(laws, t, colors):
+        heights = draw_law_of_atoms(axes, rho, edges, blocks, color=color, linewidth=1.6, label=f"t = {time:.3g}")
+        axes.stairs(heights, edges, fill=True, color=color, alpha=0.10)
+        peaks.append(float(heights.max()))
+    axes.set_xlim(edges[0], edges[-1])
+    # A law that ends as a point mass would flatten all others.
+    axes.set_ylim(0, 1.06 * min(max(peaks), 4 * float(np.median(peaks))))
+    name = laws[0].names[0]
+    axes.set_xlabel(name)
+    axes.set_ylabel("density")
+    axes.set_title(f"law of {name}")
+    axes.legend(loc="best")
+
+
+def _plot_paths(axes: Any, sol: Any, axis: int) -> None:
+    """Paths of the atoms in one coordinate, heavier ones stronger, colored by where they start."""
+    from matplotlib import colormaps
+    from matplotlib.collections import LineCollection
+
+    first = sol.densities[0]
+    order = np.argsort(first.points[axis], kind="stable")
+    order = order[first.weights[order] > 1e-6 * first.mass]
+    if order.size > PATHS:
+        total = np.cumsum(first.weights[order])
+        order = order[np.searchsorted(total, (np.arange(PATHS) + 0.5) / PATHS * total[-1])]
+    paths = np.array([rho.points[axis, order] for rho in sol.densities]).T
+    segments = [np.column_stack([sol.t, path]) for path in paths]
+    if first.periodic[axis]:
+        # No line across the picture where a path goes around.
+        width = first.bounds[axis][1] - first.bounds[axis][0]
+        segments = [piece for s in segments
+                    for piece in np.split(s, np.flatnonzero(np.abs(np.diff(s[:, 1])) > 0.5 * width) + 1)]
+        shade: Any = 0.5
+    else:
+        shade = np.clip(0.15 + 0.75 * first.weights[order] / first.weights[order].max(), 0, 0.9)
+    colors = colormaps["viridis"](np.linspace(0.05, 0.88, len(segments)))
+    colors[:, 3] = shade
+    axes.add_collection(LineCollection(segments, colors=colors, linewidths=1.1))
+    lo, hi = float(paths.min()), float(paths.max())
+    pad = 0.04 * (hi - lo) or 0.5
+    axes.set_ylim(lo - pad, hi + pad)
+    axes.set_ylabel(first.names[axis])
+    shown = f"{order.size} of {first.size} atoms" if order.size < first.size else f"{first.size} atoms"
+    axes.set_title(f"paths of {shown}")
+
+
+def _draw_cloud(axes: Any, rho: Atoms, color: Any) -> None:
+    """Atoms in the plane, the area of each in proportion to its mass."""
+    share = rho.weights / rho.mass * rho.size
+    unit = float(np.interp(np.log(rho.size), np.log([30.0, 3000.0]), MARKER))
+    axes.scatter(*rho.points[:2], s=np.clip(unit * share, 0.05, 12 * unit), color=color, alpha=0.55, linewidths=0,
+                 rasterized=rho.size > 2000)
+
+
+def plot_atoms(sol: Any, times: int) -> Any:
+    """A figure of a solution: paths and laws on one axis, clouds on two, marginal laws on more, and the energy."""
+    ndim = sol.densities[0].ndim
+    chosen = pick(sol.t, min(times, 4) if ndim == 2 else times)
+    count = {1: 2, 2: len(chosen)}.get(ndim, ndim)
+    figure = new_figure((3.0 if ndim == 2 else 4.4) * count + 4.2, 3.5)
+    panels = figure.subplots(1, count + 1, squeeze=False)[0]
+    limits = [visible_range([sol.densities[i].marginal(axis) for i in chosen]) for axis in range(ndim)]
+    colors = colors_of(len(chosen))
+    if ndim == 1:
+        _plot_paths(panels[0], sol, 0)
+        time_axis(panels[0], sol.t)
+        _plot_laws_of_atoms(panels[1], [sol.densities[i] for i in chosen], sol.t[chosen], *limits[0], colors)
+    elif ndim == 2:
+        for axes, i in zip(panels, chosen):
+            _draw_plane(axes, sol, i, limits)
+    else:
+        for axis, axes in enumerate(panels[:-1]):
+            _plot_laws_of_atoms(axes, [sol.densities[i].marginal(axis) for i in chosen], sol.t[chosen], *limits[axis],
+                               colors, _blocks_of(sol))
+    plot_energy(sol, axes=panels[-1])
+    return figure
+
+
+def _draw_plane(axes: Any, sol: Any, i: int, limits: Sequence[tuple[float, float]]) -> None:
+    rho = sol.densities[i]
+    _draw_cloud(axes, rho, FLOW)
+    for (lo, hi), name, side in zip(limits, rho.names, ("x", "y")):
+        pad = 0.02 * (hi - lo) or 0.5
+        getattr(axes, f"set_{side}lim")(lo - pad, hi + pad)
+        getattr(axes, f"set_{side}label")(name)
+    axes.set_title(f"t = {sol.t[i]:.3g}")
+
+
+def draw_frame(axes: Any, sol: Any, i: int, chosen: np.ndarray) -> None:
+    """One frame of an animation."""
+    laws, rho = [sol.densities[j] for j in chosen], sol.densities[i]
+    limits = [visible_range([law.marginal(axis) for law in laws]) for axis in range(rho.ndim)]
+    if rho.ndim == 2:
+        _draw_plane(axes, sol, i, limits)
+    else:
+        edges = _law_bins(laws, *limits[0])
+        draw_law_of_atoms(axes, rho, edges, fill=True, color=FLOW, alpha=0.35)
+        peaks = [float(binned(law, edges).max()) for law in laws]
+        axes.set_xlim(edges[0], edges[-1])
+        axes.set_ylim(0, 1.06 * min(max(peaks), 4 * float(np.median(peaks))))
+        axes.plot(rho.points[0], np.zeros(rho.size), "|", color=FLOW, markersize=9, clip_on=False)
+        axes.set_xlabel(rho.names[0])
+        axes.set_ylabel("density")
+    axes.set_title(f"t = {sol.t[i]:.3g}    F = {sol.energy[i]:.4g}")

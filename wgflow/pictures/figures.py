@@ -1,0 +1,85 @@
+"""What all pictures share: style, colors, figures without pyplot, and files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wgflow.atoms import Atoms
+from wgflow.errors import StorageError
+
+INK, FAINT, FLOW, PARTICLE, ALARM = "#20262e", "#8a929c", "#0b6e75", "#e2a53b", "#b5302a"
+STYLE: Any = {
+    "font.size": 9.5, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "axes.edgecolor": FAINT, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8, "lines.linewidth": 1.8,
+    "legend.frameon": False, "legend.fontsize": 8.5, "axes.grid": True, "grid.color": "#e8ebee", "grid.linewidth": 0.7,
+    "axes.axisbelow": True, "figure.facecolor": "white", "savefig.facecolor": "white",
+}
+VISIBLE_MASS = 1e-4  # axes are cut where less than this share of the mass lies beyond, at any of the times shown
+
+
+def new_figure(width: float, height: float) -> Any:
+    """A figure without pyplot, in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=110)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Any, path: Any) -> Any:
+    """Write a figure if there is a path; returns the figure."""
+    if path is not None:
+        try:
+            figure.savefig(Path(path), dpi=150)
+        except OSError as error:
+            raise StorageError(f"cannot write the picture {path}: {error}") from error
+    return figure
+
+
+def pick(t: np.ndarray, count: int) -> list[int]:
+    """Indices of about ``count`` snapshots, denser where the path begins (gradient flows slow down)."""
+    if t.size <= count:
+        return list(range(t.size))
+    fractions = np.linspace(0.0, 1.0, count) ** 2
+    return sorted({int(np.abs(t - (t[0] + f * (t[-1] - t[0]))).argmin()) for f in fractions})
+
+
+def time_axis(axes: Any, t: np.ndarray) -> None:
+    """Linear time, or its cube root where the snapshots span decades: smooth, and zero stays on the axis."""
+    positive = t[t > 0]
+    if t[0] == 0 and positive.size > 2 and positive[-1] > 25 * positive[0]:
+        axes.set_xscale("function", functions=(np.cbrt, lambda s: s**3))
+        decades = 10.0 ** np.arange(np.floor(np.log10(positive[-1])) - 2, np.ceil(np.log10(positive[-1])) + 1)
+        ticks = np.sort(np.concatenate([decades, 3 * decades]))
+        ticks = ticks[(ticks <= 1.0001 * positive[-1]) & (ticks >= 8e-3 * positive[-1])]
+        axes.set_xticks([0.0, *ticks], ["0", *(f"{tick:g}" for tick in ticks)])
+    axes.set_xlim(t[0], t[-1])
+    axes.set_xlabel("time t")
+
+
+def visible_range(laws: Sequence[Any]) -> tuple[float, float]:
+    """The interval outside which no law has more than VISIBLE_MASS on either side."""
+    low = min(float(rho.quantile(VISIBLE_MASS)) for rho in laws)
+    high = max(float(rho.quantile(1.0 - VISIBLE_MASS)) for rho in laws)
+    lo, hi = laws[0].bounds[0] if isinstance(laws[0], Atoms) else laws[0].grid.edges[0][[0, -1]]
+    pad = 0.06 * (high - low)
+    return max(lo, low - pad), min(hi, high + pad)
+
+
+def colors_of(count: int) -> Any:
+    from matplotlib import colormaps
+
+    return colormaps["viridis"](np.linspace(0.05, 0.88, max(count, 2)))[:count]
+
+
+def _ink() -> Any:
+    """White where there is nothing, dark where the mass is."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("wgflow", ["#ffffff", "#cfe7e3", "#6db9b3", FLOW, "#0d2f45", "#0a1020"])

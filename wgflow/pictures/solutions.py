@@ -1,0 +1,213 @@
+"""Pictures of solutions: their laws, their energy, and animations.
+
+Figures are made without pyplot, so that nothing global changes and no window or display is needed. Every function
+returns the ``matplotlib.figure.Figure`` and writes it if given a path (PNG, PDF, SVG by its ending).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wgflow.errors import InvalidInput, StorageError
+
+from .figures import (
+    FAINT,
+    FLOW,
+    PARTICLE,
+    STYLE,
+    _ink,
+    colors_of,
+    new_figure,
+    pick,
+    save_figure,
+    time_axis,
+    visible_range,
+)
+
+__all__ = ["animate_solution", "plot_energy", "plot_solution"]
+
+
+def _draw_law(axes: Any, rho: Any, **style: Any) -> None:
+    """A piecewise constant density, drawn as what it is where cells are visible and as a line where they are not."""
+    edges = rho.grid.edges[0]
+    if rho.values.size <= 60:
+        axes.stairs(rho.values, edges, **style)
+    else:
+        axes.plot(rho.grid.centers[0], rho.values, **style)
+
+
+def _name(grid: Any, axis: int) -> str:
+    return str(grid.names[axis]) if grid.names is not None else f"x{axis}"
+
+
+def plot_energy(sol: Any, path: Any = None, *, axes: Any = None) -> Any:
+    """The free energy F(t), and its dissipation on a logarithmic scale.
+
+    Parameters
+    ----------
+    sol : Solution
+    path : path-like, optional
+    axes : matplotlib Axes, optional
+        Draw here instead of into a new figure.
+    """
+    import matplotlib as mpl
+
+    with mpl.rc_context(STYLE):
+        figure = new_figure(5.0, 3.4) if axes is None else axes.figure
+        axes = figure.add_subplot() if axes is None else axes
+        # Steps of high order can be longer than the time between two snapshots.
+        finer = sol if len(sol.t) > len(sol.history) else sol.history
+        t, energy = np.asarray(finer.t), np.asarray(finer.energy)
+        noisy = sol.certificate.noisy
+        name = "energy without entropy" if noisy else "free energy F"
+        axes.plot(t, energy, color=FLOW, label=name)
+        axes.set_ylabel(name, color=FLOW)
+        time_axis(axes, np.asarray(sol.t))
+        if not sol.has_dissipation:
+            axes.set_title(name)
+            return save_figure(figure, path)
+        right = axes.twinx()
+        right.spines["right"].set_visible(True)
+        right.grid(False)
+        rate = np.asarray(sol.dissipation)
+        shown = rate > 0
+        right.plot(np.asarray(sol.t)[shown], rate[shown], color=PARTICLE, linewidth=1.4, linestyle="--")
+        right.set_yscale("log")
+        right.set_ylabel("dissipation", color="#a8741a")
+        axes.set_title("free energy and its dissipation")
+        return save_figure(figure, path)
+
+
+def plot_solution(sol: Any, path: Any = None, *, times: int = 6) -> Any:
+    """The densities at several times beside the energy and its dissipation.
+
+    One axis: curves over each other. Two axes: a row of maps. More: the marginal law of each coordinate. Atoms: their
+    paths too on one axis, clouds whose markers have the area of the masses on two.
+
+    Parameters
+    ----------
+    sol : Solution
+    path : path-like, optional
+        Where to write the picture.
+    times : int, optional
+        How many snapshots to show, 6 by default (4 in two dimensions).
+    """
+    import matplotlib as mpl
+
+    if isinstance(times, bool) or not isinstance(times, (int, np.integer)) or times < 1:
+        raise InvalidInput(f"times must be an integer >= 1, got {times!r}")
+    with mpl.rc_context(STYLE):
+        if sol.is_atomic:
+            from .atoms import plot_atoms
+
+            return save_figure(plot_atoms(sol, times), path)
+        if sol.grid.ndim == 2:
+            return save_figure(_plot_maps(sol, min(times, 4)), path)
+        chosen, ndim = pick(sol.t, times), sol.grid.ndim
+        figure = new_figure(4.6 * (ndim + 1), 3.5)
+        panels = figure.subplots(1, ndim + 1, squeeze=False)[0]
+        for axis in range(ndim):
+            laws = [sol.densities[i] if ndim == 1 else sol.densities[i].marginal(axis) for i in chosen]
+            _plot_laws(panels[axis], laws, sol.t[chosen], _name(sol.grid, axis))
+        plot_energy(sol, axes=panels[-1])
+        return save_figure(figure, path)
+
+
+def _plot_laws(axes: Any, laws: Sequence[Any], t: np.ndarray, name: str) -> None:
+    for rho, time, color in zip(laws, t, colors_of(len(laws))):
+        _draw_law(axes, rho, color=color, label=f"t = {time:.3g}")
+        axes.fill_between(rho.grid.centers[0], rho.values, color=color, alpha=0.10, linewidth=0)
+    axes.set_xlim(*visible_range(laws))
+    axes.set_ylim(0, 1.06 * max(float(rho.values.max()) for rho in laws))
+    axes.set_xlabel(name)
+    axes.set_ylabel("density")
+    axes.set_title(f"law of {name}")
+    axes.legend(loc="best")
+
+
+def _plot_maps(sol: Any, times: int) -> Any:
+    chosen, grid = pick(sol.t, times), sol.grid
+    figure = new_figure(3.0 * len(chosen) + 4.0, 3.4)
+    panels = figure.subplots(1, len(chosen) + 1, width_ratios=[3.0] * len(chosen) + [3.6], squeeze=False)[0]
+    limits = [visible_range([sol.densities[i].marginal(axis) for i in chosen]) for axis in (0, 1)]
+    for axes, i in zip(panels, chosen):
+        rho = sol.densities[i]
+        image = axes.pcolormesh(*grid.edges, rho.values.T, cmap=_ink(), rasterized=True)
+        image.set_clim(0, float(rho.values.max()))
+        axes.grid(False)
+        axes.set_xlim(*limits[0])
+        axes.set_ylim(*limits[1])
+        axes.set_xlabel(_name(grid, 0))
+        axes.set_title(f"t = {sol.t[i]:.3g}")
+        axes.text(0.97, 0.96, f"max {rho.values.max():.3g}", transform=axes.transAxes, ha="right", va="top",
+                  fontsize=7.5, color=FAINT)
+    panels[0].set_ylabel(_name(grid, 1))
+    plot_energy(sol, axes=panels[-1])
+    return figure
+
+
+def animate_solution(sol: Any, path: Any, *, frames: int = 60, fps: int = 12) -> Path:
+    """Write the path of densities as an animated GIF (one or two axes); returns the file's path.
+
+    Parameters
+    ----------
+    sol : Solution
+    path : path-like
+        Ends in ``.gif``.
+    frames, fps : int, optional
+        How many snapshots at most, and how many a second.
+    """
+    import matplotlib as mpl
+    from matplotlib.animation import PillowWriter
+
+    path = Path(path)
+    if path.suffix.lower() != ".gif":
+        raise InvalidInput(f"path must end in .gif, got {path.name!r}")
+    ndim = sol.densities[0].ndim if sol.is_atomic else sol.grid.ndim
+    if ndim > 2:
+        raise InvalidInput(f"animations show one or two axes, the solution has {ndim}: animate a marginal")
+    chosen = np.unique(np.linspace(0, sol.t.size - 1, min(frames, sol.t.size)).astype(int))
+    with mpl.rc_context(STYLE):
+        figure = new_figure(5.2, 3.8 if ndim == 1 else 4.6)
+        axes = figure.add_subplot()
+        writer = PillowWriter(fps=fps)
+        try:
+            with writer.saving(figure, str(path), dpi=100):
+                for i in chosen:
+                    axes.clear()
+                    _draw_frame(axes, sol, int(i), chosen)
+                    writer.grab_frame()
+        except OSError as error:
+            raise StorageError(f"cannot write the animation {path}: {error}") from error
+    return path
+
+
+def _draw_frame(axes: Any, sol: Any, i: int, chosen: np.ndarray) -> None:
+    rho, grid = sol.densities[i], sol.grid
+    if sol.is_atomic:
+        from .atoms import draw_frame
+
+        draw_frame(axes, sol, i, chosen)
+        return
+    if grid.ndim == 1:
+        laws = [sol.densities[j] for j in chosen]
+        axes.fill_between(grid.centers[0], rho.values, color=FLOW, alpha=0.18, linewidth=0)
+        _draw_law(axes, rho, color=FLOW)
+        axes.set_xlim(*visible_range(laws))
+        # A density that ends as a spike would flatten all other frames: show up to four times the median peak.
+        peaks = [float(law.values.max()) for law in laws]
+        axes.set_ylim(0, 1.06 * min(max(peaks), 4 * float(np.median(peaks))))
+        axes.set_ylabel("density")
+    else:
+        axes.pcolormesh(*grid.edges, rho.values.T, cmap=_ink(), rasterized=True)
+        axes.grid(False)
+        ends = [sol.densities[j] for j in chosen]
+        axes.set_xlim(*visible_range([law.marginal(0) for law in ends]))
+        axes.set_ylim(*visible_range([law.marginal(1) for law in ends]))
+        axes.set_ylabel(_name(grid, 1))
+    axes.set_xlabel(_name(grid, 0))
+    axes.set_title(f"t = {sol.t[i]:.3g}    F = {sol.energy[i]:.4g}")
