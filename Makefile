@@ -39,7 +39,7 @@ bench: $(VENV)/.stamp-test  ## the quick benchmarks (benchmarks/README.md has th
 	@$(BIN)/python benchmarks/speed.py --quick
 
 docs: $(VENV)/.stamp-test  ## run every code block of the README and docs/, and every example
-	@$(BIN)/python -m pytest tests/test_docs.py tests/test_house.py -q
+	@$(BIN)/python -m pytest tests/house -q
 
 clean:  ## remove what the other targets made, the compiled kernels too
 	@rm -rf $(VENV) .typing .cache out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
