@@ -13,10 +13,12 @@ from wgflow.activations.base import Activation
 from wgflow.atoms import Atoms
 from wgflow.checks import check_count, check_positive
 from wgflow.densities import Density
-from wgflow.energies import Entropy, FreeEnergy, Potential
+from wgflow.energies import FreeEnergy
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid
 from wgflow.interactions.terms import LowRank
+from wgflow.internal_energies import Entropy
+from wgflow.potentials import Potential
 
 from .minimum_risk.measure_problem import LimitPoint
 from .minimum_risk.minimize import MinimumRisk, minimum_risk

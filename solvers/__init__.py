@@ -1,8 +1,14 @@
-"""Methods: how a flow is stepped. Each is an object that `wgflow.solve` takes."""
+"""Methods: how a flow is stepped. Each is an object that `wgflow.solve` takes; `Method` is what your own one is."""
 
+from wgflow.recorder import Step
+
+from .base import EvenSteps, Method, Run
 from .finite_volume import FiniteVolume
 from .fipy_adapter import FiPy
 from .jko import JKO
 from .lagrangian import Lagrangian
 
-__all__ = ["FiPy", "FiniteVolume", "JKO", "Lagrangian"]
+__all__ = ["EvenSteps", "FiPy", "FiniteVolume", "JKO", "Lagrangian", "Method", "Run", "Step"]
+
+#: Names of the methods, as checkpoints have them.
+METHODS = ("FiPy", "FiniteVolume", "JKO", "Lagrangian")

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from wgflow.densities import Density
-from wgflow.energies import Entropy, FreeEnergy, Potential, Term
+from wgflow.energies import FreeEnergy, Term
 from wgflow.errors import InvalidInput
-from wgflow.flows import solve
 from wgflow.grids import Grid
 from wgflow.interactions.terms import Convolution
-from wgflow.internal_energies import PowerEntropy
+from wgflow.internal_energies import Entropy, PowerEntropy
+from wgflow.potentials import Potential
 from wgflow.solvers import JKO, FiniteVolume
+from wgflow.verbs import solve
 
 from .distances import wasserstein_1d
 

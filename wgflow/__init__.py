@@ -6,7 +6,6 @@ A density slides down a free energy, d rho/dt = div(rho grad dF/drho). The nouns
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
 import logging
@@ -16,14 +15,16 @@ if importlib.util.find_spec("wgflow.solvers") is None:
                       "run `pip install -e .` there (or `make demo`), or change to another folder")
 
 from wgflow import errors
-from wgflow import flows as _solve
 from wgflow.certificate import Certificate
 from wgflow.densities import Density
-from wgflow.energies import Entropy, FreeEnergy, Potential, Term
+from wgflow.energies import FreeEnergy, Term
 from wgflow.errors import ConvergenceError, InvalidInput, ResourceError, StorageError, WGFlowError, WGFlowWarning
 from wgflow.grids import Grid
 from wgflow.interactions.terms import Convolution, Dense, Interaction, LowRank
+from wgflow.internal_energies import Entropy
+from wgflow.potentials import Potential
 from wgflow.solution import Solution
+from wgflow.verbs import resume, solve
 
 logging.getLogger("wgflow").addHandler(logging.NullHandler())
 
@@ -58,30 +59,6 @@ __all__ = [
     "errors", "interactions", "load", "plotting", "reduced_models", "resume", "show_versions", "solve",
     "solvers", "stationary", "stationary_branches", "validation",
 ]
-
-
-@functools.wraps(_solve.solve)
-def solve(energy, rho0, t_span, method=None, **options):
-    if method is None:
-        from wgflow.solvers import FiniteVolume
-
-        method = FiniteVolume()
-    return _solve.solve(energy, rho0, t_span, method, **options)
-
-
-def resume(path, t_end=None, *, energy, t_eval=None, time_scale=None, method=None, checkpoint=None, progress=False,
-           throw=True):
-    """Go on with a run from the file of ``solve(..., checkpoint=path)``; see `wgflow.checkpoints.resume`.
-
-    An interrupted run resumed to the end it had gives the same bits as an uninterrupted one. Functions are not stored:
-    the energy (and a time_scale that is a function) is given again, and compared with what the file says of it.
-    """
-    from wgflow import solvers
-    from wgflow.files.checkpoints import resume as go_on
-
-    methods = {name: getattr(solvers, name) for name in solvers.__all__}
-    return go_on(path, t_end, energy=energy, methods=methods, t_eval=t_eval, time_scale=time_scale, method=method,
-                 checkpoint=checkpoint, progress=progress, throw=throw)
 
 
 def show_versions() -> None:

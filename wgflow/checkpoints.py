@@ -1,5 +1,6 @@
-"""Checkpoints of runs: `Checkpoint` and `resume`; the code is in `wgflow.files.checkpoints`."""
+"""Checkpoints of runs: `Checkpoint`, which writes them, and `resume`, which takes them up."""
 
-from wgflow.files.checkpoints import Checkpoint, resume
+from wgflow.files.checkpoints import Checkpoint
+from wgflow.resuming import resume
 
 __all__ = ["Checkpoint", "resume"]

@@ -2,7 +2,7 @@ r"""Free energies as sums of terms.
 
 .. math:: F(\rho) = \beta^{-1} \int \rho \log(\rho / w) + \int V \rho + \tfrac12 \iint U \rho \rho
 
-The factor 1/2 of the interaction is stated here and nowhere else (`FreeEnergy.assemble`, `Interaction.energy`).
+The factor 1/2 of the interaction is stated in `EnergyOnGrid` and in the interactions' own energy, and nowhere else.
 """
 
 from __future__ import annotations
@@ -10,41 +10,71 @@ from __future__ import annotations
 import math
 import numbers
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from wgflow.atoms import Atoms
-from wgflow.checks import check_values, real_array
 from wgflow.densities import Density
-from wgflow.errors import InvalidInput, InvalidType
-from wgflow.gradients import box_of, check_points, gradient_at, values_at
+from wgflow.energy_on_grid import EnergyOnGrid
+from wgflow.errors import InvalidInput
+from wgflow.gradients import check_points
 from wgflow.grids import Grid
+from wgflow.term_checks import TermOnGrid, check_terms
+from wgflow.uphill import uphill
 
-__all__ = ["Assembled", "Entropy", "FreeEnergy", "Potential", "Term"]
-
-#: Smallest positive double: stands for an empty cell inside logarithms, so that m log m is 0 and never a NaN.
-TINY = 5e-324
-#: A jump of V across a periodic seam, relative to its largest jump between neighbors, that deserves a warning.
-SEAM_RATIO = 10.0
+__all__ = ["FreeEnergy", "Term"]
 
 
 class Term(ABC):
-    """One term of a free energy. Terms add, and a number scales them: ``Entropy(4.0) + 2 * Potential(V)``.
+    r"""One term E of a free energy. Terms add, and a number scales them: ``Entropy(4.0) + 2 * Potential(V)``.
 
-    A law is a `Density` on a grid or `Atoms`, weighted points, which have no entropy.
+    A subclass gives `energy` and `first_variation`,
+
+    .. math:: E(\rho), \qquad \frac{\delta E}{\delta \rho}(\theta; \rho)
+              = \frac{d}{ds}\Big|_{s=0} E(\rho + s \delta_\theta) \quad\text{up to a constant},
+
+    and its flow can be solved: by `FiniteVolume`, which checks at every step that F falls, and by the JKO solvers that
+    take any functional. That the two belong together is checked on two densities when a solve starts. A law is a
+    `Density` on a grid or `Atoms`, weighted points, which have no internal energy.
+
+    Examples
+    --------
+    A crowding energy, the cube of the density averaged over a neighborhood:
+
+    >>> import numpy as np
+    >>> import wgflow as wg
+    >>> class Crowding(wg.Term):
+    ...     def average(self, rho):
+    ...         x = rho.grid.centers[0]
+    ...         return np.exp(-(x[:, None] - x) ** 2 / 0.18) @ rho.masses
+    ...     def energy(self, rho):
+    ...         return float((self.average(rho) ** 3 * rho.grid.volumes).sum() / 3)
+    ...     def first_variation(self, rho):
+    ...         x = rho.grid.centers[0]
+    ...         return np.exp(-(x[:, None] - x) ** 2 / 0.18) @ (self.average(rho) ** 2 * rho.grid.volumes)
+    >>> grid = wg.Grid((-3, 3), cells=60)
+    >>> sol = wg.solve(wg.Entropy(4.0) + Crowding(), wg.Density.gaussian(grid, 0.0, 0.2), (0, 0.1))
+    >>> bool(abs(sol.energy[-1] - sol.free_energy(sol.final)) < 1e-12)
+    True
     """
+
+    #: Whether the term is an internal energy, int H(rho), which atoms do not have.
+    is_internal: bool = False
+    #: The coefficient of the Laplacian that the term gives: 1 / beta for an entropy.
+    diffusion: float = 0.0
 
     @abstractmethod
     def energy(self, rho: Density | Atoms) -> float:
-        """Value of the term at a law."""
+        """Return the value of the term at a law."""
 
     @abstractmethod
     def first_variation(self, rho: Density | Atoms) -> np.ndarray:
-        """d(term)/d(rho) at the cell centers, an array of the grid's shape, or at the atoms, up to a constant."""
+        """Return d(term)/d(rho) at the cell centers, of the grid's shape, or at the atoms, up to a constant."""
 
     def gradient(self, rho: Density | Atoms, points) -> np.ndarray:
-        """Gradient of the first variation at points, both of shape (n_coordinates, n); without entropies.
+        """Return the gradient of the first variation at points, both of shape (n_coordinates, n); without entropies.
+
+        Methods that move points need it.
 
         Raises
         ------
@@ -53,13 +83,25 @@ class Term(ABC):
         """
         raise InvalidInput(f"{self!r} has no gradient at points")
 
+    def on_grid(self, grid: Grid) -> EnergyOnGrid:
+        """Return the term as arrays on a grid: by default a functional, known by its value and its derivative."""
+        return EnergyOnGrid(grid, functionals=[(1.0, TermOnGrid(self, grid))])
+
+    def check_grid(self, grid: Grid, has_internal: bool) -> None:
+        """Refuse a grid on which the term makes no sense, or warn; ``has_internal``: beside an internal energy."""
+
+    @property
+    def spreads(self) -> bool:
+        """Whether the term is an internal energy that spreads the law."""
+        return self.is_internal
+
     @property
     def time_dependent(self) -> bool:
         """Whether the term changes with time (see `TimeDependent`)."""
         return False
 
     def at(self, t: float) -> Term:
-        """The term as it is at a time: itself, unless it changes with time."""
+        """Return the term as it is at a time: itself, unless it changes with time."""
         return self
 
     def __call__(self, rho: Density | Atoms) -> float:
@@ -76,160 +118,8 @@ class Term(ABC):
 
     __rmul__ = __mul__
 
-
-class Entropy(Term):
-    r"""The entropy :math:`\beta^{-1} \int \rho \log(\rho / w)` relative to the grid's reference measure w.
-
-    It gives the diffusion :math:`\beta^{-1} \Delta \rho`.
-
-    Parameters
-    ----------
-    beta : float
-        Inverse temperature, > 0; infinity means no diffusion.
-
-    Raises
-    ------
-    InvalidInput
-        If beta is 0, negative or NaN.
-    """
-
-    def __init__(self, beta: float = 1.0):
-        if isinstance(beta, (bool, str)) or not isinstance(beta, numbers.Real):
-            raise InvalidType(f"beta must be a number, got {type(beta).__name__} {beta!r}")
-        if beta == 0:
-            raise InvalidInput("beta=0 means infinite diffusion; beta must be > 0 (infinity: no diffusion)")
-        if not beta > 0:
-            raise InvalidInput(f"beta={beta} must be > 0 (infinity: no diffusion)")
-        self.beta: float = float(beta)
-
-    def energy(self, rho: Density | Atoms) -> float:
-        rho = self._need_density(rho)
-        return float((rho.masses * self.first_variation(rho)).sum())
-
-    def first_variation(self, rho: Density | Atoms) -> np.ndarray:
-        rho = self._need_density(rho)
-        if math.isinf(self.beta):
-            return np.zeros(rho.grid.shape)
-        return (np.log(np.maximum(rho.masses, TINY)) - rho.grid.log_reference) / self.beta
-
-    @staticmethod
-    def _need_density(rho: Density | Atoms) -> Density:
-        if isinstance(rho, Atoms):
-            raise InvalidInput("the entropy of atoms is infinite; take a Density, or the sum of the other terms "
-                               "(a FreeEnergy leaves the entropy of atoms out)")
-        return rho
-
     def __repr__(self):
-        return f"Entropy(beta={self.beta:g})"
-
-
-class Potential(Term):
-    r"""The potential energy :math:`\int V \rho`.
-
-    Parameters
-    ----------
-    V : callable or array
-        A vectorized function of the coordinates, one array for each axis, evaluated once for each grid at the cell
-        centers; or its values there, an array of the grid's shape.
-    gradient : callable, optional
-        The gradient of V for methods that move points: of the coordinates, returns shape (n_coordinates, n). By
-        default differences of sixth order are taken with a step of 0.005, right to about 12 digits where V varies on a
-        scale of 1 (coordinates whose natural scale is far from 1 need the gradient).
-    """
-
-    def __init__(self, V, gradient=None):
-        if not callable(V):
-            V = real_array(V, "V")
-        if gradient is not None and not callable(gradient):
-            raise InvalidType(f"gradient must be a function of the coordinates, got {type(gradient).__name__}")
-        self.V, self._gradient = V, gradient
-        self._last: tuple[Grid, np.ndarray] | None = None
-
-    def values(self, grid: Grid) -> np.ndarray:
-        """V at the cell centers of a grid, finite, of the grid's shape; a read-only array."""
-        if self._last is None or self._last[0] != grid:
-            values = grid.evaluate(self.V, "V") if callable(self.V) else check_values(self.V, grid, "V")
-            _warn_of_seams(values, grid)
-            values.flags.writeable = False
-            self._last = (grid, values)
-        return self._last[1]
-
-    def energy(self, rho: Density | Atoms) -> float:
-        if isinstance(rho, Atoms):
-            return float((rho.weights * self._at(rho.points)).sum())
-        return float((rho.masses * self.values(rho.grid)).sum())
-
-    def first_variation(self, rho: Density | Atoms) -> np.ndarray:
-        return self._at(rho.points) if isinstance(rho, Atoms) else self.values(rho.grid)
-
-    def gradient(self, rho: Density | Atoms, points) -> np.ndarray:
-        need_function(self.V, "V")
-        return gradient_at(self._gradient, self._at, rho, check_points(rho, points), "gradient of V")
-
-    def _at(self, points: np.ndarray) -> np.ndarray:
-        need_function(self.V, "V")
-        return values_at(self.V, points, "V")
-
-    def __repr__(self):
-        return f"Potential({getattr(self.V, '__name__', type(self.V).__name__)})"
-
-
-@dataclass(frozen=True)
-class Assembled:
-    """A free energy as arrays on one grid: all that a solver sees.
-
-    Attributes
-    ----------
-    grid : Grid
-    diffusion : float
-        beta^-1, the sum over the entropy terms.
-    potential : array of shape ``grid.shape``
-        V, the sum over the potentials.
-    operators : list of (float, operator)
-        Coefficient and operator of each interaction; ``operator.apply(masses)`` is U rho at the cell centers.
-    internal : list of (float, InternalEnergy)
-        Coefficient and term of each internal energy beside the entropy.
-    """
-
-    grid: Grid
-    diffusion: float
-    potential: np.ndarray
-    operators: list = field(default_factory=list)
-    internal: list = field(default_factory=list)
-
-    def interaction(self, masses: np.ndarray) -> np.ndarray | None:
-        """U rho at the cell centers, or None where no term interacts."""
-        if not self.operators:
-            return None
-        total = None
-        for factor, operator in self.operators:
-            part = operator.apply(masses)
-            if factor != 1.0:
-                part = part * factor
-            total = part if total is None else total + part
-        return total
-
-    def psi(self, potential: np.ndarray, masses: np.ndarray) -> np.ndarray:
-        """A potential plus U rho."""
-        interaction = self.interaction(masses)
-        return potential if interaction is None else potential + interaction
-
-    @property
-    def sweep_potential(self) -> np.ndarray:
-        """V - beta^-1 log w: what drives the fluxes of linear diffusion, apart from the interaction."""
-        if self.internal:
-            raise InvalidInput(f"{self.internal[0][1]!r}: this solver knows linear diffusion only (Entropy); use "
-                               "method=wgflow.JKO(tau=...) for nonlinear diffusion")
-        if self.diffusion == 0 or self.grid.log_weight is None:
-            return self.potential
-        return self.potential - self.diffusion * self.grid.log_weight
-
-    @property
-    def energy_potential(self) -> np.ndarray:
-        """V - beta^-1 log(w vol): the energy is sum m (this + U rho / 2 + beta^-1 log m) over cell masses m."""
-        if self.diffusion == 0:
-            return self.potential
-        return self.potential - self.diffusion * self.grid.log_reference
+        return f"{type(self).__name__}(...)"
 
 
 class FreeEnergy(Term):
@@ -246,13 +136,18 @@ class FreeEnergy(Term):
     @property
     def beta(self) -> float:
         """Inverse temperature of the entropy terms together; infinity where there is none."""
-        diffusion = self._diffusion()
+        diffusion = sum(factor * term.diffusion for factor, term in self.terms)
         return 1.0 / diffusion if diffusion > 0 else math.inf
+
+    @property
+    def is_internal(self) -> bool:  # type: ignore[override]
+        """Whether every term is an internal energy."""
+        return bool(self.terms) and all(term.is_internal for _, term in self.terms)
 
     @property
     def spreads(self) -> bool:
         """Whether an internal energy spreads the law: an entropy at finite beta, or any other."""
-        return any(is_internal(term) and getattr(term, "beta", 1.0) < math.inf for _, term in self.terms)
+        return any(term.spreads for _, term in self.terms)
 
     @property
     def time_dependent(self) -> bool:
@@ -278,58 +173,44 @@ class FreeEnergy(Term):
     def gradient(self, rho: Density | Atoms, points) -> np.ndarray:
         r""":math:`\nabla \Psi` at points, both of shape (n_coordinates, n): the first variation without entropies."""
         points = check_points(rho, points)
-        return sum((factor * term.gradient(rho, points) for factor, term in self.terms if not is_internal(term)),
+        return sum((factor * term.gradient(rho, points) for factor, term in self.terms if not term.is_internal),
                    np.zeros(points.shape))
 
     def dissipation(self, rho: Density | Atoms) -> float:
-        r""":math:`\int \rho\,|\nabla\,\delta F/\delta\rho|^2`, formed from the finite-volume fluxes.
+        r"""Return :math:`\int \rho\,|\nabla\,\delta F/\delta\rho|^2`, formed from the finite-volume fluxes.
 
         It is the exact -dF/dt of the finite-volume equations at time_scale 1. For atoms it is
         :math:`\sum_i w_i |\nabla \Psi(\theta_i)|^2` without the components that press an atom against its bounds:
         the exact -dF/dt of the characteristics. With an entropy atoms have no dissipation (InvalidInput).
         """
-        if isinstance(rho, Atoms):
-            if self.spreads:
-                raise InvalidInput("atoms have no entropy, hence no dissipation of a flow that spreads; take a Density")
-            return float((rho.weights * (free_part(-self.gradient(rho, rho.points), rho) ** 2).sum(axis=0)).sum())
-        from wgflow.compiled.sweep import dissipation_rate
+        return uphill("wgflow.dissipation", "dissipation")(self, rho)
 
-        parts = self.assemble(rho.grid)
-        if parts.internal:
-            from wgflow.nonlinear_fluxes import Diffusion
-            from wgflow.nonlinear_fluxes import dissipation_rate as nonlinear_rate
+    def assemble(self, grid: Grid) -> EnergyOnGrid:
+        """Return the terms as arrays on a grid, each user function evaluated once.
 
-            return nonlinear_rate(rho.masses, parts.psi(parts.potential, rho.masses), rho.grid, Diffusion(parts))
-        psi = parts.psi(parts.sweep_potential, rho.masses)
-        return dissipation_rate(rho.masses, psi, rho.grid, parts.diffusion)
+        Terms of classes that wgflow does not know are compared with themselves: the energy that a solver will use with
+        ``term.energy`` on two densities, and ``term.first_variation`` with differences of it.
 
-    def assemble(self, grid: Grid) -> Assembled:
-        """The terms as arrays on a grid, each user function evaluated once."""
-        potential = np.zeros(grid.shape)
-        operators, internal = [], []
+        Raises
+        ------
+        InvalidInput
+            If a term does not fit the grid, changes with time (take ``energy.at(t)``), or disagrees with itself.
+        """
+        has_internal = self.spreads
+        total = EnergyOnGrid(grid, potential=np.zeros(grid.shape))
         for factor, term in self.terms:
-            if isinstance(term, Potential):
-                with np.errstate(over="ignore", invalid="ignore"):
-                    potential = potential + factor * term.values(grid)
-            elif hasattr(term, "operator"):
-                operators.append((factor, term.operator(grid)))
-            elif hasattr(term, "energy_of"):
-                term.check_grid(grid)
-                internal.append((factor, term))
-            elif term.time_dependent:
+            if term.time_dependent:
                 raise InvalidInput(f"{term!r} changes with time; take energy.at(t)")
-            elif not isinstance(term, Entropy):
-                raise InvalidType(f"term {term!r}: solvers know Entropy, PowerEntropy, Potential and Interaction")
-        if not np.isfinite(potential).all():
+            term.check_grid(grid, has_internal)
+            total = total.plus(factor, term.on_grid(grid))
+        if not np.isfinite(total.potential).all():
             raise InvalidInput("the sum of the potentials is not finite; scale them down")
-        return Assembled(grid, self._diffusion(), potential, operators, internal)
+        check_terms([term for _, term in self.terms], grid)
+        return total
 
     def _parts_of(self, rho) -> list:
         """The terms that a law has a value of."""
-        return [pair for pair in self.terms if not (isinstance(rho, Atoms) and is_internal(pair[1]))]
-
-    def _diffusion(self) -> float:
-        return float(sum(factor / term.beta for factor, term in self.terms if isinstance(term, Entropy)))
+        return [pair for pair in self.terms if not (isinstance(rho, Atoms) and pair[1].is_internal)]
 
     def __add__(self, other):
         if isinstance(other, FreeEnergy):
@@ -344,7 +225,7 @@ class FreeEnergy(Term):
         factor = float(factor)
         if not math.isfinite(factor):
             raise InvalidInput(f"factor={factor}: a term is scaled by a finite number")
-        if factor < 0 and any(isinstance(term, Entropy) or hasattr(term, "energy_of") for _, term in self.terms):
+        if factor < 0 and any(term.is_internal for _, term in self.terms):
             raise InvalidInput(f"factor={factor:g}: an entropy times a negative number is backward diffusion, "
                                "which has no solution; scale the other terms alone")
         return FreeEnergy([(factor * f, term) for f, term in self.terms])
@@ -353,40 +234,3 @@ class FreeEnergy(Term):
 
     def __repr__(self):
         return " + ".join(repr(t) if f == 1 else f"{f:g}*{t!r}" for f, t in self.terms) or "FreeEnergy([])"
-
-
-def is_internal(term: Term) -> bool:
-    """Whether a term is an internal energy int H(rho), which atoms have not."""
-    return isinstance(term, Entropy) or hasattr(term, "energy_of")
-
-
-def need_function(function, what: str) -> None:
-    """Refuse values at cell centers where points are asked for."""
-    if not callable(function):
-        raise InvalidInput(f"{what} is an array of values at cell centers, so it is not known at points; give a "
-                           "function of the coordinates")
-
-
-def free_part(velocity: np.ndarray, rho: Atoms) -> np.ndarray:
-    """Velocities (n_coordinates, n) of atoms without the components that would leave the bounds."""
-    for axis, (lo, hi) in enumerate(box_of(rho)[0]):
-        x, v = rho.points[axis], velocity[axis]
-        held = ((x <= lo) & (v < 0)) | ((x >= hi) & (v > 0))
-        if held.any():
-            velocity = velocity.copy()
-            velocity[axis, held] = 0.0
-    return velocity
-
-
-def _warn_of_seams(values: np.ndarray, grid: Grid) -> None:
-    import warnings
-
-    from wgflow.errors import WGFlowWarning
-
-    for axis in range(grid.ndim):
-        if grid.periodic[axis]:
-            seam = np.abs(np.take(values, 0, axis) - np.take(values, -1, axis)).max()
-            inside = np.abs(np.diff(values, axis=axis)).max()
-            if seam > SEAM_RATIO * inside:
-                warnings.warn(f"V differs by {seam:.3g} across the seam of periodic axis {axis}, and by at most "
-                              f"{inside:.3g} between other neighbors; is it periodic?", WGFlowWarning, stacklevel=4)

@@ -112,3 +112,21 @@ def differences(function: Callable[[Array], Array], points: Array, bounds: Seque
         for (axis, weight), value in zip(weights[start:start + count], values):
             out[axis] += weight * value
     return out
+
+
+def need_function(function, what: str) -> None:
+    """Refuse values at cell centers where points are asked for."""
+    if not callable(function):
+        raise InvalidInput(f"{what} is an array of values at cell centers, so it is not known at points; give a "
+                           "function of the coordinates")
+
+
+def free_part(velocity: np.ndarray, rho: Atoms) -> np.ndarray:
+    """Velocities (n_coordinates, n) of atoms without the components that would leave the bounds."""
+    for axis, (lo, hi) in enumerate(box_of(rho)[0]):
+        x, v = rho.points[axis], velocity[axis]
+        held = ((x <= lo) & (v < 0)) | ((x >= hi) & (v > 0))
+        if held.any():
+            velocity = velocity.copy()
+            velocity[axis, held] = 0.0
+    return velocity

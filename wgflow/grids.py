@@ -25,6 +25,7 @@ from wgflow.grid_checks import (
     uniform_edges,
     widths_of,
 )
+from wgflow.uphill import uphill
 
 __all__ = ["MAX_AXES", "Grid", "available_memory", "call_user", "check_memory", "check_values",
            "log_power_cell_average", "real_array"]
@@ -191,9 +192,8 @@ class Grid:
         >>> grid.bounds[0][0] < -5.0, grid.bounds[0][1] > 5.0, 20 < grid.size < 200
         (True, True, True)
         """
-        from wgflow.automatic_grids.problem_grid import problem_grid
-
-        return problem_grid(energy, rho0, t_end, tol, bounds, cells, boundary, method, time_scale, names, max_cells)
+        choose = uphill("wgflow.automatic_grids", "problem_grid")
+        return choose(energy, rho0, t_end, tol, bounds, cells, boundary, method, time_scale, names, max_cells)
 
     @classmethod
     def graded(cls, bounds, cells, monitor, *, boundary="no-flux", names=None) -> Grid:

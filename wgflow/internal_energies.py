@@ -10,11 +10,14 @@ from functools import partial
 
 import numpy as np
 
+from wgflow.atoms import Atoms
 from wgflow.checks import call_user, real_array
 from wgflow.densities import Density
-from wgflow.energies import Entropy, FreeEnergy, Potential, Term
+from wgflow.energies import FreeEnergy, Term
+from wgflow.energy_on_grid import TINY, EnergyOnGrid
 from wgflow.errors import InvalidInput, InvalidType, WGFlowWarning
 from wgflow.grids import Grid
+from wgflow.potentials import Potential
 
 __all__ = ["InternalEnergy", "PowerEntropy", "RelativeEntropy"]
 
@@ -26,6 +29,62 @@ LEAST_SAMPLE, SAMPLES = 1e-6, 201
 MISFIT = 1e-3
 #: Bisections of log r from 1e-300 to e^690 that reach an ulp of r.
 LOG_LARGEST, BISECTIONS = 690.0, 64
+
+
+class Entropy(Term):
+    r"""The entropy :math:`\beta^{-1} \int \rho \log(\rho / w)` relative to the grid's reference measure w.
+
+    It gives the diffusion :math:`\beta^{-1} \Delta \rho`.
+
+    Parameters
+    ----------
+    beta : float
+        Inverse temperature, > 0; infinity means no diffusion.
+
+    Raises
+    ------
+    InvalidInput
+        If beta is 0, negative or NaN.
+    """
+
+    is_internal = True
+
+    def __init__(self, beta: float = 1.0):
+        if isinstance(beta, (bool, str)) or not isinstance(beta, numbers.Real):
+            raise InvalidType(f"beta must be a number, got {type(beta).__name__} {beta!r}")
+        if beta == 0:
+            raise InvalidInput("beta=0 means infinite diffusion; beta must be > 0 (infinity: no diffusion)")
+        if not beta > 0:
+            raise InvalidInput(f"beta={beta} must be > 0 (infinity: no diffusion)")
+        self.beta: float = float(beta)
+        self.diffusion: float = 1.0 / self.beta
+
+    @property
+    def spreads(self) -> bool:
+        return self.beta < math.inf
+
+    def on_grid(self, grid: Grid) -> EnergyOnGrid:
+        return EnergyOnGrid(grid, self.diffusion)
+
+    def energy(self, rho: Density | Atoms) -> float:
+        rho = self._need_density(rho)
+        return float((rho.masses * self.first_variation(rho)).sum())
+
+    def first_variation(self, rho: Density | Atoms) -> np.ndarray:
+        rho = self._need_density(rho)
+        if math.isinf(self.beta):
+            return np.zeros(rho.grid.shape)
+        return (np.log(np.maximum(rho.masses, TINY)) - rho.grid.log_reference) / self.beta
+
+    @staticmethod
+    def _need_density(rho: Density | Atoms) -> Density:
+        if isinstance(rho, Atoms):
+            raise InvalidInput("the entropy of atoms is infinite; take a Density, or the sum of the other terms "
+                               "(a FreeEnergy leaves the entropy of atoms out)")
+        return rho
+
+    def __repr__(self):
+        return f"Entropy(beta={self.beta:g})"
 
 
 class InternalEnergy(Term):
@@ -58,6 +117,8 @@ class InternalEnergy(Term):
     >>> round(H(Density.uniform(grid)), 12)
     -1.0
     """
+
+    is_internal = True
 
     def __init__(self, H, H1, H2, *, up_to: float = 100.0):
         for name, function in (("H", H), ("H1", H1), ("H2", H2)):
@@ -148,16 +209,21 @@ class InternalEnergy(Term):
 
     def first_variation(self, rho: Density) -> np.ndarray:
         _need_density(rho)
-        return self.derivative(relative_density(rho.masses, rho.grid))
+        return self.slope_of(rho.masses, rho.grid)
+
+    def on_grid(self, grid: Grid) -> EnergyOnGrid:
+        return EnergyOnGrid(grid, internal=[(1.0, self)])
+
+    def slope_of(self, masses: np.ndarray, grid: Grid) -> np.ndarray:
+        """Return H' at the density of each cell, from cell masses."""
+        return self.derivative(relative_density(masses, grid))
 
     def energy_of(self, masses: np.ndarray, grid: Grid) -> float:
-        """The energy of cell masses on a grid."""
+        """Return the energy of cell masses on a grid."""
         r = relative_density(masses, grid)
         with np.errstate(over="ignore", invalid="ignore"):
             return float((self.H(r) * np.exp(grid.log_reference)).sum())
 
-    def check_grid(self, grid: Grid) -> None:
-        """Warn where the energy makes no sense on a grid."""
 
 
 class PowerEntropy(InternalEnergy):
@@ -223,7 +289,7 @@ class PowerEntropy(InternalEnergy):
             base = np.maximum((self.m - 1.0) / self.m * p, 0.0)
             return np.power(base, 1.0 / (self.m - 1.0))
 
-    def check_grid(self, grid: Grid) -> None:
+    def check_grid(self, grid: Grid, has_internal: bool) -> None:
         critical = (grid.ndim - 2) / grid.ndim
         if self.m <= critical:
             warnings.warn(f"m={self.m:g} on {grid.ndim} axes: below m_c = {critical:g} fast diffusion loses mass to "

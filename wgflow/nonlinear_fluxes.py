@@ -23,7 +23,7 @@ class Diffusion:
 
     Parameters
     ----------
-    parts : Assembled
+    parts : EnergyOnGrid
     """
 
     def __init__(self, parts):

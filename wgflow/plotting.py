@@ -6,6 +6,7 @@ returns the ``matplotlib.figure.Figure`` and writes it if given a path (PNG, PDF
 
 from wgflow.pictures.atoms import plot_atoms
 from wgflow.pictures.comparisons import plot_comparison
+from wgflow.pictures.energies import plot_energy
 from wgflow.pictures.figures import (
     ALARM,
     FAINT,
@@ -18,7 +19,7 @@ from wgflow.pictures.figures import (
     time_axis,
     visible_range,
 )
-from wgflow.pictures.solutions import animate_solution, plot_energy, plot_solution
+from wgflow.pictures.solutions import animate_solution, plot_solution
 
 __all__ = ["ALARM", "FAINT", "FLOW", "INK", "PARTICLE", "STYLE", "animate_solution", "new_figure", "plot_atoms",
            "plot_comparison", "plot_energy", "plot_solution", "save_figure", "time_axis", "visible_range"]

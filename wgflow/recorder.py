@@ -3,18 +3,86 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wgflow.atoms import Atoms
 from wgflow.certificate import Certificate, boundary_mass, library_versions, mass_on_bounds
 from wgflow.densities import Density
+from wgflow.jko_steps import JKOStep
 from wgflow.solution import History, Solution
+
+if TYPE_CHECKING:
+    from wgflow.flows import Flow
+    from wgflow.solvers.base import Method
+
+__all__ = ["AtomRecorder", "Interior", "Recorder", "Step"]
 
 #: Without t_eval about this many snapshots are kept, thinned as the run goes on, within this many bytes.
 SNAPSHOTS = 64
 SNAPSHOT_BYTES = 256e6
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An accepted step, as a scheme tells it: the law after it, and what is known of the way there.
+
+    Attributes
+    ----------
+    t : float
+        The time after the step.
+    law : array
+        Masses of the cells, of the grid's shape, or points of the atoms (n_coordinates, n). Copied where it is kept.
+    energy : float
+        The free energy of the law.
+    clock : float
+        The integral of time_scale from the start of the flow to t.
+    rate : float or None
+        The dissipation of the law, -dF/dt at time_scale 1, where it was formed.
+    dissipated : float or None
+        The dissipation integrated since the start, where the scheme integrates it along with the path.
+    work : float
+        The energy given to the law since the start by terms that change with time.
+    fallback : bool
+        Whether the step is another one than was asked for.
+    residual : float
+        What an inner solver left.
+    bias : float or None
+        By how much (W2) regularization has moved the law in this step.
+    excess : float or None
+        What the step lacks of an energy-dissipation inequality, over max(1, abs(F)); at most 0 where it holds.
+    mass, min_density : float or None
+        As the scheme measures them; by default those of the law.
+    jko : JKOStep or None
+        What is known of a step of the JKO scheme.
+    """
+
+    t: float
+    law: np.ndarray
+    energy: float
+    clock: float = 0.0
+    rate: float | None = None
+    dissipated: float | None = None
+    work: float = 0.0
+    fallback: bool = False
+    residual: float = 0.0
+    bias: float | None = None
+    excess: float | None = None
+    mass: float | None = None
+    min_density: float | None = None
+    jko: JKOStep | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Interior:
+    """A law inside the coming step, for the snapshots alone; told before the step is."""
+
+    t: float
+    law: np.ndarray
+    energy: float
 
 
 class Recorder:
@@ -23,8 +91,8 @@ class Recorder:
     Parameters
     ----------
     flow : Flow
-        The problem (`wgflow.solve.Flow`).
-    method : object with ``settings()``, ``controlled``
+        The problem.
+    method : Method
     report : callable, optional
         Told the time after each accepted step (a progress bar).
     """
@@ -32,7 +100,7 @@ class Recorder:
     COUNTERS = ("stride", "since_snapshot", "n_rejected", "n_fallback", "dissipated", "boundary", "residual",
                 "error_estimate", "edi_defect", "bias", "_last_rate")
 
-    def __init__(self, flow, method, report=None):
+    def __init__(self, flow: Flow, method: Method, report: Callable[[float], None] | None = None):
         self.flow, self.method, self.report = flow, method, report
         self.columns: dict[str, list] = {name: [] for name in History.NAMES}
         self.snapshots: list[tuple[float, np.ndarray, float]] = []
@@ -42,29 +110,56 @@ class Recorder:
         self.dissipated = self.boundary = self.residual = 0.0
         self.error_estimate: float | None = None
         self._last_rate: tuple[float, float] | None = None
+        self.even_volume: float | None = None
+        if flow.has_grid and all(flow.grid.uniform):
+            self.even_volume = float(flow.grid.volumes.flat[0])
         self.jko_steps: list = []
         self.edi_defect: float | None = None
         self.bias: float | None = None
 
-    def start(self, masses, energy) -> None:
-        """Record the initial state."""
-        self._append(self.flow.t0, 0.0, masses, energy, False)
-        self.boundary = self._at_boundary(masses)
+    def start(self, first: Step) -> None:
+        """Record the initial state, a step of length 0."""
+        self._append(first, 0.0)
+        self.boundary = self._at_boundary(first.law)
+        if first.rate is not None:
+            self.rate(0.0, first.rate)
         if not self.flow.t_eval or self.flow.t_eval[0] == self.flow.t0:
-            self.snapshots.append((self.flow.t0, masses.copy(), energy))
+            self.snapshots.append((self.flow.t0, first.law.copy(), first.energy))
 
-    def step(self, t, dt, masses, energy, *, fallback=False, work=0.0) -> None:
-        """Record an accepted step; masses are copied where they are kept, ``work`` is that since the start."""
-        self.n_fallback += fallback
-        self._append(t, dt, masses, energy, fallback, work)
+    def step(self, step: Step) -> None:
+        """Record an accepted step."""
+        self.n_fallback += step.fallback
+        self.residual = max(self.residual, step.residual)
+        if step.bias is not None:
+            self.bias = (self.bias or 0.0) + step.bias
+        if step.excess is not None:
+            self.edi_defect = max(self.edi_defect or 0.0, step.excess)
+        if step.dissipated is not None:
+            self.dissipated = step.dissipated
+        if step.rate is not None:
+            if self._last_rate is None:
+                # Nothing is known of the start: the first value stands for it.
+                self.rate(0.0, step.rate)
+            self.rate(step.clock, step.rate)
+        if step.jko is not None:
+            self.jko_steps.append(step.jko)
+        self._append(step, step.t - self.columns["t"][-1])
         if not self.flow.t_eval:
             self.since_snapshot += 1
-            if t >= self.flow.t1 or self.since_snapshot >= self.stride:
-                self._snapshot(t, masses, energy)
-        elif t in self.flow.output_times:
-            self._snapshot(t, masses, energy)
+            if step.t >= self.flow.t1 or self.since_snapshot >= self.stride:
+                self._snapshot(step.t, step.law, step.energy)
+        elif step.t in self.flow.output_times:
+            self._snapshot(step.t, step.law, step.energy)
         if self.report is not None:
-            self.report(t)
+            self.report(step.t)
+
+    def within(self, inside: Interior) -> None:
+        """Record a law inside the coming step, if the method chooses the snapshots."""
+        if self.flow.t_eval:
+            return
+        self.since_snapshot += 1
+        if self.since_snapshot >= self.stride:
+            self._snapshot(inside.t, inside.law, inside.energy)
 
     def rate(self, scaled_time: float, value: float) -> None:
         """Add the dissipation at a time (measured by the integral of time_scale) to its integral.
@@ -105,24 +200,21 @@ class Recorder:
                         free_energy=self.flow.energy, method=repr(self.method), time_scale=self.flow.time_scale,
                         jko_steps=self.jko_steps)
 
-    def _append(self, t, dt, masses, energy, fallback, work=0.0) -> None:
-        columns = self.columns
-        columns["t"].append(t)
-        columns["dt"].append(dt)
-        columns["energy"].append(energy)
-        mass, least = self._weigh(masses)
-        columns["mass"].append(mass)
-        columns["min_density"].append(least)
-        columns["accepted"].append(len(columns["t"]) - 1)
-        columns["rejected"].append(self.n_rejected)
-        columns["fallback"].append(fallback)
-        columns["work"].append(work)
-        self.last_masses = masses
+    def _append(self, step: Step, dt: float) -> None:
+        mass, least = self._weigh(step.law)
+        row = {"t": step.t, "dt": dt, "energy": step.energy, "mass": mass if step.mass is None else step.mass,
+               "min_density": least if step.min_density is None else step.min_density,
+               "accepted": len(self.columns["t"]), "rejected": self.n_rejected, "fallback": step.fallback,
+               "work": step.work}
+        for name, value in row.items():
+            self.columns[name].append(value)
+        self.last_masses = step.law
 
     def _weigh(self, masses) -> tuple[float, float]:
-        """Mass, and the smallest density."""
-        least = float((masses if self.flow.even else masses / self.flow.grid.volumes).min())
-        return float(masses.sum()), least / self.flow.even_volume
+        """Return the mass, and the smallest density."""
+        if self.even_volume is not None:
+            return float(masses.sum()), float(masses.min()) / self.even_volume
+        return float(masses.sum()), float((masses / self.flow.grid.volumes).min())
 
     def _law(self, masses) -> Density | Atoms:
         return Density(self.flow.grid, masses / self.flow.grid.volumes)
@@ -157,12 +249,6 @@ class Recorder:
 
 class AtomRecorder(Recorder):
     """The recorder of a method that moves atoms: a state is an array of points (n_coordinates, n)."""
-
-    def within(self, t, points, energy) -> None:
-        """Record a state inside a step, for the snapshots alone; told before the step is."""
-        self.since_snapshot += 1
-        if self.since_snapshot >= self.stride:
-            self._snapshot(t, points, energy)
 
     def _weigh(self, points) -> tuple[float, float]:
         weights = self.flow.rho0.weights

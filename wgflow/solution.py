@@ -9,6 +9,7 @@ import numpy as np
 from wgflow.atoms import Atoms
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput
+from wgflow.uphill import uphill
 
 __all__ = ["History", "Solution"]
 
@@ -153,27 +154,19 @@ class Solution:
     @property
     def dataset(self):
         """The solution as an xarray.Dataset: density(time, axes...), energy(time), history, attributes."""
-        from wgflow.files.solutions import to_dataset
-
-        return to_dataset(self)
+        return uphill("wgflow.files.solutions", "to_dataset")(self)
 
     def save(self, path) -> None:
         """Write the solution to a file: CF NetCDF for ``.nc`` (needs the io extra), NumPy's format for ``.npz``."""
-        from wgflow.files.solutions import save
-
-        save(self, path)
+        uphill("wgflow.files.solutions", "save")(self, path)
 
     def plot(self, path=None, **options):
         """A picture of the densities and the energy; returns a matplotlib Figure, and writes it if a path is given."""
-        from wgflow.pictures.solutions import plot_solution
-
-        return plot_solution(self, path, **options)
+        return uphill("wgflow.pictures.solutions", "plot_solution")(self, path, **options)
 
     def animate(self, path, **options):
         """An animated GIF of the density."""
-        from wgflow.pictures.solutions import animate_solution
-
-        return animate_solution(self, path, **options)
+        return uphill("wgflow.pictures.solutions", "animate_solution")(self, path, **options)
 
     def __repr__(self):
         return (f"Solution({self.method}: t = {self.t[0]:g} to {self.t[-1]:g}, {len(self.t)} snapshots, "

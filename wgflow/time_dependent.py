@@ -9,7 +9,7 @@ import numpy as np
 
 from wgflow.atoms import Atoms
 from wgflow.densities import Density
-from wgflow.energies import FreeEnergy, Term, is_internal
+from wgflow.energies import FreeEnergy, Term
 from wgflow.errors import InvalidInput, InvalidType
 
 __all__ = ["TimeDependent"]
@@ -64,7 +64,7 @@ class TimeDependent(Term):
                               "Potential, an Interaction or a sum of such")
         term = term.at(t)
         terms = [part for _, part in term.terms] if isinstance(term, FreeEnergy) else [term]
-        internal = [part for part in terms if is_internal(part)]
+        internal = [part for part in terms if part.is_internal]
         if internal:
             raise InvalidInput(f"TimeDependent: its function returned {internal[0]!r}; internal energies cannot change "
                                "with time: add them outside (for a diffusion D(t): time_scale=D, and the other terms "

@@ -34,7 +34,7 @@ class CollapseWatch:
     """
 
     def __init__(self, parts):
-        drop = sum(factor * getattr(operator, "self_drop", 0.0) for factor, operator in parts.operators)
+        drop = sum(factor * operator.self_drop for factor, operator in parts.operators)
         self.grid, collapses = parts.grid, drop > 0 and parts.diffusion > 0 and not parts.internal
         self.critical = 2 * parts.grid.ndim * parts.diffusion * math.log(2.0) / drop if collapses else math.inf
 

@@ -1,4 +1,4 @@
-r"""The exponential midpoint rule with the average of the interaction itself, solved for: F falls at any step.
+r"""The exponential midpoint rule with the average of the field itself, solved for: F falls at any step.
 
 .. math:: m' = S(\Delta t; V + W)\, m, \qquad W = U\,\frac{m + m'}{2}
 
@@ -12,91 +12,98 @@ so that F falls with H where the equation for W holds, whatever the length of th
 missed by less than H has fallen. The factors by which fluxes are corrected are taken from the first W and kept, so that
 the equation is smooth.
 
-It is solved by Anderson's acceleration, with two or three evaluations of S for steps that resolve the flow, and by
-Newton's method for longer ones. Beyond the flow's own time scales it can have several solutions, of which any will do,
-or one that is not found. Then S = J(dt/2)^2 is tried, the smoother map; and if that fails the best W met is taken, with
-a part a of the step,
+Functionals E of the masses that are not quadratic enter by a discrete gradient (Gonzalez): the mean of their two
+derivatives, plus a multiple of d = m' - m over the cells' volumes, so chosen that
+:math:`\langle W, d\rangle = E(m') - E(m)`. Then the identity above holds for them too.
+
+The equation is solved by Anderson's acceleration, with two or three evaluations of S for steps that resolve the flow,
+and by Newton's method for longer ones. Beyond the flow's own time scales it can have several solutions, of which any
+will do, or one that is not found. Then S = J(dt/2)^2 is tried, the smoother map; and if that fails the best W met is
+taken, with a part a of the step,
 
 .. math:: F(m + a d) - F(m) \le a\,[H_W(m') - H_W(m) + \langle U m - W, d\rangle]
           + \tfrac{a^2}{2} \langle d, U d\rangle, \qquad d = m' - m,
 
-which W = U m makes negative for a small enough. (1 - a) + a S is stochastic and keeps Gibbs states as S does.
+which W = U m makes negative for a small enough (with functionals a is halved until F has fallen). (1 - a) + a S is
+stochastic and keeps Gibbs states as S does.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from wgflow.compiled.sweep import HALVES, IMPLICIT_EULER, LIMITED_CORRECTED, LIMITED_PLAIN
+from wgflow.energy_on_grid import EnergyOnGrid
 
-from .driven import Driven
-from .nonlinear import NonlinearStepper
 from .nonlinear_equations import accelerate, newton_krylov, norm
-from .splitting import Factors
-from .stepper import ENERGY_SLACK, LONGEST_EXTRAPOLATION, State, Stepper
+from .stepper import LONGEST_EXTRAPOLATION, FieldRule, Move, State, Stepper, damped
 
-#: The equation for W is solved when U m' is wrong by this part of its change in the step, or of W itself.
-CONSISTENCY, ROUNDING = 1e-6, 1e-15
+__all__ = ["Midpoint"]
+
+#: The equation for W is solved when the field of m' is wrong by this part of its change in the step,
+CONSISTENCY = 1e-6
+#: or by this part of W itself.
+ROUNDING = 1e-15
 #: Where it is not solved, F has to fall by this part of the fall of the frozen energy for the whole step to be taken.
 ENOUGH = 0.5
 #: Length of the differences in Newton's method, relative to the range of Psi.
 DIFFERENCE = 1e-7
 
 
-class _Midpoint:
-    """What a stepper does otherwise under the midpoint scheme; see the module's text.
+class Midpoint(FieldRule):
+    """The average of the field over a step, solved for; see the module's text.
 
     Attributes
     ----------
-    modes : (int, int)
-        The second-order sweep, and the one that lowers the frozen energy whatever it is.
     n_evaluations, n_newton, n_damped : int
         Evaluations of S so far, steps that needed Newton's method, and steps of which a part was taken.
     """
 
-    modes: tuple[int, int]
-    found: tuple[Any, Any]
-    n_evaluations = n_newton = n_damped = 0
+    def __init__(self) -> None:
+        self.n_evaluations = self.n_newton = self.n_damped = 0
 
-    def step(self: Any, state: State, dt: float, stop: float | None = None) -> State | None:
-        """The state a time dt later (exactly at ``stop`` if given), or None if it breaks a property."""
-        scaled = self.flow.elapsed(state.t, dt)
-        # Where nothing is solved for, nothing has to be smooth.
-        modes = self.modes if self.parts.operators else (self.mode, *self.modes)
-        for mode in modes:
-            if self.flow.energy.time_dependent:
-                self.freeze(state.t + 0.5 * dt)
-            masses = self._move(state, scaled, mode, mode == modes[-1])
-            new = None if masses is None else self._accept(state, dt, scaled, masses, stop)
-            if new is not None:
-                return new
-        return None
+    def moves(self, stepper: Stepper, energy: EnergyOnGrid, state: State, scaled: float) -> Iterator[Move]:
+        sweeps = stepper.sweeps
+        if not energy.moves:
+            # Where nothing is solved for, nothing has to be smooth.
+            for mode in (sweeps.second, *sweeps.smooth):
+                self.n_evaluations += 1
+                yield Move(stepper.conserve(sweeps.move(state.masses, sweeps.potential(energy), scaled, mode)))
+            return
+        for mode in sweeps.smooth:
+            move = self._solved(stepper, energy, state, scaled, mode)
+            if move is not None:
+                yield move
 
-    def _move(self: Any, state: State, scaled: float, mode: int, last: bool) -> np.ndarray | None:
-        """The masses after a step; None if it is not the ``last`` mode and its equation is not solved, nor nearly."""
-        if not self.parts.operators:
-            self.n_evaluations += 1
-            return self._conserve(self.split.move(state.masses, self.sweep_potential, scaled, mode))
-        now: Any = self.parts.interaction(state.masses) if self.flow.energy.time_dependent else state.interaction
-        equation = _Average(self, state.masses, now, scaled, mode)
+    def _solved(self, stepper: Stepper, energy: EnergyOnGrid, state: State, scaled: float, mode: int) -> Move | None:
+        """Return the masses after a step in a mode; None if it is not the last and its equation is not nearly solved."""
+        now = state.interaction
+        if stepper.energies.driven:
+            now = energy.field(state.masses, energy.interaction(state.masses))
+        equation = _Average(self, stepper, energy, state.masses, now, scaled, mode)
         start = now
         if state.previous is not None and scaled <= LONGEST_EXTRAPOLATION * state.previous_dt:
             start = now + (0.5 * scaled / state.previous_dt) * (now - state.previous)
         near, solved = accelerate(equation.residual, start, equation.converged)
         if not solved and np.isfinite(equation.masses).all():
             self.n_newton += 1
-            scale = DIFFERENCE * float(np.ptp(self.sweep_potential + now))
+            scale = DIFFERENCE * float(np.ptp(stepper.sweeps.potential(energy) + now))
             root, solved = newton_krylov(equation.residual, now, equation.converged, scale)
             if not solved:
-                masses = self._nearly(equation, (root, near), last)
-                return None if masses is None else self._conserve(masses)
-        self.found = equation.masses, equation.after
-        return self._conserve(equation.masses)
+                masses = self._nearly(equation, (root, near), mode == stepper.sweeps.smooth[-1])
+                return None if masses is None else Move(stepper.conserve(masses))
+        return Move(stepper.conserve(equation.masses), equation.interaction)
 
-    def _nearly(self: Any, equation: _Average, found, last: bool) -> np.ndarray | None:
-        """The masses after a step whose equation is not solved, from the W found; a part of it if there is no other."""
+    def _nearly(self, equation: _Average, found: Sequence[np.ndarray], last: bool) -> np.ndarray | None:
+        """Return the masses after a step whose equation is not solved, from the W found; a part of it in the last mode."""
+        if equation.energy.functionals:
+            if not last:
+                return None
+            self.n_damped += 1
+            equation.residual(equation.now)
+            return damped(equation.energy, equation.start, equation.masses)
         trials = [equation.trial(w) for w in found]
         for trial in trials:
             if trial.slope + 0.5 * trial.curvature <= -ENOUGH * trial.fall:
@@ -109,43 +116,6 @@ class _Midpoint:
         return equation.start + best.share() * (best.masses - equation.start)
 
 
-class MidpointStepper(_Midpoint, Stepper):
-    """Steps of one flow with linear diffusion."""
-
-    def __init__(self, flow, corrected: bool, threads: int):
-        super().__init__(flow, corrected, threads)
-        self.modes = (LIMITED_CORRECTED if corrected else LIMITED_PLAIN), HALVES
-        self.factors = Factors()
-        self.found: tuple[Any, Any] = None, None
-
-    def _accept(self, state: State, dt, scaled, masses, stop) -> State | None:
-        if masses is not self.found[0]:
-            return super()._accept(state, dt, scaled, masses, stop)
-        # U rho is known from the last residual.
-        interaction = self.found[1]
-        energy = self.energy(masses, interaction)
-        if not energy <= state.energy + ENERGY_SLACK * max(1.0, abs(state.energy)) or not masses.min() >= 0:
-            return None
-        return State(state.t + dt if stop is None else stop, state.clock + scaled, masses, energy, interaction,
-                     state.interaction, scaled)
-
-
-class NonlinearMidpointStepper(_Midpoint, NonlinearStepper):
-    """Steps of one flow with nonlinear diffusion."""
-
-    def __init__(self, flow, corrected: bool):
-        super().__init__(flow, corrected)
-        self.modes = self.mode, IMPLICIT_EULER
-
-
-class DrivenMidpointStepper(Driven, MidpointStepper):
-    """Steps of a driven flow with linear diffusion."""
-
-
-class DrivenNonlinearMidpointStepper(Driven, NonlinearMidpointStepper):
-    """Steps of a driven flow with nonlinear diffusion."""
-
-
 class _Trial(NamedTuple):
     """A move m' = S m with W frozen: F(m + a d) - F(m) <= a slope + a^2 curvature / 2."""
 
@@ -155,37 +125,57 @@ class _Trial(NamedTuple):
     curvature: float
 
     def share(self) -> float:
-        """The part a of the move that lowers F most, as far as the bound tells."""
+        """Return the part a of the move that lowers F most, as far as the bound tells."""
         if self.slope >= 0:
             return 0.0
         return 1.0 if self.curvature <= -self.slope else -self.slope / self.curvature
 
     def bound(self) -> float:
-        """The bound at that part."""
+        """Return the bound at that part."""
         a = self.share()
         return a * (self.slope + 0.5 * a * self.curvature)
 
 
 class _Average:
-    """The equation W = U (m + S(V + W) m) / 2."""
+    """The equation W = average field from m to S(V + W) m."""
 
-    def __init__(self, stepper: Any, masses: np.ndarray, now: np.ndarray, dt: float, mode: int):
-        self.stepper, self.start, self.now, self.dt, self.mode = stepper, masses, now, dt, mode
-        self.kept = (stepper.factors,) if mode == LIMITED_CORRECTED else ()
-        if self.kept:
-            stepper.factors.known = False
-        self.masses, self.after = masses, now
+    def __init__(self, rule: Midpoint, stepper: Stepper, energy: EnergyOnGrid, masses: np.ndarray, now: np.ndarray,
+                 dt: float, mode: int):
+        self.rule, self.stepper, self.energy = rule, stepper, energy
+        self.start, self.now, self.dt, self.mode = masses, now, dt, mode
+        self.factors = stepper.sweeps.factors(mode)
+        self.masses, self.after, self.interaction = masses, now, None
+        self.start_value = _functionals(energy, masses) if energy.functionals else 0.0
+        self.start_interaction = energy.interaction(masses) if energy.functionals else None
 
     def residual(self, w: np.ndarray) -> np.ndarray:
-        """U (m + m') / 2 - W; m' and U m' are kept."""
+        """Return the average field less W; m' and its field are kept."""
         stepper = self.stepper
-        stepper.n_evaluations += 1
-        self.masses = stepper.split.move(self.start, stepper.sweep_potential + w, self.dt, self.mode, *self.kept)
-        self.after = stepper.parts.interaction(self.masses)
-        return 0.5 * (self.now + self.after) - w
+        self.rule.n_evaluations += 1
+        self.masses = stepper.sweeps.move(self.start, stepper.sweeps.potential(self.energy) + w, self.dt, self.mode,
+                                          self.factors)
+        self.interaction = self.energy.interaction(self.masses)
+        self.after = self.energy.field(self.masses, self.interaction)
+        average = 0.5 * (self.now + self.after)
+        if self.energy.functionals:
+            average = average + self._correction()
+        return average - w
+
+    def _correction(self) -> np.ndarray | float:
+        """Return what makes the mean of the functionals' derivatives a discrete gradient."""
+        change = self.masses - self.start
+        direction = change / self.energy.grid.volumes
+        length = float((direction * change).sum())
+        if not length > 0:
+            return 0.0
+        slopes = 0.5 * (self.now + self.after)
+        if self.interaction is not None:
+            slopes = slopes - 0.5 * (self.start_interaction + self.interaction)
+        missed = _functionals(self.energy, self.masses) - self.start_value - float((slopes * change).sum())
+        return (missed / length) * direction
 
     def converged(self, w: np.ndarray, size: float, rate: float) -> bool:
-        """Whether U m' is right beside its change in the step; asked for the last residual, of norm ``size``, at W.
+        """Return whether the field of m' is right beside its change in the step; asked for the last residual, at W.
 
         S passes an error of W on as it passed on the last one, from one residual to the next: by ``rate``.
         """
@@ -193,10 +183,14 @@ class _Average:
                 or size <= ROUNDING * norm(w))
 
     def trial(self, w: np.ndarray) -> _Trial:
-        """What a move with W frozen does to F."""
+        """Return what a move with W frozen does to F."""
         self.residual(w)
         d = self.masses - self.start
-        energy = self.stepper.energy
-        fall = energy(self.start, 2.0 * w) - energy(self.masses, 2.0 * w)
+        fall = self.energy.frozen_energy(self.start, w) - self.energy.frozen_energy(self.masses, w)
         return _Trial(self.masses, fall, float(((self.now - w) * d).sum()) - fall,
                       float(((self.after - self.now) * d).sum()))
+
+
+def _functionals(energy: EnergyOnGrid, masses: np.ndarray) -> float:
+    """Return the functionals' part of the energy."""
+    return sum(factor * term.energy(masses) for factor, term in energy.functionals)

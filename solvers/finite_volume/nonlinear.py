@@ -1,7 +1,7 @@
 r"""Nonlinear diffusion: d rho/dt = div(rho grad(H'(rho/w) + V + U rho)), line by line.
 
 The flow goes as for linear diffusion (`stepper`): Psi = V + U rho frozen at the middle of the step, Strang splitting
-by axis, each step checked, a damped implicit step as the fallback. What differs is the sweep along an axis. The
+by axis, each step checked, a damped implicit step as the fallback. Only the sweep along an axis is another. The
 resolvent J is an implicit Euler step of the fluxes of `wgflow.compiled.nonlinear_sweep`, found by Newton's method for
 all lines together: it keeps the mass and the sign, lowers the energy at any step and leaves states at rest that have a
 constant first variation on their support. The second-order step has two of them (an L-stable SDIRK method with
@@ -21,10 +21,13 @@ import numpy as np
 
 from wgflow.compiled.nonlinear_sweep import DONE, fluxes, newton, push
 from wgflow.compiled.sweep import CORRECTED, IMPLICIT_EULER, PLAIN
+from wgflow.energy_on_grid import EnergyOnGrid
+from wgflow.grids import Grid
 from wgflow.internal_energies import relative_density
 from wgflow.nonlinear_fluxes import Diffusion, Lines, dissipation_rate
 
-from .stepper import Stepper
+from .splitting import order_of_sweeps, second_differences
+from .stepper import Sweeps
 
 GAMMA, ROOT2 = 1.0 - math.sqrt(0.5), math.sqrt(2.0)
 #: Newton's method has converged when a correction moves no more than this part of a line's mass.
@@ -36,80 +39,48 @@ MAX_CORRECTIONS, SHORTEST = 80, 1e-12
 FIRST_FLOOR = 0.02
 
 
-class NonlinearStepper(Stepper):
-    """Steps of one flow with nonlinear diffusion; see the module's text for the scheme.
-
-    Parameters
-    ----------
-    flow : Flow
-    corrected : bool
-        Whether mobilities are reconstructed to second order.
-    """
-
-    def __init__(self, flow, corrected: bool):
-        parts = flow.parts
-        self.flow, self.diffusion, self.mass = flow, parts.diffusion, flow.rho0.mass
-        self.take(parts)
-        self.law = Diffusion(parts)
-        self.split = NonlinearSplitting(flow.grid, self.law, 1e-16 * self.mass)
-        self.mode = CORRECTED if corrected else PLAIN
-
-    def take(self, parts) -> None:
-        """Take the energy as arrays."""
-        self.parts, self.sweep_potential, self.energy_potential = parts, parts.potential, parts.energy_potential
-
-    def energy(self, masses, interaction) -> float:
-        """F of cell masses, with U rho given."""
-        if self.law.others and np.isfinite(masses).all():
-            self.law.check(relative_density(masses, self.flow.grid))
-        total = super().energy(masses, interaction)
-        return total + sum(factor * term.energy_of(masses, self.flow.grid) for factor, term in self.parts.internal)
-
-    def dissipation(self, state) -> float:
-        """-dF/dt at time_scale 1."""
-        return dissipation_rate(state.masses, self._psi(state.interaction), self.flow.grid, self.law,
-                                self.mode == CORRECTED)
-
-    def space_error(self, state) -> float:
-        """Size of the grid's own error, relative to the mass; of order 3/2 of the second differences at fronts."""
-        values = state.masses if self.flow.even else state.masses / self.flow.grid.volumes
-        bends = sum(float(np.abs(np.diff(values, 2, axis=axis)).sum()) for axis in range(values.ndim))
-        return (bends / (12.0 * float(values.sum()))) ** 1.5
-
-
-class NonlinearSplitting:
-    """The sweeps of one grid, composed over its axes (`Splitting` for nonlinear diffusion).
+class NonlinearSweeps(Sweeps):
+    """The sweeps of one grid with nonlinear diffusion; see the module's text for the scheme.
 
     Parameters
     ----------
     grid : Grid
     law : Diffusion
+    corrected : bool
+        Whether mobilities are reconstructed to second order.
     negligible : float
         Mass that counts as round-off.
     """
 
-    def __init__(self, grid, law: Diffusion, negligible: float):
-        self.law, self.negligible = law, negligible
+    def __init__(self, grid: Grid, law: Diffusion, corrected: bool, negligible: float):
+        self.grid, self.law, self.negligible = grid, law, negligible
+        self.second = CORRECTED if corrected else PLAIN
+        self.smooth = self.second, IMPLICIT_EULER
         self.axes = [Lines(grid, axis) for axis in range(grid.ndim)]
 
-    def move(self, masses: np.ndarray, psi: np.ndarray, dt: float, mode: int) -> np.ndarray:
-        """The masses after a time dt with Psi frozen; a new array. NaN where no step is found, however short."""
-        last = len(self.axes) - 1
-        if mode == IMPLICIT_EULER:
-            order = [(axis, dt) for axis in range(last + 1)]
-        else:
-            order = [(axis, 0.5 * dt) for axis in range(last)]
-            order = [*order, (last, dt), *order[::-1]]
-        for axis, part in order:
+    def potential(self, energy: EnergyOnGrid) -> np.ndarray:
+        return energy.potential
+
+    def check(self, masses: np.ndarray) -> None:
+        if self.law.others:
+            self.law.check(relative_density(masses, self.grid))
+
+    def dissipation(self, masses: np.ndarray, psi: np.ndarray) -> float:
+        return dissipation_rate(masses, psi, self.grid, self.law, self.second == CORRECTED)
+
+    def space_error(self, masses: np.ndarray) -> float:
+        """Return the size of second differences to the power 3/2, which is that of the error at fronts."""
+        return second_differences(masses, self.grid) ** 1.5
+
+    def move(self, masses: np.ndarray, psi: np.ndarray, dt: float, mode: int, factors=None) -> np.ndarray:
+        """Return the masses after a time dt with Psi frozen; a new array. NaN where no step is found, however short."""
+        for axis, part in order_of_sweeps(len(self.axes), dt, mode):
             cells = self.axes[axis]
             m, u = cells.lines(masses), cells.lines(psi)
             with np.errstate(over="ignore", invalid="ignore"):
                 m = self._euler(cells, m, u, part) if mode == IMPLICIT_EULER else self._second(cells, m, u, part, mode)
             masses = cells.back(m)
         return masses
-
-    def close(self) -> None:
-        """Nothing to end: the lines are swept by one thread."""
 
     def _euler(self, cells: Lines, m, psi, dt: float) -> np.ndarray:
         return self._resolve(cells, m, psi, np.full(len(m), dt), cells.plain)[0]

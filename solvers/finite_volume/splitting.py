@@ -1,4 +1,4 @@
-"""Strang splitting by axis: one step of a frozen generator as a composition of sweeps along the axes.
+"""Linear diffusion: one step of a frozen generator as a composition of sweeps along the axes (Strang splitting).
 
 Each sweep is itself a gradient flow of F for a degenerate metric, so it keeps mass, sign and Gibbs states and lowers F.
 """
@@ -14,16 +14,25 @@ from itertools import pairwise
 import numpy as np
 
 from wgflow.compiled.sweep import (
+    CORRECTED,
     FILL_CACHE,
     FILL_FACTORS,
+    HALVES,
     IMPLICIT_EULER,
+    LIMITED_CORRECTED,
+    LIMITED_PLAIN,
     NO_CACHE,
+    PLAIN,
     USE_CACHE,
     USE_FACTORS,
     axis_layout,
     sweep,
 )
+from wgflow.dissipation import linear_dissipation
+from wgflow.energy_on_grid import EnergyOnGrid
 from wgflow.grids import Grid
+
+from .stepper import Sweeps
 
 #: Rates that never change are kept for reuse within this many bytes.
 CACHE_BYTES = 1e9
@@ -46,14 +55,16 @@ class Factors:
         self.known, self.arrays = False, []
 
 
-class Splitting:
-    """The sweeps of one grid.
+class LinearSweeps(Sweeps):
+    """The sweeps of one grid with linear diffusion, or none.
 
     Parameters
     ----------
     grid : Grid
     diffusion : float
         beta^-1.
+    corrected : bool
+        Whether fluxes are corrected to second order at any Peclet number.
     negligible : float
         Mass that counts as round-off on the whole grid.
     static : bool
@@ -62,17 +73,40 @@ class Splitting:
         Lines are shared among so many threads; the result has the same bits for any number.
     """
 
-    def __init__(self, grid: Grid, diffusion: float, negligible: float, static: bool, threads: int):
+    def __init__(self, grid: Grid, diffusion: float, corrected: bool, negligible: float, static: bool, threads: int):
         self.grid, self.diffusion, self.static = grid, diffusion, static
+        self.second = CORRECTED if corrected else PLAIN
+        self.smooth = (LIMITED_CORRECTED if corrected else LIMITED_PLAIN), HALVES
         self.axes = []
         for axis in range(grid.ndim):
-            outer, inner, width, blocks = axis_layout(grid, axis)
+            outer, inner, width, blocks = axis_layout(grid.shape, axis)
             self.axes.append((grid.widths[axis], grid.distances[axis], outer, inner, grid.periodic[axis], width, blocks,
                               negligible / (outer * inner)))
         self.pool = ThreadPoolExecutor(threads) if threads > 1 and grid.size >= THREADED_CELLS else None
         self.threads = threads
         self.cache: dict = {}
         self.none = [np.empty((0, 4, 0, axis[5])) for axis in self.axes]
+        self.known_factors = Factors()
+
+    def potential(self, energy: EnergyOnGrid) -> np.ndarray:
+        return energy.sweep_potential
+
+    def dissipation(self, masses: np.ndarray, psi: np.ndarray) -> float:
+        return linear_dissipation(masses, psi, self.grid, self.diffusion, self.second == CORRECTED)
+
+    def space_error(self, masses: np.ndarray) -> float:
+        """Return h^2 rho'' / 12 in L1, relative to the mass, by second differences.
+
+        Without diffusion the reconstruction is of third order where the density is smooth: its power 3/2.
+        """
+        error = second_differences(masses, self.grid)
+        return error if self.diffusion > 0 else error**1.5
+
+    def factors(self, mode: int) -> Factors | None:
+        if mode != LIMITED_CORRECTED:
+            return None
+        self.known_factors.known = False
+        return self.known_factors
 
     def move(self, masses, psi, dt: float, mode: int, factors: Factors | None = None) -> np.ndarray:
         """The masses after a time dt of the generator frozen at Psi; a new array.
@@ -88,12 +122,7 @@ class Splitting:
             Takes up the factors that this move finds, or has those that it is to take.
         """
         flat, psi = masses.ravel().copy(), psi.ravel()
-        last = len(self.axes) - 1
-        if mode == IMPLICIT_EULER:
-            order = [(axis, dt) for axis in range(last + 1)]
-        else:
-            order = [(axis, 0.5 * dt) for axis in range(last)]
-            order = [*order, (last, dt), *order[::-1]]
+        order = order_of_sweeps(len(self.axes), dt, mode)
         if factors is not None and not factors.arrays:
             shapes = [(self.axes[axis][6], 1, self.axes[axis][0].size, self.axes[axis][5]) for axis, _ in order]
             factors.arrays = [np.empty(shape) for shape in shapes]
@@ -136,6 +165,21 @@ class Splitting:
         """End the threads."""
         if self.pool is not None:
             self.pool.shutdown()
+
+
+def order_of_sweeps(ndim: int, dt: float, mode: int) -> list[tuple[int, float]]:
+    """Return the axes to sweep and for how long: one after the other for an Euler step, else Strang's palindrome."""
+    if mode == IMPLICIT_EULER:
+        return [(axis, dt) for axis in range(ndim)]
+    halves = [(axis, 0.5 * dt) for axis in range(ndim - 1)]
+    return [*halves, (ndim - 1, dt), *halves[::-1]]
+
+
+def second_differences(masses: np.ndarray, grid: Grid) -> float:
+    """Return the sum of h^2 |rho''| / 12 over the axes, in L1 relative to the mass."""
+    values = masses if all(grid.uniform) else masses / grid.volumes
+    bends = sum(float(np.abs(np.diff(values, 2, axis=axis)).sum()) for axis in range(values.ndim))
+    return bends / (12.0 * float(values.sum()))
 
 
 def default_threads() -> int:

@@ -1,27 +1,33 @@
-r"""The exponential midpoint rule, and the fallback that always lowers the energy.
+r"""One step of a flow by finite volumes: composed of sweeps, a rule for the field, and one acceptance.
 
-One step of d rho/dt = L[V + U rho] rho takes rho^{n+1} = S(dt; V + W) rho^n, where W approximates
-U (rho^n + rho^{n+1})/2 by extrapolation in time (by a half step where there is no past), and S is a stochastic
-second-order approximation of exp(dt L) that keeps Gibbs states (`wgflow.compiled.sweep`, composed over the axes by
-`Splitting`).
+With W a fixed field in place of U rho, the `Sweeps` (linear or nonlinear diffusion, axis by axis) take masses m to
+S(dt; V + W) m: they keep the mass, the sign and the Gibbs states of V + W and lower the frozen energy. A rule
+(`Extrapolated`, `Midpoint`) says which field stands for the middle of the step. Whatever it says, a step is accepted
+only if the free energy has not risen; the fallback, which needs no luck, lowers it in any case.
 
-With the exact average for W, F falls at any step, since
-E_U(n+1) - E_U(n) = <U (rho^n + rho^{n+1})/2, rho^{n+1} - rho^n> and S lowers the frozen energy. The extrapolated W
-makes this true for steps that resolve the flow, with one evaluation of U a step; each step is checked, and where F
-rises the step is cut. The fallback needs no such luck.
+Where the energy changes with time, a step from t to t + dt goes with the energy frozen at t + dt/2: of second order,
+and the frozen F cannot rise. The rest of the change of F is the work of the terms that change with time:
+
+.. math:: F_{n+1}(\rho_{n+1}) - F_n(\rho_n) = [F_{n+1/2}(\rho_{n+1}) - F_{n+1/2}(\rho_n)] + \Delta W.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
-from wgflow.compiled.sweep import CORRECTED, IMPLICIT_EULER, PLAIN, TINY, dissipation_rate
+from wgflow.compiled.sweep import IMPLICIT_EULER
+from wgflow.energy_on_grid import EnergyOnGrid
 from wgflow.errors import ConvergenceError
+from wgflow.flows import Flow
 
-from .splitting import Splitting
+from .energy_in_time import EnergyInTime
+
+__all__ = ["FieldRule", "State", "Stepper", "Sweeps"]
 
 #: A rise of F beyond this part of max(1, |F|) rejects a step (round-off of the energy's sums stays below).
 ENERGY_SLACK = 1e-13
@@ -29,12 +35,29 @@ ENERGY_SLACK = 1e-13
 MASS_SLACK = 4 * 2.0**-52
 #: Mass defect of the linear solves beyond which something is wrong; they are accurate to a few ulp.
 MASS_ALARM = 1e-10
-#: Beyond this ratio of steps the past no longer predicts the interaction, and a half step is taken for it.
+#: Beyond this ratio of steps the past no longer predicts the field, and a half step is taken for it.
 LONGEST_EXTRAPOLATION = 3.0
+#: Halvings of a move whose whole length would raise an energy that is not quadratic.
+MAX_DAMPINGS = 40
 
 
 class State(NamedTuple):
-    """All that determines the next step: arrays and numbers only."""
+    """All that determines the next step: arrays and numbers only. The names are those of stored checkpoints.
+
+    Attributes
+    ----------
+    t, clock : float
+        The time, and the integral of time_scale up to it.
+    masses : array
+    energy : float
+        The free energy at t.
+    interaction : array or None
+        The field of the masses at t: U m, and the derivatives of functionals.
+    previous, previous_dt : array or None, float
+        The field before the last step, and the length of that step by the clock.
+    work : float
+        The work done on the law since the start.
+    """
 
     t: float
     clock: float
@@ -46,80 +69,121 @@ class State(NamedTuple):
     work: float = 0.0
 
 
+class Sweeps(ABC):
+    """Moves of the masses with Psi frozen: the diffusion of an energy, linear or not, split by axis.
+
+    Attributes
+    ----------
+    second : int
+        The mode of second order.
+    smooth : (int, int)
+        Modes that depend smoothly on Psi: of second order, and one that lowers the frozen energy whatever it is.
+    """
+
+    second: int
+    smooth: tuple[int, int]
+
+    @abstractmethod
+    def potential(self, energy: EnergyOnGrid) -> np.ndarray:
+        """Return the part of Psi that does not depend on the masses."""
+
+    @abstractmethod
+    def move(self, masses: np.ndarray, psi: np.ndarray, dt: float, mode: int, factors=None) -> np.ndarray:
+        """Return the masses after a time dt with Psi frozen; a new array."""
+
+    @abstractmethod
+    def dissipation(self, masses: np.ndarray, psi: np.ndarray) -> float:
+        """Return -dF/dt of the semi-discrete equations at time_scale 1."""
+
+    @abstractmethod
+    def space_error(self, masses: np.ndarray) -> float:
+        """Return the size of the grid's own error of a law, in L1 relative to the mass."""
+
+    def factors(self, mode: int):
+        """Return room for the factors that make moves of one step in a mode depend smoothly on Psi; None if they do."""
+        return None
+
+    def check(self, masses: np.ndarray) -> None:
+        """Refuse densities at which the internal energy is not convex."""
+
+    def close(self) -> None:
+        """End the threads."""
+
+
+class FieldRule(ABC):
+    """Which field stands for U rho at the middle of a step."""
+
+    @abstractmethod
+    def moves(self, stepper: Stepper, energy: EnergyOnGrid, state: State, scaled: float) -> Iterator[Move]:
+        """Yield the masses after a step, the best first, until one is accepted."""
+
+
+class Move(NamedTuple):
+    """Masses after a step, with U m of them where it is known."""
+
+    masses: np.ndarray
+    interaction: np.ndarray | None = None
+
+
 class Stepper:
-    """Steps of one flow; see the module's text for the scheme.
+    """Steps of one flow; see the module's text.
 
     Parameters
     ----------
     flow : Flow
-    corrected : bool
-    threads : int
+    sweeps : Sweeps
+    rule : FieldRule
     """
 
-    def __init__(self, flow, corrected: bool, threads: int):
-        parts = flow.parts
-        self.flow, self.diffusion, self.mass = flow, parts.diffusion, flow.rho0.mass
-        self.take(parts)
-        static = not (parts.operators or flow.energy.time_dependent)
-        self.split: Any = Splitting(flow.grid, parts.diffusion, 1e-16 * self.mass, static, threads)
-        self.mode = CORRECTED if corrected else PLAIN
-
-    def take(self, parts) -> None:
-        """Take the energy as arrays."""
-        self.parts, self.energy_potential = parts, parts.energy_potential
-        # A writable array: the kernels are compiled for one kind only.
-        self.sweep_potential = np.require(parts.sweep_potential, requirements=["C", "W"])
+    def __init__(self, flow: Flow, sweeps: Sweeps, rule: FieldRule):
+        self.flow, self.sweeps, self.rule = flow, sweeps, rule
+        self.mass = flow.rho0.mass
+        self.energies = EnergyInTime(flow)
 
     def start(self) -> State:
-        """The state at the start of the flow."""
-        masses = self.flow.rho0.masses
-        interaction = self.parts.interaction(masses)
-        return State(self.flow.t0, 0.0, masses, self.energy(masses, interaction), interaction, None, 0.0)
-
-    def energy(self, masses, interaction) -> float:
-        """F of cell masses, with U rho given."""
-        mu = self.energy_potential
-        if interaction is not None:
-            mu = mu + 0.5 * interaction
-        if self.diffusion > 0:
-            logs = np.log(np.maximum(masses, TINY))
-            logs *= self.diffusion
-            logs += mu
-            mu = logs
-        with np.errstate(over="ignore", invalid="ignore"):
-            return float((masses * mu).sum())
+        """Return the state at the start of the flow."""
+        masses, energy = self.flow.rho0.masses, self.energies.at(self.flow.t0)
+        interaction = energy.interaction(masses)
+        self.sweeps.check(masses)
+        return State(self.flow.t0, 0.0, masses, energy.energy(masses, interaction), energy.field(masses, interaction),
+                     None, 0.0)
 
     def step(self, state: State, dt: float, stop: float | None = None) -> State | None:
-        """The state a time dt later (exactly at ``stop`` if given), or None if it breaks a property."""
+        """Return the state a time dt later (exactly at ``stop`` if given), or None if it breaks a property."""
         scaled = self.flow.elapsed(state.t, dt)
-        masses = self._conserve(self.split.move(state.masses, self._midpoint(state, scaled), scaled, self.mode))
-        return self._accept(state, dt, scaled, masses, stop)
+        energy = self.energies.at(state.t + 0.5 * dt)
+        for move in self.rule.moves(self, energy, state, scaled):
+            new = self._accept(energy, state, dt, scaled, move, stop)
+            if new is not None:
+                return new
+        return None
 
     def fallback(self, state: State, dt: float, stop: float | None = None) -> State:
-        """An implicit step with Psi frozen, damped so that F cannot rise; first order, for any dt and symmetric U.
+        """Return an implicit step with Psi frozen, damped so that F cannot rise; first order, for any dt.
 
-        Let m* be the frozen implicit step and d = m* - m. The frozen energy H is convex and H(m*) <= H(m), so
-        F(m + a d) <= F(m) - a (H(m) - H(m*)) + a^2/2 <d, U d>: a = min(1, (H(m) - H(m*)) / <d, U d>) lowers F.
+        Let m* be the frozen implicit step and d = m* - m. The frozen energy H is convex and H(m*) <= H(m). For a
+        symmetric U, F(m + a d) <= F(m) - a (H(m) - H(m*)) + a^2/2 <d, U d>, so that
+        a = min(1, (H(m) - H(m*)) / <d, U d>) lowers F. With functionals, which know no such bound, a is halved until F
+        has fallen, as it does for small a.
         """
         scaled = self.flow.elapsed(state.t, dt)
-        psi = self._psi(state.interaction)
-        moved = self._conserve(self.split.move(state.masses, psi, scaled, IMPLICIT_EULER))
+        energy = self.energies.at(state.t + 0.5 * dt)
+        if self.energies.driven:
+            state = state._replace(interaction=energy.field(state.masses, energy.interaction(state.masses)))
+        moved = self.conserve(self.sweeps.move(state.masses, self.psi(energy, state.interaction), scaled,
+                                               IMPLICIT_EULER))
         if not (np.isfinite(moved).all() and moved.min() >= 0):
             raise ConvergenceError(f"the step from t = {state.t:.6g} gives values that are not finite or negative, "
                                    "however short it is: Psi or its differences are too large for floats; scale the "
                                    "energy down", reason="non-finite", t=state.t, dt=dt)
-        share = 1.0
-        if state.interaction is not None:
-            change = moved - state.masses
-            frozen = 2.0 * state.interaction
-            fall = self.energy(state.masses, frozen) - self.energy(moved, frozen)
-            curvature = float((change * (self.parts.interaction(moved) - state.interaction)).sum())
-            if curvature > 0:
-                share = min(1.0, max(fall, 0.0) / curvature)
-        masses = self._conserve((1.0 - share) * state.masses + share * moved)
-        new = self._accept(state, dt, scaled, masses, stop)
+        if energy.functionals:
+            masses = self.conserve(damped(energy, state.masses, moved))
+        else:
+            share = _quadratic_share(energy, state, moved)
+            masses = self.conserve((1.0 - share) * state.masses + share * moved)
+        new = self._accept(energy, state, dt, scaled, Move(masses), stop)
         # At a stationary state the energy can move by round-off only: then the state rests.
-        new = new or self._accept(state, dt, scaled, state.masses, stop)
+        new = new or self._accept(energy, state, dt, scaled, Move(state.masses), stop)
         if new is None:
             raise ConvergenceError(f"the free energy at t = {state.t:.6g} was {state.energy:.6g} and is not found "
                                    "again for the same density; make it finite, and U the same at every call",
@@ -127,45 +191,27 @@ class Stepper:
         return new
 
     def dissipation(self, state: State) -> float:
-        """-dF/dt at time_scale 1."""
-        return dissipation_rate(state.masses, self._psi(state.interaction), self.flow.grid, self.diffusion,
-                                self.mode == CORRECTED)
+        """Return -dF/dt at time_scale 1."""
+        return self.sweeps.dissipation(state.masses, self.psi(self.energies.at(state.t), state.interaction))
 
     def speed(self, state: State) -> float:
-        """L1 norm of d rho/dt over the mass, at time_scale 1; 0 where it cannot be told."""
+        """Return the L1 norm of d rho/dt over the mass, at time_scale 1; 0 where it cannot be told."""
+        psi = self.psi(self.energies.at(state.t), state.interaction)
         dt = 1e-8 * (self.flow.t1 - self.flow.t0)
         while dt > 0:
-            change = self.split.move(state.masses, self._psi(state.interaction), dt, IMPLICIT_EULER) - state.masses
+            change = self.sweeps.move(state.masses, psi, dt, IMPLICIT_EULER) - state.masses
             size = float(np.abs(change).sum()) / self.mass
             if size < 1e-3 or dt < 1e-290 or not math.isfinite(size):
                 return size / dt if math.isfinite(size) else 0.0
             dt *= 1e-3
         return 0.0
 
-    def space_error(self, state: State) -> float:
-        """Size of the grid's own error, relative to the mass: h^2 rho'' / 12 in L1, by second differences.
+    def psi(self, energy: EnergyOnGrid, field: np.ndarray | None) -> np.ndarray:
+        """Return the potential of an energy plus a field."""
+        potential = self.sweeps.potential(energy)
+        return potential if field is None else potential + field
 
-        Without diffusion the reconstruction is of third order where the density is smooth: its power 3/2.
-        """
-        values = state.masses if self.flow.even else state.masses / self.flow.grid.volumes
-        bends = sum(float(np.abs(np.diff(values, 2, axis=axis)).sum()) for axis in range(values.ndim))
-        error = bends / (12.0 * float(values.sum()))
-        return error if self.diffusion > 0 else error**1.5
-
-    def _psi(self, interaction):
-        return self.sweep_potential if interaction is None else self.sweep_potential + interaction
-
-    def _midpoint(self, state: State, scaled: float) -> np.ndarray:
-        """Psi at the middle of the coming step."""
-        now = state.interaction
-        if now is None:
-            return self.sweep_potential
-        if state.previous is not None and scaled <= LONGEST_EXTRAPOLATION * state.previous_dt:
-            return self._psi(now + (0.5 * scaled / state.previous_dt) * (now - state.previous))
-        half = self._conserve(self.split.move(state.masses, self._psi(now), 0.5 * scaled, IMPLICIT_EULER))
-        return self._psi(self.parts.interaction(half))
-
-    def _conserve(self, masses: np.ndarray) -> np.ndarray:
+    def conserve(self, masses: np.ndarray) -> np.ndarray:
         """Put the last digits of the mass back: the solves keep it to round-off, which would add up over 1e5 steps."""
         total = float(masses.sum())
         if abs(total - self.mass) <= MASS_SLACK * self.mass:
@@ -178,10 +224,47 @@ class Stepper:
         masses *= self.mass / total
         return masses
 
-    def _accept(self, state: State, dt, scaled, masses, stop) -> State | None:
-        interaction = self.parts.interaction(masses)
-        energy = self.energy(masses, interaction)
-        if not energy <= state.energy + ENERGY_SLACK * max(1.0, abs(state.energy)) or not masses.min() >= 0:
+    def _accept(self, frozen: EnergyOnGrid, state: State, dt: float, scaled: float, move: Move,
+                stop: float | None) -> State | None:
+        """Return the state after a move, or None if the frozen F has risen or a mass is negative."""
+        masses, interaction = move
+        driven = self.energies.driven
+        if interaction is None or driven:
+            interaction = frozen.interaction(masses)
+        if np.isfinite(masses).all():
+            self.sweeps.check(masses)
+        before = frozen.energy(state.masses) if driven else state.energy
+        after = frozen.energy(masses, interaction)
+        if not after <= before + ENERGY_SLACK * max(1.0, abs(before)) or not masses.min() >= 0:
             return None
-        return State(state.t + dt if stop is None else stop, state.clock + scaled, masses, energy,
-                     interaction, state.interaction, scaled)
+        t = state.t + dt if stop is None else stop
+        energy, work, now = after, state.work, frozen
+        if driven:
+            now = self.energies.at(t)
+            interaction = now.interaction(masses)
+            energy = now.energy(masses, interaction)
+            work += (energy - state.energy) - (after - before)
+        return State(t, state.clock + scaled, masses, energy, now.field(masses, interaction), state.interaction, scaled,
+                     work)
+
+
+def damped(energy: EnergyOnGrid, masses: np.ndarray, moved: np.ndarray) -> np.ndarray:
+    """Return the point farthest on the way from ``masses`` to ``moved``, halved again and again, that lowers F."""
+    before, share = energy.energy(masses), 1.0
+    for _ in range(MAX_DAMPINGS):
+        new = (1.0 - share) * masses + share * moved
+        if energy.energy(new) <= before:
+            return new
+        share *= 0.5
+    return masses.copy()
+
+
+def _quadratic_share(energy: EnergyOnGrid, state: State, moved: np.ndarray) -> float:
+    """Return the part of a move that lowers F for certain, by the bound of `Stepper.fallback`."""
+    if state.interaction is None:
+        return 1.0
+    change = moved - state.masses
+    fall = energy.frozen_energy(state.masses, state.interaction) - energy.frozen_energy(moved, state.interaction)
+    after = energy.interaction(moved)
+    curvature = float((change * (after - state.interaction)).sum())
+    return min(1.0, max(fall, 0.0) / curvature) if curvature > 0 else 1.0

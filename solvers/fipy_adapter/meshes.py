@@ -12,8 +12,12 @@ import numpy as np
 
 from wgflow.atoms import Atoms
 from wgflow.checks import call_user, check_memory, real_array
-from wgflow.energies import TINY, Entropy, FreeEnergy, Term
+from wgflow.energies import FreeEnergy, Term
+from wgflow.energy_on_grid import TINY
 from wgflow.errors import InvalidInput, InvalidType, WGFlowWarning
+from wgflow.interactions.terms import PairTerm
+from wgflow.internal_energies import Entropy
+from wgflow.potentials import Potential
 
 from .implicit import Array, Implicit
 
@@ -82,15 +86,16 @@ class MeshProblem:
         for factor, term in energy.terms:
             if isinstance(term, Entropy):
                 self.diffusion += factor / term.beta
-            elif hasattr(term, "energy_of"):
-                raise InvalidInput(f"{term!r}: on meshes diffusion is linear (Entropy); take a Grid for others")
-            else:
+            elif isinstance(term, (Potential, PairTerm)):
                 self.drifts.append((factor, term))
+            else:
+                raise InvalidInput(f"{term!r}: on meshes only Entropy, Potential and interactions are known; take a Grid "
+                                   "and FiniteVolume() for other terms")
         atoms = self._atoms(np.full(self.volumes.size, 1.0))
         self.fixed = np.zeros(self.volumes.size)
         self.pairs: list[tuple[float, Any]] = []
         for factor, term in self.drifts:
-            if hasattr(term, "operator"):
+            if isinstance(term, PairTerm):
                 self.pairs.append((factor, term))
                 check_memory(8.0 * self.volumes.size**2, f"{term!r} between all {self.volumes.size} cells",
                              "take fewer cells, or LowRank")

@@ -16,11 +16,10 @@ from __future__ import annotations
 import math
 import os
 import sys
-import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -29,10 +28,11 @@ from wgflow.checks import check_count, check_positive
 from wgflow.densities import Density
 from wgflow.energies import Term
 from wgflow.errors import ConvergenceError, InvalidInput, WGFlowWarning
+from wgflow.flows import Flow
 from wgflow.grids import Grid
 from wgflow.nonlinear_fluxes import Diffusion
 
-from ..base import Method
+from ..base import Method, Run, Step
 from .implicit import Array, Implicit, quiet
 from .meshes import MeshProblem, MeshSolution, march
 
@@ -102,7 +102,8 @@ class FiPy(Method):
     max_steps: int = 1_000_000
     time_limit: float | None = None
 
-    controlled = False
+    controlled: ClassVar[bool] = False
+    KEEPS_CHECKPOINTS: ClassVar[bool] = False
 
     def __post_init__(self):
         check_positive("dt", self.dt, allow_none=True)
@@ -116,69 +117,59 @@ class FiPy(Method):
         check_count("max_steps", self.max_steps)
         check_positive("time_limit", self.time_limit, allow_none=True)
 
-    def integrate(self, flow, recorder, *, checkpoint=None, state=None) -> None:
-        """Step the flow to its end; see `Method.integrate`. Checkpoints are not kept."""
-        _Run(self, flow, recorder).go()
+    def begin(self, flow: Flow) -> FiPyRun:
+        return FiPyRun(self, flow)
 
 
-class _Run:
+class FiPyRun(Run):
     """A run of FiPy on a grid. FiPy numbers cells with the first axis fastest."""
 
-    def __init__(self, method: FiPy, flow, recorder):
-        self.method, self.flow, self.recorder = method, flow, recorder
-        self.grid, self.parts = flow.grid, flow.parts
+    method: FiPy
+
+    def __init__(self, method: FiPy, flow: Flow):
+        super().__init__(method, flow)
+        self.grid, self.on_grid = flow.grid, flow.on_grid
+        self.on_grid.refuse_functionals("FiPy()")
         self.law = None
-        if self.parts.internal:
+        if self.on_grid.internal:
             if self.grid.log_weight is not None:
                 raise InvalidInput("method=FiPy: nonlinear diffusion on a weighted grid is not in FiPy's terms; use "
                                    "FiniteVolume")
-            self.law = Diffusion(self.parts)
+            self.law = Diffusion(self.on_grid)
             warnings.warn("method=FiPy: nonlinear diffusion is right to about one percent where fronts are steep or "
                           "there is a potential (first order in space); refine, and hold it against FiniteVolume",
                           WGFlowWarning, stacklevel=6)
-        self.drift = self.parts.potential if self.law else self.parts.sweep_potential
-        self.scheme = Implicit(load(), mesh_of(self.grid), self.parts.diffusion, self._psi, bool(self.parts.operators),
-                               method, self.law)
+        self.drift = self.on_grid.potential if self.law else self.on_grid.sweep_potential
+        self.implicit = Implicit(load(), mesh_of(self.grid), self.on_grid.diffusion, self._psi,
+                                 bool(self.on_grid.operators), method, self.law)
         self.volumes = self.grid.volumes.ravel(order="F")
         self.values = flow.rho0.values.ravel(order="F").copy()
-        self.t, self.clock, self.steps = flow.t0, 0.0, 0
-        self.deadline = time.monotonic() + method.time_limit if method.time_limit else math.inf
+        self.clock, self.dt = 0.0, method.dt or (flow.t1 - flow.t0) / DEFAULT_STEPS
+        # Steps of length dt: where they began, their number, and how many of them are done.
+        self.begin, self.count, self.done = flow.t0, 0, 0
 
     def _array(self, values: Array) -> Array:
         return np.ascontiguousarray(values.reshape(self.grid.shape, order="F"))
 
     def _psi(self, values: Array) -> Array:
-        return self.parts.psi(self.drift, self._array(values * self.volumes)).ravel(order="F")
+        return self.on_grid.psi(self.drift, self._array(values * self.volumes)).ravel(order="F")
 
-    def go(self) -> None:
-        """Step to the end of the time span."""
+    def start(self) -> Step:
         self.energy, self.rate = self._measure(self.flow.rho0)
-        self.recorder.start(self.flow.rho0.masses, self.energy)
-        if self.flow.t1 == self.flow.t0:
-            return
-        if not math.isfinite(self.energy):
-            raise ConvergenceError(f"the free energy of rho0 is {self.energy}; scale the energy down",
-                                   reason="non-finite", t=self.t)
-        self.recorder.rate(0.0, self.rate)
-        dt = self.method.dt or (self.flow.t1 - self.flow.t0) / DEFAULT_STEPS
-        for stop in self.flow.stops:
-            begin, count = self.t, max(1, math.ceil((stop - self.t) / dt - TIME_SLACK))
-            for k in range(1, count + 1):
-                self._step(stop if k == count else begin + k * dt)
+        return Step(self.t, self.flow.rho0.masses, self.energy, rate=self.rate)
 
-    def _step(self, target: float) -> None:
+    def advance(self, stop: float) -> Iterator[Step]:
+        if self.done >= self.count:
+            self.begin, self.done = self.t, 0
+            self.count = max(1, math.ceil((stop - self.t) / self.dt - TIME_SLACK))
+        self.done += 1
+        yield self._step(stop if self.done == self.count else self.begin + self.done * self.dt)
+
+    def _step(self, target: float) -> Step:
         dt = target - self.t
-        if self.t + dt == self.t:
-            raise ConvergenceError(f"step too small: t = {self.t:.6g} + dt = {dt:.3g} does not move; take a larger dt",
-                                   reason="step too small", t=self.t, dt=dt)
-        if self.steps >= self.method.max_steps:
-            raise ConvergenceError(f"max_steps={self.method.max_steps} reached at t = {self.t:.6g}; raise max_steps, "
-                                   "or take a larger dt", reason="max steps", t=self.t, dt=dt)
-        if time.monotonic() > self.deadline:
-            raise ConvergenceError(f"time_limit={self.method.time_limit:g} s reached at t = {self.t:.6g}",
-                                   reason="time limit", t=self.t, dt=dt)
+        self.check_moves(dt)
         scaled = self.flow.elapsed(self.t, dt)
-        values = self.scheme.step(self.values, scaled, self.t, dt)
+        values = self.implicit.step(self.values, scaled, self.t, dt)
         density = Density(self.grid, self._array(np.maximum(values, 0.0)))
         energy, rate = self._measure(density)
         if self.rate * scaled > VISIBLE_FALL * max(1.0, abs(self.energy)) and (values == self.values).all():
@@ -186,13 +177,10 @@ class _Run:
                                    f"{self.rate:.3g}; its linear solver did nothing", reason="tolerance",
                                    t=self.t, dt=dt)
         self.values, self.energy, self.rate = values, energy, rate
-        self.t, self.clock, self.steps = target, self.clock + scaled, self.steps + 1
-        self.recorder.residual = max(self.recorder.residual, self.scheme.change)
-        self.recorder.step(target, dt, density.masses, energy)
+        self.t, self.clock = target, self.clock + scaled
         # The record is of what FiPy gave, negative values and all.
-        self.recorder.columns["mass"][-1] = float((values * self.volumes).sum())
-        self.recorder.columns["min_density"][-1] = float(values.min())
-        self.recorder.rate(self.clock, rate)
+        return Step(target, density.masses, energy, self.clock, rate, residual=self.implicit.change,
+                    mass=float((values * self.volumes).sum()), min_density=float(values.min()))
 
     def _measure(self, density: Density) -> tuple[float, float]:
         """Free energy and dissipation, by wgflow's own formulas."""

@@ -18,12 +18,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from wgflow.densities import Density
-from wgflow.energies import TINY, Assembled
+from wgflow.energy_on_grid import EnergyOnGrid
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
 from wgflow.jko_steps import JKOStep
 
-__all__ = ["InnerSettings", "InnerSolver", "JKOStep", "free_energy"]
+__all__ = ["InnerSettings", "InnerSolver", "JKOStep"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class InnerSolver(ABC):
 
     Parameters
     ----------
-    parts : Assembled
+    parts : EnergyOnGrid
         The energy as arrays on the grid: ``diffusion``, ``potential``, ``operators``, ``internal``, and ``energy``.
     grid : Grid
     settings : InnerSettings
@@ -64,15 +64,17 @@ class InnerSolver(ABC):
     #: Defaults of JKO's ``tol`` and ``max_iterations``.
     TOLERANCE: ClassVar[float] = 1e-8
     MAX_ITERATIONS: ClassVar[int] = 200
+    #: Whether the solver takes functionals known by their value and first variation alone (`EnergyOnGrid.functionals`).
+    TAKES_FUNCTIONALS: ClassVar[bool] = False
     #: Names and defaults of the options that ``JKO(options={...})`` takes for this solver.
     OPTIONS: ClassVar[dict[str, Any]] = {}
 
-    def __init__(self, parts: Assembled, grid: Grid, settings: InnerSettings):
+    def __init__(self, parts: EnergyOnGrid, grid: Grid, settings: InnerSettings):
         self.parts, self.grid, self.settings = parts, grid, settings
 
     def begin(self, density: Density) -> JKOStep:
         """The state before the first step; override to add what the solver carries along."""
-        return JKOStep(density, 0.0, free_energy(self.parts, density.masses), None, 0.0, 0, 0.0)
+        return JKOStep(density, 0.0, self.parts.energy(density.masses), None, 0.0, 0, 0.0)
 
     def resume(self, rho0: Density, now: JKOStep) -> JKOStep:
         """Take up a run from a checkpoint: the last step, seen by `check_state`, as the run goes on from it.
@@ -127,17 +129,3 @@ class InnerSolver(ABC):
         Used with order 2 only, where a step does not start at the density before it.
         """
         return math.nan
-
-
-def free_energy(parts: Assembled, masses: np.ndarray) -> float:
-    """F of cell masses: the finite-volume quadrature that `FreeEnergy.energy` has, too."""
-    mu = parts.energy_potential
-    interaction = parts.interaction(masses)
-    if interaction is not None:
-        mu = mu + 0.5 * interaction
-    if parts.diffusion > 0:
-        mu = mu + parts.diffusion * np.log(np.maximum(masses, TINY))
-    total = float((masses * mu).sum())
-    for factor, term in parts.internal:
-        total += factor * term.energy_of(masses, parts.grid)
-    return total

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wgflow.energies import Assembled
+from wgflow.energy_on_grid import EnergyOnGrid
 from wgflow.grids import Grid
 
 __all__ = ["concavity"]
@@ -17,7 +17,7 @@ __all__ = ["concavity"]
 ROUNDING = 8.0 * float(np.finfo(float).eps)
 
 
-def concavity(parts: Assembled, grid: Grid, mass: float) -> float:
+def concavity(parts: EnergyOnGrid, grid: Grid, mass: float) -> float:
     """The number lambda_- >= 0: the largest concavity of V, and of smooth kernels w on one axis, between cells."""
     lowest = _least_curvature(parts.potential, grid)
     for factor, operator in parts.operators:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import difflib
 import importlib
 import math
-import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from wgflow.checks import check_count, check_positive
-from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, StorageError, WGFlowWarning
+from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, WGFlowWarning
+from wgflow.flows import Flow
+from wgflow.grids import Grid
 from wgflow.jko_steps import JKOStep
 
-from ..base import Method
+from ..base import Method, Run, Step
 from .base import InnerSettings, InnerSolver
 from .convexity import concavity
 from .restart import flatten, rebuild
@@ -111,10 +113,6 @@ class JKO(Method):
     time_limit: float | None = None
     options: dict | None = None
 
-    #: Settings that may change when a run is taken up again.
-    LIMITS: ClassVar[tuple[str, ...]] = ("max_steps", "time_limit")
-    #: Inner solvers look at the states of checkpoints themselves: each has its own.
-    CHECKS_STATE = True
 
     def __post_init__(self):
         check_positive("tau", self.tau)
@@ -157,116 +155,100 @@ class JKO(Method):
                                    f"allowed: {known}")
         settings = InnerSettings(self.tol if self.tol is not None else solver.TOLERANCE,
                                  self.max_iterations or solver.MAX_ITERATIONS, {**solver.OPTIONS, **given})
+        if not solver.TAKES_FUNCTIONALS:
+            parts.refuse_functionals(f"inner={self.inner!r}")
         return solver(parts, grid, settings)
 
-    def integrate(self, flow, recorder, *, checkpoint=None, state=None) -> None:
-        """Step the flow to its end; see `Method.integrate`."""
-        run = _Run(self, flow, recorder, checkpoint)
-        if state is None:
-            run.begin()
-        else:
-            run.restore(*state)
-        run.go()
+    def check_state(self, grid: Grid, state: dict[str, Any]) -> None:
+        """Leave it to the inner solver, which looks at each state when it takes it up."""
+
+    def begin(self, flow: Flow) -> JKORun:
+        return JKORun(self, flow)
 
 
-class _Run:
+class JKORun(Run):
     """One run of JKO: where it is, and how it moves on."""
 
-    def __init__(self, method: JKO, flow, recorder, checkpoint=None):
-        self.method, self.flow, self.recorder, self.checkpoint = method, flow, recorder, checkpoint
-        self.inner = method.make_inner(flow.parts, flow.grid)
+    method: JKO
+
+    def __init__(self, method: JKO, flow: Flow):
+        super().__init__(method, flow)
+        self.inner = method.make_inner(flow.on_grid, flow.grid)
         self.tolerance = self.inner.settings.tolerance
-        self.deadline = time.monotonic() + method.time_limit if method.time_limit else math.inf
-        self.steps, self.earlier_steps, self.clock = 0, 0, 0.0
-        self.t, self.tau = flow.t0, method.tau
+        self.steps, self.clock = 0, 0.0
+        self.tau = method.tau
         self.before: JKOStep | None = None
         # Steps of equal length: where they began, their number, and how many of them are done.
         self.row: tuple[float, int, int] = (flow.t0, 0, 0)
 
-    def begin(self) -> None:
-        """Take the initial density."""
+    def start(self) -> Step:
         self.now = self.inner.begin(self.flow.rho0)
-        self.recorder.start(self.now.density.masses, self.now.energy)
-        if self.flow.t1 > self.flow.t0 and not math.isfinite(self.now.energy):
-            raise ConvergenceError(f"the free energy of rho0 is {self.now.energy}; scale the energy down, or start "
-                                   "from a density of finite energy", reason="non-finite", t=self.t)
-        self._warn_of_concavity()
+        if math.isfinite(self.now.energy):
+            self._warn_of_concavity()
+        return Step(self.t, self.now.density.masses, self.now.energy)
 
     def _warn_of_concavity(self) -> None:
         """A warning where the first step is longer than convexity allows."""
         dt = min(self.method.tau, self.flow.t1 - self.flow.t0)
         if not dt > 0:
             return
-        concave = concavity(self.flow.parts, self.flow.grid, self.flow.rho0.mass)
+        concave = concavity(self.flow.on_grid, self.flow.grid, self.flow.rho0.mass)
         scaled = self.flow.elapsed(self.flow.t0, dt)
         if scaled * concave > 1.0:
             warnings.warn(f"tau={scaled:.3g} > 1/{concave:.3g}: the minimizer of a step may not be unique, since V and "
                           f"U are so concave somewhere; tau below {dt / (scaled * concave):.3g} is safe", WGFlowWarning,
                           stacklevel=2)
 
-    def restore(self, recorded: dict, saved: dict) -> None:
-        """Take a state from a checkpoint; see `_mark`."""
-        try:
-            self.t, self.tau, self.clock = (float(saved[name]) for name in ("t", "tau", "clock"))
-            self.steps = self.earlier_steps = int(saved["steps"])
-            begin, count, done = saved["row"]
-            self.row = float(begin), int(count), int(done)
-            self.now = rebuild(saved, "now", self.flow.grid)
-            self.before = rebuild(saved, "before", self.flow.grid) if "before" in saved else None
-            for step in (self.now, self.before):
-                if step is not None:
-                    self.inner.check_state(step)
-            self.now = self.inner.resume(self.flow.rho0, self.now)
-            self.recorder.restore(recorded, self.now.density.masses)
-        except (LookupError, TypeError, ValueError) as error:
-            raise StorageError(f"the checkpoint has no state that can be used: {type(error).__name__}: "
-                               f"{error}") from error
+    def restore(self, saved: dict[str, Any], recorded: dict[str, Any]) -> np.ndarray:
+        self.t, self.tau, self.clock = (float(saved[name]) for name in ("t", "tau", "clock"))
+        self.steps = int(saved["steps"])
+        begin, count, done = saved["row"]
+        self.row = float(begin), int(count), int(done)
+        self.now = rebuild(saved, "now", self.flow.grid)
+        self.before = rebuild(saved, "before", self.flow.grid) if "before" in saved else None
+        for step in (self.now, self.before):
+            if step is not None:
+                self.inner.check_state(step)
+        self.now = self.inner.resume(self.flow.rho0, self.now)
+        return self.now.density.masses
 
-    def _mark(self) -> None:
-        """Hand over all that determines the rest of the run."""
-        if self.checkpoint is None:
-            return
+    def dump(self) -> dict[str, Any]:
         state = {"t": self.t, "tau": self.tau, "clock": self.clock, "steps": self.steps, "row": list(self.row)}
         state |= flatten(self.now, "now")
         if self.before is not None and self.method.order == 2:
             state |= flatten(self.before, "before")
-        self.checkpoint.mark(state)
+        return state
 
-    def go(self) -> None:
-        """Step to the end of the time span."""
-        for stop in self.flow.stops:
-            while self.t < stop:
-                if self.method.adaptive:
-                    self._mark()
-                    self._adaptive(stop - self.t, self._count(stop - self.t), stop)
-                else:
-                    self._fixed(stop)
-        self._mark()
+    def advance(self, stop: float) -> Iterator[Step]:
+        if self.method.adaptive:
+            yield from self._adaptive(stop - self.t, self._count(stop - self.t), stop)
+        else:
+            yield self._fixed(stop)
 
     def _count(self, remaining: float) -> int:
         return max(1, math.ceil(remaining / self.tau * (1 - 1e-9)))
 
-    def _fixed(self, stop: float) -> None:
-        """Steps of equal length to the next stop."""
+    def _fixed(self, stop: float) -> Step:
+        """The next of the steps of equal length to the next stop."""
         begin, count, done = self.row
         if done >= count:
             begin, count, done = self.t, self._count(stop - self.t), 0
-        for k in range(done + 1, count + 1):
-            self.row = begin, count, k - 1
-            self._mark()
-            target = stop if k == count else begin + (stop - begin) * (k / count)
-            self._check_limits(target - self.t)
-            scaled = self.flow.elapsed(self.t, target - self.t)
-            self._commit(*self._solve(self.now, self.before, scaled, target - self.t), target)
-        self.row = begin, count, count
+        k = done + 1
+        self.row = begin, count, done
+        target = stop if k == count else begin + (stop - begin) * (k / count)
+        self.check_moves(target - self.t)
+        scaled = self.flow.elapsed(self.t, target - self.t)
+        new, fell = self._solve(self.now, self.before, scaled, target - self.t)
+        self.row = begin, count, k
+        return self._commit(new, fell, target)
 
-    def _adaptive(self, remaining: float, count: int, stop: float) -> None:
+    def _adaptive(self, remaining: float, count: int, stop: float) -> Iterator[Step]:
         """Two steps against one of double length."""
         count += count % 2
         failure: ConvergenceError | None = None
         for _ in range(MAX_HALVINGS):
             dt = remaining / count
-            self._check_limits(dt)
+            self.check_moves(dt)
             middle, end = self.t + dt, stop if count == 2 else self.t + 2 * dt
             halves = self.flow.elapsed(self.t, dt), self.flow.elapsed(middle, end - middle)
             try:
@@ -281,12 +263,12 @@ class _Run:
                 error, failure = self._distance(whole, second) / self.method.rtol, None
             factor = SAFETY * max(error, 1e-12) ** (-1.0 / (self.method.order + 1))
             if error <= 1.0:
-                self._commit(first, fell, middle)
-                self._commit(second, fell2, end)
-                self.recorder.error_estimate = (self.recorder.error_estimate or 0.0) + error * self.method.rtol
+                yield self._commit(first, fell, middle)
+                self.error_estimate = (self.error_estimate or 0.0) + error * self.method.rtol
                 self.tau = min(self.method.tau, dt * min(GROW, max(SHRINK, factor)))
+                yield self._commit(second, fell2, end)
                 return
-            self.recorder.n_rejected += 1
+            self.n_rejected += 1
             count *= 2 if error < 4.0 else 4
         if failure is not None:
             raise failure
@@ -347,38 +329,20 @@ class _Run:
     def _slack(self, now: JKOStep) -> float:
         return ENERGY_SLACK * max(1.0, abs(now.energy))
 
-    def _commit(self, new: JKOStep, fallback: bool, t: float) -> None:
-        recorder = self.recorder
+    def _commit(self, new: JKOStep, fallback: bool, t: float) -> Step:
+        """Go on to a step that was solved; what is recorded of it."""
         rate = new.extras.get("dissipation", new.w2_squared / new.tau**2)
-        if math.isfinite(rate):
-            if self.steps == 0:
-                recorder.rate(0.0, rate)
-            recorder.rate(self.clock + new.tau, rate)
-        self.clock += new.tau
-        recorder.residual = max(recorder.residual, float(new.residual))
         # A step that is blurred and does not estimate its bias knows the length of the blur.
         bias = new.extras.get("blur_length") if new.bias is None else new.bias
-        if bias is not None:
-            recorder.bias = (recorder.bias or 0.0) + float(bias)
+        excess = None
         if self.method.order == 1:
             excess = float(self._excess(self.now, new) - _blur(new)) / max(1.0, abs(self.now.energy))
-            recorder.edi_defect = max(recorder.edi_defect or 0.0, excess)
-        recorder.step(t, t - self.t, new.density.masses, new.energy, fallback=fallback)
-        recorder.jko_steps.append(new.summary())
+        self.clock += new.tau
         self.before, self.now, self.t = self.now, new, t
         self.steps += 1
-
-    def _check_limits(self, dt: float) -> None:
-        t = self.t
-        if t + dt == t:
-            raise ConvergenceError(f"step too small: t = {t:.6g} + dt = {dt:.3g} does not move; take a larger tau",
-                                   reason="step too small", t=t, dt=dt)
-        if self.steps - self.earlier_steps >= self.method.max_steps:
-            raise ConvergenceError(f"max_steps={self.method.max_steps} reached at t = {t:.6g}; raise max_steps, or "
-                                   "take a larger tau", reason="max steps", t=t, dt=dt)
-        if time.monotonic() > self.deadline:
-            raise ConvergenceError(f"time_limit={self.method.time_limit:g} s reached at t = {t:.6g}",
-                                   reason="time limit", t=t, dt=dt)
+        return Step(t, new.density.masses, new.energy, self.clock, rate if math.isfinite(rate) else None,
+                    fallback=fallback, residual=float(new.residual), bias=None if bias is None else float(bias),
+                    excess=excess, jko=new.summary())
 
 
 def _of_length(step: JKOStep, tau: float, w2_squared: float) -> JKOStep:

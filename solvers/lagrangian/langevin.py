@@ -1,15 +1,22 @@
-"""Interacting Langevin particles: the run of `Lagrangian` with noise."""
+"""The run of `Lagrangian` with noise: interacting Langevin particles."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wgflow.errors import ConvergenceError
+from wgflow.flows import Flow
 
-from .method import Cloud, Lagrangian, Limits
+from ..base import Run, Step
+from .cloud import Cloud
+
+if TYPE_CHECKING:
+    from .method import Lagrangian
 
 #: The default step is this part of the time in which the drift changes, and at most this part of the time span.
 DRIFT_SHARE, SPAN_SHARE = 0.05, 0.02
@@ -21,7 +28,7 @@ SLACK = 1e-9
 Array = NDArray[np.float64]
 
 
-class LangevinRun:
+class LangevinRun(Run):
     r"""Steps by Strang splitting: noise for half the step, drift for the step, noise for half the step.
 
     Drift: :math:`\dot\theta = -\nabla\Psi` by Heun's method, points kept inside the bounds. Noise: over the time h (by
@@ -34,29 +41,31 @@ class LangevinRun:
     power it is a Brownian motion. Bounds reflect it, by folding, which is exact for p = 0.
     """
 
-    def __init__(self, method: Lagrangian, flow, recorder, rng: np.random.Generator):
-        self.method, self.flow, self.recorder, self.rng = method, flow, recorder, rng
-        self.cloud, self.limits = Cloud(flow), Limits(method)
-        self.temperature = 1.0 / flow.energy.beta
-        self.t, self.points = flow.t0, self.cloud.inside(flow.rho0.points)
+    method: Lagrangian
 
-    def go(self) -> None:
-        """Step to the end of the time span."""
+    def __init__(self, method: Lagrangian, flow: Flow, rng: np.random.Generator):
+        super().__init__(method, flow)
+        self.rng, self.cloud = rng, Cloud(flow)
+        self.temperature = 1.0 / flow.energy.beta
+        self.points = self.cloud.inside(flow.rho0.points)
+        # Steps of equal length: where they began, their number, and how many of them are done.
+        self.begin, self.count, self.done = flow.t0, 0, 0
+
+    def start(self) -> Step:
         energy = self.cloud.energy_of(self.points, self.t)
-        self.recorder.start(self.points, energy)
-        if self.flow.t1 == self.flow.t0:
-            return
-        if not math.isfinite(energy):
-            raise ConvergenceError(f"the energy of the particles is {energy} at the start; scale the energy down",
-                                   reason="non-finite", t=self.t)
-        dt = self.method.dt or self._default_step()
-        for stop in self.flow.stops:
-            begin = self.t
-            count = max(1, math.ceil((stop - begin) / dt * (1 - SLACK)))
-            for k in range(1, count + 1):
-                end = stop if k == count else begin + (stop - begin) * (k / count)
-                if end > self.t:
-                    self._step(end)
+        if self.flow.t1 > self.flow.t0 and math.isfinite(energy):
+            self.dt = self.method.dt or self._default_step()
+        return Step(self.t, self.points, energy)
+
+    def advance(self, stop: float) -> Iterator[Step]:
+        if self.done >= self.count:
+            self.begin, self.done = self.t, 0
+            self.count = max(1, math.ceil((stop - self.t) / self.dt * (1 - SLACK)))
+        self.done += 1
+        last = self.done == self.count
+        end = stop if last else self.begin + (stop - self.begin) * (self.done / self.count)
+        if end > self.t or last:
+            yield self._step(end)
 
     def _default_step(self) -> float:
         """A part of 1 / L, with L how fast the drift of the initial particles changes in a random direction."""
@@ -76,12 +85,9 @@ class LangevinRun:
         """-grad Psi at points of the law of the particles at ``cloud``."""
         return -self.flow.energy_at(self.flow.t0).gradient(self.cloud.rho0.moved(cloud), points)
 
-    def _step(self, end: float) -> None:
-        self.limits.check(self.t)
+    def _step(self, end: float) -> Step:
         dt = end - self.t
-        if self.t + dt == self.t:
-            raise ConvergenceError(f"step too small: t = {self.t:.6g} + dt = {dt:.3g} does not move; raise dt",
-                                   reason="step too small", t=self.t, dt=dt)
+        self.check_moves(dt)
         elapsed = self.flow.elapsed(self.t, dt)
         points = self._noise(self.points, 0.5 * elapsed)
         first = -self.cloud.gradient(points, self.t)
@@ -94,7 +100,7 @@ class LangevinRun:
             raise ConvergenceError(f"a particle or the energy is not finite after the step from t = {self.t:.6g}; a "
                                    f"smaller dt (now {dt:.3g}) may help", reason="non-finite", t=self.t, dt=dt)
         self.t, self.points = end, points
-        self.recorder.step(end, dt, points, energy)
+        return Step(end, points, energy)
 
     def _noise(self, points: Array, elapsed: float) -> Array:
         """Points after the time ``elapsed`` of noise alone, inside the bounds."""

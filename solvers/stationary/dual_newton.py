@@ -53,7 +53,7 @@ def factorize(problem: Problem) -> Factors | None:
     n = problem.size
     shift = problem.interaction(np.full(n, 1.0 / n))
     operators = problem.parts.operators
-    if all(hasattr(operator, "features") and hasattr(operator, "signs") for _, operator in operators):
+    if all(operator.features is not None for _, operator in operators):
         signs = np.concatenate([[], *(factor * operator.signs for factor, operator in operators)])
         if signs.size * n > BASIS_ENTRIES:
             return None
@@ -70,7 +70,7 @@ def factorize(problem: Problem) -> Factors | None:
 
 def _find_range(problem: Problem, shift: np.ndarray) -> Factors | None:
     n, rng = problem.size, np.random.default_rng(90217)
-    convolution = all(hasattr(operator, "transform") for _, operator in problem.parts.operators)
+    convolution = all(operator.transform is not None for _, operator in problem.parts.operators)
 
     def centered(columns: np.ndarray) -> np.ndarray:
         columns = columns - columns.mean(axis=0)
@@ -127,10 +127,10 @@ def is_convex(problem: Problem, factors: Factors | None) -> bool | None:
 
 
 def _is_positive(factor: float, operator) -> bool:
-    if hasattr(operator, "transform"):
+    if operator.transform is not None:
         spectrum = factor * operator.transform.ravel()[1:]  # the first is the constant kernel, which moves nothing
         return bool((spectrum >= -NEGLIGIBLE * np.abs(operator.transform).max()).all())
-    return hasattr(operator, "signs") and bool((factor * operator.signs >= 0).all())
+    return operator.signs is not None and bool((factor * operator.signs >= 0).all())
 
 
 def maximize_dual(problem: Problem, factors: Factors, masses: np.ndarray, budget: int) -> tuple[np.ndarray, int]:

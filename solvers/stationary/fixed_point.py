@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wgflow.energies import Assembled
+from wgflow.energy_on_grid import EnergyOnGrid
 from wgflow.errors import InvalidInput
 
 __all__ = ["Problem", "State", "descend", "descend_along_beta", "find_root"]
@@ -70,12 +70,12 @@ class Problem:
 
     Parameters
     ----------
-    parts : Assembled
+    parts : EnergyOnGrid
         With diffusion > 0.
     mass : float
     """
 
-    def __init__(self, parts: Assembled, mass: float):
+    def __init__(self, parts: EnergyOnGrid, mass: float):
         self.parts, self.mass = parts, mass
         self.diffusion, self.beta = parts.diffusion, 1.0 / parts.diffusion
         self.potential = parts.potential.ravel()

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wgflow import plotting
-from wgflow.flows import solve
 from wgflow.reduced_models import ReLUNetwork
 from wgflow.solvers import Lagrangian
+from wgflow.verbs import solve
 
 from ..comparison.comparison import Comparison, compare
 from ..sgd_runs import kept_sgd_runs

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from scipy.optimize import brentq
 
 from wgflow.densities import Density
-from wgflow.flows import solve
 from wgflow.grids import Grid
 from wgflow.solvers import FiniteVolume
 from wgflow.solvers.stationary import stationary, stationary_branches
+from wgflow.verbs import solve
 
 __all__ = ["Branch", "branches", "critical_value", "late_flow"]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from wgflow.flows import solve
 from wgflow.reduced_models import IsotropicGaussian
 from wgflow.solvers import FiniteVolume
+from wgflow.verbs import solve
 
 from ..comparison.comparison import compare
 from ..sgd_runs import kept_sgd_runs

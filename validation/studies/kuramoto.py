@@ -10,8 +10,8 @@ import numpy as np
 
 from wgflow import plotting
 from wgflow.densities import Density
-from wgflow.flows import solve
 from wgflow.solvers import FiniteVolume
+from wgflow.verbs import solve
 
 from ..exact import Kuramoto
 from .base import Check, Study, StudyReport, Table

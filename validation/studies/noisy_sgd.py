@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from wgflow import plotting
-from wgflow.flows import solve
 from wgflow.reduced_models import IsotropicGaussian
 from wgflow.solvers import FiniteVolume
 from wgflow.solvers.stationary import stationary
+from wgflow.verbs import solve
 
 from ..comparison.comparison import compare
 from ..distances import wasserstein

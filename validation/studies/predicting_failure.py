@@ -9,9 +9,9 @@ import numpy as np
 
 from wgflow import plotting
 from wgflow.activations import NonMonotone
-from wgflow.flows import solve
 from wgflow.reduced_models import IsotropicGaussian
 from wgflow.solvers import FiniteVolume
+from wgflow.verbs import solve
 
 from ..comparison.comparison import Comparison, compare
 from ..sgd_runs import kept_sgd_runs

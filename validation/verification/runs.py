@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from wgflow.errors import InvalidInput, WGFlowError
-from wgflow.flows import solve
 from wgflow.solvers import JKO, FiniteVolume
+from wgflow.verbs import solve
 
 from ..distances import wasserstein_1d
 from ..exact.base import StateProblem, relative_error

@@ -19,7 +19,7 @@ import numpy as np
 from wgflow.atoms import Atoms
 from wgflow.certificate import ENERGY_TOLERANCE
 from wgflow.densities import Density
-from wgflow.energies import FreeEnergy, Term, is_internal
+from wgflow.energies import FreeEnergy, Term
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, ResourceError, WGFlowWarning
 from wgflow.grid_checks import MAX_AXES, check_bounds, check_cells
 from wgflow.grids import Grid
@@ -201,7 +201,7 @@ def _check_confined(problem: Problem, box) -> None:
     cells = np.random.default_rng(90817).choice(grid.size, FAR_POINTS, p=rho.masses.ravel() / rho.mass)
     points = np.array([x.ravel()[cells] for x in grid.mesh()])
     energy = _as_sum(problem.energy)
-    others = not all(is_internal(term) for _, term in energy.terms)
+    others = not all(term.is_internal for _, term in energy.terms)
     for axis, pair in enumerate(problem.given):
         if pair is not None:
             continue
@@ -232,7 +232,7 @@ def _energy_of(energy: FreeEnergy, points, rho: Density, axis: int, x, stretch: 
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             value = energy.energy(Atoms(moved, np.full(points.shape[1], rho.mass / points.shape[1])))
-            return value + sum(factor * term.energy(stretched) for factor, term in energy.terms if is_internal(term))
+            return value + sum(factor * term.energy(stretched) for factor, term in energy.terms if term.is_internal)
     except InvalidInput:
         return math.nan
 

@@ -40,7 +40,6 @@ NO_CACHE, FILL_CACHE, USE_CACHE, FILL_FACTORS, USE_FACTORS = 0, 1, 2, 3, 4
 LEAST_FACTOR, LARGEST_FACTOR = 0.02, 5.0
 #: Part of the safe mass that a limited cell keeps at most.
 LEFT = 0.1
-
 GAMMA = 1.0 - math.sqrt(0.5)
 ROOT2 = math.sqrt(2.0)
 LOG2E = 1.0 / math.log(2.0)
@@ -822,30 +821,9 @@ def _axis_dissipation(masses, psi, mu, diffusion, h, distance, outer, inner, per
     return sums.sum()
 
 
-def axis_layout(grid, axis: int) -> tuple[int, int, int, int]:
+def axis_layout(shape, axis: int) -> tuple[int, int, int, int]:
     """(outer, inner, width, blocks) of an axis: how `sweep` cuts the grid into blocks of lines."""
-    outer, inner = math.prod(grid.shape[:axis]), math.prod(grid.shape[axis + 1:])
+    outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1:])
     width = min(WIDTH, outer * inner)
     blocks = -(-outer // width) if inner == 1 else outer * -(-inner // width)
     return outer, inner, width, blocks
-
-
-def dissipation_rate(masses, psi, grid, diffusion: float, corrected: bool = True) -> float:
-    r""":math:`\sum_{edges} flux \cdot (\mu_i - \mu_k)`, mu = Psi + D log rho: -dF/dt of the semi-discrete equations."""
-    # Writable copies of read-only arrays: the kernels are compiled for one kind only.
-    masses = masses if masses.flags.writeable else masses.copy()
-    psi = psi if psi.flags.writeable else psi.copy()
-    mu = psi
-    if diffusion > 0:
-        # An empty cell stands at the smallest double, so that mu and the products with it stay finite.
-        mu = np.log(np.maximum(masses, TINY))
-        if not all(grid.uniform):
-            mu -= np.log(grid.volumes)
-        mu *= diffusion
-        mu += psi
-    total = 0.0
-    for axis in range(grid.ndim):
-        outer, inner, width, _ = axis_layout(grid, axis)
-        total += _axis_dissipation(masses.ravel(), psi.ravel(), mu.ravel(), diffusion, grid.widths[axis],
-                                   grid.distances[axis], outer, inner, grid.periodic[axis], corrected, width)
-    return float(total)

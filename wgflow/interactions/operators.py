@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -13,28 +15,64 @@ from wgflow.grids import Grid
 from .kernel_checks import EXACTNESS, asymmetric, check_displacement_table, check_sampled_symmetry, kernel_at
 from .named_kernels import Kernel
 
-__all__ = ["BlockOperator", "CellPairsOperator", "ConvolutionOperator", "LowRankOperator", "TableOperator"]
+__all__ = ["BlockOperator", "CellPairsOperator", "ConvolutionOperator", "InteractionOperator", "LowRankOperator",
+           "TableOperator"]
 #: Entries of a dense kernel evaluated at a time on the fly (32 MB a block).
 BLOCK_ENTRIES = 4_000_000
 #: FFTs of at least this many points use both cores; the result has the same bits.
 THREADED_FFT = 1 << 17
 
 
-class ConvolutionOperator:
-    """U rho by FFT.
+class InteractionOperator(ABC):
+    """How U rho is formed on a grid: a symmetric linear map from the masses of cells to values at their centers.
+
+    A subclass gives `apply` and `form`. The other attributes are for methods that can use a special form; each is None
+    where the operator does not have it.
 
     Attributes
     ----------
-    w : callable or None
-        The kernel as a function of the displacement; None for a table.
-    kernel : Kernel or None
-        The same where it is a named kernel.
-    table : array
-        The kernel at the displacements of the FFT.
     form : str
+        The form in words.
+    shape : tuple of int
+        The grid's shape.
+    features, signs : array of shape (k, size), array of shape (k,), or None
+        With them :math:`U = \\sum_k s_k \\phi_k \\phi_k'`.
+    transform : array or None
+        The real eigenvalues of a convolution, in the order of its padded Fourier transform.
+    table : array or None
+        The kernel between all pairs of cells, or at the displacements of the Fourier transform.
+    w : callable or None
+        The kernel as a function of the displacement.
+    kernel : Kernel or None
+        The same where it is a kernel by name.
+    average : bool, "double" or None
+        Whether the kernel was averaged over cells.
     self_drop : float
-        By how much the kernel's average at displacement 0 falls in cells of half the width, where it is infinite at 0.
+        By how much the kernel's average at displacement 0 falls in cells of half the width; 0 for kernels that are
+        finite there.
     """
+
+    form: str
+    shape: tuple[int, ...]
+    features: np.ndarray | None = None
+    signs: np.ndarray | None = None
+    transform: np.ndarray | None = None
+    table: np.ndarray | None = None
+    w: Callable[..., np.ndarray] | None = None
+    kernel: Kernel | None = None
+    average: bool | str | None = None
+
+    @abstractmethod
+    def apply(self, masses: np.ndarray) -> np.ndarray:
+        """Return U rho at the cell centers, of the grid's shape, from cell masses."""
+
+    @property
+    def self_drop(self) -> float:
+        return 0.0
+
+
+class ConvolutionOperator(InteractionOperator):
+    """U rho by fast Fourier transforms: zero-padded on no-flux axes, circular on periodic ones."""
 
     def __init__(self, w, grid: Grid, average=None):
         from scipy import fft
@@ -76,7 +114,9 @@ class ConvolutionOperator:
         return fft.irfft(x, lengths[-1], axis=-1, workers=workers)[..., :self.shape[-1]]
 
 
-class LowRankOperator:
+class LowRankOperator(InteractionOperator):
+    """U rho by features: two products with a matrix of k rows."""
+
     def __init__(self, features: np.ndarray, signs: np.ndarray, grid: Grid):
         self.features = np.ascontiguousarray(features.reshape(len(features), grid.size))
         self.signs, self.shape = signs, grid.shape
@@ -87,7 +127,9 @@ class LowRankOperator:
         return combine_rows(self.features, self.signs * z).reshape(self.shape)
 
 
-class TableOperator:
+class TableOperator(InteractionOperator):
+    """U rho by the table of the kernel between all cells."""
+
     def __init__(self, table: np.ndarray, grid: Grid):
         if not np.isfinite(table).all():
             i, j = (int(k) for k in np.argwhere(~np.isfinite(table))[0])
@@ -105,7 +147,7 @@ class TableOperator:
 
 
 class CellPairsOperator(TableOperator):
-    """U rho by the table of a named kernel between cells of different widths, as `ConvolutionOperator` else."""
+    """U rho by the table of a named kernel between cells of different widths, where no Fourier transform serves."""
 
     def __init__(self, w: Kernel, grid: Grid, average=None):
         from .cell_pairs import pair_table
@@ -122,10 +164,12 @@ class CellPairsOperator(TableOperator):
         return self_drop(self.w, self.grid, self.average)
 
 
-class BlockOperator:
+class BlockOperator(InteractionOperator):
+    """U rho by blocks of rows that are evaluated at each product: for tables that memory does not hold."""
+
     def __init__(self, U, grid: Grid):
         check_sampled_symmetry(U, grid)
-        self.U, self.grid = U, grid
+        self.U, self.grid, self.shape = U, grid, grid.shape
         self.form = "dense, evaluated on the fly"
 
     def apply(self, masses: np.ndarray) -> np.ndarray:

@@ -15,9 +15,10 @@ from wgflow.atoms import Atoms
 from wgflow.checks import available_memory, call_user, check_memory, real_array
 from wgflow.compiled.lowrank import combine_rows, rows_dot
 from wgflow.densities import Density
-from wgflow.energies import Term, need_function
+from wgflow.energies import Term
+from wgflow.energy_on_grid import EnergyOnGrid
 from wgflow.errors import InvalidInput, InvalidType
-from wgflow.gradients import box_of, check_points, differences, values_at
+from wgflow.gradients import box_of, check_points, differences, need_function, values_at
 from wgflow.grids import Grid
 
 from .forms import count_arguments, depends_on_displacement, displacement_kernel, low_rank_factors
@@ -44,7 +45,7 @@ __all__ = ["EXACTNESS", "Convolution", "Dense", "Interaction", "Kernel", "LowRan
 TABLE_SHARE = 0.25
 
 
-class _PairTerm(Term):
+class PairTerm(Term):
     """A term 1/2 int int U rho rho; a subclass says how U rho is formed on a grid."""
 
     def __init__(self):
@@ -60,6 +61,9 @@ class _PairTerm(Term):
             self._last = (grid, self._bind(grid))
         return self._last[1]
 
+    def on_grid(self, grid: Grid) -> EnergyOnGrid:
+        return EnergyOnGrid(grid, operators=[(1.0, self.operator(grid))])
+
     @abstractmethod
     def _at(self, rho: Density | Atoms, points: np.ndarray) -> np.ndarray:
         """U rho at points (n_coordinates, n), shape (n,)."""
@@ -74,7 +78,7 @@ class _PairTerm(Term):
         return self.operator(rho.grid).apply(rho.masses)
 
 
-class Convolution(_PairTerm):
+class Convolution(PairTerm):
     r"""The interaction of a kernel of the displacement, :math:`U(\theta, \theta') = w(\theta - \theta')`, by FFT.
 
     Exact on the grid: zero-padded on no-flux axes, circular on periodic ones; O(n log n).
@@ -141,7 +145,7 @@ class Convolution(_PairTerm):
         return f"Convolution({getattr(self.w, '__name__', type(self.w).__name__)})"
 
 
-class LowRank(_PairTerm):
+class LowRank(PairTerm):
     r"""The interaction :math:`U(\theta, \theta') = \sum_k s_k\,\phi_k(\theta)\,\phi_k(\theta')`, in O(n k).
 
     Parameters
@@ -208,7 +212,7 @@ class LowRank(_PairTerm):
         return "LowRank(...)"
 
 
-class Dense(_PairTerm):
+class Dense(PairTerm):
     """The interaction of any symmetric kernel, by its table, or evaluated row by row where the table is too large.
 
     Parameters
@@ -258,7 +262,7 @@ class Dense(_PairTerm):
         return f"Dense({getattr(self.U, '__name__', type(self.U).__name__)})"
 
 
-class Interaction(_PairTerm):
+class Interaction(PairTerm):
     r"""The interaction energy :math:`\tfrac12 \iint U \rho \rho`, in the cheapest form that is exact for U.
 
     On each grid the kernel is sampled at random pairs of cells: one that depends on the displacement alone becomes a
@@ -282,9 +286,9 @@ class Interaction(_PairTerm):
 
     def __init__(self, U, gradient=None):
         super().__init__()
-        if not (callable(U) or isinstance(U, _PairTerm)):
+        if not (callable(U) or isinstance(U, PairTerm)):
             U = real_array(U, "U")
-        if gradient is not None and isinstance(U, _PairTerm):
+        if gradient is not None and isinstance(U, PairTerm):
             raise InvalidInput("gradient: a form has a gradient of its own; give it there, as in "
                                "Convolution(w, gradient=...)")
         if isinstance(U, Kernel):
@@ -296,7 +300,7 @@ class Interaction(_PairTerm):
         return self.operator(grid).form
 
     def _bind(self, grid: Grid):
-        if isinstance(self.U, _PairTerm):
+        if isinstance(self.U, PairTerm):
             return self.U.operator(grid)
         if not callable(self.U):
             return Dense(self.U).operator(grid)
@@ -304,9 +308,9 @@ class Interaction(_PairTerm):
             return Convolution(self.U).operator(grid)
         return _choose_form(self.U, grid)
 
-    def _on_points(self, ndim: int) -> _PairTerm:
+    def _on_points(self, ndim: int) -> PairTerm:
         """The form that atoms are given: a sum over pairs, unless U is a form itself."""
-        if isinstance(self.U, _PairTerm):
+        if isinstance(self.U, PairTerm):
             return self.U
         if callable(self.U) and count_arguments(self.U, ndim) == ndim:
             return Convolution(self.U, self._gradient)

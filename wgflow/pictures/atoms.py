@@ -9,8 +9,8 @@ import numpy as np
 
 from wgflow.atoms import Atoms
 
+from .energies import plot_energy
 from .figures import FLOW, colors_of, new_figure, pick, time_axis, visible_range
-from .solutions import plot_energy
 
 __all__ = ["binned", "draw_frame", "draw_law_of_atoms", "plot_atoms"]
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from wgflow.checks import check_count
 from wgflow.densities import Density
-from wgflow.energies import TINY
+from wgflow.energy_on_grid import TINY
 from wgflow.errors import InvalidInput
 from wgflow.jko_steps import JKOStep
 
-from ..base import InnerSolver, free_energy
+from ..base import InnerSolver
 from ..local_energy import LocalEnergy, pairs
 from .ascent import Ascent, DualPoint, halves
 from .transport_dual import TransportDual, smear
@@ -122,7 +122,7 @@ class BackAndForthSolver(InnerSolver):
 
     # ---------------------------------------------------------------- one step
     def step(self, start: JKOStep, tau: float, guess: JKOStep | None = None) -> JKOStep:
-        masses, before = start.density.masses, free_energy(self.parts, start.density.masses)
+        masses, before = start.density.masses, self.parts.energy(start.density.masses)
         phi = [s.state["phi"] for s in (guess, start) if s is not None and "phi" in s.state]
         best: Any = None
         for transport in self._transports(masses, before, tau):
@@ -142,7 +142,7 @@ class BackAndForthSolver(InnerSolver):
             yield exact
         for times in SMEARINGS if exact.rough > 0.0 else ():
             smeared = TransportDual(masses, self.widths, tau, points=self.points, pool=self.pool, smearings=times)
-            if free_energy(self.parts, smeared.start) > before:
+            if self.parts.energy(smeared.start) > before:
                 break
             yield smeared
         if far:
@@ -199,7 +199,7 @@ class BackAndForthSolver(InnerSolver):
     def _result(self, start: JKOStep, before: float, ascent: Ascent, point: DualPoint, scale, tau: float) -> JKOStep:
         masses = point.masses * (float(start.density.masses.sum()) / float(point.masses.sum()))
         density, cost, gap = Density(self.grid, masses / self.grid.volumes), max(point.cost, 0.0), point.gap
-        energy = free_energy(self.parts, density.masses)
+        energy = self.parts.energy(density.masses)
         if energy + cost > before:
             # Next to a stationary state, to stay may be the better step; it is feasible, too.
             density, cost, energy = start.density, 0.0, before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wgflow.energies import Assembled
+from wgflow.energy_on_grid import EnergyOnGrid
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
 from wgflow.internal_energies import PowerEntropy
@@ -28,7 +28,7 @@ class SeparableEnergy:
 
     Parameters
     ----------
-    parts : Assembled
+    parts : EnergyOnGrid
     grid : Grid
 
     Raises
@@ -37,7 +37,7 @@ class SeparableEnergy:
         If an internal energy is no power.
     """
 
-    def __init__(self, parts: Assembled, grid: Grid):
+    def __init__(self, parts: EnergyOnGrid, grid: Grid):
         for factor, term in parts.internal:
             if not isinstance(term, PowerEntropy):
                 raise InvalidInput(f"inner='entropic' knows Entropy and PowerEntropy, not {factor:g}*{term!r}; use "

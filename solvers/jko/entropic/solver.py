@@ -12,11 +12,11 @@ import numpy as np
 from wgflow.checks import check_memory
 from wgflow.compiled.log_convolution import LogConvolution
 from wgflow.densities import Density
-from wgflow.energies import TINY
+from wgflow.energy_on_grid import TINY
 from wgflow.errors import InvalidInput, InvalidType, WGFlowWarning
 from wgflow.jko_steps import JKOStep
 
-from ..base import InnerSolver, free_energy
+from ..base import InnerSolver
 from .energy import SeparableEnergy
 from .fields import Mixer, blur_scale, fisher_information, marginal_distance
 from .scaling import Coupling, ScalingProblem, safe_exp, self_potential, weighted
@@ -281,7 +281,7 @@ class EntropicSolver(InnerSolver):
         floor = np.maximum(a, math.log(TINY))
         state = {"log_masses": result.logs, "self_scaling": d_new, "log_rate": (result.logs - floor) / tau}
         iterations = result.iterations + (coarse.iterations if coarse else 0)
-        return JKOStep(density, 2.0 * divergence, free_energy(self.parts, density.masses),
+        return JKOStep(density, 2.0 * divergence, self.parts.energy(density.masses),
                        self.energy.bregman(coupling.coupled, coupling.logs), result.residual, iterations, tau,
                        bias=bias, extras=extras, state=state)
 

@@ -14,7 +14,7 @@ from wgflow.errors import InvalidInput
 from wgflow.internal_energies import PowerEntropy
 from wgflow.jko_steps import JKOStep
 
-from ..base import InnerSolver, free_energy
+from ..base import InnerSolver
 from .exact_step import MAX_AXES as EXACT_AXES
 from .exact_step import ExactStep
 from .start import approach, improve
@@ -148,7 +148,7 @@ class LinearizedSolver(InnerSolver):
 
     # ---------------------------------------------------------------- the contract of InnerSolver
     def begin(self, density: Density) -> JKOStep:
-        return JKOStep(density, 0.0, free_energy(self.parts, density.masses), None, 0.0, 0, 0.0,
+        return JKOStep(density, 0.0, self.parts.energy(density.masses), None, 0.0, 0, 0.0,
                        state={"phi": None, "previous": None})
 
     def step(self, start: JKOStep, tau: float, guess: JKOStep | None = None) -> JKOStep:
@@ -173,8 +173,8 @@ class LinearizedSolver(InnerSolver):
             return None
         new = point.moved * (masses.sum() / point.moved.sum())
         density = Density(self.grid, new.reshape(self.grid.shape) / self.grid.volumes)
-        energy, cost = free_energy(self.parts, density.masses), exact.cost(masses, point, tau)
-        before = free_energy(self.parts, masses.reshape(self.grid.shape))
+        energy, cost = self.parts.energy(density.masses), exact.cost(masses, point, tau)
+        before = self.parts.energy(masses.reshape(self.grid.shape))
         gap = point.gap if self.convex and math.isfinite(point.gap) else None
         if not energy + cost / (2 * tau) - before <= max(ENERGY_SLACK * max(1.0, abs(before)), gap or 0.0):
             return None
@@ -311,7 +311,7 @@ class LinearizedSolver(InnerSolver):
             slopes, curvatures = np.zeros(n), np.zeros(n)
         pressure = hamiltonian - field
         defect = pressure - slopes
-        energy = free_energy(self.parts, shaped)
+        energy = self.parts.energy(shaped)
         objective = energy + compensated_dot(masses, self.base - self.potential) + 0.5 * tau * action
         point = _Point(phi, masses, hamiltonian, action, energy, objective, pressure, defect, curvatures, math.inf,
                        math.inf)
@@ -351,7 +351,7 @@ class LinearizedSolver(InnerSolver):
 
     def internal_energy(self, masses: np.ndarray) -> float:
         """The internal energies of masses, without a field."""
-        return free_energy(self.bare, masses.reshape(self.grid.shape))
+        return self.bare.energy(masses.reshape(self.grid.shape))
 
     def _product(self, masses: np.ndarray) -> np.ndarray:
         product = self.parts.interaction(masses.reshape(self.grid.shape))

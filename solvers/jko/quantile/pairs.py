@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wgflow.energies import Assembled
+from wgflow.energy_on_grid import EnergyOnGrid
 from wgflow.interactions.named_kernels import Kernel
 
 __all__ = ["PairSums", "split_operators"]
@@ -27,7 +27,7 @@ EVEN = 1.5
 NEAR, STEP = 1e-9, 1e-5
 
 
-def split_operators(parts: Assembled) -> tuple[list[tuple[float, Kernel]], list]:
+def split_operators(parts: EnergyOnGrid) -> tuple[list[tuple[float, Kernel]], list]:
     """The kernels that repel and are not smooth at 0, with their coefficients, and all other operators."""
     kernels, rest = [], []
     near = NEAR * float(np.ptp(parts.grid.edges[0]))

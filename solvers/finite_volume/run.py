@@ -1,0 +1,203 @@
+"""One run of FiniteVolume: fixed or adaptive steps, halved where the energy rises, and the fallback."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wgflow.flows import Flow
+from wgflow.nonlinear_fluxes import Diffusion
+from wgflow.recorder import Step
+
+from ..base import Run
+from .blow_up import CollapseWatch
+from .extrapolated import Extrapolated
+from .midpoint import Midpoint
+from .nonlinear import NonlinearSweeps
+from .splitting import LinearSweeps, default_threads
+from .step_size import Controller
+from .stepper import FieldRule, State, Stepper, Sweeps
+
+if TYPE_CHECKING:
+    from .method import FiniteVolume
+
+__all__ = ["FiniteVolumeRun", "make_stepper"]
+
+#: A step whose energy rises is halved so many times before the fallback takes over.
+MAX_HALVINGS = 6
+#: Times nearer to each other than this part of a fixed step are the same.
+TIME_SLACK = 1e-6
+#: The dissipation is formed when this part of all the energy lost so far has gone since the last time,
+DISSIPATION_SHARE = 0.01
+#: or this part on grids of more than so many cells, where it would show in the cost,
+LARGE_GRID_SHARE, LARGE_GRID = 0.1, 20_000
+#: and at every eighth step.
+DISSIPATION_STRIDE = 8
+#: Part of the mass that counts as round-off.
+NEGLIGIBLE = 1e-16
+
+
+def make_stepper(flow: Flow, method: FiniteVolume) -> Stepper:
+    """Return the steps of a flow: sweeps by its diffusion, and the rule for the field by the method's scheme."""
+    energy, negligible = flow.on_grid, NEGLIGIBLE * flow.rho0.mass
+    sweeps: Sweeps
+    if energy.internal:
+        sweeps = NonlinearSweeps(flow.grid, Diffusion(energy), method.corrected, negligible)
+    else:
+        static = not (energy.moves or flow.energy.time_dependent)
+        sweeps = LinearSweeps(flow.grid, energy.diffusion, method.corrected, negligible, static,
+                              method.threads or default_threads())
+    rule: FieldRule = Midpoint() if method.scheme == "midpoint" else Extrapolated()
+    return Stepper(flow, sweeps, rule)
+
+
+class FiniteVolumeRun(Run):
+    """One run of FiniteVolume: where it is, and how it moves on."""
+
+    method: FiniteVolume
+
+    def __init__(self, method: FiniteVolume, flow: Flow):
+        super().__init__(method, flow)
+        self.stepper = make_stepper(flow, method)
+        self.collapse = CollapseWatch(flow.on_grid)
+        self.controller = Controller(method.rtol) if method.dt is None else None
+        self.steps = 0
+        # Where a fixed step is crossed in parts: its end, and the length of the part tried next.
+        self.target: float | None = None
+        self.trial = 0.0
+        self.rejections = 0
+
+    def start(self) -> Step:
+        """Take the initial state, and choose the first step."""
+        self.state = self.stepper.start()
+        self.first_energy = self.measured = self.state.energy
+        rate = None
+        if self.flow.t1 > self.flow.t0 and math.isfinite(self.state.energy):
+            rate = self.stepper.dissipation(self.state)
+            if self.controller is not None:
+                self.controller.begin(self.flow.t1 - self.flow.t0, self._speed(), self._space_error(self.state))
+        return Step(self.state.t, self.state.masses, self.state.energy, rate=rate)
+
+    def dump(self) -> dict[str, Any] | None:
+        if self.rejections or self.target is not None:
+            return None
+        controller = None if self.controller is None else dict(vars(self.controller))
+        return {**self.state._asdict(), "steps": self.steps, "measured": self.measured, "controller": controller}
+
+    def restore(self, saved: dict[str, Any], recorded: dict[str, Any]) -> np.ndarray:
+        self.state = State(**{name: saved[name] for name in State._fields})
+        self.t, self.steps, self.measured = self.state.t, saved["steps"], saved["measured"]
+        self.first_energy = recorded["columns"]["energy"][0]
+        if self.controller is not None:
+            vars(self.controller).update(saved["controller"])
+            self.error_estimate = self.controller.total_error
+        return self.state.masses
+
+    def advance(self, stop: float) -> Iterator[Step]:
+        if self.controller is not None:
+            yield from self._adaptive(self.controller, stop)
+        else:
+            yield from self._fixed(self.method.dt or math.inf, stop)
+
+    def close(self) -> None:
+        self.stepper.sweeps.close()
+
+    def _speed(self) -> float:
+        return self.stepper.speed(self.state) * self.flow.elapsed(self.flow.t0, 1e-9) * 1e9
+
+    def _space_error(self, state: State) -> float:
+        return self.stepper.sweeps.space_error(state.masses)
+
+    # ---------------------------------------------------------------- fixed steps
+    def _fixed(self, dt: float, stop: float) -> Iterator[Step]:
+        """Go to the next multiple of dt in one step, or in as many as the energy asks for: the next of them."""
+        if self.target is None:
+            t0 = self.flow.t0
+            # A time that misses a multiple by round-off counts as having reached it.
+            target = t0 + (math.floor((self.state.t - t0) / dt + TIME_SLACK) + 1) * dt
+            self.target = target if target < stop - TIME_SLACK * dt else stop
+            self.trial, self.rejections = self.target - self.state.t, 0
+        remaining = self.target - self.state.t
+        end = self.target if self.trial >= remaining * (1 - 1e-12) else None
+        part = remaining if end is not None else self.trial
+        self.check_moves(part)
+        new, fallback = self.stepper.step(self.state, part, end), False
+        if new is None:
+            self.n_rejected += 1
+            self.rejections += 1
+            if self.rejections <= MAX_HALVINGS:
+                self.trial = 0.5 * part
+                return
+            new, fallback = self.stepper.fallback(self.state, part, end), True
+        self.rejections, self.trial = max(0, self.rejections - 1), 2.0 * part
+        if end is not None:
+            self.target, self.rejections = None, 0
+        yield self._commit(new, fallback)
+        self._watch()
+
+    # ---------------------------------------------------------------- adaptive steps
+    def _adaptive(self, controller: Controller, stop: float) -> Iterator[Step]:
+        remaining = stop - self.state.t
+        count = max(2 if controller.check_due else 1, math.ceil(remaining / controller.dt * (1 - 1e-9)))
+        dt = remaining / count
+        self.check_moves(dt)
+        end = stop if count == 1 else None
+        if controller.check_due:
+            found = self._pair(controller, dt, stop if count == 2 else None)
+        else:
+            found = self._single(controller, dt, end)
+        fallback = False
+        if not found:
+            self.n_rejected += 1
+            self.rejections += 1
+            if not (self.rejections > MAX_HALVINGS and self.energy_rose):
+                return
+            found, fallback = [self.stepper.fallback(self.state, dt, end)], True
+        self.rejections, self.error_estimate = 0, controller.total_error
+        for new in found:
+            yield self._commit(new, fallback)
+            self._watch()
+
+    def _single(self, controller: Controller, dt: float, stop: float | None) -> list[State]:
+        new = self.stepper.step(self.state, dt, stop)
+        self.energy_rose = new is None
+        if new is None:
+            controller.cut(dt)
+            return []
+        controller.watch(float(np.abs(new.masses - self.state.masses).sum()) / (self.stepper.mass * dt))
+        return [new]
+
+    def _pair(self, controller: Controller, dt: float, stop: float | None) -> list[State]:
+        """Two steps against one of double length: the difference estimates the error of the two."""
+        first = self.stepper.step(self.state, dt)
+        second = self.stepper.step(first, dt, stop) if first is not None else None
+        self.energy_rose = second is None
+        if first is None or second is None:
+            controller.cut(dt)
+            return []
+        whole = self.stepper.step(self.state, 2 * dt)
+        if whole is None:
+            error = math.inf if dt > controller.dt_floor else 0.0
+        else:
+            error = float(np.abs(second.masses - whole.masses).sum()) / (3.0 * self.stepper.mass)
+        speed = float(np.abs(second.masses - first.masses).sum()) / (self.stepper.mass * dt)
+        return [first, second] if controller.judge(dt, error, speed, self._space_error(second)) else []
+
+    # ---------------------------------------------------------------- both
+    def _commit(self, new: State, fallback: bool) -> Step:
+        """Go on to a state, and form its dissipation where that is due."""
+        self.last_dt, self.state, self.t = new.t - self.t, new, new.t
+        self.steps += 1
+        lost = self.first_energy + new.work - new.energy
+        share = LARGE_GRID_SHARE if self.flow.grid.size > LARGE_GRID else DISSIPATION_SHARE
+        rate = None
+        if (self.measured + new.work - new.energy > share * lost or self.steps % DISSIPATION_STRIDE == 0
+                or new.t >= self.flow.t1):
+            rate, self.measured = self.stepper.dissipation(new), new.energy - new.work
+        return Step(new.t, new.masses, new.energy, new.clock, rate, work=new.work, fallback=fallback)
+
+    def _watch(self) -> None:
+        self.collapse.check(self.t, self.last_dt, self.state.masses)

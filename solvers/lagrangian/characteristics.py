@@ -1,0 +1,160 @@
+"""The run of `Lagrangian` without noise: atoms follow the characteristics of the flow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wgflow.certificate import ENERGY_TOLERANCE
+from wgflow.errors import ConvergenceError
+from wgflow.flows import Flow
+
+from ..base import Interior, Run, Step
+from .cloud import Cloud
+
+if TYPE_CHECKING:
+    from .method import Lagrangian
+
+__all__ = ["CharacteristicsRun"]
+
+Array = NDArray[np.float64]
+
+#: Solvers of SciPy by name, with the evaluations that an attempted step costs where it is a fixed number.
+ODE = {"DOP853": 12, "RK45": 6, "RK23": 3, "Radau": 0, "BDF": 0, "LSODA": 0}
+#: The flow leaves a step that ends at a time nearer than this part of the step to the next stop.
+SMALLEST_STEP = 1e-14
+#: Where inside a step snapshots are taken when there are no output times.
+BETWEEN = (0.25, 0.5, 0.75)
+
+
+class CharacteristicsRun(Run):
+    """A run without noise. Its state is the points, row by row, and the energy dissipated so far."""
+
+    method: Lagrangian
+
+    def __init__(self, method: Lagrangian, flow: Flow):
+        from scipy import integrate
+
+        super().__init__(method, flow)
+        self.cloud = Cloud(flow)
+        self.Solver = getattr(integrate, method.ode)
+        self.shape, self.weights = flow.rho0.points.shape, flow.rho0.weights
+        self.points, self.lost = self.cloud.inside(flow.rho0.points), 0.0
+        self.next_dt: float | None = None
+        self.failure: Exception | None = None
+        # The solver that is under way, the time it goes to, and its longest step.
+        self.solver, self.stop, self.largest = None, flow.t0, math.inf
+
+    def start(self) -> Step:
+        self.energy = self.lowest = self.cloud.energy_of(self.points, self.t)
+        scale = np.abs(self.points).max(axis=1)
+        sizes = np.repeat(np.where(scale > 0, scale, 1.0), self.shape[1])
+        self.atol = self.method.rtol * np.append(sizes, max(1.0, abs(self.energy)))
+        return Step(self.t, self.points, self.energy)
+
+    def advance(self, stop: float) -> Iterator[Step | Interior]:
+        if self.stop != stop:
+            self.solver, self.stop, self.largest = None, stop, self.method.dt or math.inf
+        if self.solver is None:
+            self.solver = self._start(stop, self.largest)
+        solver: Any = self.solver
+        before = solver.nfev
+        message = solver.step()
+        if self.failure is not None:
+            raise self.failure
+        if solver.status == "failed":
+            raise ConvergenceError(f"step too small at t = {self.t:.6g} ({message}); the flow changes faster than "
+                                   "floats can resolve, or the energy is not finite where atoms go",
+                                   reason="step too small", t=self.t)
+        self._count_rejected(solver.nfev - before)
+        t = stop if solver.status == "finished" else solver.t
+        moved = solver.y[:-1].reshape(self.shape)
+        points = self.cloud.inside(moved)
+        energy = self.cloud.energy_of(points, t)
+        if not self._acceptable(t, points, energy):
+            self.largest, self.solver = self._halve(0.5 * (t - self.t)), None
+            return
+        if not self.flow.t_eval:
+            yield from self._within(solver)
+        landed = self.cloud.bounded and not np.array_equal(np.clip(moved, self.cloud.low, self.cloud.high), moved)
+        dt, self.lost = t - self.t, float(solver.y[-1])
+        self.t, self.points, self.energy, self.lowest = t, points, energy, min(energy, self.lowest)
+        natural = getattr(solver, "h_abs", None) or solver.step_size
+        self.next_dt = max(natural, dt) if t == stop and self.next_dt else natural
+        if landed or self.released or (math.isfinite(self.largest) and self.largest != self.method.dt):
+            self.solver, self.largest = None, self.method.dt or math.inf
+        yield Step(t, points, energy, dissipated=self.lost)
+
+    def _within(self, solver) -> Iterator[Interior]:
+        """Laws inside a step, which may be long, from the solver's own interpolation."""
+        path = solver.dense_output()
+        for share in BETWEEN:
+            t = path.t_old + share * (path.t - path.t_old)
+            points = self.cloud.inside(path(t)[:-1].reshape(self.shape))
+            yield Interior(t, points, self.cloud.energy_of(points, t))
+
+    def _start(self, stop: float, largest: float):
+        """A solver from the present state; components that press against a bound are held for as long as it runs."""
+        self.velocity = -self.cloud.gradient(self.points, self.t)
+        self.held = self.cloud.outward(self.points, self.velocity)
+        self.any_held = bool(self.held.any())
+        self.released = False
+        y = np.append(self.points.ravel(), self.lost)
+        span = stop - self.t
+        first = None if self.next_dt is None else min(self.next_dt, largest, span)
+        with np.errstate(all="ignore"):
+            return self.Solver(self._rate, self.t, y, stop, first_step=first, rtol=self.method.rtol, atol=self.atol,
+                               max_step=min(largest, span) if math.isfinite(largest) else np.inf)
+
+    def _rate(self, t: float, y: Array) -> Array:
+        try:
+            points = y[:-1].reshape(self.shape)
+            velocity = -self.cloud.gradient(self.cloud.inside(points), t)
+            scale = self.flow.scale_at(t)
+        except Exception as error:  # an exception must not travel through SciPy's compiled solvers
+            self.failure = self.failure or error
+            return np.full(y.shape, np.nan)
+        if self.any_held:
+            velocity[self.held] = 0.0
+        square = velocity * velocity
+        if self.cloud.bounded:
+            # What is on its way out of the bounds within this step goes on smoothly, and is clipped at its end.
+            square[self.cloud.outward(points, velocity)] = 0.0
+        return scale * np.append(velocity.ravel(), (self.weights * square.sum(axis=0)).sum())
+
+    def _acceptable(self, t: float, points: Array, energy: float) -> bool:
+        """Whether F has not risen, and no held component should have left its bound within the step."""
+        self.released = False
+        # Against the lowest value so far: rises below round-off in each of many steps would add up.
+        if not energy <= self.lowest + 0.5 * ENERGY_TOLERANCE * max(1.0, abs(self.energy)):
+            self.reason = "energy increase" if math.isfinite(energy) else "non-finite"
+            return False
+        if self.any_held:
+            velocity = -self.cloud.gradient(points, t)
+            leaving = self.held & ~self.cloud.outward(points, velocity) & (velocity != 0)
+            if leaving.any():
+                missed = 0.5 * float(np.abs(velocity[leaving]).max()) * self.flow.elapsed(self.t, t - self.t)
+                self.reason, self.released = "step too small", True
+                return missed <= float(self.atol[:-1].min())
+        return True
+
+    def _halve(self, dt: float) -> float:
+        self.n_rejected += 1
+        if not dt > SMALLEST_STEP * max(abs(self.t), abs(self.flow.t1 - self.flow.t0)):
+            text = {"energy increase": "the free energy rises however short the step: is a gradient that was given "
+                                       "that of its function?",
+                    "non-finite": "the energy is not finite where atoms go",
+                    "step too small": "atoms leave their bounds faster than floats can resolve"}[self.reason]
+            raise ConvergenceError(f"step too small at t = {self.t:.6g}: {text}", reason=self.reason, t=self.t, dt=dt)
+        self.next_dt = dt
+        return dt
+
+    def _count_rejected(self, evaluations: int) -> None:
+        """Attempts that the solver itself threw away, where its evaluations tell."""
+        attempt = ODE[self.method.ode]
+        if attempt:
+            self.n_rejected += max(0, evaluations // attempt - 1)

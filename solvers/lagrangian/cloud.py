@@ -1,0 +1,61 @@
+"""The atoms of a run: their bounds, and the forces on them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
+from wgflow.gradients import box_of
+
+__all__ = ["Cloud"]
+
+Array = NDArray[np.float64]
+
+
+class Cloud:
+    """The atoms of a run: their bounds, and the forces on them."""
+
+    def __init__(self, flow):
+        self.flow, self.rho0 = flow, flow.rho0
+        bounds, periods = box_of(self.rho0)
+        self.low, self.high = (np.array(ends)[:, None] for ends in zip(*bounds))
+        self.bounded = bool(np.isfinite(self.low).any() or np.isfinite(self.high).any())
+        self.turns = [(axis, self.rho0.bounds[axis][0], period) for axis, period in enumerate(periods) if period]
+
+    def inside(self, points: Array) -> Array:
+        """Points moved to the nearest point inside the bounds, and into the first period."""
+        if self.bounded:
+            points = np.clip(points, self.low, self.high)
+        if self.turns:
+            points = points.copy()
+            for axis, start, period in self.turns:
+                points[axis] = start + np.mod(points[axis] - start, period)
+        return points
+
+    def gradient(self, points: Array, t: float) -> Array:
+        """grad Psi at points inside; not a number where the energy has no value there."""
+        try:
+            rho = self.rho0.moved(points)
+            return self.flow.energy_at(t).gradient(rho, rho.points)
+        except InvalidType:
+            raise
+        except InvalidInput as error:
+            if error.__cause__ is not None:
+                raise ConvergenceError(f"{error}", reason="callback", t=t) from error
+            return np.full(points.shape, np.nan)
+
+    def energy_of(self, points: Array, t: float) -> float:
+        """F at points inside, without the entropy; infinite where it has no value."""
+        try:
+            return self.flow.energy_at(t).energy(self.rho0.moved(points))
+        except InvalidInput as error:
+            if error.__cause__ is not None:
+                raise ConvergenceError(f"{error}", reason="callback", t=t) from error
+            return math.inf
+
+    def outward(self, points: Array, velocity: Array) -> NDArray[np.bool_]:
+        """Which components lie on or beyond a bound and have a velocity that points out of it."""
+        return ((points <= self.low) & (velocity < 0)) | ((points >= self.high) & (velocity > 0))

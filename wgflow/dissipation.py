@@ -1,0 +1,50 @@
+"""The rate at which a free energy falls, formed from the finite-volume fluxes or from the velocities of atoms."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from wgflow.atoms import Atoms
+from wgflow.compiled.sweep import _axis_dissipation, axis_layout
+from wgflow.densities import Density
+from wgflow.energies import FreeEnergy
+from wgflow.energy_on_grid import TINY
+from wgflow.errors import InvalidInput
+from wgflow.gradients import free_part
+from wgflow.nonlinear_fluxes import Diffusion, dissipation_rate
+
+__all__ = ["dissipation", "linear_dissipation"]
+
+
+def dissipation(energy: FreeEnergy, rho: Density | Atoms) -> float:
+    r"""Return :math:`\int \rho\,|\nabla\,\delta F/\delta\rho|^2`; see `FreeEnergy.dissipation`."""
+    if isinstance(rho, Atoms):
+        if energy.spreads:
+            raise InvalidInput("atoms have no entropy, hence no dissipation of a flow that spreads; take a Density")
+        return float((rho.weights * (free_part(-energy.gradient(rho, rho.points), rho) ** 2).sum(axis=0)).sum())
+    on_grid = energy.assemble(rho.grid)
+    if on_grid.internal:
+        psi = on_grid.psi(on_grid.potential, rho.masses)
+        return dissipation_rate(rho.masses, psi, rho.grid, Diffusion(on_grid))
+    return linear_dissipation(rho.masses, on_grid.psi(on_grid.sweep_potential, rho.masses), rho.grid, on_grid.diffusion)
+
+
+def linear_dissipation(masses, psi, grid, diffusion: float, corrected: bool = True) -> float:
+    r""":math:`\sum_{edges} flux \cdot (\mu_i - \mu_k)`, mu = Psi + D log rho: -dF/dt of the semi-discrete equations."""
+    # Writable copies of read-only arrays: the kernels are compiled for one kind only.
+    masses = masses if masses.flags.writeable else masses.copy()
+    psi = psi if psi.flags.writeable else psi.copy()
+    mu = psi
+    if diffusion > 0:
+        # An empty cell stands at the smallest double, so that mu and the products with it stay finite.
+        mu = np.log(np.maximum(masses, TINY))
+        if not all(grid.uniform):
+            mu -= np.log(grid.volumes)
+        mu *= diffusion
+        mu += psi
+    total = 0.0
+    for axis in range(grid.ndim):
+        outer, inner, width, _ = axis_layout(grid.shape, axis)
+        total += _axis_dissipation(masses.ravel(), psi.ravel(), mu.ravel(), diffusion, grid.widths[axis],
+                                   grid.distances[axis], outer, inner, grid.periodic[axis], corrected, width)
+    return float(total)

@@ -1,0 +1,188 @@
+r"""A free energy as arrays on one grid: all that a solver sees.
+
+With the masses m of the cells (mass = density times volume) and the reference volumes v of the cells (volume times
+weight of the grid) it is
+
+.. math:: F(m) = \sum_i m_i\,[D \log (m_i / v_i) + V_i + \tfrac12 (U m)_i]
+                 + \sum_k c_k\,E_k(m), \qquad
+          \mu_i = D \log (m_i / v_i) + V_i + (U m)_i + \sum_k c_k\,\partial E_k / \partial m_i,
+
+where the :math:`E_k` are internal energies other than the entropy, and functionals of the user's own. The chemical
+potential mu is the derivative of F up to the constant D. Both are formed here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from wgflow.errors import InvalidInput
+from wgflow.grids import Grid
+
+if TYPE_CHECKING:
+    from wgflow.interactions.operators import InteractionOperator
+
+__all__ = ["EnergyOnGrid", "Functional", "Internal"]
+
+#: Smallest positive double: stands for an empty cell inside logarithms, so that m log m is 0 and never a NaN.
+TINY = 5e-324
+
+
+class Internal(Protocol):
+    """An internal energy other than the entropy, as solvers see it (`wgflow.InternalEnergy`)."""
+
+    def energy_of(self, masses: np.ndarray, grid: Grid) -> float:
+        """Return the energy of cell masses."""
+
+    def slope_of(self, masses: np.ndarray, grid: Grid) -> np.ndarray:
+        """Return H' at the density of each cell."""
+
+
+class Functional(Protocol):
+    """Any other functional of the masses, known by its value and its derivative alone."""
+
+    def energy(self, masses: np.ndarray) -> float:
+        """Return the value at cell masses."""
+
+    def first_variation(self, masses: np.ndarray) -> np.ndarray:
+        """Return the derivative in each cell's mass, up to one constant."""
+
+
+@dataclass(frozen=True)
+class EnergyOnGrid:
+    """A free energy as arrays on one grid; see the module's text for the formula.
+
+    Attributes
+    ----------
+    grid : Grid
+    diffusion : float
+        D = beta^-1, the sum over the entropy terms.
+    potential : array of shape ``grid.shape``
+        V, the sum over the potentials.
+    operators : sequence of (float, InteractionOperator)
+        Coefficient and operator of each interaction; ``operator.apply(masses)`` is U m at the cell centers.
+    internal : sequence of (float, InternalEnergy)
+        Coefficient and term of each internal energy beside the entropy.
+    functionals : sequence of (float, Functional)
+        Coefficient of each further term, and the term as a function of cell masses.
+    """
+
+    grid: Grid
+    diffusion: float = 0.0
+    potential: np.ndarray = field(default_factory=lambda: np.zeros(()))
+    operators: Sequence[tuple[float, InteractionOperator]] = ()
+    internal: Sequence[tuple[float, Internal]] = ()
+    functionals: Sequence[tuple[float, Functional]] = ()
+
+    def plus(self, factor: float, other: EnergyOnGrid) -> EnergyOnGrid:
+        """Return the sum of this energy and ``factor`` times another on the same grid."""
+        def scaled(pairs):
+            return [(factor * c, part) for c, part in pairs]
+
+        with np.errstate(over="ignore", invalid="ignore"):
+            potential = self.potential + factor * other.potential
+        return EnergyOnGrid(self.grid, self.diffusion + factor * other.diffusion, potential,
+                            [*self.operators, *scaled(other.operators)], [*self.internal, *scaled(other.internal)],
+                            [*self.functionals, *scaled(other.functionals)])
+
+    # ---------------------------------------------------------------- values
+    def energy(self, masses: np.ndarray, interaction: np.ndarray | None = None) -> float:
+        """Return F of cell masses.
+
+        Parameters
+        ----------
+        masses : array of shape ``grid.shape``
+        interaction : array, optional
+            U m, if it is known already.
+        """
+        if interaction is None:
+            interaction = self.interaction(masses)
+        total = self.frozen_energy(masses, None if interaction is None else 0.5 * interaction)
+        for factor, term in self.functionals:
+            total += factor * term.energy(masses)
+        return total
+
+    def frozen_energy(self, masses: np.ndarray, field: np.ndarray | None) -> float:
+        """Return the energy with a fixed field W in place of interactions and functionals, which is convex in m."""
+        mu = self.energy_potential if field is None else self.energy_potential + field
+        if self.diffusion > 0:
+            logs = np.log(np.maximum(masses, TINY))
+            logs *= self.diffusion
+            logs += mu
+            mu = logs
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = float((masses * mu).sum())
+        for factor, term in self.internal:
+            total += factor * term.energy_of(masses, self.grid)
+        return total
+
+    def chemical_potential(self, masses: np.ndarray) -> np.ndarray:
+        """Return mu, the derivative of F in the mass of each cell up to the constant D."""
+        mu = self.psi(self.energy_potential, masses)
+        if self.diffusion > 0:
+            mu = mu + self.diffusion * np.log(np.maximum(masses, TINY))
+        for factor, term in self.internal:
+            mu = mu + factor * term.slope_of(masses, self.grid)
+        return mu
+
+    def interaction(self, masses: np.ndarray) -> np.ndarray | None:
+        """Return U m at the cell centers, or None where no term interacts."""
+        if not self.operators:
+            return None
+        total = None
+        for factor, operator in self.operators:
+            part = operator.apply(masses)
+            if factor != 1.0:
+                part = part * factor
+            total = part if total is None else total + part
+        return total
+
+    def field(self, masses: np.ndarray, interaction: np.ndarray | None) -> np.ndarray | None:
+        """Return what drives the law beside V and diffusion: U m (which is given) plus the functionals' derivatives.
+
+        None where nothing does.
+        """
+        total = interaction
+        for factor, term in self.functionals:
+            part = factor * term.first_variation(masses)
+            total = part if total is None else total + part
+        return total
+
+    def psi(self, potential: np.ndarray, masses: np.ndarray) -> np.ndarray:
+        """Return a potential plus the `field` of cell masses."""
+        field = self.field(masses, self.interaction(masses))
+        return potential if field is None else potential + field
+
+    # ---------------------------------------------------------------- parts
+    @property
+    def moves(self) -> bool:
+        """Whether the field changes with the law."""
+        return bool(self.operators or self.functionals)
+
+    @cached_property
+    def sweep_potential(self) -> np.ndarray:
+        """V - D log w: what drives the fluxes of linear diffusion, apart from the field."""
+        if self.internal:
+            raise InvalidInput(f"{self.internal[0][1]!r}: this method knows linear diffusion only (Entropy); use "
+                               "FiniteVolume() or JKO(tau=...) for nonlinear diffusion")
+        if self.diffusion == 0 or self.grid.log_weight is None:
+            return self.potential
+        return self.potential - self.diffusion * self.grid.log_weight
+
+    @cached_property
+    def energy_potential(self) -> np.ndarray:
+        """V - D log v: the part of the chemical potential that does not depend on the masses."""
+        if self.diffusion == 0:
+            return self.potential
+        return self.potential - self.diffusion * self.grid.log_reference
+
+    def refuse_functionals(self, who: str) -> None:
+        """Raise InvalidInput where a term is none of those that a method knows, with its name and who serves it."""
+        if self.functionals:
+            raise InvalidInput(f"{self.functionals[0][1]!r}: {who} knows entropies, internal energies, potentials and "
+                               "interactions alone; FiniteVolume() and JKO(tau=..., inner='linearized') solve flows of "
+                               "any functional with an energy and a first variation")

@@ -1,0 +1,172 @@
+"""Resuming: a run taken up from its checkpoint, which is compared with the energy and the method given again."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wgflow.arguments import check_span, check_times
+from wgflow.certificate import library_versions
+from wgflow.densities import Density
+from wgflow.energies import Term
+from wgflow.errors import InvalidInput, StorageError, WGFlowWarning
+from wgflow.files.archives import read_npz
+from wgflow.files.checkpoints import KIND, nonlinear_energies, probe_masses, sample_clock, unpack_run
+from wgflow.files.solutions import unpack_grid
+from wgflow.flows import Flow, make_flow, run
+from wgflow.grids import Grid
+from wgflow.internal_energies import SAMPLES
+from wgflow.solution import Solution
+
+if TYPE_CHECKING:
+    from wgflow.solvers.base import Method
+
+#: Relative difference of an energy's values that passes as another machine's rounding.
+ROUNDING = 1e-10
+
+__all__ = ["resume"]
+
+
+def resume(path, t_end=None, *, energy: Term, methods: dict[str, type[Method]], t_eval=None, time_scale=None,
+           method: Method | None = None, checkpoint=None, progress: bool = False, throw: bool = True) -> Solution:
+    """Go on with a run from its checkpoint, see `wgflow.resume`; ``methods`` has the classes that a file may name."""
+    flow, method, saved, state = _read_run(path, energy, methods, method, time_scale)
+    later, times = _extension(flow, t_end, t_eval)
+    options = {"progress": progress, "checkpoint": path if checkpoint is None else checkpoint, "throw": throw}
+    if later is not None and state["t"] == flow.t1:
+        longer = make_flow(energy, flow.rho0, (flow.t0, later), times or None, flow.time_scale, method)
+        return run(longer, method, state=(saved, state), **options)
+    solution = run(flow, method, state=(saved, state), **options)
+    if later is None or not solution.success:
+        return solution
+    return resume(options.pop("checkpoint"), t_end, energy=energy, methods=methods, t_eval=t_eval, method=method,
+                  time_scale=time_scale, **options)
+
+
+def _read_run(path, energy, methods, method, time_scale):
+    """The problem, the method, the record and the state in a checkpoint, checked against what is given again."""
+    header, arrays = read_npz(path, KIND)
+    try:
+        method = _rebuild_method(path, header["method"], methods, method)
+        saved, state = unpack_run(header, arrays)
+        told, versions, times = header["flow"], dict(header["versions"]), arrays["t_eval"]
+        span, _ = (float(told["t0"]), float(told["t1"])), float(told["diffusion"])
+        rho0 = Density(unpack_grid(told["axes"], arrays), arrays["rho0"])
+        fixed = {name: arrays[name] for name in ("potential", "response") if name == "potential" or name in arrays}
+        _check_state(path, rho0.grid, span, saved, state, fixed)
+        method.check_state(rho0.grid, state)
+        if told["time_scale"] is None and arrays["time_scales"].shape != SAMPLES.shape:
+            raise ValueError("its time_scale has another number of samples")
+    except (InvalidInput, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise StorageError(f"{path} is not a checkpoint that can be used: {type(error).__name__}: {error}") from error
+    time_scale = _check_time_scale(path, told, arrays, time_scale)
+    flow = make_flow(energy, rho0, span, times if times.size else None, time_scale, method)
+    _check_energy(path, told, arrays, flow)
+    _warn_of_versions(path, versions)
+    return flow, method, saved, state
+
+
+# -------------------------------------------------------------------- checks of what is resumed
+def _rebuild_method(path, settings: dict, methods: dict[str, type], given):
+    name = settings.pop("method")
+    if name not in methods:
+        raise StorageError(f"{path} was written by the method {name!r}; this wgflow has {', '.join(methods)}")
+    stored = methods[name](**settings)
+    if given is None:
+        return stored
+    if type(given) is not type(stored):
+        raise StorageError(f"method: {path} was written by {stored!r}, got {given!r}")
+    mine, limits = given.settings(), given.LIMITS
+    for key, value in stored.settings().items():
+        if key not in limits and mine[key] != value:
+            raise StorageError(f"method: {key}={value!r} in {path}, {key}={mine[key]!r} given; "
+                               f"only {', '.join(limits)} can change in a run")
+    return given
+
+
+def _check_time_scale(path, told: dict, arrays: dict, given):
+    stored = told["time_scale"]
+    if stored is not None:
+        if given is not None and given != stored:
+            raise StorageError(f"time_scale: {path} has the number {stored!r}, got {given!r}; leave it out")
+        return stored
+    if not callable(given):
+        raise InvalidInput(f"time_scale: the run in {path} had a function, which is not stored; give it again")
+    gap = np.abs(sample_clock(given, told["t0"], told["t1"]) / arrays["time_scales"] - 1)
+    if not gap.max() <= ROUNDING:
+        t = told["t0"] + float(SAMPLES[int(gap.argmax())]) * (told["t1"] - told["t0"])
+        raise StorageError(f"time_scale differs from the one of {path} by a factor {1 + gap.max():.3g} at t={t:g}")
+    return given
+
+
+def _check_energy(path, told: dict, arrays: dict, flow: Flow) -> None:
+    on_grid, mine = flow.on_grid, "the energy given"
+    if not math.isclose(on_grid.diffusion, told["diffusion"], rel_tol=ROUNDING):
+        ours, theirs = (1 / d if d > 0 else math.inf for d in (on_grid.diffusion, told["diffusion"]))
+        raise StorageError(f"energy: beta={theirs!r} in {path}, beta={ours!r} in {mine}")
+    if bool(on_grid.operators) != ("response" in arrays):
+        raise StorageError(f"energy: {path} has {'an' if 'response' in arrays else 'no'} interaction, {mine} has "
+                           f"{'one' if on_grid.operators else 'none'}")
+    probe = probe_masses(flow.grid)
+    internal = nonlinear_energies(on_grid, probe)
+    if len(internal) != len(told["internal"]) or not np.allclose(internal, told["internal"], rtol=ROUNDING, atol=0.0):
+        raise StorageError(f"energy: the nonlinear internal energies of {mine} differ from those of {path} (energy "
+                           f"{told['energy']})")
+    pairs = [("the potential V", on_grid.potential, arrays["potential"])]
+    response = on_grid.interaction(probe)
+    if response is not None:
+        pairs.append(("the interaction U", response, arrays["response"]))
+    for what, ours, theirs in pairs:
+        if np.array_equal(ours, theirs):
+            continue
+        gap = np.abs(ours - theirs)
+        if not gap.max() <= ROUNDING * np.abs(theirs).max():
+            cell = np.unravel_index(int(gap.argmax()), gap.shape)
+            place = ", ".join(f"{c[k]:g}" for c, k in zip(flow.grid.centers, cell))
+            raise StorageError(f"energy: {what} of {mine} differs from that of {path} (energy {told['energy']}) "
+                               f"by up to {gap.max():.3g}, at ({place})")
+        warnings.warn(f"{what} differs from that of {path} in its last digits; the run will not have the same bits as "
+                      "without the interruption", WGFlowWarning, stacklevel=4)
+
+
+def _check_state(path, grid: Grid, span, saved: dict, state: dict, fixed: dict) -> None:
+    """A crafted file could hold anything: what goes into kernels has the right shape and is finite."""
+    grids = fixed | {f"snapshot at t={t:g}": masses for t, masses, _ in saved["snapshots"]}
+    for name, array in grids.items():
+        if array.dtype != float or array.shape != grid.shape or not np.isfinite(array).all():
+            raise StorageError(f"{path} is not a checkpoint that can be used: {name} has shape {array.shape}, "
+                               f"dtype {array.dtype}; need finite floats of shape {grid.shape}")
+    t = state.get("t")
+    if not (isinstance(t, float) and span[0] <= t <= span[1] and saved["columns"]["t"]
+            and saved["columns"]["t"][-1] == t):
+        raise StorageError(f"{path} is not a checkpoint that can be used: its state is at t={t!r}")
+
+
+def _extension(flow: Flow, t_end, t_eval) -> tuple[float | None, tuple[float, ...]]:
+    """The later end asked for, or None, and the output times up to it."""
+    t1 = flow.t1
+    _, later = check_span((flow.t0, t1 if t_end is None else t_end))
+    if later < t1:
+        raise InvalidInput(f"t_end={later:g}: the run was made to end at t={t1:g}; give that or a later end")
+    if later == t1:
+        if t_eval is not None:
+            raise InvalidInput(f"t_eval: output times can be added after t={t1:g} alone, with a t_end beyond it")
+        return None, flow.t_eval
+    if t_eval is None:
+        return later, (*flow.t_eval, later) if flow.t_eval else ()
+    times = check_times(t_eval, flow.t0, later, flow.grid.size)
+    if times[0] <= t1:
+        raise InvalidInput(f"t_eval[0]={times[0]:g}: output times can be added after the old end t={t1:g} alone")
+    return later, (*flow.t_eval, *times)
+
+
+def _warn_of_versions(path, stored: dict) -> None:
+    for name, version in library_versions().items():
+        if stored.get(name) != version:
+            warnings.warn(f"{path} was written with {name} {stored.get(name)}, this is {version}; the run may not have "
+                          "the same bits as without the interruption", WGFlowWarning, stacklevel=3)
+
+

@@ -1,0 +1,178 @@
+"""The verbs: `solve` and `resume`. They know every method, so they stand above the core, with the facade."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from wgflow.checks import check_flag
+from wgflow.errors import InvalidInput, InvalidType
+from wgflow.flows import make_flow, run
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from wgflow.atoms import Atoms
+    from wgflow.densities import Density
+    from wgflow.energies import Term
+    from wgflow.solution import Solution
+    from wgflow.solvers import Method
+
+__all__ = ["resume", "solve"]
+
+
+def solve(
+    energy: Term,
+    rho0: Density | Atoms,
+    t_span: tuple[float, float] | Sequence[float],
+    method: Method | None = None,
+    *,
+    t_eval: ArrayLike | None = None,
+    time_scale: float | Callable[[float], float] = 1.0,
+    progress: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
+    throw: bool = True,
+    error_estimate: bool = False,
+) -> Solution:
+    r"""Solve the Wasserstein gradient flow of a free energy.
+
+    .. math:: \partial_t \rho = s(t)\, \nabla\cdot\bigl(\rho\, \nabla \tfrac{\delta F}{\delta \rho}\bigr),
+              \qquad \rho(t_0) = \rho_0.
+
+    Every accepted step keeps the mass and the sign of the density and does not raise F; the Solution's certificate says
+    how well.
+
+    Parameters
+    ----------
+    energy : Term or FreeEnergy
+        F, e.g. ``Entropy(beta=4.0) + Potential(V) + Interaction(U)``; `TimeDependent` terms change with time.
+    rho0 : Density or Atoms
+        The initial density; its grid is the grid of the solution. Atoms are for methods that move points
+        (`Lagrangian`), which take a Density too and make atoms of it.
+    t_span : (float, float)
+        Start and end. Equal ends return rho0 as it is, in 0 steps.
+    method : Method, optional
+        How the flow is stepped, `FiniteVolume()` by default.
+    t_eval : sequence of float, optional
+        Increasing times inside ``t_span`` at which the density is kept; steps end on them. By default accepted steps
+        are kept, thinned to about 64 snapshots.
+    time_scale : float or callable
+        The factor s > 0, a number or a function of t (2 xi(t) for the clock of the network talks).
+    progress : bool
+        Show a bar on a terminal, log lines (logger ``wgflow``, level INFO) elsewhere.
+    checkpoint : path, optional
+        File in which the state of the run is kept every few seconds and at its end, so that `wgflow.resume` can go on
+        from it. A run interrupted and resumed gives the same bits as one that was not. Not for atoms.
+    throw : bool
+        Whether a run that cannot be finished raises; otherwise the Solution so far is returned with ``status`` 1.
+    error_estimate : bool
+        Whether to solve again on grids of half and of a quarter of the cells, with steps twice and four times as long
+        where they are fixed, and to put Richardson's estimate of the error of the density and of the energy into the
+        certificate. It takes a multiple of 4 cells along each axis, and an energy given by functions.
+
+    Returns
+    -------
+    Solution
+
+    Raises
+    ------
+    InvalidInput
+        If an argument breaks a rule; nothing has been computed.
+    ConvergenceError
+        If the run could not go on; ``error.partial`` is the Solution up to the last accepted step.
+
+    Examples
+    --------
+    >>> import wgflow as wg
+    >>> grid = wg.Grid([(-5, 5)], cells=200)
+    >>> energy = wg.Entropy(beta=1.0) + wg.Potential(lambda x: x**2 / 2)
+    >>> rho = wg.solve(energy, wg.Density.gaussian(grid, 2.0, 0.25), (0, 1)).final
+    >>> print(f"{rho.mean():.3f} {rho.cov():.3f}")
+    0.736 0.898
+    """
+    method = _check_method(method)
+    flow = make_flow(energy, rho0, t_span, t_eval, time_scale, method)
+    if checkpoint is not None and not (flow.has_grid and method.KEEPS_CHECKPOINTS):
+        raise InvalidInput(f"checkpoint={checkpoint!r}: {type(method).__name__} keeps no checkpoints; solve in parts, "
+                           "each from the .final of the one before, and save them")
+    if not check_flag("error_estimate", error_estimate):
+        return run(flow, method, progress=progress, checkpoint=checkpoint, throw=throw)
+    from wgflow.error_estimates import coarser, with_error_estimate
+
+    if not flow.has_grid:
+        raise InvalidInput(f"error_estimate=True: {type(method).__name__} has no grid; it is for laws on a grid")
+    coarser(coarser(flow.rho0))
+    solution = run(flow, method, progress=progress, checkpoint=checkpoint, throw=throw)
+    return solution if solution.status else with_error_estimate(solution, flow, method)
+
+
+def resume(
+    path: str | os.PathLike[str],
+    t_end: float | None = None,
+    *,
+    energy: Term,
+    t_eval: ArrayLike | None = None,
+    time_scale: float | Callable[[float], float] | None = None,
+    method: Method | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+    throw: bool = True,
+) -> Solution:
+    """Go on with a run from its checkpoint, the file that ``solve(..., checkpoint=path)`` wrote.
+
+    **What is promised.** A run that was interrupted at any point and resumed (any number of times) to the end it had
+    gives the same bits as the uninterrupted run: times, densities, history and certificate, on the same machine with
+    the same versions of wgflow, NumPy, SciPy and Numba; a WGFlowWarning says where versions or the energy's last digits
+    differ. A run that has reached its end can be extended to a later ``t_end``. That is a deterministic continuation of
+    the same accuracy, but not bit for bit the run that would have had the later end from the start, since steps are cut
+    to end at the old one. An interrupted run with a later ``t_end`` is first finished, then extended.
+
+    Parameters
+    ----------
+    path : path
+    t_end : float, optional
+        The end of the time span, by default the one the run had; a later one extends it, an earlier one is refused.
+    energy : Term or FreeEnergy
+        The energy of the run: functions are not stored. It is compared with the stored values on the grid.
+    t_eval : sequence of float, optional
+        Output times of the extension, after the old end. By default ``t_end`` where the run had output times.
+    time_scale : callable, optional
+        The time_scale of the run if it was a function.
+    method : Method, optional
+        The method with other limits (``max_steps``, counted anew, ``time_limit``, ``threads``); all else must agree.
+    checkpoint : path, optional
+        Where to keep the state from here on, by default the same file.
+    progress, throw : bool
+        As in `solve`.
+
+    Returns
+    -------
+    Solution
+        From the start of the run, not only from the checkpoint.
+
+    Raises
+    ------
+    StorageError
+        If the file is not a whole checkpoint, or was written for another energy, time_scale or method.
+    InvalidInput
+        If ``t_end`` or ``t_eval`` breaks a rule.
+    """
+    from wgflow import resuming, solvers
+
+    methods = {name: getattr(solvers, name) for name in solvers.METHODS}
+    if method is not None:
+        methods.setdefault(type(_check_method(method)).__name__, type(method))
+    return resuming.resume(path, t_end, energy=energy, methods=methods, t_eval=t_eval, time_scale=time_scale,
+                           method=method, checkpoint=checkpoint, progress=progress, throw=throw)
+
+
+def _check_method(method: Method | None) -> Method:
+    from wgflow.solvers import FiniteVolume, Method
+
+    if method is None:
+        return FiniteVolume()
+    if not isinstance(method, Method):
+        raise InvalidType(f"method must be a solver such as wgflow.FiniteVolume(), got {method!r}; one of your own is "
+                          "a subclass of wgflow.solvers.Method")
+    return method
