@@ -231,8 +231,8 @@ class EvenSteps(Run):
         elapsed = self.flow.elapsed(self.t, target - self.t)
         masses = self.move(self.masses, self.t, elapsed)
         if not (np.isfinite(masses).all() and masses.min() >= 0):
-            raise ConvergenceError(f"the step from t = {self.t:.6g} gave masses that are negative or not finite; take a "
-                                   f"smaller dt (now {target - self.t:.3g})", reason="non-finite", t=self.t,
+            raise ConvergenceError(f"the step from t = {self.t:.6g} gave masses that are negative or not finite; take "
+                                   f"a smaller dt (now {target - self.t:.3g})", reason="non-finite", t=self.t,
                                    dt=target - self.t)
         self.masses, self.clock, self.t = masses, self.clock + elapsed, target
         self.row, self.done = (begin, count), k
@@ -322,8 +322,8 @@ class _Limits:
     def check(self, t: float) -> None:
         """Raise ConvergenceError where a limit is reached."""
         if self.steps >= self.method.max_steps:
-            raise ConvergenceError(f"max_steps={self.method.max_steps} reached at t = {t:.6g}; raise max_steps, or take "
-                                   "longer steps (a looser tolerance, a larger dt or tau)", reason="max steps", t=t)
+            raise ConvergenceError(f"max_steps={self.method.max_steps} reached at t = {t:.6g}; raise max_steps, or "
+                                   "take longer steps (a looser tolerance, a larger dt)", reason="max steps", t=t)
         if time.monotonic() > self.deadline:
             raise ConvergenceError(f"time_limit={self.method.time_limit:g} s reached at t = {t:.6g}",
                                    reason="time limit", t=t)

@@ -61,6 +61,9 @@ class Certificate:
     atomic, noisy : bool
         Whether the law is held by atoms; whether these are random particles, a sample of the law. A sample proves
         neither energy decay nor a small error: hold it against bands (`wgflow.validation.compare`).
+    functionals : tuple of str
+        Terms of the user's own, known by their energy and first variation alone: that F falls with them was checked at
+        each step, and is not promised in advance.
     """
 
     mass_drift: float
@@ -83,6 +86,7 @@ class Certificate:
     versions: dict = field(default_factory=dict)
     atomic: bool = False
     noisy: bool = False
+    functionals: tuple[str, ...] = ()
 
     def checks(self) -> dict[str, tuple[bool, str]]:
         """Each check with its verdict and a sentence."""
@@ -131,6 +135,9 @@ class Certificate:
                          f"  F(k+1) + W2^2/(2 tau) exceeded F(k) by at most {self.edi_defect:.1e} of max(1, |F|)")
         if self.bias is not None:
             lines.append(f"  regularization moved the law by about {self.bias:.1e} (W2, summed over the steps)")
+        if self.functionals:
+            lines.append(f"  note: that F falls with {', '.join(self.functionals)} was checked at each step; no scheme "
+                         "promises it in advance")
         if self.noisy:
             lines.append("  note: a random sample of the law, whose energy and dissipation are not judged")
         if self.atomic and self.boundary_mass > BOUNDARY_NOTICE:

@@ -123,7 +123,7 @@ def check_positive(name: str, value, *, zero: bool = False, infinite: bool = Fal
         raise InvalidType(f"{name} must be a number, got {type(value).__name__} {value!r}")
     number = float(value)
     if not (number >= 0 if zero else number > 0) or (math.isinf(number) and not infinite):
-        raise InvalidInput(f"{name}={number:g}: must be {'' if infinite else 'finite and '}{'>= 0' if zero else '> 0'}")
+        raise InvalidInput(f"{name}={value}: must be {'' if infinite else 'finite and '}{'>= 0' if zero else '> 0'}")
     return number
 
 

@@ -22,7 +22,7 @@ def dissipation(energy: FreeEnergy, rho: Density | Atoms) -> float:
         if energy.spreads:
             raise InvalidInput("atoms have no entropy, hence no dissipation of a flow that spreads; take a Density")
         return float((rho.weights * (free_part(-energy.gradient(rho, rho.points), rho) ** 2).sum(axis=0)).sum())
-    on_grid = energy.assemble(rho.grid)
+    on_grid = energy.assemble(rho.grid, check=False)
     if on_grid.internal:
         psi = on_grid.psi(on_grid.potential, rho.masses)
         return dissipation_rate(rho.masses, psi, rho.grid, Diffusion(on_grid))

@@ -185,11 +185,12 @@ class FreeEnergy(Term):
         """
         return uphill("wgflow.dissipation", "dissipation")(self, rho)
 
-    def assemble(self, grid: Grid) -> EnergyOnGrid:
+    def assemble(self, grid: Grid, *, check: bool = True) -> EnergyOnGrid:
         """Return the terms as arrays on a grid, each user function evaluated once.
 
         Terms of classes that wgflow does not know are compared with themselves: the energy that a solver will use with
-        ``term.energy`` on two densities, and ``term.first_variation`` with differences of it.
+        ``term.energy`` on two densities, and ``term.first_variation`` with differences of it (unless ``check`` is
+        False, for energies that have been checked already).
 
         Raises
         ------
@@ -205,7 +206,8 @@ class FreeEnergy(Term):
             total = total.plus(factor, term.on_grid(grid))
         if not np.isfinite(total.potential).all():
             raise InvalidInput("the sum of the potentials is not finite; scale them down")
-        check_terms([term for _, term in self.terms], grid)
+        if check:
+            check_terms([term for _, term in self.terms], grid)
         return total
 
     def _parts_of(self, rho) -> list:

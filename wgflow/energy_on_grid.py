@@ -166,9 +166,7 @@ class EnergyOnGrid:
     @cached_property
     def sweep_potential(self) -> np.ndarray:
         """V - D log w: what drives the fluxes of linear diffusion, apart from the field."""
-        if self.internal:
-            raise InvalidInput(f"{self.internal[0][1]!r}: this method knows linear diffusion only (Entropy); use "
-                               "FiniteVolume() or JKO(tau=...) for nonlinear diffusion")
+        self.check_terms("linear diffusion", functionals=True)
         if self.diffusion == 0 or self.grid.log_weight is None:
             return self.potential
         return self.potential - self.diffusion * self.grid.log_weight
@@ -180,9 +178,25 @@ class EnergyOnGrid:
             return self.potential
         return self.potential - self.diffusion * self.grid.log_reference
 
-    def refuse_functionals(self, who: str) -> None:
-        """Raise InvalidInput where a term is none of those that a method knows, with its name and who serves it."""
-        if self.functionals:
-            raise InvalidInput(f"{self.functionals[0][1]!r}: {who} knows entropies, internal energies, potentials and "
-                               "interactions alone; FiniteVolume() and JKO(tau=..., inner='linearized') solve flows of "
-                               "any functional with an energy and a first variation")
+    def check_terms(self, who: str, *, internal: bool = False, functionals: bool = False) -> None:
+        """Refuse the terms that a method does not know, by name, and say who serves them.
+
+        Parameters
+        ----------
+        who : str
+            The method, as the message is to call it.
+        internal, functionals : bool
+            Whether it knows internal energies beside the entropy, and functionals of the user's own.
+
+        Raises
+        ------
+        InvalidInput
+        """
+        known = "Entropy, Potential and interactions" + (", PowerEntropy and InternalEnergy" if internal else "")
+        if self.internal and not internal:
+            raise InvalidInput(f"{self.internal[0][1]!r}: {who} knows {known} alone, and would leave this term out; "
+                               "FiniteVolume() and JKO(tau=...) solve flows with nonlinear diffusion")
+        if self.functionals and not functionals:
+            raise InvalidInput(f"{self.functionals[0][1]!r}: {who} knows {known} alone, and would leave this term out; "
+                               "FiniteVolume() and JKO(tau=..., inner='linearized') solve the flow of any term that "
+                               "has an energy and a first variation")

@@ -94,7 +94,7 @@ class Flow:
         """Return the energy as arrays at a time."""
         if not self.energy.time_dependent:
             return self.on_grid
-        return self._driven(t, lambda: self.energy.at(t).assemble(self.grid))
+        return self._driven(t, lambda: self.energy.at(t).assemble(self.grid, check=False))
 
     @staticmethod
     def _driven(t: float, make: Callable[[], T]) -> T:

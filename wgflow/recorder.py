@@ -244,7 +244,10 @@ class Recorder:
             residual=self.residual, error_estimate=self.error_estimate, edi_defect=self.edi_defect,
             bias=self.bias,
             completed=status == 0, controlled=self.method.controlled, settings=self.method.settings(),
-            versions=dict(library_versions()))
+            versions=dict(library_versions()), functionals=self._functionals())
+
+    def _functionals(self) -> tuple[str, ...]:
+        return tuple(repr(term) for _, term in self.flow.on_grid.functionals)
 
 
 class AtomRecorder(Recorder):
@@ -256,6 +259,9 @@ class AtomRecorder(Recorder):
 
     def _law(self, points) -> Atoms:
         return self.flow.rho0.moved(points)
+
+    def _functionals(self) -> tuple[str, ...]:
+        return ()
 
     def _at_boundary(self, points) -> float:
         return mass_on_bounds(points, self.flow.rho0)

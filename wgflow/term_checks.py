@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wgflow.densities import Density
+from wgflow.energy_on_grid import TINY
 from wgflow.errors import InvalidInput, WGFlowError
 from wgflow.grids import Grid
 
@@ -102,7 +103,8 @@ def check_term(term: Term, grid: Grid) -> None:
     if not np.isfinite(slope).all():
         raise InvalidInput(f"{term!r}: first_variation is not finite at a positive density; it must be")
     expected = float((slope * change).sum())
-    size = float((np.abs(slope - np.median(slope)) * np.abs(change)).sum()) + 1e-9 * abs(own.energy(rho.masses)) + 1e-300
+    size = float((np.abs(slope - np.median(slope)) * np.abs(change)).sum())
+    size += SAME_ENERGY * abs(own.energy(rho.masses)) + TINY
     quotients = [(own.energy(rho.masses + s * change) - own.energy(rho.masses - s * change)) / (2 * s)
                  for s in DIFFERENCES]
     if not min(abs(q - expected) for q in quotients) <= SAME_SLOPE * size:
@@ -110,7 +112,7 @@ def check_term(term: Term, grid: Grid) -> None:
                            f"its first_variation says {expected:.6g}; first_variation must be the derivative of energy")
     told = on_grid.chemical_potential(rho.masses)
     difference = told - slope
-    if not np.ptp(difference) <= SAME_SLOPE * max(float(np.ptp(slope)), 1e-300) + SAME_ENERGY:
+    if not np.ptp(difference) <= SAME_SLOPE * max(float(np.ptp(slope)), TINY) + SAME_ENERGY:
         raise InvalidInput(f"{term!r}: solvers would use another first variation than term.first_variation, by up to "
                            f"{np.ptp(difference):.3g}; on_grid does not belong to first_variation")
 

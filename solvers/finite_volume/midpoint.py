@@ -77,8 +77,9 @@ class Midpoint(FieldRule):
             if move is not None:
                 yield move
 
-    def _solved(self, stepper: Stepper, energy: EnergyOnGrid, state: State, scaled: float, mode: int) -> Move | None:
-        """Return the masses after a step in a mode; None if it is not the last and its equation is not nearly solved."""
+    def _solved(self, stepper: Stepper, energy: EnergyOnGrid, state: State, scaled: float,
+                mode: int) -> Move | None:
+        """Return the masses after a step in a mode; None if its equation is not nearly solved and others are left."""
         now = state.interaction
         if stepper.energies.driven:
             now = energy.field(state.masses, energy.interaction(state.masses))
@@ -97,7 +98,7 @@ class Midpoint(FieldRule):
         return Move(stepper.conserve(equation.masses), equation.interaction)
 
     def _nearly(self, equation: _Average, found: Sequence[np.ndarray], last: bool) -> np.ndarray | None:
-        """Return the masses after a step whose equation is not solved, from the W found; a part of it in the last mode."""
+        """Return the masses after a step whose equation is not solved, or a part of it; None if a mode is left."""
         if equation.energy.functionals:
             if not last:
                 return None

@@ -89,8 +89,8 @@ class MeshProblem:
             elif isinstance(term, (Potential, PairTerm)):
                 self.drifts.append((factor, term))
             else:
-                raise InvalidInput(f"{term!r}: on meshes only Entropy, Potential and interactions are known; take a Grid "
-                                   "and FiniteVolume() for other terms")
+                raise InvalidInput(f"{term!r}: on meshes only Entropy, Potential and interactions are known; take a "
+                                   "Grid and FiniteVolume() for other terms")
         atoms = self._atoms(np.full(self.volumes.size, 1.0))
         self.fixed = np.zeros(self.volumes.size)
         self.pairs: list[tuple[float, Any]] = []

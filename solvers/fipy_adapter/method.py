@@ -129,7 +129,7 @@ class FiPyRun(Run):
     def __init__(self, method: FiPy, flow: Flow):
         super().__init__(method, flow)
         self.grid, self.on_grid = flow.grid, flow.on_grid
-        self.on_grid.refuse_functionals("FiPy()")
+        self.on_grid.check_terms("FiPy()", internal=True)
         self.law = None
         if self.on_grid.internal:
             if self.grid.log_weight is not None:

@@ -156,7 +156,7 @@ class JKO(Method):
         settings = InnerSettings(self.tol if self.tol is not None else solver.TOLERANCE,
                                  self.max_iterations or solver.MAX_ITERATIONS, {**solver.OPTIONS, **given})
         if not solver.TAKES_FUNCTIONALS:
-            parts.refuse_functionals(f"inner={self.inner!r}")
+            parts.check_terms(f"inner={self.inner!r}", internal=True)
         return solver(parts, grid, settings)
 
     def check_state(self, grid: Grid, state: dict[str, Any]) -> None:

@@ -227,6 +227,7 @@ class _Search:
         self.energy = energy if isinstance(energy, FreeEnergy) else FreeEnergy([(1.0, energy)])
         self.grid, self.tolerance, self.budget = grid, tolerance, max_iterations
         parts = self.energy.assemble(grid)
+        parts.check_terms("the search for stationary states")
         if not parts.diffusion > 0 or math.isinf(1.0 / parts.diffusion):
             raise InvalidInput("beta=infinity: without an entropy a stationary state is a set of atoms, not a density, "
                                "and the infimum of F need not be attained; add Entropy(beta), or, for a network model, "

@@ -11,7 +11,7 @@ import pytest
 
 import wgflow as wg
 from wgflow import ConvergenceError, Density, Entropy, Grid, InvalidInput, Potential
-from wgflow.solvers.finite_volume import splitting, stepper
+from wgflow.solvers.finite_volume import splitting
 
 GRID = Grid((-3, 3), cells=60)
 ENERGY = Entropy(2.0) + Potential(lambda x: x**4 / 4 - x**2 / 2)
@@ -208,7 +208,7 @@ def test_a_clock_may_return_any_real_scalar(wrap):
 # ---------------------------------------------------------------- interruption and faults inside
 def interrupt_after(monkeypatch, calls, error):
     """Let the sweeps of a run fail at the given call."""
-    move, count = splitting.Splitting.move, [0]
+    move, count = splitting.LinearSweeps.move, [0]
 
     def counted(self, *arguments):
         count[0] += 1
@@ -216,7 +216,7 @@ def interrupt_after(monkeypatch, calls, error):
             raise error
         return move(self, *arguments)
 
-    monkeypatch.setattr(splitting.Splitting, "move", counted)
+    monkeypatch.setattr(splitting.LinearSweeps, "move", counted)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError("no room")])
@@ -234,7 +234,7 @@ def test_an_interruption_carries_what_was_computed(monkeypatch, error):
 @pytest.mark.parametrize("settings", [{"dt": 0.05}, {}])
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -1e-9])
 def test_a_poisoned_step_is_never_accepted(monkeypatch, settings, poison):
-    move, count = stepper.Splitting.move, [0]
+    move, count = splitting.LinearSweeps.move, [0]
 
     def poisoned(self, *arguments):
         count[0] += 1
@@ -244,7 +244,7 @@ def test_a_poisoned_step_is_never_accepted(monkeypatch, settings, poison):
             masses.flat[7] = poison
         return masses
 
-    monkeypatch.setattr(stepper.Splitting, "move", poisoned)
+    monkeypatch.setattr(splitting.LinearSweeps, "move", poisoned)
     sol = solve(**settings)
     assert sol.success
     assert sol.certificate.ok
@@ -254,13 +254,13 @@ def test_a_poisoned_step_is_never_accepted(monkeypatch, settings, poison):
 
 @pytest.mark.parametrize("settings", [{"dt": 0.05}, {}])
 def test_steps_that_stay_poisoned_end_the_run(monkeypatch, settings):
-    move, count = stepper.Splitting.move, [0]
+    move, count = splitting.LinearSweeps.move, [0]
 
     def poisoned(self, *arguments):
         count[0] += 1
         return move(self, *arguments) * (math.nan if count[0] > 8 else 1.0)
 
-    monkeypatch.setattr(stepper.Splitting, "move", poisoned)
+    monkeypatch.setattr(splitting.LinearSweeps, "move", poisoned)
     start = time.perf_counter()
     with pytest.raises(ConvergenceError) as caught:
         solve(**settings)

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 import wgflow as wg
-from wgflow import solution
+from wgflow import recorder
 from wgflow.errors import InvalidInput
 from wgflow.flows import make_flow
 from wgflow.reduced_models import IsotropicGaussian
-from wgflow.solvers.finite_volume import method as fv_method
 from wgflow.solvers.finite_volume import midpoint
-from wgflow.solvers.finite_volume.midpoint import MidpointStepper
+from wgflow.solvers.finite_volume import run as fv_run
 from wgflow.solvers.stationary import stationary
 from wgflow.validation import exact
 
@@ -101,19 +100,19 @@ class Random:
 @pytest.fixture
 def every_density(monkeypatch):
     """Keep the density of every accepted step, not a thinned choice."""
-    monkeypatch.setattr(solution, "SNAPSHOTS", 100_000)
+    monkeypatch.setattr(recorder, "SNAPSHOTS", 100_000)
 
 
 @pytest.fixture
 def stepper(monkeypatch):
     """The steppers of the runs, for their counts."""
-    made, original = [], fv_method.make_stepper
+    made, original = [], fv_run.make_stepper
 
     def keep(*arguments):
         made.append(original(*arguments))
         return made[-1]
 
-    monkeypatch.setattr(fv_method, "make_stepper", keep)
+    monkeypatch.setattr(fv_run, "make_stepper", keep)
     return made
 
 
@@ -162,8 +161,8 @@ def test_the_energy_falls_in_five_hundred_more_cases(corrected, every_density, s
             raise AssertionError(problem.told) from error
     steps = 5 * len(stepper)
     # Most steps, of lengths and energies this wild, find a solution; few take a part of a step.
-    assert sum(s.n_damped for s in stepper) < 0.05 * steps
-    assert sum(s.n_newton for s in stepper) > 0.02 * steps
+    assert sum(s.rule.n_damped for s in stepper) < 0.05 * steps
+    assert sum(s.rule.n_newton for s in stepper) > 0.02 * steps
 
 
 @pytest.mark.parametrize("dt", [1e-3, 1e-1, 10.0, 1e3])
@@ -177,7 +176,7 @@ def test_the_network_model_at_any_step(beta, dt, stepper):
     assert sol.certificate.ok or dt >= 10.0
     assert sol.certificate.max_energy_increase <= 1e-12
     assert (sol.certificate.n_fallback, sol.certificate.n_rejected) == (0, 0)
-    assert stepper[0].n_damped == 0
+    assert stepper[0].rule.n_damped == 0
     assert sol.energy[-1] < sol.energy[0]
 
 
@@ -186,8 +185,8 @@ def test_steps_that_resolve_the_flow_cost_two_evaluations(stepper):
         grid = problem.grid(100)
         wg.solve(problem.energy(), problem.initial_density(grid), (0, problem.t_end),
                  method=wg.FiniteVolume(dt=problem.t_end / 200, scheme="midpoint"))
-        assert stepper[-1].n_evaluations <= 2.1 * 200
-        assert stepper[-1].n_newton == 0
+        assert stepper[-1].rule.n_evaluations <= 2.1 * 200
+        assert stepper[-1].rule.n_newton == 0
 
 
 # -------------------------------------------------------------------- when the equation is not solved
@@ -206,7 +205,7 @@ def test_an_unsolved_equation_still_lowers_the_energy(found, monkeypatch, every_
             check(problem, run(problem))
         except AssertionError as error:
             raise AssertionError(problem.told) from error
-    damped = sum(s.n_damped for s in stepper)
+    damped = sum(s.rule.n_damped for s in stepper)
     assert damped > (20 if found == "far off" else 3)
 
 
@@ -214,23 +213,23 @@ def test_a_sweep_that_raises_the_frozen_energy_gives_way_to_resolvents():
     problem = exact.DesaiZwanzig()
     grid = problem.grid(50)
     flow = make_flow(problem.energy(), problem.initial_density(grid), (0, 1), None, 1.0, wg.FiniteVolume())
-    made = MidpointStepper(flow, True, 1)
-    modes, move = [], made.split.move
+    made = fv_run.make_stepper(flow, wg.FiniteVolume(scheme="midpoint", threads=1))
+    modes, move = [], made.sweeps.move
     # All mass on the far slope of the double well.
     uphill = np.zeros(50)
     uphill[0] = 1.0
 
     def wrong(masses, psi, dt, mode, *factors):
         modes.append(mode)
-        return uphill.copy() if mode == made.modes[0] else move(masses, psi, dt, mode, *factors)
+        return uphill.copy() if mode == made.sweeps.smooth[0] else move(masses, psi, dt, mode, *factors)
 
-    made.split.move = wrong
+    made.sweeps.move = wrong
     state = made.start()
     new = made.step(state, 0.1)
     assert new is not None
     assert new.energy < state.energy
-    assert set(modes) == set(made.modes)
-    assert made.n_damped == 0
+    assert set(modes) == set(made.sweeps.smooth)
+    assert made.rule.n_damped == 0
 
 
 # -------------------------------------------------------------------- order

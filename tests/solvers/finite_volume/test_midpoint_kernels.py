@@ -10,7 +10,7 @@ import pytest
 import wgflow as wg
 from wgflow.compiled import sweep as kernel
 from wgflow.solvers.finite_volume import nonlinear_equations as equations
-from wgflow.solvers.finite_volume.splitting import Factors, Splitting
+from wgflow.solvers.finite_volume.splitting import Factors, LinearSweeps
 
 GAMMA, ROOT2 = 1 - math.sqrt(0.5), math.sqrt(2.0)
 
@@ -146,7 +146,7 @@ class Frozen:
         m = rng.random(shape) ** 3 * (rng.random(shape) < rng.choice([0.3, 1.0]))
         m.flat[rng.integers(m.size)] += rng.choice([1e-3, 10.0])
         self.m, self.dt = m / m.sum(), 10.0 ** rng.uniform(-3, 3)
-        self.split = Splitting(self.grid, self.D, 1e-16, False, 1)
+        self.split = LinearSweeps(self.grid, self.D, True, 1e-16, False, 1)
 
     def energy(self, m):
         return float((m * self.psi).sum() + self.D * (m * np.log(np.maximum(m, 5e-324))).sum())
@@ -171,7 +171,7 @@ def test_gibbs_states_stay(mode, dt):
     psi, D = np.cos(3 * x) + np.sin(np.pi * y), 0.3
     gibbs = np.exp(-psi / D)
     gibbs /= gibbs.sum()
-    split, factors = Splitting(grid, D, 1e-16, False, 1), Factors()
+    split, factors = LinearSweeps(grid, D, True, 1e-16, False, 1), Factors()
     extra = (factors,) if mode == kernel.LIMITED_CORRECTED else ()
     for _ in range(3):
         np.testing.assert_array_equal(split.move(gibbs, psi, dt, mode, *extra), gibbs)
@@ -202,7 +202,7 @@ def test_limited_moves_depend_on_psi_continuously():
         worst = 0.0
         for seed in range(1201, 1231):
             rng = np.random.default_rng(seed)
-            split = Splitting(wg.Grid((-2, 2), cells=30), 0.5, 1e-16, False, 1)
+            split = LinearSweeps(wg.Grid((-2, 2), cells=30), 0.5, True, 1e-16, False, 1)
             one, two = rng.normal(size=(2, 30))
             m = rng.random(30) ** 8
             path = [split.move(m, (1 - s) * one + s * two, 1.0, mode) for s in np.linspace(0, 1, 2001)]

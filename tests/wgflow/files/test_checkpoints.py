@@ -18,7 +18,8 @@ import pytest
 import wgflow as wg
 from wgflow.errors import ConvergenceError, InvalidInput, StorageError, WGFlowWarning
 from wgflow.files import archives as _npz
-from wgflow.files.checkpoints import KIND, Checkpoint, _probe
+from wgflow.files.checkpoints import KIND, Checkpoint, probe_masses
+from wgflow.solvers import Method, Run, Step
 
 
 class Line:
@@ -398,7 +399,7 @@ def test_it_is_written_while_the_run_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(Checkpoint, "INTERVAL", 0.0)
     monkeypatch.setattr(Checkpoint, "PATIENCE", 0.0)
     written, original = [], _npz.write_npz
-    monkeypatch.setattr("wgflow.checkpoints.write_npz", lambda p, k, h, a: (written.append(h["state"]["t"]),
+    monkeypatch.setattr("wgflow.files.checkpoints.write_npz", lambda p, k, h, a: (written.append(h["state"]["t"]),
                                                                             original(p, k, h, a)))
     whole = solve(Line, checkpoint=tmp_path / "run")
     assert written[0] == 0.0
@@ -408,14 +409,20 @@ def test_it_is_written_while_the_run_goes_on(tmp_path, monkeypatch):
 
 
 def test_a_run_without_marks_says_so(tmp_path):
-    class Silent:
-        controlled = False
+    class Still(Run):
+        def start(self):
+            return Step(self.t, self.flow.rho0.masses, 0.0)
 
+        def advance(self, stop):
+            self.t = stop
+            yield Step(stop, self.flow.rho0.masses, 0.0)
+
+    class Silent(Method):
         def settings(self):
             return {"method": "Silent"}
 
-        def integrate(self, flow, recorder, *, checkpoint=None, state=None):
-            recorder.start(flow.rho0.masses, 0.0)
+        def begin(self, flow):
+            return Still(self, flow)
 
     with pytest.warns(WGFlowWarning, match="does not keep checkpoints"):
         wg.solve(Line.energy(), Line.rho0(), (0, 1), Silent(), checkpoint=tmp_path / "run")
@@ -424,7 +431,7 @@ def test_a_run_without_marks_says_so(tmp_path):
 def test_the_probe_stays_as_it_is():
     # Integers alone: (k * 2654435761 mod 2^32) / 2^32 + 1/2, over the number of cells.
     expected = [(0.5 + (k * 2654435761 % 2**32) / 2**32) / 6 for k in range(1, 7)]
-    assert _probe(wg.Grid([(0, 1), (0, 1)], cells=(2, 3))).ravel().tolist() == expected
+    assert probe_masses(wg.Grid([(0, 1), (0, 1)], cells=(2, 3))).ravel().tolist() == expected
 
 
 LONG_RUN = """
