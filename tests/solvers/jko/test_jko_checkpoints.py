@@ -142,7 +142,7 @@ def script(path) -> str:
     return textwrap.dedent(f"""
         import signal
         import wgflow as wg
-        from wgflow.checkpoints import Checkpoint
+        from wgflow.files.checkpoints import Checkpoint
         # A process started in the background of a shell ignores SIGINT.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         Checkpoint.INTERVAL = Checkpoint.PATIENCE = 0.0
