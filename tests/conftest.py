@@ -7,6 +7,7 @@ fails. How many cases a test draws stands at the test.
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 # xdist gives every worker a core of its own. A BLAS that starts one thread for each core in every worker makes them wait
 # for each other, and waits by spinning: on two busy cores the small matrices here then take three times as long.
@@ -31,3 +32,15 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.en
 def rng() -> np.random.Generator:
     """A generator with the same seed in every test."""
     return np.random.default_rng(60317)
+
+
+@pytest.fixture
+def ticking(monkeypatch):
+    """Give a module a clock that goes on by 1/64 s at each look: limits of time are then limits of work, the same ones
+    on any machine.
+    """
+    def tick(module: str) -> None:
+        looks = iter(range(10**9))
+        monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: next(looks) / 64))
+
+    return tick

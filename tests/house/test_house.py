@@ -191,7 +191,7 @@ def test_what_is_exported_exists():
 
 
 def test_the_function_compare_is_not_hidden_by_its_module():
-    code = "import wgflow.validation.compare, wgflow; print(callable(wgflow.validation.compare))"
+    code = "import wgflow.validation.comparison.comparison, wgflow; print(callable(wgflow.validation.compare))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == "True"
 
