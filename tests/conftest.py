@@ -13,8 +13,8 @@ import textwrap
 import time
 from types import SimpleNamespace
 
-# xdist gives every worker a core of its own. With one thread for each core in every worker, BLAS makes them wait for each
-# other, and it waits by spinning: the small matrices here then take two to five times as long.
+# xdist gives every worker a core of its own. With one thread for each core in every worker, BLAS makes them wait for
+# each other, and it waits by spinning: the small matrices here then take two to five times as long.
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ.get("OPENBLAS_NUM_THREADS", "1")
 os.environ["MKL_NUM_THREADS"] = os.environ.get("MKL_NUM_THREADS", "1")
 
