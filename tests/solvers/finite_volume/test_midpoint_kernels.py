@@ -96,6 +96,7 @@ def twin(m, psi, D, dt, h, d, periodic, mode):
 def lines(rng, n, periodic):
     h = rng.uniform(0.5, 1.5, n) / n
     d = 0.5 * (h + np.roll(h, -1)) if periodic else 0.5 * (h[1:] + h[:-1])
+    h.flags.writeable = False  # as those of a grid: another kind of array is another kernel, compiled for 20 s
     return h, d
 
 

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import signal
-import subprocess
-import sys
-import textwrap
-import time
 
 import numpy as np
 import pytest
@@ -135,48 +130,28 @@ def test_an_exception_inside_a_step(kind, tmp_path, monkeypatch):
 
 
 # -------------------------------------------------------------------- signals
-START_HEADER = {"state": {"steps": 0}}
-
-
-def script(path) -> str:
-    return textwrap.dedent(f"""
-        import signal
-        import wgflow as wg
-        from wgflow.checkpoints import Checkpoint
-        # A process started in the background of a shell ignores SIGINT.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        Checkpoint.INTERVAL = Checkpoint.PATIENCE = 0.0
+LONG_RUN = """
+    def start(t_end, path):
         rho0 = wg.Density.gaussian(wg.Grid([(-3, 3)], cells=60), 0.4, 0.1)
         energy = wg.Entropy(10.0) + wg.Potential(lambda x: x**4 / 4 - x**2 / 2)
-        print("go", flush=True)
-        wg.solve(energy, rho0, (0, 1000), wg.JKO(tau=0.02), checkpoint={str(path)!r})
-        """)
+        wg.solve(energy, rho0, (0, t_end), wg.JKO(tau=0.02), checkpoint=path)
+"""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
-def test_signals(number, tmp_path):
-    path = tmp_path / "run"
-    with subprocess.Popen([sys.executable, "-c", script(path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                          env={**os.environ, "OPENBLAS_NUM_THREADS": "1"}) as child:
-        child.stdout.readline()
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and (_npz.peek(path, KIND) if path.exists() else START_HEADER)[
-                "state"]["steps"] <= 5:
-            time.sleep(0.02)
-        child.send_signal(number)
-        try:
-            code = child.wait(timeout=30)
-        finally:
-            child.kill()
-    assert code == {signal.SIGTERM: 143, signal.SIGKILL: -9}.get(number, code)
-    assert code != 0
-    few = wg.resume(path, energy=well(), method=JKO(tau=0.02, max_steps=3), throw=False)
-    done = few.certificate.n_accepted
-    assert done > 3
-    whole = wg.solve(well(), START[1], (0, 1000), JKO(tau=0.02, max_steps=done), throw=False)
-    assert np.array_equal(few.final.values, whole.final.values)
-    assert few.jko_steps == whole.jko_steps
+def test_signals(tmp_path, killer):
+    kill = killer(LONG_RUN)
+    for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT):
+        path = tmp_path / f"run{int(number)}"
+        code = kill(path, number, lambda path=path: path.exists() and _npz.peek(path, KIND)["state"]["steps"] > 5)
+        assert code == {signal.SIGTERM: 143, signal.SIGKILL: -9}.get(number, code)
+        assert code != 0
+        few = wg.resume(path, energy=well(), method=JKO(tau=0.02, max_steps=3), throw=False)
+        done = few.certificate.n_accepted
+        assert done > 3
+        whole = wg.solve(well(), START[1], (0, 1000), JKO(tau=0.02, max_steps=done), throw=False)
+        assert np.array_equal(few.final.values, whole.final.values)
+        assert few.jko_steps == whole.jko_steps
 
 
 # -------------------------------------------------------------------- what is refused

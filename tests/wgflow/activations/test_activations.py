@@ -182,25 +182,25 @@ def test_pair_expectation_with_offsets_against_quadrature(sigma, rho, s1, b1, s2
 
     def inner(z):
         if root == 0.0:
-            return float(sigma(s2 * rho * z + b2))
-        edges = ((knots - b2) / s2 - rho * z) / root
-        return _panels(lambda x: sigma(s2 * (rho * z + root * x) + b2), edges)
+            return sigma(s2 * rho * z + b2)
+        edges = ((knots - b2) / s2 - rho * z[..., None]) / root
+        return _panels(lambda x: sigma(s2 * (rho * z[..., None, None] + root * x) + b2), edges)
 
     bends = [*(knots - b1) / s1, *(rho * (knots - b2) / s2 if root == 0.0 else [])]
-    expected = _panels(lambda z: sigma(s1 * z + b1) * np.array([inner(x) for x in z]), bends)
+    expected = _panels(lambda z: sigma(s1 * z + b1) * inner(z), bends)
     pair = sigma.pair_expectation(s1, s2, rho, offset1=b1, offset2=b2)
     assert pair == pytest.approx(expected, abs=1e-10)
 
 
 def _panels(f, bends):
-    """Average over a normal law by Gauss-Legendre panels that end at the bends."""
-    edges = np.unique([*np.linspace(-10.0, 10.0, 9), *np.clip(bends, -10.0, 10.0)])
+    """Averages over a normal law by Gauss-Legendre panels that end at the bends, one for each row of bends."""
+    bends = np.clip(np.asarray(bends, dtype=float), -10.0, 10.0)
+    equal = np.broadcast_to(np.linspace(-10.0, 10.0, 9), (*bends.shape[:-1], 9))
+    edges = np.sort(np.concatenate([equal, bends], axis=-1), axis=-1)
     nodes, weights = np.polynomial.legendre.leggauss(24)
-    total = 0.0
-    for a, b in pairwise(edges):
-        z = 0.5 * (a + b) + 0.5 * (b - a) * nodes
-        total += 0.5 * (b - a) * np.sum(weights * f(z) * np.exp(-0.5 * z * z)) / np.sqrt(2 * np.pi)
-    return total
+    a, b = edges[..., :-1, None], edges[..., 1:, None]
+    z = 0.5 * (a + b) + 0.5 * (b - a) * nodes
+    return np.sum(0.5 * (b - a) * weights * f(z) * np.exp(-0.5 * z * z), axis=(-2, -1)) / np.sqrt(2 * np.pi)
 
 
 def test_pair_expectations_broadcast_over_all_arguments():

@@ -152,6 +152,8 @@ def centers_apart(h, periodic):
 
 def run_sweep(m, psi, D, dt, h, d, periodic, mode, shape=None, axis=0, cached=False):
     """The compiled sweep over an array of lines along one axis."""
+    h = np.array(h)
+    h.flags.writeable = False  # as those of a grid: another kind of array is another kernel, compiled for 20 s
     shape = m.shape if shape is None else shape
     outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1:])
     width = min(kernel.WIDTH, outer * inner)

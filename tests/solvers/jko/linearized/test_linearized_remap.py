@@ -18,6 +18,7 @@ from wgflow.compiled import remap
 from wgflow.solvers.jko.linearized.system import SaddleSystem, ScalarSystem, graph_of
 
 EDGES = np.array([0.0, 0.2, 0.5, 0.6, 1.0, 1.3, 1.5])
+EDGES.flags.writeable = False  # as those of a grid: another kind of array is another kernel to compile
 MASSES = np.array([0.1, 0.4, 0.02, 0.0, 0.3, 0.18])
 
 
