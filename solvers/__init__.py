@@ -2,7 +2,7 @@
 
 from .finite_volume import FiniteVolume
 from .fipy_adapter import FiPy
-from .jko import JKO
+from .jko import JKO, BackAndForth, Entropic, Linearized, Quantile
 from .lagrangian import Lagrangian
 
-__all__ = ["FiPy", "FiniteVolume", "JKO", "Lagrangian"]
+__all__ = ["BackAndForth", "Entropic", "FiPy", "FiniteVolume", "JKO", "Lagrangian", "Linearized", "Quantile"]
