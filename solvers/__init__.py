@@ -5,10 +5,11 @@ from wgflow.recorder import Step
 from .base import EvenSteps, Method, Run
 from .finite_volume import FiniteVolume
 from .fipy_adapter import FiPy
-from .jko import JKO
+from .jko import JKO, BackAndForth, Entropic, Linearized, Quantile
 from .lagrangian import Lagrangian
 
-__all__ = ["EvenSteps", "FiPy", "FiniteVolume", "JKO", "Lagrangian", "Method", "Run", "Step"]
+__all__ = ["BackAndForth", "Entropic", "EvenSteps", "FiPy", "FiniteVolume", "JKO", "Lagrangian", "Linearized", "Method",
+           "Quantile", "Run", "Step"]
 
 #: Names of the methods, as checkpoints have them.
 METHODS = ("FiPy", "FiniteVolume", "JKO", "Lagrangian")

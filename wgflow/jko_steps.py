@@ -1,15 +1,18 @@
-"""What is known about each step of the JKO scheme, and tables of it for files."""
+"""JKO steps: the result of each, and tables of them for files."""
 
 from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+
+from wgflow.densities import Density
+from wgflow.errors import InvalidInput
 
 __all__ = ["JKOStep", "pack_steps", "unpack_steps"]
 
@@ -37,17 +40,28 @@ class JKOStep:
     tau : float
         Length of the step on the clock of the gradient flow (time_scale in it).
     bias : float or None
-        Estimated distance to the unregularized step, where the method regularizes (entropic blur, say).
+        Estimated distance to the step without regularization, where the method regularizes and estimates it.
+    dissipation : float or None
+        :math:`-dF/dt = \int \rho |\nabla \delta F / \delta \rho|^2` at :math:`\rho_{k+1}`, where the method forms it;
+        else W2^2 / tau^2 stands for it.
+    round_off : float or None
+        A bound on what rounding does to the energy, where that may be more than 1e-13 of max(1, abs(F)).
+    blur : float or None
+        The most that regularization may add to F in this step, where the method regularizes without debiasing.
+    blur_length : float or None
+        The distance by which that moves the density, about.
+    metric : str or None
+        The distance that the step was solved with, where the method has several: "exact" or "linear".
     extras : mapping
-        Further numbers of the method by name (floats, ints, strings). ``"dissipation"`` is the rate -dF/dt at the new
-        density, where the method knows it better than as W2^2 / tau^2; ``"round_off"`` is what rounding may do to the
-        energy, where that is more than 1e-13 of max(1, abs(F)); ``"blur"`` is what regularization may add to F.
+        What the method reports beside that, by name (floats, ints, strings), for information only. The attributes from
+        ``dissipation`` to ``metric`` can be read here, too, as in earlier versions: ``step.extras["metric"]``. A plain
+        mapping given here sets them.
     state : dict
         What the method carries to the next step beside the density (Lagrangian positions, dual potentials for a warm
         start): arrays, numbers and None by name, so that it can go into a checkpoint.
     """
 
-    density: Any
+    density: Density | None
     w2_squared: float
     energy: float
     gap: float | None
@@ -57,25 +71,69 @@ class JKOStep:
     bias: float | None = None
     extras: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     state: dict[str, Any] = field(default_factory=dict, repr=False)
+    dissipation: float | None = None
+    round_off: float | None = None
+    blur: float | None = None
+    blur_length: float | None = None
+    metric: str | None = None
+
+    def __post_init__(self):
+        own = self.extras.own if isinstance(self.extras, _Extras) else dict(self.extras)
+        for name in ATTRIBUTES:
+            if name in own:
+                object.__setattr__(self, name, own.pop(name))
+        attributes = {name: getattr(self, name) for name in ATTRIBUTES if getattr(self, name) is not None}
+        object.__setattr__(self, "extras", _Extras(own, attributes))
+
+    @property
+    def rho(self) -> Density:
+        """The density, of a step that has one."""
+        if self.density is None:
+            raise InvalidInput("the steps of a Solution keep no density: its snapshots are in sol.densities")
+        return self.density
 
     def summary(self) -> JKOStep:
-        """The same step without its density and state, all numbers those of Python."""
-        plain = {name: _plain(getattr(self, name)) for name in NUMBERS}
-        extras = MappingProxyType({name: _plain(value) for name, value in self.extras.items()})
+        """Return the same step without its density and state, all numbers those of Python."""
+        plain = {name: _plain(getattr(self, name)) for name in NUMBERS + ATTRIBUTES}
+        extras = {name: _plain(value) for name, value in self.extras.items() if name not in ATTRIBUTES}
         return replace(self, density=None, state={}, extras=extras, **plain)
+
+
+class _Extras(Mapping[str, Any]):
+    """The extras of a step, and its attributes of `ATTRIBUTES` read by name; it does not change.
+
+    ``own`` are the extras alone.
+    """
+
+    def __init__(self, own: dict[str, Any], attributes: dict[str, Any]):
+        self.own, self._all = own, {**own, **attributes}
+
+    def __getitem__(self, name: str) -> Any:
+        return self._all[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __repr__(self) -> str:
+        return repr(self._all)
 
 
 #: The numbers of a step that have names of their own, in the order of a table; `bias` and `gap` may be None.
 NUMBERS = ("w2_squared", "energy", "gap", "residual", "iterations", "tau", "bias")
+#: The attributes of a step that files keep among its extras: None where a method does not report them.
+ATTRIBUTES = ("dissipation", "round_off", "blur", "blur_length", "metric")
 TITLES = {
     "w2_squared": "squared Wasserstein distance of the step", "energy": "free energy after the step, as solved",
     "gap": "primal less dual value of the step", "residual": "defect of optimality of the step",
     "iterations": "iterations of the inner solver", "tau": "length of the step on the clock of the flow",
     "bias": "distance to the unregularized step, estimated",
 }
-#: The header of no steps at all.
+#: The header of a table without steps.
 NO_STEPS: dict = {"count": 0, "columns": [], "texts": {}}
-#: What the kinds of columns are stored as and become again.
+#: For each kind of column, the type in the file and the type of the values read from it.
 KINDS: dict[str, tuple[type, type]] = {"float": (float, float), "int": (np.int64, int), "bool": (np.int64, bool)}
 
 
@@ -84,7 +142,7 @@ def _plain(value: Any) -> Any:
 
 
 def pack_steps(steps: Sequence[JKOStep]) -> tuple[dict, dict[str, np.ndarray]]:
-    """Steps as columns: a header that goes into JSON, and an array for each column of numbers (``jko_<name>``).
+    """Return steps as columns: a header that goes into JSON, and an array for each column of numbers (``jko_<name>``).
 
     The header has ``count``, ``columns`` (name, kind, whether it is one of the extras, the steps that lack it) and
     ``texts`` (extras that are strings).
@@ -114,7 +172,7 @@ def _kind_of(values: list) -> str:
 
 
 def unpack_steps(header: dict, arrays: Mapping[str, np.ndarray]) -> tuple[JKOStep, ...]:
-    """The steps that `pack_steps` made columns of.
+    """Return the steps of a table made by `pack_steps`.
 
     Raises
     ------
@@ -143,4 +201,4 @@ def unpack_steps(header: dict, arrays: Mapping[str, np.ndarray]) -> tuple[JKOSte
             raise ValueError(f"JKO steps: step {k} lacks a number")
         if not math.isfinite(found["tau"]):
             raise ValueError(f"JKO steps: step {k} has tau={found['tau']}")
-    return tuple(JKOStep(None, **found, extras=MappingProxyType(more)) for found, more in zip(values, extras))
+    return tuple(JKOStep(None, **found, extras=more) for found, more in zip(values, extras))

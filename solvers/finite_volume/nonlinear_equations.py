@@ -13,6 +13,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..krylov import gmres
+
 #: Secants kept, and evaluations after which Newton's method takes over.
 SECANTS, MAX_EVALUATIONS = 12, 10
 #: A residual that has grown by this much ends the acceleration.
@@ -29,9 +31,14 @@ Residual = Callable[[np.ndarray], np.ndarray]
 Converged = Callable[[np.ndarray, float, float], bool]
 
 
+def dot(x: np.ndarray, y: np.ndarray) -> float:
+    """Return the Euclidean inner product."""
+    return float((x * y).sum())
+
+
 def norm(x: np.ndarray) -> float:
-    """The Euclidean norm."""
-    return math.sqrt(float((x * x).sum()))
+    """Return the Euclidean norm."""
+    return math.sqrt(dot(x, x))
 
 
 def accelerate(residual: Residual, x: np.ndarray, converged: Converged) -> tuple[np.ndarray, bool]:
@@ -81,7 +88,7 @@ def newton_krylov(residual: Residual, x: np.ndarray, converged: Converged, scale
     for _ in range(MAX_CORRECTIONS):
         if converged(x, size, 1.0):
             return x, True
-        direction = _gmres(residual, x, r, scale) if scale > 0 else None
+        direction = _correction(residual, x, r, scale) if scale > 0 else None
         if direction is None:
             return x, False
         part = 1.0
@@ -98,36 +105,12 @@ def newton_krylov(residual: Residual, x: np.ndarray, converged: Converged, scale
     return x, converged(x, size, 1.0)
 
 
-def _gmres(residual: Residual, x, r, scale: float) -> np.ndarray | None:
+def _correction(residual: Residual, x: np.ndarray, r: np.ndarray, scale: float) -> np.ndarray | None:
     """A correction d with r + r'(x) d small, from differences of residuals; None where a difference is not finite."""
-    size = norm(r)
-    basis: list[np.ndarray] = [r / size]
-    images: list[np.ndarray] = []
-    weights: np.ndarray = np.zeros(1)
-    for k in range(min(DIRECTIONS, r.size)):
-        length = scale / float(np.abs(basis[k]).max())
-        w = (r - residual(x + length * basis[k])) / length
-        if not np.isfinite(w).all():
-            return None
-        column = np.zeros(k + 2)
-        whole = norm(w)
-        for _ in range(2):
-            for i, q in enumerate(basis):
-                part = float((q * w).sum())
-                column[i] += part
-                w = w - part * q
-        column[k + 1] = left = norm(w)
-        images.append(column)
-        matrix = np.zeros((k + 2, k + 1))
-        for i, c in enumerate(images):
-            matrix[:len(c), i] = c
-        target = np.zeros(k + 2)
-        target[0] = size
-        weights = np.linalg.lstsq(matrix, target, rcond=None)[0]
-        if norm(matrix @ weights - target) <= FORCING * size or left <= NOISE * whole:
-            break
-        basis.append(w / left)
-    total = np.zeros(r.shape)
-    for part, q in zip(weights, basis):
-        total += part * q
-    return total
+
+    def product(direction: np.ndarray) -> np.ndarray:
+        length = scale / float(np.abs(direction).max())
+        return (r - residual(x + length * direction)) / length
+
+    found = gmres(product, r, dot=dot, forcing=FORCING, limit=min(DIRECTIONS, r.size), passes=2, noise=NOISE)
+    return found.x if found.finite else None

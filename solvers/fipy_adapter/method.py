@@ -31,8 +31,9 @@ from wgflow.errors import ConvergenceError, InvalidInput, WGFlowWarning
 from wgflow.flows import Flow
 from wgflow.grids import Grid
 from wgflow.nonlinear_fluxes import Diffusion
+from wgflow.recorder import Step
 
-from ..base import Method, Run, Step
+from ..base import Method, Run
 from .implicit import Array, Implicit, quiet
 from .meshes import MeshProblem, MeshSolution, march
 

@@ -1,42 +1,41 @@
-"""JKO: the method object, its inner solvers by name, and a run from the start to the end of a time span."""
+"""JKO: its settings, and a run from the start to the end of a time span."""
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import InitVar, dataclass, fields, replace
+from typing import Any, cast
 
 import numpy as np
 
-from wgflow.checks import check_count, check_positive
+from wgflow.checks import check_count, check_flag, check_positive
+from wgflow.energy_on_grid import EnergyOnGrid
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, WGFlowWarning
 from wgflow.flows import Flow
 from wgflow.grids import Grid
 from wgflow.jko_steps import JKOStep
+from wgflow.recorder import Step
 
-from ..base import Method, Run, Step
-from .base import InnerSettings, InnerSolver
+from ..base import Method, Run
+from .base import InnerSettings, InnerSolver, did_you_mean
 from .convexity import concavity
 from .restart import flatten, rebuild
+from .settings import INNER
 
-#: Module and class of each inner solver, imported when it is first used.
-INNER = {
-    "quantile": ("quantile", "QuantileSolver"),
-    "back-and-forth": ("back_and_forth", "BackAndForthSolver"),
-    "linearized": ("linearized", "LinearizedSolver"),
-    "entropic": ("entropic", "EntropicSolver"),
-}
 #: Rise of F + W2^2 / (2 tau) over F(rho_k), relative to max(1, abs(F)), that round-off explains.
 ENERGY_SLACK = 1e-13
 #: A step that misses its tolerance is approached from steps shorter by these factors, the last first.
 CONTINUATION = (4.0, 16.0, 64.0)
-#: With adaptive steps: halvings in a row after which the run stops; bounds of the change from step to step; safety.
+#: Adaptive steps: halvings in a row after which the run stops.
 MAX_HALVINGS = 12
-SHRINK, GROW, SAFETY = 0.2, 2.0, 0.9
+#: Adaptive steps: least factor by which the next step is shorter.
+SHRINK = 0.2
+#: Adaptive steps: largest factor by which the next step is longer.
+GROW = 2.0
+#: Adaptive steps: part of the step predicted to meet the tolerance that is taken.
+SAFETY = 0.9
 
 
 @dataclass(frozen=True)
@@ -58,13 +57,14 @@ class JKO(Method):
     ----------
     tau : float
         The time step, in units of t; with ``adaptive`` the first and largest one.
-    inner : {"quantile", "back-and-forth", "linearized", "entropic"}
-        How a step is solved. "quantile": one axis (also radial), in quantiles, where the distance is Euclidean, any
-        energy; order 1 and 2. "linearized": one to three axes, by repeated linearization of the distance, which gives
-        exact steps of second order in h on one and two axes; order 1 and 2 (``options={"metric": "linear"}``, and three
-        axes: the published scheme, of first order in h, a step O(tau^2) off the exact one). "back-and-forth": one to
-        three axes, ascent of the dual with its gap; order 1. "entropic": one to three uniform axes, debiased by
-        default, its bias estimated; order 1.
+    inner : {"quantile", "back-and-forth", "linearized", "entropic"} or InnerSettings
+        How a step is solved: `Quantile`, `BackAndForth`, `Linearized` or `Entropic` with their settings, of which a
+        string stands for the one of that name with its defaults. "quantile": one axis (also radial), in quantiles,
+        where the distance is Euclidean, any energy; order 1 and 2. "linearized": one to three axes, by repeated
+        linearization of the distance, which gives exact steps of second order in h on one and two axes; order 1 and 2
+        (``Linearized(metric="linear")``, and three axes: the published scheme, of first order in h, a step O(tau^2)
+        off the exact one). "back-and-forth": one to three axes, ascent of the dual problem, with its gap; order 1.
+        "entropic": one to three uniform axes, debiased by default, its bias estimated; order 1.
     order : {1, 2}
         Order in tau.
     tol : float, optional
@@ -81,7 +81,8 @@ class JKO(Method):
     time_limit : float, optional
         Seconds after which the run stops with ConvergenceError (reason "time limit").
     options : dict, optional
-        Further options of the inner solver, by name.
+        Settings of the inner solver by name, which replace those of ``inner``: another way to write
+        ``inner=Quantile(cells=300)`` is ``inner="quantile", options={"cells": 300}``.
 
     Raises
     ------
@@ -103,7 +104,7 @@ class JKO(Method):
     """
 
     tau: float
-    inner: str = "quantile"
+    inner: str | InnerSettings = "quantile"
     order: int = 1
     tol: float | None = None
     max_iterations: int | None = None
@@ -111,53 +112,44 @@ class JKO(Method):
     rtol: float = 1e-3
     max_steps: int = 1_000_000
     time_limit: float | None = None
-    options: dict | None = None
+    options: InitVar[dict[str, Any] | None] = None
 
 
-    def __post_init__(self):
+    def __post_init__(self, options: dict[str, Any] | None):
         check_positive("tau", self.tau)
-        if not isinstance(self.inner, str):
-            raise InvalidType(f"inner={self.inner!r}: need one of {', '.join(map(repr, INNER))}")
-        if self.inner not in INNER:
-            raise InvalidInput(f"unknown inner solver {self.inner!r}{_meant(self.inner, INNER)}; allowed: "
-                               f"{', '.join(map(repr, INNER))}")
         check_count("order", self.order)
         if self.order not in (1, 2):
             raise InvalidInput(f"order={self.order}: need 1 or 2")
         check_positive("tol", self.tol, allow_none=True)
         if self.max_iterations is not None:
             check_count("max_iterations", self.max_iterations)
-        if not isinstance(self.adaptive, bool):
-            raise InvalidInput(f"adaptive={self.adaptive!r}: need True or False")
+        check_flag("adaptive", self.adaptive)
         check_positive("rtol", self.rtol)
         check_count("max_steps", self.max_steps)
         check_positive("time_limit", self.time_limit, allow_none=True)
-        if self.options is not None and not isinstance(self.options, dict):
-            raise InvalidType(f"options={self.options!r}: need a dict of the inner solver's options by name")
+        object.__setattr__(self, "inner", _chosen(self.inner, options))
 
     @property
     def controlled(self) -> bool:
         """Whether steps follow an error tolerance."""
         return self.adaptive
 
-    def make_inner(self, parts, grid) -> InnerSolver:
-        """The inner solver for an energy on a grid, with its settings complete."""
-        module, name = INNER[self.inner]
-        solver = getattr(importlib.import_module(f"{__package__}.{module}"), name)
+    def settings(self) -> dict[str, Any]:
+        """Return the settings by name, as a checkpoint stores them: ``JKO(**settings)`` without "method" is equal."""
+        inner = cast(InnerSettings, self.inner)
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return {"method": type(self).__name__, **values, "inner": inner.NAME, "options": inner.given()}
+
+    def make_inner(self, parts: EnergyOnGrid, grid: Grid) -> InnerSolver:
+        """Return the inner solver for an energy on a grid."""
+        inner = cast(InnerSettings, self.inner)
+        solver = inner.solver_class()
         if self.order not in solver.ORDERS:
-            raise InvalidInput(f"order={self.order}: inner={self.inner!r} has order "
+            raise InvalidInput(f"order={self.order}: inner={inner.NAME!r} has order "
                                f"{' and '.join(map(str, solver.ORDERS))}")
-        given = self.options or {}
-        for key in given:
-            if key not in solver.OPTIONS:
-                known = ", ".join(solver.OPTIONS) or "none"
-                raise InvalidInput(f"unknown option {key!r} of inner={self.inner!r}{_meant(str(key), solver.OPTIONS)}; "
-                                   f"allowed: {known}")
-        settings = InnerSettings(self.tol if self.tol is not None else solver.TOLERANCE,
-                                 self.max_iterations or solver.MAX_ITERATIONS, {**solver.OPTIONS, **given})
         if not solver.TAKES_FUNCTIONALS:
-            parts.check_terms(f"inner={self.inner!r}", internal=True)
-        return solver(parts, grid, settings)
+            parts.check_terms(f"inner={inner.NAME!r}", internal=True)
+        return solver(parts, grid, inner, self.tol, self.max_iterations)
 
     def check_state(self, grid: Grid, state: dict[str, Any]) -> None:
         """Leave it to the inner solver, which looks at each state when it takes it up."""
@@ -174,7 +166,7 @@ class JKORun(Run):
     def __init__(self, method: JKO, flow: Flow):
         super().__init__(method, flow)
         self.inner = method.make_inner(flow.on_grid, flow.grid)
-        self.tolerance = self.inner.settings.tolerance
+        self.tolerance = self.inner.tolerance
         self.steps, self.clock = 0, 0.0
         self.tau = method.tau
         self.before: JKOStep | None = None
@@ -185,7 +177,7 @@ class JKORun(Run):
         self.now = self.inner.begin(self.flow.rho0)
         if math.isfinite(self.now.energy):
             self._warn_of_concavity()
-        return Step(self.t, self.now.density.masses, self.now.energy)
+        return Step(self.t, self.now.rho.masses, self.now.energy)
 
     def _warn_of_concavity(self) -> None:
         """A warning where the first step is longer than convexity allows."""
@@ -210,7 +202,7 @@ class JKORun(Run):
             if step is not None:
                 self.inner.check_state(step)
         self.now = self.inner.resume(self.flow.rho0, self.now)
-        return self.now.density.masses
+        return self.now.rho.masses
 
     def dump(self) -> dict[str, Any]:
         state = {"t": self.t, "tau": self.tau, "clock": self.clock, "steps": self.steps, "row": list(self.row)}
@@ -278,7 +270,7 @@ class JKORun(Run):
     def _distance(self, first: JKOStep, second: JKOStep) -> float:
         """Distance of two densities relative to their spread."""
         squared = self.inner.distance_squared(first, second)
-        variance = float(np.trace(np.atleast_2d(second.density.cov()))) * second.density.mass
+        variance = float(np.trace(np.atleast_2d(second.rho.cov()))) * second.rho.mass
         if math.isnan(squared):
             raise InvalidInput(f"adaptive: inner={self.method.inner!r} does not compare densities by their distance; "
                                "use fixed steps or inner='quantile'")
@@ -305,7 +297,7 @@ class JKORun(Run):
             raise _failure(f"{where} stopped at residual {new.residual:.2e} after {new.iterations} iterations, "
                            f"tolerance {self.tolerance:.2e}; take a smaller tau, more max_iterations or a larger tol",
                            "tolerance", new, self.t, dt)
-        allowed = max(self._slack(now), new.gap or 0.0, new.extras.get("round_off", 0.0)) + _blur(new)
+        allowed = max(self._slack(now), new.gap or 0.0, new.round_off or 0.0) + _blur(new)
         if not self._excess(now, new) <= allowed:
             raise _failure(f"{where} breaks F(k+1) + W2^2/(2 tau) <= F(k) by {self._excess(now, new):.2e}; take a "
                            "smaller tau or tol", "energy increase", new, self.t, dt)
@@ -330,31 +322,29 @@ class JKORun(Run):
         return ENERGY_SLACK * max(1.0, abs(now.energy))
 
     def _commit(self, new: JKOStep, fallback: bool, t: float) -> Step:
-        """Go on to a step that was solved; what is recorded of it."""
-        rate = new.extras.get("dissipation", new.w2_squared / new.tau**2)
-        # A step that is blurred and does not estimate its bias knows the length of the blur.
-        bias = new.extras.get("blur_length") if new.bias is None else new.bias
+        """Go on to a step that was solved; return what is recorded of it."""
+        rate = new.w2_squared / new.tau**2 if new.dissipation is None else new.dissipation
+        # Without an estimate of the bias, the length of the blur is the best one there is.
+        bias = new.blur_length if new.bias is None else new.bias
         excess = None
         if self.method.order == 1:
             excess = float(self._excess(self.now, new) - _blur(new)) / max(1.0, abs(self.now.energy))
         self.clock += new.tau
         self.before, self.now, self.t = self.now, new, t
         self.steps += 1
-        return Step(t, new.density.masses, new.energy, self.clock, rate if math.isfinite(rate) else None,
+        return Step(t, new.rho.masses, new.energy, self.clock, rate if math.isfinite(rate) else None,
                     fallback=fallback, residual=float(new.residual), bias=None if bias is None else float(bias),
                     excess=excess, jko=new.summary())
 
 
 def _of_length(step: JKOStep, tau: float, w2_squared: float) -> JKOStep:
     """A BDF2 step seen from the density before it, of the whole length."""
-    from dataclasses import replace
-
     return replace(step, tau=tau, w2_squared=w2_squared)
 
 
 def _blur(step: JKOStep) -> float:
     """What regularization may add to the energy of a step."""
-    return max(0.0, step.extras.get("blur", 0.0))
+    return max(0.0, step.blur or 0.0)
 
 
 def _failure(message: str, reason: str, best: JKOStep, t: float, dt: float) -> ConvergenceError:
@@ -363,6 +353,18 @@ def _failure(message: str, reason: str, best: JKOStep, t: float, dt: float) -> C
     return error
 
 
-def _meant(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+def _chosen(inner: str | InnerSettings, options: dict[str, Any] | None) -> InnerSettings:
+    """Return the inner solver's settings that ``inner`` and ``options`` stand for."""
+    if isinstance(inner, str):
+        if inner not in INNER:
+            raise InvalidInput(f"unknown inner solver {inner!r}{did_you_mean(inner, INNER)}; allowed: "
+                               f"{', '.join(map(repr, INNER))}")
+        inner = INNER[inner]()
+    if not isinstance(inner, InnerSettings):
+        raise InvalidType(f"inner={inner!r}: need one of {', '.join(map(repr, INNER))}, or an object such as "
+                          "Quantile(cells=300)")
+    if options is None:
+        return inner
+    if not isinstance(options, dict):
+        raise InvalidType(f"options={options!r}: need a dict of the inner solver's settings by name")
+    return inner.changed(options)

@@ -1,4 +1,4 @@
-"""Steps of JKO as arrays and numbers for a checkpoint, and back."""
+"""JKO steps as the arrays and numbers of a checkpoint, and back."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from wgflow.jko_steps import JKOStep
 
 __all__ = ["flatten", "rebuild"]
 
-#: The numbers of a step that a run goes on from.
+#: The numbers of a step that a resumed run needs.
 FIELDS = ("w2_squared", "energy", "gap", "residual", "iterations", "tau", "bias")
 
 
 def flatten(step: JKOStep, prefix: str) -> dict[str, Any]:
-    """The density, state and numbers of a step: arrays under ``prefix_*``, all else in a table under ``prefix``."""
+    """Return the density, state and numbers of a step: arrays as ``prefix_*``, the rest in a table ``prefix``."""
     table: dict[str, Any] = {name: getattr(step, name) for name in FIELDS}
-    out: dict[str, Any] = {f"{prefix}_density": step.density.values}
+    out: dict[str, Any] = {f"{prefix}_density": step.rho.values}
     plain = {}
     for name, value in step.state.items():
         if isinstance(value, np.ndarray):
@@ -34,10 +34,10 @@ def flatten(step: JKOStep, prefix: str) -> dict[str, Any]:
 
 
 def rebuild(saved: dict[str, Any], prefix: str, grid: Grid) -> JKOStep:
-    """The step that `flatten` took apart."""
+    """Return the step whose parts `flatten` stored."""
     table = saved[prefix]
     arrays = {name[len(prefix) + 1:]: value for name, value in saved.items()
               if name.startswith(f"{prefix}_") and isinstance(value, np.ndarray)}
     density = Density(grid, arrays.pop("density"))
-    numbers_ = {name: table["numbers"][name] for name in FIELDS}
-    return JKOStep(density, **numbers_, state={**table["plain"], **arrays})
+    values = {name: table["numbers"][name] for name in FIELDS}
+    return JKOStep(density, **values, state={**table["plain"], **arrays})

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from wgflow.certificate import ENERGY_TOLERANCE
 from wgflow.errors import ConvergenceError
 from wgflow.flows import Flow
+from wgflow.recorder import Interior, Step
 
-from ..base import Interior, Run, Step
+from ..base import Run
 from .cloud import Cloud
 
 if TYPE_CHECKING:

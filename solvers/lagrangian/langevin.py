@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from wgflow.errors import ConvergenceError
 from wgflow.flows import Flow
+from wgflow.recorder import Step
 
-from ..base import Run, Step
+from ..base import Run
 from .cloud import Cloud
 
 if TYPE_CHECKING:

@@ -41,7 +41,7 @@ def assert_usable(partial, *, until=None):
 # ---------------------------------------------------------------- spans and times
 @pytest.mark.parametrize("settings", [{}, {"dt": 0.1}])
 def test_an_empty_span_returns_the_start(settings, monkeypatch):
-    monkeypatch.setattr(stepper.Splitting, "move", None)  # no step is tried
+    monkeypatch.setattr(splitting.LinearSweeps, "move", None)  # no step is tried
     sol = solve((2.0, 2.0), **settings)
     assert sol.final is RHO
     assert sol.certificate.n_accepted == 0

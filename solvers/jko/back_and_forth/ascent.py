@@ -4,24 +4,26 @@ The dual function of :math:`\varphi` is
 
 .. math:: J(\varphi) = -\sum_q m_q F_q(\varphi) - E^*(-\varphi),
 
-concave, with the gradient (masses that :math:`\varphi` asks for) - (masses that the points bring). A step solves
+concave, with the gradient (masses that maximize in E*) - (masses that the points deposit). A step solves
 
 .. math:: \Bigl(-\nabla^2 J + \lambda \sum_a B_a\Bigr) \delta = \nabla J, \qquad
           B_a = \frac{h_a^2}{\tau} D_a^T \rho\, D_a, \quad D_a = \tau \partial_a^2 :
 
-J changes its behavior where :math:`1 - \tau\,\partial^2\varphi`, the width of the image of a cell, changes by a part of
-itself (D_a is taken relative to it, where it is not small), so that a step is made long by lowering the price of
-bending, :math:`\lambda`, and never stops being smooth. A step that goes too far is shortened to where the slope of J
-along it vanishes, and :math:`\varphi` is raised to the least function that no mass tells from it (its double
-c-transform along the axes), which never lowers J and leaves no direction without curvature. So the ascent finds its
-way from :math:`\varphi = 0`; near the optimum :math:`\lambda \to 0` and it converges superlinearly. Linear systems are
-solved by conjugate gradients, preconditioned by multigrid cycles for diffusion weighted by the density, which do not
-mind that the density varies over many orders of magnitude.
+The quadratic model of J fails where :math:`1 - \tau\,\partial^2\varphi`, the width of the image of a cell, changes by
+a part of itself. B is therefore a price of bending :math:`\varphi` (D_a is taken relative to that width, where it is
+not small): a small price :math:`\lambda` allows long steps, and steps stay smooth at any price. A step that goes too
+far is shortened to where the slope of J along it vanishes. Then :math:`\varphi` is raised to the least function with
+the same transforms at all points with mass (its double c-transform along the axes), which never lowers J and leaves no
+direction without curvature. So the ascent can start at :math:`\varphi = 0`; near the optimum :math:`\lambda \to 0` and
+it converges superlinearly. Linear systems are solved by conjugate gradients, preconditioned by multigrid cycles for
+diffusion weighted by the density, whose convergence does not suffer from densities that vary over many orders of
+magnitude.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,42 +36,91 @@ from .transport_dual import TransportDual
 
 __all__ = ["Ascent", "DualPoint", "halves"]
 
-#: The price of bending starts at the square of the residual relative to the first number, between the second and 1;
-#: factors of its rise and fall, the price that counts as none, and the one below which it rises by two factors at once.
-FAR, FIRST_PRICE, RISE, FALL, LITTLE_FALL, NO_PRICE, SMALL_PRICE = 0.05, 0.05, 6.0, 6.0, 2.0, 1e-9, 1e-3
-#: Part of the predicted increase of J that a step must give; parts from which on the price falls, a little and fully.
-LEAST_PART, FAIR_PART, GOOD_PART = 0.4, 0.75, 0.9
-#: Shortest part of a step, and the part of its slope, that a step shortened after a failure must give.
-SHORTEST, FAIR_SHORT = 0.02, 0.2
-#: Where the energy leaves cells empty: density, as a part of its mean, below which bending has its price all the same.
-#: Elsewhere, the part of the mean that keeps systems solvable. Relative difference of masses that counts as none.
-SPARSE, LEAST, LEAST_WEIGHT, CLOSE = 0.05, 1e-14, 1e-3, 1e-6
-#: Where E* is flat (no density asked for), its curvature is taken to be this part of the mean one while the L1 residual
-#: lies above the second number, and in proportion to the residual below.
-FLAT, CALM = 0.2, 0.005
-#: Gap in units of the tolerance below which flattening phi over empty cells may close it.
+#: The first price of bending is the square of the residual relative to this one, at most 1.
+FAR = 0.05
+#: The first price of bending is at least this.
+FIRST_PRICE = 0.05
+#: Factor by which the price rises after a step that is refused.
+RISE = 6.0
+#: Factor by which the price falls after a good step.
+FALL = 6.0
+#: Factor by which it falls after a fair step.
+LITTLE_FALL = 2.0
+#: A price below this is set to 0.
+NO_PRICE = 1e-9
+#: Below this price it rises by two factors at once.
+SMALL_PRICE = 1e-3
+#: Least part of the predicted increase of J that a step must give.
+LEAST_PART = 0.4
+#: Part of it from which on a step is fair.
+FAIR_PART = 0.75
+#: Part of it from which on a step is good.
+GOOD_PART = 0.9
+#: Shortest part of a step that is tried after a failure.
+SHORTEST = 0.02
+#: Least part of the increase, as its slope predicts it, that such a shorter step must give.
+FAIR_SHORT = 0.2
+#: Where the energy leaves cells empty: the price of bending is weighted by at least this part of the mean density.
+SPARSE = 0.05
+#: Part of its mean that the response has at least, so that systems stay solvable; smallest rise of phi that counts.
+LEAST = 1e-14
+#: Part of the mean density by which the price of bending is weighted at least.
+LEAST_WEIGHT = 1e-3
+#: Relative difference of masses that counts as none.
+CLOSE = 1e-6
+#: Where E* is flat (its maximizer is 0), its curvature is replaced by this part of the mean one, far from the optimum.
+FLAT = 0.2
+#: The L1 residual below which that part falls in proportion to the residual.
+CALM = 0.005
+#: Gap in units of the tolerance below which lowering phi over empty cells may close it.
 NEAR = 1000.0
-#: Largest and smallest reduction asked of the conjugate gradients, and their iterations.
-COARSEST, FINEST, MAX_PRODUCTS = 0.1, 1e-3, 60
-#: Rejected steps in a row after which the ascent stops; steps without a new least gap after which it stops.
-MAX_REJECTED, PATIENCE = 12, 15
-#: Least width of a cell's image (its inverse is the stretch) in the preconditioner and in the price of bending, and the
-#: diffusion for bending.
-LEAST_WIDTH, LEAST_STRAIGHT, BENDING_SHARE = 0.1, 0.3, 4.0
-#: Cells with less mass than this part of the largest are empty; phi is continued over them as far as the longest move
-#: times the second number, and by a few cells more.
-EMPTY, CONTINUED, MARGIN = 1e-2, 1.3, 4
+#: Largest reduction asked of the conjugate gradients.
+COARSEST = 0.1
+#: Smallest reduction asked of them.
+FINEST = 1e-3
+#: Iterations of the conjugate gradients.
+MAX_PRODUCTS = 60
+#: Refused steps in a row after which the ascent stops.
+MAX_REJECTED = 12
+#: Steps that do not lower the gap after which the ascent stops.
+PATIENCE = 15
+#: Least width of a cell's image (its inverse is the stretch) in the preconditioner.
+LEAST_WIDTH = 0.1
+#: Least width of a cell's image in the price of bending.
+LEAST_STRAIGHT = 0.3
+#: The diffusion by which the preconditioner represents bending, in units of its price.
+BENDING_SHARE = 4.0
+#: Cells with less mass than this part of the largest count as empty.
+EMPTY = 1e-2
+#: phi is continued over empty cells as far as the longest move times this,
+CONTINUED = 1.3
+#: and by this many cells more.
+MARGIN = 4
 #: Relative change of J that round-off explains.
 ROUND_OFF = 1e-14
 
 
 @dataclass
 class DualPoint:
-    """A function phi with all that is known of it.
+    """A function phi with what follows from it.
 
-    ``value`` is J, ``masses`` the feasible masses that the points bring, ``cost`` their transport cost W2^2 / (2 tau),
-    ``gap`` the primal value of these masses less J, ``wanted`` the masses that phi asks for, ``slope`` h' at them (what
-    it would be, where they are 0) and ``response`` their derivative by it.
+    Attributes
+    ----------
+    phi : array
+    value : float
+        J.
+    gap : float
+        Primal value of ``masses`` less J.
+    cost : float
+        Transport cost W2^2 / (2 tau) of ``masses``.
+    masses : array
+        The feasible masses that the points deposit.
+    wanted : array
+        The masses that maximize in E*(-phi).
+    slope : array
+        c - V - phi, which is h' at ``wanted`` where that is not 0.
+    response : array
+        Derivative of ``wanted`` in ``slope``.
     """
 
     phi: np.ndarray
@@ -83,12 +134,12 @@ class DualPoint:
 
     @property
     def residual(self) -> float:
-        """L1 distance of the two densities relative to the mass."""
+        """L1 distance of the two densities, relative to the mass."""
         return float(np.abs(self.wanted - self.masses).sum() / self.masses.sum())
 
 
 class Ascent:
-    """Ascent for one step: the transport of one density, and an energy whose potential may be exchanged.
+    """Ascent for one step: the transport of one density, and an energy, whose potential may be replaced on the way.
 
     Parameters
     ----------
@@ -98,7 +149,7 @@ class Ascent:
     tau : float
     """
 
-    def __init__(self, transport: TransportDual, energy: LocalEnergy, widths, tau: float):
+    def __init__(self, transport: TransportDual, energy: LocalEnergy, widths: Sequence[float], tau: float):
         self.transport, self.energy, self.widths, self.tau = transport, energy, widths, tau
         self.price = 1.0
         self.scratch = np.empty_like(transport.start)
@@ -108,7 +159,7 @@ class Ascent:
         self.steps, self.products, self.evaluations = 0, 0, 0
 
     def evaluate(self, phi: np.ndarray) -> DualPoint:
-        """J and all that goes with it."""
+        """Return J at phi, with its derivatives and the gap."""
         self.evaluations += 1
         higher = self.transport.majorant(phi, phi.ndim - 1)
         phi = phi if higher is None else higher
@@ -120,7 +171,8 @@ class Ascent:
                          self.energy.reference * density, slope, response)
 
     def best_of(self, candidates: list[np.ndarray]) -> DualPoint:
-        """The candidate with the largest J, each one tried as it is and continued over the cells empty at the start."""
+        """Return the candidate of the largest J, among them and their continuations over the cells empty at the start.
+        """
         best = None
         start = self.transport.start
         for candidate in candidates:
@@ -130,8 +182,8 @@ class Ascent:
                     best = point
         return best if best is not None else self.evaluate(np.zeros(start.shape))
 
-    def run(self, point: DualPoint, gap_tolerance, max_steps: int) -> DualPoint:
-        """Ascend from a point until ``gap <= gap_tolerance(point)``; the point of least gap if that is not reached."""
+    def run(self, point: DualPoint, gap_tolerance: Callable[[DualPoint], float], max_steps: int) -> DualPoint:
+        """Ascend until ``gap <= gap_tolerance(point)``; return the last point, or the one of least gap on a failure."""
         best, since = point, 0
         point = self._continued(point)
         self.price = min(1.0, max((point.residual / FAR)**2, FIRST_PRICE))
@@ -152,7 +204,7 @@ class Ascent:
         return best
 
     def _raised(self, point: DualPoint) -> DualPoint:
-        """The point with phi raised where no mass goes for its sake: on the last axis it has been already."""
+        """Return the point with phi raised where that moves no mass; along the last axis it has been raised already."""
         for axis in range(point.phi.ndim - 1):
             higher = self.transport.majorant(point.phi, axis)
             if higher is not None and ((higher > point.phi + LEAST) & (point.wanted > 0.0)).any():
@@ -161,12 +213,13 @@ class Ascent:
         return point
 
     def _flattened(self, point: DualPoint) -> DualPoint:
-        """The point with phi lowered to where cells just stay empty: J rises, but the front gets a kink."""
+        """Return the point with phi lowered to where cells just stay empty: J rises, but phi gets a kink at the front.
+        """
         least = float(self.energy.slope(np.zeros(1))[0])
         return self.evaluate(point.phi + np.minimum(point.slope - least, 0.0))
 
     def _continued(self, point: DualPoint) -> DualPoint:
-        """The point with phi continued over the cells that hardly get mass, if it is as good."""
+        """Return the point with phi continued over the cells with hardly any mass, if J or the gap is no worse."""
         phi = self._continuation(point.phi, point.masses)
         if phi is None:
             return point
@@ -176,10 +229,10 @@ class Ascent:
         return point
 
     def _continuation(self, phi: np.ndarray, masses: np.ndarray) -> np.ndarray | None:
-        """phi continued smoothly from the cells with mass to the others; None where nothing is to be done.
+        """Return phi continued smoothly from the cells with mass to the others; None where that changes nothing.
 
-        Only for energies that leave cells empty. Without it phi has a kink at the front, where points that the next
-        steps move would get stuck.
+        Only for energies that leave cells empty: there phi would get a kink at the front, at which points stop that
+        later steps should move on.
         """
         known = masses > EMPTY * masses.max()
         if not self.leaves_cells_empty or known.all():
@@ -192,7 +245,7 @@ class Ascent:
         return phi
 
     def _step(self, point: DualPoint) -> DualPoint | None:
-        """One accepted step of the ascent, or None where there is none left to take."""
+        """Take one step of the ascent; None where every step is refused."""
         self.steps += 1
         self._return_to(point)
         gradient = point.wanted - point.masses
@@ -231,7 +284,7 @@ class Ascent:
         return None
 
     def _shortened(self, point: DualPoint, new: DualPoint, delta: np.ndarray, slope: float) -> DualPoint | None:
-        """The point where J is largest between two, by their slopes; None if it gives no fair part of the increase."""
+        """Return the point between two where their slopes predict the maximum of J; None if it raises J too little."""
         beyond = float((delta * (new.wanted - new.masses)).sum())
         if not (slope > 0.0 and beyond < 0.0 and math.isfinite(beyond)):
             return None
@@ -240,15 +293,15 @@ class Ascent:
         return shorter if shorter.value - point.value >= FAIR_SHORT * share * slope else None
 
     def _return_to(self, point: DualPoint) -> None:
-        """Have the transport hold the curvature at a point."""
+        """Let the transport hold its second derivative at a point."""
         if self.at is not point.phi:
             self.evaluate(point.phi)
 
     def _secant(self, point: DualPoint) -> np.ndarray:
-        """The response between the slopes of the wanted and of the feasible masses: their mean, not their difference.
+        """Return the difference quotient of the response, between the slopes of the wanted and of the feasible masses.
 
-        Where the two are far apart (fronts, tails) it leads from one to the other in one step; in the limit it is the
-        derivative.
+        Where the two are far apart (fronts, tails) a step with it leads from one to the other at once; in the limit it
+        is the derivative.
         """
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             target = self.energy.slope(point.masses / self.energy.reference)
@@ -258,23 +311,23 @@ class Ascent:
         return secant if self.leaves_cells_empty else np.maximum(secant, point.response)
 
     def _newton_product(self, v: np.ndarray, response: np.ndarray) -> np.ndarray:
-        """The negative second derivative of J, applied to v; the total mass is held."""
+        """Return the negative second derivative of J, at fixed total mass, applied to v."""
         self.products += 1
         centered = v - float((response * v).sum()) / float(response.sum())
         return response * centered + self.transport.curvature(v)
 
     def _bend(self, v: np.ndarray, weight: list[np.ndarray], out: np.ndarray) -> None:
-        """Add the price of bending times the sum of the B_a, applied to v."""
+        """Add the price of bending times the sum of the B_a, applied to v, to ``out``."""
         for axis, h in enumerate(self.widths):
             shape = math.prod(v.shape[:axis]), v.shape[axis], math.prod(v.shape[axis + 1:])
             add_bending(v.reshape(shape), weight[axis].reshape(shape), self.price * self.tau / h**2,
                         self.scratch.reshape(shape), out.reshape(shape))
 
-    def _approximate(self, point: DualPoint, response, weight) -> Multigrid:
-        """The matrix of cells and edges that the regularized Newton system resembles, as multigrid cycles.
+    def _approximate(self, point: DualPoint, response: np.ndarray, weight: list[np.ndarray]) -> Multigrid:
+        """Return multigrid cycles for a matrix of cells and edges close to the regularized Newton system.
 
-        Transport is diffusion of phi weighted by the masses and by how much the points are stretched; bending is
-        taken for the diffusion that it is between neighbors.
+        Transport is diffusion of phi, weighted by the masses and the stretch of the points; bending is replaced by
+        diffusion between neighbors.
         """
         edges = []
         for axis, h in enumerate(self.widths):
@@ -285,8 +338,9 @@ class Ascent:
             edges.append(0.5 * (lower + upper))
         return Multigrid(response, edges)
 
-    def _solve(self, gradient, response, weight, approximate: Multigrid, reduction: float) -> np.ndarray:
-        """Conjugate gradients for the regularized Newton system."""
+    def _solve(self, gradient: np.ndarray, response: np.ndarray, weight: list[np.ndarray], approximate: Multigrid,
+               reduction: float) -> np.ndarray:
+        """Solve the regularized Newton system by conjugate gradients."""
         precondition = approximate.cycle
         x, r = np.zeros_like(gradient), gradient.copy()
         z = precondition(r)
@@ -310,20 +364,20 @@ class Ascent:
 
 
 def halves(v: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Views of the cells below and above each edge along an axis."""
+    """Return views of the cells below and above each edge along an axis."""
     lower, upper = [slice(None)] * v.ndim, [slice(None)] * v.ndim
     lower[axis], upper[axis] = slice(0, -1), slice(1, None)
     return v[tuple(lower)], v[tuple(upper)]
 
 
 def _inner(known: np.ndarray, axis: int) -> np.ndarray:
-    """The edges along an axis between known cells."""
+    """Return the edges along an axis between known cells."""
     lower, upper = halves(known, axis)
     return lower & upper
 
 
 def _second_difference(v: np.ndarray, axis: int) -> np.ndarray:
-    """Second difference along an axis, mirrored at the walls: a symmetric operator."""
+    """Return the second difference along an axis, mirrored at the walls: a symmetric operator."""
     lower, upper = halves(v, axis)
     out = np.zeros_like(v)
     below, above = halves(out, axis)

@@ -1,46 +1,56 @@
-"""inner="back-and-forth": JKO steps through their dual, on one to three axes, with a primal-dual gap."""
+"""inner="back-and-forth": JKO steps by their dual problem, on one to three axes, with the gap between both problems."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from wgflow.checks import check_count
 from wgflow.densities import Density
-from wgflow.energy_on_grid import TINY
+from wgflow.energy_on_grid import TINY, EnergyOnGrid
 from wgflow.errors import InvalidInput
+from wgflow.grids import Grid
 from wgflow.jko_steps import JKOStep
 
 from ..base import InnerSolver
 from ..local_energy import LocalEnergy, pairs
+from ..settings import BackAndForth
 from .ascent import Ascent, DualPoint, halves
 from .transport_dual import TransportDual, smear
 
 __all__ = ["BackAndForthSolver"]
 
-#: A rest above this part of the mass is smeared over its neighbors, once, if that does not raise the energy.
+#: Part of the mass that may be too rough for splines and yet rest at the nodes. Where more is, it is smeared over
+#: neighboring cells, once, if that does not raise the energy.
 ROUGH = 0.05
-#: The scale of the gap is at least this part of the internal energy: next to a stationary state no decrease is left.
+#: The scale of the gap is at least this part of the internal energy: near a stationary state a step hardly decreases F.
 LEAST_SCALE = 1e-3
-#: Cells of an axis down to which coarser grids are used for a first guess; the gap that they are solved to, in units of
-#: the tolerance, and at most.
-COARSEST_CELLS, COARSE_FACTOR, COARSE_TOLERANCE = 24, 10.0, 1e-3
+#: Coarser grids give a first guess as long as an axis has twice this many cells.
+COARSEST_CELLS = 24
+#: The gap to which the problem on a coarser grid is solved, in units of the tolerance.
+COARSE_FACTOR = 10.0
+#: The largest gap to which it is solved.
+COARSE_TOLERANCE = 1e-3
 #: A guess whose gap is below this part of the scale needs no coarser grid.
 GOOD_GUESS = 0.01
-#: How often a rough density is smeared, in turn, where the step does not succeed otherwise.
+#: How many times a rough density is smeared, in the order in which this is tried.
 SMEARINGS = 1, 3, 7
-#: Cells that a step moves by, from which on smearing the rest counts as nothing beside its error of O(h^2). Part of the
-#: largest mass below which a cell does not count in that.
-MOVES_FAR, EMPTY = 1.0, 1e-6
-#: Rounds of the interaction's linearization.
+#: Number of cells that a step moves by from which on smearing the rough part counts for nothing beside the step's error
+#: of O(h^2).
+MOVES_FAR = 1.0
+#: Part of the largest mass below which a cell does not count in that number.
+EMPTY = 1e-6
+#: Linearizations of the nonlocal terms in a step, at most.
 MAX_ROUNDS = 60
-#: Cells from which on two threads are used.
+#: Number of cells from which on two threads are used.
 THREADED_CELLS = 1 << 14
+
+#: What the gap of a point is compared with.
+Scale = Callable[[DualPoint], float]
 
 
 class BackAndForthSolver(InnerSolver):
@@ -52,35 +62,34 @@ class BackAndForthSolver(InnerSolver):
               = \max_\varphi \int \varphi^c\,d\mu - E^*(-\varphi), \qquad
               \varphi^c(y) = \min_x \frac{|x - y|^2}{2\tau} - \varphi(x).
 
-    Each :math:`\varphi` gives a density that it asks for, :math:`(h')^{-1}(c - V - \varphi)`, and one that the
-    transforms bring, by moving :math:`\mu` to where the minimum is attained; at the optimum they are one. The density
-    returned is the second: its mass is that of :math:`\mu`, no cell is negative, and with the value of :math:`\varphi`
-    it bounds the error of the step: ``gap`` is primal less dual value, a sum of non-negative terms.
+    Each :math:`\varphi` gives two densities: the maximizer in :math:`E^*`, which is :math:`(h')^{-1}(c - V - \varphi)`,
+    and the one to which the c-transform moves :math:`\mu`, each point y to the x of the minimum. At the optimum they
+    are equal. The second is returned: it has the mass of :math:`\mu` and no negative cell, and the difference of its
+    primal value and the dual value of :math:`\varphi`, the ``gap``, bounds the error of the step. It is formed as a sum
+    of non-negative terms.
 
-    What differs from the original: the density is made of intervals, over which the transforms are averaged exactly
-    (separable and of linear cost, see `TransportDual`), so that moves by parts of a cell count, a cell may be stretched
-    over many, and the discrete problem has no duality gap; the ascent is by regularized Newton steps (see `Ascent`), in
-    place of gradient steps in a fixed Sobolev norm; a first guess comes from coarser grids; and there is one potential
-    instead of two, as Newton steps do not need the way back to stay well conditioned.
+    Differences from the original method: the density is represented by intervals, over which the transforms are
+    averaged exactly (separable, of linear cost; see `TransportDual`), so that moves by parts of a cell count, a cell
+    may be stretched over many, and the discrete problem has no duality gap. The ascent takes regularized Newton steps
+    (see `Ascent`) in place of gradient steps in a fixed Sobolev norm. A first guess comes from coarser grids. There is
+    one potential instead of two: Newton steps need no second one to stay well conditioned.
 
-    An interaction enters by linearization: :math:`V + U\rho` with :math:`\rho` of the round before, until the gap with
-    the potential of the density itself meets the tolerance. Where U is positive semi-definite this gap bounds the error
-    of the whole step; else it says how far the density is from stationary.
+    Nonlocal terms are linearized: V is replaced by :math:`V + U\rho` with the :math:`\rho` of the round before, until
+    the gap with the potential of the present density meets the tolerance. Where U is positive semi-definite this gap
+    bounds the error of the whole step; otherwise it measures how far the density is from stationary.
 
-    ``residual`` is the gap divided by the decrease :math:`F(\mu) - J` that the step can give at most (near a stationary
-    state, where that tends to 0, by a thousandth of the internal energy). The error of the
-    discrete step is O(h^2) uniformly in tau where the density is smooth, and the transport cost counts the displacement
-    of mass before its deposit. What of a density is too rough for the splines (jumps, single cells) rests exactly at
-    the nodes in short steps; it is smeared over its neighbors where the step moves by more than a cell, and data with
-    holes under an `Entropy` once or twice more if the step does not succeed otherwise: always so that F does not rise,
-    by one to a few cells in distance, and said in ``extras["smearings"]``.
+    ``residual`` is the gap divided by :math:`F(\mu) - J`, J the dual value: the most that a step can decrease F (or by
+    a thousandth of the internal energy, near a stationary state, where that tends to 0). The error of the discrete step
+    is O(h^2) uniformly in tau where the density is smooth, and the transport cost is that of the mass before it is
+    deposited in cells. The part of a density that is too rough for splines (jumps, single cells) rests exactly at the
+    nodes in short steps. Where the step moves by more than a cell it is smeared over neighboring cells. Data with holes
+    under an `Entropy` are smeared three or seven times if the step does not succeed otherwise. Smearing never raises F,
+    it moves the density by one to a few cells in distance, and ``extras["smearings"]`` counts it.
 
-    Options
-    -------
-    points : int
-        Intervals a cell and axis that stand for the density.
-    threads : int or None
-        Threads for large grids; two where there are two cores by default. Results have the same bits for any number.
+    Parameters
+    ----------
+    parts, grid, settings, tolerance, max_iterations : see `InnerSolver`
+        The settings are those of `BackAndForth`.
 
     Raises
     ------
@@ -95,61 +104,61 @@ class BackAndForthSolver(InnerSolver):
 
     TOLERANCE: ClassVar[float] = 1e-6
     MAX_ITERATIONS: ClassVar[int] = 100
-    OPTIONS: ClassVar[dict[str, Any]] = {"points": 1, "threads": None}
 
-    def __init__(self, parts, grid, settings):
-        super().__init__(parts, grid, settings)
+    settings: BackAndForth
+
+    def __init__(self, parts: EnergyOnGrid, grid: Grid, settings: BackAndForth, tolerance: float | None = None,
+                 max_iterations: int | None = None):
+        super().__init__(parts, grid, settings, tolerance, max_iterations)
         if parts.diffusion == 0 and not parts.internal:
             raise InvalidInput("back-and-forth needs an internal energy (Entropy with finite beta, or PowerEntropy): "
-                               "without one the dual has no density to answer with; use inner='quantile' on one axis")
+                               "without one the dual problem has no maximizer in E*; use inner='quantile' on one axis")
         if any(grid.periodic):
             axis = grid.periodic.index(True)
-            raise InvalidInput(f"boundary[{axis}]='periodic': back-and-forth knows walls only; use "
+            raise InvalidInput(f"boundary[{axis}]='periodic': inner='back-and-forth' takes walls only; use "
                                "inner='linearized'")
         if not all(grid.uniform):
             raise InvalidInput(f"edges[{grid.uniform.index(False)}] are not uniform: back-and-forth needs cells of one "
                                "width on each axis; give bounds and cells, or use inner='linearized'")
         if grid.ndim > 3:
             raise InvalidInput(f"the grid has {grid.ndim} axes: back-and-forth serves 1 to 3; use FiniteVolume")
-        self.points, threads = settings.options["points"], settings.options["threads"]
-        check_count("points", self.points)
-        if threads is not None:
-            check_count("threads", threads)
-        threads = min(threads or os.cpu_count() or 1, 2)
+        threads = min(settings.threads or os.cpu_count() or 1, 2)
         self.pool = ThreadPoolExecutor(1) if threads > 1 and grid.size >= THREADED_CELLS else None
         self.widths = tuple(float(h[0]) for h in grid.widths)
         self.reference = np.exp(grid.log_reference)
 
     # ---------------------------------------------------------------- one step
     def step(self, start: JKOStep, tau: float, guess: JKOStep | None = None) -> JKOStep:
-        masses, before = start.density.masses, self.parts.energy(start.density.masses)
+        masses, before = start.rho.masses, self.energy(start.rho.masses)
         phi = [s.state["phi"] for s in (guess, start) if s is not None and "phi" in s.state]
-        best: Any = None
+        best: JKOStep | None = None
         for transport in self._transports(masses, before, tau):
             step = self._attempt(start, transport, before, tau, phi)
             if best is None or step.residual < best.residual:
                 best = step
-            if best.residual <= self.settings.tolerance:
+            if best.residual <= self.tolerance:
                 break
             phi = [step.state["phi"]]
+        assert best is not None
         return best
 
-    def _transports(self, masses, before: float, tau: float) -> Iterator[TransportDual]:
-        """What may stand for the density: exactly, with its rest at the nodes; smeared, if that does not raise F."""
-        exact = TransportDual(masses, self.widths, tau, points=self.points, pool=self.pool)
+    def _transports(self, masses: np.ndarray, before: float, tau: float) -> Iterator[TransportDual]:
+        """Yield representations of the density: the exact one; smeared ones, as long as F does not rise."""
+        exact = TransportDual(masses, self.widths, tau, points=self.settings.points, pool=self.pool)
         far = exact.rough > ROUGH or (exact.rough > 0.0 and self._moves(masses, tau) > MOVES_FAR)
         if not far:
             yield exact
         for times in SMEARINGS if exact.rough > 0.0 else ():
-            smeared = TransportDual(masses, self.widths, tau, points=self.points, pool=self.pool, smearings=times)
-            if self.parts.energy(smeared.start) > before:
+            smeared = TransportDual(masses, self.widths, tau, points=self.settings.points, pool=self.pool,
+                                    smearings=times)
+            if self.energy(smeared.start) > before:
                 break
             yield smeared
         if far:
             yield exact
 
     def _moves(self, masses: np.ndarray, tau: float) -> float:
-        """Cells that the mass moves by in a short step, in the mean square: tau times the slope of dF/drho."""
+        """Return the root mean square of the move in a short step, in cells: tau times the slope of dF/drho."""
         energy = LocalEnergy(self.parts.diffusion, self.parts.internal, self.reference, self.parts.potential, 1.0)
         filled, total = masses > EMPTY * masses.max(), 0.0
         with np.errstate(divide="ignore"):
@@ -160,10 +169,12 @@ class BackAndForthSolver(InnerSolver):
             total += float((0.5 * (lower + upper) * np.where(inside, np.diff(slope, axis=axis), 0.0)**2).sum()) / h**4
         return tau * math.sqrt(total / float(masses.sum()))
 
-    def _attempt(self, start, transport, before: float, tau: float, guesses: list) -> JKOStep:
-        parts, masses = self.parts, start.density.masses
-        interaction = parts.interaction(masses)
-        potential = parts.potential if interaction is None else parts.potential + interaction
+    def _attempt(self, start: JKOStep, transport: TransportDual, before: float, tau: float,
+                 guesses: list[np.ndarray]) -> JKOStep:
+        """Solve the step with one representation of the density."""
+        parts, masses = self.parts, start.rho.masses
+        variation = self.nonlocal_variation(masses)
+        potential = self._potential(variation)
         energy = LocalEnergy(parts.diffusion, parts.internal, self.reference, potential, float(masses.sum()))
         ascent = Ascent(transport, energy, self.widths, tau)
         scale = self._scale(ascent)
@@ -171,40 +182,44 @@ class BackAndForthSolver(InnerSolver):
         if not point.gap <= GOOD_GUESS * scale(point):
             coarse = self._coarse_guess(energy, transport.start, tau)
             point = ascent.best_of([point.phi, np.zeros(masses.shape) if coarse is None else coarse])
-        point = self._rounds(ascent, point, scale, interaction)
+        point = self._rounds(ascent, point, scale, variation)
         return self._result(start, before, ascent, point, scale, tau)
 
-    def _rounds(self, ascent: Ascent, point: DualPoint, scale, interaction) -> DualPoint:
-        """Ascend; with an interaction, linearized anew until its potential no longer changes the gap."""
-        tolerance, most = self.settings.tolerance, self.settings.max_iterations
-        if interaction is None:
+    def _potential(self, variation: np.ndarray | None) -> np.ndarray:
+        """Return V plus a first variation of the nonlocal terms, the linear part of the energy."""
+        return self.parts.potential if variation is None else self.parts.potential + variation
+
+    def _rounds(self, ascent: Ascent, point: DualPoint, scale: Scale, variation: np.ndarray | None) -> DualPoint:
+        """Ascend; with nonlocal terms, linearize them again until the gap with their present potential is small."""
+        tolerance, most = self.tolerance, self.max_iterations
+        if variation is None:
             return ascent.run(point, lambda p: tolerance * scale(p), most)
         share, last = 1.0, math.inf
         for _ in range(MAX_ROUNDS):
             point = ascent.run(point, lambda p: 0.25 * tolerance * scale(p), most - ascent.steps)
-            field = self.parts.interaction(point.masses)
-            mixed = interaction + share * (field - interaction)
-            ascent.energy = ascent.energy.with_potential(self.parts.potential + field)
+            present = self.nonlocal_variation(point.masses)
+            mixed = variation + share * (present - variation)
+            ascent.energy = ascent.energy.with_potential(self._potential(present))
             judged = ascent.evaluate(point.phi)
             if judged.gap <= tolerance * scale(judged) or ascent.steps >= most:
                 return judged
             if judged.gap > 0.5 * last:
                 share = max(0.125, 0.5 * share)
-            last, interaction = judged.gap, mixed
-            ascent.energy = ascent.energy.with_potential(self.parts.potential + mixed)
+            last, variation = judged.gap, mixed
+            ascent.energy = ascent.energy.with_potential(self._potential(mixed))
             point = ascent.evaluate(point.phi)
-        ascent.energy = ascent.energy.with_potential(self.parts.potential + self.parts.interaction(point.masses))
+        ascent.energy = ascent.energy.with_potential(self._potential(self.nonlocal_variation(point.masses)))
         return ascent.evaluate(point.phi)
 
-    def _result(self, start: JKOStep, before: float, ascent: Ascent, point: DualPoint, scale, tau: float) -> JKOStep:
-        masses = point.masses * (float(start.density.masses.sum()) / float(point.masses.sum()))
+    def _result(self, start: JKOStep, before: float, ascent: Ascent, point: DualPoint, scale: Scale,
+                tau: float) -> JKOStep:
+        masses = point.masses * (float(start.rho.masses.sum()) / float(point.masses.sum()))
         density, cost, gap = Density(self.grid, masses / self.grid.volumes), max(point.cost, 0.0), point.gap
-        energy = self.parts.energy(density.masses)
+        energy = self.energy(density.masses)
         if energy + cost > before:
-            # Next to a stationary state, to stay may be the better step; it is feasible, too.
-            density, cost, energy = start.density, 0.0, before
-            field = self.parts.interaction(density.masses)
-            ascent.energy = ascent.energy.with_potential(self.parts.potential + (0.0 if field is None else field))
+            # Near a stationary state the density itself, which is feasible, may be the better step.
+            density, cost, energy = start.rho, 0.0, before
+            ascent.energy = ascent.energy.with_potential(self._potential(self.nonlocal_variation(density.masses)))
             point = ascent.evaluate(point.phi)
             gap = ascent.energy.energy(density.masses) - point.value
         gap = max(gap, 0.0)
@@ -217,8 +232,8 @@ class BackAndForthSolver(InnerSolver):
 
     # ---------------------------------------------------------------- scale and guesses
     @staticmethod
-    def _scale(ascent: Ascent):
-        """What a gap is compared with: the largest decrease that a step can give, F(mu) - J."""
+    def _scale(ascent: Ascent) -> Scale:
+        """Return what a gap is compared with: F(mu) - J, the most that a step can decrease F."""
         start, energy = ascent.transport.start, ascent.energy
         internal = float((energy.reference * np.abs(energy.h(start / energy.reference))).sum())
         floor = LEAST_SCALE * (internal + energy.diffusion * energy.mass)
@@ -226,13 +241,13 @@ class BackAndForthSolver(InnerSolver):
 
     @staticmethod
     def _still(energy: LocalEnergy, masses: np.ndarray) -> np.ndarray:
-        """The function that asks for the masses as they are: right in the limit of short steps."""
+        """Return the function at which E* has the given masses as its maximizer: the limit of short steps."""
         r = smear(masses) / energy.reference
         with np.errstate(divide="ignore"):
             return -energy.slope(np.maximum(r, 1e-14 * r.max())) - energy.potential
 
     def _coarse_guess(self, energy: LocalEnergy, masses: np.ndarray, tau: float) -> np.ndarray | None:
-        """The solution on cells of twice the width, brought back; None where the grid is coarse enough."""
+        """Return the solution on cells of twice the width, interpolated; None where the grid is coarse enough."""
         widths = [side / n for side, n in zip((hi - lo for lo, hi in self.grid.bounds), masses.shape)]
         axes = [k for k, n in enumerate(masses.shape) if n % 2 == 0 and n >= 2 * COARSEST_CELLS]
         if not axes:
@@ -240,21 +255,21 @@ class BackAndForthSolver(InnerSolver):
         coarse_energy = energy.coarsened(axes)
         for axis in axes:
             masses, widths[axis] = pairs(masses, axis), 2.0 * widths[axis]
-        transport = TransportDual(masses, widths, tau, points=self.points, smearings=1)
+        transport = TransportDual(masses, widths, tau, points=self.settings.points, smearings=1)
         ascent = Ascent(transport, coarse_energy, widths, tau)
         scale = self._scale(ascent)
         finer = self._coarse_guess(coarse_energy, transport.start, tau)
         starts = [finer] if finer is not None else [np.zeros(masses.shape), self._still(coarse_energy, masses)]
         point = ascent.best_of(starts)
-        tolerance = min(COARSE_FACTOR * self.settings.tolerance, COARSE_TOLERANCE)
-        phi = ascent.run(point, lambda p: tolerance * scale(p), self.settings.max_iterations).phi
+        tolerance = min(COARSE_FACTOR * self.tolerance, COARSE_TOLERANCE)
+        phi = ascent.run(point, lambda p: tolerance * scale(p), self.max_iterations).phi
         for axis in axes:
             phi = _refined(phi, axis)
         return phi
 
 
 def _refined(phi: np.ndarray, axis: int) -> np.ndarray:
-    """Values of the quadratic spline at the quarter points of its cells, along an axis."""
+    """Return the values of the quadratic spline at the quarter points of its cells, along an axis."""
     phi = np.moveaxis(phi, axis, 0)
     lower, upper = np.concatenate([phi[:1], phi[:-1]]), np.concatenate([phi[1:], phi[-1:]])
     fine = np.empty((2 * phi.shape[0], *phi.shape[1:]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,10 @@ from wgflow.checks import check_memory
 from wgflow.compiled.block_ldl import factor, factor_scalar, order_box, solve, solve_scalar, structure
 from wgflow.compiled.linearized import assemble, compensated_dot, multiply, rows_of_edges
 from wgflow.grids import Grid
+
+from ...krylov import gmres
+
+Product = Callable[[np.ndarray], np.ndarray]
 
 #: Reduction of the residual of a linear system; iterations with a factorization of another matrix, and at most.
 FORCING, FEW_ITERATIONS, MAX_ITERATIONS = 1e-3, 4, 60
@@ -109,7 +113,7 @@ class SaddleSystem:
         solve(self.columns, self.factor_rows, self.blocks, self.inverses, self.order, right, x)
         return x
 
-    def solve(self, right: np.ndarray, scales: np.ndarray, interaction=None,
+    def solve(self, right: np.ndarray, scales: np.ndarray, interaction: Product | None = None,
               fresh: bool = False) -> np.ndarray | None:
         """Solve the system, with the interaction's Hessian subtracted from its last block, to `FORCING`.
 
@@ -140,51 +144,25 @@ class SaddleSystem:
         x, _ = self._gmres(right, scales, interaction, MAX_ITERATIONS)
         return x
 
-    def _product(self, x: np.ndarray, interaction) -> np.ndarray:
+    def _product(self, x: np.ndarray, interaction: Product | None) -> np.ndarray:
         product = np.empty_like(x)
         multiply(self.diagonal, self.coupling, self.graph.first, self.graph.second, x, product)
         if interaction is not None:
             product[:, 1] -= interaction(x[:, 1])
         return product
 
-    def _gmres(self, right, scales, interaction, iterations: int) -> tuple[np.ndarray, bool]:
-        """GMRES on the system preconditioned from the left, in scaled unknowns."""
-        begin = (self.direct(right) / scales).ravel()
-        norm = math.sqrt(compensated_dot(begin, begin))
-        if not (norm > 0 and math.isfinite(norm)):
-            return np.zeros_like(right), norm == 0
-        basis = [begin / norm]
-        triangle = np.zeros((iterations + 1, iterations))
-        rotations: list[tuple[float, float]] = []
-        rest = [norm]
-        for k in range(iterations):
-            v = (self.direct(self._product(basis[k].reshape(right.shape) * scales, interaction)) / scales).ravel()
-            for j, u in enumerate(basis):
-                triangle[j, k] = compensated_dot(u, v)
-                v = v - triangle[j, k] * u
-            length = math.sqrt(compensated_dot(v, v))
-            for j, (c, s) in enumerate(rotations):
-                above, below = triangle[j, k], triangle[j + 1, k]
-                triangle[j, k], triangle[j + 1, k] = c * above + s * below, c * below - s * above
-            size = math.hypot(triangle[k, k], length)
-            if not (size > 0 and math.isfinite(size)):
-                return self._combine(basis, triangle, rest, k, scales), False
-            c, s = triangle[k, k] / size, length / size
-            rotations.append((c, s))
-            triangle[k, k] = size
-            rest.append(-s * rest[k])
-            rest[k] *= c
-            if abs(rest[k + 1]) <= FORCING * norm or length == 0:
-                return self._combine(basis, triangle, rest, k + 1, scales), True
-            basis.append(v / length)
-        return self._combine(basis, triangle, rest, iterations, scales), False
+    def _gmres(self, right: np.ndarray, scales: np.ndarray, interaction: Product | None,
+               limit: int) -> tuple[np.ndarray, bool]:
+        """Solve in scaled unknowns by GMRES, preconditioned by the present factorization; whether it converged."""
 
-    def _combine(self, basis, triangle, rest, count: int, scales) -> np.ndarray:
-        weights = np.linalg.solve(triangle[:count, :count], rest[:count]) if count else np.zeros(0)
-        x = np.zeros(scales.size)
-        for weight, u in zip(weights, basis):
-            x += weight * u
-        return x.reshape(scales.shape) * scales
+        def product(x: np.ndarray) -> np.ndarray:
+            return self._product(x.reshape(right.shape) * scales, interaction)
+
+        def precondition(x: np.ndarray) -> np.ndarray:
+            return (self.direct(x) / scales).ravel()
+
+        found = gmres(product, right, dot=compensated_dot, forcing=FORCING, limit=limit, precondition=precondition)
+        return found.x.reshape(right.shape) * scales, found.converged
 
 
 class ScalarSystem:

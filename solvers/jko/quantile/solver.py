@@ -8,7 +8,6 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from wgflow.checks import check_count
 from wgflow.compiled.quantile import (
     forces,
     inner_product,
@@ -24,29 +23,41 @@ from wgflow.compiled.quantile import (
 )
 from wgflow.compiled.splines import bend_spline, bend_spline_adjoint, deposit, evaluate, factor_spline
 from wgflow.densities import Density
+from wgflow.energy_on_grid import EnergyOnGrid
 from wgflow.errors import InvalidInput
+from wgflow.grids import Grid
 from wgflow.internal_energies import PowerEntropy
 from wgflow.jko_steps import JKOStep
 
 from ..base import InnerSolver
+from ..settings import Quantile
 from .mesh import Mesh, check_axis, make_mesh, power_weight
 from .pairs import PairSums, split_operators
 from .refinement import check_state, mesh_of, refined, squared_distance, together
 
-#: Part of its width that a step of Newton's method leaves each cell at least; part of the way to the first collision
-#: of two positions that it goes where that does not do.
-LEAST_WIDTH, FRACTION = 0.1, 0.9
-#: Least part of the predicted decrease that a step must give, and halvings of a step.
-ARMIJO, MAX_HALVINGS = 1e-4, 40
-#: Where the predicted decrease is below the first part of the objective, round-off hides it: the step is then judged by
-#: the slope at its end, and the objective may rise by the second part.
-HIDDEN, ROUND_OFF = 1e-9, 1e-12
-#: Part of the decrease promised by the slope from which a step is lengthened, and the longest one.
-GROWING, LONGEST = 0.8, 1024.0
-#: Iterations in a row that do not lower the residual, after which nothing more is to be gained.
+#: Part of its width that a step of Newton's method leaves each cell at least.
+LEAST_WIDTH = 0.1
+#: Where that does not help: part of the way to the first collision of two positions that a step goes.
+FRACTION = 0.9
+#: Least part of the predicted decrease that a step must give.
+ARMIJO = 1e-4
+#: Halvings of a step.
+MAX_HALVINGS = 40
+#: Where the predicted decrease is below this part of the objective, round-off hides it: the step is then judged by the
+#: slope at its end.
+HIDDEN = 1e-9
+#: The part by which the objective may rise in such a step.
+ROUND_OFF = 1e-12
+#: Part of the decrease promised by the slope from which on a step is lengthened.
+GROWING = 0.8
+#: The longest step, in units of Newton's.
+LONGEST = 1024.0
+#: Iterations in a row without a lower residual after which the iteration stops.
 PATIENCE = 60
-#: Residual of the linear systems relative to the right side, and its iterations.
-FORCING, MAX_LINEAR = 1e-3, 60
+#: Residual of the linear systems relative to the right side.
+FORCING = 1e-3
+#: Iterations of the conjugate gradients.
+MAX_LINEAR = 60
 EPSILON = float(np.finfo(float).eps)
 #: Rounds of cutting cells in a step.
 MOST_ROUNDS = 8
@@ -55,7 +66,7 @@ SMALLEST_SPREAD = 1e-3
 
 
 class _Point(NamedTuple):
-    """Positions with all that a Newton step asks of them."""
+    """Positions with what a Newton step needs: energy, objective, slopes and second derivatives of V + U rho."""
 
     x: np.ndarray
     energy: float
@@ -67,42 +78,41 @@ class _Point(NamedTuple):
 class QuantileSolver(InnerSolver):
     r"""JKO steps in quantile coordinates.
 
-    A law on one axis is the positions :math:`X_0 \le \dots \le X_n` of its quantiles at levels that never change; cell
-    i between two of them holds the mass :math:`m_i`, a position the weight :math:`w_j`. The Wasserstein distance is
+    A law on one axis is given by the positions :math:`X_0 \le \dots \le X_n` of its quantiles at fixed levels. Cell i
+    between two of them holds the mass :math:`m_i`, position j has the weight :math:`w_j`. The Wasserstein distance is
     Euclidean, so that a step is
 
     .. math::
         \min_X \; \frac{1}{2\tau} \sum_j w_j (X_j - Y_j)^2 + \sum_j w_j V(X_j)
         + \tfrac12 \sum_{jk} w_j w_k U(X_j, X_k) + \sum_i v_i H(m_i / v_i)
 
-    with the reference volume :math:`v_i` of the cell between two positions: convex for convex V and U and internal
-    energies, and for tau below 1 over the largest concavity of V and U else. Newton's method; its matrix is tridiagonal
-    but for the interaction, whose product with a vector the linear solver (conjugate gradients, preconditioned by the
-    tridiagonal part) forms by the operator of the grid: FFT, low rank or dense. A line search keeps the order of the
-    positions.
+    with the reference volume :math:`v_i` of the cell between two positions: convex for convex V, U and internal
+    energies, otherwise for tau below 1 over the largest concavity of V and U. It is solved by Newton's method, whose
+    matrix is tridiagonal but for the interaction. Conjugate gradients, preconditioned by the tridiagonal part, form the
+    product of the interaction with a vector by the operator of the grid (FFT, low rank or dense). A line search keeps
+    the order of the positions.
 
-    The positions are kept through the run and the density is formed for output only, by the monotone cubic through the
-    cumulated masses: mass never moves from cell to cell, nothing is interpolated twice. Without internal energy
-    (beta = infinity) the positions are atoms, of constant weight.
+    The positions are kept through the run. The density is formed for output only, by the monotone cubic through the
+    cumulated masses: mass never moves from cell to cell, and nothing is interpolated twice. Without internal energy
+    (beta = infinity) the positions are atoms of constant weight.
 
-    V and U are taken between cell centers by cubic splines (not-a-knot) of their values there. Where the law lies in
-    fewer cells than the mesh needs, or can grow tails, the mesh of levels is refined at the start (see
-    `_quantile_mesh`). The ends of the grid are walls.
+    V and U are interpolated between cell centers by cubic splines (not-a-knot). Where the law lies in fewer cells than
+    the mesh needs, or can develop tails, the mesh of levels is refined at the start (`make_mesh`). The ends of the grid
+    are walls.
 
-    With internal energy the result of each step is looked at: where it tears cells apart until they span two cells of
-    the grid, over a barrier or by spreading, cells are cut at the start of the step and the step is solved again, until
-    all are resolved (`_quantile_refinement`). The same law may have more energy on the finer mesh, by the error of the
-    quadrature; ``extras["credit"]`` :math:`\le 0` is what the energies reported leave out of that. The following steps
-    pay it back out of what they lose beyond the energy-dissipation inequality.
+    With internal energy, a step may stretch cells, over a barrier or by spreading. Where one then spans more than two
+    cells of the grid, cells are cut at the start of the step and the step is solved again, until all are resolved
+    (`wgflow.solvers.jko.quantile.refinement`). The same law may have more energy on the finer mesh, by the error of the
+    quadrature; ``extras["credit"]`` :math:`\le 0` is the part of that which reported energies leave out. It is paid
+    back by later steps, out of what they lose beyond the energy-dissipation inequality.
 
     The residual is the length of the Newton step from the result, :math:`|H^{-1} g|_w / \sqrt M` with gradient g and
     Hessian H, over the spread of the law: the distance W2 to the exact minimizer up to a factor that tends to 1.
 
     Parameters
     ----------
-    parts, grid, settings : see `InnerSolver`
-        Option ``cells``: number of quantile cells, which then stays; by default those of the grid, and more where a
-        step needs them.
+    parts, grid, settings, tolerance, max_iterations : see `InnerSolver`
+        The settings are those of `Quantile`.
 
     Raises
     ------
@@ -110,40 +120,39 @@ class QuantileSolver(InnerSolver):
         If the grid has more than one axis or is periodic, or an internal energy is no power.
     """
 
-    ORDERS = (1, 2)
-    TOLERANCE = 1e-9
-    MAX_ITERATIONS = 300
-    OPTIONS: ClassVar[dict] = {"cells": None}
+    ORDERS: ClassVar[tuple[int, ...]] = (1, 2)
+    TOLERANCE: ClassVar[float] = 1e-9
+    MAX_ITERATIONS: ClassVar[int] = 300
 
+    settings: Quantile
     mesh: Mesh
 
-    def __init__(self, parts, grid, settings):
-        super().__init__(parts, grid, settings)
+    def __init__(self, parts: EnergyOnGrid, grid: Grid, settings: Quantile, tolerance: float | None = None,
+                 max_iterations: int | None = None):
+        super().__init__(parts, grid, settings, tolerance, max_iterations)
         check_axis(grid)
-        cells = settings.options["cells"]
-        if cells is not None:
-            check_count("cells", cells)
         for factor, term in parts.internal:
             if not isinstance(term, PowerEntropy):
-                raise InvalidInput(f"inner='quantile' knows Entropy and PowerEntropy, not {factor:g}*{term!r}")
+                raise InvalidInput(f"inner='quantile' knows Entropy and PowerEntropy, not {factor:g}*{term!r}; use "
+                                   "inner='back-and-forth', or FiniteVolume()")
         factors = np.array([factor for factor, _ in parts.internal], dtype=float)
         exponents = np.array([term.m for _, term in parts.internal], dtype=float)
         self.potential = np.array(parts.potential)
         self.internal = parts.diffusion > 0 or len(parts.internal) > 0
         kernels, rest = split_operators(parts)
         self.parts, self.pairs = replace(parts, operators=rest), PairSums(kernels) if kernels else None
-        # Whether something keeps the order of the positions.
+        # Whether the energy itself keeps the positions in order.
         self.ordered = self.internal or self.pairs is not None
         self.spreads = parts.diffusion > 0 or bool((exponents < 1).any())
         weight = power_weight(grid)
         if weight is None and exponents.size:
             raise InvalidInput("inner='quantile' takes PowerEntropy with the reference measure r^p dr alone; this "
                                "grid's log_weight is no power: use inner='linearized'")
-        if weight is None:
-            # A smooth weight is a potential, as far as the entropy is concerned.
+        if weight is None and grid.log_weight is not None:
+            # In the entropy a smooth weight acts as a potential.
             self.potential = self.potential - parts.diffusion * grid.log_weight
         self.terms = (parts.diffusion, factors, exponents, *(weight or (1.0, 0.0)))
-        # Positions are measured from within the grid where 0 is far away, so that narrow cells keep their digits.
+        # Where 0 is far from the grid, positions are measured from its middle, so that narrow cells keep their digits.
         low, high = grid.bounds[0]
         far = min(abs(low), abs(high)) > high - low and self.terms[3] == 1.0
         shift = 0.5 * (low + high) if far else 0.0
@@ -154,7 +163,7 @@ class QuantileSolver(InnerSolver):
 
     # ---------------------------------------------------------------- the contract of InnerSolver
     def begin(self, density: Density) -> JKOStep:
-        self.mesh = make_mesh(self.edges, density.masses, self.spreads, self.settings.options["cells"])
+        self.mesh = make_mesh(self.edges, density.masses, self.spreads, self.settings.cells)
         self.mass, x = density.mass, self.mesh.positions
         energy = self._look(x, x, 1.0).energy
         return JKOStep(density, 0.0, energy, None, 0.0, 0, 0.0, state={
@@ -177,20 +186,20 @@ class QuantileSolver(InnerSolver):
         starts = self._first(state, tau, guess)
         point, residual, iterations = self._minimize(state["positions"], tau, starts)
         for _ in range(MOST_ROUNDS):
-            finer = self._refined(state, point.x) if residual <= self.settings.tolerance else None
+            finer = self._refined(state, point.x) if residual <= self.tolerance else None
             if finer is None:
                 break
             new, new_residual, more = self._minimize(finer[0]["positions"], tau, [finer[1], finer[0]["last"]])
             iterations += more
-            if not new_residual <= self.settings.tolerance:
+            if not new_residual <= self.tolerance:
                 self._use(state)
                 break
             state, point, residual = finer[0], new, new_residual
         x, y = point.x, state["positions"]
         if not self.internal:
-            # Atoms may overtake each other only where tau is beyond convexity; round-off apart, that is no minimizer.
+            # Atoms that overtake each other, by more than round-off, are no minimizer: tau is beyond convexity there.
             disorder = float(np.maximum(x[:-1] - x[1:], 0.0).max()) / self._scale(x)
-            if disorder > self.settings.tolerance:
+            if disorder > self.tolerance:
                 residual = max(residual, disorder)
             x = np.maximum.accumulate(x)
         density = Density(self.grid, raster(x, self.mesh.masses, self.edges) / self.grid.volumes)
@@ -198,11 +207,12 @@ class QuantileSolver(InnerSolver):
         force[((x <= low) & (force > 0)) | ((x >= high) & (force < 0))] = 0.0
         dissipation = inner_product(force, force / self.mesh.weights)
         w2_squared = weighted_distance(x, y, self.mesh.weights)
-        # What new levels added to the energy is paid out of what steps lose beyond the inequality.
+        # The energy that new levels added is paid back out of the loss beyond the inequality.
         spare = start.energy - point.energy - w2_squared / (2.0 * tau)
         credit = max(state["credit"], min(0.0, spare)) if state["credit"] < 0 else 0.0
-        extras = {"dissipation": dissipation, "round_off": self._round_off(x), "cells": x.size - 1, "credit": credit}
-        return JKOStep(density, w2_squared, point.energy + credit, None, residual, iterations, tau, extras=extras,
+        return JKOStep(density, w2_squared, point.energy + credit, None, residual, iterations, tau,
+                       dissipation=dissipation, round_off=self._round_off(x),
+                       extras={"cells": x.size - 1, "credit": credit},
                        state={**state, "positions": x, "velocity": (x - state["last"]) / tau, "last": x,
                               "credit": credit})
 
@@ -222,8 +232,8 @@ class QuantileSolver(InnerSolver):
             self.mesh = mesh_of(state["last"], state["masses"], state["depths"])
 
     def _refined(self, state: dict, x: np.ndarray) -> tuple[dict, np.ndarray] | None:
-        """The state that a step starts from and the law x at finer levels; None where x is resolved."""
-        if not self.internal or self.settings.options["cells"] is not None:
+        """Return the state from which a step starts, and the law x, at finer levels; None where x is resolved."""
+        if not self.internal or self.settings.cells is not None:
             return None
         finer = refined(state, x, self.edges)
         if finer is None:
@@ -236,7 +246,7 @@ class QuantileSolver(InnerSolver):
 
     # ---------------------------------------------------------------- Newton's method
     def _first(self, state: dict, tau: float, guess: JKOStep | None) -> list[np.ndarray]:
-        """Positions to start from, the most promising first; all of them in order."""
+        """Return positions from which to start, the most promising first, each in order."""
         last = state["last"]
         if guess is not None:
             return [guess.state["positions"], last]
@@ -251,7 +261,7 @@ class QuantileSolver(InnerSolver):
     def _minimize(self, y, tau: float, starts: list[np.ndarray]) -> tuple[_Point, float, int]:
         point = min((self._look(x, y, tau) for x in starts), key=_objective)
         best, least, since, iteration = point, math.inf, 0, 0
-        while iteration < self.settings.max_iterations and since < PATIENCE:
+        while iteration < self.max_iterations and since < PATIENCE:
             iteration += 1
             gradient, diagonal, off = self._derivatives(point, y, tau)
             direction = self._newton(point, tau, gradient, diagonal, off)
@@ -262,7 +272,7 @@ class QuantileSolver(InnerSolver):
             since = 0 if residual < least or decrement > HIDDEN * max(1.0, abs(point.objective)) else since + 1
             if residual < least:
                 best, least = point, residual
-            if residual <= self.settings.tolerance or not math.isfinite(residual):
+            if residual <= self.tolerance or not math.isfinite(residual):
                 break
             new = self._search(point, y, tau, direction, decrement)
             if new is None:
@@ -271,16 +281,16 @@ class QuantileSolver(InnerSolver):
         return best, least, iteration
 
     def _look(self, x, y, tau: float) -> _Point:
-        """The objective, and the forces of V and U on each position."""
+        """Return the point at positions x: energy, objective, and the slopes of V + U rho."""
         nodes, mesh = self.nodes, self.mesh
         values, slopes, curvatures = np.empty((3, x.size))
         field, bends, excess = self.potential, self.bends, 0.0
-        if self.parts.operators:
+        if self.is_nonlocal:
             on_grid = self._to_grid(x, mesh.weights, False)
-            interaction = self.parts.interaction(on_grid)
+            interaction = self.nonlocal_variation(on_grid)
             field = field + interaction
             bends = bend_spline(nodes, self.spline, field)
-            # Each pair stands in the field of both of its members.
+            # The potential U rho counts each pair twice.
             excess = 0.5 * inner_product(on_grid, interaction)
         evaluate(nodes, field, bends, x, values, slopes, curvatures)
         potential, internal, inertia = objective(x, y, tau, mesh.weights, mesh.masses, mesh.log_masses, self.terms,
@@ -292,14 +302,14 @@ class QuantileSolver(InnerSolver):
         return _Point(x, energy, energy + inertia, slopes, curvatures)
 
     def _derivatives(self, point: _Point, y, tau: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Gradient of the objective, and diagonal and off-diagonal of the internal energies' Hessian."""
+        """Return the gradient of the objective, and diagonal and off-diagonal of the internal energies' Hessian."""
         x, mesh = point.x, self.mesh
         gradient, diagonal, off = np.empty(x.size), np.empty(x.size), np.empty(x.size - 1)
         forces(x, y, tau, mesh.weights, mesh.masses, mesh.log_masses, self.terms, point.slopes, gradient, diagonal, off)
         return gradient, diagonal, off
 
     def _newton(self, point: _Point, tau: float, gradient, diagonal, off) -> np.ndarray:
-        """The direction H^-1 g; rows of the gradient whose position rests at a wall are set to 0."""
+        """Return the direction H^-1 g; entries of the gradient whose position rests at a wall are set to 0."""
         x = point.x
         pinned, (direction, pivots, multipliers) = np.empty(x.size, dtype=bool), np.empty((3, x.size))
         matrix = None
@@ -311,13 +321,13 @@ class QuantileSolver(InnerSolver):
                                + np.diag(matrix.diagonal(1), -1))
         newton_system(x, tau, self.mesh.weights, point.curvatures, self.bounds, gradient, diagonal, off, pinned, pivots,
                       multipliers)
-        if self.parts.operators or matrix is not None:
+        if self.is_nonlocal or matrix is not None:
             return self._conjugate_gradients(x, gradient, diagonal, off, pinned, pivots, multipliers, matrix)
         solve_tridiagonal(pivots, multipliers, pinned, gradient, direction)
         return direction
 
     def _conjugate_gradients(self, x, gradient, diagonal, off, pinned, pivots, multipliers, far=None) -> np.ndarray:
-        """H^-1 g, with the product of the interaction's mixed derivatives formed on the grid, or by a matrix."""
+        """Return H^-1 g; the interaction's mixed derivatives are applied on the grid, or by a matrix."""
         weights = self.mesh.weights
         direction, left = np.zeros(x.size), gradient.copy()
         z = np.empty(x.size)
@@ -330,14 +340,14 @@ class QuantileSolver(InnerSolver):
             product = diagonal * p
             product[:-1] += off * p[1:]
             product[1:] += off * p[:-1]
-            if self.parts.operators:
+            if self.is_nonlocal:
                 product += weights * self._mixed(x, weights * p)
             if far is not None:
                 product += far @ p
             product[pinned] = 0.0
             curvature = float((p * product).sum())
             if not curvature > 0:
-                # The interaction makes H indefinite: the directions so far are of descent.
+                # The interaction makes H indefinite. What the directions so far combine to is a direction of descent.
                 return direction if k else p
             share = rho / curvature
             direction += share * p
@@ -350,7 +360,7 @@ class QuantileSolver(InnerSolver):
         return direction
 
     def _search(self, point: _Point, y, tau: float, direction, decrement: float) -> _Point | None:
-        """The next positions along the direction, or None where no step lowers the objective."""
+        """Return the next positions along the direction, or None where no step lowers the objective."""
         whole = move(point.x, direction, -1.0, self.bounds)
         share = 1.0
         if self.ordered:
@@ -369,10 +379,10 @@ class QuantileSolver(InnerSolver):
         return None
 
     def _farther(self, point: _Point, new: _Point, y, tau: float, direction, decrement: float) -> _Point:
-        """The best of steps of twice, four times, ... the length, where the objective still falls as at its start.
+        """Return the best of steps of twice, four times, ... the length, while the objective falls as fast as at first.
 
-        A step of Newton's method has half the decrease that the slope promises; more of it says that the concave part,
-        which was left out of the matrix, rules.
+        A step of Newton's method lowers a quadratic objective by half the decrease that the slope promises. A larger
+        decrease shows that the concave part, which is left out of the matrix, dominates.
         """
         length = 1.0
         while new.objective < point.objective - GROWING * length * decrement and length < LONGEST:
@@ -387,7 +397,7 @@ class QuantileSolver(InnerSolver):
         return new
 
     def _lowers(self, point: _Point, new: _Point, y, tau: float, direction, predicted: float) -> bool:
-        """Whether a step of predicted decrease lowers the objective, as far as round-off lets one see."""
+        """Return whether a step of predicted decrease lowers the objective, as far as round-off allows to tell."""
         if new.objective <= point.objective - ARMIJO * predicted:
             return True
         size = max(1.0, abs(point.objective))
@@ -398,25 +408,25 @@ class QuantileSolver(InnerSolver):
 
     # ---------------------------------------------------------------- between positions and the grid
     def _to_grid(self, x, weights, derivative: bool) -> np.ndarray:
-        """The adjoint of a spline's values (slopes) at positions: what the interaction's operator is applied to."""
+        """Return what U is applied to, at the nodes: the adjoint of a spline's values (slopes) at the positions."""
         on_values, on_bends = np.empty(self.nodes.size), np.empty(self.nodes.size)
         deposit(self.nodes, x, weights, derivative, on_values, on_bends)
         return on_values + bend_spline_adjoint(self.nodes, self.spline, on_bends)
 
     def _mixed(self, x, weights) -> np.ndarray:
-        """Slopes at the positions of U applied to dipoles of given weights there."""
-        field = self.parts.interaction(self._to_grid(x, weights, True))
+        """Return the slopes, at the positions, of U applied to dipoles of given weights there."""
+        field = self.nonlocal_variation(self._to_grid(x, weights, True))
         values, slopes, curvatures = np.empty((3, x.size))
         evaluate(self.nodes, field, bend_spline(self.nodes, self.spline, field), x, values, slopes, curvatures)
         return slopes
 
     def _round_off(self, x) -> float:
-        """What rounding may do to the energy of V: its values at the cells in use count, however small V is at x."""
+        """Return a bound on the rounding errors in the energy of V: the largest V at the cells in use counts."""
         first, last = np.searchsorted(self.nodes, (x[0], x[-1]))
         return EPSILON * self.mass * float(np.abs(self.potential[max(first - 1, 0):last + 1]).max())
 
     def _scale(self, x) -> float:
-        """Spread of the law, against which residuals are held."""
+        """Return the spread of the law, the scale of residuals."""
         low, high = self.bounds
         return max(spread(x, self.mesh.weights), SMALLEST_SPREAD * (high - low))
 

@@ -12,7 +12,6 @@ import pytest
 import wgflow as wg
 from wgflow.internal_energies import PowerEntropy
 from wgflow.solvers.jko import JKO, InnerSettings, InnerSolver, JKOStep
-from wgflow.solvers.jko.base import free_energy
 from wgflow.solvers.jko.convexity import concavity
 
 GRID = wg.Grid([(-4, 4)], cells=100)
@@ -266,7 +265,7 @@ def test_dissipation_is_accounted_for():
 
 def test_the_energy_of_masses_is_that_of_the_density():
     energy = ENERGY + wg.Interaction(lambda d: d**2) + 0.3 * PowerEntropy(2.0)
-    assert free_energy(energy.assemble(GRID), RHO0.masses) == pytest.approx(energy(RHO0), rel=1e-12)
+    assert energy.assemble(GRID).energy(RHO0.masses) == pytest.approx(energy(RHO0), rel=1e-12)
 
 
 def test_an_infinite_energy_is_refused():
