@@ -86,6 +86,30 @@ class ReducedModel(ABC):
     def initial_density(self, kappa: float, grid: Grid) -> Density:
         """Return the law of the coordinates of a neuron drawn with scale ``kappa``."""
 
+    def log_weight(self, grid: Grid) -> FloatArray | None:
+        """Return the logarithm of the reference measure's density, as cell averages on the cells of a grid.
+
+        The reference measure is that of all parameters, Lebesgue's, seen on the coordinates. ``None``, the default,
+        says that the coordinates are parameters themselves. `radial_laws.log_sphere_weight` gives it for a radius.
+
+        Parameters
+        ----------
+        grid : Grid
+            Cells on the model's coordinates; a weight of its own is not looked at.
+
+        Raises
+        ------
+        InvalidInput
+            If the grid has another number of axes, or cells where the coordinates have no values.
+        """
+        self._check_axes(grid)
+        return None
+
+    def weighted(self, grid: Grid) -> Grid:
+        """Return the same cells with the model's reference measure, for grids that ``grid`` does not offer."""
+        return Grid(edges=grid.edges, boundary=grid.boundary, log_weight=self.log_weight(grid), names=grid.names,
+                    origin=grid.origin)
+
     def initial_atoms(self, kappa: float, nodes: int = 40) -> Atoms:
         """Return a quadrature of the initial law by about ``nodes`` points on each coordinate.
 
@@ -197,7 +221,8 @@ class ReducedModel(ABC):
         # Where V has a form of its own, features of low accuracy would give a gradient that is not quite V's.
         own_form = type(self).potential is not ReducedModel.potential
         exact = not own_form or getattr(self, "feature_error", 0.0) <= _EXACT
-        terms = Potential(V, gradient if exact else None) + LowRank(self.features, self.signs, slopes)
+        potential = Potential(V, gradient if exact else None, reference=self.log_weight)
+        terms = potential + LowRank(self.features, self.signs, slopes)
         return terms + Entropy(beta) if math.isfinite(beta) else terms
 
     def minimum_risk(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import numbers
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +26,11 @@ __all__ = ["Assembled", "Entropy", "FreeEnergy", "Potential", "Term"]
 
 #: Smallest positive double: stands for an empty cell inside logarithms, so that m log m is 0 and never a NaN.
 TINY = 5e-324
+#: Part of itself by which a cell's reference measure may miss the one that an energy asks for: far below the error of
+#: any grid, and far above rounding, which is that of the logarithms, a part 1e-12 of their size (7e4 for r^9999), even
+#: where cells have been joined by `error_estimates.coarser`. Logarithms do not underflow.
+REFERENCE_TOLERANCE = 1e-8
+LOG_ROUNDING = 1e-12
 #: A jump of V across a periodic seam, relative to its largest jump between neighbors, that deserves a warning.
 SEAM_RATIO = 10.0
 
@@ -135,15 +141,22 @@ class Potential(Term):
         The gradient of V for methods that move points: of the coordinates, returns shape (n_coordinates, n). By
         default differences of sixth order are taken with a step of 0.005, right to about 12 digits where V varies on a
         scale of 1 (coordinates whose natural scale is far from 1 need the gradient).
+    reference : callable, optional
+        For coordinates that stand for a reduction of more parameters: a function of a grid that returns the logarithm
+        of the reference measure's cell averages there, or None for Lebesgue measure. A sum with an entropy or another
+        internal energy then refuses grids with another reference measure, on which it would be another energy.
     """
 
-    def __init__(self, V, gradient=None):
+    def __init__(self, V, gradient=None, *, reference: Callable[[Grid], np.ndarray | None] | None = None):
         if not callable(V):
             V = real_array(V, "V")
         if gradient is not None and not callable(gradient):
             raise InvalidType(f"gradient must be a function of the coordinates, got {type(gradient).__name__}")
-        self.V, self._gradient = V, gradient
+        if reference is not None and not callable(reference):
+            raise InvalidType(f"reference must be a function of a grid, got {type(reference).__name__}")
+        self.V, self._gradient, self._reference = V, gradient, reference
         self._last: tuple[Grid, np.ndarray] | None = None
+        self._checked: tuple[Grid, bool] | None = None
 
     def values(self, grid: Grid) -> np.ndarray:
         """V at the cell centers of a grid, finite, of the grid's shape; a read-only array."""
@@ -153,6 +166,37 @@ class Potential(Term):
             values.flags.writeable = False
             self._last = (grid, values)
         return self._last[1]
+
+    def check_reference(self, grid: Grid, *, scaled: bool = True) -> None:
+        """Refuse a grid whose reference measure is not the one of the coordinates.
+
+        Parameters
+        ----------
+        grid : Grid
+        scaled : bool
+            Whether a constant factor may differ: it adds a constant to an entropy, and changes other internal energies.
+
+        Raises
+        ------
+        InvalidInput
+            If the logarithms differ by more than 1e-8 (or than their rounding, where they are huge).
+        """
+        if self._reference is None or self._checked == (grid, scaled):
+            return
+        own, given = self._reference(grid), grid.log_weight
+        wanted, found = (np.zeros(grid.shape) if log is None else log for log in (own, given))
+        excess = found - wanted
+        miss = float(np.ptp(excess) if scaled else np.abs(excess).max())
+        if not miss <= max(REFERENCE_TOLERANCE, LOG_ROUNDING * max(np.abs(wanted).max(), np.abs(found).max())):
+            places = [", ".join(f"{name}={c[k]:.4g}" for name, c, k in zip(grid.names, grid.centers, cell))
+                      for cell in (np.unravel_index(i, grid.shape) for i in (excess.argmin(), excess.argmax()))]
+            how = (f"from ({places[0]}) to ({places[1]}) its logarithm rises by {np.ptp(excess):.3g} more than it "
+                   "should" if np.ptp(excess) > REFERENCE_TOLERANCE else f"its logarithm is off by "
+                   f"{excess.flat[0]:.6g} everywhere, which internal energies other than the entropy feel")
+            raise InvalidInput("log_weight: the entropy is relative to the reference measure of these reduced "
+                               f"coordinates, and the grid has {'Lebesgue measure' if given is None else 'another one'}"
+                               f": {how}; use model.grid(...), or model.weighted(grid) for cells of your own")
+        self._checked = (grid, scaled)
 
     def energy(self, rho: Density | Atoms) -> float:
         if isinstance(rho, Atoms):
@@ -305,6 +349,7 @@ class FreeEnergy(Term):
 
     def assemble(self, grid: Grid) -> Assembled:
         """The terms as arrays on a grid, each user function evaluated once."""
+        self.check_reference(grid)
         potential = np.zeros(grid.shape)
         operators, internal = [], []
         for factor, term in self.terms:
@@ -326,7 +371,17 @@ class FreeEnergy(Term):
 
     def _parts_of(self, rho) -> list:
         """The terms that a law has a value of."""
+        if isinstance(rho, Density):
+            self.check_reference(rho.grid)
         return [pair for pair in self.terms if not (isinstance(rho, Atoms) and is_internal(pair[1]))]
+
+    def check_reference(self, grid: Grid) -> None:
+        """Refuse a grid whose reference measure is not the potentials', if an internal energy feels the difference."""
+        beside = any(factor and hasattr(term, "energy_of") for factor, term in self.terms)
+        if beside or self._diffusion() > 0:
+            for _, term in self.terms:
+                if isinstance(term, Potential):
+                    term.check_reference(grid, scaled=not beside)
 
     def _diffusion(self) -> float:
         return float(sum(factor / term.beta for factor, term in self.terms if isinstance(term, Entropy)))
