@@ -328,6 +328,21 @@ class NetworkModel(ReducedModel):
     def population_risk(self, theta: ArrayLike) -> FloatArray:
         """Return the exact risk :math:`E(y - \\hat y)^2` of networks ``theta`` (..., n_neurons, n_parameters)."""
 
+    def neuron_outputs(self, theta: ArrayLike, x: ArrayLike) -> FloatArray:
+        r"""Return :math:`\sigma_*(x; \theta) = a\,\sigma(\langle w, x \rangle + b)`.
+
+        Parameters
+        ----------
+        theta : array_like, shape (..., n_parameters)
+        x : array_like, shape (..., input_dimension)
+            The leading axes broadcast: ``theta[:, None]`` gives all neurons at all inputs.
+        """
+        theta = np.asarray(theta, dtype=np.float64)
+        if not self.trains_readout:
+            return self.activation.value(np.einsum("...i,...i->...", theta, x))
+        a, b, w = theta[..., 0], theta[..., 1], theta[..., 2:]
+        return a * self.activation.value(np.einsum("...i,...i->...", w, x) + b)
+
     def check_theta(self, theta: ArrayLike) -> FloatArray:
         """Return ``theta`` as float64, refusing wrong lengths and values that are not finite, by index."""
         array = np.asarray(theta)
