@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from wgflow.atoms import Atoms
 
+from . import radial_laws
 from .anisotropic_gaussian import AnisotropicGaussian
 from .base import NetworkModel, ReducedModel
 from .critical_deltas import CriticalDeltas, StationaryDelta
@@ -13,6 +14,8 @@ from .isotropic_gaussian import IsotropicGaussian
 from .linear_neuron import LinearNeuron
 from .minimum_risk.measure_problem import LimitPoint
 from .minimum_risk.minimize import MinimumRisk
+from .model_checks import check_model
+from .model_report import ModelCheck, ModelReport
 from .quadratic_activation import QuadraticActivation
 from .relu_network import ReLUNetwork
 
@@ -26,9 +29,13 @@ __all__ = [
     "LimitPoint",
     "LinearNeuron",
     "MinimumRisk",
+    "ModelCheck",
+    "ModelReport",
     "NetworkModel",
     "QuadraticActivation",
     "ReLUNetwork",
     "ReducedModel",
     "StationaryDelta",
+    "check_model",
+    "radial_laws",
 ]

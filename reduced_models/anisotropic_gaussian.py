@@ -9,7 +9,6 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import gammainc, gammaincc, gammaln
 
 from wgflow.activations.base import Activation
 from wgflow.activations.piecewise_linear import Ramp
@@ -17,16 +16,16 @@ from wgflow.atoms import Atoms
 from wgflow.checks import check_count, check_positive
 from wgflow.compiled.neuron_pairs import block_mehler_rows
 from wgflow.densities import Density
-from wgflow.energies import FreeEnergy
+from wgflow.energies.free_energy import FreeEnergy
 from wgflow.errors import InvalidInput, InvalidType
-from wgflow.grids import Grid, log_power_cell_average
+from wgflow.grids import Grid
 
 from .base import FloatArray, NetworkModel
-from .block_arguments import block, check_lost, pair
+from .block_arguments import block, pair
 from .features.biradial import BiradialFeatures, Box
 from .features.biradial_choice import choose_biradial_features
-from .features.radial import gauss_chi_rule
 from .minimum_risk.measure_problem import LimitPoint
+from .radial_laws import check_held, chi_masses, gauss_chi_rule, log_sphere_weight
 from .two_classes import class_variances, delta_masses
 
 __all__ = ["AnisotropicGaussian", "TwoBlockModel"]
@@ -137,16 +136,17 @@ class TwoBlockModel(NetworkModel):
             radii = [max(r, s) for r, s in zip(radii, noisy)]
         return radii[0], radii[1]
 
-    def _weighted(self, grid: Grid) -> Grid:
-        """Return the grid with the measure of the spheres on its last two axes, the radii."""
+    def log_weight(self, grid: Grid) -> FloatArray:
+        """Return the logarithm of the cell averages of the measure of the spheres on the last two axes, the radii.
+
+        The limit ``d = inf`` is refused: it has no such measure.
+        """
+        self._check_axes(grid)
         if math.isinf(self.d):
-            return grid
-        logs = []
-        for edges, n in zip(grid.edges[-2:], self.dimensions):
-            log_area = math.log(2.0) + 0.5 * n * math.log(math.pi) - float(gammaln(0.5 * n))
-            logs.append(log_area + log_power_cell_average(edges, n - 1.0))
-        log_weight = np.broadcast_to(logs[0][:, None] + logs[1], grid.shape)
-        return Grid(edges=grid.edges, log_weight=log_weight, names=grid.names)
+            raise InvalidInput("the limit d=inf has no reference measure of r1, r2 for the entropy; use beta=inf or a "
+                               "finite d")
+        first, second = (log_sphere_weight(edges, int(n)) for edges, n in zip(grid.edges[-2:], self.dimensions))
+        return np.broadcast_to(first[:, None] + second, grid.shape)
 
     # ---------------------------------------------------------------- the initial law of the radii
     def _radial_masses(self, kappa: float, grid: Grid) -> list[FloatArray]:
@@ -158,10 +158,9 @@ class TwoBlockModel(NetworkModel):
             if math.isinf(n):
                 own = delta_masses(kappa * math.sqrt(part), Grid(edges=[edges]))
             else:
-                half, x = 0.5 * n, 0.5 * self.d * (edges / kappa) ** 2
-                own = np.where(x[:-1] > half, -np.diff(gammaincc(half, x)), np.diff(gammainc(half, x)))
-            check_lost(own, edges, f"kappa={kappa:g}", name)
-            masses.append(np.maximum(own, 0.0))
+                own = chi_masses(edges, int(n), kappa, int(self.d))
+            check_held(own, edges, f"kappa={kappa:g}", name)
+            masses.append(own)
         return masses
 
     def _radial_rule(self, kappa: float, nodes: int) -> tuple[FloatArray, FloatArray]:
@@ -357,7 +356,8 @@ class AnisotropicGaussian(TwoBlockModel):
             For noisy flows: the default then also holds the law of the weights under noise and ridge alone.
         """
         ends = self._default_radii(beta, ridge) if r_max is None else pair("r_max", r_max)
-        return self._weighted(Grid([(0.0, end) for end in ends], cells=cells, names=self.coordinate_names))
+        grid = Grid([(0.0, end) for end in ends], cells=cells, names=self.coordinate_names)
+        return grid if math.isinf(self.d) else self.weighted(grid)
 
     def initial_density(self, kappa: float, grid: Grid) -> Density:
         """Return the law of (r1, r2) for ``w`` normal with covariance ``kappa**2 / d`` times the identity.

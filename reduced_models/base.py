@@ -13,12 +13,12 @@ from wgflow.activations.base import Activation
 from wgflow.atoms import Atoms
 from wgflow.checks import check_count, check_positive
 from wgflow.densities import Density
-from wgflow.energies import FreeEnergy
+from wgflow.energies.free_energy import FreeEnergy
+from wgflow.energies.internal_energies import Entropy
+from wgflow.energies.potentials import Potential
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid
 from wgflow.interactions.terms import LowRank
-from wgflow.internal_energies import Entropy
-from wgflow.potentials import Potential
 
 from .minimum_risk.measure_problem import LimitPoint
 from .minimum_risk.minimize import MinimumRisk, minimum_risk
@@ -87,6 +87,30 @@ class ReducedModel(ABC):
     @abstractmethod
     def initial_density(self, kappa: float, grid: Grid) -> Density:
         """Return the law of the coordinates of a neuron drawn with scale ``kappa``."""
+
+    def log_weight(self, grid: Grid) -> FloatArray | None:
+        """Return the logarithm of the reference measure's density, as cell averages on the cells of a grid.
+
+        The reference measure is that of all parameters, Lebesgue's, seen on the coordinates. ``None``, the default,
+        says that the coordinates are parameters themselves. `radial_laws.log_sphere_weight` gives it for a radius.
+
+        Parameters
+        ----------
+        grid : Grid
+            Cells on the model's coordinates; a weight of its own is not looked at.
+
+        Raises
+        ------
+        InvalidInput
+            If the grid has another number of axes, or cells where the coordinates have no values.
+        """
+        self._check_axes(grid)
+        return None
+
+    def weighted(self, grid: Grid) -> Grid:
+        """Return the same cells with the model's reference measure, for grids that ``grid`` does not offer."""
+        return Grid(edges=grid.edges, boundary=grid.boundary, log_weight=self.log_weight(grid), names=grid.names,
+                    origin=grid.origin)
 
     def initial_atoms(self, kappa: float, nodes: int = 40) -> Atoms:
         """Return a quadrature of the initial law by about ``nodes`` points on each coordinate.
@@ -199,7 +223,8 @@ class ReducedModel(ABC):
         # Where V has a form of its own, features of low accuracy would give a gradient that is not quite V's.
         own_form = type(self).potential is not ReducedModel.potential
         exact = not own_form or getattr(self, "feature_error", 0.0) <= _EXACT
-        terms = Potential(V, gradient if exact else None) + LowRank(self.features, self.signs, slopes)
+        potential = Potential(V, gradient if exact else None, reference=self.log_weight)
+        terms = potential + LowRank(self.features, self.signs, slopes)
         return terms + Entropy(beta) if math.isfinite(beta) else terms
 
     def minimum_risk(
@@ -304,6 +329,21 @@ class NetworkModel(ReducedModel):
     @abstractmethod
     def population_risk(self, theta: ArrayLike) -> FloatArray:
         """Return the exact risk :math:`E(y - \\hat y)^2` of networks ``theta`` (..., n_neurons, n_parameters)."""
+
+    def neuron_outputs(self, theta: ArrayLike, x: ArrayLike) -> FloatArray:
+        r"""Return :math:`\sigma_*(x; \theta) = a\,\sigma(\langle w, x \rangle + b)`.
+
+        Parameters
+        ----------
+        theta : array_like, shape (..., n_parameters)
+        x : array_like, shape (..., input_dimension)
+            The leading axes broadcast: ``theta[:, None]`` gives all neurons at all inputs.
+        """
+        theta = np.asarray(theta, dtype=np.float64)
+        if not self.trains_readout:
+            return self.activation.value(np.einsum("...i,...i->...", theta, x))
+        a, b, w = theta[..., 0], theta[..., 1], theta[..., 2:]
+        return a * self.activation.value(np.einsum("...i,...i->...", w, x) + b)
 
     def check_theta(self, theta: ArrayLike) -> FloatArray:
         """Return ``theta`` as float64, refusing wrong lengths and values that are not finite, by index."""

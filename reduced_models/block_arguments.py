@@ -9,11 +9,7 @@ import numpy as np
 from wgflow.checks import check_count, check_positive
 from wgflow.errors import InvalidInput
 
-from .base import FloatArray
-
-__all__ = ["block", "check_lost", "pair"]
-
-_LOST_MASS = 1e-6  # of an initial law beyond the grid, above which the grid is refused
+__all__ = ["block", "pair"]
 
 
 def block(d: float, s0: object, gamma: object) -> tuple[int | None, float]:
@@ -37,10 +33,3 @@ def pair(name: str, value: object) -> tuple[float, float]:
     if not isinstance(value, (tuple, list, np.ndarray)) or len(value) != 2:
         raise InvalidInput(f"{name}={value!r} must be a pair of numbers, one for r1 and one for r2")
     return check_positive(f"{name}[0]", value[0]), check_positive(f"{name}[1]", value[1])
-
-
-def check_lost(masses: FloatArray, edges: FloatArray, what: str, axis: str) -> None:
-    lost = 1.0 - float(np.sum(masses))
-    if lost > _LOST_MASS:
-        raise InvalidInput(f"{what}: a part {lost:.1e} of the initial law lies outside the grid's {axis} in "
-                           f"[{edges[0]:g}, {edges[-1]:g}]; give model.grid a larger range")

@@ -18,6 +18,7 @@ from wgflow.grid_checks import MAX_AXES
 from wgflow.grids import Grid
 
 from .base import FloatArray, NetworkModel
+from .radial_laws import LOST_MASS
 
 __all__ = ["GaussianNetwork", "GaussianState"]
 
@@ -25,7 +26,6 @@ __all__ = ["GaussianNetwork", "GaussianState"]
 DEFAULT_CELLS = {1: 400, 2: 128, 3: 48, 4: 24}
 #: Standard deviations of a law that a default grid holds.
 REACH = 6.0
-_LOST_MASS = 1e-6  # of an initial law beyond the grid, above which the grid is refused
 _NODES = 8  # Gauss-Hermite nodes of each coordinate
 _SYMMETRY = 1e-12
 
@@ -182,7 +182,7 @@ def normal_density(grid: Grid, mean: FloatArray, deviations: FloatArray) -> Dens
     inside = 1.0
     for (lo, hi), m, s in zip(grid.bounds, mean, deviations):
         inside *= float(ndtr((hi - m) / s) - ndtr((lo - m) / s))
-    if 1.0 - inside > _LOST_MASS:
+    if 1.0 - inside > LOST_MASS:
         raise InvalidInput(f"a part {1.0 - inside:.1e} of the initial law, of mean {mean.tolist()} and standard "
                            f"deviations {deviations.tolist()}, lies outside the grid {grid.bounds}; give model.grid "
                            "wider bounds, or its kappa and mean0")

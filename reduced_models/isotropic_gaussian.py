@@ -9,27 +9,26 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import gammainc, gammaincc, gammaln
 
 from wgflow.activations.base import Activation
 from wgflow.activations.piecewise_linear import Ramp
 from wgflow.atoms import Atoms
 from wgflow.checks import check_count, check_positive
 from wgflow.densities import Density
-from wgflow.energies import FreeEnergy
+from wgflow.energies.free_energy import FreeEnergy
 from wgflow.errors import InvalidInput, InvalidType
-from wgflow.grids import Grid, log_power_cell_average
+from wgflow.grids import Grid
 
 from .base import FloatArray, NetworkModel
 from .critical_deltas import CriticalDeltas, StationaryDelta, critical_deltas, stationary_deltas
 from .features.neuron_pairs import kernel_pair_sums
-from .features.radial import chi_rule, choose_features, gauss_chi_rule
+from .features.radial import choose_features
 from .minimum_risk.measure_problem import LimitPoint
+from .radial_laws import check_held, chi_masses, chi_rule, gauss_chi_rule, log_sphere_weight
 from .two_classes import check_convention, class_variances, delta_masses
 
 __all__ = ["CriticalDeltas", "IsotropicGaussian", "StationaryDelta"]
 
-_LOST_MASS = 1e-6  # of an initial law beyond the grid, above which the grid is refused
 _LOW_DIMENSION_TOLERANCE: dict[float, float] = {1: 3e-4, 2: 3e-6, 3: 3e-8}
 _CHUNK = 4096  # neurons of small networks handled at a time
 
@@ -193,12 +192,15 @@ class IsotropicGaussian(NetworkModel):
                 r_max = max(r_max, (math.sqrt(self.d) + 8.0) / math.sqrt(beta * ridge))
         r_max = check_positive("r_max", r_max)
         grid = Grid([(0.0, r_max)], cells=cells, names=["r"], origin=True)
+        return grid if math.isinf(self.d) else self.weighted(grid)
+
+    def log_weight(self, grid: Grid) -> FloatArray:
+        r"""Return the logarithm of the cell averages of :math:`|S^{d-1}| r^{d-1}`; ``d = inf`` is refused."""
+        self._check_axes(grid)
         if math.isinf(self.d):
-            return grid
-        half = 0.5 * self.d
-        log_area = math.log(2.0) + half * math.log(math.pi) - float(gammaln(half))
-        log_weight = log_area + log_power_cell_average(grid.edges[0], self.d - 1.0)
-        return Grid(edges=[grid.edges[0]], log_weight=log_weight, names=["r"], origin=True)
+            raise InvalidInput("the limit d=inf has no reference measure r^(d-1) for the entropy; use beta=inf or a "
+                               "finite d")
+        return log_sphere_weight(grid.edges[0], int(self.d))
 
     def initial_density(self, kappa: float, grid: Grid) -> Density:
         """Return the law of ``|w|`` for ``w`` normal with covariance ``kappa**2 / d`` times the identity.
@@ -218,13 +220,9 @@ class IsotropicGaussian(NetworkModel):
         if math.isinf(self.d):
             masses = delta_masses(kappa, grid)
         else:
-            half, x = 0.5 * self.d, 0.5 * self.d * (edges / kappa) ** 2
-            masses = np.where(x[:-1] > half, -np.diff(gammaincc(half, x)), np.diff(gammainc(half, x)))
-        lost = 1.0 - float(np.sum(masses))
-        if lost > _LOST_MASS:
-            raise InvalidInput(f"kappa={kappa:g}: a part {lost:.1e} of the initial law lies outside the grid "
-                               f"[{edges[0]:g}, {edges[-1]:g}]; give model.grid a larger r_max")
-        return Density.from_values(grid, np.maximum(masses, 0.0) / grid.volumes, normalize=True)
+            masses = chi_masses(edges, int(self.d), kappa)
+        check_held(masses, edges, f"kappa={kappa:g}", "r")
+        return Density.from_values(grid, masses / grid.volumes, normalize=True)
 
     def initial_atoms(self, kappa: float, nodes: int = 40) -> Atoms:
         r"""Return the Gauss rule of the law of ``|w|`` for ``w`` normal with covariance ``kappa**2 / d`` times I.

@@ -344,6 +344,12 @@ class QuadraticActivation(GaussianNetwork):
         y = self.offset + np.einsum("ki,ij,kj->k", x, self.matrix, x)
         return x, y + math.sqrt(self.noise_variance) * rng.standard_normal(n)
 
+    def neuron_outputs(self, theta: ArrayLike, x: ArrayLike) -> FloatArray:
+        r"""Return :math:`\langle w, x \rangle^2`, less its mean :math:`w^T S w` with ``centered=True``."""
+        theta = np.asarray(theta, dtype=np.float64)
+        outputs = np.einsum("...i,...i->...", theta, x) ** 2
+        return outputs - np.sum((theta @ self._root) ** 2, axis=-1) if self.centered else outputs
+
     def population_risk(self, theta: ArrayLike) -> FloatArray:
         """Return the exact risk of networks (..., n_neurons, d), which depends on the mean of ``w w'`` alone."""
         theta = self.check_theta(theta)

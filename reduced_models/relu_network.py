@@ -18,8 +18,8 @@ from wgflow.grids import Grid
 
 from .anisotropic_gaussian import TwoBlockModel
 from .base import FloatArray
-from .block_arguments import check_lost
 from .features.biradial import Box, without_constant_axes
+from .radial_laws import check_held
 
 __all__ = ["ReLUNetwork"]
 
@@ -135,7 +135,7 @@ class ReLUNetwork(TwoBlockModel):
         self._check_axes(grid)
         if min(grid.bounds[2][0], grid.bounds[3][0]) < 0.0:
             raise InvalidInput(f"bounds={bounds}: the lengths r1 and r2 start at 0 or above")
-        return self._weighted(grid)
+        return grid if math.isinf(self.d) else self.weighted(grid)
 
     def initial_density(
         self, kappa: float, grid: Grid, a: float = 1.0, b: float = 1.0, width: float | None = None
@@ -163,7 +163,7 @@ class ReLUNetwork(TwoBlockModel):
             spread = float(np.max(np.diff(edges))) if width is None else check_positive("width", width)
             z = (edges - mean) / spread
             masses = np.where(z[:-1] > 0.0, ndtr(-z[:-1]) - ndtr(-z[1:]), ndtr(z[1:]) - ndtr(z[:-1]))
-            check_lost(masses, edges, f"{name}={mean:g} with width={spread:g}", name)
+            check_held(masses, edges, f"{name}={mean:g} with width={spread:g}", name)
             plain.append(masses)
         masses = np.einsum("i,j,k,l->ijkl", *plain, *radial)
         return Density.from_values(grid, masses / grid.volumes, normalize=True)

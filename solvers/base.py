@@ -25,7 +25,7 @@ from wgflow.recorder import Interior, Recorder, Step
 if TYPE_CHECKING:
     from wgflow.atoms import Atoms
     from wgflow.densities import Density
-    from wgflow.energies import FreeEnergy
+    from wgflow.energies.free_energy import FreeEnergy
     from wgflow.files.checkpoints import Checkpoint
     from wgflow.flows import Flow
     from wgflow.grids import Grid

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from wgflow.densities import Density
-from wgflow.energies import FreeEnergy, Term
+from wgflow.energies.free_energy import FreeEnergy, Term
+from wgflow.energies.internal_energies import Entropy, PowerEntropy
+from wgflow.energies.potentials import Potential
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
 from wgflow.interactions.terms import Convolution
-from wgflow.internal_energies import Entropy, PowerEntropy
-from wgflow.potentials import Potential
 from wgflow.solvers import JKO, FiniteVolume
 from wgflow.verbs import solve
 

@@ -17,12 +17,12 @@ if importlib.util.find_spec("wgflow.solvers") is None:
 from wgflow import errors
 from wgflow.certificate import Certificate
 from wgflow.densities import Density
-from wgflow.energies import FreeEnergy, Term
+from wgflow.energies.free_energy import FreeEnergy, Term
+from wgflow.energies.internal_energies import Entropy
+from wgflow.energies.potentials import Potential
 from wgflow.errors import ConvergenceError, InvalidInput, ResourceError, StorageError, WGFlowError, WGFlowWarning
 from wgflow.grids import Grid
 from wgflow.interactions.terms import Convolution, Dense, Interaction, LowRank
-from wgflow.internal_energies import Entropy
-from wgflow.potentials import Potential
 from wgflow.solution import Solution
 from wgflow.verbs import resume, solve
 
@@ -35,12 +35,12 @@ _LAZY = {
     "Lagrangian": ("wgflow.solvers", "Lagrangian"),
     "JKO": ("wgflow.solvers", "JKO"),
     "Atoms": ("wgflow.atoms", "Atoms"),
-    "InternalEnergy": ("wgflow.internal_energies", "InternalEnergy"),
-    "PowerEntropy": ("wgflow.internal_energies", "PowerEntropy"),
-    "RelativeEntropy": ("wgflow.internal_energies", "RelativeEntropy"),
+    "InternalEnergy": ("wgflow.energies.internal_energies", "InternalEnergy"),
+    "PowerEntropy": ("wgflow.energies.internal_energies", "PowerEntropy"),
+    "RelativeEntropy": ("wgflow.energies.internal_energies", "RelativeEntropy"),
     "activations": ("wgflow.activations", None),
     "interactions": ("wgflow.interactions", None),
-    "TimeDependent": ("wgflow.time_dependent", "TimeDependent"),
+    "TimeDependent": ("wgflow.energies.time_dependent", "TimeDependent"),
     "load": ("wgflow.storage", "load"),
     "plotting": ("wgflow.plotting", None),
     "reduced_models": ("wgflow.reduced_models", None),

@@ -16,8 +16,8 @@ from wgflow.arguments import check_span, check_times
 from wgflow.atoms import Atoms
 from wgflow.checks import check_positive
 from wgflow.densities import Density
-from wgflow.energies import FreeEnergy, Term
-from wgflow.energy_on_grid import EnergyOnGrid
+from wgflow.energies.free_energy import FreeEnergy, Term
+from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, WGFlowError
 from wgflow.files.checkpoints import Checkpoint
 from wgflow.grids import Grid

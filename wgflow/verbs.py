@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from wgflow.atoms import Atoms
     from wgflow.densities import Density
-    from wgflow.energies import Term
+    from wgflow.energies.free_energy import Term
     from wgflow.solution import Solution
     from wgflow.solvers import Method
 

@@ -15,9 +15,9 @@ from wgflow.activations.base import Activation
 from wgflow.errors import WGFlowWarning
 
 from ..base import FloatArray
+from ..radial_laws import cosine_moments
 from .biradial import BiradialFeatures, Box, Terms
 from .block_quadrature import Windows, kernel_diagonal, largest_rows, log_moments, plain, residual, windowed_polynomials
-from .radial import cosine_moments
 
 __all__ = ["choose_biradial_features"]
 

@@ -1,4 +1,4 @@
-"""Low-rank forms of the kernel between the lengths of two random weights, and the rules behind them."""
+"""Low-rank forms of the kernel between the lengths of two random weights."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import math
 import warnings
 
 import numpy as np
-from scipy.linalg import eigvalsh_tridiagonal
-from scipy.special import gammainccinv, gammaincinv, gammaln
 
 from wgflow.activations.base import Activation
 from wgflow.activations.piecewise_linear import PiecewiseLinear
@@ -16,65 +14,15 @@ from wgflow.activations.smooth import Polynomial
 from wgflow.errors import WGFlowWarning
 
 from ..base import FloatArray
+from ..radial_laws import chi_rule, cosine_moments
 
-__all__ = ["HermiteFeatures", "QuadratureFeatures", "chi_rule", "choose_features", "cosine_moments", "gauss_chi_rule"]
+__all__ = ["HermiteFeatures", "QuadratureFeatures", "choose_features", "tail_at_infinity"]
 
 _SERIES_LIMIT = 40  # terms beyond which the quadrature is shorter
 _TAIL_TERMS = 64  # terms computed to bound the tail of the series
 _SMOOTH_TAIL_TERMS = 20  # the same where the coefficients come from quadrature, which resolves degrees up to 42
 _RULE_LIMIT = 1024
-_PANEL_NODES = 16
 _SAMPLES = 48  # radii at which errors are measured
-
-
-def cosine_moments(d: float, terms: int) -> FloatArray:
-    """Return :math:`M_{2j} = E \\cos^{2j}`, j = 0, ..., ``terms``, of the angle between random directions of R^d."""
-    j = np.arange(terms, dtype=np.float64)
-    return np.concatenate([[1.0], np.cumprod((1.0 + 2.0 * j) / (d + 2.0 * j))])
-
-
-def chi_rule(d: int, n: int) -> tuple[FloatArray, FloatArray]:
-    """Return about ``n`` nodes and weights, of sum 1, for the chi distribution with ``d`` degrees of freedom.
-
-    Gauss-Legendre rules of 16 nodes on panels that are equal in asinh(chi): long weights put the kinks of an activation
-    at small chi.
-    """
-    half = 0.5 * d
-    low = math.sqrt(2.0 * gammaincinv(half, 1e-18)) if d > 2 else 0.0
-    high = math.sqrt(2.0 * gammainccinv(half, 1e-18))
-    z, weights = np.polynomial.legendre.leggauss(_PANEL_NODES)
-    panels = max(1, n // _PANEL_NODES)
-    low, high = math.asinh(low), math.asinh(high)
-    width = (high - low) / panels
-    s = (low + width * (np.arange(panels)[:, None] + 0.5 * (z + 1.0))).ravel()
-    x = np.sinh(s)
-    log_density = (d - 1.0) * np.log(x) - 0.5 * x * x - (half - 1.0) * math.log(2.0) - float(gammaln(half))
-    weights = np.tile(weights, panels) * np.exp(log_density) * np.cosh(s)
-    return x, weights / np.sum(weights)
-
-
-def gauss_chi_rule(d: int, n: int) -> tuple[FloatArray, FloatArray]:
-    r"""Return the Gauss rule of ``n`` nodes for functions of chi squared, weights of sum 1, d degrees of freedom.
-
-    The nodes are eigenvalues of the Jacobi matrix of the Laguerre polynomials of order d/2 - 1 (Golub and Welsch), the
-    weights :math:`1/\sum_k p_k(x)^2` with the orthonormal polynomials: relatively accurate also where they are tiny.
-    The polynomials are rescaled as they grow, since they overflow with many nodes.
-    """
-    alpha, i = 0.5 * d - 1.0, np.arange(n, dtype=np.float64)
-    diagonal, beside = 2.0 * i + 1.0 + alpha, np.sqrt(i[1:] * (i[1:] + alpha))
-    x = eigvalsh_tridiagonal(diagonal, beside)
-    previous, current = np.zeros(n), np.ones(n)
-    total, log_scale = np.ones(n), np.zeros(n)  # the sum of squares is total * exp(log_scale)
-    for k in range(n - 1):
-        below = beside[k - 1] if k else 0.0
-        previous, current = current, ((x - diagonal[k]) * current - below * previous) / beside[k]
-        total += current**2
-        growth = np.maximum(np.abs(current), 1.0)
-        previous, current, total = previous / growth, current / growth, total / growth**2
-        log_scale += 2.0 * np.log(growth)
-    log_weights = -np.log(total) - log_scale
-    weights = np.exp(log_weights - np.max(log_weights))
-    return np.sqrt(2.0 * x), weights / np.sum(weights)
 
 
 def tail_at_infinity(activation: Activation) -> tuple[Activation, float, float] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wgflow.energy_on_grid import EnergyOnGrid
+from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.flows import Flow
 
 __all__ = ["EnergyInTime"]

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from wgflow.compiled.sweep import IMPLICIT_EULER
-from wgflow.energy_on_grid import EnergyOnGrid
+from wgflow.energies.on_grid import EnergyOnGrid
 
 from .stepper import LONGEST_EXTRAPOLATION, FieldRule, Move, State, Stepper
 

@@ -35,7 +35,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wgflow.energy_on_grid import EnergyOnGrid
+from wgflow.energies.on_grid import EnergyOnGrid
 
 from .nonlinear_equations import accelerate, newton_krylov, norm
 from .stepper import LONGEST_EXTRAPOLATION, FieldRule, Move, State, Stepper, damped

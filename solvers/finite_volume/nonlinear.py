@@ -21,10 +21,10 @@ import numpy as np
 
 from wgflow.compiled.nonlinear_sweep import DONE, fluxes, newton, push
 from wgflow.compiled.sweep import CORRECTED, IMPLICIT_EULER, PLAIN
-from wgflow.energy_on_grid import EnergyOnGrid
+from wgflow.energies.internal_energies import relative_density
+from wgflow.energies.nonlinear_fluxes import Diffusion, Lines, dissipation_rate
+from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.grids import Grid
-from wgflow.internal_energies import relative_density
-from wgflow.nonlinear_fluxes import Diffusion, Lines, dissipation_rate
 
 from .splitting import order_of_sweeps, second_differences
 from .stepper import Sweeps

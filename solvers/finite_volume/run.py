@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wgflow.energies.nonlinear_fluxes import Diffusion
 from wgflow.flows import Flow
-from wgflow.nonlinear_fluxes import Diffusion
 from wgflow.recorder import Step
 
 from ..base import Run

@@ -28,8 +28,8 @@ from wgflow.compiled.sweep import (
     axis_layout,
     sweep,
 )
-from wgflow.dissipation import linear_dissipation
-from wgflow.energy_on_grid import EnergyOnGrid
+from wgflow.energies.dissipation import linear_dissipation
+from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.grids import Grid
 
 from .stepper import Sweeps

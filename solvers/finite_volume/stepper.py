@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from wgflow.compiled.sweep import IMPLICIT_EULER
-from wgflow.energy_on_grid import EnergyOnGrid
+from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.errors import ConvergenceError
 from wgflow.flows import Flow
 

@@ -12,12 +12,12 @@ import numpy as np
 
 from wgflow.atoms import Atoms
 from wgflow.checks import call_user, check_memory, real_array
-from wgflow.energies import FreeEnergy, Term
-from wgflow.energy_on_grid import TINY
+from wgflow.energies.free_energy import FreeEnergy, Term
+from wgflow.energies.internal_energies import Entropy
+from wgflow.energies.on_grid import TINY
+from wgflow.energies.potentials import Potential
 from wgflow.errors import InvalidInput, InvalidType, WGFlowWarning
 from wgflow.interactions.terms import PairTerm
-from wgflow.internal_energies import Entropy
-from wgflow.potentials import Potential
 
 from .implicit import Array, Implicit
 

@@ -26,11 +26,11 @@ import numpy as np
 from wgflow.arguments import check_span, check_times
 from wgflow.checks import check_count, check_positive
 from wgflow.densities import Density
-from wgflow.energies import Term
+from wgflow.energies.free_energy import Term
+from wgflow.energies.nonlinear_fluxes import Diffusion
 from wgflow.errors import ConvergenceError, InvalidInput, WGFlowWarning
 from wgflow.flows import Flow
 from wgflow.grids import Grid
-from wgflow.nonlinear_fluxes import Diffusion
 from wgflow.recorder import Step
 
 from ..base import Method, Run

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from wgflow.densities import Density
-from wgflow.energy_on_grid import EnergyOnGrid
+from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
 from wgflow.jko_steps import JKOStep

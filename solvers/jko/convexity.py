@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wgflow.energy_on_grid import EnergyOnGrid
+from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.grids import Grid
 
 __all__ = ["concavity"]

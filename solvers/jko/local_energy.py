@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from wgflow.energy_on_grid import TINY
+from wgflow.energies.on_grid import TINY
 
 __all__ = ["LocalEnergy"]
 

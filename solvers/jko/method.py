@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from wgflow.checks import check_count, check_flag, check_positive
-from wgflow.energy_on_grid import EnergyOnGrid
+from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, WGFlowWarning
 from wgflow.flows import Flow
 from wgflow.grids import Grid

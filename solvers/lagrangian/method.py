@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from wgflow.atoms import Atoms
 from wgflow.checks import check_count, check_positive
 from wgflow.densities import Density
-from wgflow.energies import FreeEnergy
+from wgflow.energies.free_energy import FreeEnergy
+from wgflow.energies.internal_energies import Entropy
 from wgflow.errors import InvalidInput
 from wgflow.flows import Flow
-from wgflow.internal_energies import Entropy
 
 from ..base import Method, Run
 from .characteristics import ODE, CharacteristicsRun

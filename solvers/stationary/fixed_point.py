@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wgflow.energy_on_grid import EnergyOnGrid
+from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.errors import InvalidInput
 
 __all__ = ["Problem", "State", "descend", "descend_along_beta", "find_root"]

@@ -10,8 +10,8 @@ import numpy as np
 
 from wgflow.checks import check_count, check_positive
 from wgflow.densities import Density
-from wgflow.energies import FreeEnergy, Term
-from wgflow.energy_on_grid import TINY
+from wgflow.energies.free_energy import FreeEnergy, Term
+from wgflow.energies.on_grid import TINY
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
 from wgflow.grids import Grid
 

@@ -28,7 +28,8 @@ from wgflow.errors import InvalidInput, InvalidType, WGFlowWarning
 from wgflow.grids import Grid
 from wgflow.reduced_models import Atoms, IsotropicGaussian
 from wgflow.reduced_models.critical_deltas import delta_margin
-from wgflow.reduced_models.features.radial import HermiteFeatures, gauss_chi_rule, tail_at_infinity
+from wgflow.reduced_models.features.radial import HermiteFeatures, tail_at_infinity
+from wgflow.reduced_models.radial_laws import gauss_chi_rule
 
 RADII = np.array([0.1, 0.5, 0.8, 1.5, 2.5, 4.0, 6.0])
 
@@ -607,7 +608,7 @@ def test_conventions():
         (lambda m: m.energy(beta="hot"), "beta must be a number"),
         (lambda m: m.initial_density(0.0, m.grid(cells=20)), "kappa=0"),
         (lambda m: m.initial_density(np.nan, m.grid(cells=20)), "kappa=nan"),
-        (lambda m: m.initial_density(5.0, m.grid(cells=20)), "larger r_max"),
+        (lambda m: m.initial_density(5.0, m.grid(cells=20)), "larger range"),
         (lambda m: m.initial_density(0.8, Grid([(0, 1), (0, 1)], cells=4)), "2 axes"),
         (lambda m: m.grid(r_max=-1.0), "r_max=-1"),
         (lambda m: m.risk(np.ones(4)), "rho must be a Density"),

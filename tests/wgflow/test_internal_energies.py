@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import wgflow as wg
+from wgflow.energies.internal_energies import InternalEnergy, PowerEntropy, RelativeEntropy
 from wgflow.grids import log_power_cell_average
-from wgflow.internal_energies import InternalEnergy, PowerEntropy, RelativeEntropy
 
 EXPONENTS = st.one_of(st.floats(0.2, 0.95), st.floats(1.05, 6.0))
 

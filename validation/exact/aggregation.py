@@ -12,13 +12,13 @@ from scipy.special import gamma, hyp1f1
 
 from wgflow.checks import check_positive, check_real
 from wgflow.densities import Density
-from wgflow.energies import FreeEnergy, Term
+from wgflow.energies.free_energy import FreeEnergy, Term
+from wgflow.energies.internal_energies import PowerEntropy
+from wgflow.energies.potentials import Potential
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
 from wgflow.interactions.named_kernels import Kernel, exponential, log
 from wgflow.interactions.terms import Interaction
-from wgflow.internal_energies import PowerEntropy
-from wgflow.potentials import Potential
 
 from .base import DEVIATIONS, ExactProblem, box_of, check_axes, check_boxes, check_time, name_moments
 from .cells import cell_averages, gaussian_cell_averages

@@ -12,10 +12,10 @@ from scipy.special import xlogy
 
 from wgflow.checks import check_interval, check_positive
 from wgflow.densities import Density
-from wgflow.energies import FreeEnergy, Term
+from wgflow.energies.free_energy import FreeEnergy, Term
+from wgflow.energies.internal_energies import Entropy
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
-from wgflow.internal_energies import Entropy
 
 if TYPE_CHECKING:
     from wgflow.solution import Solution

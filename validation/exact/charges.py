@@ -12,7 +12,7 @@ from scipy.special import ndtr
 
 from wgflow.checks import check_positive, check_real
 from wgflow.densities import Density
-from wgflow.energies import FreeEnergy
+from wgflow.energies.free_energy import FreeEnergy
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
 from wgflow.interactions.named_kernels import Kernel, log, newtonian, quadratic

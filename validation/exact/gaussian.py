@@ -12,11 +12,11 @@ import numpy as np
 
 from wgflow.checks import check_positive, check_real
 from wgflow.densities import Density
-from wgflow.energies import FreeEnergy
+from wgflow.energies.free_energy import FreeEnergy
+from wgflow.energies.potentials import Potential
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid
 from wgflow.interactions.terms import LowRank
-from wgflow.potentials import Potential
 
 from .base import DEVIATIONS, StateProblem, box_of, check_axes, check_boxes, check_time, name_moments
 from .cells import gaussian_cell_averages

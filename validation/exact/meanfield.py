@@ -14,11 +14,11 @@ from scipy.special import ive
 
 from wgflow.checks import check_interval, check_positive, check_real
 from wgflow.densities import Density
-from wgflow.energies import FreeEnergy
+from wgflow.energies.free_energy import FreeEnergy
+from wgflow.energies.potentials import Potential
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
 from wgflow.interactions.terms import Interaction
-from wgflow.potentials import Potential
 
 from .base import check_axes, check_time, entropy_and_dissipation
 from .cells import cell_averages, legendre_panels

@@ -11,11 +11,11 @@ import numpy as np
 
 from wgflow.checks import check_interval, check_positive, check_real
 from wgflow.densities import Density
-from wgflow.energies import FreeEnergy, Term
+from wgflow.energies.free_energy import FreeEnergy, Term
+from wgflow.energies.potentials import Potential
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
 from wgflow.interactions.terms import Interaction
-from wgflow.potentials import Potential
 
 from .base import DEVIATIONS, ExactProblem, StateProblem, box_of, check_axes, check_time, entropy_and_dissipation
 from .cells import legendre_panels, normal_cell_masses

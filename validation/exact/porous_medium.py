@@ -13,11 +13,11 @@ from scipy.special import betainc
 
 from wgflow.checks import check_positive, check_real
 from wgflow.densities import Density
-from wgflow.energies import FreeEnergy, Term
+from wgflow.energies.free_energy import FreeEnergy, Term
+from wgflow.energies.internal_energies import PowerEntropy
+from wgflow.energies.potentials import Potential
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
-from wgflow.internal_energies import PowerEntropy
-from wgflow.potentials import Potential
 
 from .base import ExactProblem, box_of, check_axes, check_boxes, check_time
 from .cells import cell_averages

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from wgflow.checks import check_real
-from wgflow.energies import FreeEnergy
+from wgflow.energies.free_energy import FreeEnergy
+from wgflow.energies.potentials import Potential
 from wgflow.interactions.terms import LowRank
-from wgflow.potentials import Potential
 
 from .base import name_moments
 from .gaussian import GaussianProblem, symmetric_matrix

@@ -10,10 +10,10 @@ import numpy as np
 
 from wgflow.checks import check_positive, check_real
 from wgflow.densities import Density
-from wgflow.energies import FreeEnergy
+from wgflow.energies.free_energy import FreeEnergy
+from wgflow.energies.potentials import Potential
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
-from wgflow.potentials import Potential
 
 from .base import ExactProblem, check_axes, check_time
 

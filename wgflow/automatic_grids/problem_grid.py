@@ -19,7 +19,7 @@ import numpy as np
 from wgflow.atoms import Atoms
 from wgflow.certificate import ENERGY_TOLERANCE
 from wgflow.densities import Density
-from wgflow.energies import FreeEnergy, Term
+from wgflow.energies.free_energy import FreeEnergy, Term
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, ResourceError, WGFlowWarning
 from wgflow.grid_checks import MAX_AXES, check_bounds, check_cells
 from wgflow.grids import Grid

@@ -18,7 +18,7 @@ import numpy as np
 
 from wgflow.certificate import library_versions
 from wgflow.checks import call_user
-from wgflow.energy_on_grid import EnergyOnGrid
+from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.errors import StorageError, WGFlowWarning
 from wgflow.jko_steps import pack_steps, unpack_steps
 from wgflow.solution import History

@@ -15,8 +15,8 @@ from wgflow.atoms import Atoms
 from wgflow.checks import available_memory, call_user, check_memory, real_array
 from wgflow.compiled.lowrank import combine_rows, rows_dot
 from wgflow.densities import Density
-from wgflow.energies import Term
-from wgflow.energy_on_grid import EnergyOnGrid
+from wgflow.energies.free_energy import Term
+from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.gradients import box_of, check_points, differences, need_function, values_at
 from wgflow.grids import Grid

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from wgflow.densities import Density
-from wgflow.energy_on_grid import TINY, EnergyOnGrid
+from wgflow.energies.on_grid import TINY, EnergyOnGrid
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
 from wgflow.jko_steps import JKOStep

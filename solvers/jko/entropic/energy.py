@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from wgflow.energy_on_grid import EnergyOnGrid
+from wgflow.energies.internal_energies import PowerEntropy
+from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
-from wgflow.internal_energies import PowerEntropy
 
 __all__ = ["SeparableEnergy"]
 

@@ -12,7 +12,7 @@ import numpy as np
 from wgflow.checks import check_memory
 from wgflow.compiled.log_convolution import LogConvolution
 from wgflow.densities import Density
-from wgflow.energy_on_grid import TINY, EnergyOnGrid
+from wgflow.energies.on_grid import TINY, EnergyOnGrid
 from wgflow.errors import InvalidInput, WGFlowWarning
 from wgflow.grids import Grid
 from wgflow.jko_steps import JKOStep

@@ -10,8 +10,8 @@ import numpy as np
 
 from wgflow.compiled.linearized import compensated_dot, excess_energy, internal_slopes, net_flux, transport
 from wgflow.densities import Density
+from wgflow.energies.internal_energies import PowerEntropy
 from wgflow.errors import InvalidInput
-from wgflow.internal_energies import PowerEntropy
 from wgflow.jko_steps import JKOStep
 
 from ..base import InnerSolver

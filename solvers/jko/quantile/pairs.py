@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wgflow.energy_on_grid import EnergyOnGrid
+from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.interactions.named_kernels import Kernel
 
 __all__ = ["PairSums", "split_operators"]

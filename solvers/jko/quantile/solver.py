@@ -23,10 +23,10 @@ from wgflow.compiled.quantile import (
 )
 from wgflow.compiled.splines import bend_spline, bend_spline_adjoint, deposit, evaluate, factor_spline
 from wgflow.densities import Density
-from wgflow.energy_on_grid import EnergyOnGrid
+from wgflow.energies.internal_energies import PowerEntropy
+from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
-from wgflow.internal_energies import PowerEntropy
 from wgflow.jko_steps import JKOStep
 
 from ..base import InnerSolver

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import wgflow as wg
+from wgflow.energies.internal_energies import InternalEnergy, PowerEntropy, RelativeEntropy
 from wgflow.grids import log_power_cell_average
-from wgflow.internal_energies import InternalEnergy, PowerEntropy, RelativeEntropy
 
 
 def solve(energy, rho, t, **options):

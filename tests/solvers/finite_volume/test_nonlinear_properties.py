@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import wgflow as wg
-from wgflow import nonlinear_fluxes, recorder
+from wgflow import recorder
 from wgflow.compiled import nonlinear_sweep as kernel
+from wgflow.energies import nonlinear_fluxes
+from wgflow.energies.internal_energies import InternalEnergy, PowerEntropy
 from wgflow.grids import log_power_cell_average
-from wgflow.internal_energies import InternalEnergy, PowerEntropy
 
 
 # ---------------------------------------------------------------- the twins: one line, dense matrices

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import wgflow as wg
-from wgflow.internal_energies import PowerEntropy
+from wgflow.energies.internal_energies import PowerEntropy
 from wgflow.solvers.jko import JKO, InnerSettings, InnerSolver, JKOStep
 from wgflow.solvers.jko.convexity import concavity
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import wgflow as wg
 from wgflow.atoms import Atoms
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
-from wgflow.reduced_models.features.radial import chi_rule
+from wgflow.reduced_models.radial_laws import chi_rule
 from wgflow.solvers.lagrangian import Lagrangian
 from wgflow.solvers.lagrangian.langevin import fold
 from wgflow.validation import compare, run_sgd
@@ -650,7 +650,7 @@ def test_bad_problems(energy, rho0, method, words):
 
 
 def test_nonlinear_diffusion_is_not_noise():
-    from wgflow.internal_energies import PowerEntropy
+    from wgflow.energies.internal_energies import PowerEntropy
 
     with pytest.raises(InvalidInput, match="linear diffusion"):
         wg.solve(QUADRATIC + PowerEntropy(2.0), RHO, (0, 1), method=Lagrangian(rng=7))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import wgflow as wg
-from wgflow.internal_energies import PowerEntropy
+from wgflow.energies.internal_energies import PowerEntropy
 from wgflow.solvers.jko import JKO
 from wgflow.solvers.jko.back_and_forth.solver import BackAndForthSolver
 from wgflow.solvers.jko.base import InnerSettings

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from wgflow.compiled import c_transform as kernels
 from wgflow.compiled.extension import extend
 from wgflow.compiled.multigrid import Multigrid
-from wgflow.internal_energies import PowerEntropy
+from wgflow.energies.internal_energies import PowerEntropy
 from wgflow.solvers.jko.back_and_forth.ascent import Ascent
 from wgflow.solvers.jko.back_and_forth.transport_dual import TransportDual, smear, split
 from wgflow.solvers.jko.local_energy import LocalEnergy

@@ -14,8 +14,8 @@ from scipy.special import logsumexp
 
 import wgflow as wg
 from wgflow.compiled.log_convolution import LogConvolution
+from wgflow.energies.internal_energies import PowerEntropy
 from wgflow.grids import log_power_cell_average
-from wgflow.internal_energies import PowerEntropy
 from wgflow.solvers.jko.entropic.energy import SeparableEnergy
 from wgflow.solvers.jko.entropic.fields import Mixer, blur_scale, fisher_information, marginal_distance
 from wgflow.solvers.jko.entropic.scaling import self_potential

@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import wgflow as wg
+from wgflow.energies.internal_energies import InternalEnergy, PowerEntropy
 from wgflow.grids import log_power_cell_average
-from wgflow.internal_energies import InternalEnergy, PowerEntropy
 from wgflow.solvers.jko import JKO
 
 LINEAR = {"metric": "linear"}

@@ -12,7 +12,7 @@ from scipy.optimize import fsolve, minimize
 
 import wgflow as wg
 from wgflow.compiled.remap import face_densities, remap_line
-from wgflow.internal_energies import PowerEntropy
+from wgflow.energies.internal_energies import PowerEntropy
 from wgflow.solvers.jko import JKO
 
 

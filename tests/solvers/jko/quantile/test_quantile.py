@@ -14,8 +14,8 @@ import wgflow as wg
 from wgflow import interactions as named
 from wgflow.compiled import quantile as kernels
 from wgflow.compiled import splines
+from wgflow.energies.internal_energies import PowerEntropy
 from wgflow.grids import log_power_cell_average
-from wgflow.internal_energies import PowerEntropy
 from wgflow.solvers.jko import JKO
 from wgflow.solvers.jko.quantile import refinement as refinement
 from wgflow.solvers.jko.quantile.mesh import make_mesh, node_weights, power_weight

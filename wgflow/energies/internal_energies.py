@@ -13,11 +13,11 @@ import numpy as np
 from wgflow.atoms import Atoms
 from wgflow.checks import call_user, real_array
 from wgflow.densities import Density
-from wgflow.energies import FreeEnergy, Term
-from wgflow.energy_on_grid import TINY, EnergyOnGrid
+from wgflow.energies.free_energy import FreeEnergy, Term
+from wgflow.energies.on_grid import TINY, EnergyOnGrid
+from wgflow.energies.potentials import Potential
 from wgflow.errors import InvalidInput, InvalidType, WGFlowWarning
 from wgflow.grids import Grid
-from wgflow.potentials import Potential
 
 __all__ = ["InternalEnergy", "PowerEntropy", "RelativeEntropy"]
 
@@ -289,11 +289,12 @@ class PowerEntropy(InternalEnergy):
             base = np.maximum((self.m - 1.0) / self.m * p, 0.0)
             return np.power(base, 1.0 / (self.m - 1.0))
 
-    def check_grid(self, grid: Grid, has_internal: bool) -> None:
+    def on_grid(self, grid: Grid) -> EnergyOnGrid:
         critical = (grid.ndim - 2) / grid.ndim
         if self.m <= critical:
             warnings.warn(f"m={self.m:g} on {grid.ndim} axes: below m_c = {critical:g} fast diffusion loses mass to "
                           "infinity in the whole space; only the walls of the box hold it", WGFlowWarning, stacklevel=2)
+        return super().on_grid(grid)
 
     def pressure(self, r) -> np.ndarray:
         return np.power(r, self.m)

@@ -8,9 +8,9 @@ from functools import cached_property
 import numpy as np
 
 from wgflow.compiled.nonlinear_sweep import STIFFEST, dissipation, power_law, reconstruct
+from wgflow.energies.internal_energies import VACUUM, PowerEntropy, check_convex
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
-from wgflow.internal_energies import VACUUM, PowerEntropy, check_convex
 
 __all__ = ["Diffusion", "Lines", "dissipation_rate"]
 

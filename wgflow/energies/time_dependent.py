@@ -9,7 +9,7 @@ import numpy as np
 
 from wgflow.atoms import Atoms
 from wgflow.densities import Density
-from wgflow.energies import FreeEnergy, Term
+from wgflow.energies.free_energy import FreeEnergy, Term
 from wgflow.errors import InvalidInput, InvalidType
 
 __all__ = ["TimeDependent"]

@@ -15,11 +15,11 @@ import numpy as np
 
 from wgflow.atoms import Atoms
 from wgflow.densities import Density
-from wgflow.energy_on_grid import EnergyOnGrid
+from wgflow.energies.on_grid import EnergyOnGrid
+from wgflow.energies.term_checks import TermOnGrid, check_terms
 from wgflow.errors import InvalidInput
 from wgflow.gradients import check_points
 from wgflow.grids import Grid
-from wgflow.term_checks import TermOnGrid, check_terms
 from wgflow.uphill import uphill
 
 __all__ = ["FreeEnergy", "Term"]
@@ -87,8 +87,8 @@ class Term(ABC):
         """Return the term as arrays on a grid: by default a functional, known by its value and its derivative."""
         return EnergyOnGrid(grid, functionals=[(1.0, TermOnGrid(self, grid))])
 
-    def check_grid(self, grid: Grid, has_internal: bool) -> None:
-        """Refuse a grid on which the term makes no sense, or warn; ``has_internal``: beside an internal energy."""
+    def check_grid(self, grid: Grid, energy: FreeEnergy) -> None:
+        """Refuse a grid on which the term makes no sense as a part of an energy; by default none."""
 
     @property
     def spreads(self) -> bool:
@@ -183,7 +183,7 @@ class FreeEnergy(Term):
         :math:`\sum_i w_i |\nabla \Psi(\theta_i)|^2` without the components that press an atom against its bounds:
         the exact -dF/dt of the characteristics. With an entropy atoms have no dissipation (InvalidInput).
         """
-        return uphill("wgflow.dissipation", "dissipation")(self, rho)
+        return uphill("wgflow.energies.dissipation", "dissipation")(self, rho)
 
     def assemble(self, grid: Grid, *, check: bool = True) -> EnergyOnGrid:
         """Return the terms as arrays on a grid, each user function evaluated once.
@@ -197,12 +197,11 @@ class FreeEnergy(Term):
         InvalidInput
             If a term does not fit the grid, changes with time (take ``energy.at(t)``), or disagrees with itself.
         """
-        has_internal = self.spreads
+        self.check_grid(grid, self)
         total = EnergyOnGrid(grid, potential=np.zeros(grid.shape))
         for factor, term in self.terms:
             if term.time_dependent:
                 raise InvalidInput(f"{term!r} changes with time; take energy.at(t)")
-            term.check_grid(grid, has_internal)
             total = total.plus(factor, term.on_grid(grid))
         if not np.isfinite(total.potential).all():
             raise InvalidInput("the sum of the potentials is not finite; scale them down")
@@ -210,8 +209,17 @@ class FreeEnergy(Term):
             check_terms([term for _, term in self.terms], grid)
         return total
 
-    def _parts_of(self, rho) -> list:
-        """The terms that a law has a value of."""
+    def on_grid(self, grid: Grid) -> EnergyOnGrid:
+        return self.assemble(grid)
+
+    def check_grid(self, grid: Grid, energy: FreeEnergy) -> None:
+        for _, term in self.terms:
+            term.check_grid(grid, energy)
+
+    def _parts_of(self, rho: Density | Atoms) -> list[tuple[float, Term]]:
+        """Return the terms that a law has a value of."""
+        if isinstance(rho, Density):
+            self.check_grid(rho.grid, self)
         return [pair for pair in self.terms if not (isinstance(rho, Atoms) and pair[1].is_internal)]
 
     def __add__(self, other):

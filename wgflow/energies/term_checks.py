@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wgflow.densities import Density
-from wgflow.energy_on_grid import TINY
+from wgflow.energies.on_grid import TINY
 from wgflow.errors import InvalidInput, WGFlowError
 from wgflow.grids import Grid
 
 if TYPE_CHECKING:
-    from wgflow.energies import Term
+    from wgflow.energies.free_energy import Term
 
 __all__ = ["TermOnGrid", "check_term", "check_terms", "probe_densities"]
 

@@ -7,11 +7,11 @@ import numpy as np
 from wgflow.atoms import Atoms
 from wgflow.compiled.sweep import _axis_dissipation, axis_layout
 from wgflow.densities import Density
-from wgflow.energies import FreeEnergy
-from wgflow.energy_on_grid import TINY
+from wgflow.energies.free_energy import FreeEnergy
+from wgflow.energies.nonlinear_fluxes import Diffusion, dissipation_rate
+from wgflow.energies.on_grid import TINY
 from wgflow.errors import InvalidInput
 from wgflow.gradients import free_part
-from wgflow.nonlinear_fluxes import Diffusion, dissipation_rate
 
 __all__ = ["dissipation", "linear_dissipation"]
 

@@ -1,0 +1,11 @@
+"""Free energies: sums of terms, and what a sum is on a grid."""
+
+from .free_energy import FreeEnergy, Term
+from .internal_energies import Entropy, InternalEnergy, PowerEntropy, RelativeEntropy
+from .on_grid import EnergyOnGrid
+from .potentials import Potential
+from .term_checks import check_term
+from .time_dependent import TimeDependent
+
+__all__ = ["EnergyOnGrid", "Entropy", "FreeEnergy", "InternalEnergy", "Potential", "PowerEntropy", "RelativeEntropy",
+           "Term", "TimeDependent", "check_term"]
