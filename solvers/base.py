@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
+from wgflow.energies.dissipation import dissipation_on_grid
 from wgflow.errors import ConvergenceError, InvalidInput, StorageError
 from wgflow.recorder import Interior, Recorder, Step
 
@@ -249,7 +250,7 @@ class EvenSteps(Run):
 
     def _step(self, t: float, masses: np.ndarray) -> Step:
         energy = self.flow.on_grid_at(t)
-        return Step(t, masses, energy.energy(masses), self.clock)
+        return Step(t, masses, energy.energy(masses), self.clock, dissipation_on_grid(energy, masses))
 
 
 def run_to_end(method: Method, run: Run, flow: Flow, recorder: Recorder, checkpoint: Checkpoint | None,

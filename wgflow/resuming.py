@@ -73,7 +73,8 @@ def _read_run(path, energy, methods, method, time_scale):
 def _rebuild_method(path, settings: dict, methods: dict[str, type], given):
     name = settings.pop("method")
     if name not in methods:
-        raise StorageError(f"{path} was written by the method {name!r}; this wgflow has {', '.join(methods)}")
+        raise StorageError(f"{path} was written by the method {name!r}; this wgflow has {', '.join(methods)}; give a "
+                           "method of your own again: resume(..., method=...)")
     stored = methods[name](**settings)
     if given is None:
         return stored

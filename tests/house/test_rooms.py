@@ -56,7 +56,8 @@ def arrows() -> dict[str, set[str]]:
             continue  # the facade
         package = module if path.name == "__init__.py" else module.rpartition(".")[0]
         tree = tree_of(path)
-        blocks = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)]
+        blocks = [node for node in ast.walk(tree)
+                  if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)]
         typing = {id(n) for block in blocks for n in ast.walk(block)}
         targets: set[str] = set()
         for node in ast.walk(tree):

@@ -13,7 +13,9 @@ from wgflow.energies.on_grid import TINY
 from wgflow.errors import InvalidInput
 from wgflow.gradients import free_part
 
-__all__ = ["dissipation", "linear_dissipation"]
+from .on_grid import EnergyOnGrid
+
+__all__ = ["dissipation", "dissipation_on_grid", "linear_dissipation"]
 
 
 def dissipation(energy: FreeEnergy, rho: Density | Atoms) -> float:
@@ -22,11 +24,14 @@ def dissipation(energy: FreeEnergy, rho: Density | Atoms) -> float:
         if energy.spreads:
             raise InvalidInput("atoms have no entropy, hence no dissipation of a flow that spreads; take a Density")
         return float((rho.weights * (free_part(-energy.gradient(rho, rho.points), rho) ** 2).sum(axis=0)).sum())
-    on_grid = energy.assemble(rho.grid, check=False)
-    if on_grid.internal:
-        psi = on_grid.psi(on_grid.potential, rho.masses)
-        return dissipation_rate(rho.masses, psi, rho.grid, Diffusion(on_grid))
-    return linear_dissipation(rho.masses, on_grid.psi(on_grid.sweep_potential, rho.masses), rho.grid, on_grid.diffusion)
+    return dissipation_on_grid(energy.assemble(rho.grid, check=False), rho.masses)
+
+
+def dissipation_on_grid(energy: EnergyOnGrid, masses: np.ndarray) -> float:
+    """Return the dissipation of cell masses, by the corrected finite-volume fluxes."""
+    if energy.internal:
+        return dissipation_rate(masses, energy.psi(energy.potential, masses), energy.grid, Diffusion(energy))
+    return linear_dissipation(masses, energy.psi(energy.sweep_potential, masses), energy.grid, energy.diffusion)
 
 
 def linear_dissipation(masses, psi, grid, diffusion: float, corrected: bool = True) -> float:
