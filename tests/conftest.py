@@ -32,6 +32,11 @@ settings.register_profile("explore", **COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "quick"))
 
 
+def pytest_collection_modifyitems(items) -> None:
+    """The experiments first: a long test at the end would keep one worker busy and the others idle."""
+    items.sort(key=lambda item: "test_studies" not in item.nodeid)
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """A generator with the same seed in every test."""
