@@ -106,7 +106,7 @@ class AtomLaws:
 
 
 def extent_of(rho: Atoms) -> int:
-    """Return the number of coordinates in which atoms at the start of a flow extend: their family keeps this dimension."""
+    """Return in how many coordinates atoms extend at the start of a flow; they stay in a family of this dimension."""
     spread = np.ptp(rho.points, axis=1)
     return int(np.sum(spread > _ROUNDING * np.maximum(1.0, np.abs(rho.points).max(axis=1))))
 

@@ -9,8 +9,8 @@ kinds: a distance, S >= 0, which a wrong law makes larger, or a difference g(x) 
     resolution   how far S moves when rho is replaced by a law that cannot be told from it (half a cell away)
     broadening   how far S moves when rho is as wide as the runs make it that scatter together
 
-:mod:`wgflow.validation.comparison.bands` says how a band is made of these. `STATISTICS` holds those that `compare` uses by
-default.
+:mod:`wgflow.validation.comparison.bands` says how a band is made of these. `STATISTICS` holds those that `compare` uses
+by default.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class Statistic(ABC):
     r"""A distance :math:`S(x, \rho) \ge 0`, or a difference :math:`S(x, \rho) = g(x) - g(\rho)`, on one coordinate.
 
     A subclass gives ``name`` and `value`, and ``is_distance = False`` if it is a difference; the rest derives from
-    these. For a distance to have a sharp band, S falls like :math:`n^{-1/2}` for n independent draws from rho: of a squared
-    distance, such as the energy distance, take the root. Methods are overridden where a formula is at hand.
+    these. A distance should fall like :math:`n^{-1/2}` for n independent draws from rho: of a squared distance, such as
+    the energy distance, take the root. Override the other methods where a formula is at hand.
 
     Attributes
     ----------
@@ -115,8 +115,8 @@ class Statistic(ABC):
         x : array of shape (samples, n)
             Each row is a sample, in ascending order.
         law : MarginalLaw
-            Has ``cdf(x)``, ``quantile(s)``, ``mean``, ``deviation`` and ``points(count)``; it may be the law of a sample,
-            whose ``quantile`` and ``cdf`` jump.
+            Has ``cdf(x)``, ``quantile(s)``, ``mean``, ``deviation`` and ``points(count)``; it may be the law of a
+            sample, whose ``quantile`` and ``cdf`` jump.
 
         Returns
         -------
