@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from wgflow.reduced_models import ReducedModel
-    from wgflow.validation import Comparison
-
+# Comparison and ReducedModel are Any here: the core imports no other folder, not even their types.
 #: The largest share of a band that is drawn.
 MOST_SHARE = 1e3
 
 
-def plot_comparison(cmp: Comparison, path: str | Path | None = None, *, panels: int = 4) -> Figure:
+def plot_comparison(cmp: Any, path: str | Path | None = None, *, panels: int = 4) -> Figure:
     """Return a picture of particles against the PDE: histograms with densities, the risks, and every difference.
 
     Parameters
@@ -57,7 +55,7 @@ def plot_comparison(cmp: Comparison, path: str | Path | None = None, *, panels: 
         return save_figure(figure, path)
 
 
-def _histogram(axes: Axes, cmp: Comparison, j: int, k: int, *, first: bool) -> None:
+def _histogram(axes: Axes, cmp: Any, j: int, k: int, *, first: bool) -> None:
     rho = cmp.solution.density(cmp.t[j])
     law = rho.marginal(k)
     x = np.ravel(cmp.runs.coordinates[:, j, :, k])
@@ -85,7 +83,7 @@ def _histogram(axes: Axes, cmp: Comparison, j: int, k: int, *, first: bool) -> N
         axes.legend(loc="best")
 
 
-def _risk_curves(axes: Axes, cmp: Comparison, model: ReducedModel, networks: NDArray[np.float64]) -> None:
+def _risk_curves(axes: Axes, cmp: Any, model: Any, networks: NDArray[np.float64]) -> None:
     sol, row = cmp.solution, cmp.quantities.index("risk")
     t = np.asarray(sol.t)
     t, densities = t[t <= cmp.t[-1]], sol.densities[: int(np.sum(t <= cmp.t[-1]))]
@@ -107,7 +105,7 @@ def _risk_curves(axes: Axes, cmp: Comparison, model: ReducedModel, networks: NDA
     axes.legend(loc="best")
 
 
-def _band_use(axes: Axes, cmp: Comparison) -> None:
+def _band_use(axes: Axes, cmp: Any) -> None:
     """Every difference as a share of its band: 1 is the end of the band."""
     use = np.minimum(cmp.share_of_band, MOST_SHARE)
     axes.axhspan(0, 1, color=FLOW, alpha=0.08, linewidth=0)
