@@ -48,7 +48,8 @@ class QuantileFunction:
     def at(self, piece: NDArray[np.intp], level: Array) -> Array:
         """Return the quantile at ``level`` on the given pieces; the piece decides between the two limits at a joint."""
         width = self.levels[piece + 1] - self.levels[piece]
-        share = np.clip((level - self.levels[piece]) / width, 0.0, 1.0)
+        # A piece in the tail may be narrower than the rounding of its levels.
+        share = np.clip((level - self.levels[piece]) / np.where(width > 0, width, 1.0), 0.0, 1.0)
         return self.left[piece] + share * (self.right[piece] - self.left[piece])
 
     def __call__(self, level: Array) -> Array:
