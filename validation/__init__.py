@@ -1,4 +1,4 @@
-"""Held against the truth: exact solutions, particle simulations, distances and the comparison that uses them.
+"""How right a solution is: exact solutions, particle simulations, distances, and the comparison that uses them.
 
 Names are imported on first use, so that ``import wgflow.validation`` costs next to nothing.
 """
@@ -9,13 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .comparison import Comparison, compare
+    from .comparison import STATISTICS, Comparison, Statistic, compare
     from .distances import gaussian_wasserstein, kolmogorov, wasserstein, wasserstein_1d, wasserstein_points
     from .particles import SGDResult, run_sgd
     from .verification import Verification, Verified, verify
 
 _HOME = {
     "Comparison": "comparison",
+    "STATISTICS": "comparison",
+    "Statistic": "comparison",
     "compare": "comparison",
     "SGDResult": "particles",
     "gaussian_wasserstein": "distances",
@@ -30,8 +32,10 @@ _HOME = {
 }
 _MODULES = ("comparison", "convergence", "distances", "exact", "particles", "studies", "verification")
 __all__ = [
+    "STATISTICS",
     "Comparison",
     "SGDResult",
+    "Statistic",
     "Verification",
     "Verified",
     "compare",

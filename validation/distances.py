@@ -21,27 +21,26 @@ Villani, Topics in Optimal Transportation (2003), section 2.2 (the line), Dowson
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wgflow.errors import InvalidInput, InvalidType, ResourceError
+from wgflow.checks import check_real, real_array
+from wgflow.errors import InvalidInput, ResourceError
+
+from .quantile_functions import GAUSS_NODES, GAUSS_WEIGHTS, QuantileFunction, mean_power, merged_gaps
 
 __all__ = ["gaussian_wasserstein", "kolmogorov", "wasserstein", "wasserstein_1d", "wasserstein_points"]
 
 Array = NDArray[np.float64]
-MAX_COST_ENTRIES = 40_000_000  # a 320 MB cost matrix; larger requests are refused before they are allocated
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(16)
+#: Entries of the largest cost matrix, 320 MB; larger requests are refused before they are allocated.
+MAX_COST_ENTRIES = 40_000_000
 
 
 def _numbers(values: ArrayLike, name: str, ndim: int | None = None) -> Array:
-    """A finite float64 copy, or an error that says which entry is wrong."""
-    array = np.asarray(values)
-    if array.dtype.kind not in "fiu":
-        raise InvalidType(f"{name} has dtype {array.dtype}: need real numbers")
-    array = array.astype(np.float64)
+    """Return a float64 copy of finite numbers, or raise an error that says which entry is wrong."""
+    array = real_array(values, name)
     if ndim is not None and array.ndim != ndim:
         raise InvalidInput(f"{name} has shape {array.shape}: need {ndim} axis/axes")
     if array.size == 0:
@@ -54,7 +53,7 @@ def _numbers(values: ArrayLike, name: str, ndim: int | None = None) -> Array:
 
 
 def _weights(weights: ArrayLike | None, n: int, name: str) -> Array | None:
-    """Non-negative weights of total 1, or None for equal ones."""
+    """Return non-negative weights of total 1, or None for equal ones."""
     if weights is None:
         return None
     w = _numbers(weights, name, 1)
@@ -67,49 +66,11 @@ def _weights(weights: ArrayLike | None, n: int, name: str) -> Array | None:
     return w / w.sum()
 
 
-def _order(p: Any) -> float:
-    if isinstance(p, (bool, np.bool_)) or not isinstance(p, (int, float, np.integer, np.floating)):
-        raise InvalidType(f"p must be a number >= 1, got {p!r}")
-    if not p >= 1:
-        raise InvalidInput(f"p must be >= 1 (W_p is not a distance below), got {p!r}")
-    return float(p)
-
-
-@dataclass(frozen=True)
-class _Law:
-    """A piecewise linear quantile function: on levels[k] < s < levels[k+1] it runs from left[k] to right[k].
-
-    An atom has left == right. Pieces of level zero are left out, so both ``left`` and ``right`` are non-decreasing.
-    """
-
-    levels: Array
-    left: Array
-    right: Array
-
-    def at(self, piece: NDArray[np.intp], level: Array) -> Array:
-        """The quantile at ``level`` on the given pieces (one-sided limits at the joints are told by the piece)."""
-        width = self.levels[piece + 1] - self.levels[piece]
-        share = np.clip((level - self.levels[piece]) / width, 0.0, 1.0)
-        return self.left[piece] + share * (self.right[piece] - self.left[piece])
-
-    def __call__(self, level: Array) -> Array:
-        piece = np.clip(np.searchsorted(self.levels, level, side="right") - 1, 0, self.left.size - 1)
-        return self.at(piece, level)
-
-    def cdf(self, x: Array, side: str) -> Array:
-        """F(x) (side="right") or its left limit F(x-) (side="left")."""
-        piece = np.searchsorted(self.left, x, side="right" if side == "right" else "left") - 1
-        k = np.maximum(piece, 0)
-        width = self.right[k] - self.left[k]
-        share = np.where(width > 0, np.clip((x - self.left[k]) / np.where(width > 0, width, 1.0), 0.0, 1.0), 1.0)
-        return np.where(piece < 0, 0.0, self.levels[k] + share * (self.levels[k + 1] - self.levels[k]))
-
-
-def _from_masses(masses: Array, left: Array, right: Array) -> _Law:
-    keep = masses > 0
-    # Extended precision where the platform has it: levels of two laws must agree to the last bit where they coincide.
-    total = np.concatenate([[0.0], np.cumsum(masses[keep], dtype=np.longdouble)])
-    return _Law((total / total[-1]).astype(np.float64), left[keep], right[keep])
+def _order(p: float) -> float:
+    order = check_real("p", p, infinite=True)
+    if order < 1:
+        raise InvalidInput(f"p={order:g}: must be >= 1, since W_p is no distance below")
+    return order
 
 
 def _is_density(obj: Any) -> bool:
@@ -120,8 +81,8 @@ def _is_atoms(obj: Any) -> bool:
     return hasattr(obj, "points") and hasattr(obj, "weights")
 
 
-def _law(obj: Any, weights: ArrayLike | None, name: str) -> _Law | Callable[[Array], Array]:
-    """Read a Density, Atoms, a sample (with weights) or a quantile function."""
+def _law(obj: Any, weights: ArrayLike | None, name: str) -> QuantileFunction | Callable[[Array], Array]:
+    """Return the quantile function of a Density, of Atoms, of a sample (with weights), or the given one."""
     if _is_atoms(obj):
         if weights is not None:
             raise InvalidInput(f"{name} is Atoms and has its own weights: leave {name}_weights out")
@@ -142,7 +103,7 @@ def _law(obj: Any, weights: ArrayLike | None, name: str) -> _Law | Callable[[Arr
         edges, masses = np.asarray(obj.grid.edges[0]), np.asarray(obj.masses, dtype=np.float64)
         if not masses.sum() > 0:
             raise InvalidInput(f"{name} has mass {masses.sum():g}: need > 0")
-        return _from_masses(masses, edges[:-1], edges[1:])
+        return QuantileFunction.from_masses(masses, edges[:-1], edges[1:])
     if callable(getattr(obj, "ppf", None)):
         obj = obj.ppf
     if callable(obj):
@@ -153,36 +114,8 @@ def _law(obj: Any, weights: ArrayLike | None, name: str) -> _Law | Callable[[Arr
     w = _weights(weights, x.size, f"{name}_weights")
     order = np.argsort(x, kind="stable")
     if w is None:
-        # k/n is correctly rounded, so the levels of samples of sizes n and m coincide exactly where they should.
-        return _Law(np.arange(x.size + 1) / x.size, x[order], x[order])
-    return _from_masses(w[order], x[order], x[order])
-
-
-def _mean_power(d0: Array, d1: Array, p: float) -> Array:
-    """Mean of |d|^p over a piece on which d runs linearly from d0 to d1, to relative rounding error."""
-    if p == 2:
-        return (d0 * d0 + d0 * d1 + d1 * d1) / 3.0
-    a, b = np.abs(d0), np.abs(d1)
-    if p == 1:
-        total = np.where(a + b > 0, a + b, 1.0)
-        return np.where(d0 * d1 >= 0, 0.5 * (a + b), 0.5 * (a * a + b * b) / total)
-    # (G(d1) - G(d0)) / (d1 - d0), G = sign |d|^(p+1)/(p+1), cancels when d0 ~ d1; Gauss is then exact to rounding.
-    gap = d1 - d0
-    close = np.abs(gap) < 0.2 * np.maximum(a, b)
-    nodes = 0.5 * (d0 + d1)[..., None] + 0.5 * gap[..., None] * _NODES
-    smooth = 0.5 * np.abs(nodes) ** p @ _WEIGHTS
-    primitive = (np.copysign(b ** (p + 1), d1) - np.copysign(a ** (p + 1), d0)) / (p + 1)
-    return np.where(close | (gap == 0), smooth, primitive / np.where(gap == 0, 1.0, gap))
-
-
-def _merged(a: _Law, b: _Law) -> tuple[Array, Array, Array]:
-    """Level widths of the common pieces and Q_a - Q_b at their two ends."""
-    levels = np.union1d(a.levels, b.levels)
-    lo, hi = levels[:-1], levels[1:]
-    middle = 0.5 * (lo + hi)
-    ka = np.clip(np.searchsorted(a.levels, middle) - 1, 0, a.left.size - 1)
-    kb = np.clip(np.searchsorted(b.levels, middle) - 1, 0, b.left.size - 1)
-    return hi - lo, a.at(ka, lo) - b.at(kb, lo), a.at(ka, hi) - b.at(kb, hi)
+        return QuantileFunction.from_sorted(x[order])
+    return QuantileFunction.from_masses(w[order], x[order], x[order])
 
 
 def _split_at_sign_changes(gap: Callable[[Array], Array], levels: Array) -> Array:
@@ -207,14 +140,14 @@ def _quadrature(a: Callable[[Array], Array], b: Callable[[Array], Array], p: flo
     def gap(level: Array) -> Array:
         return np.asarray(a(level), dtype=np.float64) - np.asarray(b(level), dtype=np.float64)
 
-    own = [q.levels for q in (a, b) if isinstance(q, _Law)]
+    own = [q.levels for q in (a, b) if isinstance(q, QuantileFunction)]
     levels = np.unique(np.concatenate([np.linspace(0.0, 1.0, 65), *own]))
     if p != 2:
         levels = _split_at_sign_changes(gap, levels)
     lo, hi = levels[1:-2], levels[2:-1]
-    inner = 0.5 * (lo + hi)[:, None] + 0.5 * (hi - lo)[:, None] * _NODES
+    inner = 0.5 * (lo + hi)[:, None] + 0.5 * (hi - lo)[:, None] * GAUSS_NODES
     values = np.abs(gap(inner)) ** p
-    total = float(np.sum(0.5 * (hi - lo) * (values @ _WEIGHTS)))
+    total = float(np.sum(0.5 * (hi - lo) * (values @ GAUSS_WEIGHTS)))
     # Quantile functions may blow up at 0 and 1 (logarithms, powers): tanh-sinh nodes crowd there. s stays above 1e-17
     # at the lower end and 1 - s above one ulp at the upper end; what lies beyond carries no mass in double precision.
     u = np.linspace(-3.2, 3.2, 257)
@@ -261,16 +194,16 @@ def wasserstein_1d(a: Any, b: Any, p: float = 2, *, a_weights: ArrayLike | None 
     """
     p = _order(p)
     law_a, law_b = _law(a, a_weights, "a"), _law(b, b_weights, "b")
-    if not (isinstance(law_a, _Law) and isinstance(law_b, _Law)):
+    if not (isinstance(law_a, QuantileFunction) and isinstance(law_b, QuantileFunction)):
         if p == np.inf:
             raise InvalidInput("p = inf needs densities or samples on both sides, not a quantile function")
         return _quadrature(law_a, law_b, p) ** (1.0 / p)
-    width, d0, d1 = _merged(law_a, law_b)
+    width, d0, d1 = merged_gaps(law_a, law_b)
     scale = float(max(np.abs(d0).max(), np.abs(d1).max()))
     if p == np.inf or scale == 0.0:
         return scale
     # Dividing by the largest displacement keeps |d|^p inside the floating-point range for any p.
-    return scale * float(np.sum(width * _mean_power(d0 / scale, d1 / scale, p))) ** (1.0 / p)
+    return scale * float(np.sum(width * mean_power(d0 / scale, d1 / scale, p))) ** (1.0 / p)
 
 
 def kolmogorov(a: Any, b: Any, *, a_weights: ArrayLike | None = None, b_weights: ArrayLike | None = None) -> float:
@@ -280,10 +213,9 @@ def kolmogorov(a: Any, b: Any, *, a_weights: ArrayLike | None = None, b_weights:
     side of it. Arguments as in :func:`wasserstein_1d`, quantile functions excepted.
     """
     law_a, law_b = _law(a, a_weights, "a"), _law(b, b_weights, "b")
-    if not (isinstance(law_a, _Law) and isinstance(law_b, _Law)):
+    if not (isinstance(law_a, QuantileFunction) and isinstance(law_b, QuantileFunction)):
         raise InvalidInput("kolmogorov needs densities or samples, not a quantile function")
-    x = np.concatenate([law_a.left, law_a.right, law_b.left, law_b.right])
-    return float(max(np.abs(law_a.cdf(x, side) - law_b.cdf(x, side)).max() for side in ("left", "right")))
+    return law_a.largest_cdf_gap(law_b)
 
 
 def gaussian_wasserstein(mean_a: ArrayLike, cov_a: ArrayLike, mean_b: ArrayLike, cov_b: ArrayLike) -> float:

@@ -19,49 +19,13 @@ from wgflow.errors import InvalidInput, StorageError, WGFlowError
 
 __all__ = ["main"]
 
-SGD_TIMES = (0.0, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 2.0, 3.0)
+def __getattr__(name: str) -> tuple[float, ...]:
+    # The times of the demo had their place here; importing its study with this module would slow down --help.
+    if name == "SGD_TIMES":
+        from wgflow.validation.studies.demo import SGD_TIMES
 
-
-def _demo(out: Path, neurons: int, step_size: float, runs: int, cells: int, seed: int, fresh: bool) -> bool:
-    """Solve, run SGD, compare, draw, explain; returns whether certificate and comparison passed."""
-    import wgflow as wg
-    from wgflow.validation.sgd_runs import kept_sgd_runs
-    from wgflow.validation.studies.base import flow_times
-
-    start = time.perf_counter()
-    _make_folder(out)
-    kappa, t_end = 0.8, SGD_TIMES[-1]
-    print("Two classes of Gaussian data, x ~ N(0, 1.8 I) or N(0, 0.2 I) in 40 dimensions, and a two-layer network.\n"
-          "As it widens, SGD becomes a Wasserstein gradient flow for the law of |w|, one PDE in one variable.\n")
-    model = wg.reduced_models.IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2)
-    grid = model.grid(cells=cells)
-    sol = wg.solve(model.energy(), model.initial_density(kappa, grid), (0.0, t_end),
-                   t_eval=flow_times(SGD_TIMES, t_end, 61), time_scale=model.time_scale)
-    print(f"PDE      {sol.certificate.n_accepted} steps on {cells} cells in {time.perf_counter() - start:.1f} s, "
-          f"risk {model.risk(sol.densities[0]):.4f} -> {model.risk(sol.densities[-1]):.4f}")
-    begin = time.perf_counter()
-    sgd = kept_sgd_runs(model, out, n_neurons=neurons, step_size=step_size, t_eval=SGD_TIMES, seed=seed, n_runs=runs,
-                        kappa=kappa, fresh=fresh)
-    final = sgd.risk[:, -1]
-    print(f"SGD      {runs} run{'s' if runs > 1 else ''} of {neurons} neurons in 40 dimensions, "
-          f"{round(t_end / step_size)} steps each, in {time.perf_counter() - begin:.1f} s, "
-          f"risk -> {', '.join(f'{r:.4f}' for r in final)}")
-    begin = time.perf_counter()
-    comparison = wg.validation.compare(sol, sgd)
-    print(f"Compare  {comparison.inside.size} laws, moments and risks against computed bands "
-          f"in {time.perf_counter() - begin:.1f} s\n")
-    comparison.plot(out / "comparison.png")
-    sol.plot(out / "solution.png")
-    report = "\n\n".join([comparison.verdict, comparison.table(), sol.certificate.explain()])
-    try:
-        (out / "report.txt").write_text(report + "\n", encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"cannot write {out / 'report.txt'}: {error}") from error
-    print(sol.certificate.explain() + "\n")
-    print(comparison.verdict + "\n")
-    print(f"Pictures and tables: {out / 'comparison.png'}, {out / 'solution.png'}, {out / 'report.txt'} "
-          f"({time.perf_counter() - start:.0f} s in all)")
-    return comparison.passed and sol.certificate.ok
+        return SGD_TIMES
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _make_folder(folder: Path) -> None:
@@ -106,7 +70,17 @@ def demo(
     fresh: Annotated[bool, typer.Option("--fresh", help="run SGD again even if its results are cached")] = False,
 ) -> None:
     """Solve the isotropic Gaussian model, run SGD beside it, and hold one against the other."""
-    raise typer.Exit(0 if _demo(out, neurons, step_size, runs, cells, seed, fresh) else 1)
+    from wgflow.validation.studies.demo import Demo
+
+    start = time.perf_counter()
+    _make_folder(out)
+    print("Two classes of Gaussian data, x ~ N(0, 1.8 I) or N(0, 0.2 I) in 40 dimensions, and a two-layer network.\n"
+          "As it widens, SGD becomes a Wasserstein gradient flow for the law of |w|, one PDE in one variable.\n")
+    result = Demo(neurons, step_size, runs, cells, seed).result(out, fresh=fresh, say=print)
+    paths = result.write(out)
+    print(f"\n{result.sol.certificate.explain()}\n\n{result.comparison.verdict}\n\n"
+          f"Pictures and tables: {', '.join(map(str, paths))} ({time.perf_counter() - start:.0f} s in all)")
+    raise typer.Exit(0 if result.passed else 1)
 
 
 @app.command()

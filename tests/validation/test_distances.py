@@ -198,8 +198,8 @@ def test_bad_input_is_named():
     cases = [
         (lambda: wasserstein_1d([np.nan, 0.0], good), "a has 1 non-finite entries, the first at index (0,)"),
         (lambda: wasserstein_1d(good, []), "b is empty"),
-        (lambda: wasserstein_1d(good, good, 0.5), "p must be >= 1"),
-        (lambda: wasserstein_1d(good, good, np.nan), "p must be >= 1"),
+        (lambda: wasserstein_1d(good, good, 0.5), "p=0.5: must be >= 1"),
+        (lambda: wasserstein_1d(good, good, np.nan), "p=nan: must be"),
         (lambda: wasserstein_1d(good, good, a_weights=[1.0]), "a_weights has 1 entries for 2 points"),
         (lambda: wasserstein_1d(good, good, b_weights=[1.0, -1.0]), "b_weights[1] = -1"),
         (lambda: wasserstein_1d(good, good, b_weights=[0.0, 0.0]), "total 0"),

@@ -1,5 +1,7 @@
-"""The PDE held against particles: laws and risks at every time, each against a computed band."""
+"""Solutions against particles: laws and risks at every time, each against a computed band."""
 
-from .comparison import Comparison, compare
+from .comparing import compare
+from .result import Comparison
+from .statistics import STATISTICS, Statistic
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["STATISTICS", "Comparison", "Statistic", "compare"]

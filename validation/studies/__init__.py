@@ -23,16 +23,17 @@ _HOMES = {
     "finite-width": "finite_width",
     "desai-zwanzig": "desai_zwanzig",
     "kuramoto": "kuramoto",
+    "demo": "demo",
 }
 
 
 def names() -> tuple[str, ...]:
-    """The names of all studies."""
+    """Return the names of all studies."""
     return tuple(_HOMES)
 
 
 def get(name: str) -> Study:
-    """The study of a name.
+    """Return the study of a name.
 
     Raises
     ------

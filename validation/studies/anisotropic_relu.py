@@ -12,7 +12,7 @@ from wgflow.reduced_models import ReLUNetwork
 from wgflow.solvers import Lagrangian
 from wgflow.verbs import solve
 
-from ..comparison.comparison import Comparison, compare
+from ..comparison import Comparison, compare
 from ..sgd_runs import kept_sgd_runs
 from .base import Check, Study, StudyReport, Table, flow_times
 from .pictures import save_picture

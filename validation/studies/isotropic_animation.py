@@ -10,7 +10,7 @@ from wgflow.reduced_models import IsotropicGaussian
 from wgflow.solvers import FiniteVolume
 from wgflow.verbs import solve
 
-from ..comparison.comparison import compare
+from ..comparison import compare
 from ..sgd_runs import kept_sgd_runs
 from .base import Check, Study, StudyReport, Table
 from .pictures import animate_against_particles, save_picture

@@ -13,7 +13,7 @@ from wgflow.solvers import FiniteVolume
 from wgflow.solvers.stationary import stationary
 from wgflow.verbs import solve
 
-from ..comparison.comparison import compare
+from ..comparison import compare
 from ..distances import wasserstein
 from ..sgd_runs import kept_sgd_runs
 from .base import Check, Study, StudyReport, Table, flow_times

@@ -13,7 +13,7 @@ from wgflow.reduced_models import IsotropicGaussian
 from wgflow.solvers import FiniteVolume
 from wgflow.verbs import solve
 
-from ..comparison.comparison import Comparison, compare
+from ..comparison import Comparison, compare
 from ..sgd_runs import kept_sgd_runs
 from .base import Check, Study, StudyReport, Table, flow_times
 from .pictures import save_picture

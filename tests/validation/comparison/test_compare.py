@@ -15,7 +15,8 @@ from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid
 from wgflow.validation import compare, kolmogorov, wasserstein_1d
 from wgflow.validation.comparison import bands
-from wgflow.validation.comparison.bands import CoordinateStatistics
+from wgflow.validation.comparison.marginal_laws import MarginalLaw
+from wgflow.validation.comparison.statistics import STATISTICS, Runs
 
 TIMES = np.array([0.0, 0.1, 0.3, 1.0, 3.0])
 M0, S0, D = 2.0, 0.25, 0.5
@@ -79,7 +80,8 @@ class OneFeature:
 def test_statistics_agree_with_the_distances_module():
     rho = flow(cells=37).density(0.3)
     x = np.random.default_rng(51).normal(1.5, 0.6, size=(2, 3, 11))
-    got = CoordinateStatistics(rho, 3, 11)(x)
+    law, runs = MarginalLaw.from_density(rho), Runs(x)
+    got = {each.name: (each.fit(runs, law), each.spread(runs, law)) for each in STATISTICS}
     for s in range(2):
         pooled = x[s].ravel()
         assert got["W1"][0][s] == pytest.approx(wasserstein_1d(pooled, rho, 1), rel=1e-12)
@@ -107,12 +109,13 @@ def test_excess_variance_formula():
 
 
 def test_broadening_formula():
-    one = np.ones(1)
+    law = MarginalLaw.from_density(Density.gaussian(Grid((-8, 8), cells=800), 0.0, 1.0))
+    by_name = {each.name: each for each in STATISTICS}
     # Runs whose means scatter with variance 1.25 above what chance gives make N(0, 1) an N(0, 2.25) when pooled.
-    assert bands.broadening("W2", 1.5 * one, 0.25 * one, one)[0] == pytest.approx(0.5, rel=1e-14)
-    assert bands.broadening("W1", 0.1 * one, 0.25 * one, one)[0] == 0.0
-    assert bands.broadening("Kolmogorov", 0.05 * one, 0.01 * one, one)[0] == pytest.approx(0.08, rel=1e-14)
-    assert bands.broadening("mean", 1.5 * one, 0.25 * one, one)[0] == 0.0
+    assert by_name["W2"].broadening(law, 1.25, 1.25) == pytest.approx(0.5, rel=1e-4)
+    assert by_name["W1"].broadening(law, 0.0, 1.25) == 0.0
+    assert by_name["Kolmogorov"].broadening(law, 0.04, 0.0) == pytest.approx(0.08, rel=1e-14)
+    assert by_name["mean"].broadening(law, 1.25, 1.25) == 0.0
 
 
 @pytest.mark.parametrize(("pull", "common"), [(0.0, 0.0), (2.0, 0.0), (0.0, 0.03), (1.0, 0.1)])
@@ -240,16 +243,16 @@ def test_bad_input_is_named():
         compare(sol, sgd, n_null=50)
     with pytest.raises(InvalidType, match="no attribute 'coordinates'"):
         compare(sol, SimpleNamespace(t=TIMES))
-    with pytest.raises(InvalidInput, match=r"sgd.coordinates has shape \(3, 5, 400\)"):
+    with pytest.raises(InvalidInput, match=r"particles.coordinates has shape \(3, 5, 400\)"):
         compare(sol, SimpleNamespace(t=TIMES, coordinates=sgd.coordinates[..., 0]))
-    with pytest.raises(InvalidInput, match=r"sgd.t holds 0.2, which is not among sol.t"):
+    with pytest.raises(InvalidInput, match=r"particles.t holds 0.2, which is not among sol.t"):
         compare(sol, SimpleNamespace(t=TIMES + 0.1, coordinates=sgd.coordinates))
     broken = sgd.coordinates.copy()
     broken[1, 2, 3] = np.nan
-    with pytest.raises(InvalidInput, match=r"sgd.coordinates\[1, 2, 3, 0\] is not finite"):
+    with pytest.raises(InvalidInput, match=r"particles.coordinates\[1, 2, 3, 0\] is not finite"):
         compare(sol, SimpleNamespace(t=TIMES, coordinates=broken))
     sgd.model, sgd.risk = OneFeature(0.0), np.zeros((3, 4))
-    with pytest.raises(InvalidInput, match=r"sgd\.risk has shape"):
+    with pytest.raises(InvalidInput, match=r"particles\.risk has shape"):
         compare(sol, sgd)
 
 

@@ -1,0 +1,228 @@
+"""What a comparison of a solution with particles found: numbers, bands, a table, a picture and a verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wgflow.checks import check_real
+from wgflow.errors import InvalidInput
+from wgflow.solution import Solution
+
+from .null_law import laws_at
+from .particle_runs import ParticleRuns
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+__all__ = ["Comparison", "Row"]
+
+Array = NDArray[np.float64]
+#: Times that differ by less than this share of the last one are the same.
+_SAME_TIME = 1e-9
+
+
+class Row(TypedDict):
+    """One quantity at one time."""
+
+    t: float
+    quantity: str
+    pde: float
+    particles: float
+    difference: float
+    lower: float
+    upper: float
+    inside: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What :func:`compare` found. ``passed``, ``verdict`` and ``table()`` are for people, ``rows`` for programs.
+
+    Attributes
+    ----------
+    t : array of shape (times,)
+    quantities : tuple of str
+        Such as ``"W2 of r"``, ``"mean of r"``, ``"risk"``; `row` finds the numbers of one.
+    pde, particles : array of shape (quantities, times)
+        The two values; NaN for distances, which are a single number, and where a statistic does not give them.
+    difference : array of shape (quantities, times)
+        Particles minus PDE, or the distance.
+    lower, upper : array of shape (quantities, times)
+        The band in which the difference may lie.
+    inflation : array of shape (quantities, times)
+        By how much the runs' own scatter widened the band that independent particles would have (1: not at all).
+    level : float
+        Probability with which a correct solution leaves any of the bands.
+    n_runs, n_particles, n_null : int
+        Runs, particles per run, replicates of the null law.
+    seed : int or sequence of int
+        Entropy of the null law's random numbers.
+    is_distance : array of bool, shape (quantities,)
+        Whether the difference is a distance, whose band begins at 0.
+    coordinate_names : tuple of str
+    solution : Solution
+    runs : ParticleRuns
+        The particles: ``runs.t``, ``runs.coordinates`` of shape (runs, times, n, coordinates), ``runs.risk``.
+    notes : tuple of str
+        What was left out, and why.
+    first_order_bias : array of shape (quantities, times), or None
+        By how much the bands were widened for the bias of SGD's step size and of finite width; None without coarser
+        runs.
+    """
+
+    t: Array
+    quantities: tuple[str, ...]
+    pde: Array
+    particles: Array
+    difference: Array
+    lower: Array
+    upper: Array
+    inflation: Array
+    level: float
+    n_runs: int
+    n_particles: int
+    n_null: int
+    seed: int | Sequence[int] | None
+    is_distance: NDArray[np.bool_]
+    coordinate_names: tuple[str, ...]
+    solution: Solution = field(repr=False)
+    runs: ParticleRuns = field(repr=False)
+    notes: tuple[str, ...] = ()
+    first_order_bias: Array | None = field(default=None, repr=False)
+
+    @property
+    def sgd(self) -> Any:
+        """The particles as they were given to `compare`, such as an `SGDResult`."""
+        return self.runs.source
+
+    @property
+    def n_neurons(self) -> int:
+        """Particles per run, which are neurons under SGD; the same as ``n_particles``."""
+        return self.n_particles
+
+    @property
+    def inside(self) -> NDArray[np.bool_]:
+        """Whether each difference lies in its band, shape (quantities, times)."""
+        return (self.difference >= self.lower) & (self.difference <= self.upper)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every difference lies in its band."""
+        return bool(self.inside.all())
+
+    @property
+    def share_of_band(self) -> Array:
+        """How much of its band each difference takes: above 1 outside; 0 where the band has no width and holds it."""
+        distance = self.is_distance[:, None]
+        center = np.where(distance, 0.0, 0.5 * (self.lower + self.upper))
+        half = np.where(distance, self.upper, 0.5 * (self.upper - self.lower))
+        width = np.where(half > 0, half, 1.0)
+        return np.where(half > 0, np.abs(self.difference - center) / width, np.where(self.inside, 0.0, np.inf))
+
+    @property
+    def rows(self) -> list[Row]:
+        """One dictionary for each quantity and time."""
+        return [self._row(i, j) for i in range(len(self.quantities)) for j in range(self.t.size)]
+
+    def row(self, quantity: str, t: float) -> Row:
+        """Return the dictionary of one quantity at one time, as in ``result.row("W2 of r", t=0.4)["difference"]``.
+
+        Arrays over all times are ``result.difference[result.quantities.index(quantity)]`` and the like.
+
+        Raises
+        ------
+        InvalidInput
+            If there is no such quantity, or nothing was compared at this time; the message lists what there is.
+        """
+        if quantity not in self.quantities:
+            raise InvalidInput(f"quantity={quantity!r} was not compared; there are {', '.join(self.quantities)}")
+        gap = np.abs(self.t - check_real("t", t))
+        j = int(gap.argmin())
+        if gap[j] > max(_SAME_TIME * float(np.abs(self.t).max()), 0.51 * self.runs.step_size):
+            raise InvalidInput(f"t={t:g} was not compared; there are {', '.join(f'{s:g}' for s in self.t)}")
+        return self._row(self.quantities.index(quantity), j)
+
+    def _row(self, i: int, j: int) -> Row:
+        low, value, high = float(self.lower[i, j]), float(self.difference[i, j]), float(self.upper[i, j])
+        return {"t": float(self.t[j]), "quantity": self.quantities[i], "pde": float(self.pde[i, j]),
+                "particles": float(self.particles[i, j]), "difference": value, "lower": low, "upper": high,
+                "inside": low <= value <= high}
+
+    def table(self) -> str:
+        """Return plain text, one line for each quantity and time; a star marks what lies outside its band."""
+        width = max(len(q) for q in self.quantities)
+        lines = [f"{'quantity':<{width}}  {'t':>8}  {'PDE':>10}  {'particles':>10}  {'difference':>10}  {'band':^23}"]
+        lines.append("-" * len(lines[0]))
+        for row in self.rows:
+            sides = [f"{value:10.5g}" if math.isfinite(value) else " " * 10 for value in (row["pde"], row["particles"])]
+            band = f"[{row['lower']:10.3g},{row['upper']:10.3g}]{'' if row['inside'] else ' *'}"
+            lines.append(f"{row['quantity']:<{width}}  {row['t']:8.4g}  {sides[0]}  {sides[1]}  "
+                         f"{row['difference']:10.3g}  {band}")
+        return "\n".join(line.rstrip() for line in lines)
+
+    @property
+    def verdict(self) -> str:
+        """The result in plain words."""
+        inside, total = self.inside, self.inside.size
+        runs = f"{self.n_runs} run{'s' if self.n_runs > 1 else ''} of {self.n_particles} particles"
+        center, use = 0.5 * (self.lower + self.upper), self.share_of_band
+        i, j = np.unravel_index(int(np.argmax(use)), use.shape)
+        worst = f"{self.quantities[i]} at t = {self.t[j]:.4g}"
+        if self.passed:
+            text = (f"PASS: the solution agrees with {runs}. All {total} differences lie inside their bands, which a "
+                    f"correct solution leaves with a probability of about {self.level:.2g} in all. "
+                    f"Closest call: {worst}, at {100 * use[i, j]:.0f} % of its band.")
+        else:
+            first = int(np.argmax(~inside.all(axis=0)))
+            end = self.upper[i, j] if self.difference[i, j] > center[i, j] else self.lower[i, j]
+            text = (f"FAIL: the solution does not agree with {runs}. {int((~inside).sum())} of {total} differences lie "
+                    f"outside bands that a correct solution leaves with a probability of about {self.level:.2g} in "
+                    f"all, from t = {self.t[first]:.4g} on. Farthest out: {worst}, {self.difference[i, j]:.3g} where "
+                    f"the band ends at {end:.3g}.")
+        return " ".join([text, *self.notes])
+
+    def marginal_in_bins(self, time: int, coordinate: int, edges: Array) -> Array:
+        """Return the solution's law of a coordinate at one of the times as mean densities in bins, as it was compared.
+
+        Parameters
+        ----------
+        time, coordinate : int
+            Indices into ``t`` and ``coordinate_names``.
+        edges : array of shape (bins + 1,)
+        """
+        law = laws_at(self.solution, float(self.t[time])).marginals[coordinate]
+        return np.diff(law.cdf(edges)) / np.diff(edges)
+
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """Return a picture (written to ``path`` if given): histograms against densities, risks, shares of the bands."""
+        from wgflow.pictures.comparisons import plot_comparison
+
+        return plot_comparison(self, path=path)
+
+    def to_dataset(self) -> xr.Dataset:
+        """Return the same numbers as an ``xarray.Dataset`` over (quantity, time)."""
+        import xarray as xr
+
+        names = {"pde": "value of the PDE's density", "particles": "mean over the runs",
+                 "difference": "particles minus PDE, or distance", "lower": "lower end of the band",
+                 "upper": "upper end of the band", "inflation": "widening of the band by the runs' scatter",
+                 "inside": "difference lies inside its band"}
+        data = {key: (("quantity", "time"), getattr(self, key), {"long_name": text, "units": "1"})
+                for key, text in names.items()}
+        seed = np.atleast_1d(np.asarray(self.seed, dtype=object))
+        return xr.Dataset(data, coords={"quantity": list(self.quantities), "time": self.t}, attrs={
+            "title": "Wasserstein gradient flow against particles", "passed": int(self.passed), "level": self.level,
+            "n_runs": self.n_runs, "n_particles": self.n_particles, "n_neurons": self.n_neurons, "n_null": self.n_null,
+            "seed": " ".join(str(s) for s in seed), "verdict": self.verdict})
+
+    def __repr__(self) -> str:
+        return (f"Comparison(passed={self.passed}, {self.inside.sum()} of {self.inside.size} inside, "
+                f"level={self.level:g})")
