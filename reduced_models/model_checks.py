@@ -110,12 +110,17 @@ def check_model(
                                                   "each other only"))
     else:
         checks += _network(NetworkSamples(model, kappa, samples, generator), false_alarm)
-    title = repr(model)
-    title = title if len(title) <= TITLE else f"{title[:TITLE]}..."
-    report = ModelReport(title, tuple(checks), false_alarm)
+    report = ModelReport(_title(model), tuple(checks), false_alarm)
     if throw:
         report.raise_if_failed()
     return report
+
+
+def _title(model: ReducedModel) -> str:
+    if type(model).__repr__ is object.__repr__:
+        return f"{type(model).__name__} ({model.name})"
+    text = repr(model)
+    return text if len(text) <= TITLE else f"{text[:TITLE]}..."
 
 
 def _guarded(name: str, check: Callable[[], ModelCheck]) -> ModelCheck:
@@ -259,7 +264,13 @@ def _scale(model: ReducedModel, points: FloatArray) -> float:
 
 
 def _reference(model: ReducedModel) -> ModelCheck:
-    Potential(model.potential, reference=model.log_weight).check_reference(_grid_of(model), scaled=False)
+    grid = _grid_of(model)
+    try:
+        Potential(model.potential, reference=model.log_weight).check_reference(grid, scaled=False)
+    except InvalidInput as error:
+        has = "no" if grid.log_weight is None else "another"
+        return ModelCheck("grid", False, f"grid() returns a grid with {has} reference measure where log_weight() has "
+                                         "one of its own; let grid return self.weighted(cells)", error=error)
     return ModelCheck("grid", True, "has the reference measure of log_weight")
 
 

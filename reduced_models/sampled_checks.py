@@ -115,6 +115,7 @@ class NetworkSamples:
         yield "squared_norm", self.squared_norm
         yield "isometric coordinates", self.isometry
         yield "log_weight", self.reference_measure
+        yield "label_second_moment", self.labels
         yield "V against samples", self.potential
         yield "diagonal against samples", self.diagonal
         yield "U against samples", self.kernel
@@ -233,6 +234,12 @@ class NetworkSamples:
         texts = [f"{label} = {s:.6g}, samples say {m:.6g} +- {e:.2g}"
                  for label, s, m, e in zip(labels, stated, mean, error)]
         return SampledCheck(name, mean - stated, error, texts, np.broadcast_to(slack, mean.shape))
+
+    def labels(self) -> SampledCheck:
+        """Compare E y^2 with samples."""
+        means = np.array([np.mean(self.model.sample_data(self.batch, self.rng)[1] ** 2) for _ in range(BATCHES)])
+        stated = np.array([self.model.label_second_moment])
+        return self._against("label_second_moment", means[:, None], stated, ["E y^2"], ROUNDING * max(1.0, stated[0]))
 
     def potential(self) -> SampledCheck:
         """Compare V with -E[y sigma] at neurons of all scales."""

@@ -74,11 +74,11 @@ class PhaseRetrieval(wg.reduced_models.NetworkModel):
         return 2.0 * np.sum(gap**2, axis=(-2, -1)) + np.trace(gap, axis1=-2, axis2=-1) ** 2
 
 
-def main(d=20, t=0.3, runs=3, seed=20117):
+def main(d=10, t=0.2):
     """Check the model, solve it, train networks, and return the report and the comparison of the two."""
     model = PhaseRetrieval(d)
     report = wg.reduced_models.check_model(model)
-    sgd = wg.validation.run_sgd(model, 0.8, n_neurons=400, step_size=1e-4, t_eval=[0.0, t], runs=runs, rng=seed)
+    sgd = wg.validation.run_sgd(model, 400, step_size=1e-4, t_eval=[0.0, t], rng=20117, n_runs=3, kappa=0.8)
     rho0 = model.initial_density(0.8, model.grid())
     sol = wg.solve(model.energy(), rho0, (0, t), t_eval=sgd.t, time_scale=model.time_scale)
     comparison = wg.validation.compare(sol, sgd)
