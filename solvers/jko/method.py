@@ -290,7 +290,7 @@ class _Run:
         squared = self.inner.distance_squared(first, second)
         variance = float(np.trace(np.atleast_2d(second.rho.cov()))) * second.rho.mass
         if math.isnan(squared):
-            raise InvalidInput(f"adaptive: inner={self.method.inner!r} does not compare densities by their distance; "
+            raise InvalidInput(f"adaptive: inner={self.inner.settings.NAME!r} does not compare densities by their distance; "
                                "use fixed steps or inner='quantile'")
         return math.sqrt(squared / max(variance, 1e-300))
 
@@ -310,7 +310,7 @@ class _Run:
         new = self.inner.step(now, scaled)
         if not new.residual <= self.tolerance:
             new = self._continue(now, scaled, new)
-        where = f"the JKO step from t = {self.t:.6g}, tau = {dt:.4g} (inner={self.method.inner!r})"
+        where = f"the JKO step from t = {self.t:.6g}, tau = {dt:.4g} (inner={self.inner.settings.NAME!r})"
         if not new.residual <= self.tolerance:
             raise _failure(f"{where} stopped at residual {new.residual:.2e} after {new.iterations} iterations, "
                            f"tolerance {self.tolerance:.2e}; take a smaller tau, more max_iterations or a larger tol",
