@@ -1,7 +1,7 @@
-r"""How concave an energy is: a JKO step with tau beyond 1 / lambda_- may have several minimizers.
+r"""The concavity of an energy, beyond the inverse of which a JKO step may have several minimizers.
 
 Along a geodesic of velocity v, :math:`\frac{d^2 F}{ds^2} \ge (\min D^2 V + M \min D^2 w) \int |v|^2 \rho` with the mass
-M, if all other parts are convex there (McCann): internal energies are, where the dimension allows them.
+M, if all other terms are convex there: internal energies are, under McCann's condition on H and the dimension.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ from wgflow.grids import Grid
 
 __all__ = ["concavity"]
 
-#: Rounding errors of the values, in units of the largest, that second differences are freed from.
+#: Rounding errors of the values, relative to the largest; second differences are raised by their effect.
 ROUNDING = 8.0 * float(np.finfo(float).eps)
 
 
 def concavity(parts: EnergyOnGrid, grid: Grid, mass: float) -> float:
-    """The number lambda_- >= 0: the largest concavity of V, and of smooth kernels w on one axis, between cells."""
+    """Return lambda_- >= 0, the largest concavity of V, and of smooth kernels w on one axis, as cells resolve it."""
     lowest = _least_curvature(parts.potential, grid)
     for factor, operator in parts.operators:
         w, kernel = getattr(operator, "w", None), getattr(operator, "kernel", None)
         if w is None or grid.ndim > 1 or not grid.uniform[0] or (kernel is not None and not kernel.smooth):
             continue
         h, n = float(grid.widths[0][0]), grid.size // 2 if grid.periodic[0] else grid.size
-        # From 0 on: a kink there that repels is none between points that keep their order.
+        # Only distances >= 0: points that keep their order never cross the kink of a repulsive kernel at 0.
         values = factor * np.broadcast_to(np.asarray(w(h * np.arange(0.0, n)), dtype=float), (n,))
         lowest += mass * min(0.0, float(_second(values, h).min()))
     return max(0.0, -lowest)
 
 
 def _second(values: np.ndarray, h: float) -> np.ndarray:
-    """Second differences along the first axis, raised by what rounding may do to them."""
+    """Return second differences along the first axis, raised by their largest rounding error."""
     return (values[2:] - 2.0 * values[1:-1] + values[:-2] + 4.0 * ROUNDING * np.abs(values).max()) / h**2
 
 
 def _least_curvature(values: np.ndarray, grid: Grid) -> float:
-    """The least eigenvalue of the Hessian of a function known at cell centers, at cells away from the ends."""
+    """Return the least eigenvalue of the Hessian of a function at cell centers, over all but the outermost cells."""
     if any(n < 3 for n in grid.shape) or not np.isfinite(values).all():
         return 0.0
     d, inside = grid.ndim, (slice(1, -1),) * grid.ndim

@@ -1,4 +1,4 @@
-r"""Internal and potential energy of cell masses as the convex part of a JKO step sees them, with the conjugate."""
+r"""The local part of an energy of cell masses, internal energy plus potential, with its convex conjugate."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from wgflow.energies.on_grid import TINY
 
 __all__ = ["LocalEnergy"]
 
-#: Iterations of the scalar equations (mass, mixtures); both converge quadratically from a safe side.
+#: Iterations of the scalar equations (mass, mixtures), which Newton's method in a bracket solves.
 MAX_SCALAR = 100
-#: Relative error of the total mass that counts as round-off.
+#: Relative error of the total mass that round-off explains.
 BALANCED = 4e-15
 
 
@@ -41,29 +41,29 @@ class LocalEnergy:
         self.constant = 0.0
 
     def with_potential(self, potential: np.ndarray) -> LocalEnergy:
-        """The same internal energy in another potential."""
+        """Return the same internal energy with another potential."""
         return LocalEnergy(self.diffusion, self.internal, self.reference, potential, self.mass)
 
     def h(self, r: np.ndarray) -> np.ndarray:
-        """h at densities r >= 0."""
+        """Return h at densities r >= 0."""
         out = self.diffusion * r * np.log(np.maximum(r, TINY)) if self.diffusion > 0 else np.zeros_like(r)
         for factor, term in self.internal:
             out = out + factor * term.H(r)
         return out
 
     def slope(self, r: np.ndarray) -> np.ndarray:
-        """h' at densities r >= 0; minus infinity at 0 where empty cells cost infinitely much."""
+        """Return h' at densities r >= 0; at 0 it is minus infinity with an entropy or fast diffusion."""
         out = self.diffusion * (np.log(r) + 1.0) if self.diffusion > 0 else np.zeros_like(r)
         for factor, term in self.internal:
             out = out + factor * term.derivative(r)
         return out
 
     def energy(self, masses: np.ndarray) -> float:
-        """E of cell masses."""
+        """Return E of cell masses."""
         return float((self.reference * self.h(masses / self.reference) + self.potential * masses).sum())
 
     def density(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The density r at which h' is p (0 below h'(0)), and dr/dp."""
+        """Return the density r at which h' is p (0 below h'(0)), and dr/dp."""
         if not self.internal:
             with np.errstate(over="ignore"):
                 r = np.exp(np.minimum(p / self.diffusion - 1.0, 700.0))
@@ -80,7 +80,7 @@ class LocalEnergy:
         return term.inverse_derivative(p / factor)
 
     def _mixture(self, p: np.ndarray) -> np.ndarray:
-        """The density for several terms: a bracketed Newton iteration for log r."""
+        """Return the density for several terms, by Newton's method for log r in a bracket."""
         low, high = np.full(p.shape, -745.0), np.full(p.shape, 700.0)
         s = np.zeros(p.shape)
         for _ in range(MAX_SCALAR):
@@ -97,7 +97,7 @@ class LocalEnergy:
         return np.where(s > -744.0, np.exp(s), 0.0)
 
     def respond(self, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-        r"""The masses that minimize :math:`E(m) + \sum_i \varphi_i m_i` at total mass M.
+        r"""Return the masses that minimize :math:`E(m) + \sum_i \varphi_i m_i` at total mass M.
 
         Returns
         -------
@@ -108,7 +108,7 @@ class LocalEnergy:
         response : array
             dm/dp in each cell.
         conjugate : float
-            The minimum with the opposite sign.
+            Minus the minimum.
         """
         p = -phi - self.potential
         if self.internal:
@@ -124,7 +124,7 @@ class LocalEnergy:
         return r, p, self.reference * response, conjugate
 
     def _balance(self, p: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        """The constant that gives the densities the total mass, and these: Newton's method inside a bracket."""
+        """Return the constant c at which the total mass is M, with densities and derivatives, by Newton's method."""
         c, low, high, width = self.constant, -math.inf, math.inf, 1.0 + float(np.ptp(p))
         for _ in range(MAX_SCALAR):
             r, response = self.density(p + c)
@@ -152,13 +152,13 @@ class LocalEnergy:
         return c, r, response
 
     def gap(self, masses: np.ndarray, density: np.ndarray, slope: np.ndarray) -> float:
-        r""":math:`\sum_i w_i (h(r') - h(r) - p (r' - r)) \ge 0` for masses m = w r' and the response r to a slope p."""
+        r"""Return :math:`\sum_i w_i (h(r') - h(r) - p (r' - r)) \ge 0`, m = w r', with the response r to a slope p."""
         other = masses / self.reference
         with np.errstate(invalid="ignore"):
             return float((self.reference * (self.h(other) - self.h(density) - slope * (other - density))).sum())
 
     def coarsened(self, axes: list[int]) -> LocalEnergy:
-        """The energy on cells of twice the width along some axes."""
+        """Return the energy on cells of twice the width along some axes."""
         reference, potential = self.reference, self.potential
         for axis in axes:
             reference, potential = pairs(reference, axis), 0.5 * pairs(potential, axis)
@@ -166,6 +166,6 @@ class LocalEnergy:
 
 
 def pairs(array: np.ndarray, axis: int) -> np.ndarray:
-    """Sums of pairs of neighbors along an axis."""
+    """Return sums of pairs of neighbors along an axis."""
     shape = (*array.shape[:axis], array.shape[axis] // 2, 2, *array.shape[axis + 1:])
     return array.reshape(shape).sum(axis=axis + 1)

@@ -40,11 +40,11 @@ SAFETY = 0.9
 
 @dataclass(frozen=True)
 class JKO(Method):
-    r"""Minimizing movements (Jordan, Kinderlehrer and Otto): every step is an optimization problem, solved and judged.
+    r"""Minimizing movements (Jordan, Kinderlehrer and Otto): every step is an optimization problem, solved and checked.
 
     .. math:: \rho_{k+1} = \operatorname{argmin}_\rho \; F(\rho) + \frac{1}{2 \tau s} W_2^2(\rho, \rho_k),
 
-    with s the time_scale (its mean over the step). Each step keeps mass and sign and obeys the energy-dissipation
+    with s the mean of time_scale over the step. Each step keeps mass and sign and obeys the energy-dissipation
     inequality :math:`F(\rho_{k+1}) + W_2^2(\rho_{k+1}, \rho_k) / (2 \tau s) \le F(\rho_k)`, which is checked. The
     error is of first order in tau. With ``order=2`` a step is the variational BDF2 scheme of Gallouet, Natale and
     Todeschini: a JKO step of length 2 tau / 3 from the point a third beyond :math:`\rho_k` on the geodesic from
@@ -92,7 +92,7 @@ class JKO(Method):
 
     Notes
     -----
-    A step that misses its tolerance is tried again from the solutions of shorter steps. If that fails, too, the run
+    A step that misses its tolerance is tried again from the solutions of shorter steps. If that fails as well, the run
     stops with ConvergenceError; ``error.partial`` is the Solution so far and ``error.best`` the best iterate.
     ``solution.jko_steps`` holds the `JKOStep` of every step, without its density.
 
@@ -272,8 +272,8 @@ class JKORun(Run):
         squared = self.inner.distance_squared(first, second)
         variance = float(np.trace(np.atleast_2d(second.rho.cov()))) * second.rho.mass
         if math.isnan(squared):
-            raise InvalidInput(f"adaptive: inner={self.method.inner!r} does not compare densities by their distance; "
-                               "use fixed steps or inner='quantile'")
+            raise InvalidInput(f"adaptive: inner={self.inner.settings.NAME!r} does not compare densities by their "
+                               "distance; use fixed steps or inner='quantile'")
         return math.sqrt(squared / max(variance, 1e-300))
 
     # ---------------------------------------------------------------- one step
@@ -292,7 +292,7 @@ class JKORun(Run):
         new = self.inner.step(now, scaled)
         if not new.residual <= self.tolerance:
             new = self._continue(now, scaled, new)
-        where = f"the JKO step from t = {self.t:.6g}, tau = {dt:.4g} (inner={self.method.inner!r})"
+        where = f"the JKO step from t = {self.t:.6g}, tau = {dt:.4g} (inner={self.inner.settings.NAME!r})"
         if not new.residual <= self.tolerance:
             raise _failure(f"{where} stopped at residual {new.residual:.2e} after {new.iterations} iterations, "
                            f"tolerance {self.tolerance:.2e}; take a smaller tau, more max_iterations or a larger tol",
@@ -338,12 +338,12 @@ class JKORun(Run):
 
 
 def _of_length(step: JKOStep, tau: float, w2_squared: float) -> JKOStep:
-    """A BDF2 step seen from the density before it, of the whole length."""
+    """Return a BDF2 step with the length and the distance from the density before it, not from where it started."""
     return replace(step, tau=tau, w2_squared=w2_squared)
 
 
 def _blur(step: JKOStep) -> float:
-    """What regularization may add to the energy of a step."""
+    """Return the most that regularization may add to the energy of a step."""
     return max(0.0, step.blur or 0.0)
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wgflow.errors import StorageError
-from wgflow.flows import solve
 from wgflow.reduced_models import IsotropicGaussian
 from wgflow.solution import Solution
 from wgflow.solvers import FiniteVolume
+from wgflow.verbs import solve
 
 from ..comparison import Comparison, compare
 from ..particles import SGDResult

@@ -1,4 +1,4 @@
-"""The separable part of a free energy in logarithms of cell masses, and its proximal map for Kullback-Leibler."""
+"""Internal energies in logarithms of cell masses, and their proximal map for the Kullback-Leibler divergence."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from wgflow.grids import Grid
 
 __all__ = ["SeparableEnergy"]
 
-#: Newton steps for one cell, and the relative change that ends them.
-MAX_NEWTON, NEWTON_TOLERANCE = 80, 1e-14
+#: Iterations of Newton's method in each cell.
+MAX_NEWTON = 80
+#: The relative change at which they end.
+NEWTON_TOLERANCE = 1e-14
 #: Exponents beyond which a power of the density counts as infinite.
 LARGEST_EXPONENT = 690.0
 
@@ -23,8 +25,8 @@ class SeparableEnergy:
     .. math:: \mathcal H(b) = \sum_i D\,b_i (\ell_i - \lambda_i - 1) + \sum_p c_p\,\frac{b_i r_i^{m_p - 1}}{m_p - 1},
               \qquad r_i = e^{\ell_i - \lambda_i},
 
-    with :math:`\lambda` the logarithm of the reference measure of the cells (the constant -D per mass makes D log r
-    the derivative of the entropy). Logarithms keep cells that floats would call empty.
+    with :math:`\lambda` the logarithm of the reference measure of the cells (with the constant -D per mass, the
+    derivative of the entropy is D log r). Logarithms represent masses that are below the smallest float.
 
     Parameters
     ----------
@@ -52,29 +54,29 @@ class SeparableEnergy:
         return self.diffusion == 0 and not self.powers
 
     def derivative(self, logs: np.ndarray) -> np.ndarray:
-        """dH/db, of the grid's shape."""
+        """Return dH/db, of the grid's shape."""
         total = self.diffusion * (logs - self.reference) if self.diffusion > 0 else np.zeros(logs.shape)
         for factor, m in self.powers:
             total = total + factor * m / (m - 1.0) * self._power(logs, m)
         return total
 
     def stiffness(self, logs: np.ndarray) -> np.ndarray:
-        """b d2H/db2 = d(dH/db)/d(log b) > 0; times b and summed it is the conjugate of H at dH/db."""
+        """Return b d2H/db2 = d(dH/db)/d(log b) > 0; the sum of b times that is the conjugate of H at dH/db."""
         total = np.full(logs.shape, self.diffusion)
         for factor, m in self.powers:
             total += factor * m * self._power(logs, m)
         return total
 
     def conjugate(self, logs: np.ndarray) -> float:
-        """H*(dH/db)."""
+        """Return H*(dH/db)."""
         total = self.diffusion * np.exp(np.minimum(logs, LARGEST_EXPONENT))
         for factor, m in self.powers:
-            # b and the power may be out of range where their product is not.
+            # One exponential: b and the power may be out of range where their product is not.
             total = total + factor * np.exp(np.minimum(m * logs - (m - 1.0) * self.reference, LARGEST_EXPONENT))
         return float(total.sum())
 
     def bregman(self, logs: np.ndarray, others: np.ndarray) -> float:
-        """H(b) - H(c) - H'(c) (b - c) >= 0 for b = exp(logs), c = exp(others): the gap in Fenchel's inequality."""
+        """Return H(b) - H(c) - H'(c) (b - c) >= 0, the gap in Fenchel's inequality, b = exp(logs), c = exp(others)."""
         x = np.clip(logs - others, -LARGEST_EXPONENT, LARGEST_EXPONENT)
         c, growth = np.exp(others), np.expm1(x)
         total = self.diffusion * c * (x * np.exp(x) - growth)
@@ -84,15 +86,15 @@ class SeparableEnergy:
         return max(0.0, float(total.sum()))
 
     def proximal(self, target: np.ndarray, kappa: float, guess: np.ndarray) -> np.ndarray:
-        r"""The root :math:`\ell` of :math:`\ell + \kappa H'(e^\ell) = t` in each cell: the KL proximal map.
+        r"""Return the root :math:`\ell` of :math:`\ell + \kappa H'(e^\ell) = t` in each cell: the KL proximal map.
 
-        Closed for the entropy. Else Newton's method between bounds: the left side increases with slope at least 1.
-        Where a step leaves them the interval is halved.
+        The entropy has a closed form. Otherwise Newton's method works between bounds, since the left side increases
+        with slope at least 1; where an iterate leaves them the interval is halved.
 
         Parameters
         ----------
         target, guess : arrays of the grid's shape
-            t, and where to start from.
+            t, and the start of the iteration.
         kappa : float
             tau / epsilon.
         """
@@ -115,10 +117,10 @@ class SeparableEnergy:
         return logs
 
     def _brackets(self, target: np.ndarray, kappa: float) -> tuple[np.ndarray, np.ndarray]:
-        r"""Bounds of the root x of :math:`e x + \sum_p s_p e^{(m_p - 1) x} - \sum_q z_q e^{-(1 - m_q) x} = t`.
+        r"""Return bounds of the root x of :math:`e x + \sum_p s_p e^{(m_p - 1) x} - \sum_q z_q e^{-(1 - m_q) x} = t`.
 
         For x >= 0 the second sum is at most Z, its value at 0: then e x <= t + Z, and the same bounds each power of the
-        first sum. For x <= 0 the other way round.
+        first sum. For x <= 0 the two sums change roles.
         """
         slope = 1.0 + kappa * self.diffusion
         rising = [(kappa * factor * m / (m - 1.0), m - 1.0) for factor, m in self.powers if m > 1.0]

@@ -1,4 +1,4 @@
-"""Helpers of the entropic step: mixing of fields, the mass of the blur, distances of marginals."""
+"""Parts of the entropic step: Anderson mixing, the mass of a blur, Fisher information, distances of marginals."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ CUT_OFF = 1e-8
 
 
 class Mixer:
-    """Anderson mixing of the masses from which an interaction is formed; what it returns may be negative somewhere."""
+    """Anderson mixing of the masses at which nonlocal terms are linearized; mixed masses may be negative in places."""
 
     def __init__(self):
         self.inputs: list[np.ndarray] = []
         self.outputs: list[np.ndarray] = []
 
     def mix(self, given: np.ndarray, got: np.ndarray) -> np.ndarray:
-        """The next masses, from those given to the iteration and those it returned."""
+        """Return the next masses, from those given to the iteration and those it returned."""
         self.inputs.append(given.ravel())
         self.outputs.append(got.ravel())
         del self.inputs[:-DEPTH - 1], self.outputs[:-DEPTH - 1]
@@ -37,7 +37,7 @@ class Mixer:
 
 
 def blur_scale(convolution: LogConvolution) -> float:
-    """Logarithm of the sum of the kernel over all cells of an unbounded grid: what a blur is divided by."""
+    """Return the logarithm of the sum of the kernel over the cells of an unbounded grid, by which a blur is divided."""
     total = 0.0
     for _, _, ratio, _, _ in convolution.axes:
         reach = int(np.ceil(np.sqrt(100.0 / ratio))) + 1
@@ -46,7 +46,7 @@ def blur_scale(convolution: LogConvolution) -> float:
 
 
 def fisher_information(grid: Grid, values: np.ndarray) -> float:
-    r""":math:`\int |\nabla \rho|^2 / \rho = 4 \int |\nabla \sqrt\rho|^2` of a density, by differences between cells."""
+    r"""Return :math:`\int |\nabla \rho|^2 / \rho = 4 \int |\nabla \sqrt\rho|^2`, by differences between cells."""
     root, total = np.sqrt(values), 0.0
     for axis in range(grid.ndim):
         h = float(grid.widths[axis][0])
@@ -57,7 +57,7 @@ def fisher_information(grid: Grid, values: np.ndarray) -> float:
 
 
 def marginal_distance(grid: Grid, first: np.ndarray, second: np.ndarray) -> float:
-    """The root of the sum over axes of W2^2 between the marginals of two laws, given as cell masses of one total."""
+    """Return the root of the sum over axes of W2^2 between the marginals of two laws, cell masses of one total."""
     total = 0.0
     for axis in range(grid.ndim):
         others = tuple(k for k in range(grid.ndim) if k != axis)
@@ -66,7 +66,7 @@ def marginal_distance(grid: Grid, first: np.ndarray, second: np.ndarray) -> floa
 
 
 def _squared_distance(edges: np.ndarray, first: np.ndarray, second: np.ndarray) -> float:
-    """W2^2 of two laws with constant density in each cell: quantiles are linear between the levels of both."""
+    """Return W2^2 of two laws with constant density in each cell: quantiles are linear between the levels of both."""
     levels = [np.concatenate(([0.0], np.cumsum(m))) / m.sum() for m in (first, second)]
     cuts = np.union1d(*levels)
     lengths = np.diff(cuts)
@@ -80,7 +80,7 @@ def _squared_distance(edges: np.ndarray, first: np.ndarray, second: np.ndarray) 
 
 
 def _quantiles(q: np.ndarray, levels: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Quantiles between levels; `numpy.interp` divides by widths below rounding."""
+    """Return quantiles between levels; `numpy.interp` would divide by widths that are rounding errors."""
     k = np.clip(np.searchsorted(levels, q, side="right") - 1, 0, levels.size - 2)
     width = np.maximum(levels[k + 1] - levels[k], np.finfo(float).tiny)
     return edges[k] + np.clip((q - levels[k]) / width, 0.0, 1.0) * (edges[k + 1] - edges[k])

@@ -1,4 +1,4 @@
-"""Scaling with Newton's method in logarithms: one convex problem of the entropic JKO step."""
+"""One convex problem of the entropic JKO step, solved by scaling and Newton's method in logarithms."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ from .energy import LARGEST_EXPONENT, SeparableEnergy
 
 __all__ = ["Coupling", "ScalingProblem", "safe_exp", "self_potential", "weighted"]
 
-#: Squared norm of the residual of Newton's linear system relative to that of its right side, and its iterations.
-LINEAR_TOLERANCE, MAX_LINEAR = 1e-4, 100
-#: Step lengths that are tried before a plain scaling step is taken.
+#: Squared norm of the residual of Newton's linear system, relative to that of its right side.
+LINEAR_TOLERANCE = 1e-4
+#: Iterations for that system.
+MAX_LINEAR = 100
+#: Parts of Newton's step that are tried before a plain scaling step is taken.
 LENGTHS = (1.0, 0.25, 0.0625)
 #: Change of the dual value, relative to its size, that round-off explains.
 ROUND_OFF = 1e-13
-#: Iterations for the scaling of a law with itself; defect from which Newton's method serves; defect that may be noise.
-MAX_SELF, NEAR, STALLED = 200, 0.1, 1e-10
-#: Chebyshev's shifts for a spectrum in [1, 2]: four of them leave 2e-3 of a residual.
+#: Iterations for the scaling of a law with itself.
+MAX_SELF = 200
+#: Defect below which they are Newton's.
+NEAR = 0.1
+#: Defect below which slow progress is round-off.
+STALLED = 1e-10
+#: Chebyshev's shifts for a spectrum in [1, 2]: four of them reduce a residual to 2e-3 of itself.
 SHIFTS = tuple(1.5 + 0.5 * np.cos((2 * k + 1) * np.pi / 8) for k in range(4))
 
 
@@ -29,7 +35,7 @@ class Coupling(NamedTuple):
 
     Attributes
     ----------
-    logs : log b of the law whose first variation the potential v is
+    logs : log b of the law whose first variation gives the potential v
     v, u : logarithms of the scalings, of the grid's shape
     columns : log of K'u
     coupled : log of the second marginal of gamma
@@ -61,7 +67,7 @@ class ScalingProblem:
     linearization is :math:`\delta \mapsto \Lambda P^* P \delta`, with the averages P and P* under the coupling and
     :math:`\Lambda = \lambda / (1 + \lambda)`, :math:`\lambda = \tau b H''(b) / \varepsilon`. Newton's method solves
     :math:`(1 - \Lambda P^* P) \delta = T(\log v) - \log v` by conjugate gradients; a scaling step follows each Newton
-    step and sets right the cells that are too empty to count. The dual value guards both.
+    step and corrects the cells that are too empty to count in it. Both are accepted by the dual value.
 
     Parameters
     ----------
@@ -79,7 +85,7 @@ class ScalingProblem:
         self.mass = float(self.masses.sum())
 
     def solve(self, psi: np.ndarray, logs: np.ndarray, tolerance: float, budget: int) -> tuple[Coupling, int]:
-        """The coupling whose ``defect`` is below the tolerance, or the last one, and the iterations it took."""
+        """Return the coupling whose ``defect`` is below the tolerance, or the last one, and the iterations it took."""
         point = self.couple(psi, logs)
         iterations = 0
         while point.defect > tolerance and iterations < budget:
@@ -88,7 +94,7 @@ class ScalingProblem:
         return point, iterations
 
     def couple(self, psi: np.ndarray, logs: np.ndarray) -> Coupling:
-        """The coupling that belongs to the potential of a law."""
+        """Return the coupling of the potential that the first variation at a law gives."""
         v = -self.kappa * (psi + self.energy.derivative(logs))
         toward, u, back = self._scale(v)
         coupled = v + back.values
@@ -100,20 +106,20 @@ class ScalingProblem:
         return Coupling(logs, v, u, back.values, coupled, toward, back, dual, defect)
 
     def proximal(self, psi: np.ndarray, columns: np.ndarray, guess: np.ndarray) -> np.ndarray:
-        """log b of the next scaling step."""
+        """Return log b of the next scaling step."""
         return self.energy.proximal(columns - self.kappa * psi, self.kappa, guess)
 
     def scale(self, psi: np.ndarray, v: np.ndarray, guess: np.ndarray) -> np.ndarray:
-        """log b of the scaling step from any potential."""
+        """Return log b of the scaling step from any potential."""
         return self.proximal(psi, self._scale(v)[2].values, guess)
 
-    def _scale(self, v: np.ndarray):
+    def _scale(self, v: np.ndarray) -> tuple[LogSum, np.ndarray, LogSum]:
         toward = self.convolution(v)
         u = self.start - toward.values
         return toward, u, self.convolution(u)
 
     def _next(self, psi: np.ndarray, point: Coupling) -> Coupling:
-        """One Newton step with a scaling step behind it; a scaling step alone where that does not ascend."""
+        """Take a Newton step and a scaling step after it; a scaling step alone where that does not ascend."""
         scaled = self.proximal(psi, point.columns, point.logs)
         residual = scaled - point.columns - point.v
         direction = self._newton(point, residual, self.kappa * self.energy.stiffness(scaled))
@@ -126,10 +132,10 @@ class ScalingProblem:
         return self.couple(psi, scaled)
 
     def _newton(self, point: Coupling, residual: np.ndarray, stiffness: np.ndarray) -> np.ndarray:
-        r"""The direction :math:`\delta = r + \Lambda P^* P \delta`.
+        r"""Return the direction :math:`\delta = r + \Lambda P^* P \delta`.
 
         With :math:`\delta = r + \Lambda^{1/2} w` the system for w is symmetric in the inner product weighted with the
-        second marginal. The averages of the last line give the direction where that weight vanishes.
+        second marginal. The averages of the last line extend the direction to cells where that weight vanishes.
         """
         share = stiffness / (1.0 + stiffness)
         root, weight = np.sqrt(share), safe_exp(point.coupled)
@@ -158,13 +164,13 @@ class ScalingProblem:
 
 def self_potential(convolution: LogConvolution, logs: np.ndarray, guess: np.ndarray,
                    tolerance: float) -> tuple[np.ndarray, float]:
-    r"""log d with :math:`d\,K d = b`: the scaling of the coupling of a law with itself, and the defect of its marginal.
+    r"""Return log d with :math:`d\,K d = b`, the scaling of a law with itself, and the defect of its marginal.
 
     Parameters
     ----------
     convolution : LogConvolution
     logs : array of the grid's shape
-        log b; -infinity in empty cells, where log d is -infinity, too.
+        log b; -infinity in empty cells, where log d is -infinity as well.
     guess : array of the grid's shape
     tolerance : float
         Sum of abs(d K d - b) over the mass at which to stop.
@@ -191,11 +197,11 @@ def self_potential(convolution: LogConvolution, logs: np.ndarray, guess: np.ndar
 
 
 def safe_exp(logs: np.ndarray) -> np.ndarray:
-    """exp without overflow; only iterates that are refused come so far."""
+    """Return exp without overflow; only iterates that are refused reach such exponents."""
     return np.exp(np.minimum(logs, LARGEST_EXPONENT))
 
 
 def weighted(masses: np.ndarray, logs: np.ndarray) -> float:
-    """The sum of masses times logarithms, over filled cells."""
+    """Return the sum of masses times logarithms, over filled cells."""
     filled = masses > 0
     return float((masses[filled] * logs[filled]).sum())

@@ -1,7 +1,7 @@
 r"""JKO steps of inner="linearized" along straight geodesics: exact in tau, of second order in h, on one or two axes.
 
-Where :math:`p = \delta F / \delta\rho` at the new density, the map :math:`T = \mathrm{id} + \tau \nabla p` takes it
-back to the old one. So the masses are those that T leaves in each cell,
+With :math:`p = \delta F / \delta\rho` at the new density, the map :math:`T = \mathrm{id} + \tau \nabla p` takes the
+new density to the old one. So the new mass of a cell K is the old mass of its image,
 
 .. math:: P_K(p) = \int_{T(K)} \rho_k, \qquad M_K = P_K(p), \qquad p = H'(M) + V + U M,
 
@@ -13,15 +13,17 @@ one equation for each cell, with :math:`q = H'(M)` as unknown. P keeps the mass 
     W_h^2 = \sum_f 2 d_f \int_{x_f}^{T(x_f)} (s - x_f) \rho_k(s) \, ds,
 
 so that the step minimizes :math:`F + W_h^2 / 2 \tau` over masses, with a dual value, a gap, and the energy-dissipation
-inequality by comparison with staying. The derivative of P is the Laplacian weighted by :math:`\tau \rho_k(T(x_f))`:
-Newton's matrix is linearization after linearization of the distance, about where the step has come to. On two axes it
-takes :math:`\tau \rho (1 + \tau \partial_{ii} p)^{-1}` and Anderson's acceleration does the rest.
+inequality by comparison with the old density. The derivative of P is the Laplacian weighted by
+:math:`\tau \rho_k(T(x_f))`: Newton's matrix linearizes the distance again and again about the present iterate. On two
+axes the weight is :math:`\tau \rho (1 + \tau \partial_{ii} p)^{-1}`, an approximation, and Anderson's acceleration is
+added.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,13 +33,18 @@ from wgflow.compiled.remap import advance_rows, limit_rows, repeated, semiconvex
 from .stage import Iterate, Stage
 from .system import ScalarSystem
 
+if TYPE_CHECKING:
+    from .solver import LinearizedSolver
+
 MAX_AXES = 2
 #: Least second derivative of H' of a start, times tau.
 LOWEST = -0.8
-#: Largest factor by which extrapolation changes the mass of a cell: it tells nothing about far tails.
+#: Largest factor by which extrapolation changes the mass of a cell: far tails cannot be extrapolated.
 LARGEST_FACTOR = 4.0
-#: Iterations from one start; on a line from the step before, whose tails may be far off.
-ITERATIONS, FEW_ITERATIONS = 60, 5
+#: Iterations from one start.
+ITERATIONS = 60
+#: Iterations, on a line, from the step before, whose tails may be far from the solution's.
+FEW_ITERATIONS = 5
 #: Least 1 + tau times a second derivative of the pressure in the approximate matrix.
 LEAST_STRETCH = 0.05
 
@@ -50,18 +57,18 @@ class ExactStep:
     solver : LinearizedSolver
     """
 
-    def __init__(self, solver: Any):
+    def __init__(self, solver: LinearizedSolver):
         self.solver, self.grid = solver, solver.grid
         grid = solver.grid
         self.line = grid.ndim == 1
         self.system = ScalarSystem(grid, solver.graph, solver.system)
-        self.smooth = not solver.parts.operators
+        self.smooth = not solver.is_nonlocal
         self.singular = solver.parts.diffusion > 0 or min(solver.terms[2], default=2.0) < 1
         self.newton = self.line and solver.internal
         self.edges = tuple(repeated(edges, closed) for edges, closed in zip(grid.edges, grid.periodic))
 
     def order(self, ends: np.ndarray, masses: np.ndarray) -> bool:
-        """Sort ends on a line in place; whether they were sorted, and inside it."""
+        """Sort ends on a line in place; return whether they were sorted, and inside it."""
         edges = self.edges[0]
         if not self.grid.periodic[0]:
             return sort_ends(ends, masses, edges[0], edges[-1])
@@ -72,14 +79,15 @@ class ExactStep:
 
     # ---------------------------------------------------------------- one step
     def solve(self, start: np.ndarray, tau: float, unknowns: list[np.ndarray]) -> tuple[Iterate | None, int]:
-        """The best iterate of a step from cell masses, and the iterations; None where no start serves."""
-        stage, count, best = Stage(self, start, tau), 0, None
+        """Return the best iterate of a step from cell masses, and the iterations; None if no start is usable."""
+        stage, count = Stage(self, start, tau), 0
+        best: Iterate | None = None
         known = [((lambda q=q: q), FEW_ITERATIONS if self.line else ITERATIONS) for q in unknowns]
         *others, last = self._starts(start, tau)
         cold = [(make, ITERATIONS) for make in others]
         # On a line the start from the masses is the better one: that from the step before has poor tails.
         guesses = (cold[:1] + known + cold[1:] if self.line else known + cold)
-        guesses.append((last, self.solver.settings.max_iterations))
+        guesses.append((last, self.solver.max_iterations))
         for make, limit in guesses:
             unknown = make()
             if self.solver.internal:
@@ -91,29 +99,29 @@ class ExactStep:
             count += used
             if best is None or point.residual < best.residual:
                 best = point
-            if best.residual <= self.solver.settings.tolerance or count >= self.solver.settings.max_iterations:
+            if best.residual <= self.solver.tolerance or count >= self.solver.max_iterations:
                 break
         return best, count
 
-    def _starts(self, masses: np.ndarray, tau: float) -> list:
-        """First guesses where there is no step before, the likeliest first, each as a function that makes it."""
+    def _starts(self, masses: np.ndarray, tau: float) -> list[Callable[[], np.ndarray]]:
+        """Return functions that form guesses without a step before, the most promising first."""
         if not self.solver.internal:
             return [lambda: masses]
         starts = [lambda: self.spread_out(masses, tau), lambda: self._slopes(masses, self.solver.floor(masses))]
         return starts if self.line else starts[::-1]
 
     def _slopes(self, masses: np.ndarray, floor: float) -> np.ndarray:
-        """H' of masses."""
+        """Return H' of masses."""
         slopes, curvatures = np.empty((2, masses.size))
         internal_slopes(np.maximum(masses, floor), self.solver.log_reference, floor, self.solver.terms, slopes,
                         curvatures)
         return slopes
 
     def spread_out(self, masses: np.ndarray, tau: float) -> np.ndarray:
-        r"""H' of the masses, raised until it has no second derivative below `LOWEST` / tau.
+        r"""Return H' of the masses, raised until it has no second derivative below `LOWEST` / tau.
 
-        So id + tau grad p keeps cells in order where V is not too concave, and empty cells get the parabolic tails of a
-        heat kernel.
+        Then id + tau grad p keeps cells in order where V is not too concave, and empty cells get the parabolic tails of
+        a heat kernel.
         """
         slopes = self._slopes(masses, self.solver.floor(masses))
         if self.singular:
@@ -124,7 +132,7 @@ class ExactStep:
         return slopes.ravel()
 
     def limited(self, unknown: np.ndarray, masses: np.ndarray, tau: float) -> np.ndarray:
-        """An unknown lowered where its pressure takes faces out of the box: no mass comes from there."""
+        """Return an unknown lowered where its pressure takes faces out of the box: no mass comes from there."""
         grid = self.grid
         asked = masses if self.smooth else np.empty(masses.size)
         if not self.smooth and not masses_of_slopes(unknown, self.solver.log_reference, self.solver.terms, asked,
@@ -147,26 +155,26 @@ class ExactStep:
         return self._back(raised, axis)
 
     def cost(self, start: np.ndarray, point: Iterate, tau: float) -> float:
-        r"""The squared distance of start and moved masses; on two axes :math:`\tau^2 \int \rho |\nabla p|^2`."""
+        r"""Return the squared distance of start and moved masses; on two axes :math:`\tau^2 \int \rho |\nabla p|^2`."""
         if self.line:
             return Stage(self, start, tau).squared_distance(point.pressure)
         return tau**2 * compensated_dot(point.moved, 2.0 * self._kinetic(point.pressure))
 
     def beyond(self, before: np.ndarray, masses: np.ndarray, pressure: np.ndarray, tau: float,
                share: float) -> np.ndarray:
-        r"""The masses a ``share`` farther on the geodesic from those a time tau before.
+        r"""Return the masses a ``share`` farther on the geodesic from those a time tau before.
 
-        Geodesics that pass the masses in almost the same direction have the same second derivative there, so that the
-        one with velocity :math:`-\nabla p` now, R, takes the curvature out of the linear extrapolation:
+        Geodesics R that pass the present masses in almost the same direction have almost the same second derivative
+        there. So the one with velocity :math:`-\nabla p` corrects the curvature of the linear extrapolation:
         :math:`R(s \tau) + s (R(-\tau) - \rho_{k-1})`, up to :math:`O(\tau^3)`.
         """
         there, back = self._along(masses, pressure, share * tau), self._along(masses, pressure, -tau)
         return np.clip(there + share * (back - before), masses / LARGEST_FACTOR, masses * LARGEST_FACTOR)
 
     def _along(self, masses: np.ndarray, pressure: np.ndarray, length: float) -> np.ndarray:
-        r"""Masses that move with velocity :math:`-\nabla p` on straight lines for a time.
+        r"""Return masses that have moved with velocity :math:`-\nabla p` on straight lines for a time.
 
-        The pressure at the end solves :math:`\partial_t p = |\nabla p|^2 / 2`, which axes do one after the other.
+        The pressure at the end solves :math:`\partial_t p = |\nabla p|^2 / 2`, one axis after the other.
         """
         ahead = pressure.reshape(self.grid.shape)
         shaped = masses.reshape(self.grid.shape)
@@ -182,7 +190,7 @@ class ExactStep:
         return self._back(advanced, axis)
 
     def _rows(self, values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Centers of an axis, an array as rows along it, and edges; with repetitions where the axis is periodic."""
+        """Return centers of an axis, an array as rows along it, and edges, repeated where the axis is periodic."""
         edges, rows = self.edges[axis], np.moveaxis(values, axis, -1)
         turns = (edges.size - 1) // rows.shape[-1]
         points = np.array(self.grid.centers[axis])
@@ -194,7 +202,7 @@ class ExactStep:
         return points, np.ascontiguousarray(rows).reshape(-1, rows.shape[-1]), edges
 
     def _back(self, flat: np.ndarray, axis: int) -> np.ndarray:
-        """Rows of `_rows` as an array of the grid."""
+        """Return rows of `_rows` as an array of the grid."""
         shape = list(self.grid.shape)
         n = shape.pop(axis)
         first = n * (flat.shape[-1] // n // 2)
@@ -204,7 +212,7 @@ class ExactStep:
         return 0.5 * self._product(pressure, pressure)
 
     def _product(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """The inner product of two gradients at the cells: the mean over both faces of each axis."""
+        """Return the inner product of two gradients at the cells: the mean over both faces of each axis."""
         total = np.zeros(self.grid.shape)
         for axis in range(self.grid.ndim):
             a, b = (self.differences(values, axis) for values in (first, second))
@@ -214,7 +222,7 @@ class ExactStep:
         return total.ravel()
 
     def differences(self, values: np.ndarray, axis: int) -> np.ndarray:
-        """Derivatives at the faces of an axis, the first and last of which are walls (0) or the same face."""
+        """Return derivatives at the faces of an axis, the first and last of which are walls (0) or the same face."""
         grid = self.grid
         values = np.moveaxis(values.reshape(grid.shape), axis, -1)
         gradient = np.zeros((*values.shape[:-1], values.shape[-1] + 1))
@@ -225,7 +233,7 @@ class ExactStep:
         return np.moveaxis(gradient, -1, axis)
 
     def rates(self, masses: np.ndarray, pressure: np.ndarray, tau: float) -> list[np.ndarray]:
-        """Approximate derivatives of the moved masses in differences of the pressure, for the faces of each axis."""
+        """Return approximate derivatives of the moved masses in differences of the pressure, for each axis."""
         grid, rates = self.grid, []
         shaped = masses.reshape(grid.shape)
         for axis in range(grid.ndim):

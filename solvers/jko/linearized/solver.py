@@ -4,44 +4,50 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from wgflow.compiled.linearized import compensated_dot, excess_energy, internal_slopes, net_flux, transport
 from wgflow.densities import Density
 from wgflow.energies.internal_energies import PowerEntropy
+from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.errors import InvalidInput
+from wgflow.grids import Grid
 from wgflow.jko_steps import JKOStep
 
 from ..base import InnerSolver
+from ..settings import Linearized
 from .exact_step import MAX_AXES as EXACT_AXES
 from .exact_step import ExactStep
 from .start import approach, improve
-from .system import SaddleSystem, graph_of
+from .system import Product, SaddleSystem, graph_of
 
-#: Below this part of the mean mass of a cell H' goes on along its tangent.
+#: Below this part of the mean mass of a cell H' is continued along its tangent.
 FLOOR = 1e-100
-#: Iterations in potentials before masses take turns, and turns at most.
-FEW_ITERATIONS, ROUNDS = 6, 4
-#: Least part of the predicted decrease that a step must give, halvings of a step, and the part of the energy below
-#: which round-off hides a decrease.
-ARMIJO, MAX_HALVINGS, HIDDEN = 1e-4, 30, 1e-11
-#: Part of the mass of a cell that extrapolation leaves in it at least.
+#: Iterations in potentials before iterations in masses take over.
+FEW_ITERATIONS = 6
+#: How often the two take turns, at most.
+ROUNDS = 4
+#: Least part of the predicted decrease that a step must give.
+ARMIJO = 1e-4
+#: Halvings of a step.
+MAX_HALVINGS = 30
+#: Part of the energy below which round-off hides a decrease.
+HIDDEN = 1e-11
+#: Part of its mass that extrapolation leaves in a cell at least.
 KEPT = 0.05
-#: Least scale of energies per mass; its square is a float.
+#: Least scale of energies per mass; its square is not 0 in floating point.
 SMALLEST = 1e-150
-#: Large stand-in for an infinite second derivative.
+#: A large number in place of an infinite second derivative.
 STIFF = 1e14
 MAX_AXES = 3
-#: Geometries of a step.
-METRICS = ("exact", "linear")
 #: Rise of F + W2^2 / (2 tau), relative to max(1, abs(F)), that round-off explains.
 ENERGY_SLACK = 1e-13
 
 
 class _Point(NamedTuple):
-    """A potential with all that follows from it."""
+    """A potential phi with the quantities that follow from it."""
 
     phi: np.ndarray
     masses: np.ndarray
@@ -59,21 +65,20 @@ class _Point(NamedTuple):
 class LinearizedSolver(InnerSolver):
     r"""JKO steps by linearizing the Wasserstein distance: about the step itself, or once.
 
-    On one and two axes, with ``options={"metric": "exact"}`` (the default), the distance is linearized again and again
-    about where the step has come to, along straight geodesics, until
+    On one and two axes, with ``metric="exact"`` (the default), the distance is linearized again and again about the
+    present iterate, along straight geodesics, until
 
     .. math:: \rho_k = (\mathrm{id} + \tau \nabla p)_\# \rho_{k+1}, \qquad
         p = \frac{\delta F}{\delta \rho}(\rho_{k+1}),
 
-    which is the exact JKO step for every tau, up to :math:`O(h^2)` (`_linearized_exact`). On one axis the discrete step
-    minimizes F plus a discrete distance, has a dual value and a gap, and obeys the energy-dissipation inequality by
-    comparison with staying. On two axes masses are moved by the map, none negative, their sum kept, and the inequality
-    is checked: the residual is the square of the missing part of the mass. With ``order=2`` the step starts beyond
-    :math:`\rho_k` on the geodesic from :math:`\rho_{k-1}`.
+    which is the exact JKO step for every tau, up to :math:`O(h^2)` (`ExactStep`). On one axis the discrete step
+    minimizes F plus a discrete distance, has a dual value and a gap, and obeys the energy-dissipation inequality, by
+    comparison with the density that it starts from. On two axes masses are moved by the map, none becomes negative,
+    their sum is kept, and the inequality is checked; the residual is the square of the missing part of the mass. With
+    ``order=2`` the step starts beyond :math:`\rho_k` on the geodesic from :math:`\rho_{k-1}`.
 
-    With ``options={"metric": "linear"}``, on three axes, and where a step of the first kind does not converge or would
-    raise the energy (very rough data, steep barriers), the step is that of Cances, Gallouet and Todeschini, the convex
-    problem
+    With ``metric="linear"``, on three axes, and where a step of the first kind does not converge or would raise the
+    energy (very rough data, steep barriers), the step is that of Cances, Gallouet and Todeschini, the convex problem
 
     .. math::
         \min_{\rho \ge 0} \; F(\rho) + \frac{1}{2\tau} \|\rho_k - \rho\|^2_{\dot H^{-1}_\rho}, \qquad
@@ -86,26 +91,27 @@ class LinearizedSolver(InnerSolver):
         \frac{\rho - \rho_k}{\tau} = \mathrm{div}(\rho \nabla \phi), \qquad
         \phi + \tfrac{\tau}{2} |(\nabla \phi)^+|^2 = \frac{\delta F}{\delta \rho}.
 
-    Given :math:`\phi`, the first equation is an M-matrix that falls apart in the order of falling :math:`\phi`;
-    Newton's method works on the second one. The gap is the sum over cells of :math:`H(r) + H^*(q) - r q`, with
-    :math:`q = \phi + \tfrac\tau2 |\nabla\phi|^2 - V - U\rho`. Newton's matrix, symmetric and quasi-definite, is
+    For a given :math:`\phi` the first equation is a linear system with an M-matrix, triangular in the order of falling
+    :math:`\phi`; Newton's method solves the second one. The gap is the sum over cells of :math:`H(r) + H^*(q) - r q`,
+    with :math:`q = \phi + \tfrac\tau2 |\nabla\phi|^2 - V - U\rho`. Newton's matrix, symmetric and quasi-definite, is
     factorized in blocks of two in the order of nested dissection. Such a step differs from the exact one by
-    :math:`O(\tau^2)` and is of first order in h; with ``order=2`` it starts from
-    :math:`\rho_k + s (\rho_k - \rho_{k-1})`, and the energy is raised by
-    :math:`\int \tfrac\sigma2 |(\nabla\phi_k)^+|^2 \rho`, which takes back the derivative of the metric. Its
-    ``w2_squared`` is the squared weighted norm, not the distance W2 itself.
+    :math:`O(\tau^2)` and is of first order in h. With ``order=2`` it starts from
+    :math:`\rho_k + s (\rho_k - \rho_{k-1})`, and :math:`\int \tfrac\sigma2 |(\nabla\phi_k)^+|^2 \rho` is added to the
+    energy, which cancels the derivative of the metric. Its ``w2_squared`` is the squared weighted norm instead of the
+    distance W2.
 
-    ``extras["metric"]`` of a step says which kind it was. Residuals are gaps over the mass and the spread of the energy
-    per mass where there is a gap. A gap is reported where the energy is seen to be convex.
+    ``metric`` of a step says of which kind it is. Where there is a gap, the residual is the gap over the mass and the
+    spread of the energy per mass. A gap is reported where the energy is known to be convex.
 
     Parameters
     ----------
-    parts, grid, settings : see `InnerSolver`
+    parts, grid, settings, tolerance, max_iterations : see `InnerSolver`
+        The settings are those of `Linearized`.
 
     Raises
     ------
     InvalidInput
-        If the grid has four axes, an internal energy is no power, or the option is unknown.
+        If the grid has four axes, or an internal energy is no power.
     ResourceError
         If the factorization would not fit in memory.
 
@@ -116,19 +122,22 @@ class LinearizedSolver(InnerSolver):
     variational BDF2 scheme for Wasserstein gradient flows, Math. Comp. 93 (2024) 2769-2810.
     """
 
-    ORDERS = (1, 2)
-    TOLERANCE = 1e-12
-    MAX_ITERATIONS = 300
-    OPTIONS: ClassVar[dict] = {"metric": "exact"}
+    ORDERS: ClassVar[tuple[int, ...]] = (1, 2)
+    TOLERANCE: ClassVar[float] = 1e-12
+    MAX_ITERATIONS: ClassVar[int] = 300
 
-    def __init__(self, parts, grid, settings):
-        super().__init__(parts, grid, settings)
+    settings: Linearized
+
+    def __init__(self, parts: EnergyOnGrid, grid: Grid, settings: Linearized, tolerance: float | None = None,
+                 max_iterations: int | None = None):
+        super().__init__(parts, grid, settings, tolerance, max_iterations)
         if grid.ndim > MAX_AXES:
             raise InvalidInput(f"inner='linearized' factorizes matrices on up to {MAX_AXES} axes, the grid has "
                                f"{grid.ndim}; use FiniteVolume()")
         for factor, term in parts.internal:
             if not isinstance(term, PowerEntropy):
-                raise InvalidInput(f"inner='linearized' knows Entropy and PowerEntropy, not {factor:g}*{term!r}")
+                raise InvalidInput(f"inner='linearized' knows Entropy and PowerEntropy, not {factor:g}*{term!r}; use "
+                                   "inner='back-and-forth', or FiniteVolume()")
         used = [(factor, term.m) for factor, term in parts.internal if factor > 0]
         self.terms = (parts.diffusion, np.array([f for f, _ in used]), np.array([m for _, m in used]))
         self.bare = replace(parts, potential=np.zeros(grid.shape), operators=[])
@@ -136,57 +145,57 @@ class LinearizedSolver(InnerSolver):
         self.potential = np.ascontiguousarray(parts.potential.ravel())
         self.base = self.potential
         self.log_reference = np.ascontiguousarray(grid.log_reference.ravel())
-        metric = settings.options.get("metric", "exact")
-        if metric not in METRICS:
-            raise InvalidInput(f"options={{'metric': {metric!r}}}: need one of {', '.join(map(repr, METRICS))}")
         self.graph = graph_of(grid)
         self.system = SaddleSystem(grid, self.graph)
-        # Products with the interaction's Hessian in Newton's matrix, and without it should that fail.
-        self.hessians = (self._product, None) if parts.operators else (None,)
-        self.exact = ExactStep(self) if metric == "exact" and grid.ndim <= EXACT_AXES else None
+        # Newton's matrix is tried with the interaction's second variation, then without it.
+        self.second_variations: tuple[Product | None, ...] = (self._product, None) if self.is_nonlocal else (None,)
+        self.exact = ExactStep(self) if settings.metric == "exact" and grid.ndim <= EXACT_AXES else None
         self.convex = all(_is_convex(factor, operator) for factor, operator in parts.operators)
 
     # ---------------------------------------------------------------- the contract of InnerSolver
     def begin(self, density: Density) -> JKOStep:
-        return JKOStep(density, 0.0, self.parts.energy(density.masses), None, 0.0, 0, 0.0,
+        return JKOStep(density, 0.0, self.energy(density.masses), None, 0.0, 0, 0.0,
                        state={"phi": None, "previous": None})
 
     def step(self, start: JKOStep, tau: float, guess: JKOStep | None = None) -> JKOStep:
         new = self._exact_step(start, tau, guess) if self.exact is not None else None
-        if new is not None and new.residual <= self.settings.tolerance:
+        if new is not None and new.residual <= self.tolerance:
             return new
         return self._linear_step(start, tau, guess)
 
     def _exact_step(self, start: JKOStep, tau: float, guess: JKOStep | None) -> JKOStep | None:
-        """A step along straight geodesics, or None where none was found that keeps the inequality."""
+        """Return a step along straight geodesics, or None where none is found that obeys the inequality."""
         state = start.state
-        masses = state.get("masses", start.density.masses.ravel())
+        masses = state.get("masses", start.rho.masses.ravel())
         q, previous = state.get("q"), state.get("q_previous")
         starts = [] if q is None else [q if previous is None else 2 * q - previous]
         if guess is not None and guess.state.get("q") is not None:
             starts = [guess.state["q"]]
         self.base = self.potential
-        exact: Any = self.exact
-        with np.errstate(over="ignore", invalid="ignore"):  # of iterates gone astray, which are judged and left
+        exact = self.exact
+        assert exact is not None
+        # Iterates that diverge are judged and dropped.
+        with np.errstate(over="ignore", invalid="ignore"):
             point, iterations = exact.solve(masses, tau, starts)
         if point is None or not math.isfinite(point.residual):
             return None
         new = point.moved * (masses.sum() / point.moved.sum())
         density = Density(self.grid, new.reshape(self.grid.shape) / self.grid.volumes)
-        energy, cost = self.parts.energy(density.masses), exact.cost(masses, point, tau)
-        before = self.parts.energy(masses.reshape(self.grid.shape))
+        energy, cost = self.energy(density.masses), exact.cost(masses, point, tau)
+        before = self.energy(masses.reshape(self.grid.shape))
         gap = point.gap if self.convex and math.isfinite(point.gap) else None
         if not energy + cost / (2 * tau) - before <= max(ENERGY_SLACK * max(1.0, abs(before)), gap or 0.0):
             return None
         dissipation = net_flux(point.pressure, new, *self.graph.edges, np.zeros(new.size))
         return JKOStep(density, cost, energy, gap, point.residual, iterations, tau,
-                       extras={"dissipation": dissipation, "metric": "exact"},
+                       dissipation=dissipation, metric="exact",
                        state={"phi": None, "previous": None, "q": point.unknown, "q_previous": q,
                               "pressure": point.pressure})
 
     def _linear_step(self, start: JKOStep, tau: float, guess: JKOStep | None = None) -> JKOStep:
+        """Return the step of the published scheme, the best iterate."""
         state = start.state
-        masses = state.get("masses", start.density.masses.ravel())
+        masses = state.get("masses", start.rho.masses.ravel())
         phi = state["phi"]
         if guess is not None and guess.state["phi"] is not None:
             starts = [guess.state["phi"]]
@@ -201,20 +210,20 @@ class LinearizedSolver(InnerSolver):
         slope = point.hamiltonian - point.defect - (self.base - self.potential)
         dissipation = net_flux(slope, new, *self.graph.edges, np.zeros(new.size))
         return JKOStep(density, tau**2 * point.action, point.energy, point.gap if self.convex else None,
-                       point.residual, iterations, tau, extras={"dissipation": dissipation, "metric": "linear"},
+                       point.residual, iterations, tau, dissipation=dissipation, metric="linear",
                        state={"phi": point.phi, "previous": phi})
 
     def extrapolate(self, before: JKOStep, now: JKOStep, share: float) -> JKOStep:
         # share = w^2 / (1 + 2 w) for steps of ratio w; the step from here has length tau w (1 + w) / (1 + 2 w).
         ratio = share + math.sqrt(share * share + share)
         sigma = now.tau * ratio * (1 + ratio) / (1 + 2 * ratio)
-        masses, phi = now.density.masses.ravel(), now.state["phi"]
+        masses, phi = now.rho.masses.ravel(), now.state["phi"]
         pressure = now.state.get("pressure")
         if pressure is not None and self.exact is not None:
-            beyond = self.exact.beyond(before.density.masses.ravel(), masses, pressure, now.tau, share)
+            beyond = self.exact.beyond(before.rho.masses.ravel(), masses, pressure, now.tau, share)
             state = {**now.state, "masses": beyond * (masses.sum() / beyond.sum())}
             return JKOStep(now.density, 0.0, now.energy, None, 0.0, 0, now.tau, state=state)
-        beyond = np.maximum(masses + share * (masses - before.density.masses.ravel()), KEPT * masses)
+        beyond = np.maximum(masses + share * (masses - before.rho.masses.ravel()), KEPT * masses)
         beyond *= masses.sum() / beyond.sum()
         state = {**now.state, "masses": beyond}
         if phi is not None:
@@ -222,8 +231,8 @@ class LinearizedSolver(InnerSolver):
         return JKOStep(now.density, 0.0, now.energy, None, 0.0, 0, now.tau, state=state)
 
     def distance_squared(self, first: JKOStep, second: JKOStep) -> float:
-        r"""The squared norm :math:`\|\rho_1 - \rho_2\|^2_{\dot H^{-1}}` with the mean of both densities as weight."""
-        a, b = first.density.masses.ravel(), second.density.masses.ravel()
+        r"""Return the squared norm :math:`\|\rho_1 - \rho_2\|^2_{\dot H^{-1}}`, weighted by the mean of the two."""
+        a, b = first.rho.masses.ravel(), second.rho.masses.ravel()
         zero, system = np.zeros(a.size), self.system
         system.assemble(zero, 0.5 * (a + b), np.full(a.size, STIFF), 1.0)
         if not system.factorize():
@@ -233,7 +242,7 @@ class LinearizedSolver(InnerSolver):
 
     # ---------------------------------------------------------------- Newton's method
     def _minimize(self, masses, tau: float, starts: list[np.ndarray]) -> tuple[_Point, int]:
-        tolerance, limit = self.settings.tolerance, self.settings.max_iterations
+        tolerance, limit = self.tolerance, self.max_iterations
         best, count = None, 0
         if starts:
             first = min((self._look(phi, masses, tau) for phi in starts), key=_rank)
@@ -245,10 +254,10 @@ class LinearizedSolver(InnerSolver):
         return min(point, best or point, key=_residual), count + used + more
 
     def _finish(self, point: _Point, masses, tau: float, limit: int, rounds: int) -> tuple[_Point, int]:
-        """Newton's method in potentials and in masses by turns: each is good where the other is slow."""
+        """Iterate by Newton's method in potentials and in masses in turn: each is fast where the other is slow."""
         best, count = self._newton(point, masses, tau, min(FEW_ITERATIONS, limit))
         for _ in range(rounds):
-            if best.residual <= self.settings.tolerance or count >= limit or not self.internal:
+            if best.residual <= self.tolerance or count >= limit or not self.internal:
                 break
             phi, used = improve(self, masses, tau, best.masses, best.phi)
             new, more = self._newton(self._look(phi, masses, tau), masses, tau, FEW_ITERATIONS)
@@ -259,7 +268,7 @@ class LinearizedSolver(InnerSolver):
 
     def _newton(self, point: _Point, masses, tau: float, iterations: int) -> tuple[_Point, int]:
         best, iteration = point, 0
-        while not best.residual <= self.settings.tolerance and iteration < iterations:
+        while not best.residual <= self.tolerance and iteration < iterations:
             iteration += 1
             new = self._search(point, masses, tau)
             if new is None:
@@ -270,13 +279,13 @@ class LinearizedSolver(InnerSolver):
         return best, iteration
 
     def _search(self, point: _Point, masses, tau: float) -> _Point | None:
-        """The next point along Newton's direction, or None where no step lowers the objective or the residual."""
-        for interaction in self.hessians:
-            direction = self._direction(point, tau, interaction)
+        """Return the next point along Newton's direction, or None where none lowers the objective or the residual."""
+        for second_variation in self.second_variations:
+            direction = self._direction(point, tau, second_variation)
             if direction is None:
                 continue
             decrease = compensated_dot(point.defect, direction[:, 1])
-            if not decrease > 0 and interaction is not None:
+            if not decrease > 0 and second_variation is not None:
                 continue
             share = 1.0
             for _ in range(MAX_HALVINGS):
@@ -289,21 +298,20 @@ class LinearizedSolver(InnerSolver):
                 share *= 0.5
         return None
 
-    def _direction(self, point: _Point, tau: float, interaction) -> np.ndarray | None:
+    def _direction(self, point: _Point, tau: float, second_variation: Product | None) -> np.ndarray | None:
         system = self.system
         system.assemble(point.phi, point.masses, point.curvatures, tau)
         right = np.zeros((point.phi.size, 2))
         right[:, 1] = -point.defect
-        direction = system.solve(right, self.scales(point.masses), interaction)
+        direction = system.solve(right, self.scales(point.masses), second_variation)
         return direction if direction is not None and np.isfinite(direction).all() else None
 
     def _look(self, phi, start_masses, tau: float) -> _Point:
-        """Masses, energy and defects that follow from a potential."""
+        """Return the point of a potential: masses, energy and defects that follow from it."""
         n = phi.size
         masses, hamiltonian, slopes, curvatures = np.empty((4, n))
         order = np.argsort(-phi, kind="stable")
         action = transport(phi, order, start_masses, tau, *self.graph.rows, masses, hamiltonian)
-        shaped = masses.reshape(self.grid.shape)
         field = self.field(masses)
         if self.internal:
             internal_slopes(masses, self.log_reference, self.floor(masses), self.terms, slopes, curvatures)
@@ -311,7 +319,7 @@ class LinearizedSolver(InnerSolver):
             slopes, curvatures = np.zeros(n), np.zeros(n)
         pressure = hamiltonian - field
         defect = pressure - slopes
-        energy = self.parts.energy(shaped)
+        energy = self.energy(masses.reshape(self.grid.shape))
         objective = energy + compensated_dot(masses, self.base - self.potential) + 0.5 * tau * action
         point = _Point(phi, masses, hamiltonian, action, energy, objective, pressure, defect, curvatures, math.inf,
                        math.inf)
@@ -319,7 +327,7 @@ class LinearizedSolver(InnerSolver):
         return point._replace(gap=gap, residual=residual)
 
     def _judged(self, point: _Point) -> tuple[float, float]:
-        """Gap and residual."""
+        """Return gap and residual."""
         masses, total = point.masses, float(point.masses.sum())
         spread = self.spread(masses, point.curvatures, point.pressure - point.defect,
                              point.hamiltonian - point.pressure)
@@ -332,31 +340,46 @@ class LinearizedSolver(InnerSolver):
         return gap, residual if math.isfinite(residual) else math.inf
 
     def spread(self, masses, curvatures, slopes, field) -> float:
-        """Scale of energies per mass: the means of r H'', and the deviations of the field and of H'."""
+        """Return the scale of energies per mass: the mean of r H'', and the deviations of the field and of H'."""
         stiffness = float((masses**2 * curvatures).sum() / masses.sum())
         return max(stiffness + _deviation(field, masses) + _deviation(slopes, masses), SMALLEST)
 
     def residual(self, phi, start_masses, tau: float) -> float:
-        """How well a potential solves a step."""
+        """Return the residual of a step at a potential."""
         return self._look(phi, start_masses, tau).residual
 
     def scales(self, masses) -> np.ndarray:
-        """Typical changes (n, 2) of potential and masses, by which the linear solver weighs them."""
+        """Return typical sizes (n, 2) of changes of potential and masses, in which the linear solver measures them."""
         typical = masses + 1e-6 * masses.mean()
         return np.column_stack((1.0 / np.sqrt(typical), np.sqrt(typical)))
 
-    def field(self, masses: np.ndarray) -> np.ndarray:
-        """V + U M at the cells; with order 2, raised by what takes the metric's derivative back."""
-        return self.base + self._product(masses) if self.parts.operators else self.base
-
     def internal_energy(self, masses: np.ndarray) -> float:
-        """The internal energies of masses, without a field."""
+        """Return the internal energies of masses."""
         return self.bare.energy(masses.reshape(self.grid.shape))
 
+    # ---------------------------------------------------------------- nonlocal terms
+    def field(self, masses: np.ndarray) -> np.ndarray:
+        """Return V + U m at the cells, the first variation without H'; at order 2 with the correction of the metric."""
+        return self.base + self._product(masses) if self.is_nonlocal else self.base
+
+    def response(self, change: np.ndarray) -> np.ndarray:
+        """Return the change of the field with a change of the masses: U applied to it."""
+        return self.field(change) - self.base
+
+    def nonlocal_remainder(self, masses: np.ndarray, field: np.ndarray) -> float:
+        r"""Return :math:`E(m) - \langle E'(m), m \rangle` of the nonlocal energy, -<m, U m>/2, from the field at m."""
+        return -0.5 * compensated_dot(masses, field - self.base) if self.is_nonlocal else 0.0
+
+    def nonlocal_divergence(self, masses: np.ndarray, others: np.ndarray) -> float:
+        r"""Return :math:`E(m) - E(n) - \langle E'(n), m - n \rangle` of the nonlocal energy: <m - n, U (m - n)>/2."""
+        change = masses - others
+        return 0.5 * compensated_dot(change, self.response(change)) if self.is_nonlocal else 0.0
+
     def _product(self, masses: np.ndarray) -> np.ndarray:
-        product = self.parts.interaction(masses.reshape(self.grid.shape))
+        product = self.nonlocal_variation(masses.reshape(self.grid.shape))
         return np.zeros(masses.size) if product is None else product.ravel()
 
+    # ---------------------------------------------------------------- small quantities
     def _hamiltonian(self, phi, tau: float) -> np.ndarray:
         masses, hamiltonian = np.empty((2, phi.size))
         transport(phi, np.argsort(-phi, kind="stable"), np.zeros(phi.size), tau, *self.graph.rows, masses, hamiltonian)
@@ -381,7 +404,7 @@ def _deviation(values, masses) -> float:
 
 
 def _is_convex(factor: float, operator) -> bool:
-    """Whether an interaction is seen to be positive semi-definite from its form."""
+    """Return whether the form of an interaction shows that it is positive semi-definite."""
     if factor == 0:
         return True
     for name in ("signs", "transform"):

@@ -1,32 +1,44 @@
-"""The equations of one JKO step along straight geodesics, and Newton's method for them; see `_linearized_exact`."""
+"""The equations of one JKO step along straight geodesics (`ExactStep`), and Newton's method for them."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from wgflow.compiled.linearized import compensated_dot, excess_energy, internal_slopes, masses_of_slopes
 from wgflow.compiled.remap import cost_of_ends, face_densities, remap_line, remap_plane
 
+if TYPE_CHECKING:
+    from .exact_step import ExactStep
+
 #: Part of the mass that is spread evenly where H' of empty cells is infinite: tails fall off by thousands of orders of
-#: magnitude where V is steep, and masses below this part have no say.
+#: magnitude where V is steep, and masses below this part do not count.
 BACKGROUND = 1e-14
-#: Least part of the predicted rise of the dual value that a step must give, its part below which round-off hides it,
-#: halvings of a step, and the factor by which the missing mass may grow in an accelerated step.
-ARMIJO, HIDDEN, MAX_HALVINGS, GROWTH = 1e-4, 1e-11, 12, 1.2
-#: Iterations for the interaction in a direction, and what they leave of the residual.
-INNER_ITERATIONS, FORCING = 40, 1e-9
-#: Earlier iterates that acceleration uses; iterations with one factorization.
-DEPTH, FACTOR_ITERATIONS = 6, 12
+#: Least part of the predicted rise of the dual value that a step must give.
+ARMIJO = 1e-4
+#: Part of the dual value below which round-off hides a rise.
+HIDDEN = 1e-11
+#: Halvings of a step.
+MAX_HALVINGS = 12
+#: Factor by which the missing mass may grow in an accelerated step.
+GROWTH = 1.2
+#: Iterations for the interaction in a direction.
+INNER_ITERATIONS = 40
+#: The part of a direction's first change at which these iterations stop.
+FORCING = 1e-9
+#: Earlier iterates that acceleration uses.
+DEPTH = 6
+#: Iterations with one factorization.
+FACTOR_ITERATIONS = 12
 #: Largest change of H', in units of the mean of r H'', that an iteration aims at where masses hardly depend on it.
 LARGEST_CHANGE = 8.0
 
 
 class Iterate(NamedTuple):
-    """The unknown with what follows from it: masses M that it asks for, masses P that the transport gives.
+    """The unknown q = H'(M) and what follows from it: ``asked`` are the masses M, ``moved`` those of the transport, P.
 
-    ``slope`` is the derivative of the dual value of the transport: P, but on a line with ends out of order.
+    ``slope`` is the derivative of the dual value of the transport: P, except on a line whose ends are out of order.
     """
 
     unknown: np.ndarray
@@ -43,7 +55,7 @@ class Iterate(NamedTuple):
 class Stage:
     """The equations of one step, from given masses, of length tau."""
 
-    def __init__(self, exact: Any, start: np.ndarray, tau: float):
+    def __init__(self, exact: ExactStep, start: np.ndarray, tau: float):
         self.exact, self.start, self.tau = exact, np.ascontiguousarray(start), tau
         self.solver, self.grid = exact.solver, exact.grid
         self.total, self.sharp = float(start.sum()), False
@@ -56,26 +68,26 @@ class Stage:
             face_densities(self.row, exact.edges[0], start.size if self.grid.periodic[0] else 0, self.density)
 
     def ends(self, pressure: np.ndarray) -> np.ndarray:
-        """Where the map takes the faces of a line."""
+        """Return the points to which the map takes the faces of a line."""
         return self.grid.edges[0] + self.tau * self.exact.differences(pressure, 0)
 
     def cost(self, origins: np.ndarray, ends: np.ndarray) -> float:
-        """The cost of transport on a line from points that belong to the faces to others."""
+        """Return the cost of transport on a line, from one point to another for each face."""
         first = 0 if self.grid.periodic[0] else 1
         faces = slice(first, self.start.size)
         distances = np.roll(self.grid.distances[0], 1) if first == 0 else self.grid.distances[0]
         return cost_of_ends(self.row, self.exact.edges[0], self.density, distances, origins[faces], ends[faces])
 
     def squared_distance(self, pressure: np.ndarray) -> float:
-        """W_h^2 of the start and what the map of a pressure makes of it, on a line."""
+        """Return W_h^2 between the start and its image under the map of a pressure, on a line."""
         ends = self.ends(pressure)
         self.exact.order(ends, self.start)
         return self.cost(self.grid.edges[0], ends)
 
     def move(self, pressure: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, float]:
-        """Masses that the map of a pressure gives, none negative; the derivative of the dual; densities; disorder.
+        """Return the masses that the map of a pressure gives, the derivative of the dual, densities, and disorder.
 
-        The last is what sorting the ends on a line adds to the gap.
+        No mass is negative. Disorder is the amount that sorting the ends on a line adds to the gap.
         """
         grid, exact = self.grid, self.exact
         moved = np.empty(grid.shape)
@@ -94,7 +106,7 @@ class Stage:
         return sorted_moved, moved, weights, self.cost(ends, ordered) / (2 * self.tau)
 
     def look(self, unknown: np.ndarray) -> Iterate | None:
-        """All that follows from an unknown; None where nothing does."""
+        """Return the iterate of an unknown; None where the unknown is out of range."""
         solver = self.solver
         if not np.isfinite(unknown).all():
             return None
@@ -113,36 +125,37 @@ class Stage:
         return Iterate(unknown, asked, pressure, moved, slope, weights, missing, gap, residual)
 
     def value(self, point: Iterate) -> float:
-        """The dual value of the step on a line."""
+        """Return the dual value of the step on a line."""
         solver = self.solver
         value = (self.cost(self.grid.edges[0], self.ends(point.pressure)) / (2 * self.tau)
                  + compensated_dot(point.slope, point.pressure) + solver.internal_energy(point.asked)
                  - compensated_dot(point.asked, point.unknown))
-        if solver.parts.operators:
-            value -= 0.5 * compensated_dot(point.asked, solver.field(point.asked) - solver.base)
+        if solver.is_nonlocal:
+            value += solver.nonlocal_remainder(point.asked, solver.field(point.asked))
         return value
 
     def _judged(self, unknown, asked, moved, disorder) -> tuple[float, float]:
-        """Gap and residual: on a line the one from the other, else the square of the missing part of the mass."""
+        """Return gap and residual: on a line the residual is the scaled gap, else the missing part of the mass squared.
+        """
         solver, rest = self.solver, moved - asked
         missing = float(np.abs(rest).sum()) / self.total
         square = missing * missing
         if not (self.exact.line and solver.internal):
             return np.inf, square
-        pull = 0.5 * compensated_dot(rest, solver.field(rest) - solver.base) if solver.parts.operators else 0.0
+        divergence = solver.nonlocal_divergence(moved, asked)
         slopes, curvatures = np.empty((2, moved.size))
         floor = solver.floor(self.start)
         internal_slopes(moved, solver.log_reference, floor, solver.terms, slopes, curvatures)
         excess = excess_energy(moved, unknown, solver.log_reference, floor, solver.terms) + disorder
         residual = excess / (self.total * solver.spread(moved, curvatures, slopes, solver.field(moved)))
-        return excess + max(pull, 0.0), residual if np.isfinite(residual) else np.inf
+        return excess + max(divergence, 0.0), residual if np.isfinite(residual) else np.inf
 
     # ---------------------------------------------------------------- Newton's method
     def newton(self, point: Iterate, limit: int) -> tuple[Iterate, int]:
-        """Iterate until the residual is at most the tolerance or nothing helps; the best iterate."""
-        settings, history = self.solver.settings, History()
+        """Iterate until the residual meets the tolerance or no step helps; return the best iterate, and the count."""
+        solver, history = self.solver, History()
         best, iteration, factored, self.sharp = point, 0, None, False
-        while best.residual > settings.tolerance and iteration < min(settings.max_iterations, limit):
+        while best.residual > solver.tolerance and iteration < min(solver.max_iterations, limit):
             if self.exact.newton or factored is None or iteration - factored >= FACTOR_ITERATIONS:
                 if not self._factorize(point):
                     break
@@ -155,7 +168,8 @@ class Stage:
             else:
                 new = self._accelerated(point, direction, history)
             if new is None:
-                # Again with a new factorization; on a line without the density beyond walls, to which ends may return.
+                # Try again with a new factorization, on a line without the density beyond the walls: ends may come back
+                # from there.
                 if self.sharp or (not self.exact.newton and factored == iteration - 1):
                     break
                 factored, self.sharp = None, self.exact.newton
@@ -197,13 +211,16 @@ class Stage:
         return direction if self.exact.smooth else self._with_interaction(direction, rest)
 
     def _with_interaction(self, direction: np.ndarray, rest: np.ndarray) -> np.ndarray:
-        """Newton's direction x, where (L + D) x + L U D x is the rest, D the derivatives of masses; x from U = 0."""
+        """Return Newton's direction x, where (L + D) x + L U D x is the rest, D the derivatives of masses.
+
+        The iteration starts from ``direction``, the solution at U = 0.
+        """
         solver, system = self.solver, self.exact.system
         weights, history = np.sqrt(np.maximum(system.diagonal, 0.0)), History()
         begin = float(np.linalg.norm(weights * direction))
         for _ in range(INNER_ITERATIONS):
-            pull = system.laplacian(solver.field(self.derivatives * direction) - solver.base)
-            change = system.solve(rest - pull) - direction
+            pulled = system.laplacian(solver.response(self.derivatives * direction))
+            change = system.solve(rest - pulled) - direction
             if not np.isfinite(change).all():
                 break
             if np.linalg.norm(weights * change) <= FORCING * begin:
@@ -212,7 +229,7 @@ class Stage:
         return direction
 
     def _search(self, point: Iterate, direction: np.ndarray) -> Iterate | None:
-        """A point along Newton's direction with less mass missing, or with a larger dual value."""
+        """Return a point along Newton's direction with less mass missing or a larger dual value; None without one."""
         change = direction
         if not self.exact.smooth:
             change = direction + self.solver.field(self.derivatives * direction) - self.solver.base
@@ -257,7 +274,7 @@ class History:
         self.steps: list[np.ndarray] = []
 
     def step(self, x: np.ndarray, f: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """The step from x that makes f least, in the weighted norm, over combinations of the iterates."""
+        """Return the step from x that minimizes f, in the weighted norm, over combinations of the iterates."""
         self.points = [*self.points[-DEPTH:], x]
         self.steps = [*self.steps[-DEPTH:], f]
         if len(self.points) < 2:

@@ -1,4 +1,4 @@
-"""The graph of a grid's cells, and linear systems of Newton's method on it."""
+"""The graph of a grid's cells, and the linear systems of Newton's method on it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,20 @@ from ...krylov import gmres
 
 Product = Callable[[np.ndarray], np.ndarray]
 
-#: Reduction of the residual of a linear system; iterations with a factorization of another matrix, and at most.
-FORCING, FEW_ITERATIONS, MAX_ITERATIONS = 1e-3, 4, 60
+#: Reduction of the residual of a linear system.
+FORCING = 1e-3
+#: Iterations preconditioned by the factorization of an earlier matrix.
+FEW_ITERATIONS = 4
+#: Iterations at most.
+MAX_ITERATIONS = 60
 
 
 class Graph(NamedTuple):
-    """Cells as nodes; edges between neighbors with w = 1 / (distance width) both ways, and the same as rows."""
+    """The cells of a grid as nodes, an edge between neighbors, and its weight 1 / (distance width) in each direction.
+
+    Edges are stored by their nodes (``first``, ``second``, ``forward``, ``backward``), and again by rows (``starts``,
+    ``cells``, ``rates``).
+    """
 
     size: int
     first: np.ndarray
@@ -42,7 +50,7 @@ class Graph(NamedTuple):
 
 
 def graph_of(grid: Grid) -> Graph:
-    """The graph of a grid; two faces between the same cells (two cells around a circle) are one edge."""
+    """Return the graph of a grid; two faces between the same cells (two cells around a circle) are one edge."""
     index = np.arange(grid.size, dtype=np.int64).reshape(grid.shape)
     lists: list[list[np.ndarray]] = [[], [], [], []]
     for axis in range(grid.ndim):
@@ -66,7 +74,7 @@ def graph_of(grid: Grid) -> Graph:
 
 
 class SaddleSystem:
-    """Newton systems on a graph: the order of elimination and the structure of the factor are found once.
+    """Newton systems on a graph, whose order of elimination and structure of the factor are determined once.
 
     A factorization serves several matrices, as preconditioner of GMRES, until that takes more than a few iterations.
     """
@@ -115,17 +123,17 @@ class SaddleSystem:
 
     def solve(self, right: np.ndarray, scales: np.ndarray, interaction: Product | None = None,
               fresh: bool = False) -> np.ndarray | None:
-        """Solve the system, with the interaction's Hessian subtracted from its last block, to `FORCING`.
+        """Solve the system to `FORCING`, with the interaction's second variation subtracted from its last block.
 
         Parameters
         ----------
         right : array, shape (n, 2)
         scales : array, shape (n, 2)
-            What the unknowns are measured by in the norm of residuals.
+            The units of the unknowns in the norm of residuals.
         interaction : callable, optional
             The product of the interaction with masses.
         fresh : bool
-            Whether to factorize this matrix in any case.
+            Whether to factorize this matrix even if an earlier factorization may serve.
         """
         if fresh and not (self.fresh or self.factorize()):
             return None
@@ -184,20 +192,20 @@ class ScalarSystem:
         self.coupling: np.ndarray = np.zeros(graph.first.size)
 
     def set_rates(self, rates: list[np.ndarray]) -> np.ndarray:
-        """Take the Laplacian with ``rates`` at the faces of each axis; its diagonal."""
+        """Take the Laplacian with ``rates`` at the faces of each axis; return its diagonal."""
         graph = self.graph
         weights = np.bincount(self.places, np.concatenate([r.ravel() for r in rates]), graph.first.size)
         self.coupling = -weights
         return np.bincount(graph.first, weights, graph.size) + np.bincount(graph.second, weights, graph.size)
 
     def laplacian(self, x: np.ndarray) -> np.ndarray:
-        """The Laplacian times x."""
+        """Return the Laplacian times x."""
         graph = self.graph
         flux = -self.coupling * (x[graph.first] - x[graph.second])
         return np.bincount(graph.first, flux, graph.size) - np.bincount(graph.second, flux, graph.size)
 
     def factorize(self, diagonal: np.ndarray) -> bool:
-        """Factorize a diagonal, which has the Laplacian's in it, with its couplings; False where singular."""
+        """Factorize the Laplacian's couplings with a diagonal that includes its own; False where that is singular."""
         saddle = self.saddle
         self.diagonal = diagonal + np.finfo(float).tiny
         return factor_scalar(saddle.columns, saddle.factor_rows, self.diagonal, self.coupling, saddle.order,

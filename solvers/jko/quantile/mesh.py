@@ -1,8 +1,8 @@
-r"""Quantile levels for a density: where its mass is cut, and the weights of the cuts.
+r"""Quantile levels of a density and the weights of the quantiles.
 
 A mesh is the positions :math:`X_0 < \dots < X_n` of some quantiles and the masses :math:`m_i` between them, which never
-change. Integrals :math:`\int g\,d\rho` are sums :math:`\sum_j w_j\,g(X_j)`: the trapezoidal rule in the number of the
-quantile, with corrections at the ends (Gregory), of fourth order inside where mesh and density are smooth.
+change. Integrals :math:`\int g\,d\rho` become sums :math:`\sum_j w_j\,g(X_j)`: the trapezoidal rule in the index of the
+quantile, with Gregory's corrections at the ends, of fourth order inside where mesh and density are smooth.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from wgflow.compiled.quantile import slopes_of_cdf
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid, log_power_cell_average
 
-#: Cells at the ends with less than this part of the mass are left out, and cells inside are raised to it.
+#: Cells at the ends with less than this part of the mass are left out; cells inside get at least this part.
 NEGLIGIBLE = 1e-16
-#: A cell with more than this many times the mean mass asks for a mesh finer than the grid there.
+#: Where a cell has more than this many times the mean mass, the mesh is made finer than the grid.
 CROWDED = 8.0
-#: Where the law can spread, cells beside a void are cut into halves, fourths, ... down to this part of the mass; a
-#: neighbor counts as void if it has less than the mass of the cell over this ratio.
-TAIL_MASS, VOID = 1e-7, 32.0
+#: Where the law can spread, cells beside a void are cut into halves, fourths, ... down to this part of the mass.
+TAIL_MASS = 1e-7
+#: A neighbor counts as a void if its mass is below that of the cell over this ratio.
+VOID = 32.0
 #: Largest part of a cell's mass that high-order weights move between its two ends.
 LARGEST_SHIFT = 0.45
-#: Agreement at which a log_weight counts as that of a power.
+#: Largest difference at which a log_weight counts as that of a power.
 POWER_TOLERANCE = 1e-9
 
 
@@ -39,12 +40,12 @@ class Mesh(NamedTuple):
 
 
 def make_mesh(edges: np.ndarray, masses: np.ndarray, spreads: bool, cells: int | None = None) -> Mesh:
-    """Quantile levels for the masses between edges.
+    """Return quantile levels for the masses between edges.
 
-    The grid's own edges, cut evenly where the mass lies in few cells, so that there are about as many cells as the grid
-    has (or as many as given); each void inside is one cell. A mesh that shares its cells between length and mass, where
-    a few cells would still hold much of it. With ``spreads`` (diffusion that gives tails) the cells beside voids are
-    cut geometrically.
+    They are those of the grid's own edges. Where the mass lies in few cells, these are cut evenly, so that there are
+    about as many cells as the grid has (or as many as given); each void inside is one cell. If a few cells would still
+    hold much of the mass, half of the cells follow the mass and half the length. With ``spreads`` (diffusion that
+    creates tails) the cells beside voids are cut geometrically.
     """
     mass = masses.sum()
     kept = np.flatnonzero(masses > NEGLIGIBLE * mass)
@@ -64,7 +65,7 @@ def make_mesh(edges: np.ndarray, masses: np.ndarray, spreads: bool, cells: int |
 
 
 def _divided(edges, masses, parts: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same cells, each cut into even parts."""
+    """Return the same cells, each cut into even parts."""
     if parts == 1:
         return edges.copy(), masses.copy()
     inner = edges[:-1, None] + np.diff(edges)[:, None] * (np.arange(1, parts) / parts)
@@ -74,10 +75,10 @@ def _divided(edges, masses, parts: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def node_weights(masses: np.ndarray) -> np.ndarray:
-    r"""Weights of the n + 1 positions from the masses of the n cells; positive, with the same sum.
+    r"""Return weights of the n + 1 positions from the masses of the n cells; positive, with the same sum.
 
     Inside :math:`w_j = (7 (m_{j-1} + m_j) - m_{j-2} - m_{j+1}) / 12`. Each cell splits its mass between its ends, so
-    that the sum is kept; the split is bounded where masses are rough.
+    that the sum is kept. The split is bounded, which matters where masses are rough.
     """
     shift = np.zeros_like(masses)
     if masses.size > 1:
@@ -92,7 +93,7 @@ def node_weights(masses: np.ndarray) -> np.ndarray:
 
 
 def power_weight(grid: Grid) -> tuple[float, float] | None:
-    """(q, c) of a reference measure e^c r^(q-1) dr, or None where the weight is no power of the coordinate."""
+    """Return (q, c) of a reference measure e^c r^(q-1) dr, or None where the weight is no power of the coordinate."""
     if grid.log_weight is None:
         return 1.0, 0.0
     edges, logs = grid.edges[0], grid.log_weight
@@ -102,7 +103,7 @@ def power_weight(grid: Grid) -> tuple[float, float] | None:
         return None
     centers = grid.centers[0]
     power = float((logs[-1] - logs[-2]) / math.log(centers[-1] / centers[-2]))
-    # The averages of two cells give the power up to O(h^2); Newton's method on their ratio gives all its digits.
+    # The averages of two cells give the power up to O(h^2), Newton's method on their ratio to round-off.
     for _ in range(8):
         if not power > -1:
             return None
@@ -120,7 +121,7 @@ def power_weight(grid: Grid) -> tuple[float, float] | None:
 
 
 def check_axis(grid: Grid) -> None:
-    """Refuse grids that have no quantiles."""
+    """Refuse grids without quantiles."""
     if grid.ndim != 1:
         raise InvalidInput(f"inner='quantile' needs one axis (quantiles), the grid has {grid.ndim}; use "
                            "inner='linearized', 'back-and-forth' or 'entropic'")
@@ -128,11 +129,11 @@ def check_axis(grid: Grid) -> None:
         raise InvalidInput("inner='quantile' needs a no-flux axis: a circle has no quantiles; use inner='linearized' "
                            "or FiniteVolume()")
     if grid.size < 4:
-        raise InvalidInput(f"inner='quantile' needs at least 4 cells (it takes cubic splines of V), got {grid.size}")
+        raise InvalidInput(f"inner='quantile' needs at least 4 cells (for cubic splines of V), got {grid.size}")
 
 
 def _shared(edges, masses, cells: int) -> tuple[np.ndarray, np.ndarray]:
-    """A mesh of given size, half of whose cells follow the mass and half the length."""
+    """Return a mesh of given size, half of whose cells follow the mass and half the length."""
     total, length = masses.sum(), edges[-1] - edges[0]
     monitor = 0.5 * masses / total + 0.5 * np.diff(edges) / length
     targets = np.arange(1, cells) / cells
@@ -146,9 +147,9 @@ def _shared(edges, masses, cells: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _graded(edges, masses) -> tuple[np.ndarray, np.ndarray]:
-    """Cut cells beside a void (or next to none) into parts of 1/2, 1/4, ... of their mass, the smallest at the void.
+    """Cut cells beside a void into parts of 1/2, 1/4, ... of their mass, the smallest at the void.
 
-    Mass that spreads into the void then has quantiles to show its tail by.
+    The quantiles of these parts resolve the tail of mass that spreads into the void.
     """
     floor = TAIL_MASS * masses.sum()
     left = np.concatenate(([0.0], masses[:-1]))
@@ -172,13 +173,13 @@ def _graded(edges, masses) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _halvings(ratio: float) -> np.ndarray:
-    """Shares 2^-k, 2^-k, ..., 1/4, 1/2 of a mass, the smallest about 1 / ratio."""
+    """Return shares 2^-k, 2^-k, ..., 1/4, 1/2 of a mass, the smallest about 1 / ratio."""
     shares = 0.5 ** np.arange(math.ceil(math.log2(ratio)), 0, -1.0)
     return np.concatenate((shares[:1], shares))
 
 
 def _shares(x, masses, points) -> np.ndarray:
-    """The parts of the cells' masses below points in them, shape (cells, points), by monotone cubics."""
+    """Return the parts of the cells' masses below points in them, shape (cells, points), by monotone cubics."""
     slopes, width = slopes_of_cdf(np.ascontiguousarray(x), np.ascontiguousarray(masses)), np.diff(x)
     left, right = (slopes[:-1] * width / masses)[:, None], (slopes[1:] * width / masses)[:, None]
     t = (points - x[:-1, None]) / width[:, None]
@@ -186,7 +187,7 @@ def _shares(x, masses, points) -> np.ndarray:
 
 
 def _cumulated(x, masses, points) -> np.ndarray:
-    """Mass below points."""
+    """Return the mass below points."""
     slopes = slopes_of_cdf(np.ascontiguousarray(x), np.ascontiguousarray(masses))
     cumulated = np.concatenate(([0.0], np.cumsum(masses)))
     i = np.clip(np.searchsorted(x, points, side="right") - 1, 0, masses.size - 1)
@@ -197,14 +198,14 @@ def _cumulated(x, masses, points) -> np.ndarray:
 
 
 def _invert(x, masses, levels) -> np.ndarray:
-    """Points below which the mass has given levels."""
+    """Return the points below which the mass has given levels."""
     cumulated = np.concatenate(([0.0], np.cumsum(masses)))
     i = np.clip(np.searchsorted(cumulated, levels, side="right") - 1, 0, masses.size - 1)
     return places(x, masses, i, (levels - cumulated[i]) / masses[i])
 
 
 def places(x: np.ndarray, masses: np.ndarray, cells: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Points in cells below which lie parts of the cells' masses: bisection, to the last bit of the relative place."""
+    """Return the points in cells below which given parts of the cells' masses lie, by bisection to the last bit."""
     slopes = slopes_of_cdf(np.ascontiguousarray(x), np.ascontiguousarray(masses))
     width, m = x[cells + 1] - x[cells], masses[cells]
     left, right = slopes[cells] * width / m, slopes[cells + 1] * width / m

@@ -1,10 +1,10 @@
-r"""Repulsion that is singular at 0, as sums over pairs of quantiles: no grid stands between them.
+r"""Repulsion that is singular at 0, as sums over pairs of quantiles, without a grid between them.
 
 .. math:: \tfrac12 \iint w(x - y)\,\rho\,\rho \approx \tfrac12 \sum_{j \ne k} w_j w_k\,w(X_j - X_k)
           + \tfrac12 \sum_j w_j^2\,d(h_j), \qquad h_j = \tfrac12 (X_{j+1} - X_{j-1}),
 
-with the diagonal d of the kernel (`wgflow.interactions.named_kernels`), which stands for the pairs within a cell. On a
-grid such forces end at the width of a cell, and positions nearer to each other would be free to change places.
+with the diagonal d of the kernel (`wgflow.interactions.named_kernels`) for the pairs within a cell. A grid would cut
+such forces off at the width of a cell, and positions closer to each other than that could change places.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ __all__ = ["PairSums", "split_operators"]
 
 Array = NDArray[np.float64]
 
-#: Positions up to which pairs are summed; the sums take their square in time and memory.
+#: Number of positions up to which pairs are summed; time and memory grow with its square.
 MOST_POSITIONS = 3000
-#: A weight counts in the diagonal, which is for weights that vary slowly, up to so many times its lighter neighbor.
+#: In the diagonal, which assumes weights that vary slowly, a weight counts up to this multiple of its lighter neighbor.
 EVEN = 1.5
-#: Distance, relative to the grid's length, at which a kernel is asked whether it repels; relative step of differences.
-NEAR, STEP = 1e-9, 1e-5
+#: Distance, relative to the grid's length, at which the sign of a kernel's gradient decides whether it repels.
+NEAR = 1e-9
+#: Relative step of differences.
+STEP = 1e-5
 
 
 def split_operators(parts: EnergyOnGrid) -> tuple[list[tuple[float, Kernel]], list]:
-    """The kernels that repel and are not smooth at 0, with their coefficients, and all other operators."""
+    """Return the kernels that repel and are not smooth at 0, with their coefficients, and all other operators."""
     kernels, rest = [], []
     near = NEAR * float(np.ptp(parts.grid.edges[0]))
     for factor, operator in parts.operators:
@@ -48,7 +50,7 @@ class PairSums:
         self.kernel = sum(factor * kernel for factor, kernel in kernels)
 
     def energy(self, x: Array, weights: Array) -> tuple[float, Array]:
-        """The energy, infinite where positions coincide or change places, and its slopes over the weights."""
+        """Return the energy, infinite where positions coincide or change places, and its slopes over the weights."""
         if not (np.diff(x) > 0).all():
             return np.inf, np.zeros(x.size)
         gaps = x[:, None] - x
@@ -60,7 +62,7 @@ class PairSums:
         return total, slopes + self._spread(0.5 * squares * self._derivative(h)) / weights
 
     def hessian(self, x: Array, weights: Array) -> Array:
-        """The second derivatives, a full matrix; by differences of first ones where a kernel does not tell them."""
+        """Return the second derivatives, a full matrix, by differences of first ones."""
         gaps = np.abs(x[:, None] - x) + np.eye(x.size)
         far, close = (self.kernel.gradient(gaps * (1 + s))[0] for s in (STEP, -STEP))
         second = (far - close) / (2 * STEP * gaps)
@@ -81,13 +83,13 @@ class PairSums:
 
     @staticmethod
     def _squares(weights: Array) -> Array:
-        """Squares of the weights; smaller beside light ones, which heavy neighbors would throw out of order."""
+        """Return squares of the weights, bounded beside light ones, which heavy neighbors would push out of order."""
         padded = np.concatenate((weights[:1], weights, weights[-1:]))
         return np.minimum(weights, EVEN * np.minimum(padded[:-2], padded[2:])) ** 2
 
     @staticmethod
     def _ends(n: int) -> tuple[NDArray[np.intp], NDArray[np.intp], Array]:
-        """The two positions whose difference, times a share, is the spacing at each position."""
+        """Return the two positions whose difference, times a share, is the spacing at each position."""
         low, high = np.maximum(np.arange(n) - 1, 0), np.minimum(np.arange(n) + 1, n - 1)
         return low, high, 1.0 / (high - low)
 
@@ -96,7 +98,7 @@ class PairSums:
         return share * (x[high] - x[low])
 
     def _spread(self, on_spacings: Array) -> Array:
-        """The adjoint of the spacings."""
+        """Apply the adjoint of the spacings."""
         low, high, share = self._ends(on_spacings.size)
         out = np.zeros(on_spacings.size)
         np.add.at(out, high, share * on_spacings)

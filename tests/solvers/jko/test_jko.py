@@ -11,7 +11,7 @@ import pytest
 
 import wgflow as wg
 from wgflow.energies.internal_energies import PowerEntropy
-from wgflow.solvers.jko import JKO, InnerSettings, InnerSolver, JKOStep
+from wgflow.solvers.jko import JKO, InnerSolver, JKOStep, Quantile
 from wgflow.solvers.jko.convexity import concavity
 
 GRID = wg.Grid([(-4, 4)], cells=100)
@@ -25,7 +25,7 @@ class Stub(InnerSolver):
     ORDERS = (1, 2)
 
     def __init__(self, residual=lambda tau, guess: 0.0, rise=lambda tau: -1.0):
-        super().__init__(ENERGY.assemble(GRID), GRID, InnerSettings(1e-8, 10))
+        super().__init__(ENERGY.assemble(GRID), GRID, Quantile(), 1e-8, 10)
         self.residual, self.rise, self.calls = residual, rise, []
 
     def step(self, start, tau, guess=None):
@@ -77,9 +77,8 @@ def test_settings_of_the_wrong_kind(settings):
 
 
 def test_unknown_options_are_named():
-    method = JKO(tau=0.1, options={"cels": 30})
-    with pytest.raises(wg.InvalidInput, match=r"unknown option 'cels'.*did you mean 'cells'"):
-        wg.solve(ENERGY, RHO0, (0, 1), method)
+    with pytest.raises(wg.InvalidInput, match=r"unknown option 'cels' of inner='quantile'; did you mean 'cells'"):
+        JKO(tau=0.1, options={"cels": 30})
 
 
 def test_settings_are_in_the_certificate():
@@ -192,12 +191,11 @@ def test_blur_has_a_slack_of_its_own(stub):
     # W2^2 = tau / 2, so that the inequality is missed by 1/20, which the blur explains or does not.
     solver = stub(rise=lambda tau: -0.2)
     plain = solver.step
-    solver.step = lambda start, tau, guess=None: replace(plain(start, tau, guess),
-                                                         extras={"blur": 0.06, "blur_length": 0.25})
+    solver.step = lambda start, tau, guess=None: replace(plain(start, tau, guess), blur=0.06, blur_length=0.25)
     sol = wg.solve(ENERGY, RHO0, (0, 0.2), JKO(tau=0.1))
     assert sol.certificate.edi_defect == 0.0
     assert sol.certificate.bias == pytest.approx(0.5)
-    solver.step = lambda start, tau, guess=None: replace(plain(start, tau, guess), extras={"blur": 0.04})
+    solver.step = lambda start, tau, guess=None: replace(plain(start, tau, guess), blur=0.04)
     with pytest.raises(wg.ConvergenceError, match=r"by 5.00e-02"):
         wg.solve(ENERGY, RHO0, (0, 0.2), JKO(tau=0.1))
 
@@ -245,7 +243,7 @@ def test_steps_are_reported_without_their_densities():
         assert 0 <= step.residual <= 1e-9
         assert step.iterations >= 1
         # A step from the best place: the slope at its end is the distance made per time.
-        assert step.extras["dissipation"] == pytest.approx(step.w2_squared / step.tau**2, rel=1e-6)
+        assert step.dissipation == pytest.approx(step.w2_squared / step.tau**2, rel=1e-6)
     assert sol.certificate.residual == max(step.residual for step in sol.jko_steps)
     assert "F(k+1) + W2^2/(2 tau) <= F(k) held at every step" in sol.certificate.explain()
 

@@ -9,9 +9,8 @@ import pytest
 
 import wgflow as wg
 from wgflow.energies.internal_energies import PowerEntropy
-from wgflow.solvers.jko import JKO
+from wgflow.solvers.jko import JKO, BackAndForth
 from wgflow.solvers.jko.back_and_forth.solver import BackAndForthSolver
-from wgflow.solvers.jko.base import InnerSettings
 
 
 def quadratic_potential(*x):
@@ -300,8 +299,7 @@ def test_other_internal_energies(energy):
 
 # -------------------------------------------------------------------- promises
 def make(energy, grid, **changes):
-    options = {**BackAndForthSolver.OPTIONS, **changes}
-    return BackAndForthSolver(energy.assemble(grid), grid, InnerSettings(1e-6, 100, options))
+    return BackAndForthSolver(energy.assemble(grid), grid, BackAndForth(**changes))
 
 
 @pytest.mark.slow

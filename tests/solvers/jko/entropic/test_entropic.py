@@ -250,13 +250,14 @@ def test_blur_is_named_and_accounted_for(epsilon):
     sol = solve(wg.Entropy(1.0) + WELL, rest, 0.1, 0.1, epsilon=epsilon, debiased=False, estimate_bias=False)
     step = sol.jko_steps[0]
     rise = step.energy + step.w2_squared / 0.2 - sol.history.energy[0]
-    assert 0 < rise <= step.extras["blur"]
-    assert step.extras["round_off"] < 1e-10
+    assert 0 < rise <= step.blur
+    assert step.round_off < 1e-10
     assert sol.certificate.edi_defect <= 1e-12
     # From s = 1 without forces the deviation would become sqrt(1 + epsilon); the Fisher information is 1.
-    assert step.extras["blur_length"] == pytest.approx(epsilon / 2, rel=0.02)
-    assert sol.certificate.bias == step.extras["blur_length"]
+    assert step.blur_length == pytest.approx(epsilon / 2, rel=0.02)
+    assert sol.certificate.bias == step.blur_length
     debiased = solve(wg.Entropy(1.0) + WELL, rest, 0.1, 0.1, epsilon=epsilon, estimate_bias=False)
+    assert debiased.jko_steps[0].blur is None
     assert "blur" not in debiased.jko_steps[0].extras
     assert debiased.certificate.bias is None
 
@@ -437,7 +438,7 @@ def test_mass_sign_and_energy(mean, variance, beta, tau, tilt, mass, debiased, a
         assert step.gap >= 0
         assert step.w2_squared >= 0
         excess = step.energy + step.w2_squared / (2 * step.tau) - before
-        blur = 0.0 if debiased else max(0.0, step.extras["blur"])
+        blur = 0.0 if debiased else max(0.0, step.blur)
         assert excess <= blur + 1e-11 * max(1.0, abs(before))
         before = step.energy
     assert sol.final.mass == pytest.approx(mass, rel=1e-13)
@@ -468,8 +469,8 @@ def test_failure_keeps_the_best_iterate():
     ({"epsilon": -1.0}, "epsilon=-1"),
     ({"epsilon": math.nan}, "epsilon=nan"),
     ({"epsilon": math.inf}, "epsilon=inf"),
-    ({"epsilon": "small"}, "epsilon='small'"),
-    ({"epsilon": True}, "epsilon=True"),
+    ({"epsilon": "small"}, "epsilon must be a number, got str 'small'"),
+    ({"epsilon": True}, "epsilon must be a number, got bool True"),
     ({"debiased": 1}, "debiased=1"),
     ({"estimate_bias": None}, "estimate_bias=None"),
     ({"debias": True}, "did you mean 'debiased'"),

@@ -27,7 +27,7 @@ def jko(tau, **settings):
 def solve(energy, rho0, span, method):
     """A run all of whose steps went along straight geodesics."""
     sol = wg.solve(energy, rho0, span, method)
-    assert {step.extras["metric"] for step in sol.jko_steps} == {"exact"}
+    assert {step.metric for step in sol.jko_steps} == {"exact"}
     assert sol.certificate.mass_drift < 1e-13
     assert sol.certificate.min_density >= 0
     assert sol.certificate.n_fallback == 0
@@ -180,7 +180,7 @@ def test_the_step_is_the_minimizer():
                     options={"xatol": 1e-10, "fatol": 1e-15, "maxiter": 20000, "maxfev": 20000})
     inner = jko(tau).make_inner(energy.assemble(grid), grid)
     step = inner.step(inner.begin(rho0), tau)
-    assert step.extras["metric"] == "exact"
+    assert step.metric == "exact"
     assert step.energy + step.w2_squared / (2 * tau) == pytest.approx(best.fun, abs=1e-10)
     remap_line(rho0.masses, edges, density, np.concatenate(([0.0], best.x, [1.0])), moved, rest)
     assert step.density.masses == pytest.approx(moved, abs=1e-4)
@@ -197,7 +197,7 @@ def test_the_gap_bounds_the_distance_to_the_minimum():
     for tolerance in (1e-1, 1e-3, 1e-6):
         rough = jko(tau, tol=tolerance).make_inner(energy.assemble(grid), grid)
         step = rough.step(rough.begin(rho0), tau)
-        assert step.extras["metric"] == "exact"
+        assert step.metric == "exact"
         value = step.energy + step.w2_squared / (2 * tau)
         assert least - best.gap - 1e-13 <= value <= least + step.gap + 1e-13
 
@@ -267,7 +267,7 @@ def test_later_steps_are_cheap():
         step, iterations = inner.begin(rho0), []
         for _ in range(12):
             step = inner.step(step, tau)
-            assert step.extras["metric"] == "exact"
+            assert step.metric == "exact"
             iterations.append(step.iterations)
         assert np.median(iterations) <= 5
 
@@ -279,4 +279,4 @@ def test_the_metric_is_an_option():
     rho0 = wg.Density.gaussian(grid, 0.1, 0.1)
     for grid_or_metric in ("linear", "exact"):
         sol = wg.solve(wg.Entropy(1.0), rho0, (0, 0.1), jko(0.1, options={"metric": grid_or_metric}))
-        assert sol.jko_steps[0].extras["metric"] == grid_or_metric
+        assert sol.jko_steps[0].metric == grid_or_metric
