@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 
 from wgflow.checks import check_count, check_flag, check_positive
 from wgflow.errors import InvalidInput
+from wgflow.uphill import uphill
 
 from .base import InnerSettings, InnerSolver
 
@@ -54,9 +55,7 @@ class Quantile(InnerSettings):
 
     @classmethod
     def solver_class(cls) -> type[InnerSolver]:
-        from .quantile import QuantileSolver
-
-        return QuantileSolver
+        return uphill("wgflow.solvers.jko.quantile", "QuantileSolver")
 
 
 @dataclass(frozen=True)
@@ -98,9 +97,7 @@ class Linearized(InnerSettings):
 
     @classmethod
     def solver_class(cls) -> type[InnerSolver]:
-        from .linearized import LinearizedSolver
-
-        return LinearizedSolver
+        return uphill("wgflow.solvers.jko.linearized", "LinearizedSolver")
 
 
 @dataclass(frozen=True)
@@ -140,9 +137,7 @@ class BackAndForth(InnerSettings):
 
     @classmethod
     def solver_class(cls) -> type[InnerSolver]:
-        from .back_and_forth import BackAndForthSolver
-
-        return BackAndForthSolver
+        return uphill("wgflow.solvers.jko.back_and_forth", "BackAndForthSolver")
 
 
 @dataclass(frozen=True)
@@ -189,9 +184,7 @@ class Entropic(InnerSettings):
 
     @classmethod
     def solver_class(cls) -> type[InnerSolver]:
-        from .entropic import EntropicSolver
-
-        return EntropicSolver
+        return uphill("wgflow.solvers.jko.entropic", "EntropicSolver")
 
 
 #: The settings that a string stands for.

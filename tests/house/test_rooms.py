@@ -21,6 +21,10 @@ MOST_LINES, MOST_FILE_LINES = 80, 450
 LONG_FILES = {"wgflow/compiled/sweep.py", "wgflow/compiled/c_transform.py"}
 #: Methods of simple objects that are served by a room above, and the function that serves each.
 UPHILL = {
+    ("solvers/jko/settings.py", "wgflow.solvers.jko.back_and_forth", "BackAndForthSolver"),
+    ("solvers/jko/settings.py", "wgflow.solvers.jko.entropic", "EntropicSolver"),
+    ("solvers/jko/settings.py", "wgflow.solvers.jko.linearized", "LinearizedSolver"),
+    ("solvers/jko/settings.py", "wgflow.solvers.jko.quantile", "QuantileSolver"),
     ("wgflow/energies.py", "wgflow.energies.dissipation", "dissipation"),
     ("wgflow/grids.py", "wgflow.automatic_grids", "problem_grid"),
     ("wgflow/solution.py", "wgflow.files.solutions", "save"),

@@ -102,6 +102,7 @@ class BackAndForthSolver(InnerSolver):
     M. Jacobs, W. Lee and F. Leger, The back-and-forth method for Wasserstein gradient flows, ESAIM: COCV 27 (2021) 28.
     """
 
+    TAKES_FUNCTIONALS: ClassVar[bool] = True
     TOLERANCE: ClassVar[float] = 1e-6
     MAX_ITERATIONS: ClassVar[int] = 100
 

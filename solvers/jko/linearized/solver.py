@@ -37,6 +37,8 @@ MAX_HALVINGS = 30
 HIDDEN = 1e-11
 #: Part of its mass that extrapolation leaves in a cell at least.
 KEPT = 0.05
+#: Length of differences of functionals' derivatives, relative to the largest mass.
+DIFFERENCE = 1e-6
 #: Least scale of energies per mass; its square is not 0 in floating point.
 SMALLEST = 1e-150
 #: A large number in place of an infinite second derivative.
@@ -123,6 +125,7 @@ class LinearizedSolver(InnerSolver):
     """
 
     ORDERS: ClassVar[tuple[int, ...]] = (1, 2)
+    TAKES_FUNCTIONALS: ClassVar[bool] = True
     TOLERANCE: ClassVar[float] = 1e-12
     MAX_ITERATIONS: ClassVar[int] = 300
 
@@ -140,17 +143,17 @@ class LinearizedSolver(InnerSolver):
                                    "inner='back-and-forth', or FiniteVolume()")
         used = [(factor, term.m) for factor, term in parts.internal if factor > 0]
         self.terms = (parts.diffusion, np.array([f for f, _ in used]), np.array([m for _, m in used]))
-        self.bare = replace(parts, potential=np.zeros(grid.shape), operators=[])
+        self.bare = replace(parts, potential=np.zeros(grid.shape), operators=[], functionals=[])
         self.internal = parts.diffusion > 0 or len(used) > 0
         self.potential = np.ascontiguousarray(parts.potential.ravel())
         self.base = self.potential
         self.log_reference = np.ascontiguousarray(grid.log_reference.ravel())
         self.graph = graph_of(grid)
         self.system = SaddleSystem(grid, self.graph)
-        # Newton's matrix is tried with the interaction's second variation, then without it.
-        self.second_variations: tuple[Product | None, ...] = (self._product, None) if self.is_nonlocal else (None,)
+        # Newton's matrix is tried with the interaction's second variation, then without it (of functionals, always).
+        self.second_variations: tuple[Product | None, ...] = (self._interaction, None) if parts.operators else (None,)
         self.exact = ExactStep(self) if settings.metric == "exact" and grid.ndim <= EXACT_AXES else None
-        self.convex = all(_is_convex(factor, operator) for factor, operator in parts.operators)
+        self.convex = not parts.functionals and all(_is_convex(factor, op) for factor, op in parts.operators)
 
     # ---------------------------------------------------------------- the contract of InnerSolver
     def begin(self, density: Density) -> JKOStep:
@@ -359,24 +362,54 @@ class LinearizedSolver(InnerSolver):
 
     # ---------------------------------------------------------------- nonlocal terms
     def field(self, masses: np.ndarray) -> np.ndarray:
-        """Return V + U m at the cells, the first variation without H'; at order 2 with the correction of the metric."""
-        return self.base + self._product(masses) if self.is_nonlocal else self.base
+        """Return V + E'(m) at the cells, all but H'; at order 2 with the correction of the metric."""
+        if not self.is_nonlocal:
+            return self.base
+        variation = self.nonlocal_variation(masses.reshape(self.grid.shape))
+        return self.base + (0.0 if variation is None else variation.ravel())
 
-    def response(self, change: np.ndarray) -> np.ndarray:
-        """Return the change of the field with a change of the masses: U applied to it."""
-        return self.field(change) - self.base
+    def response(self, change: np.ndarray, masses: np.ndarray) -> np.ndarray:
+        """Return the change of the field with a change of the masses m: E''(m) applied to it.
+
+        Of the interaction it is U times the change; derivatives of functionals are differenced.
+        """
+        total = self._interaction(change)
+        size = float(np.abs(change).max())
+        if self.parts.functionals and size > 0:
+            shape, step = self.grid.shape, DIFFERENCE * float(masses.max()) / size
+            ahead = np.maximum(masses + step * change, 0.0).reshape(shape)
+            for factor, term in self.parts.functionals:
+                slope = term.first_variation(ahead) - term.first_variation(masses.reshape(shape))
+                total = total + (factor / step) * slope.ravel()
+        return total
 
     def nonlocal_remainder(self, masses: np.ndarray, field: np.ndarray) -> float:
-        r"""Return :math:`E(m) - \langle E'(m), m \rangle` of the nonlocal energy, -<m, U m>/2, from the field at m."""
-        return -0.5 * compensated_dot(masses, field - self.base) if self.is_nonlocal else 0.0
+        r"""Return :math:`E(m) - \langle E'(m), m \rangle` of the nonlocal energy, from the field at m."""
+        if not self.is_nonlocal:
+            return 0.0
+        if self.parts.functionals:
+            return self._nonlocal_energy(masses) - compensated_dot(masses, field - self.base)
+        return -0.5 * compensated_dot(masses, field - self.base)
 
     def nonlocal_divergence(self, masses: np.ndarray, others: np.ndarray) -> float:
-        r"""Return :math:`E(m) - E(n) - \langle E'(n), m - n \rangle` of the nonlocal energy: <m - n, U (m - n)>/2."""
+        r"""Return :math:`E(m) - E(n) - \langle E'(n), m - n \rangle` of the nonlocal energy."""
+        if not self.is_nonlocal:
+            return 0.0
         change = masses - others
-        return 0.5 * compensated_dot(change, self.response(change)) if self.is_nonlocal else 0.0
+        if self.parts.functionals:
+            rise = self._nonlocal_energy(masses) - self._nonlocal_energy(others)
+            return rise - compensated_dot(change, self.field(others) - self.base)
+        return 0.5 * compensated_dot(change, self._interaction(change))
 
-    def _product(self, masses: np.ndarray) -> np.ndarray:
-        product = self.nonlocal_variation(masses.reshape(self.grid.shape))
+    def _nonlocal_energy(self, masses: np.ndarray) -> float:
+        """Return the energy of interactions and functionals."""
+        shaped = masses.reshape(self.grid.shape)
+        total = 0.5 * compensated_dot(masses, self._interaction(masses))
+        return total + sum(factor * term.energy(shaped) for factor, term in self.parts.functionals)
+
+    def _interaction(self, masses: np.ndarray) -> np.ndarray:
+        """Return U m, flat."""
+        product = self.parts.interaction(masses.reshape(self.grid.shape))
         return np.zeros(masses.size) if product is None else product.ravel()
 
     # ---------------------------------------------------------------- small quantities

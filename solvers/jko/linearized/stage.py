@@ -208,18 +208,18 @@ class Stage:
         direction = self.exact.system.solve(rest)
         if not self.exact.newton:
             return np.clip(direction, -self.largest, self.largest)
-        return direction if self.exact.smooth else self._with_interaction(direction, rest)
+        return direction if self.exact.smooth else self._with_nonlocal(direction, rest, point.asked)
 
-    def _with_interaction(self, direction: np.ndarray, rest: np.ndarray) -> np.ndarray:
-        """Return Newton's direction x, where (L + D) x + L U D x is the rest, D the derivatives of masses.
+    def _with_nonlocal(self, direction: np.ndarray, rest: np.ndarray, masses: np.ndarray) -> np.ndarray:
+        """Return Newton's direction x, where (L + D) x + L E'' D x is the rest, D the derivatives of masses.
 
-        The iteration starts from ``direction``, the solution at U = 0.
+        The iteration starts from ``direction``, the solution at E'' = 0; for interactions E'' is U.
         """
         solver, system = self.solver, self.exact.system
         weights, history = np.sqrt(np.maximum(system.diagonal, 0.0)), History()
         begin = float(np.linalg.norm(weights * direction))
         for _ in range(INNER_ITERATIONS):
-            pulled = system.laplacian(solver.response(self.derivatives * direction))
+            pulled = system.laplacian(solver.response(self.derivatives * direction, masses))
             change = system.solve(rest - pulled) - direction
             if not np.isfinite(change).all():
                 break
@@ -232,7 +232,7 @@ class Stage:
         """Return a point along Newton's direction with less mass missing or a larger dual value; None without one."""
         change = direction
         if not self.exact.smooth:
-            change = direction + self.solver.field(self.derivatives * direction) - self.solver.base
+            change = direction + self.solver.response(self.derivatives * direction, point.asked)
         rise = compensated_dot(point.slope - point.asked, change)
         value, share = None, 1.0
         for _ in range(2 * MAX_HALVINGS):
