@@ -1,7 +1,7 @@
 """wgflow: Wasserstein gradient flows, certified.
 
 A density slides down a free energy, d rho/dt = div(rho grad dF/drho). The nouns are `Grid`, `Density` and the terms
-`Entropy`, `Potential` and `Interaction`; the one verb is `solve`, which returns a `Solution` with its certificate.
+`Entropy`, `Potential` and `Interaction`; the verb is `solve`, which returns a `Solution` with its certificate.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+from typing import TYPE_CHECKING
 
 if importlib.util.find_spec("wgflow.solvers") is None:
     raise ImportError("wgflow is being imported from its source tree, where its parts lie in other folders; "
@@ -17,35 +18,48 @@ if importlib.util.find_spec("wgflow.solvers") is None:
 from wgflow import errors
 from wgflow.certificate import Certificate
 from wgflow.densities import Density
-from wgflow.energies.free_energy import FreeEnergy, Term
-from wgflow.energies.internal_energies import Entropy
-from wgflow.energies.potentials import Potential
+from wgflow.energies import (
+    Entropy,
+    FreeEnergy,
+    InternalEnergy,
+    Potential,
+    PowerEntropy,
+    RelativeEntropy,
+    Term,
+    TimeDependent,
+)
 from wgflow.errors import ConvergenceError, InvalidInput, ResourceError, StorageError, WGFlowError, WGFlowWarning
 from wgflow.grids import Grid
-from wgflow.interactions.terms import Convolution, Dense, Interaction, LowRank
+from wgflow.interactions import Convolution, Dense, Interaction, LowRank
 from wgflow.solution import Solution
-from wgflow.verbs import resume, solve
+from wgflow.verbs import resume, show_versions, solve
+
+if TYPE_CHECKING:
+    # What `__getattr__` imports when it is first used, for editors and type checkers.
+    from wgflow import activations, interactions, plotting, reduced_models, solvers, validation
+    from wgflow.atoms import Atoms
+    from wgflow.files.solutions import load
+    from wgflow.solvers import JKO, FiniteVolume, FiPy, Lagrangian
+    from wgflow.solvers.stationary import Stationary, stationary, stationary_branches
+
+    __version__: str
 
 logging.getLogger("wgflow").addHandler(logging.NullHandler())
 
-#: Names that are imported when they are first used.
+#: Names that are imported when they are first used: the module, and the name in it (None: the module itself).
 _LAZY = {
-    "FiniteVolume": ("wgflow.solvers", "FiniteVolume"),
-    "FiPy": ("wgflow.solvers", "FiPy"),
-    "Lagrangian": ("wgflow.solvers", "Lagrangian"),
-    "JKO": ("wgflow.solvers", "JKO"),
     "Atoms": ("wgflow.atoms", "Atoms"),
-    "InternalEnergy": ("wgflow.energies.internal_energies", "InternalEnergy"),
-    "PowerEntropy": ("wgflow.energies.internal_energies", "PowerEntropy"),
-    "RelativeEntropy": ("wgflow.energies.internal_energies", "RelativeEntropy"),
+    "FiPy": ("wgflow.solvers", "FiPy"),
+    "FiniteVolume": ("wgflow.solvers", "FiniteVolume"),
+    "JKO": ("wgflow.solvers", "JKO"),
+    "Lagrangian": ("wgflow.solvers", "Lagrangian"),
+    "Stationary": ("wgflow.solvers.stationary", "Stationary"),
     "activations": ("wgflow.activations", None),
     "interactions": ("wgflow.interactions", None),
-    "TimeDependent": ("wgflow.energies.time_dependent", "TimeDependent"),
-    "load": ("wgflow.storage", "load"),
+    "load": ("wgflow.files.solutions", "load"),
     "plotting": ("wgflow.plotting", None),
     "reduced_models": ("wgflow.reduced_models", None),
     "solvers": ("wgflow.solvers", None),
-    "Stationary": ("wgflow.solvers.stationary", "Stationary"),
     "stationary": ("wgflow.solvers.stationary", "stationary"),
     "stationary_branches": ("wgflow.solvers.stationary", "stationary_branches"),
     "validation": ("wgflow.validation", None),
@@ -61,26 +75,20 @@ __all__ = [
 ]
 
 
-def show_versions() -> None:
-    """Print the versions of Python, wgflow and what its numbers depend on."""
-    from wgflow.certificate import library_versions
+if not TYPE_CHECKING:
+    # Hidden from type checkers, which would let any misspelled name pass.
+    def __getattr__(name):
+        if name == "__version__":
+            from importlib.metadata import version
 
-    for name, version in library_versions().items():
-        print(f"{name:10s} {version}")
-
-
-def __getattr__(name):
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("wgflow")
-    if name in _LAZY:
-        module, attribute = _LAZY[name]
-        value = importlib.import_module(module)
-        value = value if attribute is None else getattr(value, attribute)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'wgflow' has no attribute {name!r}")
+            return version("wgflow")
+        if name in _LAZY:
+            module, attribute = _LAZY[name]
+            value = importlib.import_module(module)
+            value = value if attribute is None else getattr(value, attribute)
+            globals()[name] = value
+            return value
+        raise AttributeError(f"module 'wgflow' has no attribute {name!r}")
 
 
 def __dir__():

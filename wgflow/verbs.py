@@ -1,4 +1,4 @@
-"""The verbs: `solve` and `resume`. They know every method, so they stand above the core, with the facade."""
+"""The verbs: `solve`, `resume` and `show_versions`. They know every method, so they stand above the core."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from wgflow.certificate import library_versions
 from wgflow.checks import check_flag
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.flows import make_flow, run
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from wgflow.solution import Solution
     from wgflow.solvers import Method
 
-__all__ = ["resume", "solve"]
+__all__ = ["resume", "show_versions", "solve"]
 
 
 def solve(
@@ -165,6 +166,12 @@ def resume(
         methods.setdefault(type(_check_method(method)).__name__, type(method))
     return resuming.resume(path, t_end, energy=energy, methods=methods, t_eval=t_eval, time_scale=time_scale,
                            method=method, checkpoint=checkpoint, progress=progress, throw=throw)
+
+
+def show_versions() -> None:
+    """Print the versions of Python, wgflow and what its numbers depend on."""
+    for name, version in library_versions().items():
+        print(f"{name:10s} {version}")
 
 
 def _check_method(method: Method | None) -> Method:

@@ -38,7 +38,7 @@ class Crowding(wg.Term):
 
 
 class MomentSquare(wg.Term):
-    """The square of a moment, s (int f rho)^2 / 2: the interaction with the feature f and the sign s, told otherwise."""
+    """Half the square of a moment, s (int f rho)^2 / 2: the interaction with the feature f and the sign s."""
 
     def __init__(self, feature, sign=1.0):
         self.feature, self.sign = feature, sign
@@ -79,7 +79,7 @@ def test_the_energy_of_a_solution_is_that_of_its_law(name, reference):
     assert sol.certificate.functionals == ("Crowding(...)",)
     assert "Crowding(...) was checked at each step" in sol.certificate.explain()
     # Of second order; of first order in tau, which is a quarter of the span.
-    bound = {"extrapolated": 1e-3, "midpoint": 1e-3, "linearized 2": 0.02}.get(name, 0.08)
+    bound = {"extrapolated": 1e-3, "midpoint": 1e-3, "linearized 2": 0.03}.get(name, 0.08)
     assert 0 < float(np.abs(sol.final.masses - reference.final.masses).sum()) < bound
 
 
