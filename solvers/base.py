@@ -46,13 +46,14 @@ class Method(ABC):
         Accepted steps after which a run stops with ConvergenceError (reason "max steps").
     time_limit : float or None
         Seconds after which a run stops with ConvergenceError (reason "time limit").
-    controlled : bool
-        Whether the steps are chosen by an error tolerance.
     """
 
     max_steps: int = 1_000_000
     time_limit: float | None = None
-    controlled: bool = True
+    @property
+    def controlled(self) -> bool:
+        """Whether the steps are chosen by an error tolerance; fixed steps are reported, not judged."""
+        return False
 
     #: Whether the method knows energies that change with time.
     DRIVEN: ClassVar[bool] = False
@@ -199,7 +200,7 @@ class EvenSteps(Run):
 
     def __init__(self, method: Method, flow: Flow, dt: float):
         super().__init__(method, flow)
-        self.dt, self.clock, self.masses = dt, 0.0, flow.rho0.masses
+        self.dt, self.clock, self.masses = dt, 0.0, flow.density.masses
         # Where the steps of equal length began, and their number.
         self.row: tuple[float, int] = (flow.t0, 0)
         self.done = 0

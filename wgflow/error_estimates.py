@@ -37,7 +37,7 @@ def with_error_estimate(solution: Solution, flow: Flow, method) -> Solution:
     InvalidInput
         If the grid cannot be halved twice, or the energy is known on its own cells only.
     """
-    runs, law = [solution], flow.rho0
+    runs, law = [solution], flow.density
     for _ in range(2):
         law, method = coarser(law), _longer_steps(method)
         runs.append(_solve_again(flow, law, method, solution))

@@ -75,11 +75,23 @@ class Flow:
         return isinstance(self.rho0, Density)
 
     @property
-    def grid(self) -> Grid:
-        """The grid of the initial density."""
+    def density(self) -> Density:
+        """The initial law of a flow on a grid."""
         if not isinstance(self.rho0, Density):
             raise InvalidInput("this flow moves atoms, which have no grid")
-        return self.rho0.grid
+        return self.rho0
+
+    @property
+    def atoms(self) -> Atoms:
+        """The initial law of a flow of atoms."""
+        if not isinstance(self.rho0, Atoms):
+            raise InvalidInput("this flow is that of a density on a grid, not of atoms")
+        return self.rho0
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of the initial density."""
+        return self.density.grid
 
     @cached_property
     def on_grid(self) -> EnergyOnGrid:

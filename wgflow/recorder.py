@@ -254,17 +254,17 @@ class AtomRecorder(Recorder):
     """The recorder of a method that moves atoms: a state is an array of points (n_coordinates, n)."""
 
     def _weigh(self, points) -> tuple[float, float]:
-        weights = self.flow.rho0.weights
+        weights = self.flow.atoms.weights
         return float(weights.sum()), float(weights.min())
 
     def _law(self, points) -> Atoms:
-        return self.flow.rho0.moved(points)
+        return self.flow.atoms.moved(points)
 
     def _functionals(self) -> tuple[str, ...]:
         return ()
 
     def _at_boundary(self, points) -> float:
-        return mass_on_bounds(points, self.flow.rho0)
+        return mass_on_bounds(points, self.flow.atoms)
 
     def _certificate(self, history: History, status: int) -> Certificate:
         certificate = super()._certificate(history, status)

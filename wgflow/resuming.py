@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,8 +47,9 @@ def resume(path, t_end=None, *, energy: Term, methods: dict[str, type[Method]], 
                   time_scale=time_scale, **options)
 
 
-def _read_run(path, energy, methods, method, time_scale):
-    """The problem, the method, the record and the state in a checkpoint, checked against what is given again."""
+def _read_run(path, energy: Term, methods: dict[str, type[Method]], method: Method | None,
+              time_scale) -> tuple[Flow, Method, dict, dict]:
+    """Return the problem, the method, the record and the state in a checkpoint, checked against what is given again."""
     header, arrays = read_npz(path, KIND)
     try:
         method = _rebuild_method(path, header["method"], methods, method)
@@ -88,7 +90,7 @@ def _rebuild_method(path, settings: dict, methods: dict[str, type], given):
     return given
 
 
-def _check_time_scale(path, told: dict, arrays: dict, given):
+def _check_time_scale(path, told: dict, arrays: dict[str, np.ndarray], given) -> float | Callable[[float], float]:
     stored = told["time_scale"]
     if stored is not None:
         if given is not None and given != stored:

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from wgflow.atoms import Atoms
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput
 from wgflow.uphill import uphill
 
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.figure import Figure
+
+    from wgflow.certificate import Certificate
+    from wgflow.energies.free_energy import FreeEnergy
+    from wgflow.grids import Grid
+    from wgflow.jko_steps import JKOStep
+
 __all__ = ["History", "Solution"]
+
+#: The kind of the laws: densities on a grid, or atoms.
+Law = TypeVar("Law", Density, Atoms)
 
 
 class History:
@@ -53,7 +70,7 @@ class History:
         return f"History({len(self) - 1} steps, t = {self.t[0]:g} to {self.t[-1]:g})"
 
 
-class Solution:
+class Solution(Generic[Law]):
     r"""The path of laws that a solve found, with its certificate.
 
     Attributes
@@ -78,10 +95,11 @@ class Solution:
         With the JKO method, how well each step was solved (without its density); empty otherwise.
     """
 
-    def __init__(self, *, t, densities, energy, history, certificate, status, message, free_energy, method,
-                 time_scale=1.0, jko_steps=()):
+    def __init__(self, *, t: ArrayLike, densities: Sequence[Law], energy: ArrayLike, history: History,
+                 certificate: Certificate, status: int, message: str, free_energy: FreeEnergy | None, method: str,
+                 time_scale: float | Callable[[float], float] | None = 1.0, jko_steps: Sequence[JKOStep] = ()):
         self.t = np.asarray(t, dtype=float)
-        self.densities = list(densities)
+        self.densities: list[Law] = list(densities)
         self.energy = np.asarray(energy, dtype=float)
         self.history = history
         self.certificate = certificate
@@ -100,16 +118,17 @@ class Solution:
         return isinstance(self.densities[0], Atoms)
 
     @property
-    def grid(self):
+    def grid(self) -> Grid | None:
         """The grid of the densities; None for atoms."""
-        return None if self.is_atomic else self.densities[0].grid
+        first = self.densities[0]
+        return first.grid if isinstance(first, Density) else None
 
     @property
-    def final(self) -> Density | Atoms:
+    def final(self) -> Law:
         """The last density."""
         return self.densities[-1]
 
-    def density(self, t: float) -> Density | Atoms:
+    def density(self, t: float) -> Law:
         """The density at a time: a snapshot, or linear in time between the two neighbors.
 
         Of atoms it is the path of each that is linear in time (the shorter way around on a periodic coordinate).
@@ -130,8 +149,9 @@ class Solution:
             if self.certificate.noisy:
                 raise InvalidInput(f"t={t:g} lies between the snapshots at {self.t[k - 1]:g} and {self.t[k]:g}; the "
                                    "law of particles with noise is not known there: solve(..., t_eval=[...])")
-            return _between(self.densities[k - 1], self.densities[k], share)
-        return Density(self.grid, (1 - share) * self.densities[k - 1].values + share * self.densities[k].values)
+            return cast(Law, _between(cast(Atoms, self.densities[k - 1]), cast(Atoms, self.densities[k]), share))
+        first, second = (cast(Density, self.densities[j]) for j in (k - 1, k))
+        return cast(Law, Density(first.grid, (1 - share) * first.values + share * second.values))
 
     @cached_property
     def dissipation(self) -> np.ndarray:
@@ -152,19 +172,19 @@ class Solution:
         return self.free_energy is not None and not (self.is_atomic and self.free_energy.spreads)
 
     @property
-    def dataset(self):
+    def dataset(self) -> xarray.Dataset:
         """The solution as an xarray.Dataset: density(time, axes...), energy(time), history, attributes."""
         return uphill("wgflow.files.solutions", "to_dataset")(self)
 
-    def save(self, path) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the solution to a file: CF NetCDF for ``.nc`` (needs the io extra), NumPy's format for ``.npz``."""
         uphill("wgflow.files.solutions", "save")(self, path)
 
-    def plot(self, path=None, **options):
+    def plot(self, path: str | os.PathLike[str] | None = None, **options: Any) -> Figure:
         """A picture of the densities and the energy; returns a matplotlib Figure, and writes it if a path is given."""
         return uphill("wgflow.pictures.solutions", "plot_solution")(self, path, **options)
 
-    def animate(self, path, **options):
+    def animate(self, path: str | os.PathLike[str], **options: Any) -> Path:
         """An animated GIF of the density."""
         return uphill("wgflow.pictures.solutions", "animate_solution")(self, path, **options)
 

@@ -8,12 +8,11 @@ names its server here, by a string, and nothing else does. A test holds the list
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from typing import Any
 
 __all__ = ["uphill"]
 
 
-def uphill(module: str, name: str) -> Callable[..., Any]:
-    """Return a function of a module that is imported at the call."""
+def uphill(module: str, name: str) -> Any:
+    """Return what a module, imported now, has under a name: a function or a class."""
     return getattr(importlib.import_module(module), name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from wgflow.certificate import library_versions
 from wgflow.checks import check_flag
@@ -18,11 +18,53 @@ if TYPE_CHECKING:
     from wgflow.densities import Density
     from wgflow.energies.free_energy import Term
     from wgflow.solution import Solution
-    from wgflow.solvers import Method
+    from wgflow.solvers import Lagrangian, Method
 
 __all__ = ["resume", "show_versions", "solve"]
 
 
+@overload
+def solve(
+    energy: Term,
+    rho0: Atoms,
+    t_span: tuple[float, float] | Sequence[float],
+    method: Method,
+    *,
+    t_eval: ArrayLike | None = None,
+    time_scale: float | Callable[[float], float] = 1.0,
+    progress: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
+    throw: bool = True,
+    error_estimate: bool = False,
+) -> Solution[Atoms]: ...
+@overload
+def solve(
+    energy: Term,
+    rho0: Density,
+    t_span: tuple[float, float] | Sequence[float],
+    method: Lagrangian,
+    *,
+    t_eval: ArrayLike | None = None,
+    time_scale: float | Callable[[float], float] = 1.0,
+    progress: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
+    throw: bool = True,
+    error_estimate: bool = False,
+) -> Solution[Atoms]: ...
+@overload
+def solve(
+    energy: Term,
+    rho0: Density,
+    t_span: tuple[float, float] | Sequence[float],
+    method: Method | None = None,
+    *,
+    t_eval: ArrayLike | None = None,
+    time_scale: float | Callable[[float], float] = 1.0,
+    progress: bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
+    throw: bool = True,
+    error_estimate: bool = False,
+) -> Solution[Density]: ...
 def solve(
     energy: Term,
     rho0: Density | Atoms,
@@ -35,7 +77,7 @@ def solve(
     checkpoint: str | os.PathLike[str] | None = None,
     throw: bool = True,
     error_estimate: bool = False,
-) -> Solution:
+) -> Solution[Density] | Solution[Atoms]:
     r"""Solve the Wasserstein gradient flow of a free energy.
 
     .. math:: \partial_t \rho = s(t)\, \nabla\cdot\bigl(\rho\, \nabla \tfrac{\delta F}{\delta \rho}\bigr),
@@ -103,7 +145,7 @@ def solve(
 
     if not flow.has_grid:
         raise InvalidInput(f"error_estimate=True: {type(method).__name__} has no grid; it is for laws on a grid")
-    coarser(coarser(flow.rho0))
+    coarser(coarser(flow.density))
     solution = run(flow, method, progress=progress, checkpoint=checkpoint, throw=throw)
     return solution if solution.status else with_error_estimate(solution, flow, method)
 

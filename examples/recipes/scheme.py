@@ -33,7 +33,6 @@ class Heun(Method):
     dt: float
     max_steps: int = 1_000_000
     time_limit: float | None = None
-    controlled = False
 
     def begin(self, flow) -> HeunRun:
         return HeunRun(self, flow, self.dt)

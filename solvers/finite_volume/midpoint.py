@@ -31,7 +31,7 @@ stochastic and keeps Gibbs states as S does.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -80,7 +80,7 @@ class Midpoint(FieldRule):
     def _solved(self, stepper: Stepper, energy: EnergyOnGrid, state: State, scaled: float,
                 mode: int) -> Move | None:
         """Return the masses after a step in a mode; None if its equation is not nearly solved and others are left."""
-        now = state.interaction
+        now: Any = state.interaction
         if stepper.energies.driven:
             now = energy.field(state.masses, energy.interaction(state.masses))
         equation = _Average(self, stepper, energy, state.masses, now, scaled, mode)
@@ -145,9 +145,10 @@ class _Average:
         self.rule, self.stepper, self.energy = rule, stepper, energy
         self.start, self.now, self.dt, self.mode = masses, now, dt, mode
         self.factors = stepper.sweeps.factors(mode)
-        self.masses, self.after, self.interaction = masses, now, None
+        self.masses, self.interaction = masses, energy.interaction(masses) if energy.functionals else None
+        self.after: Any = now
         self.start_value = _functionals(energy, masses) if energy.functionals else 0.0
-        self.start_interaction = energy.interaction(masses) if energy.functionals else None
+        self.start_interaction = self.interaction
 
     def residual(self, w: np.ndarray) -> np.ndarray:
         """Return the average field less W; m' and its field are kept."""

@@ -142,7 +142,7 @@ class Stepper:
 
     def start(self) -> State:
         """Return the state at the start of the flow."""
-        masses, energy = self.flow.rho0.masses, self.energies.at(self.flow.t0)
+        masses, energy = self.flow.density.masses, self.energies.at(self.flow.t0)
         interaction = energy.interaction(masses)
         self.sweeps.check(masses)
         return State(self.flow.t0, 0.0, masses, energy.energy(masses, interaction), energy.field(masses, interaction),

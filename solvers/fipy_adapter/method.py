@@ -103,7 +103,6 @@ class FiPy(Method):
     max_steps: int = 1_000_000
     time_limit: float | None = None
 
-    controlled: ClassVar[bool] = False
     KEEPS_CHECKPOINTS: ClassVar[bool] = False
 
     def __post_init__(self):
@@ -144,7 +143,7 @@ class FiPyRun(Run):
         self.implicit = Implicit(load(), mesh_of(self.grid), self.on_grid.diffusion, self._psi,
                                  bool(self.on_grid.operators), method, self.law)
         self.volumes = self.grid.volumes.ravel(order="F")
-        self.values = flow.rho0.values.ravel(order="F").copy()
+        self.values = flow.density.values.ravel(order="F").copy()
         self.clock, self.dt = 0.0, method.dt or (flow.t1 - flow.t0) / DEFAULT_STEPS
         # Steps of length dt: where they began, their number, and how many of them are done.
         self.begin, self.count, self.done = flow.t0, 0, 0
@@ -156,8 +155,8 @@ class FiPyRun(Run):
         return self.on_grid.psi(self.drift, self._array(values * self.volumes)).ravel(order="F")
 
     def start(self) -> Step:
-        self.energy, self.rate = self._measure(self.flow.rho0)
-        return Step(self.t, self.flow.rho0.masses, self.energy, rate=self.rate)
+        self.energy, self.rate = self._measure(self.flow.density)
+        return Step(self.t, self.flow.density.masses, self.energy, rate=self.rate)
 
     def advance(self, stop: float) -> Iterator[Step]:
         if self.done >= self.count:

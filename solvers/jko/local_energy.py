@@ -3,6 +3,7 @@ r"""The local part of an energy of cell masses, internal energy plus potential, 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -35,7 +36,8 @@ class LocalEnergy:
         The total mass M.
     """
 
-    def __init__(self, diffusion: float, internal: list, reference: np.ndarray, potential: np.ndarray, mass: float):
+    def __init__(self, diffusion: float, internal: Sequence, reference: np.ndarray, potential: np.ndarray,
+                 mass: float):
         self.diffusion, self.internal, self.reference, self.mass = diffusion, internal, reference, mass
         self.potential = potential
         self.constant = 0.0

@@ -174,7 +174,7 @@ class JKORun(Run):
         self.row: tuple[float, int, int] = (flow.t0, 0, 0)
 
     def start(self) -> Step:
-        self.now = self.inner.begin(self.flow.rho0)
+        self.now = self.inner.begin(self.flow.density)
         if math.isfinite(self.now.energy):
             self._warn_of_concavity()
         return Step(self.t, self.now.rho.masses, self.now.energy)
@@ -201,7 +201,7 @@ class JKORun(Run):
         for step in (self.now, self.before):
             if step is not None:
                 self.inner.check_state(step)
-        self.now = self.inner.resume(self.flow.rho0, self.now)
+        self.now = self.inner.resume(self.flow.density, self.now)
         return self.now.rho.masses
 
     def dump(self) -> dict[str, Any]:

@@ -43,8 +43,8 @@ class CharacteristicsRun(Run):
         super().__init__(method, flow)
         self.cloud = Cloud(flow)
         self.Solver = getattr(integrate, method.ode)
-        self.shape, self.weights = flow.rho0.points.shape, flow.rho0.weights
-        self.points, self.lost = self.cloud.inside(flow.rho0.points), 0.0
+        self.shape, self.weights = flow.atoms.points.shape, flow.atoms.weights
+        self.points, self.lost = self.cloud.inside(flow.atoms.points), 0.0
         self.next_dt: float | None = None
         self.failure: Exception | None = None
         # The solver that is under way, the time it goes to, and its longest step.

@@ -19,7 +19,7 @@ class Cloud:
     """The atoms of a run: their bounds, and the forces on them."""
 
     def __init__(self, flow):
-        self.flow, self.rho0 = flow, flow.rho0
+        self.flow, self.rho0 = flow, flow.atoms
         bounds, periods = box_of(self.rho0)
         self.low, self.high = (np.array(ends)[:, None] for ends in zip(*bounds))
         self.bounded = bool(np.isfinite(self.low).any() or np.isfinite(self.high).any())

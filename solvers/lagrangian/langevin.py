@@ -48,7 +48,7 @@ class LangevinRun(Run):
         super().__init__(method, flow)
         self.rng, self.cloud = rng, Cloud(flow)
         self.temperature = 1.0 / flow.energy.beta
-        self.points = self.cloud.inside(flow.rho0.points)
+        self.points = self.cloud.inside(flow.atoms.points)
         # Steps of equal length: where they began, their number, and how many of them are done.
         self.begin, self.count, self.done = flow.t0, 0, 0
 

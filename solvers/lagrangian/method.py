@@ -106,6 +106,11 @@ class Lagrangian(Method):
         if self.rng is not None:
             _generator(self.rng)
 
+    @property
+    def controlled(self) -> bool:
+        """Whether an error tolerance chooses the steps: without noise it does."""
+        return True
+
     def settings(self) -> dict:
         """The settings by name, the seed of ``rng`` in its place."""
         names = ("rtol", "ode", "dt", "n_particles", "max_steps", "time_limit")

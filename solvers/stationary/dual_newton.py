@@ -54,7 +54,7 @@ def factorize(problem: Problem) -> Factors | None:
     shift = problem.interaction(np.full(n, 1.0 / n))
     operators = problem.parts.operators
     if all(operator.features is not None for _, operator in operators):
-        signs = np.concatenate([[], *(factor * operator.signs for factor, operator in operators)])
+        signs = np.concatenate([[], *(factor * np.asarray(operator.signs) for factor, operator in operators)])
         if signs.size * n > BASIS_ENTRIES:
             return None
         if signs.size <= RANK_LIMIT:

@@ -26,20 +26,12 @@ from wgflow.grids import Grid
 if TYPE_CHECKING:
     from wgflow.interactions.operators import InteractionOperator
 
-__all__ = ["EnergyOnGrid", "Functional", "Internal"]
+    from .internal_energies import InternalEnergy
+
+__all__ = ["EnergyOnGrid", "Functional"]
 
 #: Smallest positive double: stands for an empty cell inside logarithms, so that m log m is 0 and never a NaN.
 TINY = 5e-324
-
-
-class Internal(Protocol):
-    """An internal energy other than the entropy, as solvers see it (`wgflow.InternalEnergy`)."""
-
-    def energy_of(self, masses: np.ndarray, grid: Grid) -> float:
-        """Return the energy of cell masses."""
-
-    def slope_of(self, masses: np.ndarray, grid: Grid) -> np.ndarray:
-        """Return H' at the density of each cell."""
 
 
 class Functional(Protocol):
@@ -75,7 +67,7 @@ class EnergyOnGrid:
     diffusion: float = 0.0
     potential: np.ndarray = field(default_factory=lambda: np.zeros(()))
     operators: Sequence[tuple[float, InteractionOperator]] = ()
-    internal: Sequence[tuple[float, Internal]] = ()
+    internal: Sequence[tuple[float, InternalEnergy]] = ()
     functionals: Sequence[tuple[float, Functional]] = ()
 
     def plus(self, factor: float, other: EnergyOnGrid) -> EnergyOnGrid:

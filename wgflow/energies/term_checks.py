@@ -110,8 +110,7 @@ def check_term(term: Term, grid: Grid) -> None:
     if not min(abs(q - expected) for q in quotients) <= SAME_SLOPE * size:
         raise InvalidInput(f"{term!r}: from one density to another its energy changes at the rate {quotients[1]:.6g}, "
                            f"its first_variation says {expected:.6g}; first_variation must be the derivative of energy")
-    told = on_grid.chemical_potential(rho.masses)
-    difference = told - slope
+    difference = on_grid.chemical_potential(rho.masses) - slope
     if not np.ptp(difference) <= SAME_SLOPE * max(float(np.ptp(slope)), TINY) + SAME_ENERGY:
         raise InvalidInput(f"{term!r}: solvers would use another first variation than term.first_variation, by up to "
                            f"{np.ptp(difference):.3g}; on_grid does not belong to first_variation")

@@ -138,7 +138,8 @@ def _describe(flow: Flow, method) -> tuple[dict, dict]:
         "method": method.settings(), "versions": library_versions(),
     }
     arrays = {f"edges_{k}": edges for k, edges in enumerate(grid.edges)}
-    arrays |= {"rho0": flow.rho0.values, "t_eval": np.array(flow.t_eval, dtype=float), "potential": on_grid.potential}
+    arrays |= {"rho0": flow.density.values,
+               "t_eval": np.array(flow.t_eval, dtype=float), "potential": on_grid.potential}
     if grid.log_weight is not None:
         arrays["log_weight"] = grid.log_weight
     probe = probe_masses(grid)

@@ -46,7 +46,7 @@ class SeparableEnergy:
                                    "inner='linearized'")
         self.diffusion = float(parts.diffusion)
         self.reference = grid.log_reference
-        self.powers = [(float(factor), term.m) for factor, term in parts.internal if factor > 0]
+        self.powers = [(float(c), term.m) for c, term in parts.internal if c > 0 and isinstance(term, PowerEntropy)]
 
     @property
     def linear(self) -> bool:

@@ -141,7 +141,7 @@ class LinearizedSolver(InnerSolver):
             if not isinstance(term, PowerEntropy):
                 raise InvalidInput(f"inner='linearized' knows Entropy and PowerEntropy, not {factor:g}*{term!r}; use "
                                    "inner='back-and-forth', or FiniteVolume()")
-        used = [(factor, term.m) for factor, term in parts.internal if factor > 0]
+        used = [(c, term.m) for c, term in parts.internal if c > 0 and isinstance(term, PowerEntropy)]
         self.terms = (parts.diffusion, np.array([f for f, _ in used]), np.array([m for _, m in used]))
         self.bare = replace(parts, potential=np.zeros(grid.shape), operators=[], functionals=[])
         self.internal = parts.diffusion > 0 or len(used) > 0

@@ -135,8 +135,8 @@ class QuantileSolver(InnerSolver):
             if not isinstance(term, PowerEntropy):
                 raise InvalidInput(f"inner='quantile' knows Entropy and PowerEntropy, not {factor:g}*{term!r}; use "
                                    "inner='back-and-forth', or FiniteVolume()")
-        factors = np.array([factor for factor, _ in parts.internal], dtype=float)
-        exponents = np.array([term.m for _, term in parts.internal], dtype=float)
+        factors = np.array([factor for factor, _ in parts.internal], dtype=np.float64)
+        exponents = np.array([t.m for _, t in parts.internal if isinstance(t, PowerEntropy)], dtype=np.float64)
         self.potential = np.array(parts.potential)
         self.internal = parts.diffusion > 0 or len(parts.internal) > 0
         kernels, rest = split_operators(parts)
