@@ -46,7 +46,7 @@ def test_the_curves_are_the_solution(line):
     assert all(rho.cdf(hi) - rho.cdf(lo) > 1 - 2.1 * plotting.VISIBLE_MASS for rho in line.densities)
 
 
-@pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
+@pytest.mark.parametrize("ending", ["png", *(pytest.param(e, marks=pytest.mark.slow) for e in ("pdf", "svg"))])
 def test_files_are_written(line, plane, tmp_path, ending):
     for k, sol in enumerate((line, plane)):
         sol.plot(tmp_path / f"{k}.{ending}")
