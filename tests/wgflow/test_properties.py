@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import wgflow as wg
-from wgflow import solution
+from wgflow import recorder
 
 BETAS = [1.0, 10.0, 1e3, 1e6, math.inf]
 CELLS = {1: (5, 80), 2: (4, 18), 3: (3, 7)}
@@ -25,7 +25,7 @@ MASS, ENERGY = 1e-13, 1e-12
 def _keep_every_density():
     """Keep the density of every accepted step, not a thinned choice."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(solution, "SNAPSHOTS", 100_000)
+        patch.setattr(recorder, "SNAPSHOTS", 100_000)
         yield
 
 

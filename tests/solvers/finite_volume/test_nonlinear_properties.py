@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import wgflow as wg
-from wgflow import nonlinear_fluxes, solution
+from wgflow import nonlinear_fluxes, recorder
 from wgflow.compiled import nonlinear_sweep as kernel
 from wgflow.grids import log_power_cell_average
 from wgflow.internal_energies import InternalEnergy, PowerEntropy
@@ -252,7 +252,7 @@ def test_lines_go_and_come_back(rng):
 # ---------------------------------------------------------------- what every step keeps, on random problems
 @pytest.fixture
 def _keep_every_density(monkeypatch):
-    monkeypatch.setattr(solution, "SNAPSHOTS", 100_000)
+    monkeypatch.setattr(recorder, "SNAPSHOTS", 100_000)
 
 
 @st.composite

@@ -294,7 +294,7 @@ def test_other_solvers_are_refused(monkeypatch):
 
 # ---------------------------------------------------------------- refusals
 @pytest.mark.parametrize(("settings", "error", "words"), [
-    ({"dt": 0.0}, InvalidInput, "dt=0.0"), ({"dt": "1"}, InvalidType, "dt must be a number"),
+    ({"dt": 0.0}, InvalidInput, "dt=0: "), ({"dt": "1"}, InvalidType, "dt must be a number"),
     ({"order": 3}, InvalidInput, "order=3"), ({"order": 2.0}, InvalidType, "order must be an int"),
     ({"tol": 2.0}, InvalidInput, "tol=2"), ({"max_sweeps": 0}, InvalidInput, "max_sweeps=0"),
     ({"max_steps": 0}, InvalidInput, "max_steps=0"), ({"time_limit": -1.0}, InvalidInput, "time_limit=-1"),
