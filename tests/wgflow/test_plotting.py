@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import wgflow as wg
-from wgflow import plotting
 from wgflow.errors import InvalidInput, StorageError
 from wgflow.pictures.figures import VISIBLE_MASS
 from wgflow.validation import compare
