@@ -91,7 +91,7 @@ class Killer:
     def __init__(self, setting: str):
         code = RUNS.format(setting=textwrap.dedent(setting))
         self.process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.DEVNULL, text=True)
+                                        text=True)
 
     def __call__(self, path, number, ready) -> int:
         """Start a run, send the signal as soon as ``ready()``, and return the exit code (minus the signal, if that

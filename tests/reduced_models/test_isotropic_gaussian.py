@@ -394,6 +394,7 @@ def as_ratio(deviation):
     return (1 + deviation) / (1 - deviation)
 
 
+@pytest.mark.slow
 def test_thresholds_at_finite_dimension():
     found = IsotropicGaussian.critical_deltas(40, convention="deviation")
     assert found.upper == pytest.approx(0.4310128, abs=1e-7)

@@ -63,6 +63,7 @@ def full_drift(activation, tau2s, dims, theta, rho, nodes=36, degree=150):
     return gradient
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", [ReLU(), Ramp(), Erf()], ids=repr)
 def test_reduced_drift_is_the_drift_of_the_full_dimension(activation):
     m = model(activation=activation, tolerance=1e-13)

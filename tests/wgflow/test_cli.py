@@ -66,6 +66,7 @@ def test_versions(capsys):
         assert name in out
 
 
+@pytest.mark.slow
 def test_demo_writes_its_results_and_reuses_them(capsys, tmp_path, monkeypatch):
     # At this coarse step SGD's own bias may show: the verdict is either word, but it is consistent with the exit code.
     code, out, _ = run(capsys, *SMALL, "--out", tmp_path)

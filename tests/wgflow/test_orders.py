@@ -73,6 +73,7 @@ def time_order(problem, cells, steps):
     return slope(1.0 / np.array(steps), errors), errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_AXIS)
 def test_space_on_one_axis(name):
     order, errors = space_order(ONE_AXIS[name], (64, 90, 128, 180, 256), rtol=1e-9)
@@ -99,6 +100,7 @@ def test_time_on_two_axes(name):
     assert order == pytest.approx(2.0, abs=0.1), errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRANSPORT)
 def test_space_without_diffusion(name):
     order, errors = space_order(TRANSPORT[name], (200, 280, 400, 560, 800), rtol=1e-9)

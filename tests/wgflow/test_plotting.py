@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import wgflow as wg
-from wgflow import plotting
 from wgflow.errors import InvalidInput, StorageError
+from wgflow.pictures.figures import VISIBLE_MASS
 from wgflow.validation import compare
 
 
@@ -43,10 +43,10 @@ def test_the_curves_are_the_solution(line):
     np.testing.assert_allclose(curves(energy)["free energy F"][:, 1], line.history.energy)
     # The axis shows all but a ten-thousandth of every law's mass.
     lo, hi = laws.get_xlim()
-    assert all(rho.cdf(hi) - rho.cdf(lo) > 1 - 2.1 * plotting.VISIBLE_MASS for rho in line.densities)
+    assert all(rho.cdf(hi) - rho.cdf(lo) > 1 - 2.1 * VISIBLE_MASS for rho in line.densities)
 
 
-@pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
+@pytest.mark.parametrize("ending", ["png", *(pytest.param(e, marks=pytest.mark.slow) for e in ("pdf", "svg"))])
 def test_files_are_written(line, plane, tmp_path, ending):
     for k, sol in enumerate((line, plane)):
         sol.plot(tmp_path / f"{k}.{ending}")

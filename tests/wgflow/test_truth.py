@@ -77,6 +77,7 @@ def test_two_axes_within_a_thousandth_at_200_cells(name):
     check_against_truth(TWO_AXES[name], 200)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_AXIS)
 def test_one_axis_errors_fall_as_h_squared(name):
     check_order(ONE_AXIS[name], (100, 140, 200, 280), rtol=1e-9)

@@ -70,7 +70,10 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("activation", "dims", "box", "tolerance"), CASES, ids=str)
+@pytest.mark.parametrize(("activation", "dims", "box", "tolerance"), [
+    # The fewer the dimensions, the longer the series.
+    pytest.param(*case, marks=pytest.mark.slow) if min(case[1]) < 5 and not isinstance(case[0], Erf) else case
+    for case in CASES], ids=str)
 def test_kernel_against_two_angle_quadrature_keeps_its_bound(activation, dims, box, tolerance):
     f = choose_biradial_features(activation, TAUS, dims, box, tolerance)
     first, second = points_of(box, 14, 3101), points_of(box, 14, 3103)
@@ -167,11 +170,13 @@ def test_axes_and_origin(activation):
     assert f(b, 1e-9, 1e-9) == pytest.approx(origin, abs=1e-7)
 
 
+@pytest.mark.slow
 def test_a_tolerance_out_of_reach_warns():
     with pytest.warns(WGFlowWarning, match="not to tolerance=1.0e-07"):
         choose_biradial_features(Softplus(), TAUS, (1, 20), Box(0, 30, 30), 1e-7)
 
 
+@pytest.mark.slow
 def test_a_relaxed_tolerance_is_no_worse_than_the_longest_series(monkeypatch):
     from wgflow.reduced_models.features import biradial_choice as _biradial_choice
 
@@ -236,6 +241,7 @@ def test_windows_on_the_axes_and_far_out(windows):
         assert gaps[0] / gaps[1] == pytest.approx(10.0, rel=0.05)
 
 
+@pytest.mark.slow
 def test_windows_are_reached_from_random_directions(windows):
     rng, n = np.random.default_rng(3191), 400_000
     first, second = (0.0, 2.5, 0.3), (0.0, 0.9, 0.6)

@@ -101,6 +101,7 @@ def test_a_single_length_is_optimal():
     assert 0.0 <= found.gap < 1e-14
 
 
+@pytest.mark.slow
 def test_part_of_the_mass_at_infinity():
     m = IsotropicGaussian(40, delta=0.8)
     found = m.minimum_risk()
@@ -164,7 +165,7 @@ def test_the_limit_is_a_distance_to_a_convex_hull(delta, scale, activation):
 @pytest.mark.parametrize(
     ("d", "plus", "minus", "activation"),
     [
-        (10, 1.5, 0.5, Ramp()),
+        pytest.param(10, 1.5, 0.5, Ramp(), marks=pytest.mark.slow),
         (25, 2.2, 0.3, Ramp()),
         (40, 1.9, 0.1, NonMonotone()),
         (64, 0.4, 0.9, PiecewiseLinear([-1.0, 0.2, 1.3], [1.0, -2.0, 3.0])),

@@ -53,6 +53,7 @@ def test_orders_in_time(order, bound):
     assert errors[-1] < bound
 
 
+@pytest.mark.slow
 def test_it_agrees_with_finite_volumes_to_the_order_of_the_grid():
     cells, gaps, energies = np.array([24, 34, 48, 68]), [], []
     for n in cells:
@@ -101,6 +102,7 @@ def test_negative_values_are_told_and_not_hidden():
     assert wg.solve(wg.Entropy(1.0), wg.Density(grid, values), (0, 1), method=FiPy(dt=0.5, order=1)).certificate.ok
 
 
+@pytest.mark.slow
 def test_desai_zwanzig_with_the_interaction_iterated_in_the_step():
     # Mean and energy of the exact flow at t = 0.5, beta = 4, from N(0.5, 0.2).
     grid = wg.Grid((-3, 3), cells=80)
@@ -132,6 +134,7 @@ def test_two_axes_with_a_rotated_potential():
     assert l1(sol.final, other.final) < 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("boundary", ["periodic", "no-flux"])
 @pytest.mark.parametrize("graded", [False, True])
 def test_one_axis_of_any_kind(boundary, graded):
@@ -199,6 +202,7 @@ def test_time_scale_is_a_clock():
     np.testing.assert_allclose(fast.final.values, plain.final.values, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.slow
 def test_barenblatt_with_a_front_that_moves():
     # u = t^-a (C - k x^2 t^-2a)_+ with a = 1/3, k = 1/12 solves u_t = (u^2)_xx.
     C, k = 0.360562392577, 1 / 12
@@ -263,6 +267,7 @@ def test_an_equilibrium_rests_and_is_no_error():
     assert l1(sol.final, star) < 1e-6
 
 
+@pytest.mark.slow
 def test_importing_fipy_leaves_the_process_alone():
     code = ("import os, sys, warnings; sys.argv = ['x', '--petsc', '--inline']; os.environ['FIPY_SOLVERS'] = 'petsc'; "
             "import wgflow.solvers.fipy_adapter as a; assert 'fipy' not in sys.modules; before = warnings.filters[:]; "
@@ -339,6 +344,7 @@ def test_equal_ends_take_no_step():
     np.testing.assert_array_equal(sol.final.values, rho0.values)
 
 
+@pytest.mark.slow
 def test_the_default_step_and_output_times():
     grid = wg.Grid((-4, 5), cells=12)
     rho0 = wg.Density.gaussian(grid, 2.0, 0.25)

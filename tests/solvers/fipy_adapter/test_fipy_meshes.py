@@ -39,6 +39,7 @@ def test_ornstein_uhlenbeck_on_triangles():
     assert sol.values.shape == (2, 4 * 18**2)
 
 
+@pytest.mark.slow
 def test_a_grid_of_squares_agrees_with_finite_volumes():
     fp = load()
     mesh = fp.Grid2D(nx=20, ny=16, dx=0.3, dy=0.3) - [[3.0], [2.4]]
@@ -57,6 +58,7 @@ def test_a_grid_of_squares_agrees_with_finite_volumes():
     assert 0 < sol.sweep_change <= 1e-11
 
 
+@pytest.mark.slow
 def test_one_kernel_in_two_forms_on_a_ring():
     # A square with a hole: a sum of grids.
     fp = load()

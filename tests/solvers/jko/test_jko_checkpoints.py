@@ -58,8 +58,10 @@ CASES += [(well, {"inner": "quantile", "tau": 0.3}, [0.0, 0.25, 0.7, 1.5]),
           (well, {"inner": "entropic", "tau": 0.3, "options": {"debiased": False, "estimate_bias": False}}, None)]
 
 
-@pytest.mark.parametrize(("energy", "settings", "t_eval"), CASES,
-                         ids=[f"{e.__name__}-{s['inner']}-{k}" for k, (e, s, _) in enumerate(CASES)])
+@pytest.mark.parametrize(("energy", "settings", "t_eval"), [
+    pytest.param(e, s, t, id=f"{e.__name__}-{s['inner']}-{k}",
+                 marks=[pytest.mark.slow] if e in (porous, plane) and s["inner"] != "quantile" else [])
+    for k, (e, s, t) in enumerate(CASES)])
 def test_cut_at_any_step_and_resumed(energy, settings, t_eval, tmp_path):
     rho0, path = START[2 if energy is plane else 1], tmp_path / "run"
     whole = wg.solve(energy(), rho0, (0, 1.5), JKO(**settings), t_eval=t_eval)

@@ -299,6 +299,7 @@ def test_desai_zwanzig_stationary_states():
     assert critical.linear_rate("disordered") == pytest.approx(0.0, abs=1e-10)
 
 
+@pytest.mark.slow
 def test_desai_zwanzig_relaxes_at_the_linear_rate():
     model = exact.DesaiZwanzig()
     limit = model.stationary_mean()

@@ -34,6 +34,7 @@ def test_the_catalogue_names_every_family_once():
     assert set(families()) == {case.family for case in cases}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", sorted({case.family for case in catalogue() if not case.slow}))
 def test_families_pass_at_the_quick_scale(family):
     shares = []

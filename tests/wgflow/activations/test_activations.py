@@ -109,6 +109,7 @@ def test_scale_zero_is_the_limit(sigma):
 OFFSETS = np.array([-1.4, 0.0, 0.3, 2.2])
 
 
+@pytest.mark.slow
 @named(ALL)
 @pytest.mark.parametrize("b", OFFSETS)
 def test_offsets_against_quadrature(sigma, b):

@@ -148,6 +148,7 @@ def test_methods_that_do_not_know_it(method, beta):
                  method=method)
 
 
+@pytest.mark.slow
 def test_langevin_particles_in_the_moving_trap():
     mean, variance, _ = trap_reference(0.5, 1.0, 0.3, 2.0)
     attraction = wg.Interaction(lambda x, y: (x - y) ** 2 / 2)  # leaves the mean alone

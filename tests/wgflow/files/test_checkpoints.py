@@ -173,6 +173,7 @@ def test_long_runs_thin_their_snapshots_alike(tmp_path):
         assert digest(resume(path, Line, method=few)) == digest(whole)
 
 
+@pytest.mark.slow
 def test_a_fresh_process_gives_the_same_bits(tmp_path):
     grid = wg.Grid((-3, 3), cells=40)
     V = np.cos(grid.centers[0])

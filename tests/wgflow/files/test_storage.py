@@ -506,6 +506,7 @@ def test_a_write_that_fails_leaves_the_old_file(small, tmp_path, monkeypatch, su
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full(small, tmp_path):
     resource = pytest.importorskip("resource")
     code = (f"import resource, signal, wgflow as wg\nsol = wg.load({str(tmp_path)!r} + '/in.npz')\n"

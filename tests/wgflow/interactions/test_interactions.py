@@ -102,7 +102,7 @@ def test_the_table_and_the_evaluation_on_the_fly_agree(rng, monkeypatch):
 
 
 def test_a_table_that_does_not_fit_is_evaluated_on_the_fly(monkeypatch):
-    monkeypatch.setattr(wg.interactions, "available_memory", lambda: 8 * PLANE.size**2)
+    monkeypatch.setattr("wgflow.interactions.terms.available_memory", lambda: 8 * PLANE.size**2)
     assert "on the fly" in Dense(coulomb).operator(PLANE).form
     monkeypatch.undo()
     assert "table" in Dense(coulomb).operator(PLANE).form

@@ -111,6 +111,7 @@ def test_quadratic_attraction_acts_on_deviations_only():
     assert np.abs(np.sqrt(np.diag(sol.final.cov())) - exact).max() < 1.5e-3
 
 
+@pytest.mark.slow
 def test_porous_step_in_one_dimension():
     # m = 2, V = x^2/2: rho = s^-1 rho_inf(x / s) with 1.44224957031 the radius of rho_inf; .5 goes to .66199071551.
     radius, s0, s1 = 1.44224957031, 0.5, 0.66199071551
@@ -190,6 +191,7 @@ def test_barenblatt_in_two_dimensions():
 
 
 # -------------------------------------------------------------------- jumps, holes, walls
+@pytest.mark.slow
 def test_histograms_of_few_samples():
     for ndim, cells in ((1, 200), (2, 48)):
         samples = np.random.default_rng(7).normal(size=(12, ndim))

@@ -120,6 +120,7 @@ def test_a_linear_step_of_the_porous_medium_equation():
 
 
 # -------------------------------------------------------------------- orders
+@pytest.mark.slow
 @pytest.mark.parametrize("energy", [
     wg.Entropy(4.0) + wg.Potential(double_well),
     wg.Entropy(2.0) + wg.Interaction(lambda d: -np.cos(d)) + wg.Potential(lambda x: x**2 / 4),
@@ -253,6 +254,7 @@ def test_rank_one_interaction():
 potentials = st.lists(st.floats(-3, 3), min_size=4, max_size=4)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*so concave somewhere")
 @settings(max_examples=25, deadline=None)
 @given(a=potentials, seed=st.integers(3, 10**6), beta=st.sampled_from([0.5, 3.0, 100.0, math.inf]),

@@ -146,6 +146,7 @@ def test_without_internal_energy_a_step_is_a_map():
 
 
 # -------------------------------------------------------------------- the discrete problem
+@pytest.mark.slow
 def test_the_step_is_the_minimizer():
     """Against a minimization over the ends of cells: F of the masses between them plus the cost of the ends."""
     grid, tau, n = wg.Grid([(0, 1)], cells=6), 0.05, 6

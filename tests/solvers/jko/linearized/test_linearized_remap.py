@@ -124,6 +124,7 @@ def plain_plane(grid, masses, potential, tau):
     return np.stack([lump(strips[a], ey, ends_y[a]) for a in range(nx)])
 
 
+@pytest.mark.slow
 def test_cascades():
     grid = wg.Grid(edges=[np.linspace(0, 1, 9) ** 1.2, np.linspace(0, 1, 8)])
     rng = np.random.default_rng(23)
@@ -137,6 +138,7 @@ def test_cascades():
     assert moved.sum() == pytest.approx(masses.sum(), rel=1e-14)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(3, 10**6), size=st.floats(0, 3), periodic=st.tuples(st.booleans(), st.booleans()))
 def test_cascades_keep_mass_and_sign_for_any_map(seed, size, periodic):

@@ -443,6 +443,7 @@ def test_node_weights_integrate_smooth_functions_to_fourth_order():
     assert order_of(1 / np.array(sizes), np.maximum(errors, 1e-15)) > 3.8
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 40), spreads=st.booleans(),
        cells=st.one_of(st.none(), st.integers(1, 200)))
 @settings(max_examples=60)
