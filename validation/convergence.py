@@ -56,7 +56,7 @@ class Problem:
     exact: Callable[[Grid], Density] | None = None
 
     def reference(self, cells: int) -> Density:
-        """The density at the end, exact or by finite volumes on four times as many cells."""
+        """Return the density at the end, exact or by finite volumes on four times as many cells."""
         grid = Grid(self.bounds, cells=_REFINED * cells)
         if self.exact is not None:
             return self.exact(grid)
@@ -89,11 +89,11 @@ class ConvergenceStudy:
     cells: int
 
     def select(self, problem: str, method: str) -> list[Run]:
-        """The runs of one method on one problem, by falling step."""
+        """Return the runs of one method on one problem, by falling step."""
         return sorted((r for r in self.runs if (r.problem, r.method) == (problem, method)), key=lambda r: -r.tau)
 
     def order(self, problem: str, method: str) -> float:
-        """The observed order in the step, by regression over the steps whose error is above the grid's; NaN if none."""
+        """Return the order in the step, by regression over the steps whose error is above the grid's; NaN if none."""
         runs = self.select(problem, method)
         floor = _ABOVE_FLOOR * min(r.error for r in runs)
         kept = [r for k, r in enumerate(runs) if r.error > floor or k == len(runs) - 1]
@@ -102,7 +102,7 @@ class ConvergenceStudy:
         return float(np.polyfit(np.log([r.tau for r in kept]), np.log([r.error for r in kept]), 1)[0])
 
     def table(self) -> str:
-        """One line for each run."""
+        """Return one line for each run."""
         lines = [f"{'problem':<16} {'method':<26} {'step':>8} {'W2 error':>10} {'CPU s':>8} {'order':>6}  certificate"]
         lines.append("-" * len(lines[0]))
         for problem in dict.fromkeys(r.problem for r in self.runs):
@@ -115,7 +115,7 @@ class ConvergenceStudy:
         return "\n".join(lines)
 
     def plot(self, path: Any = None) -> Any:
-        """Error against the step, and against the cost, for each problem; a Figure, written if there is a path."""
+        """Return a picture of the error against the step and the cost for each problem, written to ``path`` if given."""
         import matplotlib as mpl
 
         from wgflow import plotting
@@ -173,7 +173,7 @@ def _attraction() -> Problem:
 
 
 def _barenblatt(grid: Grid, t: float) -> Density:
-    """Solution of d rho/dt = (rho^2)'': t^(-1/3) (C - x^2 / (12 t^(2/3)))_+, of mass 1, by exact cell masses."""
+    """Return the solution t^(-1/3) (C - x^2 / (12 t^(2/3)))_+ of d rho/dt = (rho^2)'', of mass 1, by exact cell masses."""
     constant = (3.0 / (4.0 * math.sqrt(12.0))) ** (2.0 / 3.0)
     reach = math.sqrt(12.0 * constant)
     y = np.clip(grid.edges[0] / t ** (1.0 / 3.0), -reach, reach)

@@ -82,7 +82,7 @@ class AnisotropicReLU(Study):
                              label=f"{self.name}, tau_+^2 = {model.tau_plus2:g}, step {step_size:g}")
 
     def _bias(self, folder, run: _Run, step_size, n_runs, fresh) -> list[tuple[float, ...]]:
-        """Means of SGD at one time for falling step sizes, and how far they are off those of the flow."""
+        """Return the means of SGD at one time for falling step sizes, and how far they are off those of the flow."""
         rows: list[tuple[float, ...]] = []
         truth = run.sol.density(_BIAS_TIME).mean()
         at = int(np.argmin(np.abs(run.sgd.t - _BIAS_TIME)))
@@ -94,7 +94,7 @@ class AnisotropicReLU(Study):
 
 
 def _shrinks(bias) -> Check:
-    """The length of the remaining weights is pushed out by the noise of the steps, in proportion to their size."""
+    """Return the check that the noise of the steps lengthens the remaining weights in proportion to the step size."""
     first, last = bias[0], bias[-1]
     rate = np.polyfit(np.log([row[0] for row in bias]), np.log(np.abs([row[4] for row in bias])), 1)[0]
     return Check(f"at Delta = {_BIAS_DELTA:g}, t = {_BIAS_TIME:g} SGD's <r2> is off by {first[4]:.4f} at step "

@@ -39,7 +39,7 @@ class LateFlow(NamedTuple):
 
 
 def branches(problem: Any, grid: Grid, order: Callable[[Density], float]) -> list[Branch]:
-    """The stationary states of a problem on a grid; those that a symmetry exchanges are one."""
+    """Return the stationary states of a problem on a grid; those that a symmetry exchanges are one."""
     found: list[Branch] = []
     for state in stationary_branches(problem.energy(), grid):
         branch = Branch(abs(order(state.density)), state.energy, bool(state.stable))
@@ -49,7 +49,7 @@ def branches(problem: Any, grid: Grid, order: Callable[[Density], float]) -> lis
 
 
 def critical_value(make: Callable[[float], Any], low: float, high: float, grid: Grid) -> float:
-    """The parameter at which the symmetric state loses its stability: where its least curvature is zero.
+    """Return the parameter at which the symmetric state loses its stability: where its least curvature is zero.
 
     Parameters
     ----------

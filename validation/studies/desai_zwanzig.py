@@ -87,7 +87,7 @@ def _point(value: float, problem: DesaiZwanzig, cells: int) -> _Point:
 
 
 def _critical_coupling(beta: float) -> float:
-    """The theta at which ``beta`` is the critical inverse temperature."""
+    """Return the theta at which ``beta`` is the critical inverse temperature."""
 
     def excess(log_theta: float) -> float:
         return DesaiZwanzig(coupling=math.exp(log_theta)).critical_beta() - beta

@@ -63,7 +63,7 @@ class FiniteWidth(Study):
 
 
 def _draw_networks(model, best, widths, draws: int) -> dict[int, np.ndarray]:
-    """Exact risks of networks whose neurons are drawn independently from the optimal law, directions uniform."""
+    """Return the exact risks of networks of independent neurons from the optimal law, with uniform directions."""
     rng, risks = np.random.default_rng(_SEED), {}
     for n in widths:
         radii = best.measure.sample(draws * n, rng).reshape(draws, n)

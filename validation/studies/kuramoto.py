@@ -94,7 +94,7 @@ def _point(problem: Kuramoto, cells: int) -> _Point:
 
 
 def _curve(coupling: float, cells: int) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-    """K, times, and the order parameter of the flow and of the exact solution at them."""
+    """Return K, times, and the order parameter of the flow and of the exact solution at them."""
     problem = Kuramoto(coupling=coupling, beta=_BETA, amplitude=_AMPLITUDE, t_end=_SHOWN, size=_MODES)
     t = np.linspace(0.0, _SHOWN, 25)
     sol = solve(problem.energy(), problem.initial_density(problem.grid(cells)), (0.0, _SHOWN), FiniteVolume(rtol=1e-7),

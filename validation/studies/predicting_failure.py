@@ -96,7 +96,7 @@ def _growing(t):
 
 
 def _clock(schedule):
-    """The training time, the integral of xi from 0, as a function of arrays of times."""
+    """Return the training time, the integral of xi from 0, as a function of arrays of times."""
     nodes, weights = np.polynomial.legendre.leggauss(32)
 
     def clock(t):

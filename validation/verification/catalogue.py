@@ -92,12 +92,12 @@ AnyCase = Case | DistanceCase | CollapseCase
 
 
 def catalogue() -> tuple[AnyCase, ...]:
-    """All cases, one family after the other."""
+    """Return all cases, one family after the other."""
     return (*_gaussian(), *_linear(), *_mean_field(), *_nonlinear(), *_charges(), *_aggregation(), *_distances())
 
 
 def families() -> tuple[str, ...]:
-    """The names of the families."""
+    """Return the names of the families."""
     return tuple(dict.fromkeys(case.family for case in catalogue()))
 
 

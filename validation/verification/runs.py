@@ -156,7 +156,7 @@ def _judge(case: Case, found: Verified) -> list[str]:
 
 
 def _jko(case: Case, cells: tuple[int, ...]) -> Verified:
-    """JKO steps in quantile coordinates against the exact ones."""
+    """Return JKO steps in quantile coordinates against the exact ones."""
     (tau, steps), problem = case.jko or (0.0, 0), case.problem
     n = min(JUDGED_CELLS, cells[-1])
     label = f"JKO, {steps} steps of {tau:g}"
@@ -202,7 +202,7 @@ def _collapse(case: CollapseCase, cells: tuple[int, ...]) -> Verified:
 
 
 def _distance(case: DistanceCase, cells: tuple[int, ...]) -> Verified:
-    """W2 of the two laws on every grid."""
+    """Return W2 of the two laws on every grid."""
     values, seconds = [], []
     for n in cells:
         first, second = case.problem.densities(n)
@@ -225,7 +225,7 @@ def _with_failures(found: Verified, failures: list[str]) -> Verified:
 
 
 def _order(cells: Sequence[int], values: Sequence[float]) -> float:
-    """Observed order by regression; NaN for less than three grids, or rounding."""
+    """Return the observed order by regression; NaN for less than three grids, or rounding."""
     if len(cells) < 3 or min(values) < 1e-13:
         return math.nan
     return float(-np.polyfit(np.log(cells), np.log(values), 1)[0])
