@@ -10,7 +10,8 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,8 +26,15 @@ from wgflow.solvers import JKO, FiniteVolume
 
 from .distances import wasserstein_1d
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from wgflow.solvers.base import Method
+
 __all__ = ["METHODS", "PROBLEMS", "ConvergenceStudy", "Problem", "Run", "convergence_study"]
 
+#: How many times finer the grid of the reference is.
 _REFINED = 4
 #: Runs whose error is above so many times the least of their method count for its order: below it is the grid's.
 _ABOVE_FLOOR = 3.0
@@ -114,8 +122,8 @@ class ConvergenceStudy:
                                  f"{'ok' if r.certified else 'FAILED'}")
         return "\n".join(lines)
 
-    def plot(self, path: Any = None) -> Any:
-        """Return a picture of the error against the step and the cost for each problem, written to ``path`` if given."""
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """Return a picture of error against step and cost for each problem, written to ``path`` if given."""
         import matplotlib as mpl
 
         from wgflow import plotting
@@ -144,8 +152,7 @@ class ConvergenceStudy:
             figure.suptitle(f"all methods on {self.cells} cells", x=0.01, ha="left", fontsize=11, fontweight="bold")
             return plotting.save_figure(figure, path)
 
-
-    def _mark_slopes(self, axes: Any, problem: str) -> None:
+    def _mark_slopes(self, axes: Axes, problem: str) -> None:
         """Ticks at the time steps, and dotted lines of slope 1 and 2 through the largest and the middle of errors."""
         from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
@@ -173,7 +180,7 @@ def _attraction() -> Problem:
 
 
 def _barenblatt(grid: Grid, t: float) -> Density:
-    """Return the solution t^(-1/3) (C - x^2 / (12 t^(2/3)))_+ of d rho/dt = (rho^2)'', of mass 1, by exact cell masses."""
+    """Return t^(-1/3) (C - x^2 / (12 t^(2/3)))_+, a solution of d rho/dt = (rho^2)'', by exact cell masses."""
     constant = (3.0 / (4.0 * math.sqrt(12.0))) ** (2.0 / 3.0)
     reach = math.sqrt(12.0 * constant)
     y = np.clip(grid.edges[0] / t ** (1.0 / 3.0), -reach, reach)
@@ -192,7 +199,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
 }
 
 #: The methods by name, as functions of the time step.
-METHODS: dict[str, Callable[[float], Any]] = {
+METHODS: dict[str, Callable[[float], Method]] = {
     "finite volume": lambda tau: FiniteVolume(dt=tau),
     "JKO quantile": lambda tau: JKO(tau=tau, inner="quantile"),
     "JKO quantile, order 2": lambda tau: JKO(tau=tau, inner="quantile", order=2),
@@ -209,7 +216,7 @@ def convergence_study(
     *,
     taus: Sequence[float] = (0.2, 0.1, 0.05, 0.025),
     cells: int = 300,
-    report: Callable[[float], Any] | None = None,
+    report: Callable[[float], object] | None = None,
 ) -> ConvergenceStudy:
     """Run every method on every problem with every time step.
 

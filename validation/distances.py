@@ -219,7 +219,7 @@ def kolmogorov(a: Any, b: Any, *, a_weights: ArrayLike | None = None, b_weights:
 
 
 def gaussian_wasserstein(mean_a: ArrayLike, cov_a: ArrayLike, mean_b: ArrayLike, cov_b: ArrayLike) -> float:
-    """Return W_2 between two Gaussians: the root of ``|m_a - m_b|^2 + tr(A + B - 2 (A^(1/2) B A^(1/2))^(1/2))`` (Bures).
+    """Return W_2 of two Gaussians (Bures), the root of ``|m_a - m_b|^2 + tr(A + B - 2 (A^(1/2) B A^(1/2))^(1/2))``.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The real thing: SGD of a finite network in the full space, to hold a mean-field solution against."""
+"""SGD of a finite network in the full space: particles with which a mean-field solution is compared."""
 
 from __future__ import annotations
 

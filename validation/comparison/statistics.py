@@ -34,7 +34,7 @@ Array = NDArray[np.float64]
 #: Noise of order epsilon spreads a narrow law by sqrt(epsilon): what twice the step adds to a width or a distance is
 #: then sqrt(2) - 1 of what the step itself has added.
 WIDTH_SHARE = 1.0 / (math.sqrt(2.0) - 1.0)
-#: Points that stand for a law where a statistic is asked for the distance of two laws.
+#: Points that stand for a law where a statistic compares two laws.
 _POINTS = 512
 
 

@@ -1,4 +1,4 @@
-"""What every exact problem offers: its parts for a solver, its exact answers, and the errors of a computed one."""
+"""The base of all exact problems: grid, energy and start for a solver, the exact solution, errors of a computed one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from scipy.special import xlogy
 
-from wgflow.checks import check_interval, check_positive
+from wgflow.checks import check_count, check_interval, check_positive
 from wgflow.densities import Density
 from wgflow.energies import Entropy, FreeEnergy, Term
 from wgflow.errors import InvalidInput
@@ -29,13 +29,13 @@ class ExactProblem(ABC):
 
     The flow is ``d rho/dt = div(rho grad(V + U rho)) + beta^-1 Laplacian rho``, the gradient flow of
     ``F = beta^-1 int rho log rho + int V rho + 1/2 int int U rho rho``. A problem holds the parameters of one member of
-    a family and answers with the grid, the energy and the initial density to be handed to a solver, and with the exact
-    solution to be held against the answer.
+    a family; it gives the grid, the energy and the initial density for a solver, and the exact solution to compare
+    with.
 
     Attributes
     ----------
     t_end : float
-        The time up to which the default grid is large enough and at which errors are taken by default.
+        Time up to which the default grid is large enough and at which errors are taken by default.
     smooth : bool
         Whether the solution is smooth up to t_end, so that a second-order method shows order 2; else it has free
         boundaries or jumps.
@@ -105,7 +105,7 @@ class ExactProblem(ABC):
         """Return the exact moments, free energy and dissipation at time ``t``, by name."""
 
     def measure(self, rho: Density) -> dict[str, float]:
-        """Return the same quantities of a computed density, under the same names: mean, covariance and energies here."""
+        """Return the same quantities of a computed density: here mean, covariance and energies."""
         return moments(rho) | self._measure_energies(rho)
 
     def path_quantities(self, sol: Solution) -> dict[str, tuple[float, float]]:
@@ -221,8 +221,7 @@ class StateProblem(ExactProblem):
         list of length ``steps + 1``
         """
         check_positive("tau", tau)
-        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 0:
-            raise InvalidInput(f"steps={steps!r}: must be an integer >= 0.")
+        check_count("steps", steps, 0)
         states = [self.state(0.0)]
         for _ in range(steps):
             states.append(self.jko_step(states[-1], tau))
@@ -294,7 +293,7 @@ def check_axes(grid: Grid, ndim: int) -> None:
 
 
 def moments(rho: Density) -> dict[str, float]:
-    """Return mean and covariance of a density by name: ``mean``, ``variance``; ``mean_0``, ``cov_01`` on several axes."""
+    """Return mean and covariance by name: ``mean``, ``variance``, or ``mean_0``, ``cov_01`` on several axes."""
     return name_moments(np.atleast_1d(rho.mean()), np.atleast_2d(rho.cov()))
 
 

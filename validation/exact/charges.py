@@ -253,7 +253,7 @@ class NewtonianLine(StateProblem):
         return legendre_panels(float((self.means - half).min()), float((self.means + half).max()), panels=120)
 
     def grid(self, cells: int | Sequence[int] = 200) -> Grid:
-        """Return the no-flux grid of `bounds`, by default of the smallest interval that holds 7.2 deviations of the data."""
+        """Return the no-flux grid of `bounds`, by default the least interval with 7.2 deviations of the data."""
         return box_of(self.bounds, self._reach, cells)
 
     def _reach(self) -> tuple[np.ndarray, np.ndarray]:

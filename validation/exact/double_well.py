@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wgflow.checks import check_interval, check_positive, check_real
+from wgflow.checks import check_count, check_interval, check_positive, check_real
 from wgflow.densities import Density
 from wgflow.energies import FreeEnergy, Potential
 from wgflow.errors import InvalidInput
@@ -18,7 +18,7 @@ from wgflow.grids import Grid
 
 from .base import check_axes, check_time
 from .cells import cell_averages
-from .spectral import GibbsPolynomials, SpectralProblem, agree, check_size, double_well
+from .spectral import GibbsPolynomials, SpectralProblem, agree, double_well
 
 if TYPE_CHECKING:
     from wgflow.solution import Solution
@@ -75,7 +75,7 @@ class DoubleWellDecay(SpectralProblem):
         check_real("field", self.field)
         check_positive("t_end", self.t_end, zero=True)
         check_positive("tolerance", self.tolerance)
-        check_size("degree", self.degree, least=8)
+        check_count("degree", self.degree, 8)
         if self.bounds is not None:
             object.__setattr__(self, "bounds", check_interval("bounds", self.bounds))
 

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import ive
 
-from wgflow.checks import check_interval, check_positive, check_real
+from wgflow.checks import check_count, check_interval, check_positive, check_real
 from wgflow.densities import Density
 from wgflow.energies import FreeEnergy, Potential
 from wgflow.errors import InvalidInput
@@ -21,7 +21,7 @@ from wgflow.interactions.terms import Interaction
 
 from .base import check_axes, check_time, entropy_and_dissipation
 from .cells import cell_averages, legendre_panels
-from .spectral import GibbsPolynomials, LegendreGalerkin, SpectralProblem, agree, check_size, double_well, integrate
+from .spectral import GibbsPolynomials, LegendreGalerkin, SpectralProblem, agree, double_well, integrate
 
 __all__ = ["DesaiZwanzig", "Kuramoto"]
 
@@ -76,7 +76,7 @@ class DesaiZwanzig(SpectralProblem):
         check_positive("variance", self.variance)
         check_positive("t_end", self.t_end, zero=True)
         check_positive("tolerance", self.tolerance)
-        check_size("size", self.size)
+        check_count("size", self.size, 10)
         object.__setattr__(self, "bounds", check_interval("bounds", self.bounds))
 
     def grid(self, cells: int | Sequence[int] = 200) -> Grid:
@@ -253,7 +253,7 @@ class Kuramoto(SpectralProblem):
         check_real("phase", self.phase)
         check_positive("t_end", self.t_end, zero=True)
         check_positive("tolerance", self.tolerance)
-        check_size("size", self.size)
+        check_count("size", self.size, 10)
         if abs(check_real("amplitude", self.amplitude)) >= 1.0:
             raise InvalidInput(f"amplitude={self.amplitude!r}: must be between -1 and 1.")
 

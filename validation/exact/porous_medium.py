@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Barenblatt", "PorousMedium", "WaitingTime"]
 
-#: Mass beyond the default grid of a profile with algebraic tails; its grid is stretched by sinh(_STRETCH).
-_TAIL_MASS, _STRETCH = 1e-8, 5.0
+#: Mass beyond the default grid of a profile with algebraic tails.
+_TAIL_MASS = 1e-8
+#: Such a grid is stretched by sinh(_STRETCH).
+_STRETCH = 5.0
 
 
 @dataclass(frozen=True)

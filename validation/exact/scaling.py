@@ -148,7 +148,7 @@ class ScalingProblem(StateProblem):
         return np.stack([center - radius, center + radius], axis=1)
 
     def grid(self, cells: int | Sequence[int] = 200) -> Grid:
-        """Return the no-flux grid of the box `bounds`, by default wider than the largest ball by a quarter of its radius."""
+        """Return the no-flux grid of the box `bounds`, by default a quarter of a radius wider than the ball."""
         return box_of(self.bounds, self._reach, cells)
 
     def _reach(self) -> tuple[list[np.ndarray], list[np.ndarray]]:

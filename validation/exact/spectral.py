@@ -1,6 +1,6 @@
 """Spectral reference solvers for one-dimensional flows that have no closed form, each with a checked tolerance.
 
-They share nothing with the finite volumes they are held against: polynomials instead of cells, a weak form instead of
+They share nothing with the finite volumes they are compared with: polynomials instead of cells, a weak form instead of
 fluxes, one high-order stiff integrator instead of splitting.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.polynomial import legendre
 
-from wgflow.errors import ConvergenceError, InvalidInput
+from wgflow.errors import ConvergenceError
 
 from .base import ExactProblem, check_time
 from .cells import legendre_panels
@@ -282,9 +282,3 @@ def integrate(
         raise ConvergenceError(f"reference solution stopped at t={solution.t[-1]:.6g}: {solution.message}",
                                t=float(times[-1]))
     return solution.y[:, -1] if np.ndim(t) == 0 else solution.y
-
-
-def check_size(name: str, size: int, least: int = 10) -> None:
-    """Raise unless ``size`` is an integer of at least ``least``."""
-    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < least:
-        raise InvalidInput(f"{name}={size!r}: must be an integer >= {least}.")

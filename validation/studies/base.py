@@ -1,4 +1,4 @@
-"""What every study is, and the report it leaves behind: pictures, tables, certificates and a verdict."""
+"""The base of all studies, and the report of one: pictures, tables, certificates and a verdict."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class Study(ABC):
 
 
 def flow_times(times: Sequence[float] | np.ndarray, t_end: float | None = None, count: int = 61) -> np.ndarray:
-    """Return times of output for a picture of a flow: the given ones, and ``count`` that are dense at the start.
+    """Return the output times for a picture of a flow: the given ones, and ``count`` that are dense at the start.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What `verify` found: one line a case, as text, in color, as a dataset, as a file."""
+"""The result of `verify`: one line a case, as text, in color, as a dataset, as a file."""
 
 from __future__ import annotations
 
