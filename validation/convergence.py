@@ -85,7 +85,7 @@ class Run:
 
 @dataclass(frozen=True)
 class ConvergenceStudy:
-    """What `convergence_study` found.
+    """The result of `convergence_study`.
 
     Attributes
     ----------

@@ -69,7 +69,7 @@ def _weights(weights: ArrayLike | None, n: int, name: str) -> Array | None:
 def _order(p: float) -> float:
     order = check_real("p", p, infinite=True)
     if order < 1:
-        raise InvalidInput(f"p={order:g}: must be >= 1, since W_p is no distance below")
+        raise InvalidInput(f"p={order:g}: must be >= 1; below 1 W_p is not a distance")
     return order
 
 

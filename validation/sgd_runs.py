@@ -1,4 +1,4 @@
-"""Independent SGD runs that are kept in files: what has been run once is read the next time."""
+"""Independent SGD runs kept in files: a run that was made once is read from its file the next time."""
 
 from __future__ import annotations
 

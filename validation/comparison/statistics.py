@@ -6,7 +6,7 @@ kinds: a distance, S >= 0, which a wrong law makes larger, or a difference g(x) 
 
     fit          S(all particles of all runs, rho); of a difference, the mean over the runs of S(run, rho)
     spread       E^2 = mean over the runs of S(run, all runs)^2; of a difference, the variance of S(run, rho) over them
-    resolution   how far S moves when rho is replaced by a law that cannot be told from it (half a cell away)
+    resolution   how far S moves when rho is replaced by a law half a cell away, which the cells do not tell apart
     broadening   how far S moves when rho is as wide as the runs make it that scatter together
 
 :mod:`wgflow.validation.comparison.bands` says how a band is made of these. `STATISTICS` holds those that `compare` uses

@@ -31,7 +31,7 @@ _STARTS = ("gaussian", "stationary")
 class KellerSegelLine(ExactProblem):
     r"""The Keller-Segel model with the logarithmic kernel on the line: ``U = chi log|x - x'|``, ``V = a x^2/2``.
 
-    Of any data of mass 1 the mean and the second moment obey ``mean' = -a mean`` and
+    For any data of mass 1 the mean and the second moment obey ``mean' = -a mean`` and
     ``m2' = -2 a m2 + 2 D - chi``; above ``chi_c = 2 D`` the second moment would reach zero at `collapse_time` at the
     latest. Below it the stationary state (a beta ensemble of negative index at high temperature) is, with
     ``nu = chi/(2D)``, ``z = x sqrt(a/D)`` and the parabolic cylinder function,

@@ -30,7 +30,7 @@ __all__ = ["LogGas", "NewtonianBall", "NewtonianCloud", "NewtonianLine"]
 class LogGas(ScalingProblem):
     r"""Charges on a line: ``U = k |x - x'|^2/2 - chi log|x - x'|``, from a semicircle; Dyson's Brownian motion.
 
-    A semicircle stays one: ``(R^2)' = -2 k M R^2 + 4 chi M``. Of any data, smooth or not, the variance obeys
+    A semicircle stays one: ``(R^2)' = -2 k M R^2 + 4 chi M``. For any data, smooth or not, the variance obeys
     ``var' = -2 k M var + chi M``.
 
     Parameters
@@ -296,7 +296,7 @@ class NewtonianCloud(ExactProblem):
     .. math:: r^2(s, t) = \frac{\chi s}{k M} + \Big(r_0^2(s) - \frac{\chi s}{k M}\Big) e^{-2kMt},
 
     and along its path ``1/rho = (1/rho_0 - pi chi/k) e^{-2kMt} + pi chi/k``: it settles in a uniform disk, and stays
-    smooth. Of any data ``E|x|^2' = -2 k M E|x|^2 + chi M``.
+    smooth. For any data ``E|x|^2' = -2 k M E|x|^2 + chi M``.
 
     Parameters
     ----------

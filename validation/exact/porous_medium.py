@@ -1,4 +1,4 @@
-"""Nonlinear diffusion: Barenblatt's solutions, the flow in a quadratic well, a front that waits."""
+"""Nonlinear diffusion: Barenblatt's solutions, the flow in a quadratic well, a front with a waiting time."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ class WaitingTime(ExactProblem):
 
     def __post_init__(self) -> None:
         if check_real("m", self.m) <= 1.0:
-            raise InvalidInput(f"m={self.m!r}: must be > 1; only then there are fronts.")
+            raise InvalidInput(f"m={self.m!r}: must be > 1: for m <= 1 there is no front.")
         check_positive("height", self.height)
         check_positive("length", self.length)
         if self.t_end is None:

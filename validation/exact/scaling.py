@@ -1,4 +1,4 @@
-"""Flows that only move and dilate a profile: what they have in common."""
+"""The base of flows that only move and dilate a profile."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _APART = 1e-9
 
 @dataclass(frozen=True)
 class Check:
-    """One statement that a study judges, with the numbers it rests on."""
+    """One statement that a study judges, with the numbers that decide it."""
 
     text: str
     passed: bool
@@ -33,7 +33,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under column names; numbers keep all their digits in the file and six in print, NaN being empty."""
+    """Rows under column names; the file has all digits of a number, the text six, and NaN is left empty."""
 
     columns: tuple[str, ...]
     rows: Sequence[Sequence[Any]]
@@ -54,7 +54,7 @@ class Table:
 
 @dataclass(frozen=True)
 class StudyReport:
-    """What a study found.
+    """The result of a study.
 
     Attributes
     ----------

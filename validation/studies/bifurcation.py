@@ -32,7 +32,7 @@ class Branch(NamedTuple):
 
 
 class LateFlow(NamedTuple):
-    """The end of a long flow, and how fast it got there: NaN where it was there before."""
+    """The end of a long flow, and the rate of its approach: NaN where it had arrived before the rate could be taken."""
 
     order: float
     rate: float
@@ -41,7 +41,7 @@ class LateFlow(NamedTuple):
 
 
 def branches(problem: ExactProblem, grid: Grid, order: Callable[[Density], float]) -> list[Branch]:
-    """Return the stationary states of a problem on a grid; those that a symmetry exchanges are one."""
+    """Return the stationary states of a problem on a grid; states that a symmetry exchanges count once."""
     found: list[Branch] = []
     for state in stationary_branches(problem.energy(), grid):
         branch = Branch(abs(order(state.density)), state.energy, bool(state.stable))

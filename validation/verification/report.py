@@ -27,7 +27,7 @@ _LEFT = (0, 1, 2, 5)
 
 @dataclass(frozen=True)
 class Verified:
-    """One case as it came out.
+    """The result of one case.
 
     Attributes
     ----------
@@ -93,7 +93,7 @@ class Verified:
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify` found.
+    """The result of `verify`.
 
     Attributes
     ----------

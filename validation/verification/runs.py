@@ -185,7 +185,7 @@ def _jko(case: Case, cells: tuple[int, ...]) -> Verified:
 
 
 def _collapse(case: CollapseCase, cells: tuple[int, ...]) -> Verified:
-    """Follow a flow beyond its end, which must be told as such on every grid, with all that came before kept."""
+    """Follow a flow beyond its blow-up, which must be reported on every grid, with the solution before it kept."""
     problem, failures, seconds, drift, rise = case.problem, [], [], 0.0, 0.0
     for n in cells:
         grid = problem.grid(n)
@@ -194,9 +194,10 @@ def _collapse(case: CollapseCase, cells: tuple[int, ...]) -> Verified:
                     throw=False)
         seconds.append(time.process_time() - begin)
         if sol.status == 0 or not sol.message.startswith("blow-up"):
-            failures.append(f"the blow-up was not told on {n} cells: {sol.message}")
+            failures.append(f"the blow-up was not reported on {n} cells: {sol.message}")
         elif not 0.0 < sol.t[-1] <= problem.collapse_time or not np.isfinite(sol.final.values).all():
-            failures.append(f"told at t = {sol.t[-1]:.4g} on {n} cells, later than {problem.collapse_time:.4g}")
+            failures.append(f"blow-up reported at t = {sol.t[-1]:.4g} on {n} cells, later than "
+                            f"{problem.collapse_time:.4g}")
         drift = max(drift, sol.certificate.mass_drift)
         rise = max(rise, sol.certificate.max_energy_increase)
     found = Verified(case.family, case.name, "finite volumes", cells, {}, {}, drift, rise, tuple(seconds))
