@@ -10,7 +10,8 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,8 +27,15 @@ from wgflow.verbs import solve
 
 from .distances import wasserstein_1d
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from wgflow.solvers.base import Method
+
 __all__ = ["METHODS", "PROBLEMS", "ConvergenceStudy", "Problem", "Run", "convergence_study"]
 
+#: How many times finer the grid of the reference is.
 _REFINED = 4
 #: Runs whose error is above so many times the least of their method count for its order: below it is the grid's.
 _ABOVE_FLOOR = 3.0
@@ -57,7 +65,7 @@ class Problem:
     exact: Callable[[Grid], Density] | None = None
 
     def reference(self, cells: int) -> Density:
-        """The density at the end, exact or by finite volumes on four times as many cells."""
+        """Return the density at the end, exact or by finite volumes on four times as many cells."""
         grid = Grid(self.bounds, cells=_REFINED * cells)
         if self.exact is not None:
             return self.exact(grid)
@@ -78,7 +86,7 @@ class Run:
 
 @dataclass(frozen=True)
 class ConvergenceStudy:
-    """What `convergence_study` found.
+    """The result of `convergence_study`.
 
     Attributes
     ----------
@@ -90,11 +98,11 @@ class ConvergenceStudy:
     cells: int
 
     def select(self, problem: str, method: str) -> list[Run]:
-        """The runs of one method on one problem, by falling step."""
+        """Return the runs of one method on one problem, by falling step."""
         return sorted((r for r in self.runs if (r.problem, r.method) == (problem, method)), key=lambda r: -r.tau)
 
     def order(self, problem: str, method: str) -> float:
-        """The observed order in the step, by regression over the steps whose error is above the grid's; NaN if none."""
+        """Return the order in the step, by regression over the steps whose error is above the grid's; NaN if none."""
         runs = self.select(problem, method)
         floor = _ABOVE_FLOOR * min(r.error for r in runs)
         kept = [r for k, r in enumerate(runs) if r.error > floor or k == len(runs) - 1]
@@ -103,7 +111,7 @@ class ConvergenceStudy:
         return float(np.polyfit(np.log([r.tau for r in kept]), np.log([r.error for r in kept]), 1)[0])
 
     def table(self) -> str:
-        """One line for each run."""
+        """Return one line for each run."""
         lines = [f"{'problem':<16} {'method':<26} {'step':>8} {'W2 error':>10} {'CPU s':>8} {'order':>6}  certificate"]
         lines.append("-" * len(lines[0]))
         for problem in dict.fromkeys(r.problem for r in self.runs):
@@ -115,8 +123,8 @@ class ConvergenceStudy:
                                  f"{'ok' if r.certified else 'FAILED'}")
         return "\n".join(lines)
 
-    def plot(self, path: Any = None) -> Any:
-        """Error against the step, and against the cost, for each problem; a Figure, written if there is a path."""
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """Return a picture of error against step and cost for each problem, written to ``path`` if given."""
         import matplotlib as mpl
 
         from wgflow import plotting
@@ -145,8 +153,7 @@ class ConvergenceStudy:
             figure.suptitle(f"all methods on {self.cells} cells", x=0.01, ha="left", fontsize=11, fontweight="bold")
             return plotting.save_figure(figure, path)
 
-
-    def _mark_slopes(self, axes: Any, problem: str) -> None:
+    def _mark_slopes(self, axes: Axes, problem: str) -> None:
         """Ticks at the time steps, and dotted lines of slope 1 and 2 through the largest and the middle of errors."""
         from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
@@ -174,7 +181,7 @@ def _attraction() -> Problem:
 
 
 def _barenblatt(grid: Grid, t: float) -> Density:
-    """Solution of d rho/dt = (rho^2)'': t^(-1/3) (C - x^2 / (12 t^(2/3)))_+, of mass 1, by exact cell masses."""
+    """Return t^(-1/3) (C - x^2 / (12 t^(2/3)))_+, a solution of d rho/dt = (rho^2)'', by exact cell masses."""
     constant = (3.0 / (4.0 * math.sqrt(12.0))) ** (2.0 / 3.0)
     reach = math.sqrt(12.0 * constant)
     y = np.clip(grid.edges[0] / t ** (1.0 / 3.0), -reach, reach)
@@ -193,7 +200,7 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
 }
 
 #: The methods by name, as functions of the time step.
-METHODS: dict[str, Callable[[float], Any]] = {
+METHODS: dict[str, Callable[[float], Method]] = {
     "finite volume": lambda tau: FiniteVolume(dt=tau),
     "JKO quantile": lambda tau: JKO(tau=tau, inner="quantile"),
     "JKO quantile, order 2": lambda tau: JKO(tau=tau, inner="quantile", order=2),
@@ -210,7 +217,7 @@ def convergence_study(
     *,
     taus: Sequence[float] = (0.2, 0.1, 0.05, 0.025),
     cells: int = 300,
-    report: Callable[[float], Any] | None = None,
+    report: Callable[[float], object] | None = None,
 ) -> ConvergenceStudy:
     """Run every method on every problem with every time step.
 

@@ -69,7 +69,7 @@ def _weights(weights: ArrayLike | None, n: int, name: str) -> Array | None:
 def _order(p: float) -> float:
     order = check_real("p", p, infinite=True)
     if order < 1:
-        raise InvalidInput(f"p={order:g}: must be >= 1, since W_p is no distance below")
+        raise InvalidInput(f"p={order:g}: must be >= 1; below 1 W_p is not a distance")
     return order
 
 
@@ -135,7 +135,7 @@ def _split_at_sign_changes(gap: Callable[[Array], Array], levels: Array) -> Arra
 
 
 def _quadrature(a: Callable[[Array], Array], b: Callable[[Array], Array], p: float) -> float:
-    """int |Q_a - Q_b|^p where at least one side is a general quantile function."""
+    """Return ``int |Q_a - Q_b|^p`` where at least one side is a general quantile function."""
 
     def gap(level: Array) -> Array:
         return np.asarray(a(level), dtype=np.float64) - np.asarray(b(level), dtype=np.float64)
@@ -165,7 +165,7 @@ def _quadrature(a: Callable[[Array], Array], b: Callable[[Array], Array], p: flo
 
 def wasserstein_1d(a: Any, b: Any, p: float = 2, *, a_weights: ArrayLike | None = None,
                    b_weights: ArrayLike | None = None) -> float:
-    """W_p on the line, exact: ``(int_0^1 |Q_a - Q_b|^p)^(1/p)``.
+    """Return W_p on the line, exact: ``(int_0^1 |Q_a - Q_b|^p)^(1/p)``.
 
     Parameters
     ----------
@@ -207,7 +207,7 @@ def wasserstein_1d(a: Any, b: Any, p: float = 2, *, a_weights: ArrayLike | None 
 
 
 def kolmogorov(a: Any, b: Any, *, a_weights: ArrayLike | None = None, b_weights: ArrayLike | None = None) -> float:
-    """Kolmogorov distance ``sup_x |F_a(x) - F_b(x)|``, exact.
+    """Return the Kolmogorov distance ``sup_x |F_a(x) - F_b(x)|``, exact.
 
     Both distribution functions are piecewise linear with jumps, so the supremum is reached at a breakpoint, on one
     side of it. Arguments as in :func:`wasserstein_1d`, quantile functions excepted.
@@ -219,7 +219,7 @@ def kolmogorov(a: Any, b: Any, *, a_weights: ArrayLike | None = None, b_weights:
 
 
 def gaussian_wasserstein(mean_a: ArrayLike, cov_a: ArrayLike, mean_b: ArrayLike, cov_b: ArrayLike) -> float:
-    """W_2 between two Gaussians (Bures): ``|m_a - m_b|^2 + tr(A + B - 2 (A^(1/2) B A^(1/2))^(1/2))``, square root.
+    """Return W_2 of two Gaussians (Bures), the root of ``|m_a - m_b|^2 + tr(A + B - 2 (A^(1/2) B A^(1/2))^(1/2))``.
 
     Parameters
     ----------
@@ -255,7 +255,7 @@ def gaussian_wasserstein(mean_a: ArrayLike, cov_a: ArrayLike, mean_b: ArrayLike,
 
 def wasserstein_points(x: ArrayLike, y: ArrayLike, p: float = 2, *, x_weights: ArrayLike | None = None,
                        y_weights: ArrayLike | None = None) -> float:
-    """W_p between weighted points in any dimension, Euclidean ground distance.
+    """Return W_p between weighted points in any dimension, Euclidean ground distance.
 
     Parameters
     ----------
@@ -307,7 +307,7 @@ def wasserstein_points(x: ArrayLike, y: ArrayLike, p: float = 2, *, x_weights: A
 
 def wasserstein(a: Any, b: Any, p: float = 2, *, a_weights: ArrayLike | None = None,
                 b_weights: ArrayLike | None = None) -> float:
-    """W_p between two laws of any kind: the one-dimensional formula where it applies, points otherwise.
+    """Return W_p between two laws of any kind: the one-dimensional formula where it applies, points otherwise.
 
     A Density of several axes stands for its cell centers with the cells' masses, which moves no mass by more than half
     a cell's diagonal. Arguments as in :func:`wasserstein_1d` and :func:`wasserstein_points`.

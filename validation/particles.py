@@ -1,4 +1,4 @@
-"""The real thing: SGD of a finite network in the full space, to hold a mean-field solution against."""
+"""SGD of a finite network in the full space: particles with which a mean-field solution is compared."""
 
 from __future__ import annotations
 
@@ -158,13 +158,18 @@ def run_sgd(
     check_memory(8.0 * (numbers + 4 * n_neurons * width), f"n_neurons={n_neurons}: the snapshots",
                  "take fewer neurons, runs or output times, or store_theta=False")
     starts = None if theta0 is None else _initial_theta(model, theta0, n_runs, n_neurons)
-    seed = _seed_sequence(rng)
-    state = dict(seed.state)
-    report = _Progress(progress, n_runs, int(counts[-1]))
+    return _independent_runs(settings, kappa, starts, n_runs, t, counts, _seed_sequence(rng), store_theta,
+                             _Progress(progress, n_runs, int(counts[-1])))
+
+
+def _independent_runs(settings: _Settings, kappa: float, starts: NDArray | None, n_runs: int, t: NDArray,
+                      counts: NDArray, seed: np.random.SeedSequence, store_theta: bool, report: _Progress) -> SGDResult:
+    """Return all runs; each has random numbers of its own for start, data and noise."""
+    model, state = settings.model, dict(seed.state)
     runs: list[tuple] = []
     for run, child in enumerate(seed.spawn(n_runs)):
         start, data, noise = (np.random.default_rng(s) for s in child.spawn(3))
-        theta = model.initial_theta(n_neurons, kappa, start) if starts is None else starts[run].copy()
+        theta = model.initial_theta(settings.n_neurons, kappa, start) if starts is None else starts[run].copy()
         snapshots: list[NDArray] = []
         try:
             for snapshot in _trajectory(settings, theta, counts, data, noise, report):

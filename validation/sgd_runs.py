@@ -1,4 +1,4 @@
-"""Independent SGD runs that are kept in files: what has been run once is read the next time."""
+"""Independent SGD runs kept in files: a run that was made once is read from its file the next time."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def kept_sgd_runs(
 
 
 def _key(model: NetworkModel, options: dict[str, Any], times: NDArray, seed: int, xi: float | Callable) -> str:
-    """A short name for all that determines a run, the same in every process."""
+    """Return a short name for all that determines a run, the same in every process."""
     from importlib.metadata import version
 
     clock = np.asarray(xi(times), dtype=float).tolist() if callable(xi) else float(xi)
@@ -129,7 +129,7 @@ def _key(model: NetworkModel, options: dict[str, Any], times: NDArray, seed: int
 
 
 def _read(path: Path, shape: tuple[int, int, int]) -> dict[str, NDArray] | None:
-    """A kept run, or None if there is none that can be trusted."""
+    """Return a kept run, or None if there is none that can be trusted."""
     if not path.is_file():
         return None
     try:

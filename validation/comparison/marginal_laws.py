@@ -98,7 +98,7 @@ class MarginalLaw:
 
     @property
     def neighbors(self) -> tuple[MarginalLaw, ...]:
-        """Laws that cannot be told from this one: moved or widened by half a cell, or of half as many atoms."""
+        """Laws within what is unknown of this one: moved or widened by half a cell, or of half as many atoms."""
         if self.half_cell > 0.0:
             h = self.half_cell
             return self.shifted(-h), self.shifted(h), self.widened(self.deviation + h)

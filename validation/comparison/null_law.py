@@ -1,4 +1,4 @@
-"""What is compared at one time, and its null law: the statistics of as many independent draws from the density."""
+"""The statistics of the runs at one time, and their null law: those of as many independent draws from the density."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a comparison of a solution with particles found: numbers, bands, a table, a picture and a verdict."""
+"""The result of a comparison of a solution with particles: numbers, bands, a table, a picture and a verdict."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Row(TypedDict):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What :func:`compare` found. ``passed``, ``verdict`` and ``table()`` are for people, ``rows`` for programs.
+    """The result of `compare`. ``passed``, ``verdict`` and ``table()`` are for people, ``rows`` for programs.
 
     Attributes
     ----------
@@ -120,7 +120,7 @@ class Comparison:
 
     @property
     def share_of_band(self) -> Array:
-        """How much of its band each difference takes: above 1 outside; 0 where the band has no width and holds it."""
+        """How much of its band each difference takes: above 1 outside; 0 inside a band without width."""
         distance = self.is_distance[:, None]
         center = np.where(distance, 0.0, 0.5 * (self.lower + self.upper))
         half = np.where(distance, self.upper, 0.5 * (self.upper - self.lower))

@@ -6,7 +6,7 @@ kinds: a distance, S >= 0, which a wrong law makes larger, or a difference g(x) 
 
     fit          S(all particles of all runs, rho); of a difference, the mean over the runs of S(run, rho)
     spread       E^2 = mean over the runs of S(run, all runs)^2; of a difference, the variance of S(run, rho) over them
-    resolution   how far S moves when rho is replaced by a law that cannot be told from it (half a cell away)
+    resolution   how far S moves when rho is replaced by a law half a cell away, which the cells do not tell apart
     broadening   how far S moves when rho is as wide as the runs make it that scatter together
 
 :mod:`wgflow.validation.comparison.bands` says how a band is made of these. `STATISTICS` holds those that `compare` uses
@@ -34,7 +34,7 @@ Array = NDArray[np.float64]
 #: Noise of order epsilon spreads a narrow law by sqrt(epsilon): what twice the step adds to a width or a distance is
 #: then sqrt(2) - 1 of what the step itself has added.
 WIDTH_SHARE = 1.0 / (math.sqrt(2.0) - 1.0)
-#: Points that stand for a law where a statistic is asked for the distance of two laws.
+#: Points that stand for a law where a statistic compares two laws.
 _POINTS = 512
 
 

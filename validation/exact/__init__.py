@@ -3,7 +3,7 @@
 Each problem knows its grid, energy and initial density, and the exact solution: ``density(grid, t)`` as cell averages
 and ``quantities(t)`` (moments, free energy, dissipation) by name, with ``measure(rho)`` giving the same quantities of
 a computed density and ``errors(rho, t)`` the difference. Where the support is bounded, ``front(t)`` says where it ends;
-where the JKO scheme has exact steps, ``jko_table(tau, steps)`` and ``jko_errors(rho, tau, steps)`` know them. All
+where the JKO scheme has exact steps, they are in ``jko_table(tau, steps)`` and ``jko_errors(rho, tau, steps)``. All
 parameters are free. `wgflow.validation.verify` runs them all.
 
 ====================== =====================================================================================

@@ -32,7 +32,7 @@ _STARTS = ("gaussian", "stationary")
 class KellerSegelLine(ExactProblem):
     r"""The Keller-Segel model with the logarithmic kernel on the line: ``U = chi log|x - x'|``, ``V = a x^2/2``.
 
-    Of any data of mass 1 the mean and the second moment obey ``mean' = -a mean`` and
+    For any data of mass 1 the mean and the second moment obey ``mean' = -a mean`` and
     ``m2' = -2 a m2 + 2 D - chi``; above ``chi_c = 2 D`` the second moment would reach zero at `collapse_time` at the
     latest. Below it the stationary state (a beta ensemble of negative index at high temperature) is, with
     ``nu = chi/(2D)``, ``z = x sqrt(a/D)`` and the parabolic cylinder function,
@@ -104,7 +104,7 @@ class KellerSegelLine(ExactProblem):
         return nu
 
     def stationary_pdf(self, x: np.ndarray) -> np.ndarray:
-        """The stationary density at the points ``x``."""
+        """Return the stationary density at the points ``x``."""
         nu, scale = self._index(), math.sqrt(self.stiffness * self.beta)
         z2 = 0.5 * (scale * np.asarray(x, dtype=float)) ** 2
         # D_nu(iz) e^{-z^2/4} 2^{-nu/2}, by Kummer's function of a real argument.
@@ -124,18 +124,18 @@ class KellerSegelLine(ExactProblem):
         return log(self.attraction)
 
     def potential(self, x: np.ndarray) -> np.ndarray:
-        """``V(x) = a x^2 / 2``."""
+        """Return ``V(x) = a x^2 / 2``."""
         return 0.5 * self.stiffness * x * x
 
     def energy(self) -> FreeEnergy:
-        """Entropy, interaction, and the potential where there is one."""
+        """Return the entropy, interaction, and the potential where there is one."""
         terms: list[Term] = [Interaction(self.kernel)]
         if self.stiffness:
             terms.append(Potential(self.potential))
         return self._with_entropy(*terms)
 
     def grid(self, cells: int | Sequence[int] = 200) -> Grid:
-        """No-flux grid of the interval `bounds`, by default 7.2 deviations of a Gaussian that holds the solution."""
+        """Return the no-flux grid of `bounds`, by default 7.2 deviations of a Gaussian that holds the solution."""
         return box_of(self.bounds, self._reach, cells)
 
     def _reach(self) -> tuple[np.ndarray, np.ndarray]:
@@ -151,7 +151,7 @@ class KellerSegelLine(ExactProblem):
         return np.array([[-half]]), np.array([[half]])
 
     def density(self, grid: Grid, t: float) -> Density:
-        """Cell averages: at time 0, and at any time from the stationary state.
+        """Return the cell averages: at time 0, and at any time from the stationary state.
 
         Raises
         ------
@@ -167,7 +167,7 @@ class KellerSegelLine(ExactProblem):
         return Density.from_values(grid, gaussian_cell_averages(grid, np.array([self.mean]), cov))
 
     def quantities(self, t: float) -> dict[str, float]:
-        """Mean and variance at time ``t``."""
+        """Return mean and variance at time ``t``."""
         limit, a, t = self.diffusion - 0.5 * self.attraction, self.stiffness, check_time(t)
         if self.start == "stationary":
             return name_moments(np.zeros(1), np.array([[limit / a]]))
@@ -239,11 +239,11 @@ class CompactAggregation(ExactProblem):
         return amplitude, amplitude * math.sin(w * reach) / w
 
     def peak(self) -> float:
-        """Density of the aggregate in its middle, A + B."""
+        """Return the density of the aggregate in its middle, A + B."""
         return sum(self._shape())
 
     def front(self, t: float) -> np.ndarray | None:
-        """``+-L``, stretched at time 0."""
+        """Return ``+-L``, stretched at time 0."""
         edge = self.half_length * self._stretch_at(t)
         return np.array([[-edge, edge]])
 
@@ -260,16 +260,16 @@ class CompactAggregation(ExactProblem):
         return -0.5 * self.strength * exponential(self.length)
 
     def energy(self) -> FreeEnergy:
-        """Internal energy and interaction."""
+        """Return internal energy and interaction."""
         return FreeEnergy([(0.5 * self.eps, PowerEntropy(2.0)), (1.0, Interaction(self.kernel))])
 
     def grid(self, cells: int | Sequence[int] = 200) -> Grid:
-        """No-flux grid of the interval `bounds`, by default a quarter wider than the support."""
+        """Return the no-flux grid of the interval `bounds`, by default a quarter wider than the support."""
         edge = 1.25 * self.half_length * max(1.0, self.stretch)
         return box_of(self.bounds, lambda: (np.array([[-edge]]), np.array([[edge]])), cells)
 
     def density(self, grid: Grid, t: float) -> Density:
-        """Exact cell averages at time 0 or from `t_end` on; at any time if the flow starts at rest."""
+        """Return the exact cell averages at time 0 or from `t_end` on; at any time if the flow starts at rest."""
         check_axes(grid, 1)
         (a, b), stretch, length = self._shape(), self._stretch_at(t), self.length
         x = np.clip(grid.edges[0] / stretch, -self.half_length, self.half_length)
@@ -277,7 +277,7 @@ class CompactAggregation(ExactProblem):
         return Density.from_values(grid, np.maximum(np.diff(primitive), 0.0) / grid.widths[0])
 
     def quantities(self, t: float) -> dict[str, float]:
-        """Mean, variance, energy and dissipation of the aggregate; mean and variance at time 0."""
+        """Return the mean, variance, energy and dissipation of the aggregate; mean and variance at time 0."""
         (a, b), w, edge, stretch = self._shape(), self.frequency / self.length, self.half_length, self._stretch_at(t)
         # int x^2 cos(wx) over [-L, L].
         cosine = 2.0 * ((edge**2 / w - 2.0 / w**3) * math.sin(w * edge) + 2.0 * edge / w**2 * math.cos(w * edge))
@@ -290,5 +290,5 @@ class CompactAggregation(ExactProblem):
 
 
 def _over_gamma(x: float) -> float:
-    """``1/Gamma(x)``, zero at its poles."""
+    """Return ``1/Gamma(x)``, zero at its poles."""
     return 0.0 if x <= 0.0 and x == math.floor(x) else 1.0 / gamma(x)

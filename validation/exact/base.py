@@ -1,4 +1,4 @@
-"""What every exact problem offers: its parts for a solver, its exact answers, and the errors of a computed one."""
+"""The base of all exact problems: grid, energy and start for a solver, the exact solution, errors of a computed one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from scipy.special import xlogy
 
-from wgflow.checks import check_interval, check_positive
+from wgflow.checks import check_count, check_interval, check_positive
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy, Term
 from wgflow.energies.internal_energies import Entropy
@@ -30,13 +30,13 @@ class ExactProblem(ABC):
 
     The flow is ``d rho/dt = div(rho grad(V + U rho)) + beta^-1 Laplacian rho``, the gradient flow of
     ``F = beta^-1 int rho log rho + int V rho + 1/2 int int U rho rho``. A problem holds the parameters of one member of
-    a family and answers with the grid, the energy and the initial density to be handed to a solver, and with the exact
-    solution to be held against the answer.
+    a family; it gives the grid, the energy and the initial density for a solver, and the exact solution to compare
+    with.
 
     Attributes
     ----------
     t_end : float
-        The time up to which the default grid is large enough and at which the errors are looked at by default.
+        Time up to which the default grid is large enough and at which errors are taken by default.
     smooth : bool
         Whether the solution is smooth up to t_end, so that a second-order method shows order 2; else it has free
         boundaries or jumps.
@@ -91,30 +91,30 @@ class ExactProblem(ABC):
 
     @abstractmethod
     def grid(self, cells: int | Sequence[int] = 200) -> Grid:
-        """Grid of the problem's domain with ``cells`` cells (an integer: the same number on each axis)."""
+        """Return the grid of the problem's domain with ``cells`` cells (an integer: the same number on each axis)."""
 
     @abstractmethod
     def energy(self) -> FreeEnergy:
-        """The free energy F of the flow."""
+        """Return the free energy F of the flow."""
 
     @abstractmethod
     def density(self, grid: Grid, t: float) -> Density:
-        """Exact cell averages of the solution at time ``t``."""
+        """Return the exact cell averages of the solution at time ``t``."""
 
     @abstractmethod
     def quantities(self, t: float) -> dict[str, float]:
-        """Exact moments, free energy and dissipation at time ``t``, by name."""
+        """Return the exact moments, free energy and dissipation at time ``t``, by name."""
 
     def measure(self, rho: Density) -> dict[str, float]:
-        """The same quantities, under the same names, of a computed density; mean, covariance and energies here."""
+        """Return the same quantities of a computed density: here mean, covariance and energies."""
         return moments(rho) | self._measure_energies(rho)
 
     def path_quantities(self, sol: Solution) -> dict[str, tuple[float, float]]:
-        """What is known of a whole run with output at `times`: by name, the measured and the exact value."""
+        """Return what is known of a whole run with output at `times`: by name, the measured and the exact value."""
         return {}
 
     def front(self, t: float) -> np.ndarray | None:
-        """Ends of the support at time ``t``, an array of shape (ndim, 2); None where there are none."""
+        """Return the ends of the support at time ``t``, an array of shape (ndim, 2); None where there are none."""
         return None
 
     @property
@@ -123,11 +123,11 @@ class ExactProblem(ABC):
         return 1e-4
 
     def initial_density(self, grid: Grid) -> Density:
-        """Exact cell averages of the initial density."""
+        """Return the exact cell averages of the initial density."""
         return self.density(grid, 0.0)
 
     def errors(self, rho: Density, t: float | None = None) -> dict[str, float]:
-        """Relative error of each quantity of ``rho``, and the L1 distance to the exact density as ``"density"``.
+        """Return the relative error of each quantity of ``rho``, and the L1 error of the density as ``"density"``.
 
         Parameters
         ----------
@@ -148,7 +148,7 @@ class ExactProblem(ABC):
         return result
 
     def front_error(self, rho: Density, t: float | None = None) -> float | None:
-        """Largest distance in cells of a front at time ``t`` from the last filled cell of ``rho``; None without fronts.
+        """Return the largest distance, in cells, of a front from the last filled cell of ``rho``; None without fronts.
 
         A cell is filled if it holds more than `front_level` of the peak; a front inside the last such cell has the
         distance 0.
@@ -170,7 +170,7 @@ class ExactProblem(ABC):
         return {"energy": float(energy(rho)), "dissipation": float(energy.dissipation(rho))}
 
     def _with_entropy(self, *terms: Term) -> FreeEnergy:
-        """Sum of the terms and of the entropy, which is left out at ``beta = inf``."""
+        """Return the sum of the terms and of the entropy, which is left out at ``beta = inf``."""
         if not math.isinf(self.beta):
             terms = (Entropy(self.beta), *terms)
         return FreeEnergy([(1.0, term) for term in terms])
@@ -181,18 +181,18 @@ class StateProblem(ExactProblem):
 
     @abstractmethod
     def state(self, t: float) -> Any:
-        """The state at time ``t``."""
+        """Return the state at time ``t``."""
 
     @abstractmethod
     def density_of(self, grid: Grid, state: Any) -> Density:
-        """Exact cell averages of a state."""
+        """Return the exact cell averages of a state."""
 
     @abstractmethod
     def quantities_of(self, state: Any) -> dict[str, float]:
-        """Exact quantities of a state."""
+        """Return the exact quantities of a state."""
 
     def jko_step(self, state: Any, tau: float) -> Any:
-        """The state after one JKO step, ``argmin W2(rho, state)^2 / (2 tau) + F(rho)``.
+        """Return the state after one JKO step, ``argmin W2(rho, state)^2 / (2 tau) + F(rho)``.
 
         Raises
         ------
@@ -202,15 +202,15 @@ class StateProblem(ExactProblem):
         raise InvalidInput(f"{type(self).__name__}: its JKO steps have no closed form with these parameters.")
 
     def density(self, grid: Grid, t: float) -> Density:
-        """Exact cell averages at time ``t``."""
+        """Return the exact cell averages at time ``t``."""
         return self.density_of(grid, self.state(check_time(t)))
 
     def quantities(self, t: float) -> dict[str, float]:
-        """Exact quantities at time ``t``."""
+        """Return the exact quantities at time ``t``."""
         return self.quantities_of(self.state(check_time(t)))
 
     def jko_states(self, tau: float, steps: int) -> list[Any]:
-        """The states 0, 1, ..., ``steps`` of the JKO scheme with the step ``tau``.
+        """Return the states 0, 1, ..., ``steps`` of the JKO scheme with the step ``tau``.
 
         Parameters
         ----------
@@ -222,41 +222,40 @@ class StateProblem(ExactProblem):
         list of length ``steps + 1``
         """
         check_positive("tau", tau)
-        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 0:
-            raise InvalidInput(f"steps={steps!r}: must be an integer >= 0.")
+        check_count("steps", steps, 0)
         states = [self.state(0.0)]
         for _ in range(steps):
             states.append(self.jko_step(states[-1], tau))
         return states
 
     def jko_table(self, tau: float, steps: int) -> list[dict[str, float]]:
-        """The exact quantities after 0, 1, ..., ``steps`` JKO steps."""
+        """Return the exact quantities after 0, 1, ..., ``steps`` JKO steps."""
         return [self.quantities_of(state) for state in self.jko_states(tau, steps)]
 
     def jko_errors(self, rho: Density, tau: float, steps: int) -> dict[str, float]:
-        """The errors of a density computed by ``steps`` JKO steps, as `errors` has them."""
+        """Return the errors of a density computed by ``steps`` JKO steps, as `errors` has them."""
         state = self.jko_states(tau, steps)[-1]
         result = relative_errors(self.measure(rho), self.quantities_of(state))
         return result | {"density": l1_distance(rho, self.density_of(rho.grid, state))}
 
 
 def relative_error(measured: float, exact: float) -> float:
-    """``|measured - exact| / |exact|``; absolute where the exact value is zero to rounding."""
+    """Return ``|measured - exact| / |exact|``; absolute where the exact value is zero to rounding."""
     return abs(measured - exact) / (abs(exact) if abs(exact) > 1e-12 else 1.0)
 
 
 def relative_errors(measured: dict[str, float], exact: dict[str, float]) -> dict[str, float]:
-    """The relative error of every quantity, by name."""
+    """Return the relative error of every quantity, by name."""
     return {name: relative_error(measured[name], value) for name, value in exact.items()}
 
 
 def l1_distance(rho: Density, other: Density) -> float:
-    """L1 distance of two densities on the same grid."""
+    """Return the L1 distance of two densities on the same grid."""
     return float(np.sum(np.abs(rho.values - other.values) * rho.grid.volumes))
 
 
 def box_of(bounds: Any, reach: Any, cells: int | Sequence[int]) -> Grid:
-    """No-flux grid of ``bounds``, or where these are None of the smallest box that holds what ``reach`` gives.
+    """Return the no-flux grid of ``bounds``; if these are None, of the smallest box that holds what ``reach`` gives.
 
     Parameters
     ----------
@@ -295,12 +294,12 @@ def check_axes(grid: Grid, ndim: int) -> None:
 
 
 def moments(rho: Density) -> dict[str, float]:
-    """Mean and covariance of a density by name: ``mean``, ``variance``, or ``mean_0``, ``cov_01`` on several axes."""
+    """Return mean and covariance by name: ``mean``, ``variance``, or ``mean_0``, ``cov_01`` on several axes."""
     return name_moments(np.atleast_1d(rho.mean()), np.atleast_2d(rho.cov()))
 
 
 def name_moments(mean: np.ndarray, cov: np.ndarray) -> dict[str, float]:
-    """Names of the entries of a mean (d,) and a covariance (d, d)."""
+    """Return the names of the entries of a mean (d,) and a covariance (d, d)."""
     if len(mean) == 1:
         return {"mean": float(mean[0]), "variance": float(cov[0, 0])}
     named = {f"mean_{i}": float(m) for i, m in enumerate(mean)}
@@ -311,7 +310,7 @@ def name_moments(mean: np.ndarray, cov: np.ndarray) -> dict[str, float]:
 def entropy_and_dissipation(
     x_weights: np.ndarray, rho: np.ndarray, slope: np.ndarray, force: np.ndarray, diffusion: float
 ) -> tuple[float, float]:
-    """``int rho log rho`` and ``int (D rho' + rho Psi')^2 / rho`` from values at the nodes of a quadrature.
+    """Return ``int rho log rho`` and ``int (D rho' + rho Psi')^2 / rho`` from values at the nodes of a quadrature.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ _CUT_POINTS = 20
 
 
 def normal_cell_masses(edges: np.ndarray, mean: np.ndarray | float, deviation: float) -> np.ndarray:
-    """Mass of the normal law in each interval between ``edges``; relative accuracy kept in both tails.
+    """Return the mass of the normal law in each interval between ``edges``; relative accuracy kept in both tails.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def normal_cell_masses(edges: np.ndarray, mean: np.ndarray | float, deviation: f
 
 
 def gaussian_cell_averages(grid: Grid, mean: np.ndarray, cov: np.ndarray) -> np.ndarray:
-    """Cell averages of the Gaussian ``N(mean, cov)`` on a grid of one to four axes.
+    """Return the cell averages of the Gaussian ``N(mean, cov)`` on a grid of one to four axes.
 
     The last axis is integrated in closed form given the others, the others by Gauss-Legendre quadrature in each cell:
     exact to rounding as long as cells are not wider than the Gaussian.
@@ -82,7 +82,7 @@ def gaussian_cell_averages(grid: Grid, mean: np.ndarray, cov: np.ndarray) -> np.
 
 
 def cell_averages(grid: Grid, f: Callable[..., np.ndarray], points: int = _POINTS) -> np.ndarray:
-    """Cell averages of a smooth function by Gauss-Legendre quadrature in each cell.
+    """Return the cell averages of a smooth function by Gauss-Legendre quadrature in each cell.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def _cell_quadrature(
 
 
 def legendre_panels(lo: float, hi: float, panels: int = 60, points: int = 24) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights of composite Gauss-Legendre quadrature on ``[lo, hi]``."""
+    """Return the nodes and weights of composite Gauss-Legendre quadrature on ``[lo, hi]``."""
     nodes, weights = np.polynomial.legendre.leggauss(points)
     edges = np.linspace(lo, hi, panels + 1)
     half = 0.5 * np.diff(edges)
@@ -121,7 +121,7 @@ def legendre_panels(lo: float, hi: float, panels: int = 60, points: int = 24) ->
 
 
 def ball_cell_averages(grid: Grid, center: Sequence[float], radius: float, exponent: float) -> np.ndarray:
-    r"""Cell averages of the law with density proportional to :math:`(1 - |x - c|^2 / R^2)_+^p`, of mass 1.
+    r"""Return the cell averages of the law with density proportional to :math:`(1 - |x - c|^2 / R^2)_+^p`, of mass 1.
 
     In closed form on one axis. On two axes one integral is in closed form, the other by Gauss-Legendre quadrature
     between the points where the circle crosses the sides of a cell: exact to about 1e-13.
@@ -153,12 +153,12 @@ def ball_cell_averages(grid: Grid, center: Sequence[float], radius: float, expon
 
 
 def _line_mass(x: np.ndarray, exponent: float) -> np.ndarray:
-    """Mass of the law on [0, x], of either sign, for the unit ball of the line."""
+    """Return the mass of the law on [0, x], of either sign, for the unit ball of the line."""
     return 0.5 * np.sign(x) * betainc(0.5, exponent + 1.0, np.minimum(x * x, 1.0))
 
 
 def _disk_masses(x0: np.ndarray, x1: np.ndarray, y0: np.ndarray, y1: np.ndarray, exponent: float) -> np.ndarray:
-    """Masses of the law of the unit disk in rectangles, arrays of shape (n,)."""
+    """Return the masses of the law of the unit disk in rectangles, arrays of shape (n,)."""
     crossings = [np.sqrt(np.maximum(1.0 - y * y, 0.0)) for y in (y0, y1)]
     inner = [np.clip(s * c, x0, x1) for c in crossings for s in (-1.0, 1.0)]
     cuts = np.sort(np.stack([np.maximum(x0, -1.0), *inner, np.minimum(x1, 1.0)]), axis=0)

@@ -30,7 +30,7 @@ __all__ = ["LogGas", "NewtonianBall", "NewtonianCloud", "NewtonianLine"]
 class LogGas(ScalingProblem):
     r"""Charges on a line: ``U = k |x - x'|^2/2 - chi log|x - x'|``, from a semicircle; Dyson's Brownian motion.
 
-    A semicircle stays one: ``(R^2)' = -2 k M R^2 + 4 chi M``. Of any data, smooth or not, the variance obeys
+    A semicircle stays one: ``(R^2)' = -2 k M R^2 + 4 chi M``. For any data, smooth or not, the variance obeys
     ``var' = -2 k M var + chi M``.
 
     Parameters
@@ -83,7 +83,7 @@ class LogGas(ScalingProblem):
         return quadratic(self.attraction) + log(-self.repulsion)
 
     def energy(self) -> FreeEnergy:
-        """The interaction alone."""
+        """Return the interaction alone."""
         return FreeEnergy([(1.0, Interaction(self.kernel))])
 
 
@@ -151,7 +151,7 @@ class NewtonianBall(ScalingProblem):
         return quadratic(self.attraction) + self.repulsion * newtonian(self.ndim)
 
     def energy(self) -> FreeEnergy:
-        """The interaction alone."""
+        """Return the interaction alone."""
         return FreeEnergy([(1.0, Interaction(self.kernel))])
 
 
@@ -196,7 +196,7 @@ class NewtonianLine(StateProblem):
         object.__setattr__(self, "bounds", check_boxes(self.bounds, 1))
 
     def _start(self) -> QuadraticAttraction:
-        """A problem that begins at the same data, and knows all about mixtures."""
+        """Return a problem with the same initial data, for its formulas of mixtures."""
         return QuadraticAttraction(self.weights, self.means, self.variances, mass=self.mass, t_end=self.t_end)
 
     @property
@@ -210,34 +210,34 @@ class NewtonianLine(StateProblem):
         return quadratic(self.attraction) + self.repulsion * newtonian(1)
 
     def energy(self) -> FreeEnergy:
-        """The interaction alone."""
+        """Return the interaction alone."""
         return FreeEnergy([(1.0, Interaction(self.kernel))])
 
     def state(self, t: float) -> float:
-        """``a`` of the map from data to solution, ``X = a X_0 + (1 - a) X_infinity``."""
+        """Return ``a`` of the map from data to solution, ``X = a X_0 + (1 - a) X_infinity``."""
         return math.exp(-self.attraction * self.mass * t)
 
     def jko_step(self, state: float, tau: float) -> float:
-        """``a/(1 + tau k M)``."""
+        """Return ``a/(1 + tau k M)``."""
         return state / (1.0 + tau * self.attraction * self.mass)
 
     def _center(self) -> float:
         return float(np.dot(self.weights, self.means) / math.fsum(self.weights))
 
     def _rank(self, x0: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Distribution function and density of the data, of mass 1."""
+        """Return the distribution function and density of the data, of mass 1."""
         weights = np.array(self.weights) / math.fsum(self.weights)
         z = (np.asarray(x0)[..., None] - self.means) / np.sqrt(self.variances)
         pdf = np.exp(-0.5 * z * z) / np.sqrt(2.0 * math.pi * np.array(self.variances))
         return ndtr(z) @ weights, pdf @ weights
 
     def _map(self, x0: np.ndarray, a: float) -> np.ndarray:
-        """Where the particles of ``x0`` are."""
+        """Return where the particles of ``x0`` are."""
         rest = self._center() + self.repulsion / self.attraction * (2.0 * self._rank(x0)[0] - 1.0)
         return a * x0 + (1.0 - a) * rest
 
     def foot(self, x: np.ndarray, a: float) -> np.ndarray:
-        """The data's place of the particles at ``x``, by bisection to rounding."""
+        """Return where the particles at ``x`` started, by bisection to rounding."""
         x = np.asarray(x, dtype=float)
         reach = self.repulsion / self.attraction
         shift = x - (1.0 - a) * self._center()
@@ -253,7 +253,7 @@ class NewtonianLine(StateProblem):
         return legendre_panels(float((self.means - half).min()), float((self.means + half).max()), panels=120)
 
     def grid(self, cells: int | Sequence[int] = 200) -> Grid:
-        """No-flux grid of the interval `bounds`, by default the smallest that holds 7.2 deviations of the data."""
+        """Return the no-flux grid of `bounds`, by default the least interval with 7.2 deviations of the data."""
         return box_of(self.bounds, self._reach, cells)
 
     def _reach(self) -> tuple[np.ndarray, np.ndarray]:
@@ -262,7 +262,7 @@ class NewtonianLine(StateProblem):
         return places[:, :1], places[:, 1:]
 
     def density_of(self, grid: Grid, state: float) -> Density:
-        """Exact cell averages, from the masses of the data between the feet of the edges."""
+        """Return the exact cell averages, from the masses of the data between the feet of the edges."""
         check_axes(grid, 1)
         feet = self.foot(grid.edges[0], state)
         weights = np.array(self.weights) * self.mass / math.fsum(self.weights)
@@ -271,7 +271,7 @@ class NewtonianLine(StateProblem):
         return Density.from_values(grid, masses / grid.widths[0])
 
     def quantities_of(self, state: float) -> dict[str, float]:
-        """Mean, variance, energy and dissipation."""
+        """Return the mean, variance, energy and dissipation."""
         x0, w = self._quadrature()
         rank, pdf = self._rank(x0)
         weight, x, center = w * pdf, self._map(x0, state), self._center()
@@ -296,7 +296,7 @@ class NewtonianCloud(ExactProblem):
     .. math:: r^2(s, t) = \frac{\chi s}{k M} + \Big(r_0^2(s) - \frac{\chi s}{k M}\Big) e^{-2kMt},
 
     and along its path ``1/rho = (1/rho_0 - pi chi/k) e^{-2kMt} + pi chi/k``: it settles in a uniform disk, and stays
-    smooth. Of any data ``E|x|^2' = -2 k M E|x|^2 + chi M``.
+    smooth. For any data ``E|x|^2' = -2 k M E|x|^2 + chi M``.
 
     Parameters
     ----------
@@ -328,7 +328,7 @@ class NewtonianCloud(ExactProblem):
         return quadratic(self.attraction) + self.repulsion * newtonian(2)
 
     def energy(self) -> FreeEnergy:
-        """The interaction alone."""
+        """Return the interaction alone."""
         return FreeEnergy([(1.0, Interaction(self.kernel))])
 
     def _decay(self, t: float) -> tuple[float, float]:
@@ -336,7 +336,7 @@ class NewtonianCloud(ExactProblem):
         return a, self.repulsion / self.attraction * (1.0 - a)
 
     def grid(self, cells: int | Sequence[int] = 200) -> Grid:
-        """No-flux grid of the square `bounds`."""
+        """Return the no-flux grid of the square `bounds`."""
         return box_of(self.bounds, self._reach, cells)
 
     def _reach(self) -> tuple[np.ndarray, np.ndarray]:
@@ -346,7 +346,7 @@ class NewtonianCloud(ExactProblem):
         return -half, half
 
     def pdf(self, x: np.ndarray, y: np.ndarray, t: float) -> np.ndarray:
-        """Density at points."""
+        """Return the density at points."""
         a, b = self._decay(t)
         z, target, spread = np.zeros(np.shape(x)), np.asarray(x) ** 2 + np.asarray(y) ** 2, 2.0 * self.variance
         # Newton's method for a z + b (1 - e^(-z/spread)) = r^2, concave in z = r0^2: from 0 it rises to the root.
@@ -360,12 +360,12 @@ class NewtonianCloud(ExactProblem):
         return self.mass * start / (a + math.pi * b * start)
 
     def density(self, grid: Grid, t: float) -> Density:
-        """Exact cell averages at time ``t``."""
+        """Return the exact cell averages at time ``t``."""
         check_axes(grid, 2)
         return Density.from_values(grid, cell_averages(grid, lambda x, y: self.pdf(x, y, t), points=5))
 
     def quantities(self, t: float) -> dict[str, float]:
-        """Mean, covariance, energy and dissipation at time ``t``."""
+        """Return the mean, covariance, energy and dissipation at time ``t``."""
         a, b = self._decay(t)
         # Over z = r0^2 / (2 variance), in which the data have the density e^-z.
         z, w = legendre_panels(0.0, 0.5 * DEVIATIONS**2 + 10.0, panels=80)

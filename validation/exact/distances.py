@@ -32,7 +32,7 @@ class ExactDistance(ABC):
 
     @abstractmethod
     def densities(self, cells: int | Sequence[int] = 400) -> tuple[Density, Density]:
-        """Exact cell averages of the two laws on one grid."""
+        """Return the exact cell averages of the two laws on one grid."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class UniformPair(ExactDistance):
         return math.sqrt(0.25 * (a + b - c - d) ** 2 + ((b - a) - (d - c)) ** 2 / 12.0)
 
     def densities(self, cells: int | Sequence[int] = 400) -> tuple[Density, Density]:
-        """Exact cell averages of the two laws, on the smallest interval that holds both."""
+        """Return the exact cell averages of the two laws, on the smallest interval that holds both."""
         grid = Grid((min(self.first[0], self.second[0]), max(self.first[1], self.second[1])), cells=cells)
         return _uniform(grid, self.first), _uniform(grid, self.second)
 
@@ -95,7 +95,7 @@ class NormalUniform(ExactDistance):
         return math.sqrt(shift**2 + s * s + h * h / 3.0 - 2.0 * s * h / math.sqrt(math.pi))
 
     def densities(self, cells: int | Sequence[int] = 400) -> tuple[Density, Density]:
-        """Exact cell averages of the two laws, on the smallest interval that holds 7.2 deviations and the other."""
+        """Return the exact cell averages of the two laws, on the least interval with 7.2 deviations and the other."""
         half = DEVIATIONS * self.deviation
         grid = Grid((min(self.mean - half, self.interval[0]), max(self.mean + half, self.interval[1])), cells=cells)
         normal = gaussian_cell_averages(grid, np.array([self.mean]), np.array([[self.deviation**2]]))
@@ -137,7 +137,7 @@ class GaussianPair(ExactDistance):
         return math.sqrt(float(shift @ shift + np.trace(first + second - 2.0 * cross)))
 
     def densities(self, cells: int | Sequence[int] = 400) -> tuple[Density, Density]:
-        """Exact cell averages of the two laws, in the smallest box that holds 7.2 deviations of both."""
+        """Return the exact cell averages of the two laws, in the smallest box that holds 7.2 deviations of both."""
         half = [DEVIATIONS * np.sqrt(np.diag(c)) for c in self.variances]
         low = np.min([np.array(m) - h for m, h in zip(self.means, half)], axis=0)
         high = np.max([np.array(m) + h for m, h in zip(self.means, half)], axis=0)
@@ -149,7 +149,7 @@ class GaussianPair(ExactDistance):
 
 
 def _root(matrix: np.ndarray) -> np.ndarray:
-    """Square root of a symmetric positive semi-definite matrix."""
+    """Return the square root of a symmetric positive semi-definite matrix."""
     values, axes = np.linalg.eigh(0.5 * (matrix + matrix.T))
     return (axes * np.sqrt(np.maximum(values, 0.0))) @ axes.T
 

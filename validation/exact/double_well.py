@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wgflow.checks import check_interval, check_positive, check_real
+from wgflow.checks import check_count, check_interval, check_positive, check_real
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy
 from wgflow.energies.potentials import Potential
@@ -19,7 +19,7 @@ from wgflow.grids import Grid
 
 from .base import check_axes, check_time
 from .cells import cell_averages
-from .spectral import GibbsPolynomials, SpectralProblem, agree, check_size, double_well
+from .spectral import GibbsPolynomials, SpectralProblem, agree, double_well
 
 if TYPE_CHECKING:
     from wgflow.solution import Solution
@@ -76,14 +76,14 @@ class DoubleWellDecay(SpectralProblem):
         check_real("field", self.field)
         check_positive("t_end", self.t_end, zero=True)
         check_positive("tolerance", self.tolerance)
-        check_size("degree", self.degree, least=8)
+        check_count("degree", self.degree, 8)
         if self.bounds is not None:
             object.__setattr__(self, "bounds", check_interval("bounds", self.bounds))
 
     potential = staticmethod(double_well)
 
     def grid(self, cells: int | Sequence[int] = 200) -> Grid:
-        """No-flux grid of the interval `bounds`."""
+        """Return the no-flux grid of the interval `bounds`."""
         bounds = self.bounds
         if bounds is None:
             reach = 2.0
@@ -93,11 +93,11 @@ class DoubleWellDecay(SpectralProblem):
         return Grid(bounds, cells=cells)
 
     def energy(self) -> FreeEnergy:
-        """Entropy and double well."""
+        """Return entropy and double well."""
         return self._with_entropy(Potential(self.potential))
 
     def rates(self, count: int = 3) -> np.ndarray:
-        """The ``count`` smallest nonzero eigenvalues lambda_1 < lambda_2 < ... of the generator."""
+        """Return the ``count`` smallest nonzero eigenvalues lambda_1 < lambda_2 < ... of the generator."""
         if not 1 <= count <= self.degree // 4:
             raise InvalidInput(f"count={count!r}: must be from 1 to degree/4 = {self.degree // 4}; raise degree.")
         coarse, fine = (_modes(self.beta, degree)[1][1 : count + 1] for degree in self._sizes())
@@ -105,12 +105,12 @@ class DoubleWellDecay(SpectralProblem):
         return fine.copy()
 
     def pdf(self, x: np.ndarray, t: float) -> np.ndarray:
-        """Density at the points ``x``."""
+        """Return the density at the points ``x``."""
         law, c = self._coefficients(check_time(t), self.degree)
         return np.maximum(law.pdf(np.asarray(x, dtype=float), c), 0.0)
 
     def density(self, grid: Grid, t: float) -> Density:
-        """Cell averages at time ``t``."""
+        """Return the cell averages at time ``t``."""
         check_axes(grid, 1)
         return Density.from_values(grid, cell_averages(grid, lambda x: self.pdf(x, t)))
 
@@ -120,7 +120,7 @@ class DoubleWellDecay(SpectralProblem):
         return 0.75 * self.t_end, self.t_end
 
     def path_quantities(self, sol: Solution) -> dict[str, tuple[float, float]]:
-        """The rate at which the mean falls between the two `times`; at late times it is lambda_1."""
+        """Return the rate at which the mean falls between the two `times`; at late times it is lambda_1."""
         early, late = self.times
 
         def rate(first: float, second: float) -> float:

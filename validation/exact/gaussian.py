@@ -59,14 +59,14 @@ class GaussianProblem(StateProblem):
 
     @abstractmethod
     def moments(self, t: float) -> _Moments:
-        """Mean (d,) and covariance (d, d) at time ``t``."""
+        """Return mean (d,) and covariance (d, d) at time ``t``."""
 
     def state(self, t: float) -> _Moments:
-        """The `moments`."""
+        """Return the `moments`."""
         return self.moments(t)
 
     def grid(self, cells: int | Sequence[int] = 200) -> Grid:
-        """No-flux grid of the box `bounds` with ``cells`` cells on each axis."""
+        """Return the no-flux grid of the box `bounds` with ``cells`` cells on each axis."""
         return box_of(self.bounds, self._reach, cells)
 
     def _reach(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -75,7 +75,7 @@ class GaussianProblem(StateProblem):
         return [mean - half for mean, half in reach], [mean + half for mean, half in reach]
 
     def density_of(self, grid: Grid, state: _Moments) -> Density:
-        """Exact cell averages of ``N(m, S)``."""
+        """Return the exact cell averages of ``N(m, S)``."""
         check_axes(grid, self.ndim)
         return Density.from_values(grid, gaussian_cell_averages(grid, *state))
 
@@ -88,7 +88,7 @@ class GaussianProblem(StateProblem):
         return bool(gap <= _COMMUTING * np.abs(stiffness).max() * np.abs(cov).max())
 
     def _spread_step(self, cov: np.ndarray, tau: float) -> np.ndarray:
-        """Covariance after a JKO step: in each common eigenvector ``s' (1 + tau k) - tau D / s' = s``."""
+        """Return the covariance after a JKO step: in each common eigenvector ``s' (1 + tau k) - tau D / s' = s``."""
         if not self.has_jko_steps:
             raise InvalidInput("the JKO steps have a closed form only where the stiffness and the variance commute.")
         # A generic combination has the common eigenvectors also where one of the two is degenerate.
@@ -102,18 +102,18 @@ class GaussianProblem(StateProblem):
         return (axes * new**2) @ axes.T
 
     def _spread(self, t: float) -> np.ndarray:
-        """Covariance under the drift ``-K x``: ``e^{-Kt} S0 e^{-Kt} + D K^-1 (I - e^{-2Kt})``."""
+        """Return the covariance under the drift ``-K x``: ``e^{-Kt} S0 e^{-Kt} + D K^-1 (I - e^{-2Kt})``."""
         decay = decay_matrix(self.stiffness, t)
         cov = decay @ np.array(self.variance) @ decay + 2.0 * self.diffusion * integrated_decay(self.stiffness, t, 2.0)
         return 0.5 * (cov + cov.T)
 
     def _dissipation(self, cov: np.ndarray, mean_force: np.ndarray, stiffness: Any = None) -> float:
-        """``E |K (x - m) - D S^-1 (x - m) + f|^2 = |f|^2 + tr((K S - D I) S^-1 (K S - D I)')``."""
+        """Return ``E |K (x - m) - D S^-1 (x - m) + f|^2 = |f|^2 + tr((K S - D I) S^-1 (K S - D I)')``."""
         drift = np.array(self.stiffness if stiffness is None else stiffness) @ cov - self.diffusion * np.eye(self.ndim)
         return float(mean_force @ mean_force + np.trace(drift @ np.linalg.solve(cov, drift.T)))
 
     def _entropy(self, cov: np.ndarray) -> float:
-        """``D int rho log rho = -D/2 log det(2 pi e S)``; zero at ``beta = inf``."""
+        """Return ``D int rho log rho = -D/2 log det(2 pi e S)``; zero at ``beta = inf``."""
         return -0.5 * self.diffusion * float(np.linalg.slogdet(2.0 * math.pi * math.e * cov)[1])
 
 
@@ -164,25 +164,25 @@ class OrnsteinUhlenbeck(GaussianProblem):
         self._store(center=real_vector("center", self.center, self.ndim))
 
     def moments(self, t: float) -> _Moments:
-        """Mean (d,) and covariance (d, d) at time ``t``."""
+        """Return mean (d,) and covariance (d, d) at time ``t``."""
         t, center = check_time(t), np.array(self.center)
         return center + decay_matrix(self.stiffness, t) @ (np.array(self.mean) - center), self._spread(t)
 
     def jko_step(self, state: _Moments, tau: float) -> _Moments:
-        """``m' = mu + (I + tau K)^-1 (m - mu)``, and `_spread_step`."""
+        """Return ``m' = mu + (I + tau K)^-1 (m - mu)``, and `_spread_step`."""
         center, cov = np.array(self.center), self._spread_step(state[1], tau)
         return center + np.linalg.solve(np.eye(self.ndim) + tau * np.array(self.stiffness), state[0] - center), cov
 
     def potential(self, *x: np.ndarray) -> np.ndarray:
-        """``V(x) = (x - mu)' K (x - mu) / 2``."""
+        """Return ``V(x) = (x - mu)' K (x - mu) / 2``."""
         return quadratic_form(self.stiffness, self.center, x)
 
     def energy(self) -> FreeEnergy:
-        """Entropy and potential; without the entropy at ``beta = inf``."""
+        """Return entropy and potential; without the entropy at ``beta = inf``."""
         return self._with_entropy(Potential(self.potential))
 
     def quantities_of(self, state: _Moments) -> dict[str, float]:
-        """Mean, covariance, energy and dissipation of ``N(m, S)``."""
+        """Return the mean, covariance, energy and dissipation of ``N(m, S)``."""
         mean, cov = state
         stiffness, shift = np.array(self.stiffness), mean - np.array(self.center)
         energy = 0.5 * float(np.sum(stiffness * (cov + np.outer(shift, shift)))) + self._entropy(cov)
@@ -208,7 +208,7 @@ class Heat(OrnsteinUhlenbeck):
         super().__init__(stiffness=0.0, mean=mean, variance=variance, beta=beta, t_end=t_end, bounds=bounds)
 
     def energy(self) -> FreeEnergy:
-        """The entropy alone."""
+        """Return the entropy alone."""
         return self._with_entropy()
 
 
@@ -254,34 +254,34 @@ class RankOne(GaussianProblem):
         return np.array(self.stiffness) + np.outer(self.direction, self.direction)
 
     def moments(self, t: float) -> _Moments:
-        """Mean (d,) and covariance (d, d) at time ``t``."""
+        """Return mean (d,) and covariance (d, d) at time ``t``."""
         t, matrix = check_time(t), self._mean_stiffness()
         pull = self.target * np.array(self.direction)
         mean = decay_matrix(matrix, t) @ np.array(self.mean) + integrated_decay(matrix, t, 1.0) @ pull
         return mean, self._spread(t)
 
     def jko_step(self, state: _Moments, tau: float) -> _Moments:
-        """``m' = (I + tau (K + w w'))^-1 (m + tau y w)``, and the step of the covariance under K."""
+        """Return ``m' = (I + tau (K + w w'))^-1 (m + tau y w)``, and the step of the covariance under K."""
         cov = self._spread_step(state[1], tau)
         matrix = np.eye(self.ndim) + tau * self._mean_stiffness()
         return np.linalg.solve(matrix, state[0] + tau * self.target * np.array(self.direction)), cov
 
     def feature(self, *x: np.ndarray) -> np.ndarray:
-        """``phi(x) = w'x``."""
+        """Return ``phi(x) = w'x``."""
         return sum(w * axis for w, axis in zip(self.direction, x))
 
     def potential(self, *x: np.ndarray) -> np.ndarray:
-        """``V(x) = x'Kx/2 - y phi(x)``."""
+        """Return ``V(x) = x'Kx/2 - y phi(x)``."""
         return quadratic_form(self.stiffness, (0.0,) * self.ndim, x) - self.target * self.feature(*x)
 
     def energy(self) -> FreeEnergy:
-        """Entropy, potential and the rank-one interaction."""
+        """Return the entropy, potential and the rank-one interaction."""
         return self._with_entropy(
             Potential(self.potential), LowRank(lambda *x: self.feature(*x)[None], signs=np.ones(1))
         )
 
     def quantities_of(self, state: _Moments) -> dict[str, float]:
-        """Mean, covariance, energy and dissipation of ``N(m, S)``."""
+        """Return the mean, covariance, energy and dissipation of ``N(m, S)``."""
         mean, cov = state
         stiffness, w = np.array(self.stiffness), np.array(self.direction)
         s = float(w @ mean)
@@ -294,7 +294,7 @@ class RankOne(GaussianProblem):
 
 
 def real_vector(name: str, value: Any, size: int | None = None) -> np.ndarray:
-    """Vector of ``size`` finite numbers (one to four when ``size`` is None); a scalar is repeated."""
+    """Return a vector of ``size`` finite numbers (one to four when ``size`` is None); a scalar is repeated."""
     try:
         vector = np.atleast_1d(np.asarray(value, dtype=float))
     except (TypeError, ValueError) as error:
@@ -309,7 +309,7 @@ def real_vector(name: str, value: Any, size: int | None = None) -> np.ndarray:
 
 
 def symmetric_matrix(name: str, value: Any, size: int) -> np.ndarray:
-    """Symmetric ``(size, size)`` matrix; a scalar stands for that multiple of the identity."""
+    """Return a symmetric ``(size, size)`` matrix; a scalar stands for that multiple of the identity."""
     try:
         matrix = np.asarray(value, dtype=float)
     except (TypeError, ValueError) as error:
@@ -325,19 +325,19 @@ def symmetric_matrix(name: str, value: Any, size: int) -> np.ndarray:
 
 
 def decay_matrix(matrix: Any, t: float) -> np.ndarray:
-    """``e^{-At}`` of a symmetric matrix A."""
+    """Return ``e^{-At}`` of a symmetric matrix A."""
     rates, axes = np.linalg.eigh(np.array(matrix))
     return (axes * np.exp(-rates * t)) @ axes.T
 
 
 def integrated_decay(matrix: Any, t: float, speed: float) -> np.ndarray:
-    """``int_0^t e^{-speed A s} ds`` of a symmetric matrix A, singular or not."""
+    """Return ``int_0^t e^{-speed A s} ds`` of a symmetric matrix A, singular or not."""
     rates, axes = np.linalg.eigh(speed * np.array(matrix))
     return (axes * np.array([t if k == 0.0 else -math.expm1(-k * t) / k for k in rates])) @ axes.T
 
 
 def quadratic_form(matrix: Any, center: Sequence[float], x: Sequence[np.ndarray]) -> np.ndarray:
-    """``(x - c)' A (x - c) / 2`` on arrays of coordinates."""
+    """Return ``(x - c)' A (x - c) / 2`` on arrays of coordinates."""
     shift = [axis - c for axis, c in zip(x, center)]
     return 0.5 * sum(
         matrix[i][j] * shift[i] * shift[j] for i in range(len(shift)) for j in range(len(shift)) if matrix[i][j]

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import ive
 
-from wgflow.checks import check_interval, check_positive, check_real
+from wgflow.checks import check_count, check_interval, check_positive, check_real
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy
 from wgflow.energies.potentials import Potential
@@ -22,7 +22,7 @@ from wgflow.interactions.terms import Interaction
 
 from .base import check_axes, check_time, entropy_and_dissipation
 from .cells import cell_averages, legendre_panels
-from .spectral import GibbsPolynomials, LegendreGalerkin, SpectralProblem, agree, check_size, double_well, integrate
+from .spectral import GibbsPolynomials, LegendreGalerkin, SpectralProblem, agree, double_well, integrate
 
 __all__ = ["DesaiZwanzig", "Kuramoto"]
 
@@ -77,21 +77,21 @@ class DesaiZwanzig(SpectralProblem):
         check_positive("variance", self.variance)
         check_positive("t_end", self.t_end, zero=True)
         check_positive("tolerance", self.tolerance)
-        check_size("size", self.size)
+        check_count("size", self.size, 10)
         object.__setattr__(self, "bounds", check_interval("bounds", self.bounds))
 
     def grid(self, cells: int | Sequence[int] = 200) -> Grid:
-        """No-flux grid of the interval `bounds`."""
+        """Return the no-flux grid of the interval `bounds`."""
         return Grid(self.bounds, cells=cells)
 
     potential = staticmethod(double_well)
 
     def kernel(self, x: np.ndarray) -> np.ndarray:
-        """``U(x, x') = theta |x - x'|^2 / 2`` as a function of ``x - x'``."""
+        """Return ``U(x, x') = theta |x - x'|^2 / 2`` as a function of ``x - x'``."""
         return 0.5 * self.coupling * x * x
 
     def energy(self) -> FreeEnergy:
-        """Entropy, double well and attraction."""
+        """Return the entropy, double well and attraction."""
         return self._with_entropy(Potential(self.potential), Interaction(self.kernel))
 
     # stationary states
@@ -102,12 +102,12 @@ class DesaiZwanzig(SpectralProblem):
         )
 
     def _excess(self, mean: float) -> float:
-        """Mean of the law ``rho_m`` over m, less one: zero at a stationary state, falling in m."""
+        """Return the mean of the law ``rho_m`` over m, less one: zero at a stationary state, falling in m."""
         law = self._law(mean)
         return float(law.weights @ law.nodes) / mean - 1.0
 
     def critical_beta(self) -> float:
-        """The inverse temperature above which the ordered branch exists: ``theta beta int x^2 rho_0 = 1``."""
+        """Return the inverse temperature above which the ordered branch exists: ``theta beta int x^2 rho_0 = 1``."""
 
         def margin(log_beta: float) -> float:
             beta = math.exp(log_beta)
@@ -122,7 +122,7 @@ class DesaiZwanzig(SpectralProblem):
         return math.exp(brentq(margin, low, high, xtol=1e-15, rtol=1e-15))
 
     def stationary_mean(self) -> float:
-        """m* > 0 of the ordered branch; 0 at and below the critical inverse temperature."""
+        """Return m* > 0 of the ordered branch; 0 at and below the critical inverse temperature."""
         tiny = 1e-7
         if self._excess(tiny) <= 0.0:
             return 0.0
@@ -132,7 +132,7 @@ class DesaiZwanzig(SpectralProblem):
         return float(brentq(self._excess, tiny, high, xtol=1e-15, rtol=1e-15))
 
     def stationary(self, branch: str = "ordered") -> dict[str, float]:
-        """Mean, variance and energy of a stationary state, ``"ordered"`` (mean m* >= 0) or ``"disordered"``."""
+        """Return mean, variance and energy of a stationary state, ``"ordered"`` (mean m* >= 0) or ``"disordered"``."""
         mean = self._branch_mean(branch)
         law = self._law(mean)
         return {
@@ -142,7 +142,7 @@ class DesaiZwanzig(SpectralProblem):
         }
 
     def stationary_density(self, grid: Grid, branch: str = "ordered") -> Density:
-        """Cell averages of a stationary state."""
+        """Return the cell averages of a stationary state."""
         check_axes(grid, 1)
         mean = self._branch_mean(branch)
         law = self._law(mean)
@@ -153,7 +153,7 @@ class DesaiZwanzig(SpectralProblem):
         return Density.from_values(grid, cell_averages(grid, pdf))
 
     def linear_rate(self, branch: str = "ordered") -> float:
-        """Largest eigenvalue of the flow linearized at a stationary state; negative where it is stable."""
+        """Return the largest eigenvalue of the flow linearized at a stationary state; negative where it is stable."""
         rates = []
         for degree in (48, 64):
             law = self._law(self._branch_mean(branch), degree)
@@ -172,7 +172,7 @@ class DesaiZwanzig(SpectralProblem):
     # the flow
 
     def density(self, grid: Grid, t: float) -> Density:
-        """Cell averages at time ``t``, integrals of the reference solution's polynomial."""
+        """Return the cell averages at time ``t``, integrals of the reference solution's polynomial."""
         check_axes(grid, 1)
         method, c = _legendre_run(self, check_time(t), self.size)
         edges = grid.edges[0]
@@ -254,20 +254,20 @@ class Kuramoto(SpectralProblem):
         check_real("phase", self.phase)
         check_positive("t_end", self.t_end, zero=True)
         check_positive("tolerance", self.tolerance)
-        check_size("size", self.size)
+        check_count("size", self.size, 10)
         if abs(check_real("amplitude", self.amplitude)) >= 1.0:
             raise InvalidInput(f"amplitude={self.amplitude!r}: must be between -1 and 1.")
 
     def grid(self, cells: int | Sequence[int] = 200) -> Grid:
-        """Periodic grid of ``[0, 2 pi]``."""
+        """Return the periodic grid of ``[0, 2 pi]``."""
         return Grid((0.0, 2.0 * math.pi), cells=cells, boundary="periodic")
 
     def kernel(self, x: np.ndarray) -> np.ndarray:
-        """``U(x, x') = -K cos(x - x')`` as a function of ``x - x'``."""
+        """Return ``U(x, x') = -K cos(x - x')`` as a function of ``x - x'``."""
         return -self.coupling * np.cos(x)
 
     def energy(self) -> FreeEnergy:
-        """Entropy and coupling."""
+        """Return entropy and coupling."""
         return self._with_entropy(Interaction(self.kernel))
 
     @property
@@ -281,7 +281,7 @@ class Kuramoto(SpectralProblem):
         return 0.5 * self.coupling - self.diffusion
 
     def stationary(self) -> dict[str, float]:
-        """Order parameter and energy of the stable stationary state."""
+        """Return the order parameter and energy of the stable stationary state."""
         order, slope = 0.0, self.coupling * self.beta
 
         def excess(r: float) -> float:
@@ -293,7 +293,7 @@ class Kuramoto(SpectralProblem):
         return {"order": order, "energy": 0.5 * self.coupling * order**2 - self.diffusion * log_partition}
 
     def density(self, grid: Grid, t: float) -> Density:
-        """Cell averages at time ``t``, integrals of the reference solution's Fourier sum."""
+        """Return the cell averages at time ``t``, integrals of the reference solution's Fourier sum."""
         check_axes(grid, 1)
         z, edges = _fourier_run(self, check_time(t), self.size), grid.edges[0]
         n = np.arange(1, self.size + 1)
@@ -318,7 +318,7 @@ class Kuramoto(SpectralProblem):
         return {"order": float(abs(z[0])), "energy": float(energy), "dissipation": dissipation}
 
     def order_at(self, times: Sequence[float] | np.ndarray) -> np.ndarray:
-        """Order parameter at rising times, of the reference solution run once through them.
+        """Return the order parameter at rising times, of the reference solution run once through them.
 
         Raises
         ------
@@ -331,14 +331,14 @@ class Kuramoto(SpectralProblem):
         return fine
 
     def measure(self, rho: Density) -> dict[str, float]:
-        """Order parameter, energy and dissipation of a computed density."""
+        """Return the order parameter, energy and dissipation of a computed density."""
         order = float(abs(np.sum(rho.masses * np.exp(1j * rho.grid.centers[0]))))
         return {"order": order} | self._measure_energies(rho)
 
 
 @lru_cache(maxsize=64)
 def _fourier_run(problem: Kuramoto, t: float | tuple[float, ...], size: int) -> np.ndarray:
-    """The modes z_1 ... z_size at time ``t``, or as columns at several times."""
+    """Return the modes z_1 ... z_size at time ``t``, or as columns at several times."""
     n = np.arange(1, size + 1)
     decay, half = -problem.diffusion * n**2, 0.5 * problem.coupling * n
     start = np.zeros(size, dtype=complex)

@@ -81,7 +81,7 @@ class QuadraticAttraction(StateProblem):
             object.__setattr__(self, "bounds", check_interval("bounds", self.bounds))
 
     def components(self, t: float) -> _Components:
-        """Normalized weights, means and variances of the components at time ``t``."""
+        """Return normalized weights, means and variances of the components at time ``t``."""
         t = check_time(t)
         weights = np.array(self.weights) / math.fsum(self.weights)
         rate = self._rate
@@ -91,7 +91,7 @@ class QuadraticAttraction(StateProblem):
         return weights, means, np.array(self.variances) * math.exp(-2.0 * rate * t) + 2.0 * self.diffusion * spread
 
     def grid(self, cells: int | Sequence[int] = 200) -> Grid:
-        """No-flux grid of the interval `bounds`."""
+        """Return the no-flux grid of the interval `bounds`."""
         return box_of(self.bounds, self._reach, cells)
 
     def _reach(self) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +100,7 @@ class QuadraticAttraction(StateProblem):
         return means - half[:, None], means + half[:, None]
 
     def state(self, t: float) -> _Components:
-        """The `components`."""
+        """Return the `components`."""
         return self.components(t)
 
     @property
@@ -113,7 +113,7 @@ class QuadraticAttraction(StateProblem):
         return len(self.weights) == 1 or math.isinf(self.beta)
 
     def jko_step(self, state: _Components, tau: float) -> _Components:
-        """``m' = m/(1 + tau a)`` and, about it, the step of an Ornstein-Uhlenbeck flow of stiffness a + k M."""
+        """Return ``m' = m/(1 + tau a)`` and, about it, the step of an Ornstein-Uhlenbeck flow of stiffness a + k M."""
         weights, means, variances = state
         if not self.has_jko_steps:
             raise InvalidInput("the JKO steps of a mixture have a closed form only at beta=inf; take one component.")
@@ -124,22 +124,22 @@ class QuadraticAttraction(StateProblem):
         return weights, center / (1.0 + tau * self.confinement) + (means - center) / b, deviations**2
 
     def potential(self, x: np.ndarray) -> np.ndarray:
-        """``V(x) = a x^2 / 2``."""
+        """Return ``V(x) = a x^2 / 2``."""
         return 0.5 * self.confinement * x * x
 
     def kernel(self, x: np.ndarray) -> np.ndarray:
-        """``U(x, x') = k |x - x'|^2 / 2`` as a function of ``x - x'``."""
+        """Return ``U(x, x') = k |x - x'|^2 / 2`` as a function of ``x - x'``."""
         return 0.5 * self.attraction * x * x
 
     def energy(self) -> FreeEnergy:
-        """Entropy, confinement and attraction, each only if it is there."""
+        """Return the entropy, confinement and attraction, each only if it is there."""
         terms: list[Term] = [Potential(self.potential)] if self.confinement else []
         if self.attraction or not terms:
             terms.append(Interaction(self.kernel))
         return self._with_entropy(*terms)
 
     def pdf(self, x: np.ndarray, t: float) -> np.ndarray:
-        """Density at the points ``x``."""
+        """Return the density at the points ``x``."""
         return self._pdf_and_slope(np.asarray(x, dtype=float), self.components(t))[0]
 
     def _pdf_and_slope(self, x: np.ndarray, state: _Components) -> tuple[np.ndarray, np.ndarray]:
@@ -149,14 +149,14 @@ class QuadraticAttraction(StateProblem):
         return parts.sum(-1), np.sum(-shift / variances * parts, axis=-1)
 
     def density_of(self, grid: Grid, state: _Components) -> Density:
-        """Exact cell averages of the mixture."""
+        """Return the exact cell averages of the mixture."""
         check_axes(grid, 1)
         masses = sum(weight * normal_cell_masses(grid.edges[0], mean, math.sqrt(variance))
                      for weight, mean, variance in zip(*state))
         return Density.from_values(grid, self.mass * masses / grid.widths[0])
 
     def quantities_of(self, state: _Components) -> dict[str, float]:
-        """Mean, variance, energy and dissipation of the mixture."""
+        """Return the mean, variance, energy and dissipation of the mixture."""
         weights, means, variances = state
         mean = float(weights @ means)
         variance = float(weights @ (variances + (means - mean) ** 2))
@@ -208,31 +208,31 @@ class CosineTransport(ExactProblem):
             raise InvalidInput(f"beta={self.beta!r}: must be infinite; with diffusion no closed form is known.")
 
     def foot(self, x: np.ndarray, t: float) -> np.ndarray:
-        """The point ``x0`` in ``[-pi, pi]`` from which ``x`` in ``[-pi, pi]`` is reached at time ``t``."""
+        """Return the point ``x0`` in ``[-pi, pi]`` from which ``x`` in ``[-pi, pi]`` is reached at time ``t``."""
         # arctan2 rather than tan keeps x = +-pi, a point at rest, where it is.
         half = 0.5 * np.asarray(x, dtype=float)
         return 2.0 * np.arctan2(math.exp(self.strength * check_time(t)) * np.sin(half), np.cos(half))
 
     def pdf(self, x: np.ndarray, t: float) -> np.ndarray:
-        """Density at the points ``x`` of ``[-pi, pi]``."""
+        """Return the density at the points ``x`` of ``[-pi, pi]``."""
         growth, half = math.exp(self.strength * check_time(t)), 0.5 * np.asarray(x, dtype=float)
         stretch = growth / (np.cos(half) ** 2 + (growth * np.sin(half)) ** 2)
         return (1.0 + self.amplitude * np.cos(self.foot(x, t) - self.phase)) / (2.0 * math.pi) * stretch
 
     def grid(self, cells: int | Sequence[int] = 200) -> Grid:
-        """Periodic grid of ``[-pi, pi]``."""
+        """Return the periodic grid of ``[-pi, pi]``."""
         return Grid((-math.pi, math.pi), cells=cells, boundary="periodic")
 
     def potential(self, x: np.ndarray) -> np.ndarray:
-        """``V(x) = -a cos x``."""
+        """Return ``V(x) = -a cos x``."""
         return -self.strength * np.cos(x)
 
     def energy(self) -> FreeEnergy:
-        """The potential alone."""
+        """Return the potential alone."""
         return self._with_entropy(Potential(self.potential))
 
     def density(self, grid: Grid, t: float) -> Density:
-        """Exact cell averages at time ``t``."""
+        """Return the exact cell averages at time ``t``."""
         check_axes(grid, 1)
         foot = self.foot(grid.edges[0], t)
         # sin b - sin a = 2 sin((b - a)/2) cos((a + b)/2) does not cancel in small cells.
@@ -241,7 +241,7 @@ class CosineTransport(ExactProblem):
         return Density.from_values(grid, masses / grid.widths[0])
 
     def quantities(self, t: float) -> dict[str, float]:
-        """``E cos x``, ``E sin x``, energy ``-a E cos x`` and dissipation ``a^2 E sin^2 x`` at time ``t``."""
+        """Return ``E cos x``, ``E sin x``, energy ``-a E cos x`` and dissipation ``a^2 E sin^2 x`` at time ``t``."""
         x0, w = legendre_panels(-math.pi, math.pi, panels=200)
         # Integrate over the initial mass: its density is smooth whatever the height of the peak.
         weight = w * (1.0 + self.amplitude * np.cos(x0 - self.phase)) / (2.0 * math.pi)
@@ -256,7 +256,7 @@ class CosineTransport(ExactProblem):
         }
 
     def measure(self, rho: Density) -> dict[str, float]:
-        """The same of a computed density."""
+        """Return the same quantities of a computed density."""
         x = rho.grid.centers[0]
         named = {"cosine": float(np.sum(rho.masses * np.cos(x))), "sine": float(np.sum(rho.masses * np.sin(x)))}
         return named | self._measure_energies(rho)

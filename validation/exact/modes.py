@@ -63,12 +63,12 @@ class Box(ExactProblem):
         object.__setattr__(self, "modes", modes)
 
     def rate(self, mode: int | Sequence[int]) -> float:
-        """Decay rate ``D sum_j (n_j pi/L_j)^2`` of a mode."""
+        """Return the decay rate ``D sum_j (n_j pi/L_j)^2`` of a mode."""
         index = np.atleast_1d(mode)
         return self.diffusion * sum((n * math.pi / (hi - lo)) ** 2 for n, (lo, hi) in zip(index, self.bounds))
 
     def discrete_rate(self, mode: int | Sequence[int], cells: int | Sequence[int]) -> float:
-        """Decay rate ``sum_j (4D/h_j^2) sin^2(n_j pi h_j/(2 L_j))`` of a mode under the two-point flux."""
+        """Return the decay rate ``sum_j (4D/h_j^2) sin^2(n_j pi h_j/(2 L_j))`` of a mode under the two-point flux."""
         index = np.atleast_1d(mode)
         total = 0.0
         for n, (lo, hi), count in zip(index, self.bounds, np.broadcast_to(cells, index.shape)):
@@ -76,18 +76,18 @@ class Box(ExactProblem):
         return self.diffusion * total
 
     def grid(self, cells: int | Sequence[int] = 200) -> Grid:
-        """No-flux grid of the box."""
+        """Return the no-flux grid of the box."""
         return box_of(self.bounds, None, cells)
 
     def energy(self) -> FreeEnergy:
-        """The entropy alone."""
+        """Return the entropy alone."""
         return self._with_entropy()
 
     def _volume(self) -> float:
         return math.prod(hi - lo for lo, hi in self.bounds)
 
     def density(self, grid: Grid, t: float) -> Density:
-        """Exact cell averages at time ``t``."""
+        """Return the exact cell averages at time ``t``."""
         check_axes(grid, len(self.bounds))
         t = check_time(t)
         total = np.ones(grid.shape)
@@ -101,7 +101,7 @@ class Box(ExactProblem):
         return Density.from_values(grid, total / self._volume())
 
     def quantities(self, t: float) -> dict[str, float]:
-        """Amplitude of each mode (``mode_n``), energy and dissipation at time ``t``."""
+        """Return the amplitude of each mode (``mode_n``), energy and dissipation at time ``t``."""
         decayed = {mode: a * math.exp(-self.rate(mode) * check_time(t)) for mode, a in self.modes.items()}
         nodes, weights = np.polynomial.legendre.leggauss(48 + 8 * max(itertools.chain(*self.modes), default=0))
         s = [0.5 * (nodes + 1.0)] * len(self.bounds)
@@ -120,7 +120,7 @@ class Box(ExactProblem):
         return named | {"energy": energy, "dissipation": self.diffusion**2 * fisher}
 
     def measure(self, rho: Density) -> dict[str, float]:
-        """Amplitude of each mode, energy and dissipation of a computed density."""
+        """Return the amplitude of each mode, energy and dissipation of a computed density."""
         named = {}
         for mode in self.modes:
             factors, norm = [], 1.0
@@ -178,39 +178,39 @@ class Sedimentation(ExactProblem):
         return self.gravity / (2.0 * self.diffusion), mode * math.pi / self.length
 
     def rate(self, mode: int) -> float:
-        """Decay rate ``D ((g/2D)^2 + (n pi/L)^2)`` of mode n."""
+        """Return the decay rate ``D ((g/2D)^2 + (n pi/L)^2)`` of mode n."""
         a, k = self._shape(mode)
         return self.diffusion * (a * a + k * k)
 
     def eigenfunction(self, mode: int, x: np.ndarray) -> np.ndarray:
-        """``e^{-ax} (cos k x - (a/k) sin k x)``; mode 0 is the stationary density."""
+        """Return ``e^{-ax} (cos k x - (a/k) sin k x)``; mode 0 is the stationary density."""
         a, k = self._shape(mode)
         if mode == 0:
             return 2.0 * a * np.exp(-2.0 * a * x) / -math.expm1(-2.0 * a * self.length)
         return np.exp(-a * x) * (np.cos(k * x) - a / k * np.sin(k * x))
 
     def _flux(self, mode: int, x: np.ndarray) -> np.ndarray:
-        """``D phi' + g phi``, whose derivative is ``-lambda phi``."""
+        """Return ``D phi' + g phi``, whose derivative is ``-lambda phi``."""
         a, k = self._shape(mode)
         return -self.diffusion * np.exp(-a * x) * (k + a * a / k) * np.sin(k * x)
 
     def pdf(self, x: np.ndarray, t: float) -> np.ndarray:
-        """Density at the points ``x``."""
+        """Return the density at the points ``x``."""
         total = self.eigenfunction(0, x)
         for mode, c in self.modes.items():
             total = total + c * math.exp(-self.rate(mode) * check_time(t)) * self.eigenfunction(mode, x)
         return total
 
     def grid(self, cells: int | Sequence[int] = 200) -> Grid:
-        """No-flux grid of ``[0, L]``."""
+        """Return the no-flux grid of ``[0, L]``."""
         return Grid((0.0, self.length), cells=cells)
 
     def energy(self) -> FreeEnergy:
-        """Entropy and gravity."""
+        """Return entropy and gravity."""
         return self._with_entropy(Potential(lambda x: self.gravity * x))
 
     def density(self, grid: Grid, t: float) -> Density:
-        """Exact cell averages at time ``t``."""
+        """Return the exact cell averages at time ``t``."""
         check_axes(grid, 1)
         t, edges = check_time(t), grid.edges[0]
         a, _ = self._shape(0)
@@ -222,7 +222,7 @@ class Sedimentation(ExactProblem):
         return Density.from_values(grid, masses / grid.widths[0])
 
     def quantities(self, t: float) -> dict[str, float]:
-        """Amplitude of each mode (``mode_n``), mean, energy and dissipation at time ``t``."""
+        """Return the amplitude of each mode (``mode_n``), mean, energy and dissipation at time ``t``."""
         x, w = legendre_panels(0.0, self.length)
         rho, flux = self.pdf(x, t), np.zeros_like(x)
         named = {}
@@ -237,7 +237,7 @@ class Sedimentation(ExactProblem):
         }
 
     def measure(self, rho: Density) -> dict[str, float]:
-        """Amplitude of each mode, mean, energy and dissipation of a computed density."""
+        """Return the amplitude of each mode, mean, energy and dissipation of a computed density."""
         x = rho.grid.centers[0]
         named = {}
         for mode in self.modes:
@@ -249,7 +249,7 @@ class Sedimentation(ExactProblem):
 
 
 def _outer(factors: list[np.ndarray]) -> np.ndarray:
-    """Outer product of one array for each axis."""
+    """Return the outer product of one array for each axis."""
     total = np.ones(())
     for factor in factors:
         total = np.multiply.outer(total, factor)

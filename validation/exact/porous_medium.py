@@ -1,4 +1,4 @@
-"""Nonlinear diffusion: Barenblatt's solutions, the flow in a quadratic well, a front that waits."""
+"""Nonlinear diffusion: Barenblatt's solutions, the flow in a quadratic well, a front with a waiting time."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Barenblatt", "PorousMedium", "WaitingTime"]
 
-#: Mass beyond the default grid of a profile with algebraic tails; its grid is stretched by sinh(_STRETCH).
-_TAIL_MASS, _STRETCH = 1e-8, 5.0
+#: Mass beyond the default grid of a profile with algebraic tails.
+_TAIL_MASS = 1e-8
+#: Such a grid is stretched by sinh(_STRETCH).
+_STRETCH = 5.0
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class PorousMedium(ScalingProblem):
         return super().spread if p > 0.0 else 1.0 / (-2.0 * p - self.ndim - 2.0)
 
     def peak(self, t: float) -> float:
-        """Density at the center."""
+        """Return the density at the center."""
         return self.mass / self._volume / self.state(check_time(t)).radius ** self.ndim
 
     def _energy_at(self, place: Place) -> float:
@@ -124,22 +126,22 @@ class PorousMedium(ScalingProblem):
         return internal + 0.5 * self.stiffness * self.mass * second
 
     def front(self, t: float) -> np.ndarray | None:
-        """``c -+ R`` on each axis; None for fast diffusion."""
+        """Return ``c -+ R`` on each axis; None for fast diffusion."""
         return super().front(t) if self.m > 1.0 else None
 
     def energy(self) -> FreeEnergy:
-        """Internal energy, and the well where there is one."""
+        """Return internal energy, and the well where there is one."""
         terms: list[tuple[float, Term]] = [(self.strength, PowerEntropy(self.m))]
         if self.stiffness:
             terms.append((1.0, Potential(self.potential)))
         return FreeEnergy(terms)
 
     def potential(self, *x: np.ndarray) -> np.ndarray:
-        """``V(x) = lam |x|^2 / 2``."""
+        """Return ``V(x) = lam |x|^2 / 2``."""
         return 0.5 * self.stiffness * sum(axis * axis for axis in x)
 
     def grid(self, cells: int | Sequence[int] = 200) -> Grid:
-        """No-flux grid of the box; stretched by sinh for fast diffusion without `bounds`."""
+        """Return the no-flux grid of the box; stretched by sinh for fast diffusion without `bounds`."""
         if self.m > 1.0 or self.bounds is not None:
             return super().grid(cells)
         # Mass beyond r in radii: about (M/Z) |S| r^(d - 2n) / (2n - d).
@@ -152,7 +154,7 @@ class PorousMedium(ScalingProblem):
                            for n, center in zip(counts, self.mean)])
 
     def density_of(self, grid: Grid, state: Place) -> Density:
-        """Exact cell averages."""
+        """Return the exact cell averages."""
         if self.m > 1.0:
             return super().density_of(grid, state)
         check_axes(grid, self.ndim)
@@ -226,7 +228,7 @@ class WaitingTime(ExactProblem):
 
     def __post_init__(self) -> None:
         if check_real("m", self.m) <= 1.0:
-            raise InvalidInput(f"m={self.m!r}: must be > 1; only then there are fronts.")
+            raise InvalidInput(f"m={self.m!r}: must be > 1: for m <= 1 there is no front.")
         check_positive("height", self.height)
         check_positive("length", self.length)
         if self.t_end is None:
@@ -255,16 +257,16 @@ class WaitingTime(ExactProblem):
         return 0.5 * self.t_end, self.t_end
 
     def grid(self, cells: int | Sequence[int] = 200) -> Grid:
-        """No-flux grid of the interval `bounds`."""
+        """Return the no-flux grid of the interval `bounds`."""
         edge = 1.3 * 0.5 * math.pi * self.length
         return box_of(self.bounds, lambda: (np.array([[-edge]]), np.array([[edge]])), cells)
 
     def energy(self) -> FreeEnergy:
-        """The internal energy."""
+        """Return the internal energy."""
         return FreeEnergy([(1.0, PowerEntropy(self.m))])
 
     def density(self, grid: Grid, t: float) -> Density:
-        """Cell averages at time 0; later the density is not known.
+        """Return the cell averages at time 0; later the density is not known.
 
         Raises
         ------
@@ -287,24 +289,24 @@ class WaitingTime(ExactProblem):
         return self.height * self.length * float(beta_function(0.5, 1.0 / (self.m - 1.0) + 0.5))
 
     def quantities(self, t: float) -> dict[str, float]:
-        """The mean, and up to `waiting_time` the part of the mass beyond the resting edges: both zero."""
+        """Return the mean, and up to `waiting_time` the part of the mass beyond the resting edges: both zero."""
         if check_time(t) > self.waiting_time:
             return {"mean": 0.0}
         return {"mean": 0.0, "escaped": 0.0}
 
     def measure(self, rho: Density) -> dict[str, float]:
-        """The same of a computed density; a cell that an edge cuts counts as inside."""
+        """Return the same quantities of a computed density; a cell that an edge cuts counts as inside."""
         left, right = rho.grid.edges[0][:-1], rho.grid.edges[0][1:]
         edge = 0.5 * math.pi * self.length
         outside = (left >= edge) | (right <= -edge)
         return {"mean": float(np.atleast_1d(rho.mean())[0]), "escaped": float(rho.masses[outside].sum()) / rho.mass}
 
     def path_quantities(self, sol: Solution) -> dict[str, tuple[float, float]]:
-        """Mass beyond the edges at the earlier of `times`."""
+        """Return the mass beyond the edges at the earlier of `times`."""
         early = self.times[0]
         return {"escaped early": (self.measure(cast(Density, sol.density(early)))["escaped"], 0.0)}
 
     def front(self, t: float) -> np.ndarray | None:
-        """``+-pi l/2`` up to `waiting_time`; None later, when they have moved."""
+        """Return ``+-pi l/2`` up to `waiting_time`; None later, when they have moved."""
         edge = 0.5 * math.pi * self.length
         return np.array([[-edge, edge]]) if check_time(t) <= self.waiting_time else None

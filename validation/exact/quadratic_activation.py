@@ -67,12 +67,12 @@ class QuadraticActivation(GaussianProblem):
         return False
 
     def moments(self, t: float) -> tuple[np.ndarray, np.ndarray]:
-        """Mean (d,) and covariance (d, d) at time ``t``."""
+        """Return mean (d,) and covariance (d, d) at time ``t``."""
         state = _moments(self, float(t))
         return state[: self.ndim].copy(), state[self.ndim :].reshape(self.ndim, self.ndim).copy()
 
     def riccati(self, t: float) -> np.ndarray:
-        r"""A at time ``t`` without diffusion: :math:`e^{Bt} (A_0^{-1} + 4 \int_0^t e^{2Bs} ds)^{-1} e^{Bt}`.
+        r"""Return A at time ``t`` without diffusion: :math:`e^{Bt} (A_0^{-1} + 4 \int_0^t e^{2Bs} ds)^{-1} e^{Bt}`.
 
         With ``B = 2 A* - lam I``.
         """
@@ -83,24 +83,24 @@ class QuadraticActivation(GaussianProblem):
         return growth @ np.linalg.inv(np.linalg.inv(second) + 4.0 * (axes * grown) @ axes.T) @ growth
 
     def features(self, *w: np.ndarray) -> np.ndarray:
-        """``w_i^2`` and ``sqrt(2) w_i w_j``, whose products sum to ``(w'z)^2``."""
+        """Return ``w_i^2`` and ``sqrt(2) w_i w_j``, whose products sum to ``(w'z)^2``."""
         pairs = itertools.combinations(range(len(w)), 2)
         return np.stack([x * x for x in w] + [math.sqrt(2.0) * w[i] * w[j] for i, j in pairs])
 
     def potential(self, *w: np.ndarray) -> np.ndarray:
-        """``V(w) = -w'A*w + lam |w|^2/2``."""
+        """Return ``V(w) = -w'A*w + lam |w|^2/2``."""
         matrix = 0.5 * self.ridge * np.eye(self.ndim) - np.array(self.target)
         return sum(matrix[i, j] * w[i] * w[j] for i in range(self.ndim) for j in range(self.ndim))
 
     def energy(self) -> FreeEnergy:
-        """Entropy, potential and the interaction of low rank."""
+        """Return the entropy, potential and the interaction of low rank."""
         return self._with_entropy(Potential(self.potential), LowRank(self.features))
 
     def _force(self, second: np.ndarray) -> np.ndarray:
         return 2.0 * (second - np.array(self.target)) + self.ridge * np.eye(self.ndim)
 
     def quantities_of(self, state: tuple[np.ndarray, np.ndarray]) -> dict[str, float]:
-        """Mean, covariance, energy and dissipation of ``N(m, S)``."""
+        """Return the mean, covariance, energy and dissipation of ``N(m, S)``."""
         mean, cov = state
         second = cov + np.outer(mean, mean)
         energy = 0.5 * np.sum(second**2) - np.sum(np.array(self.target) * second) + 0.5 * self.ridge * np.trace(second)
@@ -112,7 +112,7 @@ class QuadraticActivation(GaussianProblem):
 
 @lru_cache(maxsize=256)
 def _moments(problem: QuadraticActivation, t: float) -> np.ndarray:
-    """Mean and covariance in one row."""
+    """Return mean and covariance in one row."""
     d = problem.ndim
 
     def slope(_: float, state: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Flows that only move and dilate a profile: what they have in common."""
+"""The base of flows that only move and dilate a profile."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class ScalingProblem(StateProblem):
 
     @abstractmethod
     def _energy_at(self, place: Place) -> float:
-        """The free energy."""
+        """Return the free energy."""
 
     # ---------------------------------------------------------------- derived
     @property
@@ -118,14 +118,14 @@ class ScalingProblem(StateProblem):
         return 1.0 / (self.ndim + 2.0 * self.exponent + 2.0)
 
     def state(self, t: float) -> Place:
-        """Center and radius at time ``t``."""
+        """Return the center and radius at time ``t``."""
         k, push, q = self.dilation
         grown = t if k == 0.0 else -math.expm1(-q * k * t) / (q * k)
         power = self.start_radius**q * math.exp(-q * k * t) + q * push * grown
         return Place(np.array(self.mean) * math.exp(-self.pull * t), power ** (1.0 / q))
 
     def jko_step(self, state: Place, tau: float) -> Place:
-        """``c' = c/(1 + tau k_c)`` and the root R' of ``(1 + tau k) R' - tau kappa R'^(1-q) = R``."""
+        """Return ``c' = c/(1 + tau k_c)`` and the root R' of ``(1 + tau k) R' - tau kappa R'^(1-q) = R``."""
         k, push, q = self.dilation
         if 1.0 + tau * k <= 0.0:
             raise InvalidInput(f"tau={tau!r}: 1 + tau k = {1.0 + tau * k:.3g} must be > 0, or the step has no minimum.")
@@ -143,12 +143,12 @@ class ScalingProblem(StateProblem):
         return Place(state.center / (1.0 + tau * self.pull), radius)
 
     def front(self, t: float) -> np.ndarray | None:
-        """``c -+ R`` on each axis."""
+        """Return ``c -+ R`` on each axis."""
         center, radius = self.state(check_time(t))
         return np.stack([center - radius, center + radius], axis=1)
 
     def grid(self, cells: int | Sequence[int] = 200) -> Grid:
-        """No-flux grid of the box `bounds`, by default a quarter of the radius wider than the largest ball."""
+        """Return the no-flux grid of the box `bounds`, by default a quarter of a radius wider than the ball."""
         return box_of(self.bounds, self._reach, cells)
 
     def _reach(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -157,13 +157,13 @@ class ScalingProblem(StateProblem):
         return [place.center - half for place in places], [place.center + half for place in places]
 
     def density_of(self, grid: Grid, state: Place) -> Density:
-        """Exact cell averages."""
+        """Return the exact cell averages."""
         check_axes(grid, self.ndim)
         values = self.mass * ball_cell_averages(grid, state.center.tolist(), state.radius, self.exponent)
         return Density.from_values(grid, np.maximum(values, 0.0))
 
     def quantities_of(self, state: Place) -> dict[str, float]:
-        """Mean, covariance, energy and dissipation."""
+        """Return the mean, covariance, energy and dissipation."""
         center, radius = state
         k, push, q = self.dilation
         variance = self.spread * radius**2

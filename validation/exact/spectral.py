@@ -1,6 +1,6 @@
 """Spectral reference solvers for one-dimensional flows that have no closed form, each with a checked tolerance.
 
-They share nothing with the finite volumes they are held against: polynomials instead of cells, a weak form instead of
+They share nothing with the finite volumes they are compared with: polynomials instead of cells, a weak form instead of
 fluxes, one high-order stiff integrator instead of splitting.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.polynomial import legendre
 
-from wgflow.errors import ConvergenceError, InvalidInput
+from wgflow.errors import ConvergenceError
 
 from .base import ExactProblem, check_time
 from .cells import legendre_panels
@@ -34,14 +34,14 @@ class SpectralProblem(ExactProblem):
 
     @abstractmethod
     def _sizes(self) -> tuple[int, int]:
-        """The coarse and the fine resolution."""
+        """Return the coarse and the fine resolution."""
 
     @abstractmethod
     def _quantities(self, t: float, size: int) -> dict[str, float]:
-        """The quantities at one resolution."""
+        """Return the quantities at one resolution."""
 
     def quantities(self, t: float) -> dict[str, float]:
-        """Exact quantities at time ``t``, of the reference solution.
+        """Return the exact quantities at time ``t``, of the reference solution.
 
         Raises
         ------
@@ -60,7 +60,7 @@ def _checked_quantities(problem: SpectralProblem, t: float) -> dict[str, float]:
 
 
 def double_well(x: _Numbers) -> _Numbers:
-    """``V(x) = x^4/4 - x^2/2``."""
+    """Return ``V(x) = x^4/4 - x^2/2``."""
     return 0.25 * x**4 - 0.5 * x**2
 
 
@@ -112,7 +112,7 @@ class GibbsPolynomials:
         return legendre_panels(-reach, reach, panels=4 + self.degree, points=24)
 
     def _lanczos(self) -> tuple[np.ndarray, np.ndarray]:
-        """Coefficients of ``b_{n+1} p_{n+1} = (x - a_n) p_n - b_n p_{n-1}``, with full reorthogonalization."""
+        """Return the coefficients in ``b_{n+1} p_{n+1} = (x - a_n) p_n - b_n p_{n-1}``, by full reorthogonalization."""
         basis = np.zeros((self.degree + 1, self.nodes.size))
         basis[0] = np.sqrt(self.weights)
         a, b = np.zeros(self.degree + 1), np.zeros(self.degree + 2)
@@ -127,7 +127,7 @@ class GibbsPolynomials:
         return a, b
 
     def evaluate(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """p_n and p_n' at the points ``x``, each of shape ``(degree + 1, *x.shape)``."""
+        """Return p_n and p_n' at the points ``x``, each of shape ``(degree + 1, *x.shape)``."""
         a, b = self._recurrence
         values, slopes = np.zeros((2, self.degree + 1, *np.shape(x)))
         values[0] = 1.0
@@ -138,19 +138,19 @@ class GibbsPolynomials:
         return values, slopes
 
     def stiffness(self) -> np.ndarray:
-        """The matrix S of shape (degree + 1, degree + 1)."""
+        """Return the matrix S of shape (degree + 1, degree + 1)."""
         return (self.slopes * self.weights) @ self.slopes.T
 
     def drift(self) -> np.ndarray:
-        """``G_{mn} = int p_m' p_n w``: a constant velocity v acts as ``c' = v G c``."""
+        """Return ``G_{mn} = int p_m' p_n w``: a constant velocity v acts as ``c' = v G c``."""
         return (self.slopes * self.weights) @ self.values.T
 
     def coefficients(self, f: np.ndarray) -> np.ndarray:
-        """``int f p_n w`` of values ``f = rho / w`` at the nodes."""
+        """Return ``int f p_n w`` of values ``f = rho / w`` at the nodes."""
         return self.values @ (self.weights * f)
 
     def modes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Eigenvalues of ``D S`` in rising order, the first of them 0, and the eigenvectors as columns."""
+        """Return the eigenvalues of ``D S`` in rising order, the first of them 0, and the eigenvectors as columns."""
         # p_0' = 0 makes the first row and column exact zeros; take it out to keep the zero mode clean.
         rates, vectors = np.linalg.eigh(self.stiffness()[1:, 1:] / self.beta)
         full = np.zeros((self.degree + 1, self.degree + 1))
@@ -158,7 +158,7 @@ class GibbsPolynomials:
         return np.concatenate([[0.0], rates]), full
 
     def pdf(self, x: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
-        """``rho(x) = w(x) sum_n c_n p_n(x)``."""
+        """Return ``rho(x) = w(x) sum_n c_n p_n(x)``."""
         law = np.exp(-self.beta * self.potential(x) - self.log_partition)
         return law * np.tensordot(coefficients, self.evaluate(x)[0], axes=1)
 
@@ -207,12 +207,12 @@ class LegendreGalerkin:
         self.first_moment = (self.values.T * self.weights) @ x
 
     def project(self, rho: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """Coefficients of a density."""
+        """Return the coefficients of a density."""
         x, w = legendre_panels(self.center - self.half, self.center + self.half, panels=self.size)
         return (legendre.legvander((x - self.center) / self.half, self.size - 1) * self.scale).T @ (w * rho(x))
 
     def run(self, start: np.ndarray, t: float, rtol: float) -> np.ndarray:
-        """Coefficients at time ``t``."""
+        """Return the coefficients at time ``t``."""
         def slope(_: float, c: np.ndarray) -> np.ndarray:
             return self.linear @ c + (self.first_moment @ c) * (self.drift @ c)
 
@@ -223,12 +223,12 @@ class LegendreGalerkin:
         return integrate(slope, start, t, rtol=rtol, atol=1e-3 * rtol, jacobian=jacobian)
 
     def evaluate(self, x: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Density and its slope at the points ``x``."""
+        """Return the density and its slope at the points ``x``."""
         s = (np.asarray(x) - self.center) / self.half
         return legendre.legval(s, c * self.scale), legendre.legval(s, legendre.legder(c * self.scale)) / self.half
 
     def cell_masses(self, edges: np.ndarray, c: np.ndarray) -> np.ndarray:
-        """Exact integrals of the polynomial over the cells between ``edges``."""
+        """Return the exact integrals of the polynomial over the cells between ``edges``."""
         s = (edges - self.center) / self.half
         return np.diff(self.half * legendre.legval(s, legendre.legint(c * self.scale)))
 
@@ -255,7 +255,7 @@ def agree(name: str, coarse: Any, fine: Any, tolerance: float) -> None:
 def integrate(
     slope: Callable, start: np.ndarray, t: Any, *, rtol: float, atol: float, jacobian: Callable | None = None
 ) -> np.ndarray:
-    """The solution of an ODE from time 0; with a Jacobian by the stiff method Radau, else by DOP853.
+    """Return the solution of an ODE from time 0; with a Jacobian by the stiff method Radau, else by DOP853.
 
     Parameters
     ----------
@@ -282,9 +282,3 @@ def integrate(
         raise ConvergenceError(f"reference solution stopped at t={solution.t[-1]:.6g}: {solution.message}",
                                t=float(times[-1]))
     return solution.y[:, -1] if np.ndim(t) == 0 else solution.y
-
-
-def check_size(name: str, size: int, least: int = 10) -> None:
-    """Raise unless ``size`` is an integer of at least ``least``."""
-    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < least:
-        raise InvalidInput(f"{name}={size!r}: must be an integer >= {least}.")

@@ -67,37 +67,37 @@ class TwoCells(ExactProblem):
         return self.diffusion / self.width**2 * (2.0 if z == 0.0 else z / math.tanh(0.5 * z))
 
     def grid(self, cells: int | Sequence[int] = 2) -> Grid:
-        """The two cells, centered at ``-h/2`` and ``h/2``; ``cells`` must be 2."""
+        """Return the two cells, centered at ``-h/2`` and ``h/2``; ``cells`` must be 2."""
         if np.ndim(cells) or cells != 2:
             raise InvalidInput(f"cells={cells!r}: this problem has 2 cells.")
         return Grid((-self.width, self.width), cells=2)
 
     def potential(self, x: np.ndarray) -> np.ndarray:
-        """``V(x) = j x/h``."""
+        """Return ``V(x) = j x/h``."""
         return self.jump * x / self.width
 
     def energy(self) -> FreeEnergy:
-        """Entropy and potential."""
+        """Return entropy and potential."""
         return self._with_entropy(Potential(self.potential))
 
     def occupation(self, t: float) -> float:
-        """Mass of the second cell at time ``t``."""
+        """Return the mass of the second cell at time ``t``."""
         rest = 1.0 / (1.0 + math.exp(self.beta * self.jump))
         return rest + (self.upper - rest) * math.exp(-self.rate * check_time(t))
 
     def density(self, grid: Grid, t: float) -> Density:
-        """The two cells at time ``t``."""
+        """Return the two cells at time ``t``."""
         check_axes(grid, 1)
         upper = self.occupation(t)
         return Density.from_values(grid, np.array([1.0 - upper, upper]) / self.width)
 
     def quantities(self, t: float) -> dict[str, float]:
-        """Occupation of the second cell and the energy of the two at time ``t``."""
+        """Return the occupation of the second cell and the energy of the two at time ``t``."""
         masses = np.array([1.0 - self.occupation(t), self.occupation(t)])
         potential = np.array([-0.5, 0.5]) * self.jump
         return {"occupation": float(masses[1]),
                 "energy": float(masses @ (potential + self.diffusion * np.log(masses / self.width)))}
 
     def measure(self, rho: Density) -> dict[str, float]:
-        """The same of a computed density."""
+        """Return the same quantities of a computed density."""
         return {"occupation": float(rho.masses[1]), "energy": float(self.energy()(rho))}

@@ -13,7 +13,7 @@ from .base import Check, Study, StudyReport, Table
 
 __all__ = ["Check", "Study", "StudyReport", "Table", "get", "names"]
 
-#: Each study by its name on the command line, and the module that holds it.
+#: Each study by its name on the command line, and its module.
 _HOMES = {
     "isotropic-histogram": "isotropic_histogram",
     "isotropic-animation": "isotropic_animation",

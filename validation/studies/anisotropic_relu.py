@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from wgflow import plotting
 from wgflow.reduced_models import ReLUNetwork
+from wgflow.solution import Solution
 from wgflow.solvers import Lagrangian
 from wgflow.verbs import solve
 
 from ..comparison import Comparison, compare
+from ..particles import SGDResult
 from ..sgd_runs import kept_sgd_runs
 from .base import Check, Study, StudyReport, Table, flow_times
 from .pictures import save_picture
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 __all__ = ["STUDY"]
 
-_DELTAS, _KAPPA, _SEED, _NODES = (0.2, 0.4, 0.6), 0.8, 6007, 12
+_DELTAS = (0.2, 0.4, 0.6)
+#: Scale of the initial weights.
+_KAPPA = 0.8
+_SEED = 6007
+#: Gauss nodes in each of the two coordinates in which the start extends.
+_NODES = 12
 #: The step size of the talks, whose bias is shown to shrink.
 _COARSE = 2e-4
-_BIAS_DELTA, _BIAS_TIME = 0.4, 2.0
+#: Where its bias is shown: the separation, and the time.
+_BIAS_DELTA = 0.4
+_BIAS_TIME = 2.0
 
 
 class _Run(NamedTuple):
     delta: float
     model: ReLUNetwork
-    sol: Any
-    sgd: Any
+    sol: Solution
+    sgd: SGDResult
     comparison: Comparison
 
 
@@ -76,15 +88,15 @@ class AnisotropicReLU(Study):
         coarse = self._sgd(folder, model, times, 2.0 * step_size, n_runs, fresh, n_neurons=400)
         return _Run(delta, model, sol, sgd, compare(sol, sgd, coarse=coarse))
 
-    def _sgd(self, folder, model, times, step_size, n_runs, fresh, n_neurons=800) -> Any:
+    def _sgd(self, folder, model, times, step_size, n_runs, fresh, n_neurons=800) -> SGDResult:
         return kept_sgd_runs(model, folder, n_neurons=n_neurons, step_size=step_size, t_eval=times, seed=_SEED,
                              n_runs=n_runs, kappa=_KAPPA, fresh=fresh,
                              label=f"{self.name}, tau_+^2 = {model.tau_plus2:g}, step {step_size:g}")
 
     def _bias(self, folder, run: _Run, step_size, n_runs, fresh) -> list[tuple[float, ...]]:
-        """Means of SGD at one time for falling step sizes, and how far they are off those of the flow."""
+        """Return the means of SGD at one time for falling step sizes, and how far they are off those of the flow."""
         rows: list[tuple[float, ...]] = []
-        truth = run.sol.density(_BIAS_TIME).mean()
+        truth = np.asarray(run.sol.density(_BIAS_TIME).mean())
         at = int(np.argmin(np.abs(run.sgd.t - _BIAS_TIME)))
         for step in sorted({_COARSE, 2.0 * step_size, step_size}, reverse=True):
             sgd = self._sgd(folder, run.model, run.sgd.t[: at + 1], step, n_runs, fresh)
@@ -94,7 +106,7 @@ class AnisotropicReLU(Study):
 
 
 def _shrinks(bias) -> Check:
-    """The length of the remaining weights is pushed out by the noise of the steps, in proportion to their size."""
+    """Return the check that the noise of the steps lengthens the remaining weights in proportion to the step size."""
     first, last = bias[0], bias[-1]
     rate = np.polyfit(np.log([row[0] for row in bias]), np.log(np.abs([row[4] for row in bias])), 1)[0]
     return Check(f"at Delta = {_BIAS_DELTA:g}, t = {_BIAS_TIME:g} SGD's <r2> is off by {first[4]:.4f} at step "
@@ -105,12 +117,12 @@ def _shrinks(bias) -> Check:
 def _row(run: _Run, j: int) -> tuple[float, ...]:
     t = run.sgd.t[j]
     rho = run.sol.density(t)
-    pairs = zip(rho.mean(), run.sgd.coordinates[:, j].mean(axis=(0, 1)))
+    pairs = zip(np.asarray(rho.mean()), run.sgd.coordinates[:, j].mean(axis=(0, 1)))
     return (run.delta, float(t), run.model.risk(rho), float(run.sgd.risk[:, j].mean()),
             *(float(value) for pair in pairs for value in pair))
 
 
-def _draw(runs: list[_Run], bias) -> Any:
+def _draw(runs: list[_Run], bias) -> Figure:
     import matplotlib as mpl
 
     with mpl.rc_context(plotting.STYLE):

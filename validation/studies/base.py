@@ -1,4 +1,4 @@
-"""What every study is, and the report it leaves behind: pictures, tables, certificates and a verdict."""
+"""The base of all studies, and the report of one: pictures, tables, certificates and a verdict."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _APART = 1e-9
 
 @dataclass(frozen=True)
 class Check:
-    """One statement that a study judges, with the numbers it rests on."""
+    """One statement that a study judges, with the numbers that decide it."""
 
     text: str
     passed: bool
@@ -33,20 +33,20 @@ class Check:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under column names; numbers keep all their digits in the file and six in print, NaN being empty."""
+    """Rows under column names; the file has all digits of a number, the text six, and NaN is left empty."""
 
     columns: tuple[str, ...]
     rows: Sequence[Sequence[Any]]
 
     def text(self) -> str:
-        """The table as aligned plain text."""
+        """Return the table as aligned plain text."""
         cells = [list(self.columns)] + [[_print(value) for value in row] for row in self.rows]
         widths = [max(len(row[k]) for row in cells) for k in range(len(self.columns))]
         lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in cells]
         return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
     def csv(self) -> str:
-        """The table as comma-separated values."""
+        """Return the table as comma-separated values."""
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([self.columns, *self.rows])
         return text.getvalue()
@@ -54,7 +54,7 @@ class Table:
 
 @dataclass(frozen=True)
 class StudyReport:
-    """What a study found.
+    """The result of a study.
 
     Attributes
     ----------
@@ -89,7 +89,7 @@ class StudyReport:
         return f"{'PASS' if self.passed else 'FAIL'}: {self.title}: {count} of {len(self.checks)} checks hold."
 
     def text(self) -> str:
-        """The whole report as plain text."""
+        """Return the whole report as plain text."""
         parts = [self.verdict, "Conventions: " + self.conventions, "\n".join(map(str, self.checks))]
         parts += [f"{label}\n{table.text()}" for label, table in self.tables.items()]
         parts += [f"{label}\n{words}" for label, words in self.certificates.items()]
@@ -133,7 +133,7 @@ class Study(ABC):
 
 
 def flow_times(times: Sequence[float] | np.ndarray, t_end: float | None = None, count: int = 61) -> np.ndarray:
-    """Times of output for a picture of a flow: the given ones, and ``count`` that are dense at the start.
+    """Return the output times for a picture of a flow: the given ones, and ``count`` that are dense at the start.
 
     Parameters
     ----------

@@ -1,10 +1,10 @@
-"""What the studies of phase transitions share: branches on a grid, the transition itself, rates of return."""
+"""Parts of the studies of phase transitions: branches on a grid, the transition itself, rates of return."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from scipy.optimize import brentq
 
@@ -13,6 +13,8 @@ from wgflow.grids import Grid
 from wgflow.solvers import FiniteVolume
 from wgflow.solvers.stationary import stationary, stationary_branches
 from wgflow.verbs import solve
+
+from ..exact import ExactProblem
 
 __all__ = ["Branch", "branches", "critical_value", "late_flow"]
 
@@ -30,7 +32,7 @@ class Branch(NamedTuple):
 
 
 class LateFlow(NamedTuple):
-    """The end of a long flow, and how fast it got there: NaN where it was there before."""
+    """The end of a long flow, and the rate of its approach: NaN where it had arrived before the rate could be taken."""
 
     order: float
     rate: float
@@ -38,8 +40,8 @@ class LateFlow(NamedTuple):
     words: str
 
 
-def branches(problem: Any, grid: Grid, order: Callable[[Density], float]) -> list[Branch]:
-    """The stationary states of a problem on a grid; those that a symmetry exchanges are one."""
+def branches(problem: ExactProblem, grid: Grid, order: Callable[[Density], float]) -> list[Branch]:
+    """Return the stationary states of a problem on a grid; states that a symmetry exchanges count once."""
     found: list[Branch] = []
     for state in stationary_branches(problem.energy(), grid):
         branch = Branch(abs(order(state.density)), state.energy, bool(state.stable))
@@ -48,8 +50,8 @@ def branches(problem: Any, grid: Grid, order: Callable[[Density], float]) -> lis
     return sorted(found)
 
 
-def critical_value(make: Callable[[float], Any], low: float, high: float, grid: Grid) -> float:
-    """The parameter at which the symmetric state loses its stability: where its least curvature is zero.
+def critical_value(make: Callable[[float], ExactProblem], low: float, high: float, grid: Grid) -> float:
+    """Return the parameter at which the symmetric state loses its stability: where its least curvature is zero.
 
     Parameters
     ----------
@@ -68,7 +70,8 @@ def critical_value(make: Callable[[float], Any], low: float, high: float, grid: 
     return float(brentq(curvature, low, high, xtol=1e-11))
 
 
-def late_flow(problem: Any, rho0: Density, order: Callable[[Density], float], rate: float, limit: float) -> LateFlow:
+def late_flow(problem: ExactProblem, rho0: Density, order: Callable[[Density], float], rate: float,
+              limit: float) -> LateFlow:
     """Follow a flow to its stationary state.
 
     Parameters

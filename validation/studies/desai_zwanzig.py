@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
@@ -17,13 +17,19 @@ from .base import Check, Study, StudyReport, Table
 from .bifurcation import Branch, LateFlow, branches, critical_value, late_flow
 from .pictures import save_picture
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 __all__ = ["STUDY"]
 
 _BOUNDS = (-4.0, 4.0)
 #: The fixed inverse temperature of the diagram in theta.
 _BETA = 4.0
-#: Data of the long flows: off the center, so that they fall into one of two wells.
-_MEAN, _VARIANCE = 0.5, 0.2
+#: Mean of the start of the long flows: off the center, so that they fall into one of two wells.
+_MEAN = 0.5
+#: Its variance.
+_VARIANCE = 0.2
 
 
 class _Point(NamedTuple):
@@ -87,7 +93,7 @@ def _point(value: float, problem: DesaiZwanzig, cells: int) -> _Point:
 
 
 def _critical_coupling(beta: float) -> float:
-    """The theta at which ``beta`` is the critical inverse temperature."""
+    """Return the theta at which ``beta`` is the critical inverse temperature."""
 
     def excess(log_theta: float) -> float:
         return DesaiZwanzig(coupling=math.exp(log_theta)).critical_beta() - beta
@@ -127,7 +133,7 @@ def _row(p: _Point) -> tuple[float, ...]:
             -p.center_rate)
 
 
-def _draw(in_beta: list[_Point], in_theta: list[_Point], critical: tuple[float, float]) -> Any:
+def _draw(in_beta: list[_Point], in_theta: list[_Point], critical: tuple[float, float]) -> Figure:
     import matplotlib as mpl
 
     with mpl.rc_context(plotting.STYLE):
@@ -167,7 +173,7 @@ def _draw(in_beta: list[_Point], in_theta: list[_Point], critical: tuple[float, 
         return figure
 
 
-def _mark(axes: Any, points: list[_Point]) -> None:
+def _mark(axes: Axes, points: list[_Point]) -> None:
     for stable, face, label in ((True, plotting.PARTICLE, "branch on the grid, stable"), (False, "white", "unstable")):
         marks = [(p.value, s * b.order) for p in points for b in p.found if b.stable is stable
                  for s in ((1.0, -1.0) if b.order > 1e-6 else (1.0,))]

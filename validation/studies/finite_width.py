@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,9 +14,14 @@ from ..sgd_runs import kept_sgd_runs
 from .base import Check, Study, StudyReport, Table
 from .pictures import save_picture
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 __all__ = ["STUDY"]
 
-_SEED, _KAPPA = 4409, 0.8
+_SEED = 4409
+#: Scale of the initial weights.
+_KAPPA = 0.8
 #: A mean of networks drawn at random may be so many standard errors off.
 _SIGMAS = 4.0
 
@@ -63,7 +68,7 @@ class FiniteWidth(Study):
 
 
 def _draw_networks(model, best, widths, draws: int) -> dict[int, np.ndarray]:
-    """Exact risks of networks whose neurons are drawn independently from the optimal law, directions uniform."""
+    """Return the exact risks of networks of independent neurons from the optimal law, with uniform directions."""
     rng, risks = np.random.default_rng(_SEED), {}
     for n in widths:
         radii = best.measure.sample(draws * n, rng).reshape(draws, n)
@@ -73,7 +78,7 @@ def _draw_networks(model, best, widths, draws: int) -> dict[int, np.ndarray]:
     return risks
 
 
-def _picture(least, excess, own, widths, trained, drawn) -> Any:
+def _picture(least, excess, own, widths, trained, drawn) -> Figure:
     import matplotlib as mpl
 
     with mpl.rc_context(plotting.STYLE):

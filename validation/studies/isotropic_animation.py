@@ -17,7 +17,10 @@ from .pictures import animate_against_particles, save_picture
 
 __all__ = ["STUDY"]
 
-_KAPPA, _SEED, _RUNS = 0.8, 2027, 3
+#: Scale of the initial weights.
+_KAPPA = 0.8
+_SEED = 2027
+_RUNS = 3
 
 
 class IsotropicAnimation(Study):

@@ -17,7 +17,9 @@ from .pictures import save_picture
 
 __all__ = ["STUDY"]
 
-_KAPPA, _SEED = 0.8, 1931
+#: Scale of the initial weights.
+_KAPPA = 0.8
+_SEED = 1931
 
 
 class IsotropicHistogram(Study):

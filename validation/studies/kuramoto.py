@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -18,16 +18,25 @@ from .base import Check, Study, StudyReport, Table
 from .bifurcation import Branch, branches, critical_value
 from .pictures import save_picture
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 __all__ = ["STUDY"]
 
 #: D = 1/beta = 1/2, so that K_c = 1.
-_BETA, _AMPLITUDE = 2.0, 0.2
-#: The amplitude from which growth at the uniform state is measured, and for how long.
-_FAINT, _FAINT_TIME = 1e-4, 2.0
+_BETA = 2.0
+#: Of the start (1 + a cos x)/(2 pi) of the flows.
+_AMPLITUDE = 0.2
+#: The amplitude from which growth at the uniform state is measured.
+_FAINT = 1e-4
+#: How long the growth is measured.
+_FAINT_TIME = 2.0
 #: Fourier modes of the exact solution where it is drawn, checked to 1e-10 by itself.
 _MODES = 24
-#: Times drawn, and the end of the long flows in units of the slowest exact rate.
-_SHOWN, _LONG = 12.0, 14.0
+#: End of the times that are drawn.
+_SHOWN = 12.0
+#: End of the long flows in units of the slowest exact rate.
+_LONG = 14.0
 
 
 class _Point(NamedTuple):
@@ -94,7 +103,7 @@ def _point(problem: Kuramoto, cells: int) -> _Point:
 
 
 def _curve(coupling: float, cells: int) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-    """K, times, and the order parameter of the flow and of the exact solution at them."""
+    """Return K, times, and the order parameter of the flow and of the exact solution at them."""
     problem = Kuramoto(coupling=coupling, beta=_BETA, amplitude=_AMPLITUDE, t_end=_SHOWN, size=_MODES)
     t = np.linspace(0.0, _SHOWN, 25)
     sol = solve(problem.energy(), problem.initial_density(problem.grid(cells)), (0.0, _SHOWN), FiniteVolume(rtol=1e-7),
@@ -126,7 +135,7 @@ def _checks(points: list[_Point], curves: list, found: float) -> tuple[Check, ..
     )
 
 
-def _draw(points: list[_Point], curves: list) -> Any:
+def _draw(points: list[_Point], curves: list) -> Figure:
     import matplotlib as mpl
 
     with mpl.rc_context(plotting.STYLE):

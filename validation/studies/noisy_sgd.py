@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,9 +19,15 @@ from ..sgd_runs import kept_sgd_runs
 from .base import Check, Study, StudyReport, Table, flow_times
 from .pictures import save_picture
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 __all__ = ["STUDY"]
 
-_BETA, _RIDGE, _SEED = 100.0, 0.01, 5003
+_BETA = 100.0
+_RIDGE = 0.01
+_SEED = 5003
+#: Scales of the initial weights; SGD starts from the first.
 _KAPPAS = (0.8, 2.0)
 _T_END = 800.0
 #: The risk is drawn up to this time.
@@ -77,7 +83,7 @@ class NoisySGD(Study):
         return StudyReport(self.name, self.title, conventions, checks, {"noisy": Table(columns, rows)}, words, pictures)
 
 
-def _draw(model, sols, star, sgd) -> Any:
+def _draw(model, sols, star, sgd) -> Figure:
     import matplotlib as mpl
 
     with mpl.rc_context(plotting.STYLE):

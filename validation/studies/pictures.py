@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wgflow import plotting
+from wgflow.densities import Density
 from wgflow.errors import StorageError
+from wgflow.solution import Solution
+
+from ..particles import SGDResult
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["animate_against_particles", "save_picture"]
 
+#: Letters of the conventions that fit into an inch.
 _LETTERS_AN_INCH = 17
 
 
-def save_picture(figure: Any, path: Path, conventions: str) -> Path:
-    """Write the conventions under a figure, and the figure to a file; returns the path."""
+def save_picture(figure: Figure, path: Path, conventions: str) -> Path:
+    """Write the conventions under a figure, and the figure to a file, and return the path."""
     width = int(_LETTERS_AN_INCH * figure.get_size_inches()[0])
     figure.supxlabel("\n".join(textwrap.wrap(conventions, width)), x=0.01, ha="left", fontsize=7.5,
                      color=plotting.FAINT)
@@ -25,7 +33,7 @@ def save_picture(figure: Any, path: Path, conventions: str) -> Path:
     return path
 
 
-def animate_against_particles(sol: Any, sgd: Any, path: Path, conventions: str, *, fps: int = 10) -> Path:
+def animate_against_particles(sol: Solution, sgd: SGDResult, path: Path, conventions: str, *, fps: int = 10) -> Path:
     """Write a GIF of a one-dimensional density with the histogram of all neurons over it, a frame for each ``sgd.t``.
 
     Parameters
@@ -43,7 +51,7 @@ def animate_against_particles(sol: Any, sgd: Any, path: Path, conventions: str, 
     import matplotlib as mpl
     from matplotlib.animation import PillowWriter
 
-    laws = [sol.density(t) for t in sgd.t]
+    laws = [rho for rho in map(sol.density, sgd.t) if isinstance(rho, Density)]
     low, high = plotting.visible_range(laws)
     bins = np.linspace(low, high, 41)
     # A density that ends as a spike would flatten all other frames.

@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from wgflow import plotting
 from wgflow.activations import NonMonotone
 from wgflow.reduced_models import IsotropicGaussian
+from wgflow.solution import Solution
 from wgflow.solvers import FiniteVolume
 from wgflow.verbs import solve
 
 from ..comparison import Comparison, compare
+from ..particles import SGDResult
 from ..sgd_runs import kept_sgd_runs
 from .base import Check, Study, StudyReport, Table, flow_times
 from .pictures import save_picture
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 __all__ = ["STUDY"]
 
-_SMALL, _LARGE, _SEED = 0.1, 0.4, 3011
-#: Steps grow so many times after the fast start, around this time: the noise of SGD is largest where the risk is.
-_GROWTH, _GROWTH_TIME = 8.0, 0.12
+#: The scale of the initial weights that fails.
+_SMALL = 0.1
+#: The scale that succeeds.
+_LARGE = 0.4
+_SEED = 3011
+#: How many times longer the steps become after the fast start, when the risk and with it the noise of SGD have fallen.
+_GROWTH = 8.0
+#: Time around which they grow.
+_GROWTH_TIME = 0.12
 #: The PDE is solved up to this time, at which both starts have come to rest.
 _T_END = 0.5
 
 
 class _Run(NamedTuple):
     kappa: float
-    sol: Any
-    sgd: Any
+    sol: Solution
+    sgd: SGDResult
     comparison: Comparison
-    progress: Any  # training time: the integral of xi
+    #: The training time, the integral of xi, as a function of t.
+    progress: Callable[[np.ndarray], np.ndarray]
 
 
 class PredictingFailure(Study):
@@ -96,7 +109,7 @@ def _growing(t):
 
 
 def _clock(schedule):
-    """The training time, the integral of xi from 0, as a function of arrays of times."""
+    """Return the training time, the integral of xi from 0, as a function of arrays of times."""
     nodes, weights = np.polynomial.legendre.leggauss(32)
 
     def clock(t):
@@ -108,7 +121,7 @@ def _clock(schedule):
     return clock
 
 
-def _draw(model, runs: tuple[_Run, _Run]) -> Any:
+def _draw(model, runs: tuple[_Run, _Run]) -> Figure:
     import matplotlib as mpl
 
     with mpl.rc_context(plotting.STYLE):

@@ -12,10 +12,14 @@ from ..exact import ExactDistance, ExactProblem, KellerSegelLine
 
 __all__ = ["AnyCase", "Case", "CollapseCase", "DistanceCase", "catalogue", "families"]
 
-#: Grids of one axis: five for smooth solutions, six for fronts, on which they end at the same place in their cell
-#: if the box is the default one and they stand still or grow.
-_SMOOTH, _FRONT = (50, 71, 100, 141, 200), (51, 71, 101, 141, 201, 281)
-_PLANE, _SPACE = (32, 45, 64, 90, 128), (20, 24, 29, 35, 42)
+#: Cells of the grids of one axis for smooth solutions.
+_SMOOTH = (50, 71, 100, 141, 200)
+#: For fronts: on the default box those that stand still or grow end at the same place in a cell on each of these.
+_FRONT = (51, 71, 101, 141, 201, 281)
+#: Cells an axis in the plane.
+_PLANE = (32, 45, 64, 90, 128)
+#: Cells an axis in space.
+_SPACE = (20, 24, 29, 35, 42)
 #: Tolerance of the time steps where the order of the space error is to be seen.
 _FINE_TIME = 1e-8
 
@@ -42,7 +46,7 @@ class Case:
     settings : mapping
         Of FiniteVolume.
     jko : (float, int) or None
-        Step and number of steps of the JKO scheme that are held against the exact ones.
+        Step and number of steps of the JKO scheme that are compared with the exact ones.
     slow : bool
         Left out at the quick scale.
     """
@@ -92,12 +96,12 @@ AnyCase = Case | DistanceCase | CollapseCase
 
 
 def catalogue() -> tuple[AnyCase, ...]:
-    """All cases, one family after the other."""
+    """Return all cases, one family after the other."""
     return (*_gaussian(), *_linear(), *_mean_field(), *_nonlinear(), *_charges(), *_aggregation(), *_distances())
 
 
 def families() -> tuple[str, ...]:
-    """The names of the families."""
+    """Return the names of the families."""
     return tuple(dict.fromkeys(case.family for case in catalogue()))
 
 

@@ -1,4 +1,4 @@
-"""What `verify` found: one line a case, as text, in color, as a dataset, as a file."""
+"""The result of `verify`: one line a case, as text, in color, as a dataset, as a file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LEFT = (0, 1, 2, 5)
 
 @dataclass(frozen=True)
 class Verified:
-    """One case as it came out.
+    """The result of one case.
 
     Attributes
     ----------
@@ -82,7 +82,7 @@ class Verified:
         return name, named[name]
 
     def error(self, name: str) -> float:
-        """An error on the judged grid; NaN if there is none of this name."""
+        """Return an error on the judged grid; NaN if there is none of this name."""
         return self.errors[name][self.judged] if name in self.errors else math.nan
 
     @property
@@ -93,7 +93,7 @@ class Verified:
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify` found.
+    """The result of `verify`.
 
     Attributes
     ----------
@@ -120,7 +120,7 @@ class Verification:
                 f"({self.seconds:.0f} s of CPU).")
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Heads and cells of the table as text."""
+        """Return heads and cells of the table as text."""
         rows: list[tuple[str, ...]] = [("family", "problem", "method", "cells", "error", "of", "L1", "front", "order",
                                         "mass", "energy", "CPU s", "verdict")]
         for case in self.cases:
@@ -132,12 +132,12 @@ class Verification:
         return rows
 
     def failures(self) -> list[str]:
-        """Every limit that was missed, in words."""
+        """Return every limit that was missed, in words."""
         return [f"{case.family}, {case.name} ({case.method}): {words}"
                 for case in self.cases for words in case.failures]
 
     def table(self) -> str:
-        """The table as plain text: one line a case, then what failed, then the verdict."""
+        """Return the table as plain text: one line a case, then what failed, then the verdict."""
         rows = self.rows()
         widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
         lines = ["  ".join(cell.ljust(w) if k in _LEFT else cell.rjust(w) for k, (cell, w) in
@@ -164,7 +164,7 @@ class Verification:
         console.print(self.verdict, style="green" if self.passed else "bold red")
 
     def to_dataset(self) -> xarray.Dataset:
-        """Errors by case, grid and quantity, orders, mass, energy and time; NaN where a case has none."""
+        """Return errors by case, grid and quantity, orders, mass, energy and time; NaN where a case has none."""
         import xarray
 
         quantities = list(dict.fromkeys(name for case in self.cases for name in case.errors))

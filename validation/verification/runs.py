@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -21,11 +20,16 @@ from .report import APART, JUDGED_CELLS, Verification, Verified, check_path
 
 __all__ = ["Verification", "Verified", "check_path", "families", "verify"]
 
-#: Largest relative error of a moment or energy at 200 cells an axis (on coarser grids it may grow like h^2), and of the
-#: dissipation, relative to a hundredth of that at the start where it has fallen below.
-MOMENT_LIMIT, DISSIPATION_LIMIT, DISSIPATION_FLOOR = 1e-3, 1e-2, 1e-2
-#: Largest drift of the mass and rise of the energy.
-MASS_LIMIT, ENERGY_LIMIT = 1e-13, 1e-12
+#: Largest relative error of a moment or energy at 200 cells an axis; on coarser grids it may grow like h^2.
+MOMENT_LIMIT = 1e-3
+#: Largest relative error of the dissipation.
+DISSIPATION_LIMIT = 1e-2
+#: A dissipation below this part of that at the start is compared with this part.
+DISSIPATION_FLOOR = 1e-2
+#: Largest drift of the mass.
+MASS_LIMIT = 1e-13
+#: Largest rise of the energy in a step.
+ENERGY_LIMIT = 1e-12
 #: Largest distance of a front in cells; rounding may put it on the other side of an edge.
 FRONT_LIMIT = 1.0 + 1e-6
 #: Largest errors of JKO steps at 200 cells.
@@ -41,13 +45,13 @@ def verify(
     *,
     cells: Sequence[int] | None = None,
     quick: bool = False,
-    report: Callable[[float], Any] | None = None,
+    report: Callable[[float], object] | None = None,
 ) -> Verification:
     """Run the catalogue of exact solutions and judge every case.
 
     Each problem is solved with FiniteVolume on several grids. What is judged: moments and energies within 1e-3 at 200
     cells an axis, the observed order of the density's L1 error, fronts within one cell, mass within 1e-13, no rise of
-    the energy above 1e-12. Where the JKO scheme has exact steps, ``JKO(inner="quantile")`` is held against them too.
+    the energy above 1e-12. Where the JKO scheme has exact steps, ``JKO(inner="quantile")`` is compared with them too.
 
     Parameters
     ----------
@@ -156,7 +160,7 @@ def _judge(case: Case, found: Verified) -> list[str]:
 
 
 def _jko(case: Case, cells: tuple[int, ...]) -> Verified:
-    """JKO steps in quantile coordinates against the exact ones."""
+    """Return JKO steps in quantile coordinates against the exact ones."""
     (tau, steps), problem = case.jko or (0.0, 0), case.problem
     n = min(JUDGED_CELLS, cells[-1])
     label = f"JKO, {steps} steps of {tau:g}"
@@ -181,7 +185,7 @@ def _jko(case: Case, cells: tuple[int, ...]) -> Verified:
 
 
 def _collapse(case: CollapseCase, cells: tuple[int, ...]) -> Verified:
-    """Follow a flow beyond its end, which must be told as such on every grid, with all that came before kept."""
+    """Follow a flow beyond its blow-up, which must be reported on every grid, with the solution before it kept."""
     problem, failures, seconds, drift, rise = case.problem, [], [], 0.0, 0.0
     for n in cells:
         grid = problem.grid(n)
@@ -190,9 +194,10 @@ def _collapse(case: CollapseCase, cells: tuple[int, ...]) -> Verified:
                     throw=False)
         seconds.append(time.process_time() - begin)
         if sol.status == 0 or not sol.message.startswith("blow-up"):
-            failures.append(f"the blow-up was not told on {n} cells: {sol.message}")
+            failures.append(f"the blow-up was not reported on {n} cells: {sol.message}")
         elif not 0.0 < sol.t[-1] <= problem.collapse_time or not np.isfinite(sol.final.values).all():
-            failures.append(f"told at t = {sol.t[-1]:.4g} on {n} cells, later than {problem.collapse_time:.4g}")
+            failures.append(f"blow-up reported at t = {sol.t[-1]:.4g} on {n} cells, later than "
+                            f"{problem.collapse_time:.4g}")
         drift = max(drift, sol.certificate.mass_drift)
         rise = max(rise, sol.certificate.max_energy_increase)
     found = Verified(case.family, case.name, "finite volumes", cells, {}, {}, drift, rise, tuple(seconds))
@@ -202,7 +207,7 @@ def _collapse(case: CollapseCase, cells: tuple[int, ...]) -> Verified:
 
 
 def _distance(case: DistanceCase, cells: tuple[int, ...]) -> Verified:
-    """W2 of the two laws on every grid."""
+    """Return W2 of the two laws on every grid."""
     values, seconds = [], []
     for n in cells:
         first, second = case.problem.densities(n)
@@ -225,7 +230,7 @@ def _with_failures(found: Verified, failures: list[str]) -> Verified:
 
 
 def _order(cells: Sequence[int], values: Sequence[float]) -> float:
-    """Observed order by regression; NaN for less than three grids, or rounding."""
+    """Return the observed order by regression; NaN for less than three grids, or rounding."""
     if len(cells) < 3 or min(values) < 1e-13:
         return math.nan
     return float(-np.polyfit(np.log(cells), np.log(values), 1)[0])

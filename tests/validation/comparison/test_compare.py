@@ -293,3 +293,11 @@ def test_coarser_runs_must_be_so(change, words):
     vars(coarse).update(change)
     with pytest.raises(InvalidInput, match=words):
         compare(flow(), biased(71, 0.5), coarse=coarse)
+
+
+def test_pictures_say_sgd_only_of_sgd():
+    for runs, words in ((biased(71, 1e-3), "SGD neurons"), (particles(71), "particles")):
+        figure = compare(flow(), runs, n_null=200).plot()
+        assert words in [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert "noise of SGD" in compare(flow(), SimpleNamespace(
+        t=TIMES, coordinates=runs.coordinates[:1], step_size=1e-3), n_null=200).verdict

@@ -121,7 +121,7 @@ def test_a_blow_up_that_is_not_told_fails(monkeypatch):
     assert told.passed, told.failures
     assert told.mass_drift < 1e-13
     (words,) = silent.failures
-    assert words.startswith("the blow-up was not told on 64 cells")
+    assert words.startswith("the blow-up was not reported on 64 cells")
 
 
 def test_dataset_and_files(tmp_path):
