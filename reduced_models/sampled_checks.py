@@ -25,7 +25,7 @@ BATCHES = 64
 #: Scales of neurons in units of kappa.
 SCALES = (0.5, 1.0, 2.0)
 #: Neurons of each scale at which V and the diagonal are compared with samples.
-NEURONS = 3
+NEURONS = 8
 #: Pairs of neurons in each batch on which U and the steps of SGD are compared with samples.
 PAIRS = 32
 #: Neurons of the networks whose risk is compared with samples.
