@@ -353,5 +353,5 @@ def test_bad_input(build, message):
 
 @pytest.mark.parametrize("knots", [["a", "b"], [1j, 2.0], [None]])
 def test_knots_of_the_wrong_kind(knots):
-    with pytest.raises(InvalidType, match="knots has .*need real numbers"):
+    with pytest.raises(InvalidType, match=r"knots has .*need real numbers"):
         PiecewiseLinear(knots, [0.0] * len(knots))
