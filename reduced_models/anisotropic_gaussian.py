@@ -30,11 +30,11 @@ from .two_classes import class_variances, delta_masses
 
 __all__ = ["AnisotropicGaussian", "TwoBlockModel"]
 
-_RANGES = 3.5, 2.0  # of r1 and r2 on the default grid, in units of the lengths at which data reach the outermost knot
-_DEFAULT_TOLERANCE = 1e-8
+_RANGES = (3.5, 2.0)  # of r1 and r2 on the default grid, in lengths at which data reach the outermost knot
+_DEFAULT_TOLERANCE = 1e-8  # of the kernel, far below the discretization error of a grid
 _SERIES_DEGREE = 160  # of the Mehler series of a population risk
-_SMOOTH_DEGREE = 42
-_PAIR_TOLERANCE = 1e-14
+_SMOOTH_DEGREE = 42  # the same where coefficients come from quadrature, which resolves no higher degrees
+_PAIR_TOLERANCE = 1e-14  # tail at which the series of a pair stops, relative to the largest second moment
 _BLOCK = 1 << 20  # pairs of neurons handled at a time
 
 
@@ -233,7 +233,10 @@ class TwoBlockModel(NetworkModel):
         outputs = np.mean(coefficients[0], axis=1)
         return 1.0 - float(outputs[0] - outputs[1]) + (0.5 * float(np.sum(own)) + pairs) / n**2
 
-    def _pair_sum(self, w, s, a, b, coefficients, tails, tolerance) -> float:
+    def _pair_sum(
+        self, w: FloatArray, s: FloatArray, a: FloatArray, b: FloatArray, coefficients: FloatArray, tails: FloatArray,
+        tolerance: float,
+    ) -> float:
         """Return the sum over pairs i < j and over both classes."""
         n = len(w)
         rows = min(n, max(1, _BLOCK // n))
@@ -322,11 +325,11 @@ class AnisotropicGaussian(TwoBlockModel):
         return 0.5 * (plus + minus)
 
     def search_box(self) -> tuple[tuple[float, float], ...]:
-        """All lengths where the features have one limit at infinity, as for bounded activations; else the grid's."""
+        """Return all lengths where the features have one limit at infinity (bounded activations), else the grid's."""
         return ((0.0, math.inf),) * 2 if self._basis.at_infinity is not None else super().search_box()
 
     def limit_points(self) -> tuple[LimitPoint, ...]:
-        r"""The one limit of the features as r1 or r2 grows, that of neurons with the constant output
+        r"""Return the one limit of the features as r1 or r2 grows, that of neurons with the constant output
 
         .. math:: \tfrac12 (\sigma(\infty) + \sigma(-\infty)) .
 

@@ -1,4 +1,4 @@
-"""What every reduced model is: features on few coordinates, and, for networks, the network they came from."""
+"""The base classes of reduced models: features of few coordinates, and the network that they come from."""
 
 from __future__ import annotations
 
@@ -78,7 +78,11 @@ class ReducedModel(ABC):
 
     @abstractmethod
     def diagonal(self, *coordinates: ArrayLike) -> FloatArray:
-        """Return :math:`U(\\theta, \\theta)`, the kernel of a neuron with itself, which no feature sum truncates."""
+        """Return :math:`U(\\theta, \\theta) = E\\,\\sigma_*(x; \\theta)^2`, the second moment of one neuron's output.
+
+        Where coordinates leave the direction of the weights open, this is more than the kernel of two neurons at the
+        same coordinates, whose directions differ.
+        """
 
     @abstractmethod
     def grid(self, cells: int | tuple[int, ...]) -> Grid:
@@ -122,12 +126,12 @@ class ReducedModel(ABC):
     def search_box(self) -> tuple[tuple[float, float], ...]:
         """Return the (low, high) ends between which ``minimum_risk`` places atoms; those of the default grid.
 
-        A model that gives ``limit_points`` may return infinite high ends.
+        The high ends may be infinite in a model that gives ``limit_points``.
         """
         return self.grid(8).bounds
 
     def limit_points(self) -> tuple[LimitPoint, ...]:
-        """Return what the features tend to as coordinates go to infinity; nothing where a model does not say."""
+        """Return the limits of the features as coordinates go to infinity; none unless a model knows them."""
         return ()
 
     @property
@@ -339,7 +343,7 @@ class NetworkModel(ReducedModel):
         x : array_like, shape (..., input_dimension)
             The leading axes broadcast: ``theta[:, None]`` gives all neurons at all inputs.
         """
-        theta = np.asarray(theta, dtype=np.float64)
+        theta, x = np.asarray(theta, dtype=np.float64), np.asarray(x, dtype=np.float64)
         if not self.trains_readout:
             return self.activation.value(np.einsum("...i,...i->...", theta, x))
         a, b, w = theta[..., 0], theta[..., 1], theta[..., 2:]

@@ -30,6 +30,7 @@ def block(d: float, s0: object, gamma: object) -> tuple[int | None, float]:
 
 
 def pair(name: str, value: object) -> tuple[float, float]:
+    """Return two positive numbers, one for each of the two lengths."""
     if not isinstance(value, (tuple, list, np.ndarray)) or len(value) != 2:
         raise InvalidInput(f"{name}={value!r} must be a pair of numbers, one for r1 and one for r2")
     return check_positive(f"{name}[0]", value[0]), check_positive(f"{name}[1]", value[1])

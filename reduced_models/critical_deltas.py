@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
 from .minimum_risk.psi_search import PsiSearch
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from .isotropic_gaussian import IsotropicGaussian
 
 __all__ = ["CriticalDeltas", "StationaryDelta", "critical_deltas", "delta_margin", "stationary_deltas"]
+
+FloatArray = NDArray[np.float64]
 
 _SCAN = 27  # values of Delta at which signs are taken first
 _SAMPLES = 201  # radii at which stationary deltas and their competitors are sought
@@ -49,7 +52,7 @@ def stationary_deltas(model: IsotropicGaussian, r_max: float, samples: int) -> l
     """Return the stationary deltas on ``0 < r <= r_max``, from sign changes of the slope between ``samples`` points."""
     target = model.target
 
-    def slope(r: Any) -> Any:
+    def slope(r: ArrayLike) -> FloatArray:
         values = model.features(r) - target.reshape((-1,) + (1,) * np.ndim(r))
         return np.sum(model.feature_gradients(r)[:, 0] * values, axis=0)
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from wgflow.activations.base import Activation
+from wgflow.activations.base import Activation, finite_array
 from wgflow.activations.smooth import Tanh
 from wgflow.atoms import Atoms
-from wgflow.checks import check_count, check_memory, check_positive
+from wgflow.checks import check_count, check_flag, check_memory, check_positive
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grid_checks import MAX_AXES
@@ -23,7 +24,6 @@ from .gaussian_laws import (
     REACH,
     as_vector,
     coordinate_names,
-    finite_values,
     normal_atoms,
     normal_density,
     stack_coordinates,
@@ -34,7 +34,7 @@ __all__ = ["FiniteData"]
 _KAPPA = 0.8  # the initial scale that a default grid holds
 _WIDTH = 4.0  # of a default grid, in lengths at which a typical input reaches the activation's scale
 _BLOCK = 1 << 22  # numbers of a temporary array
-_SAMPLE_SEED = 50221
+_SAMPLE_SEED = 50221  # of the points at which a compression is chosen and checked
 
 
 class FiniteData(NetworkModel):
@@ -93,18 +93,16 @@ class FiniteData(NetworkModel):
         trains_readout: bool = False,
         tolerance: float | None = None,
     ):
-        inputs, labels = finite_values("x", x), finite_values("y", y)
+        inputs, labels = finite_array("x", x), finite_array("y", y)
         inputs = inputs[:, None] if inputs.ndim == 1 else inputs
         if inputs.ndim != 2 or 0 in inputs.shape:
             raise InvalidInput(f"x has shape {inputs.shape}; need (n, d) or (n,), n >= 1 and d >= 1")
         if labels.shape != inputs.shape[:1]:
             raise InvalidInput(f"y has shape {labels.shape} for {len(inputs)} samples; need ({len(inputs)},)")
-        if not isinstance(trains_readout, (bool, np.bool_)):
-            raise InvalidType(f"trains_readout must be a bool, got {type(trains_readout).__name__} {trains_readout!r}")
         self.activation = Tanh() if activation is None else activation
         if not isinstance(self.activation, Activation):
             raise InvalidType(f"activation must be a wgflow.activations.Activation, got {type(activation).__name__}")
-        self.trains_readout = bool(trains_readout)
+        self.trains_readout = check_flag("trains_readout", trains_readout)
         d = inputs.shape[1]
         self.coordinate_names = (("a", "b") if self.trains_readout else ()) + coordinate_names("w", d)
         if self.n_coordinates > MAX_AXES:
@@ -192,7 +190,9 @@ class FiniteData(NetworkModel):
     def feature_gradients(self, *coordinates: ArrayLike) -> FloatArray:
         return self._projected(self._gradients, coordinates, self.n_coordinates)
 
-    def _projected(self, function, coordinates: tuple[ArrayLike, ...], width: int) -> FloatArray:
+    def _projected(
+        self, function: Callable[[FloatArray], FloatArray], coordinates: tuple[ArrayLike, ...], width: int
+    ) -> FloatArray:
         """Return values (k, [width,] *shape) of a function of points, in the basis, by blocks of points."""
         count, size = self.target.size, math.prod(np.broadcast_shapes(*map(np.shape, coordinates)))
         check_memory(8.0 * count * width * size, f"{count} features at {size} points",

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtr, roots_hermitenorm
 
+from wgflow.activations.base import finite_array
 from wgflow.atoms import Atoms
 from wgflow.checks import check_count, check_memory, check_positive, real_array
 from wgflow.densities import Density
@@ -27,7 +28,7 @@ DEFAULT_CELLS = {1: 400, 2: 128, 3: 48, 4: 24}
 #: Standard deviations of a law that a default grid holds.
 REACH = 6.0
 _NODES = 8  # Gauss-Hermite nodes of each coordinate
-_SYMMETRY = 1e-12
+_SYMMETRY = 1e-12  # by which a matrix may miss symmetry or positivity, relative to its largest entry
 
 
 @dataclass(frozen=True)
@@ -221,18 +222,9 @@ def check_axes(model: NetworkModel) -> None:
                            "atoms (initial_atoms), SGD or the exact solution")
 
 
-def finite_values(name: str, value: ArrayLike) -> FloatArray:
-    """Return ``value`` as a float64 array, or say which entry is not a finite real number."""
-    array = real_array(value, name)
-    if not np.isfinite(array).all():
-        index = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
-        raise InvalidInput(f"{name}{index or ''} is {array[tuple(index)]}; it must be finite")
-    return array
-
-
 def as_vector(name: str, value: ArrayLike, size: int) -> FloatArray:
     """Return a vector of ``size`` finite numbers; a single number is repeated."""
-    vector = finite_values(name, value)
+    vector = finite_array(name, value)
     if vector.shape not in ((), (size,)):
         raise InvalidInput(f"{name} has shape {vector.shape}; need a number or ({size},)")
     return np.broadcast_to(vector, (size,)).copy()
@@ -240,7 +232,7 @@ def as_vector(name: str, value: ArrayLike, size: int) -> FloatArray:
 
 def as_symmetric(name: str, value: ArrayLike, size: int) -> FloatArray:
     """Return a finite symmetric matrix; a number is that multiple of the identity, a vector the diagonal."""
-    matrix = finite_values(name, value)
+    matrix = finite_array(name, value)
     if matrix.shape in ((), (size,)):
         matrix = np.diag(np.broadcast_to(matrix, (size,)))
     if matrix.shape != (size, size):

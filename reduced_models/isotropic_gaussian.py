@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Callable
 from functools import cached_property
 from typing import cast
 
@@ -22,13 +23,14 @@ from wgflow.grids import Grid
 from .base import FloatArray, NetworkModel
 from .critical_deltas import CriticalDeltas, StationaryDelta, critical_deltas, stationary_deltas
 from .features.neuron_pairs import kernel_pair_sums
-from .features.radial import choose_features
+from .features.radial import HermiteFeatures, QuadratureFeatures, choose_features
 from .minimum_risk.measure_problem import LimitPoint
 from .radial_laws import check_held, chi_masses, chi_rule, gauss_chi_rule, log_sphere_weight
 from .two_classes import check_convention, class_variances, delta_masses
 
 __all__ = ["CriticalDeltas", "IsotropicGaussian", "StationaryDelta"]
 
+# What at most 1,024 features a class reach with the ramp, whose kinks make the kernel less smooth in few dimensions.
 _LOW_DIMENSION_TOLERANCE: dict[float, float] = {1: 3e-4, 2: 3e-6, 3: 3e-8}
 _CHUNK = 4096  # neurons of small networks handled at a time
 
@@ -132,7 +134,7 @@ class IsotropicGaussian(NetworkModel):
         return self.activation.length_scale / math.sqrt(0.5 * (self.tau_plus2 + self.tau_minus2))
 
     @cached_property
-    def _basis(self):
+    def _basis(self) -> HermiteFeatures | QuadratureFeatures:
         return choose_features(self.activation, self.deviations, self.d, 8.0 * self.length_scale, self.tolerance)
 
     @property
@@ -238,11 +240,11 @@ class IsotropicGaussian(NetworkModel):
                      names=["r"])
 
     def search_box(self) -> tuple[tuple[float, float], ...]:
-        """All radii where the behavior at infinity is known, as it is for every activation of this package."""
+        """Return all radii where the limit of the features is known, as for every activation of this package."""
         return ((0.0, math.inf),) if self._basis.at_infinity is not None else super().search_box()
 
     def limit_points(self) -> tuple[LimitPoint, ...]:
-        """The one limit of the features as r grows: that of the activation's even part."""
+        """Return the one limit of the features as r grows: that of the activation's even part."""
         limit = self._basis.at_infinity
         return () if limit is None else (LimitPoint(np.array([math.inf]), *limit),)
 
@@ -261,8 +263,8 @@ class IsotropicGaussian(NetworkModel):
             return float(loss(np.ones(1))[0])
         return float(self._chi_average(loss))
 
-    def _chi_average(self, function) -> float:
-        """Average a smooth function over chi_d / sqrt d, doubling the rule until it settles."""
+    def _chi_average(self, function: Callable[[FloatArray], FloatArray]) -> float:
+        """Return the average of a smooth function over chi_d / sqrt d, by a rule that is doubled until it settles."""
         values = []
         for n in (64, 128, 256, 512):
             x, weights = chi_rule(int(self.d), n)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
+from wgflow.activations.base import finite_array
 from wgflow.activations.smooth import Polynomial
 from wgflow.checks import check_positive
 from wgflow.errors import InvalidInput
@@ -20,7 +21,6 @@ from .gaussian_laws import (
     as_vector,
     check_times,
     coordinate_names,
-    finite_values,
     gaussian_state,
     stack_coordinates,
 )
@@ -70,7 +70,7 @@ class LinearNeuron(GaussianNetwork):
     name = "LinearNeuron"
 
     def __init__(self, covariance: ArrayLike, direction: ArrayLike, noise_variance: float = 0.0):
-        b = np.atleast_1d(finite_values("direction", direction))
+        b = np.atleast_1d(finite_array("direction", direction))
         if b.ndim != 1 or b.size == 0:
             raise InvalidInput(f"direction has shape {b.shape}; need a number or (D,) with D >= 1")
         self.direction = b

@@ -65,7 +65,8 @@ def check_model(
     parameters, which is to say :math:`\Delta_\theta\,c_k = \partial_k \log w` for each coordinate :math:`c_k(\theta)`.
 
     Samples are judged by their means over 64 batches and Student's law, at a level that shares ``false_alarm`` among
-    all of them. A right model fails about as rarely as that; the fixed seed makes the outcome repeatable.
+    all of them. That is exact for normal means; for heavy tails, such as those of polynomials, it is approximate, the
+    better the more samples. The fixed seed makes the outcome repeatable.
 
     Parameters
     ----------

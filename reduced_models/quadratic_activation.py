@@ -8,10 +8,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from wgflow.activations.base import Activation
+from wgflow.activations.base import Activation, finite_array
 from wgflow.activations.smooth import Polynomial
-from wgflow.checks import check_positive
-from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
+from wgflow.checks import check_flag, check_positive, check_real
+from wgflow.errors import ConvergenceError, InvalidInput
 
 from .base import FloatArray
 from .gaussian_laws import (
@@ -23,7 +23,6 @@ from .gaussian_laws import (
     as_vector,
     check_times,
     coordinate_names,
-    finite_values,
     gaussian_state,
     stack_coordinates,
 )
@@ -32,7 +31,7 @@ __all__ = ["QuadraticActivation"]
 
 _ORDER = 24  # of the Taylor series in time
 _TERM = 1e-17  # size of its last two terms, relative to the sum
-_MAX_STEPS = 100_000
+_MAX_STEPS = 100_000  # of the Taylor series in time, before a solution counts as too long
 
 
 class QuadraticActivation(GaussianNetwork):
@@ -95,19 +94,14 @@ class QuadraticActivation(GaussianNetwork):
         noise_variance: float = 0.0,
         centered: bool = False,
     ):
-        array = finite_values("matrix", matrix)
+        array = finite_array("matrix", matrix)
         array = array.reshape(1, 1) if array.ndim == 0 else array
         if array.ndim != 2 or array.shape[0] != array.shape[1] or array.size == 0:
             raise InvalidInput(f"matrix has shape {array.shape}; need (d, d), or a number for d = 1")
         d = len(array)
         self.matrix = as_symmetric("matrix", array, d)
         self.covariance = as_covariance("covariance", covariance, d)
-        offset_array = finite_values("offset", offset)
-        if offset_array.ndim:
-            raise InvalidInput(f"offset has shape {offset_array.shape}; it is one number")
-        if not isinstance(centered, (bool, np.bool_)):
-            raise InvalidType(f"centered must be a bool, got {type(centered).__name__} {centered!r}")
-        self.offset, self.centered = float(offset_array), bool(centered)
+        self.offset, self.centered = check_real("offset", offset), check_flag("centered", centered)
         self.noise_variance = check_positive("noise_variance", noise_variance, zero=True)
         self.input_dimension = float(d)
         self.coordinate_names = coordinate_names("w", d)
@@ -288,7 +282,9 @@ class QuadraticActivation(GaussianNetwork):
             slope -= 2.0 * (float(np.trace(self._white_matrix)) + self.offset) * self.covariance
         return slope
 
-    def _moments_at(self, times, columns, cov, beta, ridge, speed) -> tuple[FloatArray, FloatArray]:
+    def _moments_at(
+        self, times: FloatArray, columns: FloatArray, cov: FloatArray, beta: float, ridge: float, speed: float
+    ) -> tuple[FloatArray, FloatArray]:
         """Return W (d, k) and C (d, d) of M = C + W W' at increasing times, by Taylor steps.
 
         W' = -s A W and C' = -s (A C + C A) + 2 s / beta: the mean is one of the columns of W.
@@ -314,7 +310,9 @@ class QuadraticActivation(GaussianNetwork):
         raise ConvergenceError(f"t={times[-1]:g} needs more than {_MAX_STEPS} Taylor steps; t={now:g} was reached",
                                reason="max steps", t=now)
 
-    def _taylor(self, columns, cov, rest, beta, speed) -> tuple[FloatArray, FloatArray]:
+    def _taylor(
+        self, columns: FloatArray, cov: FloatArray, rest: FloatArray, beta: float, speed: float
+    ) -> tuple[FloatArray, FloatArray]:
         """Return Taylor coefficients of W and C in time, shapes (order + 1, d, k) and (order + 1, d, d)."""
         w, c = np.zeros((_ORDER + 1, *columns.shape)), np.zeros((_ORDER + 1, *cov.shape))
         drift = np.empty((_ORDER, *cov.shape))
@@ -346,7 +344,7 @@ class QuadraticActivation(GaussianNetwork):
 
     def neuron_outputs(self, theta: ArrayLike, x: ArrayLike) -> FloatArray:
         r"""Return :math:`\langle w, x \rangle^2`, less its mean :math:`w^T S w` with ``centered=True``."""
-        theta = np.asarray(theta, dtype=np.float64)
+        theta, x = np.asarray(theta, dtype=np.float64), np.asarray(x, dtype=np.float64)
         outputs = np.einsum("...i,...i->...", theta, x) ** 2
         return outputs - np.sum((theta @ self._root) ** 2, axis=-1) if self.centered else outputs
 

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
-from wgflow.activations.base import Activation, finite_array
+from wgflow.activations.base import Activation
 from wgflow.activations.piecewise_linear import ReLU
 from wgflow.atoms import Atoms
-from wgflow.checks import check_positive
+from wgflow.checks import check_positive, check_real
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
@@ -159,7 +159,7 @@ class ReLUNetwork(TwoBlockModel):
         """
         radial = self._radial_masses(kappa, grid)
         plain = []
-        for name, mean, edges in zip(("a", "b"), (_real("a", a), _real("b", b)), grid.edges):
+        for name, mean, edges in zip(("a", "b"), (check_real("a", a), check_real("b", b)), grid.edges):
             spread = float(np.max(np.diff(edges))) if width is None else check_positive("width", width)
             z = (edges - mean) / spread
             masses = np.where(z[:-1] > 0.0, ndtr(-z[:-1]) - ndtr(-z[1:]), ndtr(z[1:]) - ndtr(z[:-1]))
@@ -171,7 +171,8 @@ class ReLUNetwork(TwoBlockModel):
     def initial_atoms(self, kappa: float, nodes: int = 12, a: float = 1.0, b: float = 1.0) -> Atoms:
         """Return the law at fixed ``a`` and ``b`` by the product of Gauss rules of ``nodes`` nodes in r1 and r2."""
         points, weights = self._radial_rule(kappa, nodes)
-        points = np.vstack([np.full(weights.size, _real("a", a)), np.full(weights.size, _real("b", b)), points])
+        plain = [np.full(weights.size, check_real(name, value)) for name, value in (("a", a), ("b", b))]
+        points = np.vstack([*plain, points])
         powers = None if math.isinf(self.d) else (0.0, 0.0, *(n - 1.0 for n in self.dimensions))
         line, half = (-math.inf, math.inf), (0.0, math.inf)
         return Atoms(points, weights, (line, line, half, half), powers, self.coordinate_names)
@@ -181,7 +182,7 @@ class ReLUNetwork(TwoBlockModel):
     ) -> FloatArray:
         """Draw neurons (a, b, w) with ``w`` normal of covariance ``kappa**2 / d``, shape (n_neurons, d + 2)."""
         w = self._initial_weights(n_neurons, kappa, rng)
-        plain = np.broadcast_to([_real("a", a), _real("b", b)], (len(w), 2))
+        plain = np.broadcast_to([check_real("a", a), check_real("b", b)], (len(w), 2))
         return np.concatenate([plain, w], axis=1)
 
     def project(self, theta: ArrayLike) -> FloatArray:
@@ -189,14 +190,6 @@ class ReLUNetwork(TwoBlockModel):
         theta = self.check_theta(theta)
         r1, r2 = self._lengths(theta[..., 2:])
         return np.stack([theta[..., 0], theta[..., 1], r1, r2], axis=-1)
-
-
-def _real(name: str, value: float) -> float:
-    """Return a finite number of either sign."""
-    array = finite_array(name, value)
-    if array.ndim:
-        raise InvalidInput(f"{name} must be a single number, got shape {array.shape}")
-    return float(array)
 
 
 def _lifted(a: FloatArray, core: FloatArray, leading: int) -> FloatArray:

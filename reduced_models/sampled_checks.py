@@ -25,7 +25,7 @@ BATCHES = 64
 #: Scales of neurons in units of kappa.
 SCALES = (0.5, 1.0, 2.0)
 #: Neurons of each scale at which V and the diagonal are compared with samples.
-NEURONS = 3
+NEURONS = 8
 #: Pairs of neurons in each batch on which U and the steps of SGD are compared with samples.
 PAIRS = 32
 #: Neurons of the networks whose risk is compared with samples.
@@ -40,8 +40,10 @@ BLOCK = 1 << 22
 STEP = 1e-6
 #: ... and of second ones, between the errors of rounding, eps / step^2, and of the quotient, step^2.
 SECOND_STEP = 1e-4
-#: Neurons at which these second derivatives are taken, out of so many that are drawn.
-LAPLACIANS, CANDIDATES = 4, 200
+#: Neurons at which these second derivatives are taken, those farthest from where coordinates have kinks.
+LAPLACIANS = 4
+#: Neurons that are drawn to find them.
+CANDIDATES = 200
 #: Cells of the small grids on which log_weight is differentiated, as a part of the coordinate.
 WEIGHT_STEP = 1e-3
 #: Powers of a coordinate from which on these cells are smaller in proportion.
@@ -56,6 +58,8 @@ NODES = {1: (100, 200), 2: (24, 48), 3: (10, 20), 4: (6, 12)}
 CELLS = {1: 400, 2: 100, 3: 40, 4: 16}
 #: Rounding of what is compared with samples, relative to its size.
 ROUNDING = 1e-9
+
+_Compare = Callable[[FloatArray, FloatArray, FloatArray, FloatArray], tuple[FloatArray, FloatArray]]
 
 
 @dataclass(frozen=True)
@@ -210,7 +214,7 @@ class NetworkSamples:
                 stated[i, k] = (line[2] - line[0]) / (4.0 / 3.0 * half[k])
         size = np.maximum(np.abs(laplacian), 1.0 / np.sqrt(np.sum(theta**2, axis=1))[:, None])
         gap = np.abs(stated - laplacian) / size
-        i, k = np.unravel_index(int(np.argmax(gap)), gap.shape)
+        i, k = divmod(int(np.argmax(gap)), gap.shape[1])
         text = (f"d(log w)/d{model.coordinate_names[k]} at {self.place(points[:, i])} is {stated[i, k]:.6g}, for "
                 f"Lebesgue measure of the parameters it is {laplacian[i, k]:.6g}")
         return ModelCheck("log_weight", bool(gap.max() <= WEIGHT_TOLERANCE), text, float(gap.max()), WEIGHT_TOLERANCE)
@@ -228,7 +232,8 @@ class NetworkSamples:
     def _fixed(self) -> FloatArray:
         return np.concatenate([self.neurons(NEURONS, scale) for scale in SCALES])
 
-    def _against(self, name: str, means: FloatArray, stated: FloatArray, labels: Sequence[str], slack) -> SampledCheck:
+    def _against(self, name: str, means: FloatArray, stated: FloatArray, labels: Sequence[str],
+                 slack: float | FloatArray) -> SampledCheck:
         """Return the check of stated values (m,) by means over batches (batches, m)."""
         mean, error = np.mean(means, axis=0), np.std(means, axis=0, ddof=1) / math.sqrt(len(means))
         texts = [f"{label} = {s:.6g}, samples say {m:.6g} +- {e:.2g}"
@@ -286,7 +291,7 @@ class NetworkSamples:
                   for name in self.model.coordinate_names]
         return self._gathered("step of SGD", parts, labels)
 
-    def _over_pairs(self, scales: tuple[float, float], compare) -> tuple[FloatArray, FloatArray, float]:
+    def _over_pairs(self, scales: tuple[float, float], compare: _Compare) -> tuple[FloatArray, FloatArray, float]:
         """Return means over batches of what is drawn and what is stated, plain and weighted, and the slack.
 
         ``compare`` returns both, of shape (m, pairs), for pairs of neurons and data. Weights are bounded functions of
@@ -305,19 +310,26 @@ class NetworkSamples:
             stated.append(np.concatenate([np.mean(claim, axis=1), np.mean(weight * claim, axis=1)]))
         return np.array(drawn), np.array(stated), slack
 
-    def _gathered(self, name: str, parts, labels: Sequence[str]) -> SampledCheck:
+    def _gathered(
+        self, name: str, parts: list[tuple[FloatArray, FloatArray, float]], labels: Sequence[str]
+    ) -> SampledCheck:
+        """Return the check of what `_over_pairs` returned for several scales."""
         drawn, claims = (np.concatenate([part[k] for part in parts], axis=1) for k in (0, 1))
         stated = np.mean(claims, axis=0)
         # The difference is taken in each batch, where both have the same neurons.
         return self._against(name, drawn - claims + stated, stated, labels, max(part[2] for part in parts))
 
-    def _products(self, first: FloatArray, second: FloatArray, x: FloatArray, y: FloatArray):
+    def _products(
+        self, first: FloatArray, second: FloatArray, x: FloatArray, y: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
         """Return the means over x of sigma sigma' and U for pairs of neurons, both of shape (1, pairs)."""
         outputs = [self.model.neuron_outputs(theta[:, None], x) for theta in (first, second)]
         claim = self.model.kernel(tuple(self.coordinates(first)), tuple(self.coordinates(second)))
         return np.mean(outputs[0] * outputs[1], axis=1)[None], claim[None]
 
-    def _rates(self, theta: FloatArray, other: FloatArray, x: FloatArray, y: FloatArray):
+    def _rates(
+        self, theta: FloatArray, other: FloatArray, x: FloatArray, y: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
         """Return the rates of the coordinates under SGD and those stated, both of shape (n_coordinates, pairs)."""
         model = self.model
         error = 2.0 * (y - model.neuron_outputs(other[:, None], x))

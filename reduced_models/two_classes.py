@@ -15,7 +15,7 @@ CONVENTIONS = ("variance", "deviation")
 
 def class_variances(plus: float | None, minus: float | None, delta: float | None,
                     convention: str) -> tuple[float, float]:
-    """Variances of the two classes, given themselves or by their distance delta from 1."""
+    """Return the variances of the two classes, given themselves or by their distance delta from 1."""
     check_convention(convention)
     if delta is None:
         if plus is None or minus is None:
@@ -36,7 +36,7 @@ def check_convention(convention: str) -> None:
 
 
 def delta_masses(kappa: float, grid: Grid) -> FloatArray:
-    """Cell masses of a delta at ``kappa`` between the two nearest cell centers, of mean ``kappa``."""
+    """Return the masses of a delta at ``kappa``, shared by the two nearest cell centers so that its mean is kappa."""
     centers, edges, masses = grid.centers[0], grid.edges[0], np.zeros(grid.shape)
     if not edges[0] <= kappa <= edges[-1]:
         return masses

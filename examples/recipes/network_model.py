@@ -48,8 +48,8 @@ class PhaseRetrieval(wg.reduced_models.NetworkModel):
     def log_weight(self, grid):
         return np.broadcast_to(log_sphere_weight(grid.edges[1], self.d - 1), grid.shape)
 
-    def grid(self, cells=100):
-        return self.weighted(wg.Grid([(-2.0, 2.0), (0.0, 2.0)], cells=cells, names=self.coordinate_names))
+    def grid(self, cells=(200, 50)):
+        return self.weighted(wg.Grid([(-5.0, 5.0), (0.0, 2.5)], cells=cells, names=self.coordinate_names))
 
     def initial_density(self, kappa, grid):
         m = np.diff(ndtr(grid.edges[0] * math.sqrt(self.d) / kappa))

@@ -23,24 +23,31 @@ __all__ = ["choose_biradial_features"]
 
 _DEGREES = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)  # tried one after the other
 _SMOOTH_DEGREES = (16, 28, 40)  # where coefficients come from quadrature, which resolves degrees up to 42
-_SAMPLES = 41  # values of each radius at which errors are measured, and of the offset, where there is one
-_OFFSET_SAMPLES = 13
+_SAMPLES = 41  # values of each radius at which errors are measured
+_OFFSET_SAMPLES = 13  # values of the offset at which they are measured, where there is one
 _MOST_TERMS = 1300  # of a class; more would make the features slow, and rarely much better
 _TINY = 1e-300  # stands for s = 0
-# How the tolerance is shared out among the tail beyond the degree, single terms and directions left out; the first two
-# are bounds that are rarely reached.
-_TAIL, _TERMS, _DIRECTIONS = 0.3, 0.3, 0.4
+# The tolerance is shared out among three errors. The first two are bounds that are rarely reached.
+_TAIL = 0.3  # the tail of the series beyond its degree
+_TERMS = 0.3  # single terms left out
+_DIRECTIONS = 0.4  # directions left out among combinations of terms
 _CLOSED_PAIRS = (0, 2)  # activations whose pair expectation is a closed form
 _FEW = 12  # dimensions of a block in which windows may be shorter than a long series
-_LONG_SERIES = 500  # terms
+_LONG_SERIES = 500  # terms from which on windows are tried
 _SIZES = (6, 8, 12, 16, 24, 32, 48, 64, 96)  # polynomials in each window, tried one after the other
 _SMALL_PLANS = ((3, 6), (4, 6), (5, 6), (5, 8))  # windows and polynomials in each, where both blocks are small
 _MOST_COLUMNS = 24  # even powers of the cosine of a block of many dimensions
-_FINE, _FINE_BESIDE, _FINE_BOTH = 161, 21, 45  # samples of the length of a small block, of the other, of two such
-_FINE_WITH_OFFSET = 61, 9, 25
+_FINE = 161  # samples of the length of a small block, which shows the kinks
+_FINE_BESIDE = 21  # samples of the length of the other block
+_FINE_BOTH = 45  # samples of each length where both blocks are small
+_FINE_WITH_OFFSET = (61, 9, 25)  # the same three numbers where there is an offset
 _MOST_WINDOW_TERMS = 1600  # of a class
-_COARSE, _COARSE_WITH_OFFSET = (1, 13, 13), (5, 9, 9)  # samples at which the diagonal is formed by quadrature
+_COARSE = (1, 13, 13)  # samples of offset and lengths at which the diagonal is formed by quadrature
+_COARSE_WITH_OFFSET = (5, 9, 9)  # the same where there is an offset
 _RELAXED = 1e-3  # an error that is worth a warning even where no tolerance was asked for
+
+_Pair = tuple[float, float]
+_Points = tuple[FloatArray, FloatArray, FloatArray]
 
 
 def choose_biradial_features(
@@ -85,7 +92,7 @@ def choose_biradial_features(
     return _checked(_from_series(activation, series, box, tolerance, scale, relax), dims, tolerance, relax)
 
 
-def _checked(found: BiradialFeatures, dims, tolerance: float, relax: bool) -> BiradialFeatures:
+def _checked(found: BiradialFeatures, dims: _Pair, tolerance: float, relax: bool) -> BiradialFeatures:
     """Return the features, with a warning where they miss the tolerance that was asked for."""
     if found.error > (max(tolerance, _RELAXED) if relax else tolerance):
         warnings.warn(f"the kernel is accurate to {found.error:.1e}, not to tolerance={tolerance:.1e}, with "
@@ -94,7 +101,9 @@ def _checked(found: BiradialFeatures, dims, tolerance: float, relax: bool) -> Bi
     return found
 
 
-def _from_series(activation, series: list[_Series], box: Box, tolerance, scale, relax) -> BiradialFeatures:
+def _from_series(
+    activation: Activation, series: list[_Series], box: Box, tolerance: float, scale: float, relax: bool
+) -> BiradialFeatures:
     """Return the features of the cut series of both classes."""
     allowed = tolerance * scale
     tail = series[0].tail + series[1].tail
@@ -141,7 +150,9 @@ def _compressed(
 class _WindowTerms:
     """The terms of both classes for products of functions of the two lengths, and their orthonormal combinations."""
 
-    def __init__(self, activation: Activation, deviations, dims, products: list[tuple[Windows, Windows]]):
+    def __init__(
+        self, activation: Activation, deviations: _Pair, dims: _Pair, products: list[tuple[Windows, Windows]]
+    ):
         v1, i = (np.concatenate([np.repeat(getattr(first, name), second.powers.size) for first, second in products])
                  for name in ("variances", "powers"))
         v2, j = (np.concatenate([np.tile(getattr(second, name), first.powers.size) for first, second in products])
@@ -166,16 +177,19 @@ class _WindowTerms:
         return np.concatenate([self.combinations[:, 1:].T @ half for half in np.split(terms, 2)])
 
     def expand(self, rows: FloatArray) -> FloatArray:
+        """Return the coefficients of the terms that rows of coefficients of the combinations stand for."""
         return np.concatenate([half @ self.combinations[:, 1:].T for half in np.split(rows, 2, axis=1)], axis=1)
 
-    def diagonal(self, points) -> FloatArray:
+    def diagonal(self, points: _Points) -> FloatArray:
         """Return the sum of squares of all combinations."""
         everything = BiradialFeatures(self.activation, self.groups, np.zeros((0, 2 * self.size)), 0.0)
         halves = np.split(everything.terms(*points), 2)
         return sum(np.sum((self.combinations.T @ half) ** 2, axis=0) for half in halves)
 
 
-def _choose_windows(activation, deviations, dims, box: Box, allowed: float, scale: float, relax: bool):
+def _choose_windows(
+    activation: Activation, deviations: _Pair, dims: _Pair, box: Box, allowed: float, scale: float, relax: bool
+) -> BiradialFeatures:
     """Return the features from windows in the lengths of blocks of few dimensions, as few as the tolerance allows."""
     points = _mesh(box, _COARSE if box.b_max == 0.0 else _COARSE_WITH_OFFSET, 2, 0.0)
     diagonal = kernel_diagonal(activation, deviations, dims, points)
@@ -199,7 +213,7 @@ def _choose_windows(activation, deviations, dims, box: Box, allowed: float, scal
                        max(allowed, 1.6 * tail if relax else 0.0), lambda shift: _mesh(box, sizes, 3, shift))
 
 
-def _window_samples(dims, with_offset: bool) -> tuple[int, int, int]:
+def _window_samples(dims: _Pair, with_offset: bool) -> tuple[int, int, int]:
     """Return numbers of samples of b, r1 and r2; kinks show in the length of the small block, where the other is 0."""
     fine, beside, both = _FINE_WITH_OFFSET if with_offset else (_FINE, _FINE_BESIDE, _FINE_BOTH)
     if max(dims) <= _FEW:
@@ -210,7 +224,9 @@ def _window_samples(dims, with_offset: bool) -> tuple[int, int, int]:
 _Plans = Iterator[tuple[list[tuple[Windows, Windows]], FloatArray]]
 
 
-def _full_plans(activation, deviations, dims, points, allowed, diagonal) -> _Plans:
+def _full_plans(
+    activation: Activation, deviations: _Pair, dims: _Pair, points: _Points, allowed: float, diagonal: FloatArray
+) -> _Plans:
     """Yield products of windows in both lengths and their part of the kernel's diagonal."""
     for scales, size in _SMALL_PLANS:
         first, second = (windowed_polynomials(int(n), scales, size) for n in dims)
@@ -218,10 +234,12 @@ def _full_plans(activation, deviations, dims, points, allowed, diagonal) -> _Pla
         yield products, _WindowTerms(activation, deviations, dims, products).diagonal(points)
 
 
-def _growing_plans(activation, deviations, dims, points, allowed, diagonal) -> _Plans:
-    """Yield windows in the length of the small block, for each polynomial of the other as many as help, and the same.
+def _growing_plans(
+    activation: Activation, deviations: _Pair, dims: _Pair, points: _Points, allowed: float, diagonal: FloatArray
+) -> _Plans:
+    """Yield products of windows in the length of the small block with polynomials of the other, and their diagonal.
 
-    Polynomials in the length of the block of many dimensions converge fast.
+    Polynomials in the length of the block of many dimensions converge fast. Each of them gets as many windows as help.
     """
     few, many = min(dims), max(dims)
     moments = cosine_moments(many, _MOST_COLUMNS) * float(np.max(diagonal))
@@ -246,9 +264,6 @@ def _growing_plans(activation, deviations, dims, points, allowed, diagonal) -> _
             break
 
 
-_Points = tuple[FloatArray, FloatArray, FloatArray]
-
-
 class _Series(NamedTuple):
     """A series of one class: its terms, their diagonal at samples (terms, n), and a bound of what is left out (n,)."""
 
@@ -257,7 +272,7 @@ class _Series(NamedTuple):
     tail: FloatArray
 
 
-def _cut_series(activation, tau, dims, samples, allowed) -> _Series:
+def _cut_series(activation: Activation, tau: float, dims: _Pair, samples: _Points, allowed: float) -> _Series:
     """Return the series up to a degree at which its tail is small enough, or the last that keeps the terms few."""
     b, r1, r2 = samples
     s = np.hypot(tau * r1, r2)
@@ -295,7 +310,7 @@ def _without_small_terms(series: _Series, allowed: float) -> tuple[Terms, FloatA
     return Terms(terms.scales, terms.i[kept], terms.j[kept], terms.amplitudes[kept]), lost
 
 
-def _all_terms(dims, peaks: FloatArray) -> tuple[np.ndarray, np.ndarray, FloatArray, FloatArray]:
+def _all_terms(dims: _Pair, peaks: FloatArray) -> tuple[np.ndarray, np.ndarray, FloatArray, FloatArray]:
     """Return powers i, j and weights of all terms, i + j < len(peaks), and bounds of them where a_k^2 <= peaks[k].
 
     The term i = j = 0, which the potential needs, comes first; its bound is infinite.
@@ -325,14 +340,14 @@ def _mesh(box: Box, sizes: tuple[int, int, int], power: int, shift: float) -> _P
     return mesh[0].ravel(), mesh[1].ravel(), mesh[2].ravel()
 
 
-def _kernel_scale(activation, deviations, samples) -> float:
+def _kernel_scale(activation: Activation, deviations: _Pair, samples: _Points) -> float:
     """Return max(1, max U) with the mean outputs alone in U, a lower bound that makes the tolerance stricter."""
     b, r1, r2 = samples
     squares = [activation.gaussian_mean(np.hypot(tau * r1, r2), offset=b) ** 2 for tau in deviations]
     return max(1.0, float(np.max(0.5 * (squares[0] + squares[1]))))
 
 
-def _power_moment(k: int, dims, square: FloatArray, other: FloatArray) -> FloatArray:
+def _power_moment(k: int, dims: _Pair, square: FloatArray, other: FloatArray) -> FloatArray:
     """Return E (c1^2 cos t1 + c2^2 cos t2)^k, which falls as the even number k grows."""
     i = np.arange(0, k + 1, 2)
     weights = np.exp(log_moments(i, k - i, dims))

@@ -31,12 +31,15 @@ __all__ = ["Windows", "kernel_diagonal", "largest_rows", "log_moments", "plain",
 
 _RATIO = 4.0  # of the variances of one window and the next
 _CUT = 5e-7  # singular values of the windows, relative to the largest, below which combinations cost too many digits
-_PANELS, _PANEL_NODES = 100, 16
+_PANELS = 100  # of the rule for lengths
+_PANEL_NODES = 16  # Gauss-Legendre nodes of each panel
 _BEND = 0.05  # the rule is even in asinh(chi / _BEND)
 _LOW_DIMENSION = 12  # up to here angles come near 0, where the pair expectation is less smooth
-_ANGLES, _FEWER_ANGLES = 32, 28  # on a quarter of the circle; the second where both blocks need as many
-_NEAR, _DEGREE = 0.7, 100  # correlations up to the first are summed as series up to the second
-_CHUNK = 1 << 18
+_ANGLES = 32  # nodes on a quarter of the circle
+_FEWER_ANGLES = 28  # the same where both blocks need so many
+_NEAR = 0.7  # correlations up to which the Mehler series is summed; closer pairs take the closed form
+_DEGREE = 100  # of that series
+_CHUNK = 1 << 18  # numbers of a temporary array
 
 
 class Windows(NamedTuple):

@@ -14,8 +14,8 @@ from ..base import FloatArray
 __all__ = ["kernel_pair_sums"]
 
 _SERIES_DEGREE = 160  # of the Mehler series; pairs of neurons that need more take the closed form
-_SMOOTH_DEGREE = 42
-_PAIR_TOLERANCE = 1e-14
+_SMOOTH_DEGREE = 42  # the same where coefficients come from quadrature, which resolves no higher degrees
+_PAIR_TOLERANCE = 1e-14  # tail at which the series of a pair stops, relative to the largest second moment
 _BLOCK = 1 << 20  # pairs of neurons handled at a time
 
 
@@ -41,7 +41,11 @@ def kernel_pair_sums(
     return np.array([_pair_sum(activation, deviations, *network) for network in networks])
 
 
-def _pair_sum(activation, deviations, w, r, own, coefficients, rest) -> float:
+def _pair_sum(
+    activation: Activation, deviations: tuple[float, float], w: FloatArray, r: FloatArray, own: FloatArray,
+    coefficients: FloatArray, rest: FloatArray,
+) -> float:
+    """Return the sum over pairs i < j of one network."""
     tails = np.maximum(np.max(rest, axis=1), 0.0)
     tolerance = _PAIR_TOLERANCE * max(1.0, float(np.max(own)))
     n = r.size

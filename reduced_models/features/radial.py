@@ -21,7 +21,7 @@ __all__ = ["HermiteFeatures", "QuadratureFeatures", "choose_features", "tail_at_
 _SERIES_LIMIT = 40  # terms beyond which the quadrature is shorter
 _TAIL_TERMS = 64  # terms computed to bound the tail of the series
 _SMOOTH_TAIL_TERMS = 20  # the same where the coefficients come from quadrature, which resolves degrees up to 42
-_RULE_LIMIT = 1024
+_RULE_LIMIT = 1024  # nodes of the largest quadrature rule tried
 _SAMPLES = 48  # radii at which errors are measured
 
 
@@ -137,7 +137,9 @@ def choose_features(
     return QuadratureFeatures(activation, deviations, dim, n, error)
 
 
-def _series_tails(activation, deviations, d, r) -> tuple[FloatArray, float]:
+def _series_tails(
+    activation: Activation, deviations: tuple[float, float], d: float, r: FloatArray
+) -> tuple[FloatArray, float]:
     """Return the largest tail over ``r`` of the diagonal series cut after each J, and the scale of the kernel."""
     terms = _SMOOTH_TAIL_TERMS if activation.kernel_arguments().code else _TAIL_TERMS
     moments = cosine_moments(d, terms + 1)

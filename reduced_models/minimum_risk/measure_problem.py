@@ -19,8 +19,8 @@ __all__ = ["LimitPoint", "MeasureProblem", "Solved", "State"]
 
 FloatArray = NDArray[np.float64]
 
-_ROUNDS = 100
-_NEWTON_STEPS = 30
+_ROUNDS = 100  # of adding minima of Psi, at most
+_NEWTON_STEPS = 30  # of one polish, at most; a few do where it converges
 #: Part of the tolerance that the gap may take up for a measure of fewer or nearer atoms.
 SIMPLER = 0.1
 _LIGHT = 1e-4  # weight below which an atom is tried without
@@ -56,13 +56,18 @@ class State(NamedTuple):
 
 
 class Solved(NamedTuple):
+    """A measure, its certified gap and the rounds that it took."""
+
     state: State
     gap: float
     rounds: int
 
 
 class MeasureProblem:
-    """min over w of |sum_i w_i F(x_i) - p|^2 with weights s, over atoms of a box and limit points, of total mass 1."""
+    """The minimum of |sum_i w_i F(x_i) - p|^2 (weighted by the signs s) over atoms x_i in a box and limit points.
+
+    The weights w_i are non-negative and of total mass 1.
+    """
 
     def __init__(self, model: ReducedModel, box: Box, limits: tuple[LimitPoint, ...], search: PsiSearch):
         self.model, self.box, self.limits, self.search = model, box, limits, search
@@ -99,7 +104,7 @@ class MeasureProblem:
         return self.signs * (state.columns @ state.weights - self.target)
 
     def multiplier(self, state: State) -> float:
-        """The mean of Psi under the measure, to which Psi is equal at every atom of an optimal one."""
+        """Return the mean of Psi under the measure; at every atom of an optimal measure Psi has this value."""
         return float(self.coefficients(state) @ (state.columns @ state.weights))
 
     def lowest(self, state: State) -> tuple[FloatArray, list[int], float]:
@@ -120,7 +125,7 @@ class MeasureProblem:
         return max(2.0 * (self.multiplier(state) - self.lowest(state)[2]), 0.0)
 
     def solve(self, tolerance: float, state: State | None = None) -> Solved:
-        """Add the minima of Psi, solve for all weights, merge and polish, until the gap closes or stops falling."""
+        """Return the optimal measure: minima of Psi are added and weights found anew until the gap stops falling."""
         if state is None:
             distances = np.sum(self.signs[:, None] * (self.search.features - self.target[:, None]) ** 2, axis=0)
             start = self.search.points[:, [int(np.argmin(distances))]]

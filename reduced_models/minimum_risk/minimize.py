@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, WGFlowWarning
+from wgflow.checks import check_count, check_flag, check_positive
+from wgflow.errors import ConvergenceError, InvalidInput, WGFlowWarning
 
 from .measure_problem import SIMPLER, LimitPoint, MeasureProblem, Solved
 from .psi_search import Box, PsiSearch, check_box
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["LimitPoint", "MinimumRisk", "minimum_risk"]
 
 FloatArray = NDArray[np.float64]
-
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ class MinimumRisk:
 
     def expected_risk(self, n_neurons: int) -> float:
         r"""Return :math:`E R_N = R(\rho) + (K - \iint U \rho \rho)/N` of ``n_neurons`` drawn from the measure."""
-        return self.value + (self.finite_width_excess - self.interaction) / _width(n_neurons)
+        return self.value + (self.finite_width_excess - self.interaction) / check_count("n_neurons", n_neurons)
 
     def finite_width_bounds(self, n_neurons: int) -> tuple[float, float]:
         r"""Return bounds of :math:`\inf_\theta R_N` for ``n_neurons`` neurons.
@@ -107,13 +107,11 @@ def minimum_risk(
     throw: bool = True,
 ) -> MinimumRisk:
     """Return the infimum of the model's risk; see `ReducedModel.minimum_risk`."""
-    from wgflow.checks import check_count, check_positive
 
     tolerance = check_positive("tolerance", tolerance)
     if samples is not None:
         samples = check_count("samples", samples, 3)
-    if not isinstance(throw, (bool, np.bool_)):
-        raise InvalidType(f"throw must be a bool, got {type(throw).__name__}")
+    throw = check_flag("throw", throw)
     if not 1 <= model.n_coordinates <= 4:
         raise InvalidInput(f"minimum_risk searches 1 to 4 coordinates; {model.name} has {model.n_coordinates}")
     if np.any(model.signs <= 0.0):
@@ -163,7 +161,10 @@ def _result(problem: MeasureProblem, solved: Solved) -> MinimumRisk:
 
 
 def _warn_of_edges(result: MinimumRisk) -> None:
-    """Say that the infimum beyond the default box may be less; a low end 0 is that of a radius, not of the search."""
+    """Warn where atoms lie on the edge of the default box, beyond which the infimum may be less.
+
+    A low end at 0 is that of a radius and no edge.
+    """
     for axis, (low, high) in enumerate(result.box):
         ends = [end for end in (low, high) if end != 0.0 and math.isfinite(end)]
         mass = float(np.sum(result.weights[np.isin(result.atoms[:, axis], ends)]))
@@ -171,12 +172,6 @@ def _warn_of_edges(result: MinimumRisk) -> None:
             warnings.warn(f"a part {mass:.2g} of the optimal measure lies on the edge of the searched box, coordinate "
                           f"{axis} in [{low:g}, {high:g}]: the infimum over all measures may be less; give a larger "
                           "box, or this one if it is meant as a constraint", WGFlowWarning, stacklevel=4)
-
-
-def _width(n_neurons: int) -> int:
-    from wgflow.checks import check_count
-
-    return check_count("n_neurons", n_neurons)
 
 
 def _missed(result: MinimumRisk, tolerance: float) -> ConvergenceError:

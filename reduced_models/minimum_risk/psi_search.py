@@ -26,8 +26,8 @@ _TABLE = 30_000_000  # numbers in the table of features (240 MB); more features 
 _CLOSER = 2.3  # times more samples for a second look; no integer, so that other points are seen
 _FAR = 1e6  # an infinite axis is sampled up to this many length scales
 _NEAR = 1e2  # the same where features grow, whose rounding errors grow with them
-_FAR_POINTS = 64
-_COMPASS_STEPS = 200
+_FAR_POINTS = 64  # of the sample beyond the even part of an infinite axis
+_COMPASS_STEPS = 200  # of a search along the axes, at most
 _DIPS = 16  # local minima followed, deepest first
 
 
@@ -82,7 +82,7 @@ class PsiSearch:
                                "the box of the search must lie where features are finite: give another box")
 
     def _tabulate(self, per_axis: int, reach: float) -> None:
-        """Form the sample and its table; where features cannot be evaluated so far out, the sample ends earlier."""
+        """Tabulate the features on a sample, which ends earlier where features cannot be evaluated so far out."""
         axes = [_axis(ends, middle, per_axis, reach) for ends, middle in zip(self.box, self.core)]
         while reach > 1.0 and not self._resolved(np.array([axis[-1] for axis in axes])):
             reach *= 0.1
@@ -165,7 +165,7 @@ class PsiSearch:
                          for axis, i in zip(self.axes, map(int, index))])
 
     def _descend(self, coefficients: FloatArray, start: FloatArray, spacing: FloatArray) -> FloatArray:
-        """Descend in units of the sample's spacing: quasi-Newton steps, then a search along the axes for kinks."""
+        """Return the bottom of a dip: quasi-Newton steps, then a search along the axes, which kinks do not stop."""
         def psi(u: FloatArray) -> tuple[float, FloatArray]:
             x = np.clip(start + spacing * u, self.low, self.high)
             value = coefficients @ np.asarray(self.model.features(*x))

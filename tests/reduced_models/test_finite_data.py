@@ -305,7 +305,7 @@ X, Y = data(4, 2)
         (dict(x=X, y=np.where(Y[2] == Y, np.inf, Y)), r"y\[2\] is inf"),
         (dict(x=np.zeros((3, 5)), y=np.zeros(3)), "5 inputs"),
         (dict(x=np.zeros((3, 3)), y=np.zeros(3), trains_readout=True), "3 inputs"),
-        (dict(x=X, y=Y, trains_readout="yes"), "trains_readout must be a bool"),
+        (dict(x=X, y=Y, trains_readout="yes"), "trains_readout='yes': need True or False"),
         (dict(x=X, y=Y, activation=np.tanh), "activation must be"),
         (dict(x=X, y=Y, tolerance=0.0), "tolerance=0"),
         (dict(x=X, y=1e200 * Y), "overflow"),

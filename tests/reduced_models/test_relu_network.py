@@ -345,8 +345,8 @@ def test_a_solution_in_four_coordinates_is_compared_with_sgd():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m: m.initial_density(0.8, m.grid(8), a=np.nan), "a must be finite"),
-        (lambda m: m.initial_density(0.8, m.grid(8), a=[1.0, 2.0]), "a must be a single number"),
+        (lambda m: m.initial_density(0.8, m.grid(8), a=np.nan), "a=nan: must be finite"),
+        (lambda m: m.initial_density(0.8, m.grid(8), a=[1.0, 2.0]), "a must be a number, got list"),
         (lambda m: m.initial_density(0.8, m.grid(8), a=5.0), r"outside the grid's a in \[-3, 3\]"),
         (lambda m: m.initial_density(0.8, m.grid(8), width=0.0), "width=0"),
         (lambda m: m.initial_density(0.8, m.grid(8), b=1.0, width=2.0), "outside the grid's"),
@@ -365,7 +365,7 @@ def test_bad_calls(call, message):
 
 
 def test_offsets_of_the_wrong_kind():
-    with pytest.raises(InvalidType, match="b must be real"):
+    with pytest.raises(InvalidType, match="b must be a number, got str"):
         model(40, 20).initial_atoms(0.8, b="one")
 
 

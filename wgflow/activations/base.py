@@ -1,17 +1,17 @@
-"""What a model asks of an activation function: values, Gaussian and spherical averages, Hermite coefficients."""
+"""The base class of activation functions: values, Gaussian and spherical averages, Hermite coefficients."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, owens_t
 
-from wgflow.errors import InvalidInput, InvalidType
+from wgflow.checks import check_count, real_array
+from wgflow.errors import InvalidInput
 
 __all__ = [
     "Activation",
@@ -146,13 +146,10 @@ class Activation(ABC):
 
 def finite_array(name: str, value: ArrayLike) -> FloatArray:
     """Return ``value`` as a float64 copy, or say which entry is not a finite real number."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "iuf":
-        raise InvalidType(f"{name} must be real numbers, got dtype {array.dtype}; pass floats")
-    array = np.array(array, dtype=np.float64)
-    if not np.all(np.isfinite(array)):
-        index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise InvalidInput(f"{name} must be finite, got {array[index]} at index {index}")
+    array = real_array(value, name)
+    if not np.isfinite(array).all():
+        index = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
+        raise InvalidInput(f"{name}{index or ''} is {array[tuple(index)]}; it must be finite")
     return array
 
 
@@ -182,8 +179,7 @@ def check_correlation(rho: ArrayLike) -> FloatArray:
 
 def check_degree(degree: int, order: int) -> None:
     """Refuse degrees and orders of differentiation for which no formula exists."""
-    if isinstance(degree, bool) or not isinstance(degree, Integral) or degree < 0:
-        raise InvalidInput(f"degree={degree!r} must be an integer >= 0")
+    check_count("degree", degree, 0)
     check_order(order)
 
 

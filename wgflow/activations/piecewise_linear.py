@@ -274,7 +274,9 @@ def _phi_drop(a: FloatArray, b: FloatArray) -> FloatArray:
     return np.sign(gap) * normal_density(nearer) * -np.expm1(-np.abs(gap))
 
 
-def _hinge_pair(ti, tj, s1, s2, h, k, rho) -> FloatArray:
+def _hinge_pair(
+    ti: float, tj: float, s1: FloatArray, s2: FloatArray, h: FloatArray, k: FloatArray, rho: FloatArray
+) -> FloatArray:
     """Return E(s1 X - ti)_+ (s2 Y - tj)_+ for standard normals of correlation ``rho``; h = ti/s1, k = tj/s2 clipped."""
     inside = np.abs(rho) < 1.0
     r = np.where(inside, rho, 0.0)

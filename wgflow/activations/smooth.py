@@ -32,12 +32,12 @@ __all__ = ["Erf", "Polynomial", "Softplus", "Tanh"]
 
 _TOLERANCE = 1e-13  # change between two refinements, relative to max(1, |result|)
 _REACH = 13.0  # phi(z) he_k(z) is below exp(-z^2/4) = 1e-18 beyond it, as long as 2 sqrt(k) is smaller
-_FIRST_STEP = 0.5
-_REFINEMENTS = 10
-_PAIR_REACH = 9.0  # the same without Hermite polynomials
+_FIRST_STEP = 0.5  # of the trapezoidal rule
+_REFINEMENTS = 10  # halvings of the step before an average counts as not settled
+_PAIR_REACH = 9.0  # the same without Hermite polynomials: phi(z) is below 1e-18 beyond it
 _PAIR_DEGREE = 40  # of the Mehler series of a pair; pairs that need more are integrated over the plane
 _BLOCK = 1 << 20  # numbers per temporary array
-_PANEL_NODES = 16
+_PANEL_NODES = 16  # Gauss-Legendre nodes of each panel of a spherical average
 _EMPTY = np.zeros(0)
 
 
@@ -46,8 +46,8 @@ class _SmoothActivation(Activation):
 
     Gaussian averages use the trapezoidal rule on the line, which converges geometrically for functions analytic in a
     strip and, unlike Gauss-Hermite rules, keeps doing so when ``s`` makes the activation steep. The step is halved
-    until two results agree to 1e-13. Spherical averages use Gauss-Legendre panels in the
-    latitude, doubled likewise.
+    until two results agree to 1e-13. Spherical averages use Gauss-Legendre panels in the latitude, whose number is
+    doubled in the same way.
     """
 
     @abstractmethod
@@ -117,7 +117,9 @@ class _SmoothActivation(Activation):
 
         return _trapezoid(integrand, s1.size)
 
-    def _plane_means(self, s1, b1, s2, b2, rho) -> FloatArray:
+    def _plane_means(
+        self, s1: FloatArray, b1: FloatArray, s2: FloatArray, b2: FloatArray, rho: FloatArray
+    ) -> FloatArray:
         """Return pair expectations by the trapezoidal rule on the plane, halving the step of those not settled."""
         root = np.sqrt((1.0 - rho) * (1.0 + rho))
 

@@ -361,7 +361,7 @@ def test_excess_is_that_of_the_model():
         (dict(tolerance=np.nan), "tolerance=nan"),
         (dict(samples=2), "samples=2"),
         (dict(samples=2.5), "samples must be an int"),
-        (dict(throw=1), "throw must be a bool"),
+        (dict(throw=1), "throw=1: need True or False"),
         (dict(box=((0, 1),)), "box has 1 pairs"),
         (dict(box=((0, 1), (2, 1))), r"box\[1\]"),
         (dict(box=((0, 1), (0, np.nan))), r"box\[1\]"),
