@@ -147,8 +147,8 @@ class LinearizedSolver(InnerSolver):
         self.log_reference = np.ascontiguousarray(grid.log_reference.ravel())
         self.graph = graph_of(grid)
         self.system = SaddleSystem(grid, self.graph)
-        # Newton's matrix is tried with the interaction's second variation, then without it.
-        self.second_variations: tuple[Product | None, ...] = (self._product, None) if self.is_nonlocal else (None,)
+        # Newton's matrix is tried with the second variation of the nonlocal terms, then without it.
+        self.second_variations: list[Product | None] = [self.second_variation, None] if parts.operators else [None]
         self.exact = ExactStep(self) if settings.metric == "exact" and grid.ndim <= EXACT_AXES else None
         self.convex = all(_is_convex(factor, operator) for factor, operator in parts.operators)
 
@@ -360,11 +360,20 @@ class LinearizedSolver(InnerSolver):
     # ---------------------------------------------------------------- nonlocal terms
     def field(self, masses: np.ndarray) -> np.ndarray:
         """Return V + U m at the cells, the first variation without H'; at order 2 with the correction of the metric."""
-        return self.base + self._product(masses) if self.is_nonlocal else self.base
+        variation = self.nonlocal_variation(masses.reshape(self.grid.shape)) if self.is_nonlocal else None
+        return self.base if variation is None else self.base + variation.ravel()
 
-    def response(self, change: np.ndarray) -> np.ndarray:
-        """Return the change of the field with a change of the masses: U applied to it."""
-        return self.field(change) - self.base
+    def second_variation(self, change: np.ndarray) -> np.ndarray:
+        """Return the second variation of the nonlocal terms applied to a change of the masses, U times it.
+
+        Only Newton's matrices need it: one that lacks a term leads to the same step, in more iterations.
+        """
+        product = self.parts.interaction(change.reshape(self.grid.shape))
+        return np.zeros(change.size) if product is None else product.ravel()
+
+    def linear_field(self, change: np.ndarray) -> np.ndarray:
+        """Return V + U times a change of the masses. Less V it has the rounding errors of a difference of fields."""
+        return self.base + self.second_variation(change)
 
     def nonlocal_remainder(self, masses: np.ndarray, field: np.ndarray) -> float:
         r"""Return :math:`E(m) - \langle E'(m), m \rangle` of the nonlocal energy, -<m, U m>/2, from the field at m."""
@@ -373,11 +382,7 @@ class LinearizedSolver(InnerSolver):
     def nonlocal_divergence(self, masses: np.ndarray, others: np.ndarray) -> float:
         r"""Return :math:`E(m) - E(n) - \langle E'(n), m - n \rangle` of the nonlocal energy: <m - n, U (m - n)>/2."""
         change = masses - others
-        return 0.5 * compensated_dot(change, self.response(change)) if self.is_nonlocal else 0.0
-
-    def _product(self, masses: np.ndarray) -> np.ndarray:
-        product = self.nonlocal_variation(masses.reshape(self.grid.shape))
-        return np.zeros(masses.size) if product is None else product.ravel()
+        return 0.5 * compensated_dot(change, self.linear_field(change) - self.base) if self.is_nonlocal else 0.0
 
     # ---------------------------------------------------------------- small quantities
     def _hamiltonian(self, phi, tau: float) -> np.ndarray:

@@ -118,7 +118,7 @@ class Stage:
         field = solver.field(asked)
         pressure = unknown + field if solver.internal else field
         moved, slope, weights, disorder = self.move(pressure)
-        if not solver.internal and self.exact.smooth:
+        if not solver.internal and self.exact.local:
             asked, slope = moved, moved
         missing = float(np.abs(slope - asked).sum())
         gap, residual = self._judged(unknown, asked, moved, disorder)
@@ -208,7 +208,7 @@ class Stage:
         direction = self.exact.system.solve(rest)
         if not self.exact.newton:
             return np.clip(direction, -self.largest, self.largest)
-        return direction if self.exact.smooth else self._with_interaction(direction, rest)
+        return direction if self.exact.local else self._with_interaction(direction, rest)
 
     def _with_interaction(self, direction: np.ndarray, rest: np.ndarray) -> np.ndarray:
         """Return Newton's direction x, where (L + D) x + L U D x is the rest, D the derivatives of masses.
@@ -219,7 +219,7 @@ class Stage:
         weights, history = np.sqrt(np.maximum(system.diagonal, 0.0)), History()
         begin = float(np.linalg.norm(weights * direction))
         for _ in range(INNER_ITERATIONS):
-            pulled = system.laplacian(solver.response(self.derivatives * direction))
+            pulled = system.laplacian(solver.linear_field(self.derivatives * direction) - solver.base)
             change = system.solve(rest - pulled) - direction
             if not np.isfinite(change).all():
                 break
@@ -231,8 +231,8 @@ class Stage:
     def _search(self, point: Iterate, direction: np.ndarray) -> Iterate | None:
         """Return a point along Newton's direction with less mass missing or a larger dual value; None without one."""
         change = direction
-        if not self.exact.smooth:
-            change = direction + self.solver.field(self.derivatives * direction) - self.solver.base
+        if not self.exact.local:
+            change = direction + self.solver.linear_field(self.derivatives * direction) - self.solver.base
         rise = compensated_dot(point.slope - point.asked, change)
         value, share = None, 1.0
         for _ in range(2 * MAX_HALVINGS):
