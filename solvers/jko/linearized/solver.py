@@ -158,12 +158,12 @@ class LinearizedSolver(InnerSolver):
                        state={"phi": None, "previous": None})
 
     def step(self, start: JKOStep, tau: float, guess: JKOStep | None = None) -> JKOStep:
-        new = self._exact_step(start, tau, guess) if self.exact is not None else None
+        new = self._exact_step(self.exact, start, tau, guess) if self.exact is not None else None
         if new is not None and new.residual <= self.tolerance:
             return new
         return self._linear_step(start, tau, guess)
 
-    def _exact_step(self, start: JKOStep, tau: float, guess: JKOStep | None) -> JKOStep | None:
+    def _exact_step(self, exact: ExactStep, start: JKOStep, tau: float, guess: JKOStep | None) -> JKOStep | None:
         """Return a step along straight geodesics, or None where none is found that obeys the inequality."""
         state = start.state
         masses = state.get("masses", start.rho.masses.ravel())
@@ -172,8 +172,6 @@ class LinearizedSolver(InnerSolver):
         if guess is not None and guess.state.get("q") is not None:
             starts = [guess.state["q"]]
         self.base = self.potential
-        exact = self.exact
-        assert exact is not None
         # Iterates that diverge are judged and dropped.
         with np.errstate(over="ignore", invalid="ignore"):
             point, iterations = exact.solve(masses, tau, starts)
