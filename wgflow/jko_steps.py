@@ -129,7 +129,9 @@ TITLES = {
     "w2_squared": "squared Wasserstein distance of the step", "energy": "free energy after the step, as solved",
     "gap": "primal less dual value of the step", "residual": "defect of optimality of the step",
     "iterations": "iterations of the inner solver", "tau": "length of the step on the clock of the flow",
-    "bias": "distance to the unregularized step, estimated",
+    "bias": "distance to the step without regularization, estimated", "dissipation": "-dF/dt after the step",
+    "round_off": "largest rounding error of the free energy", "blur": "largest effect of regularization on F",
+    "blur_length": "distance by which regularization moves the density",
 }
 #: The header of a table without steps.
 NO_STEPS: dict = {"count": 0, "columns": [], "texts": {}}

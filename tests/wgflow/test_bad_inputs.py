@@ -206,7 +206,7 @@ MODEL_ROWS = [
 ]
 
 STEPPING_ROWS = [
-    *[Row(54, I, (f"dt={dt:g}", "finite and > 0"), lambda dt=dt: wg.FiniteVolume(dt=dt))
+    *[Row(54, I, (f"dt={dt}", "finite and > 0"), lambda dt=dt: wg.FiniteVolume(dt=dt))
       for dt in (0.0, -1e-3, NAN, INF)],
     Row(54, T, ("dt must be a number", "'1'"), lambda: wg.FiniteVolume(dt="1")),
     Row(55, I, ("t_span=(1, 0)", "backward"), lambda: solve(span=(1, 0))),

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 
@@ -140,8 +140,7 @@ class BackAndForthSolver(InnerSolver):
             if best.residual <= self.tolerance:
                 break
             phi = [step.state["phi"]]
-        assert best is not None
-        return best
+        return cast(JKOStep, best)
 
     def _transports(self, masses: np.ndarray, before: float, tau: float) -> Iterator[TransportDual]:
         """Yield representations of the density: the exact one; smeared ones, as long as F does not rise."""

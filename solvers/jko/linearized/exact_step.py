@@ -62,7 +62,8 @@ class ExactStep:
         grid = solver.grid
         self.line = grid.ndim == 1
         self.system = ScalarSystem(grid, solver.graph, solver.system)
-        self.smooth = not solver.is_nonlocal
+        # Whether the field does not depend on the masses.
+        self.local = not solver.is_nonlocal
         self.singular = solver.parts.diffusion > 0 or min(solver.terms[2], default=2.0) < 1
         self.newton = self.line and solver.internal
         self.edges = tuple(repeated(edges, closed) for edges, closed in zip(grid.edges, grid.periodic))
@@ -134,8 +135,8 @@ class ExactStep:
     def limited(self, unknown: np.ndarray, masses: np.ndarray, tau: float) -> np.ndarray:
         """Return an unknown lowered where its pressure takes faces out of the box: no mass comes from there."""
         grid = self.grid
-        asked = masses if self.smooth else np.empty(masses.size)
-        if not self.smooth and not masses_of_slopes(unknown, self.solver.log_reference, self.solver.terms, asked,
+        asked = masses if self.local else np.empty(masses.size)
+        if not self.local and not masses_of_slopes(unknown, self.solver.log_reference, self.solver.terms, asked,
                                                     np.empty(masses.size)):
             return unknown
         field = self.solver.field(asked)

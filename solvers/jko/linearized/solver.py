@@ -161,12 +161,12 @@ class LinearizedSolver(InnerSolver):
                        state={"phi": None, "previous": None})
 
     def step(self, start: JKOStep, tau: float, guess: JKOStep | None = None) -> JKOStep:
-        new = self._exact_step(start, tau, guess) if self.exact is not None else None
+        new = self._exact_step(self.exact, start, tau, guess) if self.exact is not None else None
         if new is not None and new.residual <= self.tolerance:
             return new
         return self._linear_step(start, tau, guess)
 
-    def _exact_step(self, start: JKOStep, tau: float, guess: JKOStep | None) -> JKOStep | None:
+    def _exact_step(self, exact: ExactStep, start: JKOStep, tau: float, guess: JKOStep | None) -> JKOStep | None:
         """Return a step along straight geodesics, or None where none is found that obeys the inequality."""
         state = start.state
         masses = state.get("masses", start.rho.masses.ravel())
@@ -175,8 +175,6 @@ class LinearizedSolver(InnerSolver):
         if guess is not None and guess.state.get("q") is not None:
             starts = [guess.state["q"]]
         self.base = self.potential
-        exact = self.exact
-        assert exact is not None
         # Iterates that diverge are judged and dropped.
         with np.errstate(over="ignore", invalid="ignore"):
             point, iterations = exact.solve(masses, tau, starts)
@@ -373,7 +371,8 @@ class LinearizedSolver(InnerSolver):
 
         Of the interaction it is U times the change; derivatives of functionals are differenced.
         """
-        total = self._interaction(change)
+        # As a difference of fields, whose rounding errors are those that the residual has.
+        total = self.base + self._interaction(change) - self.base
         size = float(np.abs(change).max())
         if self.parts.functionals and size > 0:
             shape, step = self.grid.shape, DIFFERENCE * float(masses.max()) / size
@@ -399,7 +398,7 @@ class LinearizedSolver(InnerSolver):
         if self.parts.functionals:
             rise = self._nonlocal_energy(masses) - self._nonlocal_energy(others)
             return rise - compensated_dot(change, self.field(others) - self.base)
-        return 0.5 * compensated_dot(change, self._interaction(change))
+        return 0.5 * compensated_dot(change, self.base + self._interaction(change) - self.base)
 
     def _nonlocal_energy(self, masses: np.ndarray) -> float:
         """Return the energy of interactions and functionals."""

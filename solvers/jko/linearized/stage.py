@@ -118,7 +118,7 @@ class Stage:
         field = solver.field(asked)
         pressure = unknown + field if solver.internal else field
         moved, slope, weights, disorder = self.move(pressure)
-        if not solver.internal and self.exact.smooth:
+        if not solver.internal and self.exact.local:
             asked, slope = moved, moved
         missing = float(np.abs(slope - asked).sum())
         gap, residual = self._judged(unknown, asked, moved, disorder)
@@ -208,7 +208,7 @@ class Stage:
         direction = self.exact.system.solve(rest)
         if not self.exact.newton:
             return np.clip(direction, -self.largest, self.largest)
-        return direction if self.exact.smooth else self._with_nonlocal(direction, rest, point.asked)
+        return direction if self.exact.local else self._with_nonlocal(direction, rest, point.asked)
 
     def _with_nonlocal(self, direction: np.ndarray, rest: np.ndarray, masses: np.ndarray) -> np.ndarray:
         """Return Newton's direction x, where (L + D) x + L E'' D x is the rest, D the derivatives of masses.
@@ -231,7 +231,7 @@ class Stage:
     def _search(self, point: Iterate, direction: np.ndarray) -> Iterate | None:
         """Return a point along Newton's direction with less mass missing or a larger dual value; None without one."""
         change = direction
-        if not self.exact.smooth:
+        if not self.exact.local:
             change = direction + self.solver.response(self.derivatives * direction, point.asked)
         rise = compensated_dot(point.slope - point.asked, change)
         value, share = None, 1.0
