@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import wgflow as wg
+from wgflow.energies.internal_energies import PowerEntropy
 from wgflow.grids import log_power_cell_average
 from wgflow.solvers.jko import JKO
 from wgflow.solvers.jko.quantile import refinement as refinement
