@@ -15,6 +15,7 @@ from wgflow.solvers.jko.entropic.energy import SeparableEnergy
 from wgflow.solvers.jko.entropic.fields import Mixer, blur_scale, marginal_distance
 from wgflow.solvers.jko.entropic.scaling import self_potential
 
+
 # -------------------------------------------------------------------- the kernels and their twin
 def twin(f, widths, periodic, epsilon):
     """log sum_y K(x, y) exp f(y) by whole matrices, and the matrices."""
