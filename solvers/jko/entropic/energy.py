@@ -43,7 +43,7 @@ class SeparableEnergy:
         for factor, term in parts.internal:
             if not isinstance(term, PowerEntropy):
                 raise InvalidInput(f"inner='entropic' knows Entropy and PowerEntropy, not {factor:g}*{term!r}; use "
-                                   "inner='linearized'")
+                                   "inner='back-and-forth', or FiniteVolume()")
         self.diffusion = float(parts.diffusion)
         self.reference = grid.log_reference
         self.powers = [(float(c), term.m) for c, term in parts.internal if c > 0 and isinstance(term, PowerEntropy)]
