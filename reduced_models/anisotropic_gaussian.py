@@ -39,7 +39,7 @@ _BLOCK = 1 << 20  # pairs of neurons handled at a time
 
 
 class TwoBlockModel(NetworkModel):
-    r"""What the models with inputs :math:`x \sim N(0, \mathrm{diag}(\tau_\pm^2 I_{s_0}, I_{d-s_0}))` share.
+    r"""The base of the models with inputs :math:`x \sim N(0, \mathrm{diag}(\tau_\pm^2 I_{s_0}, I_{d-s_0}))`.
 
     A weight enters through the lengths :math:`r_1, r_2` of its two blocks, and through the standard deviations
     :math:`s_\pm = \sqrt{\tau_\pm^2 r_1^2 + r_2^2}` of :math:`\langle w, x\rangle`.

@@ -1,4 +1,4 @@
-"""Checks of what the models with two blocks of inputs are given."""
+"""Checks of the arguments of models with two blocks of inputs."""
 
 from __future__ import annotations
 

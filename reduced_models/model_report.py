@@ -1,4 +1,4 @@
-"""The report of `check_model`: what was compared, how far it is off and how far it may be."""
+"""The report of `check_model`: each comparison, its deviation and the deviation allowed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ModelCheck:
 
 @dataclass(frozen=True)
 class ModelReport:
-    """What `check_model` found; ``print(report)`` shows it, ``report["potential"]`` is a single check.
+    """The findings of `check_model`; ``print(report)`` shows it, ``report["potential"]`` is a single check.
 
     Attributes
     ----------

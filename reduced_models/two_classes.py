@@ -1,4 +1,4 @@
-"""What the models of two Gaussian classes share: their variances, and initial laws of one length."""
+"""Two Gaussian classes: the arguments that give their variances, and the initial law of the limit d = inf."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _TINY = 1e-300  # stands for s = 0
 
 
 class Box(NamedTuple):
-    """Where the features are to be accurate: ``|b| <= b_max, 0 <= r1 <= r1_max, 0 <= r2 <= r2_max``."""
+    """The box on which features are to be accurate: ``|b| <= b_max, 0 <= r1 <= r1_max, 0 <= r2 <= r2_max``."""
 
     b_max: float
     r1_max: float

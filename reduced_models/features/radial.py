@@ -55,7 +55,7 @@ def tail_at_infinity(activation: Activation) -> tuple[Activation, float, float] 
 
 
 class _AtInfinity:
-    """What both forms of the features share."""
+    """The limit at infinity of both forms of the features."""
 
     activation: Activation
 

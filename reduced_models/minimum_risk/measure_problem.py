@@ -31,7 +31,7 @@ _DIFFERENCE = 1e-5  # step of the differences of gradients, in length scales
 
 
 class LimitPoint(NamedTuple):
-    r"""What the features tend to as a neuron's coordinates go to infinity.
+    r"""A limit of the features as a neuron's coordinates go to infinity.
 
     With ``mass=1``, ``features`` is the limit of :math:`F(\theta)` itself: the activation is bounded there and part of
     the neurons may sit at infinity. With ``mass=0`` features grow, and ``features`` is the limit of

@@ -45,7 +45,8 @@ DRAWN = ("label_second_moment", "V against samples", "diagonal against samples",
          "population_risk against samples", "initial law against neurons", "risk against networks")
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=pytest.mark.slow) if name == "two blocks" else name for name in MODELS])
 def test_every_model_passes(name):
     report = check_model(MODELS[name]())
     assert report.passed
@@ -284,6 +285,7 @@ def test_the_outcome_is_repeatable_and_depends_on_the_seed():
     assert first_text(np.random.default_rng(7)) == first_text(7)
 
 
+@pytest.mark.slow
 def test_false_alarms_are_as_rare_as_stated():
     # 60 seeds at the level .2: the shared level is a bound, so that more than 22 have a probability below .1 percent.
     model = LinearNeuron([2.0, 0.5], [1.0, -1.0], noise_variance=0.3)
