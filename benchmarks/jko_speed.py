@@ -27,9 +27,9 @@ import numpy as np
 from scipy import fft
 
 import wgflow as wg
+from wgflow.solvers import BackAndForth
 from wgflow.solvers.jko.back_and_forth.ascent import Ascent
 from wgflow.solvers.jko.back_and_forth.solver import BackAndForthSolver
-from wgflow.solvers.jko.base import InnerSettings
 
 MOST_ITERATIONS = 200
 
@@ -169,8 +169,7 @@ def run_original(rho: wg.Density, tau: float, steps: int, tolerance: float):
 def run_wgflow(rho: wg.Density, tau: float, steps: int, tolerance: float):
     """Steps to a gap: seconds, weighted iterations, seconds to L1 residuals .01 and .001, residual, gap of each."""
     energy = wg.FreeEnergy([(1.0, wg.PowerEntropy(2.0))])
-    options = {**BackAndForthSolver.OPTIONS, "threads": 1}
-    solver = BackAndForthSolver(energy.assemble(rho.grid), rho.grid, InnerSettings(tolerance, 100, options))
+    solver = BackAndForthSolver(energy.assemble(rho.grid), rho.grid, BackAndForth(threads=1), tolerance, 100)
     clock = Clock(rho.grid.shape)
     solver.step(solver.begin(rho), tau / 1000)
     state, rows = solver.begin(rho), []

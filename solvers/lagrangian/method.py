@@ -124,6 +124,8 @@ class Lagrangian(Method):
             if term.is_internal and not isinstance(term, Entropy):
                 raise InvalidInput(f"{term!r}: points can carry linear diffusion (Entropy) as noise, no other; use a "
                                    "method on a grid")
+        if isinstance(rho0, Density):
+            energy.check_grid(rho0.grid, energy)
         if not energy.spreads:
             if self.n_particles is not None:
                 raise InvalidInput(f"n_particles={self.n_particles}: without noise the atoms are a quadrature of rho0; "

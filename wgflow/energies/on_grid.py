@@ -190,5 +190,5 @@ class EnergyOnGrid:
                                "FiniteVolume() and JKO(tau=...) solve flows with nonlinear diffusion")
         if self.functionals and not functionals:
             raise InvalidInput(f"{self.functionals[0][1]!r}: {who} knows {known} alone, and would leave this term out; "
-                               "FiniteVolume(), and JKO with inner='linearized' or 'back-and-forth', solve the flow "
-                               "of any term that has an energy and a first variation")
+                               "FiniteVolume(), and JKO with inner='linearized', 'back-and-forth' or 'entropic', "
+                               "solve the flow of any term that has an energy and a first variation")

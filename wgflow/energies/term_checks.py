@@ -45,10 +45,10 @@ class TermOnGrid:
         return float(self._ask("energy", self._density(masses)))
 
     def first_variation(self, masses: np.ndarray) -> np.ndarray:
-        """Return the term's first variation, an array of the grid's shape."""
-        if not _is_density(masses):
+        """Return the term's first variation, an array of the grid's shape; negative masses count as 0."""
+        if not (np.isfinite(masses).all() and masses.max() > 0):
             return np.full(self.grid.shape, np.nan)
-        values = np.asarray(self._ask("first_variation", self._density(masses)), dtype=float)
+        values = np.asarray(self._ask("first_variation", self._density(np.maximum(masses, 0.0))), dtype=float)
         if values.shape != self.grid.shape:
             raise InvalidInput(f"{self.term!r}: first_variation returned shape {values.shape} on a grid of shape "
                                f"{self.grid.shape}; it must return one value for each cell")

@@ -110,6 +110,7 @@ class EntropicSolver(InnerSolver):
     87 (2018) 2563-2609. H. Janati, M. Cuturi and A. Gramfort, Debiased Sinkhorn barycenters, ICML 2020.
     """
 
+    TAKES_FUNCTIONALS: ClassVar[bool] = True
     TOLERANCE: ClassVar[float] = 1e-8
     MAX_ITERATIONS: ClassVar[int] = 400
 

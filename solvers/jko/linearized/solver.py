@@ -195,6 +195,8 @@ class LinearizedSolver(InnerSolver):
 
     def _linear_step(self, start: JKOStep, tau: float, guess: JKOStep | None = None) -> JKOStep:
         """Return the step of the published scheme, the best iterate."""
+        # Nothing of an earlier step may enter, so that a resumed run has the same bits: no old factorization either.
+        self.system.usable = self.system.fresh = False
         state = start.state
         masses = state.get("masses", start.rho.masses.ravel())
         phi = state["phi"]

@@ -59,7 +59,7 @@ METHODS = {
     "extrapolated": wg.FiniteVolume(), "midpoint": wg.FiniteVolume(scheme="midpoint"),
     "linearized": wg.JKO(tau=0.1, inner="linearized"), "linearized 2": wg.JKO(tau=0.1, inner="linearized", order=2),
     "linear metric": wg.JKO(tau=0.1, inner="linearized", options={"metric": "linear"}),
-    "back-and-forth": wg.JKO(tau=0.1, inner="back-and-forth"),
+    "back-and-forth": wg.JKO(tau=0.1, inner="back-and-forth"), "entropic": wg.JKO(tau=0.1, inner="entropic"),
 }
 
 
@@ -85,7 +85,6 @@ def test_the_energy_of_a_solution_is_that_of_its_law(name, reference):
 
 REFUSING = {
     "inner='quantile'": lambda E: wg.solve(E, RHO0, (0, 0.1), method=wg.JKO(tau=0.1)),
-    "inner='entropic'": lambda E: wg.solve(E, RHO0, (0, 0.1), method=wg.JKO(tau=0.1, inner="entropic")),
     "FiPy()": lambda E: wg.solve(E, RHO0, (0, 0.1), method=wg.FiPy()),
     "stationary": lambda E: wg.stationary(E, GRID),
     "no gradient at points": lambda E: wg.solve(E, RHO0, (0, 0.1), method=wg.Lagrangian(rng=7)),
@@ -110,12 +109,13 @@ def test_second_order_in_time(scheme, reference):
     assert order == pytest.approx(2.0, abs=0.15)
 
 
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-def test_a_square_of_a_moment_is_the_interaction_it_stands_for(method):
+@pytest.mark.parametrize("name", METHODS)
+def test_a_square_of_a_moment_is_the_interaction_it_stands_for(name):
+    method = METHODS[name]
     common = wg.Entropy(2.0) + wg.Potential(lambda x: x**4 / 4)
     told = wg.solve(common + MomentSquare(lambda x: x), RHO0, (0, 0.2), method=method)
     known = wg.solve(common + wg.LowRank(lambda x: x[None]), RHO0, (0, 0.2), method=method)
-    tolerance = 2e-3 if method == METHODS["back-and-forth"] else 1e-6
+    tolerance = 2e-3 if name in ("back-and-forth", "entropic") else 1e-6
     assert float(np.abs(told.final.masses - known.final.masses).sum()) < tolerance
     assert told.energy[-1] == pytest.approx(known.energy[-1], abs=tolerance)
 
