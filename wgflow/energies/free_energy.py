@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import numbers
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -107,13 +108,13 @@ class Term(ABC):
     def __call__(self, rho: Density | Atoms) -> float:
         return self.energy(rho)
 
-    def __add__(self, other):
+    def __add__(self, other: Term) -> FreeEnergy:
         return FreeEnergy([(1.0, self)]) + other
 
-    def __radd__(self, other):
+    def __radd__(self, other: float) -> Term:
         return self if isinstance(other, numbers.Real) and other == 0 else NotImplemented  # the start of sum()
 
-    def __mul__(self, factor):
+    def __mul__(self, factor: float) -> FreeEnergy:
         return FreeEnergy([(1.0, self)]) * factor
 
     __rmul__ = __mul__
@@ -130,7 +131,7 @@ class FreeEnergy(Term):
     terms : sequence of (float, Term)
     """
 
-    def __init__(self, terms):
+    def __init__(self, terms: Sequence[tuple[float, Term]]):
         self.terms = tuple(terms)
 
     @property
@@ -222,14 +223,14 @@ class FreeEnergy(Term):
             self.check_grid(rho.grid, self)
         return [pair for pair in self.terms if not (isinstance(rho, Atoms) and pair[1].is_internal)]
 
-    def __add__(self, other):
+    def __add__(self, other: Term) -> FreeEnergy:
         if isinstance(other, FreeEnergy):
             return FreeEnergy(self.terms + other.terms)
         if isinstance(other, Term):
             return FreeEnergy((*self.terms, (1.0, other)))
         return NotImplemented
 
-    def __mul__(self, factor):
+    def __mul__(self, factor: float) -> FreeEnergy:
         if isinstance(factor, bool) or not isinstance(factor, numbers.Real):
             return NotImplemented
         factor = float(factor)

@@ -64,7 +64,7 @@ ADDED_COLUMNS = ("work",)
 INSTALL = "pip install 'wgflow[io]' (that is: xarray h5netcdf h5py)"
 
 
-def save(solution: Solution, path) -> None:
+def save(solution: Solution, path: str | os.PathLike[str]) -> None:
     """Write a solution to a file, atomically: an old file of that name stays as it is until the new one is whole.
 
     Parameters
@@ -92,7 +92,7 @@ def save(solution: Solution, path) -> None:
         seal(temporary, "solution")
 
 
-def load(path) -> Solution:
+def load(path: str | os.PathLike[str]) -> Solution:
     """Read a solution that `Solution.save` wrote; bits are as they were, but ``free_energy`` is None.
 
     Parameters

@@ -55,6 +55,8 @@ CASES += [(well, {"inner": "quantile", "tau": 0.3}, [0.0, 0.25, 0.7, 1.5]),
           (well, {"inner": "quantile", "tau": 0.5, "adaptive": True}, None),
           (pulled, {"inner": "quantile", "tau": 0.5, "adaptive": True, "order": 2}, [0.3, 1.5]),
           (well, {"inner": "linearized", "tau": 0.5, "adaptive": True, "rtol": 1e-2}, None),
+          (well, {"inner": "linearized", "tau": 0.3, "options": {"metric": "linear"}}, None),
+          (pulled, {"inner": "linearized", "tau": 0.3, "options": {"metric": "linear"}}, None),
           (well, {"inner": "entropic", "tau": 0.3, "options": {"debiased": False, "estimate_bias": False}}, None)]
 
 
