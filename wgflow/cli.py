@@ -44,11 +44,11 @@ def _warmup() -> None:
     starts = wg.Density.gaussian(grid, 0.5, 0.3), wg.Density.gaussian(plane, [0.3, 0.0], [0.2, 0.3])
     for start in starts:
         transport = wg.Potential(lambda *x: sum(0.5 * c**2 for c in x))
-        for energy in (transport, transport + wg.Entropy(2.0)):
+        for energy in (1 * transport, transport + wg.Entropy(2.0)):
             wg.solve(energy, start, (0.0, 0.05))
     model = wg.reduced_models.IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2)
     wg.solve(wg.PowerEntropy(2.0), starts[0], (0.0, 0.05))
-    for energy in (wg.Entropy(2.0), wg.Entropy(2.0) + wg.Interaction(wg.Convolution(lambda z: -np.exp(-z * z)))):
+    for energy in (1 * wg.Entropy(2.0), wg.Entropy(2.0) + wg.Interaction(wg.Convolution(lambda z: -np.exp(-z * z)))):
         wg.solve(energy, starts[0], (0.0, 0.1), method=wg.JKO(tau=0.1))
     radial = model.grid(cells=64)
     wg.solve(model.energy(), model.initial_density(0.8, radial), (0.0, 0.01), time_scale=model.time_scale)

@@ -13,10 +13,9 @@ from wgflow.arguments import check_span, check_times
 from wgflow.certificate import library_versions
 from wgflow.densities import Density
 from wgflow.energies.free_energy import Term
-from wgflow.energies.internal_energies import SAMPLES
 from wgflow.errors import InvalidInput, StorageError, WGFlowWarning
 from wgflow.files.archives import read_npz
-from wgflow.files.checkpoints import KIND, nonlinear_energies, probe_masses, sample_clock, unpack_run
+from wgflow.files.checkpoints import KIND, SAMPLES, nonlinear_energies, probe_masses, sample_clock, unpack_run
 from wgflow.files.solutions import unpack_grid
 from wgflow.flows import Flow, make_flow, run
 from wgflow.grids import Grid

@@ -118,10 +118,11 @@ class Solution(Generic[Law]):
         return isinstance(self.densities[0], Atoms)
 
     @property
-    def grid(self) -> Grid | None:
+    def grid(self) -> Grid:
         """The grid of the densities; None for atoms."""
         first = self.densities[0]
-        return first.grid if isinstance(first, Density) else None
+        # Typed for the usual case, so that scripts about densities need not ask.
+        return first.grid if isinstance(first, Density) else None  # type: ignore[return-value]
 
     @property
     def final(self) -> Law:

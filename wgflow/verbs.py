@@ -38,7 +38,7 @@ def solve(
     error_estimate: bool = False,
 ) -> Solution[Atoms]: ...
 @overload
-def solve(
+def solve(  # type: ignore[overload-overlap]
     energy: Term,
     rho0: Density,
     t_span: tuple[float, float] | Sequence[float],

@@ -74,7 +74,7 @@ class NoisySGD(Study):
         )
         pictures = (save_picture(_draw(model, sols, star, sgd), folder / "free-energy.png", conventions),
                     save_picture(comparison.plot(), folder / "comparison.png", conventions))
-        rows = [(float(t), float(sols[0].free_energy(sols[0].density(t))), model.risk(sols[0].density(t)),
+        rows = [(float(t), energy(sols[0].density(t)), model.risk(sols[0].density(t)),
                  float(sgd.risk[:, j].mean()), float(sols[0].density(t).mean()), float(sgd.coordinates[:, j].mean()))
                 for j, t in enumerate(times)]
         rows.append((np.inf, star.energy, model.risk(star.density), np.nan, float(star.density.mean()), np.nan))

@@ -333,11 +333,12 @@ class RelativeEntropy(FreeEnergy):
         entropy = Entropy(beta)
         if not math.isfinite(entropy.beta):
             raise InvalidInput(f"beta={beta}: the relative entropy would vanish; leave the term out")
-        self.reference = reference
-        super().__init__([(1.0, entropy), (1.0 / entropy.beta, _MinusLog(reference))])
+        potential = _MinusLog(reference)
+        self.reference, self._words = reference, f"RelativeEntropy({potential.name}, beta={entropy.beta:g})"
+        super().__init__([(1.0, entropy), (1.0 / entropy.beta, potential)])
 
     def __repr__(self):
-        return f"RelativeEntropy({self.terms[1][1].name}, beta={self.terms[0][1].beta:g})"
+        return self._words
 
 
 class _MinusLog(Potential):
