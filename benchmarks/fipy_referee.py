@@ -22,7 +22,7 @@ from wgflow.solvers.fipy_adapter import load
 
 
 def fipy(problem: Problem, cells: Cells, *, steps: int, midpoint: bool = True, sweeps: int = 2) -> Array:
-    """Exponential fluxes; implicit Euler, or the implicit midpoint rule: half an Euler step, then extrapolate."""
+    """Solve with exponential fluxes by implicit Euler or implicit midpoint rule (half an Euler step, extrapolated)."""
     fp = load()
     h = spacings(problem, cells)
     if problem.ndim == 1:

@@ -36,7 +36,7 @@ MOST_ITERATIONS = 200
 
 @numba.njit(cache=True, error_model="numpy")
 def envelope_rows(phi, t, out):
-    """out[s] = min over nodes x of (x - s)^2 / 2t - phi[x], row by row: the lower envelope of the parabolas."""
+    """Return out[s] = min over nodes x of (x - s)^2 / 2t - phi[x], row by row: the lower envelope of the parabolas."""
     n = phi.shape[1]
     corner, start = np.empty(n, np.int64), np.empty(n + 1)
     for r in range(phi.shape[0]):
@@ -61,7 +61,7 @@ def envelope_rows(phi, t, out):
 
 @numba.njit(cache=True, error_model="numpy")
 def push(mass, psi, t, out):
-    """Masses moved by x - t grad psi (in cells, centered differences).
+    """Move masses by x - t grad psi (in cells, centered differences).
 
     A cell is cut into as many parts as it is stretched over cells, at most 8 x 8; each is moved by the map interpolated
     bilinearly and deposited bilinearly.
@@ -116,7 +116,7 @@ class Original:
         return np.ascontiguousarray(self.work.T)
 
     def wanted(self, phi):
-        """Masses (c - phi)^+ / 2 with c for the total mass 1."""
+        """Return the masses (c - phi)^+ / 2 with c for the total mass 1."""
         c = phi.min() + 1e-3
         for _ in range(60):
             positive = np.maximum(c - phi, 0.0)
@@ -127,7 +127,7 @@ class Original:
         return 0.5 * np.maximum(c - phi, 0.0) / self.n**2
 
     def step(self, masses, phi, tolerance):
-        """One step: masses, phi, residuals after each iteration."""
+        """Do one step; return masses, phi and residuals after each iteration."""
         weight = self.n**2 * masses.max()
         symbol = 0.5 + self.tau * weight * self.laplacian
         residuals = []
@@ -167,7 +167,7 @@ def run_original(rho: wg.Density, tau: float, steps: int, tolerance: float):
 
 
 def run_wgflow(rho: wg.Density, tau: float, steps: int, tolerance: float):
-    """Steps to a gap: seconds, weighted iterations, seconds to L1 residuals .01 and .001, residual, gap of each."""
+    """Run steps to a gap; return seconds, weighted iterations, seconds to L1 residuals .01 and .001, residual, gap."""
     energy = wg.FreeEnergy([(1.0, wg.PowerEntropy(2.0))])
     options = {**BackAndForthSolver.OPTIONS, "threads": 1}
     solver = BackAndForthSolver(energy.assemble(rho.grid), rho.grid, InnerSettings(tolerance, 100, options))
@@ -220,7 +220,7 @@ class Clock:
 
 
 def transform_speed(n: int) -> float:
-    """Millions of n log n (n = cells) a second of a cosine transform and back."""
+    """Return millions of n log n (n = cells) a second of a cosine transform and back."""
     array, best = np.random.default_rng(7).random((n, n)), np.inf
     for _ in range(7):
         begin = time.process_time()

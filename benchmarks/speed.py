@@ -77,7 +77,7 @@ def linear(case: Any) -> bool:
 
 
 def methods() -> list[Method]:
-    """All referees; imported here, after the thread counts are set."""
+    """Return all referees; they are imported here, after the thread counts are set."""
     import fipy_referee
     import referees
     import specialists
@@ -113,7 +113,7 @@ def methods() -> list[Method]:
 
 
 def run_wgflow(problem: Any, cells: tuple[int, ...], **settings: Any) -> Any:
-    """The same problem through wgflow's public face."""
+    """Solve the same problem by wgflow's public functions."""
     import wgflow as wg
 
     grid = wg.Grid(list(problem.bounds), cells=cells)
@@ -126,7 +126,7 @@ def run_wgflow(problem: Any, cells: tuple[int, ...], **settings: Any) -> Any:
 
 
 def measure(name: str, tier: str, run: Callable[..., Any], case: Any, knobs: dict[str, Any], repeat: int = 1) -> Point:
-    """One timed run; of ``repeat`` runs the fastest."""
+    """Time the fastest of ``repeat`` runs."""
     best = (float("inf"), float("inf"))
     for _ in range(repeat):
         gc.collect()
@@ -139,7 +139,7 @@ def measure(name: str, tier: str, run: Callable[..., Any], case: Any, knobs: dic
 
 
 def climb(method: Method, case: Any, wanted: float, limit: float) -> list[Point]:
-    """Points of a ladder until the error is reached, stalls, or the next setting would be too slow."""
+    """Return the points of a ladder until the error is reached, stalls, or the next setting would be too slow."""
     points: list[Point] = []
     for knobs in method.ladder:
         points.append(measure(method.name, method.tier, method.run, case, knobs, repeat=2))
@@ -155,7 +155,7 @@ def climb(method: Method, case: Any, wanted: float, limit: float) -> list[Point]
 
 
 def grid_error(case: Any) -> float:
-    """Error of the common discretization with the time steps resolved."""
+    """Return the error of the common discretization with the time steps resolved."""
     import referees
 
     knobs = {"rtol": 1e-9, "driver": "odeint"} if case.problem.ndim == 1 else {"steps": 200 if linear(case) else 120}
@@ -164,7 +164,7 @@ def grid_error(case: Any) -> float:
 
 
 def retime(points: list[Point], runs: dict[str, Callable[..., Any]], case: Any, rounds: int) -> None:
-    """Alternate over all points, ``rounds`` times; medians replace the first times."""
+    """Time all points in turn, ``rounds`` times; medians replace the first times."""
     fast = [p for p in points if p.cpu < SLOW]
     times: dict[int, list[tuple[float, float]]] = {id(p): [] for p in fast}
     for _ in range(rounds):
@@ -227,7 +227,7 @@ def table(points: list[Point], ours: list[Point]) -> None:
 
 
 def verdict(case: Any, mine: Point, points: list[Point], wanted: float, tuned: bool) -> dict[str, Any]:
-    """Ratios of the fastest referee of each tier at equal error; a tier that misses the error gives a lower bound.
+    """Return the ratios to the fastest referee of each tier at equal error; a tier that misses the error gives a bound.
 
     ``tuned`` marks wgflow's own fastest setting that reaches the grid error: the counterpart of the tuned referees.
     """

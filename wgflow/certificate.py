@@ -89,7 +89,7 @@ class Certificate:
     functionals: tuple[str, ...] = ()
 
     def checks(self) -> dict[str, tuple[bool, str]]:
-        """Each check with its verdict and a sentence."""
+        """Return each check by its name: whether it passed, and a sentence."""
         checks = {
             "completed": (self.completed, "the end of the time span was reached"
                           if self.completed else "the run stopped before the end of the time span"),
@@ -118,7 +118,7 @@ class Certificate:
         return all(passed for passed, _ in self.checks().values())
 
     def explain(self) -> str:
-        """The certificate in words."""
+        """Return the certificate in words."""
         lines = [f"certificate: {'all checks passed' if self.ok else 'NOT ALL CHECKS PASSED'}"]
         lines += [f"  {'ok  ' if passed else 'FAIL'} {text}" for passed, text in self.checks().values()]
         lines.append(f"  {self.n_accepted} steps accepted, {self.n_rejected} rejected, "
@@ -148,7 +148,7 @@ class Certificate:
         return "\n".join(lines)
 
     def to_dict(self) -> dict:
-        """All fields as plain numbers, strings and dictionaries, with ``ok``."""
+        """Return all fields as plain numbers, strings and dictionaries, with ``ok``."""
         return {f.name: getattr(self, f.name) for f in fields(self)} | {"ok": self.ok}
 
     def _repr_html_(self) -> str:
@@ -157,7 +157,7 @@ class Certificate:
 
 @functools.cache
 def library_versions() -> dict[str, str]:
-    """Versions of Python, wgflow and what the numbers depend on."""
+    """Return the versions of Python, wgflow and what the numbers depend on."""
     from importlib.metadata import PackageNotFoundError, version
 
     versions = {"python": platform.python_version(), "machine": platform.machine()}
@@ -170,7 +170,7 @@ def library_versions() -> dict[str, str]:
 
 
 def boundary_mass(masses: np.ndarray, grid) -> float:
-    """Largest part of the mass in the outermost 1 % of the cells (at least one) at a no-flux end of an axis.
+    """Return the largest part of the mass in the outermost 1 % of the cells (at least one) at a no-flux end of an axis.
 
     The lower end of a weighted axis that starts at 0 is the origin of a radius, not an artificial boundary.
     """
@@ -186,7 +186,7 @@ def boundary_mass(masses: np.ndarray, grid) -> float:
 
 
 def mass_on_bounds(points: np.ndarray, rho) -> float:
-    """Largest part of the mass of atoms, moved to ``points``, that lies on a bound.
+    """Return the largest part of the mass of atoms, moved to ``points``, that lies on a bound.
 
     The origin of a coordinate with a power, a radius, is not an artificial bound.
     """

@@ -24,7 +24,7 @@ ORDERS = (1.0, 2.0)
 
 
 def with_error_estimate(solution: Solution, flow: Flow, method) -> Solution:
-    r"""The solution, its certificate holding Richardson's estimate of all its discretization errors.
+    r"""Return the solution with Richardson's estimate of all its discretization errors in its certificate.
 
     With :math:`d_1` and :math:`d_2` the L1 distances between the densities on the grids of n and n/2 and of n/2 and n/4
     cells, taken on the coarser one, the observed order is :math:`p = \log_2(d_2 / d_1)`, kept between 1 and 2, and the
@@ -52,7 +52,7 @@ def with_error_estimate(solution: Solution, flow: Flow, method) -> Solution:
 
 
 def coarser(rho: Density) -> Density:
-    """The same law on cells of twice the width along each axis."""
+    """Return the same law on cells of twice the width along each axis."""
     grid = rho.grid
     if any(grid.origin):
         raise InvalidInput("error_estimate: the grid has an axis with an origin, whose half cell cannot be joined; "
@@ -73,7 +73,7 @@ def coarser(rho: Density) -> Density:
 
 
 def _join(values: np.ndarray, combine=np.add) -> np.ndarray:
-    """Sums over pairs of cells along each axis."""
+    """Return sums over pairs of cells along each axis."""
     for axis in range(values.ndim):
         values = combine(*np.moveaxis(values, axis, 0).reshape(-1, 2, *np.delete(values.shape, axis)).swapaxes(0, 1))
         values = np.moveaxis(values, 0, axis)
@@ -103,7 +103,7 @@ def _solve_again(flow: Flow, rho0: Density, method, solution: Solution) -> Solut
 
 
 def _distance(fine: Solution, coarse: Solution) -> float:
-    """The largest L1 distance of the densities at the common times, relative to the mass."""
+    """Return the largest L1 distance of the densities at the common times, relative to the mass."""
     laws: list[tuple[Any, Any]] = [(fine.final, coarse.final)]
     if np.array_equal(fine.t, coarse.t):
         laws = list(zip(fine.densities, coarse.densities))

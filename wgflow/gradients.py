@@ -29,7 +29,7 @@ _WEIGHTS[3] = np.array([-1, 9, -45, 0, 45, -9, 1]) / 60.0
 
 
 def located(rho: Density | Atoms) -> tuple[Array, Array]:
-    """Points (n_coordinates, n) and masses (n,) of a law: the cell centers of a density."""
+    """Return the points (n_coordinates, n) and masses (n,) of a law: the cell centers of a density."""
     if isinstance(rho, Atoms):
         return rho.points, rho.weights
     if not isinstance(rho, Density):
@@ -38,14 +38,14 @@ def located(rho: Density | Atoms) -> tuple[Array, Array]:
 
 
 def box_of(rho: Density | Atoms) -> tuple[list[tuple[float, float]], list[float]]:
-    """Bounds of each coordinate (infinite where it is periodic), and its period (0 where it has none)."""
+    """Return the bounds of each coordinate (infinite where it is periodic), and its period (0 where it has none)."""
     bounds, periodic = (rho.bounds, rho.periodic) if isinstance(rho, Atoms) else (rho.grid.bounds, rho.grid.periodic)
     periods = [hi - lo if p else 0.0 for (lo, hi), p in zip(bounds, periodic)]
     return [(-math.inf, math.inf) if p else pair for pair, p in zip(bounds, periodic)], periods
 
 
 def check_points(rho: Density | Atoms, points: Any) -> Array:
-    """Points as an array (n_coordinates, n) of as many coordinates as the law has."""
+    """Return points as an array (n_coordinates, n), with as many coordinates as the law has."""
     array = real_array(points, "points")
     ndim = rho.ndim if isinstance(rho, Atoms) else rho.grid.ndim
     array = array[None] if array.ndim == 1 and ndim == 1 else array
@@ -55,7 +55,7 @@ def check_points(rho: Density | Atoms, points: Any) -> Array:
 
 
 def values_at(function: Callable[..., Any], points: Array, what: str, rows: tuple[int | None, ...] = ()) -> Array:
-    """A user's function at points (n_coordinates, n), checked: shape (*rows, n), real and finite.
+    """Return a user's function at points (n_coordinates, n), checked: shape (*rows, n), real and finite.
 
     A row count of None stands for any; a last row count of None or 1 may be left out. A number is taken for a constant
     where ``rows`` is empty.
@@ -80,14 +80,14 @@ def values_at(function: Callable[..., Any], points: Array, what: str, rows: tupl
 
 def gradient_at(gradient: Callable[..., Any] | None, function: Callable[[Array], Array], rho: Density | Atoms,
                 points: Array, what: str) -> Array:
-    """The user's gradient at points, or differences of ``function`` (of an array of points) where there is none."""
+    """Return the user's gradient at points, or without one differences of ``function`` (of an array of points)."""
     if gradient is None:
         return differences(function, points, box_of(rho)[0])
     return values_at(gradient, points, what, (len(points),))
 
 
 def differences(function: Callable[[Array], Array], points: Array, bounds: Sequence[tuple[float, float]]) -> Array:
-    """Gradient (n_coordinates, n) of ``function`` at points, by differences of sixth order over seven nodes.
+    """Return the gradient (n_coordinates, n) of ``function`` at points, by differences of sixth order over seven nodes.
 
     The nodes are spaced by `STEP` (of the box, where that is narrower than 1) and centered at the point; near a bound
     they are moved inside.
@@ -122,7 +122,7 @@ def need_function(function, what: str) -> None:
 
 
 def free_part(velocity: np.ndarray, rho: Atoms) -> np.ndarray:
-    """Velocities (n_coordinates, n) of atoms without the components that would leave the bounds."""
+    """Return the velocities (n_coordinates, n) of atoms without the components that would leave the bounds."""
     for axis, (lo, hi) in enumerate(box_of(rho)[0]):
         x, v = rho.points[axis], velocity[axis]
         held = ((x <= lo) & (v < 0)) | ((x >= hi) & (v > 0))

@@ -139,7 +139,7 @@ class Grid:
     @classmethod
     def for_problem(cls, energy, rho0, t_end=None, *, tol: float = 1e-3, bounds=None, cells=None, boundary="no-flux",
                     method=None, time_scale=1.0, names=None, max_cells: int = 500_000) -> Grid:
-        r"""The grid on which a flow is solved with an error of at most about ``tol``.
+        r"""Return a grid on which a flow is solved with an error of at most about ``tol``.
 
         :math:`\max_t \|\rho_h(t) - \rho(t)\|_{L^1} \le \mathrm{tol} \cdot \mathrm{mass}`, estimated at four times by
         trial solves on coarse grids (Richardson, each axis by itself), and at most 1e-12 of the mass ever in the
@@ -197,7 +197,7 @@ class Grid:
 
     @classmethod
     def graded(cls, bounds, cells, monitor, *, boundary="no-flux", names=None) -> Grid:
-        r"""A grid with small cells where a monitor function m is large: its integral over each cell is the same.
+        r"""Return a grid with small cells where a monitor function m is large: its integral over each cell is the same.
 
         The edges are a smooth function of their number if m is smooth, which the second order of fluxes asks for. The
         error of a density in L1 is least for :math:`m = |\rho''|^{1/3}`; add a part of its mean, so that no cell
@@ -255,7 +255,7 @@ class Grid:
         return log_volumes if self.log_weight is None else log_volumes + self.log_weight
 
     def mesh(self) -> tuple[np.ndarray, ...]:
-        """Coordinates of the cell centers as full arrays of the grid's shape, one for each axis."""
+        """Return the coordinates of the cell centers as full arrays of the grid's shape, one for each axis."""
         return tuple(np.meshgrid(*self.centers, indexing="ij"))
 
     @cached_property
@@ -270,7 +270,7 @@ class Grid:
         return tuple(distances)
 
     def evaluate(self, function, what: str) -> np.ndarray:
-        """Values of a user's function at the cell centers, checked: shape, kind and finiteness.
+        """Return values of a user's function at the cell centers, with shape, kind and finiteness checked.
 
         Parameters
         ----------
@@ -301,7 +301,7 @@ class Grid:
 
 
 def equal_shares(monitor, even: np.ndarray, axis: int) -> np.ndarray:
-    """Edges between the ends of even ones that share out the integral of a function of the coordinate equally."""
+    """Return edges, between the ends of even ones, over whose cells the integral of a function is the same."""
     count = GRADING_PANELS * (even.size - 1)
     ends = np.linspace(even[0], even[-1], count + 1)
     nodes, weights = np.polynomial.legendre.leggauss(4)
@@ -323,7 +323,7 @@ def equal_shares(monitor, even: np.ndarray, axis: int) -> np.ndarray:
 
 
 def log_power_cell_average(edges, power: float) -> np.ndarray:
-    r"""Logarithm of the averages of :math:`r^p` over cells, :math:`\log \frac{1}{h_i} \int_{r_i}^{r_{i+1}} r^p\,dr`.
+    r"""Return the logarithm of cell averages of :math:`r^p`, :math:`\log \frac{1}{h_i} \int_{r_i}^{r_{i+1}} r^p\,dr`.
 
     Parameters
     ----------

@@ -47,7 +47,7 @@ def resume(path, t_end=None, *, energy: Term, methods: dict[str, type[Method]], 
 
 
 def _read_run(path, energy, methods, method, time_scale):
-    """The problem, the method, the record and the state in a checkpoint, checked against what is given again."""
+    """Return problem, method, record and state of a checkpoint, checked against the energy and method given again."""
     header, arrays = read_npz(path, KIND)
     try:
         method = _rebuild_method(path, header["method"], methods, method)
@@ -134,7 +134,7 @@ def _check_energy(path, told: dict, arrays: dict, flow: Flow) -> None:
 
 
 def _check_state(path, grid: Grid, span, saved: dict, state: dict, fixed: dict) -> None:
-    """A crafted file could hold anything: what goes into kernels has the right shape and is finite."""
+    """Check shapes and finiteness of what goes into compiled functions: a crafted file could hold anything."""
     grids = fixed | {f"snapshot at t={t:g}": masses for t, masses, _ in saved["snapshots"]}
     for name, array in grids.items():
         if array.dtype != float or array.shape != grid.shape or not np.isfinite(array).all():
@@ -147,7 +147,7 @@ def _check_state(path, grid: Grid, span, saved: dict, state: dict, fixed: dict) 
 
 
 def _extension(flow: Flow, t_end, t_eval) -> tuple[float | None, tuple[float, ...]]:
-    """The later end asked for, or None, and the output times up to it."""
+    """Return the later end asked for, or None, and the output times up to it."""
     t1 = flow.t1
     _, later = check_span((flow.t0, t1 if t_end is None else t_end))
     if later < t1:

@@ -46,7 +46,7 @@ class History:
         return self.t.size
 
     def to_dict(self) -> dict[str, np.ndarray]:
-        """The columns by name."""
+        """Return the columns by name."""
         return {name: getattr(self, name) for name in self.NAMES}
 
     def __repr__(self):
@@ -110,7 +110,7 @@ class Solution:
         return self.densities[-1]
 
     def density(self, t: float) -> Density | Atoms:
-        """The density at a time: a snapshot, or linear in time between the two neighbors.
+        """Return the density at a time: a snapshot, or linear in time between the two neighbors.
 
         Of atoms it is the path of each that is linear in time (the shorter way around on a periodic coordinate).
 
@@ -161,11 +161,11 @@ class Solution:
         uphill("wgflow.files.solutions", "save")(self, path)
 
     def plot(self, path=None, **options):
-        """A picture of the densities and the energy; returns a matplotlib Figure, and writes it if a path is given."""
+        """Return a matplotlib Figure of the densities and the energy; it is written to a file if a path is given."""
         return uphill("wgflow.pictures.solutions", "plot_solution")(self, path, **options)
 
     def animate(self, path, **options):
-        """An animated GIF of the density."""
+        """Write an animated GIF of the density."""
         return uphill("wgflow.pictures.solutions", "animate_solution")(self, path, **options)
 
     def __repr__(self):
@@ -177,7 +177,7 @@ class Solution:
 
 
 def _between(first: Atoms, second: Atoms, share: float) -> Atoms:
-    """The atoms at a part of the straight way from their first points to their second."""
+    """Return the atoms a part of the way along the straight lines from their first points to their second."""
     gap = second.points - first.points
     for axis, (periodic, (lo, hi)) in enumerate(zip(first.periodic, first.bounds)):
         if periodic:

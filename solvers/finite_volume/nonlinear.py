@@ -86,7 +86,7 @@ class NonlinearSweeps(Sweeps):
         return self._resolve(cells, m, psi, np.full(len(m), dt), cells.plain)[0]
 
     def _second(self, cells: Lines, m, psi, dt: float, mode: int) -> np.ndarray:
-        """The two-stage step with frozen factors."""
+        """Do the two-stage step with frozen factors."""
         times, guess = np.full(len(m), dt), None
         factors: tuple[np.ndarray, ...] = cells.plain
         if mode == CORRECTED:
@@ -105,7 +105,7 @@ class NonlinearSweeps(Sweeps):
         return self._resolve(cells, start, psi, np.where(whole, GAMMA, 1.0 - GAMMA) * times, factors, guess)[0]
 
     def _resolve(self, cells: Lines, start, psi, times, factors, guess=None) -> tuple[np.ndarray, np.ndarray]:
-        """An implicit Euler step of each line, and whether it was taken as a whole."""
+        """Return implicit Euler steps of the lines, and for each line whether it was one whole step."""
         m, whole = self._newton(cells, start, psi, times, factors, guess)
         for j in np.flatnonzero(~whole):
             one = slice(j, j + 1)
@@ -113,7 +113,7 @@ class NonlinearSweeps(Sweeps):
         return m, whole
 
     def _walk(self, cells: Lines, m, psi, time: float, factors) -> np.ndarray:
-        """Implicit Euler steps of one line as long as Newton's method takes them; NaN where it takes none."""
+        """Return implicit Euler steps of one line while Newton's method converges for them; NaN where it never does."""
         if not np.isfinite(m).all():
             return np.full(m.shape, math.nan)
         done, dt = 0.0, 0.25 * time
@@ -129,7 +129,7 @@ class NonlinearSweeps(Sweeps):
         return m
 
     def _newton(self, cells: Lines, start, psi, times, factors, guess=None) -> tuple[np.ndarray, np.ndarray]:
-        """Implicit Euler steps of lines by Newton's method, and for which it has converged."""
+        """Return implicit Euler steps of lines by Newton's method, and for which lines it converged."""
         count = len(start)
         m, done, active = np.empty(start.shape), np.zeros(count, dtype=bool), np.arange(count)
         x, cold = (start if guess is None else guess).copy(), guess is None

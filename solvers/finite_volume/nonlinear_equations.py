@@ -42,7 +42,7 @@ def norm(x: np.ndarray) -> float:
 
 
 def accelerate(residual: Residual, x: np.ndarray, converged: Converged) -> tuple[np.ndarray, bool]:
-    """Anderson's acceleration of x <- x + r(x); the best x found, and whether it has converged.
+    """Solve r(x) = 0 by Anderson's acceleration of x <- x + r(x); return the best x, and whether it converged.
 
     The differences of residuals met so far are kept orthonormal, each with the step that belongs to it. ``converged``
     is asked with x, the norm of r(x) and the ratio of that to the norm before, 1 at most.
@@ -78,7 +78,7 @@ def accelerate(residual: Residual, x: np.ndarray, converged: Converged) -> tuple
 
 
 def newton_krylov(residual: Residual, x: np.ndarray, converged: Converged, scale: float) -> tuple[np.ndarray, bool]:
-    """Newton's method with a line search, its linear equations solved by GMRES; the last x, and whether it is a root.
+    """Solve r(x) = 0 by Newton's method with a line search and GMRES; return the last x, and whether it is a root.
 
     Derivatives along directions are differences over ``scale``, a length at which the residual is nearly linear and not
     yet noise.
@@ -106,7 +106,7 @@ def newton_krylov(residual: Residual, x: np.ndarray, converged: Converged, scale
 
 
 def _correction(residual: Residual, x: np.ndarray, r: np.ndarray, scale: float) -> np.ndarray | None:
-    """A correction d with r + r'(x) d small, from differences of residuals; None where a difference is not finite."""
+    """Return d with r + r'(x) d small, by differences of residuals; None if a difference is not finite."""
 
     def product(direction: np.ndarray) -> np.ndarray:
         length = scale / float(np.abs(direction).max())

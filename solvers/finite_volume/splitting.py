@@ -109,7 +109,7 @@ class LinearSweeps(Sweeps):
         return self.known_factors
 
     def move(self, masses, psi, dt: float, mode: int, factors: Factors | None = None) -> np.ndarray:
-        """The masses after a time dt of the generator frozen at Psi; a new array.
+        """Return the masses after a time dt of the generator frozen at Psi, a new array.
 
         Parameters
         ----------
@@ -151,7 +151,7 @@ class LinearSweeps(Sweeps):
             job.result()
 
     def _rates(self, axis: int, mode: int):
-        """Room for the rates of an axis, and whether it is still to be filled; none where it would be too large."""
+        """Return the array for the rates of an axis, and whether to use, fill or ignore it (it may be too large)."""
         if (axis, mode) in self.cache:
             return self.cache[axis, mode], USE_CACHE
         h, _, _, _, _, width, blocks, _ = self.axes[axis]

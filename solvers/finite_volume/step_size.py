@@ -51,7 +51,7 @@ class Controller:
         self.last_error = self.last_speed = 0.0
 
     def tolerance(self, space_error: float) -> float:
-        """The tolerance of a pair of steps on a density that the grid resolves up to ``space_error``."""
+        """Return the tolerance of a pair of steps on a density that the grid resolves up to ``space_error``."""
         if self.rtol is not None:
             return self.rtol
         return min(max(SPACE_SHARE * space_error, TIGHTEST), LOOSEST)

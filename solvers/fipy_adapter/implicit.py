@@ -65,7 +65,7 @@ class Implicit:
             self.solver = self.fipy.LinearLUSolver(criterion="initial", tolerance=LINEAR_TOLERANCE)
 
     def step(self, values: Array, scaled: float, t: float, dt: float) -> Array:
-        """The density after a step of length ``scaled`` in the flow's own clock; t and dt are for messages."""
+        """Return the density after a step of length ``scaled`` on the flow's own clock; t and dt are for messages."""
         if self.method.order == 1:
             new = self._euler(values, scaled, t, dt)
         else:
@@ -100,7 +100,7 @@ class Implicit:
                                "a smaller dt, or more max_sweeps", reason="tolerance", t=t, dt=told)
 
     def _solve(self, now: Array, dt: float, t: float, told: float) -> None:
-        """One linear solve with Psi and D of the density ``now``."""
+        """Do one linear solve with Psi and D of the density ``now``."""
         with quiet():
             if self.iterated or self.equation is None:
                 self.equation = self._equation(now)
@@ -116,7 +116,7 @@ class Implicit:
                                    " take a smaller dt", reason="tolerance", t=t, dt=told)
 
     def _equation(self, now: Array):
-        """The equation with Psi and D of a density; its terms keep the weights of their first use."""
+        """Return the equation with Psi and D of a density; its terms keep the weights of their first use."""
         fp = self.fipy
         self.potential.setValue(self.psi(now))
         velocity = fp.FaceVariable(mesh=self.mesh, rank=1, value=-np.asarray(self.potential.faceGrad.value))

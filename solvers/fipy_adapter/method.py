@@ -184,7 +184,7 @@ class FiPyRun(Run):
                     mass=float((values * self.volumes).sum()), min_density=float(values.min()))
 
     def _measure(self, density: Density) -> tuple[float, float]:
-        """Free energy and dissipation, by wgflow's own formulas."""
+        """Return the free energy and dissipation, by wgflow's own formulas."""
         return self.flow.energy.energy(density), self.flow.energy.dissipation(density)
 
 
@@ -235,7 +235,7 @@ def solve_on_mesh(mesh, energy: Term, rho0, t_span: Sequence[float], *, dt: floa
 
 
 def load() -> Any:
-    """FiPy, imported with SciPy's solvers; nothing of the process is changed for good.
+    """Import FiPy with SciPy's solvers; nothing of the process is changed for good.
 
     Raises
     ------
@@ -264,7 +264,7 @@ def load() -> Any:
 
 
 def mesh_of(grid: Grid) -> Any:
-    """A grid as a mesh of FiPy, with its first corner at 0 (only differences of coordinates matter)."""
+    """Return a grid as a mesh of FiPy, with its first corner at 0 (only differences of coordinates matter)."""
     if grid.ndim > 3:
         raise InvalidInput(f"method=FiPy: the grid has {grid.ndim} axes, FiPy's meshes at most 3; use FiniteVolume")
     if any(grid.origin):

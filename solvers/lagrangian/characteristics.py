@@ -91,7 +91,7 @@ class CharacteristicsRun(Run):
         yield Step(t, points, energy, dissipated=self.lost)
 
     def _within(self, solver) -> Iterator[Interior]:
-        """Laws inside a step, which may be long, from the solver's own interpolation."""
+        """Return the laws inside a step, which may be long, from the solver's own interpolation."""
         path = solver.dense_output()
         for share in BETWEEN:
             t = path.t_old + share * (path.t - path.t_old)
@@ -99,7 +99,7 @@ class CharacteristicsRun(Run):
             yield Interior(t, points, self.cloud.energy_of(points, t))
 
     def _start(self, stop: float, largest: float):
-        """A solver from the present state; components that press against a bound are held for as long as it runs."""
+        """Return a solver from the present state; components that press against a bound stay held while it runs."""
         self.velocity = -self.cloud.gradient(self.points, self.t)
         self.held = self.cloud.outward(self.points, self.velocity)
         self.any_held = bool(self.held.any())
@@ -128,7 +128,7 @@ class CharacteristicsRun(Run):
         return scale * np.append(velocity.ravel(), (self.weights * square.sum(axis=0)).sum())
 
     def _acceptable(self, t: float, points: Array, energy: float) -> bool:
-        """Whether F has not risen, and no held component should have left its bound within the step."""
+        """Return whether F has not risen, and no held component should have left its bound within the step."""
         self.released = False
         # Against the lowest value so far: rises below round-off in each of many steps would add up.
         if not energy <= self.lowest + 0.5 * ENERGY_TOLERANCE * max(1.0, abs(self.energy)):
@@ -155,7 +155,7 @@ class CharacteristicsRun(Run):
         return dt
 
     def _count_rejected(self, evaluations: int) -> None:
-        """Attempts that the solver itself threw away, where its evaluations tell."""
+        """Count the attempts that the solver itself rejected, as far as its number of evaluations shows them."""
         attempt = ODE[self.method.ode]
         if attempt:
             self.n_rejected += max(0, evaluations // attempt - 1)

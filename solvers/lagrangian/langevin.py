@@ -69,7 +69,7 @@ class LangevinRun(Run):
             yield self._step(end)
 
     def _default_step(self) -> float:
-        """A part of 1 / L, with L how fast the drift of the initial particles changes in a random direction."""
+        """Return a part of 1 / L, L measuring how fast the drift of the initial particles changes with the point."""
         extent = np.ptp(self.points, axis=1, keepdims=True)
         probe = PROBE * np.where(extent > 0, extent, 1.0)
         # Fixed directions, so that the measurement takes nothing from the stream of the noise.
@@ -83,7 +83,7 @@ class LangevinRun(Run):
         return min(SPAN_SHARE * span, DRIFT_SHARE / (rate * speed)) if rate > 0 else SPAN_SHARE * span
 
     def _drift(self, points: Array, cloud: Array) -> Array:
-        """-grad Psi at points of the law of the particles at ``cloud``."""
+        """Return -grad Psi at points of the law of the particles at ``cloud``."""
         return -self.flow.energy_at(self.flow.t0).gradient(self.cloud.rho0.moved(cloud), points)
 
     def _step(self, end: float) -> Step:
@@ -104,7 +104,7 @@ class LangevinRun(Run):
         return Step(end, points, energy)
 
     def _noise(self, points: Array, elapsed: float) -> Array:
-        """Points after the time ``elapsed`` of noise alone, inside the bounds."""
+        """Return the points after a time ``elapsed`` of noise alone, kept inside the bounds."""
         sigma = math.sqrt(2.0 * self.temperature * elapsed)
         out = points + sigma * self.rng.standard_normal(points.shape)
         rho = self.cloud.rho0
@@ -117,7 +117,7 @@ class LangevinRun(Run):
 
 
 def fold(x: Array, lo: float, hi: float) -> Array:
-    """Points reflected at the ends of an interval as often as it takes."""
+    """Return the points reflected at the ends of an interval as often as it takes."""
     if math.isinf(lo) and math.isinf(hi):
         return x
     if math.isinf(hi):

@@ -107,7 +107,7 @@ class Lagrangian(Method):
             _generator(self.rng)
 
     def settings(self) -> dict:
-        """The settings by name, the seed of ``rng`` in its place."""
+        """Return the settings by name, the seed of ``rng`` in its place."""
         names = ("rtol", "ode", "dt", "n_particles", "max_steps", "time_limit")
         seed = None
         if self.rng is not None:

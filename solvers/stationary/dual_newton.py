@@ -49,7 +49,7 @@ class Factors(NamedTuple):
 
 
 def factorize(problem: Problem) -> Factors | None:
-    """The centered interaction of low rank, as given or found by a randomized range finder; None if there is none."""
+    """Return the centered interaction in low rank, as given or by a randomized range finder; None if there is none."""
     n = problem.size
     shift = problem.interaction(np.full(n, 1.0 / n))
     operators = problem.parts.operators
@@ -96,14 +96,14 @@ def _find_range(problem: Problem, shift: np.ndarray) -> Factors | None:
 
 
 def _diagonalized(basis: np.ndarray, core: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Features and signs of basis core basis^T, without the eigenvalues that are rounding errors."""
+    """Return features and signs of basis core basis^T, without the eigenvalues that are rounding errors."""
     signs, vectors = np.linalg.eigh(0.5 * (core + core.T))
     keep = np.abs(signs) > NEGLIGIBLE * np.abs(signs).max(initial=0.0)
     return np.ascontiguousarray((basis @ vectors[:, keep]).T), signs[keep]
 
 
 def is_convex(problem: Problem, factors: Factors | None) -> bool | None:
-    """Whether the interaction energy is convex on laws of one mass; None where it is not known.
+    """Return whether the interaction energy is convex on laws of one mass; None where it is not known.
 
     Known from the factors, from the eigenvalues of a convolution (exact on periodic axes, sufficient on others), or
     from a Cholesky factorization of the centered kernel on few cells.
@@ -134,7 +134,7 @@ def _is_positive(factor: float, operator) -> bool:
 
 
 def maximize_dual(problem: Problem, factors: Factors, masses: np.ndarray, budget: int) -> tuple[np.ndarray, int]:
-    """Log masses of the minimizer of a convex energy: Newton's method on the dual, along a path in beta.
+    """Return the log masses of the minimizer of a convex energy, by Newton's method on the dual along a path in beta.
 
     At large beta the dual bends sharply where the Gibbs law changes its cells, and Newton's method alone would creep;
     along the path each stage starts near its solution.
@@ -171,7 +171,7 @@ def maximize_dual(problem: Problem, factors: Factors, masses: np.ndarray, budget
 
 
 def _newton(problem, f, base, beta, y, goal, budget):
-    """Newton's method on the dual at one beta; the point, the number of steps and whether the goal was reached."""
+    """Do Newton's method on the dual at one beta; return the point, the number of steps, whether the goal is met."""
     point = _dual_point(problem, f, base, beta, y)
     for step in range(budget):
         value, masses, gradient = point
@@ -199,7 +199,7 @@ def _newton(problem, f, base, beta, y, goal, budget):
 
 
 def _dual_point(problem, f, base, beta, y):
-    """Value of the dual, masses of the Gibbs law and gradient at y."""
+    """Return the value of the dual, masses of the Gibbs law and gradient at y."""
     exponent = problem.log_reference - beta * (base + y @ f)
     top = exponent.max()
     masses = np.exp(exponent - top)
@@ -210,7 +210,7 @@ def _dual_point(problem, f, base, beta, y):
 
 
 def least_curvature(problem: Problem, state: State, factors: Factors | None) -> tuple[float, np.ndarray]:
-    """The least eigenvalue of T at a state (see `_fixed_point`; at most 1), and its eigenvector v."""
+    """Return the least eigenvalue of T at a state (see `_fixed_point`; at most 1), and its eigenvector v."""
     if factors is not None:
         return _low_rank_curvature(problem, state, factors)
     s = np.sqrt(state.masses / problem.mass)
@@ -249,7 +249,7 @@ def _low_rank_curvature(problem: Problem, state: State, factors: Factors) -> tup
 
 
 def default_starts(problem: Problem, factors: Factors | None) -> list[np.ndarray]:
-    """Log masses from which stationary states of a nonconvex F are looked for.
+    """Return log masses from which stationary states of a nonconvex F are searched for.
 
     The Gibbs law of the potential, alone and tilted along the leading features of the interaction; the reference
     measure; and lumps at a lattice of places.

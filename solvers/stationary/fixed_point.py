@@ -90,23 +90,23 @@ class Problem:
                                "(model.minimum_risk())")
 
     def interaction(self, masses: np.ndarray) -> np.ndarray:
-        """U m, flat."""
+        """Return U m, flat."""
         field = self.parts.interaction(masses.reshape(self.parts.grid.shape))
         return np.zeros(self.size) if field is None else field.ravel()
 
     def gibbs(self, psi: np.ndarray) -> np.ndarray:
-        """Logarithms (normalized) of the masses of the Gibbs law of a potential."""
+        """Return the logarithms (normalized) of the masses of the Gibbs law of a potential."""
         return self.normalized(self.log_reference - self.beta * psi)[0]
 
     def normalized(self, log_masses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Log masses shifted to the problem's mass, and the masses."""
+        """Return the log masses shifted to the problem's mass, and the masses."""
         log_masses = log_masses - log_masses.max()
         masses = np.exp(log_masses)
         total = masses.sum() / self.mass
         return log_masses - np.log(total), masses / total
 
     def evaluate(self, log_masses: np.ndarray) -> State:
-        """The state with these log masses, which need not be normalized."""
+        """Return the state with these log masses, which need not be normalized."""
         log_masses, m = self.normalized(log_masses)
         field = self.interaction(m)
         target = self.gibbs(self.potential + field)
@@ -127,7 +127,7 @@ class Problem:
         )
 
     def dual_value(self, state: State) -> float:
-        """The bound of F from below that a state gives where the interaction energy is convex."""
+        """Return the lower bound of F that a state gives where the interaction energy is convex."""
         target = self.log_reference - self.beta * (self.potential + state.field)
         top = float(target.max())
         log_partition = top + float(np.log(np.exp(target - top).sum()))
@@ -135,12 +135,12 @@ class Problem:
         return self.diffusion * self.mass * (float(np.log(self.mass)) - log_partition) - own
 
     def curved(self, state: State, v: np.ndarray) -> np.ndarray:
-        """T v."""
+        """Return T v."""
         push = self.beta * self.interaction(state.masses * v)
         return v + push - self.mean(state, push)
 
     def mean(self, state: State, f: np.ndarray) -> float:
-        """The mean of f under the law."""
+        """Return the mean of f under the law."""
         return float((state.masses * f).sum()) / self.mass
 
 
@@ -197,7 +197,7 @@ def descend_along_beta(problem: Problem, start: np.ndarray | None, tolerance: fl
 
 
 def _newton_step(problem: Problem, state: State) -> tuple[np.ndarray, bool]:
-    """T^-1 x by conjugate gradients in the law's inner product, and whether they met negative curvature."""
+    """Return T^-1 x by conjugate gradients in the law's inner product, and whether they met negative curvature."""
     weights = state.masses / problem.mass
     r = state.step
     v, p = np.zeros_like(r), r
@@ -218,7 +218,7 @@ def _newton_step(problem: Problem, state: State) -> tuple[np.ndarray, bool]:
 
 
 def _line_search(problem: Problem, state: State, direction: np.ndarray, stretch: bool) -> State | None:
-    """The first of the steps 1, 1/2, ... that lowers F enough (or, at rounding level, the residual), or None."""
+    """Return the first of the steps 1, 1/2, ... that lowers F enough (or, at rounding level, the residual), or None."""
     slope = problem.diffusion * problem.mass * problem.mean(state, state.step * direction)
     if not slope > 0:
         return None
@@ -242,7 +242,7 @@ def _line_search(problem: Problem, state: State, direction: np.ndarray, stretch:
 
 
 def _mix(problem: Problem, state: State) -> State | None:
-    """The classical damped fixed point, (1 - a) m + a B(m), with the first a = 1/2, 1/4, ... that lowers F, or None.
+    """Return the damped fixed-point step (1 - a) m + a B(m) with the first a = 1/2, 1/4, ... that lowers F, or None.
 
     It brings mass into cells that hold none in floats, which no step in log m of moderate size can.
     """
@@ -258,7 +258,7 @@ def _mix(problem: Problem, state: State) -> State | None:
 
 
 def find_root(problem: Problem, state: State, tolerance: float, budget: int, known=()) -> tuple[State, int]:
-    r"""Newton's method for x = 0 wherever it lies, also at a saddle of F; states already known are divided out.
+    r"""Find a root by Newton's method, also at a saddle of F; states already known are divided out.
 
     The residual is multiplied by :math:`\prod_j (1 + 1/d_j^2)`, with :math:`d_j` the Hellinger distance to the j-th
     known state (deflation: P. E. Farrell, A. Birkisson and S. W. Funke, SIAM J. Sci. Comput. 37 (2015) A2026-A2045).
@@ -294,13 +294,13 @@ def find_root(problem: Problem, state: State, tolerance: float, budget: int, kno
 
 
 def _polished(problem: Problem, state: State, direction: np.ndarray) -> State:
-    """A state within the tolerance, or what one more Newton step makes of it."""
+    """Return a state within the tolerance, or the better of it and the result of one more Newton step."""
     trial = problem.evaluate(state.log_masses + direction)
     return trial if trial.residual < state.residual else state
 
 
 def _root_direction(problem: Problem, state: State) -> np.ndarray:
-    """T^-1 x, also where T is indefinite: MINRES on its symmetric form, with sqrt(m) v for v."""
+    """Return T^-1 x, also where T is indefinite: MINRES on its symmetric form, with sqrt(m) v for v."""
     from scipy.sparse.linalg import LinearOperator, minres
 
     s = np.sqrt(state.masses / problem.mass)
@@ -319,7 +319,7 @@ def _root_direction(problem: Problem, state: State) -> np.ndarray:
 
 
 def _deflation(problem: Problem, state: State, roots, direction=None) -> tuple[float, float]:
-    """The factor of the deflated residual, and the derivative of its logarithm along a direction."""
+    """Return the factor of the deflated residual, and the derivative of its logarithm along a direction."""
     factor, slope = 1.0, 0.0
     root = np.sqrt(state.masses / problem.mass)
     for other in roots:

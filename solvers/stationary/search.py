@@ -80,7 +80,7 @@ class Stationary:
     message: str
 
     def explain(self) -> str:
-        """The state in words."""
+        """Return the state in words."""
         kind = {True: "stable (a local minimum of F)", False: "unstable (a saddle of F)", None: "stability unknown"}
         lines = [f"stationary state at beta = {self.beta:g}: F = {self.energy:.12g}",
                  f"  self-consistency residual {self.residual:.1e} (L1, relative to the mass)"]
@@ -99,7 +99,7 @@ class Stationary:
 
 
 def stationary(energy, grid, *, rho0=None, method="auto", tolerance=1e-13, max_iterations=500, mass=None) -> Stationary:
-    r"""The stationary state of a flow, the law that reproduces itself:
+    r"""Return the stationary state of a flow, the law that reproduces itself:
 
     .. math:: \rho_* = M w\,e^{-\beta \Psi(\rho_*)} / Z, \qquad \Psi(\rho) = V + U \rho,
 
@@ -165,7 +165,7 @@ def stationary(energy, grid, *, rho0=None, method="auto", tolerance=1e-13, max_i
 
 def stationary_branches(energy, grid, *, starts=None, tolerance=1e-13, max_iterations=200, mass=None,
                         max_branches=32) -> list[Stationary]:
-    """All stationary states that a search finds, sorted by energy, each labeled stable or unstable.
+    """Return all stationary states that a search finds, sorted by energy, each labeled stable or unstable.
 
     The search lowers F and solves the self-consistency equation from every start, follows the unstable direction of
     each saddle both ways down, looks for saddles between each two minima, and looks again with the states already
@@ -238,7 +238,7 @@ class _Search:
         self.convex = True if not parts.operators else is_convex(self.problem, self.factors)
 
     def logs(self, rho, name: str) -> np.ndarray:
-        """The log masses of a start."""
+        """Return the log masses of a start."""
         if not isinstance(rho, Density):
             raise InvalidType(f"{name} must be a wgflow.Density, got {type(rho).__name__}")
         if rho.grid != self.grid:
@@ -250,7 +250,7 @@ class _Search:
 
     # ---------------------------------------------------------------- one state
     def one(self, method: str, start: np.ndarray | None) -> Stationary:
-        """The state that `stationary` returns."""
+        """Return the state that `stationary` returns."""
         problem, goal = self.problem, self.tolerance
         if not problem.parts.operators:
             return self.checked(problem.evaluate(problem.gibbs(problem.potential)), 0, "closed form")
@@ -288,7 +288,7 @@ class _Search:
         return state, steps
 
     def leave(self, state: State) -> list[tuple[State, int]]:
-        """Where F leads from a saddle, to either side along its most unstable direction; empty at a minimum."""
+        """Return where F leads from a saddle, to either side along its most unstable direction; empty at a minimum."""
         curvature, mode = least_curvature(self.problem, state, self.factors)
         if not curvature < -NEUTRAL:
             return []
@@ -305,7 +305,7 @@ class _Search:
 
     # ---------------------------------------------------------------- several states
     def all(self, starts, limit: int) -> list[Stationary]:
-        """The states that `stationary_branches` returns."""
+        """Return the states that `stationary_branches` returns."""
         found: list[tuple[State, int, str]] = []
         best: State | None = None
         short = min(self.budget, ROOT_STEPS)
@@ -339,7 +339,7 @@ class _Search:
         return sorted((self.result(*entry) for entry in found), key=lambda branch: branch.energy)
 
     def same(self, a: State, b: State) -> bool:
-        """Whether two states are one, or moved into each other by a symmetry that leaves both free to move."""
+        """Return whether two states are one, or moved into each other by a symmetry that leaves both free to move."""
         square = float(((np.sqrt(a.masses) - np.sqrt(b.masses)) ** 2).sum()) / self.mass
         if square <= SAME_STATE**2:
             return True
@@ -349,17 +349,17 @@ class _Search:
 
     # ---------------------------------------------------------------- results
     def good(self, state: State) -> bool:
-        """Whether a state is within the tolerance, or within what rounding allows."""
+        """Return whether a state is within the tolerance, or within what rounding allows."""
         return state.residual <= max(self.tolerance, state.floor)
 
     def checked(self, state: State, steps: int, method: str) -> Stationary:
-        """The result, or ConvergenceError with it."""
+        """Return the result; raise ConvergenceError with it if it is not good."""
         if not self.good(state):
             raise self.failure(state, steps, method)
         return self.result(state, steps, method)
 
     def failure(self, state: State, steps: int, method: str) -> ConvergenceError:
-        """A missed tolerance, with the best state."""
+        """Return the error for a missed tolerance, with the best state."""
         fix = ("rounding errors of beta Psi are too large at this beta: lower it" if state.floor >= LARGEST_FLOOR else
                "start nearer (rho0=), raise max_iterations, or loosen the tolerance")
         error = ConvergenceError(
@@ -369,7 +369,7 @@ class _Search:
         return error
 
     def result(self, state: State, steps: int, method: str) -> Stationary:
-        """A state with its certificate."""
+        """Return a state with its certificate."""
         problem = self.problem
         rho = Density(self.grid, state.masses.reshape(self.grid.shape) / self.grid.volumes)
         gap = dual = None

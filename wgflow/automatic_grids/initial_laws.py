@@ -46,7 +46,7 @@ class InitialLaw(ABC):
 
     @abstractmethod
     def density(self, grid: Grid) -> Density:
-        """The law on a grid, of mass 1."""
+        """Return the law as a density on a grid, of mass 1."""
 
 
 class NormalLaw(InitialLaw):
@@ -90,7 +90,7 @@ class FunctionLaw(InitialLaw):
         return Density.from_function(grid, self.function)
 
     def _look(self, box) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Mass of the function near points of a lattice in a box."""
+        """Return the mass of the function near each point of a lattice in a box."""
         n = SEARCH_POINTS[self.ndim]
         axes = [lo + (hi - lo) * (np.arange(n) + 0.5) / n for lo, hi in box]
         values = real_array(call_user(self.function, np.meshgrid(*axes, indexing="ij"), "rho0"), "rho0")
@@ -103,7 +103,7 @@ class FunctionLaw(InitialLaw):
         return values * math.prod((hi - lo) / n for lo, hi in box), axes
 
     def _grown(self, box, given):
-        """The box of those doubled again and again that holds the mass."""
+        """Double a box again and again until it holds the mass; return it."""
         best, most = None, 0.0
         for _ in range(LARGEST + 7):
             mass = float(self._look(box)[0].sum())
@@ -117,7 +117,7 @@ class FunctionLaw(InitialLaw):
         return [(2 * lo, 2 * hi) if pair is None else pair for (lo, hi), pair in zip(best, given)]
 
     def _trimmed(self, box, given):
-        """The smallest box, but for a margin, outside of which there is nearly nothing."""
+        """Return the smallest box that holds nearly all of the mass, with a margin."""
         masses, axes = self._look(box)
         total, out = masses.sum(), []
         if not 0 < total < math.inf:
@@ -195,7 +195,7 @@ class PointsLaw(InitialLaw):
 
 
 def initial_law(rho0, given: list | None) -> InitialLaw:
-    """What `Grid.for_problem` takes as rho0, in its own form; ``given`` has the bounds given for each axis or None."""
+    """Return rho0 of `Grid.for_problem` in its own form; ``given`` holds the given bounds of each axis, or None."""
     if isinstance(rho0, Density):
         return DensityLaw(rho0)
     if isinstance(rho0, Atoms):

@@ -91,11 +91,11 @@ class Problem:
     max_cells: int
 
     def grid(self, box, shape) -> Grid:
-        """A uniform grid."""
+        """Return a uniform grid."""
         return Grid(list(box), cells=tuple(shape), boundary=self.boundary, names=self.names)
 
     def solve(self, grid: Grid, t_end: float, t_eval, steps: int):
-        """A trial solve, by the one verb of the package and its default method."""
+        """Return the solution of a trial problem, by the method given."""
         import wgflow
 
         method = self.method or wgflow.FiniteVolume(max_steps=steps)
@@ -110,7 +110,7 @@ class Problem:
 
 # -------------------------------------------------------------------- the box
 def choose_box(problem: Problem) -> tuple[list[tuple[float, float]], float]:
-    """Bounds of each axis, and the time span that they were found for."""
+    """Return the bounds of each axis, and the time span for which they were found."""
     box = [pair if pair is not None else _widened(*reach) for pair, reach in zip(problem.given, problem.law.extent)]
     start = [hi - lo for lo, hi in box]
     if problem.t_end is None:
@@ -138,14 +138,14 @@ def _widened(lo: float, hi: float) -> tuple[float, float]:
 
 
 def _trial_shape(problem: Problem, box) -> tuple[int, ...]:
-    """Cells of a trial grid that sees the initial law."""
+    """Return the numbers of cells of a trial grid that resolves the initial law."""
     ndim = problem.law.ndim
     wanted = [RESOLUTION * (hi - lo) / s for (lo, hi), s in zip(box, problem.law.deviations)]
     return tuple(int(min(max(BOX_CELLS[ndim], n), BOX_LIMIT[ndim])) for n in wanted)
 
 
 def _first_horizon(problem: Problem, box) -> float:
-    """The time in which the flow, at its first speed, moves by the deviation of the initial law."""
+    """Return the time in which the flow, at its initial speed, moves by the standard deviation of the initial law."""
     grid = problem.grid(box, _trial_shape(problem, box))
     rho = problem.law.density(grid)
     speed = math.sqrt(max(_as_sum(problem.energy).dissipation(rho), 0.0))
@@ -158,7 +158,7 @@ def _as_sum(energy: Term) -> FreeEnergy:
 
 
 def _settled(problem: Problem, box, horizon: float, start):
-    """The box grown until no mass comes to its ends, and the solution on it."""
+    """Grow the box until no mass comes to its ends; return it, and the solution on it."""
     free = [pair is None for pair in problem.given]
     for _ in range(MOST_GROWTHS):
         solution = problem.solve(problem.grid(box, _trial_shape(problem, box)), horizon,
@@ -180,7 +180,7 @@ def _settled(problem: Problem, box, horizon: float, start):
 
 
 def _end_masses(solution) -> list[tuple[float, float]]:
-    """For each axis the largest part of the mass ever seen in the outer 1 % of the cells, at its two ends."""
+    """Return, for each axis, the largest part of the mass ever in the outer 1 % of the cells at each of its ends."""
     grid, ends = solution.grid, []
     for axis in range(grid.ndim):
         count = max(1, grid.shape[axis] // 100)
@@ -190,7 +190,7 @@ def _end_masses(solution) -> list[tuple[float, float]]:
 
 
 def _profile(rho: Density, axis: int) -> np.ndarray:
-    """Parts of the mass along an axis."""
+    """Return the marginal of the mass along an axis, normalized."""
     return rho.masses.sum(axis=tuple(k for k in range(rho.grid.ndim) if k != axis)) / rho.mass
 
 
@@ -219,7 +219,7 @@ def _check_confined(problem: Problem, box) -> None:
 
 
 def _energy_of(energy: FreeEnergy, points, rho: Density, axis: int, x, stretch: float) -> float:
-    """The energy of points with new coordinates along an axis, with the internal energy of rho stretched along it.
+    """Return the energy of points with new coordinates along an axis, the internal energy being that of rho stretched.
 
     NaN where it cannot be told.
     """
@@ -243,7 +243,7 @@ def _at_rest(solution) -> bool:
 
 
 def _cut(problem: Problem, box, solution) -> list[tuple[float, float]]:
-    """The box without the outer parts to which nothing ever comes."""
+    """Return the box without the outer parts that no mass ever reaches."""
     out = []
     for axis, (pair, (lo, hi), edges) in enumerate(zip(problem.given, box, solution.grid.edges)):
         if pair is not None:
@@ -259,14 +259,14 @@ def _cut(problem: Problem, box, solution) -> list[tuple[float, float]]:
 
 
 def _rounded(lo: float, hi: float) -> tuple[float, float]:
-    """Ends moved outward to round numbers, by less than 2 percent of the length."""
+    """Return the ends moved outward to round numbers, by less than 2 percent of the length."""
     step = 10.0 ** math.floor(math.log10(0.02 * (hi - lo)))
     return round(math.floor(lo / step) * step, 12), round(math.ceil(hi / step) * step, 12)
 
 
 # -------------------------------------------------------------------- the cells
 def choose_cells(problem: Problem, box, horizon: float, tol: float, fixed) -> tuple[int, ...]:
-    """Cells of each axis for which the error in L1, relative to the mass, is at most ``tol`` at the sampled times.
+    """Return the cells of each axis for an L1 error, relative to the mass, of at most ``tol`` at the sampled times.
 
     ``fixed`` has the number of cells of each axis, or None where it is to be found.
     """
@@ -301,7 +301,7 @@ def _check_size(problem: Problem, shape, tol: float, factor: int = 1) -> None:
 
 
 def _axis_errors(problem: Problem, box, shape, horizon: float, free) -> list[float]:
-    """The error of a grid that comes from each of some axes: differences to the grid refined there, extrapolated."""
+    """Return the error of a grid due to each of some axes: differences to grids refined along one, extrapolated."""
     times = [share * horizon for share in SAMPLES]
     coarse = problem.solve(problem.grid(box, shape), horizon, times, ERROR_STEPS)
     errors = []
@@ -319,7 +319,7 @@ def _axis_errors(problem: Problem, box, shape, horizon: float, free) -> list[flo
 
 # -------------------------------------------------------------------- the arguments
 def problem_grid(energy, rho0, t_end, tol, bounds, cells, boundary, method, time_scale, names, max_cells) -> Grid:
-    """`Grid.for_problem`."""
+    """Return the grid of `Grid.for_problem`, which has the documentation."""
     if not isinstance(energy, Term):
         raise InvalidType(f"energy must be a sum of terms such as Entropy(1.0) + Potential(V), got {energy!r}")
     _check_number("tol", tol, 1e-8, 1.0)
@@ -357,7 +357,7 @@ def _check_number(name: str, value, low: float, high: float) -> None:
 
 
 def _check_given(bounds) -> list:
-    """Bounds for each axis, or None; a single pair is one axis."""
+    """Return the bounds for each axis, or None; a single pair is one axis."""
     try:
         entries = list(bounds)
     except TypeError as error:

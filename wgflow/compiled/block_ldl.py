@@ -26,7 +26,7 @@ LEAF = 6
 
 
 def order_box(shape: tuple[int, ...], periodic: tuple[bool, ...]) -> np.ndarray:
-    """The cells of a box in an order of elimination with little fill: nested dissection; a chain from end to end.
+    """Return the cells of a box in an order of elimination with little fill: nested dissection; a line from end to end.
 
     Returns
     -------
@@ -61,7 +61,7 @@ def _dissect(cells: np.ndarray, parts: list[np.ndarray]) -> None:
 
 @jit
 def structure(n, starts, neighbors):
-    """Rows of each column of the factor below its diagonal, ascending: (column starts, rows).
+    """Return the rows of each column of the factor below its diagonal, ascending: (column starts, rows).
 
     The graph is that of the matrix in the order of elimination, as rows: the neighbors of i are
     ``neighbors[starts[i]:starts[i + 1]]``.

@@ -31,7 +31,7 @@ BLOCK = 16
 
 @jit
 def _slopes(f, t, y, hat, left, right):
-    """Edge slopes of x^2/2 - t f made monotone, f as its minorant sees it, and the ends of each node's block.
+    """Fill y with monotone edge slopes of x^2/2 - t f, ``hat`` with the f of these, and the ends of nodes' blocks.
 
     Returns whether a node was pooled; ``left`` and ``right`` are written only then. ``left[k] == right[k]`` is the one
     end of a block at a wall.
@@ -77,7 +77,7 @@ def _slopes(f, t, y, hat, left, right):
 
 @jit
 def _pool(y, first, count, n):
-    """Isotonic regression of y[1:n] by pooling adjacent violators, in place; ``first`` and ``count`` are scratch."""
+    """Replace y[1:n] by its isotonic regression (pool adjacent violators); ``first`` and ``count`` are scratch."""
     blocks = 0
     for e in range(1, n):
         value, size = y[e], 1
@@ -113,7 +113,7 @@ def _release(row, left, right):
 
 @jit
 def _gather(row, left, right, out):
-    """Values at pooled nodes, interpolated from the ends of their blocks: the adjoint of `_release`."""
+    """Interpolate values at pooled nodes from the ends of their blocks: the adjoint of `_release`."""
     for k in range(row.size):
         a, b = left[k], right[k]
         out[k] = row[a] if a == b else row[a] + (row[b] - row[a]) * ((k - a) / (b - a))
@@ -121,7 +121,7 @@ def _gather(row, left, right, out):
 
 @jit
 def _fold(row, pooled, left, right, out):
-    """A row with its spare entries folded in at the walls, and pooled nodes emptied."""
+    """Copy a row to ``out``: its spare entries are added to those at the walls, and pooled nodes are emptied."""
     n = out.size
     row[1] += row[0]
     row[n] += row[n + 1]
@@ -133,7 +133,7 @@ def _fold(row, pooled, left, right, out):
 
 @jit
 def _unfold(v, pooled, left, right, row):
-    """The adjoint of `_fold`: mirrored entries, and pooled nodes interpolated."""
+    """Apply the adjoint of `_fold`: entries beyond the walls are mirrored, pooled nodes interpolated."""
     n = v.size
     if pooled:
         _gather(v, left, right, row[1:n + 1])
@@ -146,7 +146,7 @@ def _unfold(v, pooled, left, right, row):
 # -------------------------------------------------------------------- rows of intervals
 @jit
 def _segments(y, hat, t, points, first, last, values, cell, owner, start, end, length):
-    """Cut the intervals of a row at the edges y, and average F over them; returns the number of segments."""
+    """Cut the intervals of a row at the edges y, and average F over them; return the number of segments."""
     n, j, k = hat.size, 0, 0
     w, third = 1.0 / points, 1.0 / 3.0
     a = first * w
@@ -180,7 +180,7 @@ def _segments(y, hat, t, points, first, last, values, cell, owner, start, end, l
 
 @jit
 def _deposit(mass, count, cell, owner, start, end, length, row):
-    """What intervals with masses leave on the nodes: the derivative of sum(mass F). ``row`` has spare ends."""
+    """Fill ``row``, which has spare ends, with what intervals leave on the nodes: the derivative of sum(mass F)."""
     # Cells only ever rise: what falls on three nodes is summed in registers and written when they are passed.
     node, below, here, above = 0, 0.0, 0.0, 0.0
     for j in range(count):
@@ -199,7 +199,7 @@ def _deposit(mass, count, cell, owner, start, end, length, row):
 
 @jit
 def _tangent(v, first, last, count, cell, owner, start, end, length, values):
-    """Derivative of the averages of F along a change of f; v has a mirrored entry on each side."""
+    """Fill ``values`` with the derivative of the averages of F along v, which has a mirrored entry on each side."""
     for q in range(first, last):
         values[q] = 0.0
     for j in range(count):
@@ -211,7 +211,7 @@ def _tangent(v, first, last, count, cell, owner, start, end, length, values):
 
 @jit
 def _deposit_tangent(v, tp, mass, change, count, cell, owner, start, end, length, row):
-    """Derivative of the deposit along changes of the masses and of f; tp is t times the intervals a cell."""
+    """Fill ``row`` with the derivative of the deposit along changes of masses and f; tp is t times intervals a cell."""
     node, below, here, above = 0, 0.0, 0.0, 0.0
     for j in range(count):
         k, a, b, q = cell[j], start[j], end[j], owner[j]
@@ -236,7 +236,7 @@ def _deposit_tangent(v, tp, mass, change, count, cell, owner, start, end, length
 # -------------------------------------------------------------------- sets of rows of intervals
 @jit
 def smooth_transform(rows, active, kept, pooling, scratch, f, t, points, values):
-    """F of the rows ``rows[0]`` to ``rows[1]`` of f, averaged over intervals.
+    """Fill ``values`` with F of the rows ``rows[0]`` to ``rows[1]`` of f, averaged over intervals.
 
     Parameters
     ----------
@@ -268,7 +268,7 @@ def smooth_transform(rows, active, kept, pooling, scratch, f, t, points, values)
 
 @jit
 def smooth_deposit(rows, active, kept, pooling, scratch, mass, out):
-    """Masses of the intervals, brought to where F is attained."""
+    """Move the masses of the intervals to where F is attained."""
     count, cell, owner, start, end, length = kept
     pooled, left, right = pooling
     first, last = active
@@ -282,7 +282,7 @@ def smooth_deposit(rows, active, kept, pooling, scratch, mass, out):
 
 @jit
 def smooth_evaluate(rows, active, kept, pooling, scratch, f, mass, t, points, totals, out):
-    """`smooth_transform` and `smooth_deposit` at once; ``totals`` receives the sums of mass times F."""
+    """Do `smooth_transform` and `smooth_deposit` at once; ``totals`` receives the sums of mass times F."""
     count, cell, owner, start, end, length = kept
     pooled, left, right = pooling
     first, last = active
@@ -303,7 +303,7 @@ def smooth_evaluate(rows, active, kept, pooling, scratch, f, mass, t, points, to
 
 @jit
 def smooth_tangent(rows, active, kept, pooling, scratch, v, values):
-    """Derivative of the averages of F along v."""
+    """Fill ``values`` with the derivative of the averages of F along v."""
     count, cell, owner, start, end, length = kept
     pooled, left, right = pooling
     first, last = active
@@ -315,7 +315,7 @@ def smooth_tangent(rows, active, kept, pooling, scratch, v, values):
 
 @jit
 def smooth_deposit_tangent(rows, active, kept, pooling, scratch, v, t, points, mass, change, out):
-    """Derivative of the deposit along v and a change of the masses."""
+    """Fill ``out`` with the derivative of the deposit along v and a change of the masses."""
     count, cell, owner, start, end, length = kept
     pooled, left, right = pooling
     first, last = active
@@ -333,7 +333,7 @@ def smooth_deposit_tangent(rows, active, kept, pooling, scratch, v, t, points, m
 # -------------------------------------------------------------------- nodes that spread to neighbors
 @jit
 def _spread(y, hat, t, s, i, n):
-    """Value of a point at s that goes to node i and spreads from there, with its shares for nodes i + 1 and i - 1."""
+    """Return the value of a point at s that goes to node i and spreads to i + 1 and i - 1, and their shares."""
     high = max(s + 0.5 - y[i + 1], 0.0) if i < n - 1 else 0.0
     low = max(y[i] + 0.5 - s, 0.0) if i > 0 else 0.0
     slope_high, slope_low, excess = high, low, high + low - 1.0
@@ -350,7 +350,7 @@ def _spread(y, hat, t, s, i, n):
 
 @jit
 def _node_row(f, t, occupied, y, hat, pooled, left, right, values, cell, high, low):
-    """`_smooth_row` for nodes: F, the nodes that they go to, and the shares of the neighbors of those."""
+    """Fill, for the nodes of a row, F, the node to which each goes, and the shares of that node's two neighbors."""
     n = f.size
     pooled = _slopes(f, t, y, hat, left, right)
     k = 0
@@ -381,7 +381,7 @@ def _node_row(f, t, occupied, y, hat, pooled, left, right, values, cell, high, l
 
 @jit
 def _node_deposit_row(mass, occupied, cell, high, low, row):
-    """Deposit of masses as `_node_row` spreads them."""
+    """Deposit masses as `_node_row` spreads them."""
     row[:] = 0.0
     for q in range(mass.size):
         if occupied[q]:
@@ -395,7 +395,7 @@ def _node_deposit_row(mass, occupied, cell, high, low, row):
 
 @jit
 def _shares(v, t, i, p, m):
-    """Derivatives of the gain of a node that goes to node i with shares p and m, and of these, along v."""
+    """Return the derivatives along v of the gain of a node that goes to i with shares p and m, and of the shares."""
     rise, fall = v[i + 2] - v[i + 1], v[i] - v[i + 1]
     # Shares move while they lie inside their triangle, along its edge when they add up to 1.
     grow, shrink = (t * rise if p > 0.0 else 0.0), (t * fall if m > 0.0 else 0.0)
@@ -407,7 +407,7 @@ def _shares(v, t, i, p, m):
 
 @jit
 def node_transform(rows, active, kept, pooling, scratch, f, t, points, values):
-    r"""The transform that nodes see, as `smooth_transform`; ``active`` says which nodes have mass, shape (rows, n).
+    r"""Fill the transform for nodes, as `smooth_transform`; ``active`` says which nodes have mass, shape (rows, n).
 
     A point at node s goes to a node i and from there spreads shares p and q to its two neighbors, at the price
 
@@ -424,7 +424,7 @@ def node_transform(rows, active, kept, pooling, scratch, f, t, points, values):
 
 @jit
 def node_evaluate(rows, active, kept, pooling, scratch, f, mass, t, points, totals, out):
-    """`node_transform` and `node_deposit` at once; ``totals`` receives the sums of mass times F."""
+    """Do `node_transform` and `node_deposit` at once; ``totals`` receives the sums of mass times F."""
     cell, high, low = kept
     pooled, left, right = pooling
     values = scratch[2]
@@ -441,7 +441,7 @@ def node_evaluate(rows, active, kept, pooling, scratch, f, mass, t, points, tota
 
 @jit
 def node_deposit(rows, active, kept, pooling, scratch, mass, out):
-    """Masses at the nodes, brought to where F is attained."""
+    """Move the masses at the nodes to where F is attained."""
     cell, high, low = kept
     pooled, left, right = pooling
     for r in range(rows[0], rows[1]):
@@ -451,7 +451,7 @@ def node_deposit(rows, active, kept, pooling, scratch, mass, out):
 
 @jit
 def node_tangent(rows, active, kept, pooling, scratch, v, t, values):
-    """Derivative of F along v."""
+    """Fill ``values`` with the derivative of F along v."""
     cell, high, low = kept
     pooled, left, right = pooling
     for r in range(rows[0], rows[1]):
@@ -463,7 +463,7 @@ def node_tangent(rows, active, kept, pooling, scratch, v, t, values):
 
 @jit
 def node_deposit_tangent(rows, active, kept, pooling, scratch, v, t, points, mass, change, out):
-    """Derivative of the deposit along v and a change of the masses."""
+    """Fill ``out`` with the derivative of the deposit along v and a change of the masses."""
     cell, high, low = kept
     pooled, left, right = pooling
     row = scratch[3]
@@ -483,7 +483,7 @@ def node_deposit_tangent(rows, active, kept, pooling, scratch, v, t, points, mas
 
 @jit
 def majorize(f, t, y, left, right, out):
-    """The rows as the transform sees them: the least functions above them that no point could tell from them."""
+    """Fill ``out`` with the least functions above the rows that have the same transform; return whether any changed."""
     changed = False
     for r in range(f.shape[0]):
         changed |= _slopes(f[r], t, y, out[r], left, right)

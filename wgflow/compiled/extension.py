@@ -19,7 +19,7 @@ def _mirrored(i, n):
 
 @jit
 def _fit(values, level, here, i, j, k, system, right):
-    """The value at a cell of the plane fitted to lower levels around it, near ones weighing more."""
+    """Return the value at a cell of a plane fitted to the lower levels around it; near cells weigh more."""
     n0, n1, n2 = values.shape
     r0, r1, r2 = min(REACH, n0 - 1), min(REACH, n1 - 1), min(REACH, n2 - 1)
     system[:] = 0.0

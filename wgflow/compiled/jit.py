@@ -10,7 +10,7 @@ from wgflow.errors import WGFlowWarning
 
 
 def jit(function=None, **options):
-    """``numba.njit`` with wgflow's settings: C division, no GIL, cache on disk.
+    """Compile like ``numba.njit`` with wgflow's settings: C division, no GIL, cache on disk.
 
     A read-only installation with an unwritable home directory makes ``cache=True`` raise when the function is
     decorated; the kernel is then compiled in memory in each process, with a warning.

@@ -127,7 +127,7 @@ def net_flux(potential, masses, first, second, forward, backward, change):
 # -------------------------------------------------------------------- Newton systems
 @jit
 def assemble(phi, masses, curvatures, tau, first, second, forward, backward, diagonal, coupling):
-    r"""The symmetric matrix of a Newton step, in blocks of two unknowns :math:`(\delta\phi_K, \delta M_K)` a cell.
+    r"""Fill the symmetric matrix of a Newton step, in blocks of two unknowns :math:`(\delta\phi_K, \delta M_K)` a cell.
 
     With :math:`J = \partial p / \partial \phi` and the weighted Laplacian :math:`L` of the mobility it is
     [[L, J'], [J, -H'']]. Row K of ``diagonal`` is (L, J, -H'') of cell K; row e of ``coupling`` is (L, J, J') between
@@ -156,7 +156,7 @@ def assemble(phi, masses, curvatures, tau, first, second, forward, backward, dia
 
 @jit
 def multiply(diagonal, coupling, first, second, x, product):
-    """The matrix of `assemble` times x, shape (n, 2)."""
+    """Fill ``product`` with the matrix of `assemble` times x, shape (n, 2)."""
     for i in range(x.shape[0]):
         product[i, 0] = diagonal[i, 0] * x[i, 0] + diagonal[i, 1] * x[i, 1]
         product[i, 1] = diagonal[i, 1] * x[i, 0] + diagonal[i, 2] * x[i, 1]
@@ -172,7 +172,7 @@ def multiply(diagonal, coupling, first, second, x, product):
 # -------------------------------------------------------------------- internal energies
 @jit
 def internal_slopes(masses, log_reference, floor, terms, slopes, curvatures):
-    """H' of the internal energies at cell masses, and the derivative of H' in the mass.
+    """Fill H' of the internal energies at cell masses, and the derivative of H' in the mass.
 
     ``terms`` is (diffusion, factors, exponents) of the entropy and of powers r^m/(m - 1) of the density relative to the
     reference measure. Below the mass ``floor`` H' goes on along its tangent, so that an empty cell has finite numbers.
@@ -186,7 +186,7 @@ def internal_slopes(masses, log_reference, floor, terms, slopes, curvatures):
 
 @jit
 def _slope(y, terms):
-    """H' and r H'' at r = e^y."""
+    """Return H' and r H'' at r = e^y."""
     diffusion, factors, exponents = terms
     slope, curvature = diffusion * (y + 1.0), diffusion
     for j in range(factors.size):
@@ -199,7 +199,7 @@ def _slope(y, terms):
 
 @jit
 def masses_of_slopes(slopes, log_reference, terms, masses, derivatives):
-    """The inverse of `internal_slopes`: masses at which H' has given values, and their derivatives in these.
+    """Invert `internal_slopes`: fill the masses at which H' has given values, and their derivatives in these values.
 
     Returns False where no mass has such a slope. Where powers above 1 are at most 0 the cell is empty.
     """
@@ -220,7 +220,7 @@ def masses_of_slopes(slopes, log_reference, terms, masses, derivatives):
 
 @jit
 def excess_energy(masses, pressures, log_reference, floor, terms):
-    r"""The sum over cells of :math:`H(r) + H^*(q) - r q \ge 0` times the reference measure, at pressures q.
+    r"""Return the sum over cells of :math:`H(r) + H^*(q) - r q \ge 0` times the reference measure, at pressures q.
 
     It vanishes where each q is H'(r), and is the gap between the primal and the dual value of a step. Infinite where
     the conjugate is.
@@ -246,7 +246,7 @@ def excess_energy(masses, pressures, log_reference, floor, terms):
 
 @jit
 def _bregman(y, q, terms):
-    """(H(r) + H*(q) - r q) / r at r = e^y."""
+    """Return (H(r) + H*(q) - r q) / r at r = e^y."""
     z = _log_density(y, q, terms)
     if z >= LOG_BOUND:
         return math.inf
@@ -257,7 +257,7 @@ def _bregman(y, q, terms):
 
 @jit
 def _per_mass(y, terms):
-    """H(r) / r at r = e^y."""
+    """Return H(r) / r at r = e^y."""
     diffusion, factors, exponents = terms
     value = diffusion * y
     for j in range(factors.size):
@@ -267,7 +267,7 @@ def _per_mass(y, terms):
 
 @jit
 def _log_density(y, q, terms):
-    """The logarithm of the density at which H' is q, from the start y; its bounds where there is none."""
+    """Return the logarithm of the density at which H' is q, by iteration from y; + or - LOG_BOUND if there is none."""
     diffusion, factors, exponents = terms
     if diffusion == 0.0 and factors.size == 1:
         ratio = q * (exponents[0] - 1.0) / (factors[0] * exponents[0])
@@ -297,7 +297,7 @@ def _log_density(y, q, terms):
 
 @jit
 def _add(total, lost, value):
-    """One term of a sum compensated after Neumaier."""
+    """Add a value to a sum with Neumaier's compensation; return the sum and the compensation."""
     new = total + value
     if abs(total) >= abs(value):
         lost += (total - new) + value
@@ -308,7 +308,7 @@ def _add(total, lost, value):
 
 @jit
 def compensated_dot(x, y):
-    """The inner product of two flat arrays."""
+    """Return the inner product of two flat arrays."""
     total, lost = 0.0, 0.0
     for i in range(x.size):
         total, lost = _add(total, lost, x[i] * y[i])
@@ -316,7 +316,7 @@ def compensated_dot(x, y):
 
 
 def rows_of_edges(n, first, second, forward, backward):
-    """The edges as rows: starts (n + 1,), cells and rates (2 m,), the neighbors of each cell in order."""
+    """Return the edges as rows: starts (n + 1,), cells and rates (2 m,), the neighbors of each cell in order."""
     tails, heads = np.concatenate((first, second)), np.concatenate((second, first))
     rates = np.concatenate((forward, backward))
     order = np.lexsort((heads, tails))

@@ -50,7 +50,7 @@ STEEPEST, LEAST_PHI, LARGEST_PHI = 0.9, 0.5, 2.0
 
 @jit
 def _mean(r1, r2, h1, h2, p1, p2):
-    """M, between r1 and r2."""
+    """Return M, between r1 and r2."""
     if abs(r1 - r2) <= NEAR * (r1 + r2) or h1 == h2:
         return 0.5 * (r1 + r2)
     return min(max((p1 - p2) / (h1 - h2), min(r1, r2)), max(r1, r2))
@@ -58,7 +58,7 @@ def _mean(r1, r2, h1, h2, p1, p2):
 
 @jit
 def _fall(h1, h2, u1, u2):
-    """Fall of the first variation from cell 1 to cell 2, less what may be round-off."""
+    """Return the fall of the first variation from cell 1 to cell 2, less what may be round-off."""
     v = (h1 - h2) + (u1 - u2)
     slack = ROUND_OFF * (abs(h1) + abs(h2) + abs(u1) + abs(u2))
     return math.copysign(max(abs(v) - slack, 0.0), v)
@@ -66,7 +66,7 @@ def _fall(h1, h2, u1, u2):
 
 @jit
 def _flux(r1, r2, h1, h2, p1, p2, u1, u2, up, down, phi):
-    """Mobility times fall of the first variation."""
+    """Return the flux over an edge: mobility times fall of the first variation."""
     v, a, b = _fall(h1, h2, u1, u2), h1 - h2, u1 - u2
     if v == 0.0:
         return 0.0
@@ -79,7 +79,7 @@ def _flux(r1, r2, h1, h2, p1, p2, u1, u2, up, down, phi):
 
 @jit
 def _slopes(r1, r2, h1, h2, p1, p2, q1, q2, c1, c2, u1, u2, up, down, phi):
-    """d flux / d r1 and -d flux / d r2, both >= 0; q = r H''(r), c = H''(r)."""
+    """Return d flux / d r1 and -d flux / d r2, both >= 0; q = r H''(r), c = H''(r)."""
     a, b = h1 - h2, u1 - u2
     if a * b >= 0.0:
         return phi * q1 + up * max(b, 0.0), phi * q2 + down * max(-b, 0.0)
@@ -95,7 +95,7 @@ def _slopes(r1, r2, h1, h2, p1, p2, q1, q2, c1, c2, u1, u2, up, down, phi):
 
 @jit
 def _eliminate(right, left, periodic, b, x, work):
-    """x with (I - L) x = b, L the generator with rates ``right`` and ``left`` to the neighbors of each cell."""
+    """Solve (I - L) x = b, L the generator with rates ``right`` and ``left`` to the neighbors of each cell."""
     n = b.size
     forward, pivot, backward, to_border, from_border = work[0], work[1], work[2], work[3], work[4]
     border = n - 1 if periodic else n
@@ -132,7 +132,7 @@ def _eliminate(right, left, periodic, b, x, work):
 
 @jit
 def power_law(r, entropy, factors, powers, h, p, q, c):
-    """H', r H' - H, r H'' and H'' of D r log r + sum_k f_k r^(1 + e_k) / (e_k (1 + e_k)), e = powers, at r > 0."""
+    """Fill H', r H' - H, r H'' and H'' of D r log r + sum_k f_k r^(1 + e_k) / (e_k (1 + e_k)), e = powers, at r > 0."""
     for j in range(r.shape[0]):
         for i in range(r.shape[1]):
             x = r[j, i]
@@ -152,7 +152,7 @@ def power_law(r, entropy, factors, powers, h, p, q, c):
 @jit
 def newton(m, r, h, p, q, c, psi, start, volumes, times, conductances, up, down, phi, periodic, bounds, totals, shares,
            sizes, status):
-    """A damped Newton correction of the implicit Euler step m - start + fluxes = 0, for each line with status 0.
+    """Apply a damped Newton correction of the implicit Euler step m - start + fluxes = 0 to each line with status 0.
 
     Parameters
     ----------
@@ -224,7 +224,7 @@ def _move(m, delta, share, total):
 
 @jit
 def fluxes(r, h, p, psi, reach, up, down, phi, out):
-    """``reach`` times the flux over each edge, shapes (lines, n) and (lines, edges)."""
+    """Fill ``out`` with ``reach`` times the flux over each edge, shapes (lines, n) and (lines, edges)."""
     lines, n = r.shape
     for j in range(lines):
         for i in range(reach.shape[1]):
@@ -249,7 +249,7 @@ def dissipation(r, h, p, psi, conductance, up, down, phi):
 
 @jit
 def _half_slope(fall, rise, smooth, most):
-    """Koren's limited half slopes at the right and left end of a cell, from those on its two sides."""
+    """Return Koren's limited half slopes at the right and left end of a cell, from those on its two sides."""
     low, high = abs(fall), abs(rise)
     limit = low + high if smooth else (2.0 * min(low, high) if fall * rise > 0.0 else 0.0)
     limit = min(limit, most)
@@ -258,7 +258,7 @@ def _half_slope(fall, rise, smooth, most):
 
 @jit
 def reconstruct(r, h, p, psi, widths, distances, periodic, up, down, phi):
-    """Factors of each edge from the density at it, seen from the upwind cell.
+    """Fill the factors of each edge from the density reconstructed at it in the upwind cell.
 
     A third of the difference on the near side of the cell and two thirds of that on the side of the edge, cut to twice
     the smaller and to 0 at extrema, but left whole where the density bends alike in the cell and its neighbors, so that
@@ -294,7 +294,7 @@ def reconstruct(r, h, p, psi, widths, distances, periodic, up, down, phi):
 
 @jit
 def push(moved, transfer, share, out):
-    """``moved`` plus ``share`` of the transfers that led to it, left out beside cells that would become negative.
+    """Fill ``out`` with ``moved`` plus ``share`` of the transfers, except beside cells that would become negative.
 
     With all left out ``out`` is ``moved``, which is non-negative.
     """

@@ -35,7 +35,7 @@ SMALLEST = 1e-300
 
 
 def repeated(edges: np.ndarray, periodic: bool) -> np.ndarray:
-    """Edges of a line of cells, with `TURNS` repetitions on both sides where it is periodic."""
+    """Return the edges of a line of cells, with `TURNS` repetitions on both sides where it is periodic."""
     if not periodic:
         return np.ascontiguousarray(edges)
     period = edges[-1] - edges[0]
@@ -67,13 +67,13 @@ def face_densities(masses, edges, period, density):
 
 @jit
 def _inside(mean, left, right, x):
-    """The density at the part x of a cell."""
+    """Return the density at the part x of a cell."""
     return 6.0 * mean * x * (1.0 - x) + left * (1.0 - x) * (1.0 - 3.0 * x) - right * x * (2.0 - 3.0 * x)
 
 
 @jit
 def _part(mean, left, right, a, b):
-    """The integral of the density of a cell of width 1 from a to b; Simpson's rule is exact."""
+    """Return the integral of the density of a cell of width 1 from a to b, for which Simpson's rule is exact."""
     middle = _inside(mean, left, right, 0.5 * (a + b))
     ends = _inside(mean, left, right, a) + _inside(mean, left, right, b)
     return (b - a) * (ends + 4.0 * middle) / 6.0
@@ -106,7 +106,7 @@ def remap_line(masses, edges, density, ends, moved, weights):
 
 @jit
 def _between(masses, edges, density, k, start, last, end):
-    """The mass from the place ``start`` in cell k to ``end`` in cell ``last``."""
+    """Return the mass from the place ``start`` in cell k to ``end`` in cell ``last``."""
     width = edges[k + 1] - edges[k]
     if k == last:
         return width * _part(masses[k] / width, density[k], density[k + 1], start, end)
@@ -157,7 +157,7 @@ def sort_ends(ends, masses, low, high):
 
 @jit
 def cost_of_ends(masses, edges, density, distances, origins, ends):
-    r"""The sum over f of :math:`2 d_f \int_{x_f}^{y_f} (s - x_f) \rho(s) ds`, from origins x to ends y.
+    r"""Return the sum over f of :math:`2 d_f \int_{x_f}^{y_f} (s - x_f) \rho(s) ds`, from origins x to ends y.
 
     For the inner faces x and :math:`y = T(x) = x + \tau p'(x)` it is the squared distance W2 of the masses and what T
     makes of them, by the rule of one point for each face.

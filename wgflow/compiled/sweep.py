@@ -66,7 +66,7 @@ TAYLOR = tuple(1.0 / math.factorial(k) for k in range(14))
 
 @jit
 def _exp_minus(q):
-    """exp(-q) for 0 <= q <= 708, to about 1 ulp; without calls or branches, so that loops over it vectorize."""
+    """Return exp(-q) for 0 <= q <= 708, to about 1 ulp; without calls or branches, so that loops over it vectorize."""
     n = math.floor(q * LOG2E + 0.5)
     r = (n * LN2_HIGH - q) + n * LN2_LOW
     p = TAYLOR[13]
@@ -88,7 +88,7 @@ def _exp_minus(q):
 
 @jit
 def _uphill(a, diffusion, inverse):
-    """D B(a/D) for a >= 0: the rate against a rise a of Psi, before division by lengths."""
+    """Return D B(a/D) for a >= 0, B(z) = z / (e^z - 1) the Bernoulli function: the rate up a rise a of Psi."""
     q = min(a * inverse, EXP_LIMIT)
     e = _exp_minus(q)
     q2 = q * q
@@ -98,7 +98,7 @@ def _uphill(a, diffusion, inverse):
 
 @jit
 def _regular_from(h, distance):
-    """The first edge of those that share their geometry with all after it but the last; h.size if there are none."""
+    """Return the first edge from which on all edges but the last share their geometry; h.size if there is none."""
     if h.min() == h.max():
         return 1
     if h[1:].min() == h[1:].max() and distance.min() == distance.max():
@@ -114,7 +114,7 @@ def _segment(i, n, regular):
 
 @jit
 def _rates(psi, diffusion, h, distance, periodic, regular, width, right, left):
-    """Rates at unit time from each cell of the block to its right and left neighbor; flat (n * width) arrays."""
+    """Fill the rates at unit time from each cell of a block to its right and left neighbor; flat (n * width) arrays."""
     n = h.size
     right[(n - 1) * width:] = 0.0
     left[:width] = 0.0
@@ -207,7 +207,7 @@ def _apply(factor, right, left):
 
 @jit
 def _scale(unit_right, unit_left, part, right, left):
-    """Rates for a step ``part`` of the rates at unit time."""
+    """Fill the rates for a step: ``part`` times the rates at unit time."""
     for t in range(right.size):
         right[t] = unit_right[t] * part
         left[t] = unit_left[t] * part
@@ -265,7 +265,7 @@ def _correct(x, lean, wind, leaning, windy, h, distance, periodic, regular, widt
 
 @jit
 def _half_slopes(x, h, distance, periodic, regular, width, up, down, bend):
-    """Slopes of the density times h/2, relative to the density, for the right and left end of each cell.
+    """Fill slopes of the density times h/2, relative to the density, for the right and left end of each cell.
 
     Koren's third-order upwind-biased value: a third of the difference on the near side of the cell and two thirds of
     that on the side of the face, cut to twice the smaller and to 0 at extrema; but left whole where the density bends
@@ -373,7 +373,7 @@ def _factor(right, left, periodic, forward, pivot, backward, to_border, from_bor
 
 @jit
 def _solve(m, periodic, forward, pivot, backward, to_border, from_border, x):
-    """x = (I - L)^{-1} m with the factors of `_factor`."""
+    """Solve (I - L) x = m with the factors of `_factor`."""
     n, width = m.shape
     if not periodic and width == 1:
         carry = 0.0
@@ -412,7 +412,7 @@ def _solve(m, periodic, forward, pivot, backward, to_border, from_border, x):
 
 @jit
 def _patankar(m, periodic, right, left, forward, pivot, backward, to_border, from_border, x):
-    """The modified Patankar-Runge-Kutta step MPRK22: rates of the second stage weighted by (1 + m / x1) / 2."""
+    """Do a modified Patankar-Runge-Kutta step (MPRK22): rates of the second stage are weighted by (1 + m / x1) / 2."""
     n, width = m.shape
     for i in range(n):
         for j in range(width):
@@ -624,7 +624,7 @@ def _store(block, start, stride, step, lines, flat):
 
 @jit
 def _place(b, width, outer, n, inner):
-    """Where block b lies: start, stride along the line, step between lines, number of lines."""
+    """Return where block b lies: start, stride along the line, step between lines, number of lines."""
     if inner == 1:
         first = b * width
         return first * n, 1, n, min(width, outer - first)
@@ -635,7 +635,7 @@ def _place(b, width, outer, n, inner):
 
 @jit
 def _edge_sums(right, left, periodic, width, sums):
-    """The sum of the two rates of each edge; flat arrays, right[i] and left[i + 1] belong together."""
+    """Fill the sum of the two rates of each edge; in the flat arrays right[i] and left[i + 1] belong together."""
     last = right.size - width
     sums[last:] = 0.0
     for t in range(last):
@@ -647,7 +647,7 @@ def _edge_sums(right, left, periodic, width, sums):
 
 @jit
 def _note_factors(right, left, periodic, width, part, sums, factors):
-    """What the rates of each edge have been multiplied by beside ``part``, told by their sums before; 1 where 0."""
+    """Fill the factor between the rates of each edge and ``part`` times the unit rates (sums); 1 where those are 0."""
     _edge_sums(right, left, periodic, width, factors)
     for t in range(factors.size):
         before = sums[t] * part
@@ -665,7 +665,7 @@ def _apply_factors(factors, periodic, width, right, left):
 
 @jit
 def _unit_rates(psi, diffusion, h, distance, periodic, regular, width, corrected, right, left, lean, wind, factor):
-    """Rates at unit time of the whole block, and what their correction needs."""
+    """Fill the rates at unit time of a whole block, and what their correction needs."""
     _rates(psi, diffusion, h, distance, periodic, regular, width, right, left)
     if corrected:
         lean[:] = 0.0
@@ -675,7 +675,7 @@ def _unit_rates(psi, diffusion, h, distance, periodic, regular, width, corrected
 
 @jit
 def _corrected_rates(m, rates, h, distance, periodic, regular, dt, part, right, left, x, y, f):
-    """Rates of a step of length ``part`` with the factors of the density at the middle of the step dt.
+    """Fill the rates of a step of length ``part``, with correction factors of the density at the middle of the step dt.
 
     That is reached by an implicit Euler step, in which only the part of the correction counts that is of first order.
     """
@@ -696,7 +696,7 @@ def _corrected_rates(m, rates, h, distance, periodic, regular, dt, part, right, 
 
 @jit
 def _combine(x, y, lowest):
-    """x = y + sqrt(2) (y - x), and whether any entry is negative."""
+    """Replace x by y + sqrt(2) (y - x); return whether any entry is negative."""
     n, width = x.shape
     lowest[:] = 0.0
     for i in range(n):
@@ -822,7 +822,7 @@ def _axis_dissipation(masses, psi, mu, diffusion, h, distance, outer, inner, per
 
 
 def axis_layout(shape, axis: int) -> tuple[int, int, int, int]:
-    """(outer, inner, width, blocks) of an axis: how `sweep` cuts the grid into blocks of lines."""
+    """Return (outer, inner, width, blocks) of an axis: how `sweep` cuts the grid into blocks of lines."""
     outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1:])
     width = min(WIDTH, outer * inner)
     blocks = -(-outer // width) if inner == 1 else outer * -(-inner // width)

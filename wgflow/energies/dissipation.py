@@ -35,7 +35,7 @@ def dissipation_on_grid(energy: EnergyOnGrid, masses: np.ndarray) -> float:
 
 
 def linear_dissipation(masses, psi, grid, diffusion: float, corrected: bool = True) -> float:
-    r""":math:`\sum_{edges} flux \cdot (\mu_i - \mu_k)`, mu = Psi + D log rho: -dF/dt of the semi-discrete equations."""
+    r"""Return :math:`\sum_{edges} flux \cdot (\mu_i - \mu_k)`, mu = Psi + D log rho: -dF/dt, semi-discrete."""
     # Writable copies of read-only arrays: the kernels are compiled for one kind only.
     masses = masses if masses.flags.writeable else masses.copy()
     psi = psi if psi.flags.writeable else psi.copy()

@@ -132,7 +132,7 @@ class InternalEnergy(Term):
         self._check(np.geomspace(LEAST_SAMPLE, up_to, SAMPLES))
 
     def _call(self, name: str, r) -> np.ndarray:
-        """A user's function at densities, of their shape."""
+        """Return a user's function at densities, checked: an array of their shape."""
         r = np.maximum(np.asarray(r, dtype=float), VACUUM)
         values = real_array(call_user(self._functions[name], [r], name), name)
         if values.shape != r.shape:
@@ -165,19 +165,19 @@ class InternalEnergy(Term):
                                    f"{quotient[k]:.6g} there; {slope} must be the derivative of {name}")
 
     def H(self, r) -> np.ndarray:
-        """H at densities r >= 0."""
+        """Return H at densities r >= 0."""
         return self._call("H", r)
 
     def derivative(self, r) -> np.ndarray:
-        """H' at densities r >= 0."""
+        """Return H' at densities r >= 0."""
         return self._call("H1", r)
 
     def second_derivative(self, r) -> np.ndarray:
-        """H'' at densities r >= 0."""
+        """Return H'' at densities r >= 0."""
         return self._call("H2", r)
 
     def inverse_derivative(self, p) -> np.ndarray:
-        r"""The density at which H' is p; 0 where p lies below H'(0), and infinity where p lies above all of H'.
+        r"""Return the density at which H' is p; 0 where p lies below H'(0), and infinity where p lies above all of H'.
 
         It is the derivative of the conjugate :math:`H^*(p) = \sup_{r \ge 0} (p r - H(r))`; found by bisection here.
         """
@@ -193,11 +193,11 @@ class InternalEnergy(Term):
         return np.where(high == LOG_LARGEST, math.inf, r)
 
     def pressure(self, r) -> np.ndarray:
-        """The pressure r H'(r) - H(r), at densities r > 0."""
+        """Return the pressure r H'(r) - H(r), at densities r > 0."""
         return r * self.derivative(r) - self.H(r)
 
     def conjugate(self, p) -> np.ndarray:
-        r""":math:`H^*(p) = \sup_{r \ge 0} (p r - H(r))`; infinity where the supremum is."""
+        r"""Return :math:`H^*(p) = \sup_{r \ge 0} (p r - H(r))`; infinity where the supremum is infinite."""
         p = np.asarray(p, dtype=float)
         r = self.inverse_derivative(p)
         with np.errstate(invalid="ignore", over="ignore"):
@@ -388,7 +388,7 @@ def check_convex(r: np.ndarray, second: np.ndarray, name: str) -> None:
 
 
 def relative_density(masses: np.ndarray, grid: Grid) -> np.ndarray:
-    """The density relative to the grid's reference measure, from cell masses; formed by logarithms on weighted grids.
+    """Return the density relative to the grid's reference measure, from cell masses; by logarithms on weighted grids.
 
     A weight such as r^319 makes it overflow where mass lies near the origin: infinity there, never a NaN.
     """

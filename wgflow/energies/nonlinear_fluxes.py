@@ -34,7 +34,7 @@ class Diffusion:
                        if not isinstance(term, PowerEntropy) and factor > 0]
 
     def evaluate(self, r: np.ndarray) -> tuple[np.ndarray, ...]:
-        """H', the pressure r H' - H, r H'' and H'' at densities r >= 0, shape (lines, n)."""
+        """Return H', the pressure r H' - H, r H'' and H'' at densities r >= 0, shape (lines, n)."""
         r = np.maximum(r, VACUUM)
         slope, pressure, stiff, bend = np.empty((4, *r.shape))
         power_law(r, self.entropy, self.factors, self.powers, slope, pressure, stiff, bend)
@@ -86,21 +86,21 @@ class Lines:
         return ones, ones, ones
 
     def part(self, lines) -> Lines:
-        """Some of the lines."""
+        """Return the fluxes on some of the lines."""
         part = copy(self)
         part.volumes, part.conductances = self.volumes[lines], self.conductances[lines]
         return part
 
     def lines(self, values: np.ndarray) -> np.ndarray:
-        """An array of the grid's shape as lines; a new array."""
+        """Return an array of the grid's shape as lines, a new array."""
         return np.array(np.moveaxis(values, self.axis, -1), dtype=float, order="C").reshape(-1, self.shape[-1])
 
     def back(self, lines: np.ndarray) -> np.ndarray:
-        """Lines as an array of the grid's shape."""
+        """Return lines as an array of the grid's shape."""
         return np.ascontiguousarray(np.moveaxis(lines.reshape(self.shape), -1, self.axis))
 
     def factors(self, law: Diffusion, masses: np.ndarray, psi: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The factors of the reconstruction, for lines of masses and Psi."""
+        """Return the factors of the reconstruction, for lines of masses and Psi."""
         r = masses / self.volumes
         up, down, phi = (np.empty(self.conductances.shape) for _ in range(3))
         reconstruct(r, *law.evaluate(r)[:2], psi, self.widths, self.distances, self.periodic, up, down, phi)
@@ -108,7 +108,7 @@ class Lines:
 
 
 def edge_weights(weights: np.ndarray, periodic: bool) -> np.ndarray:
-    """Values at the edges of a density given by its cell averages w > 0, shape (lines, n).
+    """Return the values at the edges of a density given by its cell averages w > 0, shape (lines, n).
 
     By the cubic through the integral over four cells, which is exact for r, r^2 and r^3; where that leaves the interval
     between the two neighbors, as it does for steep weights, their geometric mean.
@@ -130,7 +130,7 @@ def edge_weights(weights: np.ndarray, periodic: bool) -> np.ndarray:
 
 
 def dissipation_rate(masses: np.ndarray, psi: np.ndarray, grid: Grid, law: Diffusion, corrected: bool = True) -> float:
-    r""":math:`\sum_{edges} flux \cdot (\mu_1 - \mu_2)`, mu = H' + Psi: -dF/dt of the semi-discrete equations."""
+    r"""Return :math:`\sum_{edges} flux \cdot (\mu_1 - \mu_2)`, mu = H' + Psi: -dF/dt of the semi-discrete equations."""
     total = 0.0
     for axis in range(grid.ndim):
         cells = Lines(grid, axis)

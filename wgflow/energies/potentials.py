@@ -61,7 +61,7 @@ class Potential(Term):
         self._checked: tuple[Grid, bool] | None = None
 
     def values(self, grid: Grid) -> np.ndarray:
-        """V at the cell centers of a grid, finite, of the grid's shape; a read-only array."""
+        """Return V at the cell centers of a grid, finite, of the grid's shape; a read-only array."""
         if self._last is None or self._last[0] != grid:
             values = grid.evaluate(self.V, "V") if callable(self.V) else check_values(self.V, grid, "V")
             _warn_of_seams(values, grid)

@@ -57,7 +57,7 @@ class TimeDependent(Term):
         return True
 
     def at(self, t: float) -> Term:
-        """The term as it is at a time."""
+        """Return the term as it is at a time."""
         term = self._term_at(float(t))
         if not isinstance(term, Term):
             raise InvalidType(f"TimeDependent: its function returned {type(term).__name__} at t={t:g}; need a "

@@ -49,7 +49,7 @@ ACTIVE: set[str] = set()
 
 # -------------------------------------------------------------------- writing
 def target_of(path) -> Path:
-    """The path of a file to be written, checked: in a folder that exists, not a link, not a folder or device."""
+    """Return the path of a file to be written, checked: the folder exists, the path is no link, folder or device."""
     try:
         target = Path(os.fsdecode(path))
         if target.is_symlink():
@@ -100,7 +100,7 @@ def replacing(path, *, trial: bool = False) -> Iterator[Path]:
 
 
 def sweep_stale(path) -> list[str]:
-    """Remove temporary files that runs now dead left beside ``path``; returns their names."""
+    """Remove temporary files that runs now dead left beside ``path``; return their names."""
     target = target_of(path)
     pattern = re.compile(re.escape(f".{target.name}.") + r"([0-9]{1,10})-[0-9a-f]{8}\.tmp")
     removed = []
@@ -164,7 +164,7 @@ def _sync(path: Path) -> None:
 
 
 def _alive(pid: int) -> bool:
-    """Whether another process has this id; this one's own temporary files are known by name."""
+    """Return whether another process has this id; temporary files of this process itself are known by name."""
     if pid == os.getpid():
         return False
     if os.name == "nt":
@@ -202,7 +202,7 @@ def open_regular(path) -> Iterator[BinaryIO]:
 
 
 def read_npz(path, kind: str) -> tuple[dict, dict[str, np.ndarray]]:
-    """Header and arrays of an archive, after its digest and every member have been checked.
+    """Return the header and arrays of an archive, after its digest and every member have been checked.
 
     Raises
     ------
@@ -227,7 +227,7 @@ def read_npz(path, kind: str) -> tuple[dict, dict[str, np.ndarray]]:
 
 
 def peek(path, kind: str) -> dict | None:
-    """The header alone, unchecked; None if the file is not a whole archive of this kind."""
+    """Return the header alone, unchecked, or None if the file is not a complete archive of this kind."""
     with open_regular(path) as file, suppress(Exception), zipfile.ZipFile(file) as archive:
         return decode(_read_member(archive, archive.getinfo(f"wgflow_{kind}.npy"), path).tobytes().decode())
     return None
@@ -254,7 +254,7 @@ def check_seal(file: BinaryIO, path, kind: str, size: int) -> None:
 
 
 def _digest(file: BinaryIO, length: int) -> str:
-    """SHA-256 of the first bytes of a file."""
+    """Return the SHA-256 digest of the first bytes of a file."""
     digest = hashlib.sha256()
     file.seek(0)
     while length > 0:
@@ -286,7 +286,7 @@ def _read_members(file: BinaryIO, path, size: int) -> dict[str, np.ndarray]:
 
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path) -> np.ndarray:
-    """One array; its size is known from the archive, its header and the memory before anything is allocated."""
+    """Return one array; its size is checked against archive, header and memory before anything is allocated."""
     what = f"{path}, member {info.filename!r}"
     if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
         raise StorageError(f"{what} is compressed, which wgflow's files are not")
@@ -315,7 +315,7 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path) -> np.nd
 
 # -------------------------------------------------------------------- JSON
 def encode(value):
-    """A value as plain JSON that `decode` gives back: non-finite floats and tuples marked, the unknown as its repr."""
+    """Return a value as plain JSON that `decode` reads back: non-finite floats and tuples marked, the rest as repr."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (bool, int, str)):
@@ -331,7 +331,7 @@ def encode(value):
 
 
 def decode(text: str):
-    """The value of a JSON text; duplicate keys and bare NaN or Infinity are refused (ValueError)."""
+    """Return the value of a JSON text; duplicate keys and bare NaN or Infinity are refused (ValueError)."""
     def table(pairs):
         found = dict(pairs)
         if len(found) != len(pairs):

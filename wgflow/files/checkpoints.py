@@ -128,7 +128,7 @@ class Checkpoint:
 
 # -------------------------------------------------------------------- what a checkpoint says
 def _describe(flow: Flow, method) -> tuple[dict, dict]:
-    """The part of a checkpoint that stays the same during a run."""
+    """Return the part of a checkpoint that stays the same during a run."""
     grid, on_grid = flow.grid, flow.on_grid
     header = {
         "flow": {"t0": flow.t0, "t1": flow.t1, "time_scale": None if callable(flow.time_scale) else flow.time_scale,
@@ -152,7 +152,7 @@ def _describe(flow: Flow, method) -> tuple[dict, dict]:
 
 
 def probe_masses(grid) -> np.ndarray:
-    """Masses that look random, from integers alone: the same for ever, on any machine."""
+    """Return masses that look random, from integers alone: the same forever, on any machine."""
     scrambled = (np.arange(1, grid.size + 1, dtype=np.uint64) * np.uint64(2654435761)) % np.uint64(1 << 32)
     return ((0.5 + scrambled / 2.0**32) / grid.size).reshape(grid.shape)
 
@@ -192,7 +192,7 @@ def _pack(latest: tuple[dict, dict], header: dict, arrays: dict) -> tuple[dict, 
 
 
 def unpack_run(header: dict, arrays: dict) -> tuple[dict, dict]:
-    """What a recorder and a method go on from."""
+    """Return the record and the state from which a recorder and a method continue."""
     state = dict(header["state"])
     # Copies: what comes from a file is read-only, and kernels are compiled for writable arrays alone.
     state |= {name[6:]: array.copy() for name, array in arrays.items() if name.startswith("state_")}

@@ -119,7 +119,7 @@ def load(path) -> Solution:
 
 
 def to_dataset(solution: Solution) -> xarray.Dataset:
-    """A solution as an xarray.Dataset after the CF conventions.
+    """Return a solution as an xarray.Dataset after the CF conventions.
 
     Variables: ``density(time, axes...)``, ``energy(time)``, ``dissipation(time)`` where the energy is at hand, the cell
     edges of each axis (``x_edges``, and as CF bounds ``x_bounds``), ``log_weight`` on weighted grids, the history of
@@ -151,7 +151,7 @@ def to_dataset(solution: Solution) -> xarray.Dataset:
 
 
 def _grid_variables(solution: Solution, axes: list[dict], arrays: dict, variables: dict) -> list[str]:
-    """Add the densities and their grid; returns the names of the coordinates."""
+    """Add the densities and their grid; return the names of the coordinates."""
     names = [axis["variable"] for axis in axes]
     for k, (name, centers) in enumerate(zip(names, solution.grid.centers)):
         edges = arrays[f"edges_{k}"]
@@ -250,7 +250,7 @@ def _pack_atoms(solution: Solution) -> tuple[list[dict], dict[str, np.ndarray]]:
 
 
 def _variables(names) -> list[str]:
-    """Names that NetCDF allows, all different, none of them taken."""
+    """Return names that NetCDF allows, all different, none of them taken."""
     taken = set(RESERVED) | {f"history_{name}" for name in HISTORY_NAMES}
     found: list[str] = []
     for name in names:
@@ -297,7 +297,7 @@ def _unpack_laws(axes: list[dict], arrays: dict[str, np.ndarray]) -> list:
 
 
 def unpack_grid(axes: list[dict], arrays: dict[str, np.ndarray]) -> Grid:
-    """The grid of axes (name, boundary, origin) and arrays (edges_0, ..., log_weight)."""
+    """Return the grid of axes (name, boundary, origin) and arrays (edges_0, ..., log_weight)."""
     return Grid(edges=[arrays[f"edges_{k}"] for k in range(len(axes))], boundary=[axis["boundary"] for axis in axes],
                 log_weight=arrays.get("log_weight"), names=[axis["name"] for axis in axes],
                 origin=[axis.get("origin", False) for axis in axes])
@@ -305,7 +305,7 @@ def unpack_grid(axes: list[dict], arrays: dict[str, np.ndarray]) -> Grid:
 
 # -------------------------------------------------------------------- NetCDF
 def _digest(texts: dict[str, str], arrays: dict[str, np.ndarray]) -> str:
-    """SHA-256 of all that a solution is made of; what others add to the file is left out."""
+    """Return the SHA-256 digest of all that makes up a solution; what others add to the file is left out."""
     digest = hashlib.sha256("\0".join(texts[part] for part in HEADER).encode(errors="surrogatepass"))
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
@@ -348,7 +348,7 @@ def _read_netcdf(path) -> tuple[dict, dict[str, np.ndarray]]:
 
 
 def _netcdf(dataset: xarray.Dataset) -> io.BytesIO:
-    """A dataset as a NetCDF file in memory: HDF5 may report a full disk too late to be caught."""
+    """Return a dataset as a NetCDF file in memory: HDF5 may report a full disk too late to be caught."""
     import h5netcdf
 
     buffer = io.BytesIO()
@@ -363,7 +363,7 @@ def _netcdf(dataset: xarray.Dataset) -> io.BytesIO:
 
 
 def _hdf5_end(file) -> int:
-    """Where the superblock says that an HDF5 file ends; -1 where it says nothing that is known."""
+    """Return where the superblock says that an HDF5 file ends; -1 if it cannot be read."""
     file.seek(0)
     head = file.read(56)
     place = {0: 40, 1: 44, 2: 28, 3: 28}.get(head[8]) if len(head) == 56 else None
@@ -371,7 +371,7 @@ def _hdf5_end(file) -> int:
 
 
 def _layout(problem: dict, data) -> dict[str, str]:
-    """Name of the variable of each array."""
+    """Return the name of the variable for each array."""
     layout = {"t": "time", "energy": "energy"}
     layout |= {name: name for name in ("density", "dissipation", "log_weight") if name in data}
     if "density" in data:
@@ -385,7 +385,7 @@ def _layout(problem: dict, data) -> dict[str, str]:
 
 
 def _read_variable(data, name: str, path, size: int) -> np.ndarray:
-    """One variable, whose bytes lie in this very file and are not more than it has."""
+    """Return one variable, after checking that its bytes lie in this file and are no more than the file has."""
     import h5py
 
     if not isinstance(data.get(name, getlink=True), h5py.HardLink):

@@ -57,11 +57,11 @@ class Integrand(ABC):
 
     @abstractmethod
     def values(self, points: Array) -> Array:
-        """Values at displacements (d, m), shape (m,)."""
+        """Return values at displacements (d, m), shape (m,)."""
 
     @abstractmethod
     def rays(self, ends: Array, powers: Sequence[int]) -> Array:
-        r""":math:`\int_0^1 s^q w(s y)\,ds` for ends y (d, m) and powers q, shape (len(powers), m)."""
+        r"""Return :math:`\int_0^1 s^q w(s y)\,ds` for ends y (d, m) and powers q, shape (len(powers), m)."""
 
 
 class _Boxes(NamedTuple):
@@ -78,7 +78,7 @@ class _Boxes(NamedTuple):
         return _Boxes._make(a[rows] for a in self)
 
     def cut(self, axis, at) -> _Boxes:
-        """Both parts of each box, cut on its axis at its place."""
+        """Return both parts of each box, cut on its axis at its place."""
         rows = np.arange(len(self.low))
         low, high = self.low.copy(), self.high.copy()
         low[rows, axis], high[rows, axis] = at, at
@@ -89,7 +89,7 @@ class _Boxes(NamedTuple):
 
 def cell_averages(integrand: Integrand, offsets: Sequence[NDArray[np.intp]], widths: Sequence[float],
                   ) -> tuple[Array, Array]:
-    """The means A and A^2 at the displacements offsets * widths of a tensor grid of integers.
+    """Return the means A and A^2 at the displacements offsets * widths of a tensor grid of integers.
 
     Returns
     -------
@@ -143,13 +143,13 @@ def _by_rule(integrand: Integrand, cells: Array, h: Array, rule, n: int) -> Arra
 
 
 def _tensor(nodes: Array, weights: Array, d: int) -> tuple[Array, Array]:
-    """The product of a rule with itself on d axes: points (d, n^d), weights (n^d,); one point of weight 1 on none."""
+    """Return the product of a rule with itself on d axes: points (d, n^d), weights (n^d,); one of weight 1 if d = 0."""
     index = np.indices((nodes.size,) * d).reshape(d, nodes.size**d)
     return nodes[index], np.prod(weights[index], axis=0)
 
 
 def _points_needed(centers: Array, reach: Array, length: float) -> NDArray[np.intp]:
-    """Points of a Gauss rule on each axis, for boxes of given half sides; FAR_POINTS + 1 where more would be needed."""
+    """Return points of a Gauss rule on each axis, for boxes of given half sides; FAR_POINTS + 1 if more are needed."""
     # No ellipse is smaller than 1, but for round-off.
     size = np.maximum(_ellipse(centers, reach).min(axis=1), 1.0 + 1e-9)
     points = 0.5 * -math.log(ACCURACY) / np.log(size)
@@ -164,7 +164,7 @@ def _points_needed(centers: Array, reach: Array, length: float) -> NDArray[np.in
 
 
 def _ellipse(centers: Array, reach: Array) -> Array:
-    """Size of the Bernstein ellipse on each axis of boxes in which a function of |y| is analytic, (m, d)."""
+    """Return the size of the Bernstein ellipse on each axis of boxes in which a function of |y| is analytic, (m, d)."""
     out = np.empty(centers.shape)
     gap = np.maximum(centers - reach, 0.0) ** 2
     for axis in range(centers.shape[1]):
@@ -178,14 +178,14 @@ def _ellipse(centers: Array, reach: Array) -> Array:
 
 @lru_cache(maxsize=64)
 def box_rule(n: int) -> tuple[Array, Array]:
-    """Nodes and weights of Gauss' rule on [-1/2, 1/2]."""
+    """Return the nodes and weights of Gauss' rule on [-1/2, 1/2]."""
     nodes, weights = np.polynomial.legendre.leggauss(n)
     return 0.5 * nodes, 0.5 * weights
 
 
 @lru_cache(maxsize=64)
 def hat_rule(n: int) -> tuple[Array, Array]:
-    """Nodes and weights of Gauss' rule with the weight 1 - |u| on [-1, 1]."""
+    """Return the nodes and weights of Gauss' rule with the weight 1 - |u| on [-1, 1]."""
     t, w = np.polynomial.legendre.leggauss(n + 2)
     u, w = 0.5 * (t + 1.0), 0.5 * w
     u, w = np.concatenate([-u, u]), np.tile(w * (1.0 - u), 2)
@@ -205,7 +205,7 @@ def hat_rule(n: int) -> tuple[Array, Array]:
 
 # -------------------------------------------------------------------- near 0
 def _double_boxes(cells: Array, h: Array) -> _Boxes:
-    """The support of the hat around each displacement, cut where it bends."""
+    """Return the support of the hat around each displacement, cut at its kinks."""
     return _product([[(k - 1.0, k, 1.0 - k, np.ones_like(k)), (k, k + 1.0, 1.0 + k, -np.ones_like(k))]
                      for k in cells.T], h)
 
@@ -216,7 +216,7 @@ def _single_boxes(cells: Array, h: Array) -> _Boxes:
 
 
 def _product(intervals, h: Array) -> _Boxes:
-    """Boxes from two intervals on each axis: low, high, and a weight alpha + beta y, in units of h."""
+    """Return the boxes from two intervals on each axis: low, high, and a weight alpha + beta y, in units of h."""
     d, m = len(intervals), intervals[0][0][0].size
     columns: list[list[Array]] = [[] for _ in range(5)]
     owner = np.tile(np.arange(m), 2**d)
@@ -232,7 +232,7 @@ def _product(intervals, h: Array) -> _Boxes:
 
 
 def _by_boxes(integrand: Integrand, boxes: _Boxes, count: int) -> Array:
-    """Integrals over boxes, summed by their owners."""
+    """Return the integrals over boxes, summed by their owners."""
     out = np.zeros(count)
     unknown = math.isnan(integrand.length)
     longest = math.inf if unknown else integrand.length
@@ -288,7 +288,7 @@ def _gauss(integrand: Integrand, boxes: _Boxes, n: int) -> Array:
 
 
 def _pyramids(integrand: Integrand, boxes: _Boxes) -> Array:
-    """Integrals over boxes with a corner at 0: one pyramid for each axis, y = s (high * t) with t = 1 on that axis."""
+    """Return integrals over boxes with a corner at 0: a pyramid an axis, y = s (high * t) with t = 1 on that axis."""
     m, d = boxes.high.shape
     out = np.zeros(m)
     if not m:
@@ -310,7 +310,7 @@ def _pyramids(integrand: Integrand, boxes: _Boxes) -> Array:
 
 @lru_cache(maxsize=1)
 def ray_rule() -> tuple[Array, Array]:
-    """Nodes and weights on [0, 1] for functions with a singularity at 0: the double exponential rule."""
+    """Return the nodes and weights on [0, 1] for functions with a singularity at 0: the double exponential rule."""
     t = np.arange(-6.0, 3.7, 0.07)
     e = np.exp(-math.pi * np.abs(np.sinh(t)))
     s = np.where(t < 0, e, 1.0) / (1.0 + e)

@@ -27,7 +27,7 @@ BLOCK = 500_000
 
 
 def pair_table(kernel: Kernel, grid: Grid, average) -> Array:
-    """The kernel between all cells of a grid of one no-flux axis, shape (n, n), symmetric.
+    """Return the kernel between all cells of a grid of one no-flux axis, shape (n, n), symmetric.
 
     Raises
     ------
@@ -62,5 +62,5 @@ def pair_table(kernel: Kernel, grid: Grid, average) -> Array:
 
 
 def _over_cells(kernel: Kernel, x: Array, a: Array, b: Array) -> Array:
-    """The mean of w(x - y) over y in [a, b]."""
+    """Return the mean of w(x - y) over y in [a, b]."""
     return (kernel.first(x - a) - kernel.first(x - b)) / (b - a)

@@ -33,7 +33,7 @@ def depends_on_displacement(U, grid: Grid, scale: float) -> bool:
 
 
 def displacement_kernel(U, grid: Grid):
-    """The kernel as a function of the displacement, evaluated only at pairs of points inside the box."""
+    """Return the kernel as a function of the displacement, evaluated only at pairs of points inside the box."""
     def kernel(*displacement):
         first = [c[0] + np.maximum(d, 0.0) for c, d in zip(grid.centers, displacement)]
         second = [c[0] + np.maximum(-d, 0.0) for c, d in zip(grid.centers, displacement)]
@@ -43,7 +43,7 @@ def displacement_kernel(U, grid: Grid):
 
 
 def low_rank_factors(U, grid: Grid, scale: float) -> tuple[np.ndarray, np.ndarray] | None:
-    """Features and signs of a kernel of low numerical rank, or None.
+    """Return features and signs of a kernel of low numerical rank, or None.
 
     A pivoted QR of the kernel between sampled cells gives the rank and pivot cells J. With Q an orthonormal basis of
     the columns U[:, J], U = Q B Q^T, where B follows from the rows J; its eigenvectors turn Q into features.
@@ -71,7 +71,7 @@ def low_rank_factors(U, grid: Grid, scale: float) -> tuple[np.ndarray, np.ndarra
 
 
 def count_arguments(function, ndim: int) -> int:
-    """How many points' coordinates a kernel takes: ndim (a displacement) or 2 ndim (two points)."""
+    """Return how many arrays of coordinates a kernel takes: ndim (a displacement) or 2 ndim (two points)."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):

@@ -39,7 +39,7 @@ CLOSEST, TAIL = 1e-140, 1e-12
 
 
 def displacement_table(w, grid: Grid, lengths: tuple[int, ...], average) -> tuple[Array, str]:
-    """The kernel at the displacements of an FFT of given lengths, and in words how it was formed.
+    """Return the kernel at the displacements of an FFT of given lengths, and in words how it was formed.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def displacement_table(w, grid: Grid, lengths: tuple[int, ...], average) -> tupl
 
 
 def self_drop(w, grid: Grid, average) -> float:
-    """By how much the average of a kernel at displacement 0 falls in cells of half the width; 0 if w(0) is finite."""
+    """Return by how much a kernel's average at displacement 0 falls in cells of half the width; 0 if w(0) is finite."""
     if isinstance(w, Kernel):
         infinite = w.infinite and average is not False
     else:
@@ -96,7 +96,7 @@ def _is_infinite(w, ndim: int) -> bool:
 
 
 def _periodic_averages(kernel: PeriodicKernel, shape, places, widths) -> list[Array]:
-    """The two means of a periodic kernel: of the images next to 0, and of the smooth rest."""
+    """Return the two means of a periodic kernel: of the images next to 0, and of the smooth rest."""
     waves = cell_averages(_OfKernel(kernel.waves), places, widths)
     reach = [np.arange(k.max() + n + 1 if p else k.max() + 1) for k, n, p in zip(places, shape, kernel.periods)]
     free = cell_averages(_OfKernel(kernel.rest), reach, widths)

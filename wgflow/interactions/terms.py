@@ -53,10 +53,10 @@ class PairTerm(Term):
 
     @abstractmethod
     def _bind(self, grid: Grid):
-        """The operator on a grid: an object with ``apply(masses)`` and a ``form`` in words."""
+        """Return the operator on a grid: an object with ``apply(masses)`` and a ``form`` in words."""
 
     def operator(self, grid: Grid):
-        """What forms U rho on a grid, built once for each grid."""
+        """Return the operator that forms U rho on a grid, built once for each grid."""
         if self._last is None or self._last[0] != grid:
             self._last = (grid, self._bind(grid))
         return self._last[1]
@@ -66,7 +66,7 @@ class PairTerm(Term):
 
     @abstractmethod
     def _at(self, rho: Density | Atoms, points: np.ndarray) -> np.ndarray:
-        """U rho at points (n_coordinates, n), shape (n,)."""
+        """Return U rho at points (n_coordinates, n), shape (n,)."""
 
     def energy(self, rho: Density | Atoms) -> float:
         masses = rho.weights if isinstance(rho, Atoms) else rho.masses
@@ -186,7 +186,7 @@ class LowRank(PairTerm):
         return signs
 
     def _moments(self, rho: Density | Atoms) -> np.ndarray:
-        """The s_k int phi_k rho."""
+        """Return the moments s_k int phi_k rho."""
         need_function(self.features, "features")
         if isinstance(rho, Atoms):
             features, masses = self._features_at(rho.points), rho.weights
@@ -296,7 +296,7 @@ class Interaction(PairTerm):
         self.U, self._gradient = U, _check_gradient(gradient)
 
     def form(self, grid: Grid) -> str:
-        """The form chosen on a grid, in words."""
+        """Return the form chosen on a grid, in words."""
         return self.operator(grid).form
 
     def _bind(self, grid: Grid):
@@ -309,7 +309,7 @@ class Interaction(PairTerm):
         return _choose_form(self.U, grid)
 
     def _on_points(self, ndim: int) -> PairTerm:
-        """The form that atoms are given: a sum over pairs, unless U is a form itself."""
+        """Return the form used for atoms: a sum over pairs, unless U is itself such a form."""
         if isinstance(self.U, PairTerm):
             return self.U
         if callable(self.U) and count_arguments(self.U, ndim) == ndim:
@@ -334,7 +334,7 @@ def _check_gradient(gradient, what: str = "gradient"):
 
 
 def _check_convolution(w, gradient, average):
-    """A kernel, function or table of a Convolution with its options, checked."""
+    """Check a kernel, function or table of a Convolution and its options; return them."""
     if not callable(w):
         if not isinstance(w, (np.ndarray, list, tuple)):
             raise InvalidType("w must be a function of the displacement, a kernel of wgflow.interactions or a table of "

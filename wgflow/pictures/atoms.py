@@ -23,7 +23,7 @@ MARKER = (36.0, 3.0)
 
 
 def binned(rho: Atoms, edges: np.ndarray, blocks: int = 0) -> np.ndarray:
-    """Mean density of a law on the line in bins: what lies between two neighbors is spread evenly between them.
+    """Return the mean density of a law on the line in bins: mass between two neighbors is spread evenly between them.
 
     If ``blocks`` is given, sorted atoms are first merged into so many of about equal mass.
     """
@@ -47,21 +47,21 @@ def binned(rho: Atoms, edges: np.ndarray, blocks: int = 0) -> np.ndarray:
 
 
 def _blocks_of(sol: Any) -> int:
-    """Places on which the atoms of a product rule start in a coordinate, where they are few; 0 for any other cloud."""
+    """Return the places where the atoms of a product rule start in a coordinate, if they are few; else 0."""
     first = sol.densities[0]
     places = max(np.unique(x).size for x in first.points)
     return places if first.ndim > 1 and places <= first.size // 2 else 0
 
 
 def _law_bins(laws: Sequence[Atoms], lo: float, hi: float) -> np.ndarray:
-    """Edges of the bins on which these laws are shown."""
+    """Return the edges of the bins on which these laws are shown."""
     count = int(np.clip(4 * laws[0].size ** 0.5, *BINS))
     pad = 1e-9 * max(1.0, abs(lo), abs(hi)) if hi <= lo else 0.0
     return np.linspace(lo - pad, hi + pad, count + 1)
 
 
 def draw_law_of_atoms(axes: Any, rho: Atoms, edges: np.ndarray, blocks: int = 0, **style: Any) -> np.ndarray:
-    """The law as steps; returns their heights."""
+    """Draw the law as steps; return their heights."""
     heights = binned(rho, edges, blocks)
     axes.stairs(heights, edges, **style)
     return heights
@@ -69,7 +69,7 @@ def draw_law_of_atoms(axes: Any, rho: Atoms, edges: np.ndarray, blocks: int = 0,
 
 def _plot_laws_of_atoms(axes: Any, laws: Sequence[Atoms], t: np.ndarray, lo: float, hi: float, colors: Any,
                         blocks: int = 0) -> None:
-    """Laws of one coordinate at several times over each other."""
+    """Draw the laws of one coordinate at several times over each other."""
     edges, peaks = _law_bins(laws, lo, hi), []
     for rho, time, color in zip(laws, t, colors):
         heights = draw_law_of_atoms(axes, rho, edges, blocks, color=color, linewidth=1.6, label=f"t = {time:.3g}")
@@ -86,7 +86,7 @@ def _plot_laws_of_atoms(axes: Any, laws: Sequence[Atoms], t: np.ndarray, lo: flo
 
 
 def _plot_paths(axes: Any, sol: Any, axis: int) -> None:
-    """Paths of the atoms in one coordinate, heavier ones stronger, colored by where they start."""
+    """Draw the paths of the atoms in one coordinate, heavier ones stronger, colored by where they start."""
     from matplotlib import colormaps
     from matplotlib.collections import LineCollection
 
@@ -118,7 +118,7 @@ def _plot_paths(axes: Any, sol: Any, axis: int) -> None:
 
 
 def _draw_cloud(axes: Any, rho: Atoms, color: Any) -> None:
-    """Atoms in the plane, the area of each in proportion to its mass."""
+    """Draw atoms in the plane, the area of each in proportion to its mass."""
     share = rho.weights / rho.mass * rho.size
     unit = float(np.interp(np.log(rho.size), np.log([30.0, 3000.0]), MARKER))
     axes.scatter(*rho.points[:2], s=np.clip(unit * share, 0.05, 12 * unit), color=color, alpha=0.55, linewidths=0,
@@ -126,7 +126,7 @@ def _draw_cloud(axes: Any, rho: Atoms, color: Any) -> None:
 
 
 def plot_atoms(sol: Any, times: int) -> Any:
-    """A figure of a solution: paths and laws on one axis, clouds on two, marginal laws on more, and the energy."""
+    """Return a figure of a solution: paths and laws on one axis, clouds on two, else marginal laws; and the energy."""
     ndim = sol.densities[0].ndim
     chosen = pick(sol.t, min(times, 4) if ndim == 2 else times)
     count = {1: 2, 2: len(chosen)}.get(ndim, ndim)
@@ -160,7 +160,7 @@ def _draw_plane(axes: Any, sol: Any, i: int, limits: Sequence[tuple[float, float
 
 
 def draw_frame(axes: Any, sol: Any, i: int, chosen: np.ndarray) -> None:
-    """One frame of an animation."""
+    """Draw one frame of an animation."""
     laws, rho = [sol.densities[j] for j in chosen], sol.densities[i]
     limits = [visible_range([law.marginal(axis) for law in laws]) for axis in range(rho.ndim)]
     if rho.ndim == 2:

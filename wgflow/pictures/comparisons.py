@@ -106,7 +106,7 @@ def _risk_curves(axes: Axes, cmp: Any, model: Any, networks: NDArray[np.float64]
 
 
 def _band_use(axes: Axes, cmp: Any) -> None:
-    """Every difference as a share of its band: 1 is the end of the band."""
+    """Draw every difference as a share of its band: 1 is the end of the band."""
     use = np.minimum(cmp.share_of_band, MOST_SHARE)
     axes.axhspan(0, 1, color=FLOW, alpha=0.08, linewidth=0)
     axes.axhline(1.0, color=FLOW, linewidth=1.0)

@@ -31,7 +31,7 @@ __all__ = ["animate_solution", "plot_solution"]
 
 
 def _draw_law(axes: Any, rho: Any, **style: Any) -> None:
-    """A piecewise constant density, drawn as what it is where cells are visible and as a line where they are not."""
+    """Draw a piecewise constant density: as steps where cells are visible, as a line where they are not."""
     edges = rho.grid.edges[0]
     if rho.values.size <= 60:
         axes.stairs(rho.values, edges, **style)
@@ -44,7 +44,7 @@ def _name(grid: Any, axis: int) -> str:
 
 
 def plot_solution(sol: Any, path: Any = None, *, times: int = 6) -> Any:
-    """The densities at several times beside the energy and its dissipation.
+    """Plot the densities at several times beside the energy and its dissipation.
 
     One axis: curves over each other. Two axes: a row of maps. More: the marginal law of each coordinate. Atoms: their
     paths too on one axis, clouds whose markers have the area of the masses on two.
@@ -112,7 +112,7 @@ def _plot_maps(sol: Any, times: int) -> Any:
 
 
 def animate_solution(sol: Any, path: Any, *, frames: int = 60, fps: int = 12) -> Path:
-    """Write the path of densities as an animated GIF (one or two axes); returns the file's path.
+    """Write the path of densities as an animated GIF (one or two axes); return the file's path.
 
     Parameters
     ----------
