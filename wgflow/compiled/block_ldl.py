@@ -5,7 +5,7 @@ semi-definite and J a nonsingular M-matrix, ordered by cells: each pivot is the 
 regular. The order and the structure of the factor depend on the graph alone and are found once (`order_box`,
 `structure`).
 
-Column j of W holds the blocks (j, j) and (i, j), i > j, of the matrix from which the columns before j are eliminated.
+Column j of W holds the blocks (j, j) and (i, j), i > j, of the matrix after the elimination of columns 0 to j - 1.
 
 References
 ----------
@@ -74,7 +74,7 @@ def structure(n, starts, neighbors):
     for j in range(n):
         begin = size
         marks[j] = j
-        # What column j takes over from the matrix, and from the columns whose first row is j.
+        # Rows of column j come from the matrix, and from the columns whose first row is j.
         for s in range(starts[j], starts[j + 1]):
             i = neighbors[s]
             if i > j and marks[i] != j:

@@ -1,29 +1,28 @@
-r"""Sup-convolutions of splines along rows, and the deposits that are their derivatives.
+r"""The c-transform along rows: sup-convolutions of splines, and the deposits of mass that are their derivatives.
 
 On one axis, in units of cells (cell k is [k, k + 1], its node k + 1/2), with t the time step over the squared width:
 
 .. math:: F(s) = \max_x \; \sum_k W_k(x) f_k - \frac{(x - s)^2}{2 t},
 
 where W are B-splines on the nodes, mirrored at both walls: the c-transform of the spline is -F. The slopes of
-:math:`x^2/2 - t f` at the edges, :math:`Y_e = e - t (f_e - f_{e-1})`, say everything: where they increase, the function
-is convex and what lies in :math:`[Y_e, Y_{e+1}]` goes to the cell e. Where they do not, nodes are pooled (greatest
-convex minorant, by pooling adjacent violators), which means that mass at a pooled node goes on to the two ends of its
-block.
+:math:`x^2/2 - t f` at the edges, :math:`Y_e = e - t (f_e - f_{e-1})`, determine the maximizer: where they increase, the
+function is convex and mass in :math:`[Y_e, Y_{e+1}]` goes to the cell e. Where they do not, nodes are pooled (greatest
+convex minorant, by pooling adjacent violators): mass at a pooled node goes on to the two ends of its block.
 
-Two splines serve: quadratic ("smooth"), seen by intervals over which F is averaged exactly, ``points`` of them a cell;
-and linear ("hat"), seen by the nodes s = k + 1/2 themselves, which a point at rest does not smear. An interval that is
-stretched over many cells fills them all, and the derivative of what it leaves in each is smooth.
+There are two splines. The quadratic one ("smooth") is transformed at intervals, ``points`` of them a cell, over which F
+is averaged exactly; an interval that is stretched over many cells fills them all, and what it leaves in each has a
+smooth derivative. The linear one ("hat") is transformed at the nodes s = k + 1/2, and leaves a point at rest unsmeared.
 
-An interval is cut by the Y_e into segments, of which the arrays ``cell`` (where it goes), ``owner`` (its interval),
-``start``, ``end`` (places in the cell, from 0 to 1) and ``length`` are kept, ``count[r]`` of them in row r. Only
-intervals from ``first[r]`` to ``last[r]`` are looked at: the others have no mass.
+The Y_e cut each interval into segments. The arrays ``cell`` (where a segment goes), ``owner`` (its interval), ``start``
+and ``end`` (places in the cell, from 0 to 1) and ``length`` hold them, ``count[r]`` in row r. Only the intervals from
+``first[r]`` to ``last[r]`` are treated: the others have no mass.
 """
 
 from __future__ import annotations
 
 from .jit import jit
 
-#: Falls of the slopes below this one are round-off of slopes that are even.
+#: Decreases of the slopes below this are round-off of equal slopes.
 EVEN = 1e-10
 #: Side of the blocks in which arrays are transposed.
 BLOCK = 16
@@ -33,7 +32,7 @@ BLOCK = 16
 def _slopes(f, t, y, hat, left, right):
     """Fill y with monotone edge slopes of x^2/2 - t f, ``hat`` with the f of these, and the ends of nodes' blocks.
 
-    Returns whether a node was pooled; ``left`` and ``right`` are written only then. ``left[k] == right[k]`` is the one
+    Return whether a node was pooled; ``left`` and ``right`` are written only then. ``left[k] == right[k]`` is the one
     end of a block at a wall.
     """
     n = f.size
@@ -97,7 +96,7 @@ def _pool(y, first, count, n):
 
 @jit
 def _release(row, left, right):
-    """Move what lies on pooled nodes to the ends of their blocks."""
+    """Move the mass on pooled nodes to the ends of their blocks."""
     for k in range(row.size):
         a, b = left[k], right[k]
         if a == b:
@@ -181,7 +180,7 @@ def _segments(y, hat, t, points, first, last, values, cell, owner, start, end, l
 @jit
 def _deposit(mass, count, cell, owner, start, end, length, row):
     """Fill ``row``, which has spare ends, with what intervals leave on the nodes: the derivative of sum(mass F)."""
-    # Cells only ever rise: what falls on three nodes is summed in registers and written when they are passed.
+    # Cells come in rising order: sums for three nodes are kept in registers, and written once they are passed.
     node, below, here, above = 0, 0.0, 0.0, 0.0
     for j in range(count):
         k, a, b, m = cell[j], start[j], end[j], length[j] * mass[owner[j]]
@@ -330,7 +329,7 @@ def smooth_deposit_tangent(rows, active, kept, pooling, scratch, v, t, points, m
             out[r] = 0.0
 
 
-# -------------------------------------------------------------------- nodes that spread to neighbors
+# -------------------------------------------------------------------- nodes whose mass spreads to neighbors
 @jit
 def _spread(y, hat, t, s, i, n):
     """Return the value of a point at s that goes to node i and spreads to i + 1 and i - 1, and their shares."""
@@ -362,7 +361,7 @@ def _node_row(f, t, occupied, y, hat, pooled, left, right, values, cell, high, l
             k += 1
         best, best_high, best_low = _spread(y, hat, t, s, k, n)
         center = k
-        # Under strong expansion another node, from which both neighbors can be reached, may do better.
+        # Under strong expansion another node, from which both neighbors can be reached, may have a larger gain.
         i = k + 1
         while i < n - 1 and y[i + 1] - s < 0.5:
             value, p, m = _spread(y, hat, t, s, i, n)
@@ -409,7 +408,7 @@ def _shares(v, t, i, p, m):
 def node_transform(rows, active, kept, pooling, scratch, f, t, points, values):
     r"""Fill the transform for nodes, as `smooth_transform`; ``active`` says which nodes have mass, shape (rows, n).
 
-    A point at node s goes to a node i and from there spreads shares p and q to its two neighbors, at the price
+    A point at node s goes to a node i and from there spreads shares p and q to its two neighbors, at the cost
 
     .. math:: \tfrac{1}{2t} \bigl((x_i - s + p - q)^2 + 2 p q\bigr), \qquad p, q \ge 0, \; p + q \le 1,
 

@@ -1,4 +1,4 @@
-r"""Kernels of the linearized JKO step: upwind transport and Hamilton-Jacobi on a graph of cells, internal energies.
+r"""The linearized JKO step, compiled: upwind transport and Hamilton-Jacobi on a graph of cells, internal energies.
 
 Cells are nodes 0, ..., n - 1; an edge e joins first[e] and second[e]. Mass leaves cell K for its neighbor L at the rate
 :math:`w_{KL} (\phi_K - \phi_L)^+ M_K` per unit of time, with :math:`w_{KL} = 1 / (d_{KL} h_K)`: the velocity is
@@ -21,21 +21,24 @@ __all__ = [
 
 #: Below this relative difference a Bregman distance is taken from its quadratic part: its terms cancel.
 CLOSE = 1e-5
-#: Bounds of the logarithm of a density, and iterations of the scalar equation for it.
-LOG_BOUND, MAX_SCALAR = 745.0, 200
+#: Bound of the logarithm of a density: exp(-745) is the smallest positive float.
+LOG_BOUND = 745.0
+#: Iterations of the scalar equation for that logarithm.
+MAX_SCALAR = 200
 
 
 # -------------------------------------------------------------------- transport
 @jit
 def transport(phi, order, start_masses, tau, starts, cells, rates, masses, hamiltonian):
-    r"""Solve the implicit upwind transport of masses by a potential; fill ``masses`` and the Hamiltonian; the action.
+    r"""Solve the implicit upwind transport of masses by a potential: fill ``masses`` and the Hamiltonian p.
 
     .. math::
         M_K + \tau \sum_L [ w_{KL} (\phi_K - \phi_L)^+ M_K - w_{LK} (\phi_L - \phi_K)^+ M_L ] = M^0_K, \qquad
         p_K = \phi_K + \tfrac{\tau}{2} \sum_L w_{KL} ((\phi_K - \phi_L)^+)^2.
 
-    Mass runs down the potential, so that the cells in falling order of it (``order``) give their masses one after the
-    other: sums and products of numbers that are not negative. Returns :math:`\sum M_K w_{KL} ((\phi_K - \phi_L)^+)^2`.
+    Mass runs down the potential, so that the cells can be solved one after the other in falling order of it
+    (``order``), by sums and products of non-negative numbers. Return the action,
+    :math:`\sum M_K w_{KL} ((\phi_K - \phi_L)^+)^2`.
     """
     action, lost = 0.0, 0.0
     for i in range(phi.size):
@@ -64,8 +67,8 @@ def invert_hamiltonian(pressure, tau, starts, cells, rates, phi, tolerance, iter
     r"""Solve :math:`\phi_K + \tfrac{\tau}{2} \sum_L w_{KL} ((\phi_K - \phi_L)^+)^2 = p_K` for phi, from a start.
 
     Newton's method: the left side is convex and its derivative an M-matrix that is triangular in the order of rising
-    potential, so that from the second iterate on it converges monotonically. Returns the defect, relative to what
-    round-off makes of it.
+    potential, so that from the second iterate on it converges monotonically. Return the defect, relative to the size
+    of its terms.
     """
     n = phi.size
     change = np.empty(n)
@@ -97,7 +100,7 @@ def invert_hamiltonian(pressure, tau, starts, cells, rates, phi, tolerance, iter
 
 @jit
 def imbalance(masses, start_masses, diagonal, coupling, first, second, right):
-    """Fill ``right`` with the start masses less J' M: the mass that the transport of M back leaves missing."""
+    """Fill ``right`` with the start masses less J' M: the residual of the transport equation for M."""
     for i in range(masses.size):
         right[i] = start_masses[i] - diagonal[i, 1] * masses[i]
     for e in range(first.size):
@@ -110,7 +113,7 @@ def imbalance(masses, start_masses, diagonal, coupling, first, second, right):
 def net_flux(potential, masses, first, second, forward, backward, change):
     r"""Add the rates :math:`\mathrm{div}(\rho \nabla \chi)` of masses that run down a potential to ``change``.
 
-    Returns the action, the sum of mobility times squared falls.
+    Return the action, the sum of mobility times squared falls.
     """
     action = 0.0
     for e in range(first.size):
@@ -175,7 +178,7 @@ def internal_slopes(masses, log_reference, floor, terms, slopes, curvatures):
     """Fill H' of the internal energies at cell masses, and the derivative of H' in the mass.
 
     ``terms`` is (diffusion, factors, exponents) of the entropy and of powers r^m/(m - 1) of the density relative to the
-    reference measure. Below the mass ``floor`` H' goes on along its tangent, so that an empty cell has finite numbers.
+    reference measure. Below the mass ``floor`` H' is continued by its tangent, so that an empty cell has finite values.
     """
     for i in range(masses.size):
         mass = max(masses[i], floor)
@@ -201,7 +204,7 @@ def _slope(y, terms):
 def masses_of_slopes(slopes, log_reference, terms, masses, derivatives):
     """Invert `internal_slopes`: fill the masses at which H' has given values, and their derivatives in these values.
 
-    Returns False where no mass has such a slope. Where powers above 1 are at most 0 the cell is empty.
+    Return False if some slope belongs to no mass. With powers above 1 alone, a slope <= 0 means an empty cell.
     """
     diffusion, factors, _ = terms
     for i in range(slopes.size):
@@ -222,8 +225,8 @@ def masses_of_slopes(slopes, log_reference, terms, masses, derivatives):
 def excess_energy(masses, pressures, log_reference, floor, terms):
     r"""Return the sum over cells of :math:`H(r) + H^*(q) - r q \ge 0` times the reference measure, at pressures q.
 
-    It vanishes where each q is H'(r), and is the gap between the primal and the dual value of a step. Infinite where
-    the conjugate is.
+    It vanishes if each q is H'(r), and is the gap between the primal and the dual value of a step. It is infinite where
+    the conjugate H^* is.
     """
     diffusion, factors, _ = terms
     total, lost = 0.0, 0.0
@@ -281,7 +284,7 @@ def _log_density(y, q, terms):
             high = y
         else:
             low = y
-        # On logarithms where that is possible: a power is then linear.
+        # Newton's method on logarithms where both are positive: a power is then linear.
         step = slope * math.log(slope / q) if slope > 0.0 and q > 0.0 else slope - q
         new = y - step / curvature
         if not (low < new < high) or abs(new - y) > 0.5 * before:

@@ -1,7 +1,7 @@
 r"""Sums :math:`\log \sum_y \exp(f(y) - |x - y|^2 / 2\varepsilon)` over uniform grids, axis by axis, and their averages.
 
-Nothing is exponentiated before its largest term is known: an epsilon far below the squared width of a cell, or values
-that span thousands, neither overflow nor lose a cell. A row of the result needs the columns whose terms exceed
+Terms are exponentiated relative to the largest of their row: an epsilon far below the squared width of a cell, or
+values that span thousands, neither overflow nor lose a cell. A row of the result needs the columns whose terms exceed
 exp(-CUT) of its largest one, wherever they lie: the band follows the transport map and not the diagonal.
 """
 
@@ -18,9 +18,9 @@ __all__ = ["LogConvolution", "LogSum"]
 
 #: Terms below exp(-CUT) of the largest one of their row are left out: below rounding, however many they are.
 CUT = 44.0
-#: Cells of a pass from which two threads share its lines; the result has the same bits.
+#: From this many cells on two threads share the lines of a pass; the result has the same bits.
 THREADED = 1 << 14
-#: Rows of a tile; columns that share one table of exponentials are four times as many.
+#: Rows of a tile, the largest that fits the table; four times as many columns share one table of exponentials.
 TILES = (16, 8, 4, 2, 1)
 #: The logarithm of the largest number in that table is at most this.
 TABLE_RANGE = 550.0
@@ -89,7 +89,7 @@ class LogConvolution:
 
 
 class LogSum:
-    r"""What a `LogConvolution` gives: sums, and averages :math:`\sum_y \pi(y | x) z(y)` with their terms as weights.
+    r"""The sums of a `LogConvolution`, and averages :math:`\sum_y \pi(y | x) z(y)` with their terms as weights.
 
     Attributes
     ----------
@@ -118,7 +118,7 @@ def _table(tile: int, ratio: float) -> np.ndarray:
     return np.exp(ratio * rows[:, None] * columns)
 
 
-# -------------------------------------------------------------------- kernels: lines start to stop of (outer, n, inner)
+# -------------------------------------------------------------------- compiled, for lines start to stop
 @jit
 def _load(x, line, images, buffer):
     """Copy a line; on a periodic axis also its images to either side."""
@@ -145,8 +145,8 @@ def _row_largest(f, first, last, half, row):
 def find_windows(start, stop, x, images, ratio, tile, first, last):
     """Find the columns that each tile of rows needs.
 
-    Tiles of columns are kept or left out by bounds on their terms. The ends are then trimmed exactly: left of all
-    largest terms a column weighs most in the first row, right of them in the last one.
+    Tiles of columns are kept or left out by bounds on their terms. The two ends are then trimmed exactly: a column at
+    the left end weighs most in the first row, one at the right end in the last row.
     """
     n = x.shape[1]
     columns = 3 * n if images else n
@@ -266,7 +266,7 @@ def sum_windows(start, stop, x, images, ratio, tile, table, first, last, columns
 
 @jit
 def average_windows(start, stop, x, images, tile, table, first, last, columns, chunks, weights, scales, out):
-    """Fill the averages under the terms of `sum_windows`."""
+    """Fill the averages whose weights are the terms of `sum_windows`."""
     n, inner = x.shape[1], x.shape[2]
     f = np.empty(3 * n if images else n)
     reach = 4 * tile

@@ -5,7 +5,7 @@ r"""Multigrid V-cycles for symmetric positive definite systems of cells and the 
 on arrays of three axes (some of length 1). Coarse cells are pairs along each axis; an edge between two of them has half
 the sum of the edges that it replaces, as its ends are twice as far apart. One cycle with Gauss-Seidel relaxation,
 forward before and backward after the coarse correction, is a symmetric positive definite operation: a preconditioner
-for conjugate gradients that does not mind coefficients that vary over many orders of magnitude.
+for conjugate gradients whose quality does not suffer when coefficients vary over many orders of magnitude.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import numpy as np
 
 from .jit import jit
 
-#: Cells below which relaxation alone solves a level, and its sweeps there.
-COARSEST, COARSEST_SWEEPS = 12, 8
+#: A level of at most this many cells is solved by relaxation alone,
+COARSEST = 12
+#: in this many pairs of sweeps.
+COARSEST_SWEEPS = 8
 
 
 @jit

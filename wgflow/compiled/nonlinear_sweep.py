@@ -1,10 +1,10 @@
 r"""Fluxes, Newton corrections and reconstructions of nonlinear diffusion, line by line.
 
-State of a line: masses m of its cells, r = m / v their density relative to the reference measure v (volume times
+A line has the masses m of its cells, and r = m / v, their density relative to the reference measure v (volume times
 weight). With h = H'(r), p = r H'(r) - H(r) and Psi, the flux between neighbors 1 and 2 is a mobility times the fall of
 the first variation, v = a + b with a = h_1 - h_2 and b = Psi_1 - Psi_2:
 
-    a and b push alike:      phi (p_1 - p_2) + s b,    s = up r_1 or down r_2, upwind of b
+    a and b of one sign:     phi (p_1 - p_2) + s b,    s = up r_1 or down r_2, upwind of b
     diffusion outweighs b:   phi M (a + b),            M = (p_1 - p_2) / (h_1 - h_2), between r_1 and r_2
     b outweighs diffusion:   up r_1 (a + b) or down r_2 (a + b), upwind
 
@@ -26,26 +26,31 @@ import numpy as np
 
 from .jit import jit
 
-#: Falls of the first variation within so many ulp of its parts are round-off, and drive no flux.
+#: Falls of the first variation within 4 ulp of its summands are round-off, and drive no flux.
 ROUND_OFF = 4 * 2.0**-52
-#: Densities nearer to each other than this part have their arithmetic mean for M, which differences would blur.
+#: For densities within this relative distance M is their arithmetic mean: the quotient would lose its digits.
 NEAR = 1e-5
 #: Bound of H'': an infinite one leaves NaNs in products with 0.
 STIFFEST = 1e250
-#: What has become of a line in Newton's method.
+#: Status of a line in Newton's method: converged, or not finite; 0 while it is under way.
 DONE, LOST = 1, 2
-#: Where round-off holds corrections above their bound they end the iteration when they stop shrinking, below so many
-#: times the bound.
+#: Corrections that no longer shrink end the iteration below this multiple of their bound: round-off keeps them there.
 STAGNANT = 1e4
-#: The part of a correction that is made is halved, down to the least, where the next does not show it (by so much of
-#: it), and doubled where it does; it moves no more than so many times the mass.
-SLOW, LEAST_SHARE, LONGEST = 0.1, 0.25, 0.3
+#: Damping: the share of a correction that is made is doubled if it shrinks the next one by this part of the share,
+#: else halved.
+SLOW = 0.1
+#: The share is not halved below this.
+LEAST_SHARE = 0.25
+#: A correction moves no more than this part of the mass.
+LONGEST = 0.3
 #: No correction takes more than this part of a cell's mass away.
 DRAIN = 0.9
-#: Second differences of neighbors at least this part of a cell's own, of the same sign, make the density smooth there.
+#: The density counts as smooth in a cell if the second differences of both neighbors have its sign and this part of it.
 ALIKE = 0.25
-#: Bounds of the reconstruction: of a cell's half slope relative to its density, and of phi.
-STEEPEST, LEAST_PHI, LARGEST_PHI = 0.9, 0.5, 2.0
+#: Largest half slope of a cell relative to its density: densities at edges stay positive.
+STEEPEST = 0.9
+#: Bounds of the factor phi.
+LEAST_PHI, LARGEST_PHI = 0.5, 2.0
 
 
 @jit
@@ -217,7 +222,7 @@ def _move(m, delta, share, total):
         m[i] = max(moved, least)
         kept += m[i]
     if drained and kept > 0.0:
-        # What is not drained is taken from all cells, since more mass than there is leads nowhere.
+        # Draining less than the correction asks creates mass, which is scaled back in all cells.
         for i in range(m.size):
             m[i] *= total / kept
 
@@ -261,8 +266,8 @@ def reconstruct(r, h, p, psi, widths, distances, periodic, up, down, phi):
     """Fill the factors of each edge from the density reconstructed at it in the upwind cell.
 
     A third of the difference on the near side of the cell and two thirds of that on the side of the edge, cut to twice
-    the smaller and to 0 at extrema, but left whole where the density bends alike in the cell and its neighbors, so that
-    smooth peaks are not clipped. Beside a wall the only difference there is counts.
+    the smaller and to 0 at extrema, but left whole where second differences in the cell and its neighbors are alike, so
+    that smooth peaks are not clipped. Beside a wall the one difference that exists is taken.
     """
     lines, n = r.shape
     bend, ahead, behind = np.zeros(n), np.empty(n), np.empty(n)
@@ -296,7 +301,7 @@ def reconstruct(r, h, p, psi, widths, distances, periodic, up, down, phi):
 def push(moved, transfer, share, out):
     """Fill ``out`` with ``moved`` plus ``share`` of the transfers, except beside cells that would become negative.
 
-    With all left out ``out`` is ``moved``, which is non-negative.
+    With all of them left out ``out`` would be ``moved``, which is non-negative.
     """
     lines, n = moved.shape
     edges = transfer.shape[1]

@@ -1,4 +1,4 @@
-r"""Kernels of the quantile solver: energies of moving cells and their derivatives, Newton systems, rasters.
+r"""The quantile solver, compiled: energies of moving cells and their derivatives, Newton systems, rasters.
 
 Positions :math:`X_0 \le \dots \le X_n` are quantiles at fixed levels; cell i holds the mass :math:`m_i` between
 :math:`X_i` and :math:`X_{i+1}`. With the reference measure :math:`e^c r^{q-1} dr` its reference volume is
@@ -130,7 +130,7 @@ def factor_tridiagonal(diagonal, off, pinned, pivots, multipliers):
         if j > 0 and not pinned[j - 1]:
             multipliers[j] = off[j - 1] / pivots[j - 1]
             pivots[j] -= multipliers[j] * off[j - 1]
-        # A pivot that has lost all its digits is no pivot.
+        # A pivot that has lost all its digits counts as not positive.
         if not pivots[j] > 1e-15 * abs(diagonal[j]):
             positive = False
             pivots[j] = max(abs(diagonal[j]), 1e-300)
@@ -152,10 +152,10 @@ def solve_tridiagonal(pivots, multipliers, pinned, right, out):
 
 @jit
 def newton_system(x, tau, weights, curvatures, bounds, gradient, diagonal, off, pinned, pivots, multipliers):
-    """Make the Hessian's tridiagonal part of ``diagonal`` and ``off`` in place and factor it.
+    """Complete the tridiagonal part of the Hessian in ``diagonal`` and ``off``, in place, and factor it.
 
-    Positions that a wall holds are pinned, and their gradient is set to 0. Where the part is not positive definite the
-    concave part of the potential is left out, which keeps the Newton direction one of descent.
+    Positions that a wall holds are pinned, and their gradient is set to 0. If that part is not positive definite the
+    concave part of the potential is left out, so that the Newton direction is one of descent.
     """
     low, high = bounds
     for j in range(x.size):
@@ -183,7 +183,8 @@ def move(x, p, share, bounds):
 def mend(x, new, least, weights, bounds):
     """Move the lighter end of each cell that became narrower than the part ``least`` of what it was in x; in place.
 
-    One small cell then holds up no others. Positions at a wall stay there. What this cannot mend is left.
+    One small cell then does not shorten the step of all others. Positions at a wall stay there. Cells that this cannot
+    widen are left as they are.
     """
     low, high = bounds
     n = x.size
@@ -261,8 +262,8 @@ def excess_widths(x, masses, edges, widest, lightest):
 def slopes_of_cdf(x, masses):
     """Return the slopes at the nodes of a monotone cubic through the cumulated masses: the density there.
 
-    The derivative of the quartic through five nodes, where the cells are even; of the parabola through three, else. It
-    is limited to three times the smaller neighbor, which keeps each cubic monotone (Fritsch and Carlson).
+    It is the derivative of the quartic through five nodes where the cells are even, else of the parabola through three,
+    limited to three times the smaller neighbor, which keeps each cubic monotone (Fritsch and Carlson).
     """
     n = masses.size
     density = np.empty(n)
