@@ -1,4 +1,4 @@
-"""What the fluxes of nonlinear diffusion are made of: the law H of an energy, and the edges of a grid's lines."""
+"""Ingredients of the fluxes of nonlinear diffusion: the function H of an energy, and the edges of a grid's lines."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Diffusion:
 
     Parameters
     ----------
-    parts : EnergyOnGrid
+    energy : EnergyOnGrid
     """
 
-    def __init__(self, parts):
-        self.entropy = parts.diffusion
-        powers = [(factor * term.m, term.m - 1.0) for factor, term in parts.internal if isinstance(term, PowerEntropy)]
+    def __init__(self, energy):
+        self.entropy = energy.diffusion
+        powers = [(factor * term.m, term.m - 1.0) for factor, term in energy.internal if isinstance(term, PowerEntropy)]
         self.factors, self.powers = np.array(powers, dtype=float).reshape(-1, 2).T.copy()
-        self.others = [(factor, term) for factor, term in parts.internal
+        self.others = [(factor, term) for factor, term in energy.internal
                        if not isinstance(term, PowerEntropy) and factor > 0]
 
     def evaluate(self, r: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -48,7 +48,7 @@ class Diffusion:
         return slope, pressure, stiff, np.minimum(bend, STIFFEST) if self.others else bend
 
     def check(self, r: np.ndarray) -> None:
-        """Refuse densities at which a user's H is not convex; Newton's method drops them in silence on its way."""
+        """Refuse densities at which a user's H is not convex; Newton's method passes over them silently."""
         for _, term in self.others:
             check_convex(np.maximum(r, VACUUM), term.second_derivative(r), "H''")
 
@@ -81,7 +81,7 @@ class Lines:
 
     @cached_property
     def plain(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The factors of the plain scheme."""
+        """The factors of the plain scheme: ones."""
         ones = np.ones(self.conductances.shape)
         return ones, ones, ones
 
@@ -110,8 +110,8 @@ class Lines:
 def edge_weights(weights: np.ndarray, periodic: bool) -> np.ndarray:
     """Return the values at the edges of a density given by its cell averages w > 0, shape (lines, n).
 
-    By the cubic through the integral over four cells, which is exact for r, r^2 and r^3; where that leaves the interval
-    between the two neighbors, as it does for steep weights, their geometric mean.
+    They are values of the cubic with the averages of four cells, exact for r, r^2 and r^3; where such a value does not
+    lie between its two neighbors, as for steep weights, their geometric mean.
     """
     if periodic:
         wide = np.concatenate((weights[:, -1:], weights, weights[:, :2]), axis=1)

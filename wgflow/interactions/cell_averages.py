@@ -5,10 +5,11 @@ With k cells between two cells of widths h, and boxes over all axes,
 .. math:: A_k = \int_{[-1/2, 1/2]^d} w((k + u) h)\,du, \qquad
           A^2_k = \int_{[-1, 1]^d} w((k + u) h) \prod_a (1 - |u_a|)\,du
 
-are the mean of w over one of the cells, seen from the center of the other, and its mean over both. Away from 0 they
-are Gauss rules of as many points as the distance of the singularity asks for. Near 0 they are cut into boxes that are
-small against their distance from 0; a box with a corner at 0 becomes pyramids with their tips there (Duffy), where w is
-integrated along rays: in closed form for powers and logarithms, by the double exponential rule else.
+are the mean of w between the center of one cell and all points of the other, and its mean between all points of both.
+Away from 0 they are formed by Gauss rules, with the number of points that the distance of the singularity requires.
+Near 0 the cells are cut into boxes that are small compared with their distance from 0; a box with a corner at 0 is
+split into pyramids with their tips there (Duffy), where w is integrated along rays: in closed form for powers and
+logarithms, otherwise by the double exponential rule.
 """
 
 from __future__ import annotations
@@ -28,26 +29,33 @@ __all__ = ["Integrand", "box_rule", "cell_averages", "hat_rule", "ray_rule"]
 
 Array = NDArray[np.float64]
 
-#: Gauss rules leave out what is below this part of the function.
+#: Relative error of the Gauss rules.
 ACCURACY = 1e-16
-#: Largest number of points of a rule over a whole cell, and the number over a box near 0, for each axis.
-FAR_POINTS, NEAR_POINTS = 14, 18
-#: A box near 0 is cut until its Bernstein ellipse free of singularities is this large on each axis, and until it is no
-#: longer than so many lengths of the kernel; a box at the corner is cut until its sides differ by no more than a ratio.
-NEAR_ELLIPSE, NEAR_LENGTHS, CORNER_RATIO = 2.8, 6.0, 2.0
-#: Cuts of a box, relative agreement of rules of a function of unknown smoothness.
-MAX_CUTS, AGREEMENT = 60, 1e-12
+#: Largest number of points on each axis of a rule over a whole cell; where more are needed the cell is cut.
+FAR_POINTS = 14
+#: Points on each axis of the rule over a box near 0.
+NEAR_POINTS = 18
+#: A box near 0 is cut until its Bernstein ellipse free of singularities is this large on each axis,
+NEAR_ELLIPSE = 2.8
+#: and until it is no longer than this many lengths of the kernel.
+NEAR_LENGTHS = 6.0
+#: A box with a corner at 0 is cut until the ratio of its sides is at most this.
+CORNER_RATIO = 2.0
+#: Cuts of a box after which its average counts as divergent.
+MAX_CUTS = 60
+#: Relative agreement of two rules at which a function of unknown smoothness counts as integrated.
+AGREEMENT = 1e-12
 #: Values formed at a time.
 BLOCK = 60_000
 
 
 class Integrand(ABC):
-    """What is averaged: a function of the displacement, smooth away from 0.
+    """The function to be averaged: a function of the displacement, smooth away from 0.
 
     Attributes
     ----------
     length : float
-        Length on which it varies, beside the distance from 0; NaN where it is not known and rules are compared.
+        Length on which it varies, beside the distance from 0; NaN if it is not known, so that rules are compared.
     breaks : tuple of float
         Displacement on each axis at which it may have a kink (half a period), infinite where there is none.
     """
@@ -65,7 +73,7 @@ class Integrand(ABC):
 
 
 class _Boxes(NamedTuple):
-    """Boxes in coordinates |y|, arrays (m, d); the weight on an axis is alpha + beta |y|, the value the owner's."""
+    """Boxes in coordinates |y|, arrays (m, d), with weight alpha + beta |y| on an axis; values add up by owner."""
 
     low: Array
     high: Array
@@ -98,7 +106,7 @@ def cell_averages(integrand: Integrand, offsets: Sequence[NDArray[np.intp]], wid
     Raises
     ------
     InvalidInput
-        If the function is not finite away from 0, or its integral does not settle.
+        If the function is not finite away from 0, or its integral does not converge.
     """
     shape = tuple(len(k) for k in offsets)
     cells = np.array([k.ravel() for k in np.meshgrid(*offsets, indexing="ij")], dtype=float).T
@@ -150,13 +158,13 @@ def _tensor(nodes: Array, weights: Array, d: int) -> tuple[Array, Array]:
 
 def _points_needed(centers: Array, reach: Array, length: float) -> NDArray[np.intp]:
     """Return points of a Gauss rule on each axis, for boxes of given half sides; FAR_POINTS + 1 if more are needed."""
-    # No ellipse is smaller than 1, but for round-off.
+    # No ellipse is smaller than 1, except by round-off.
     size = np.maximum(_ellipse(centers, reach).min(axis=1), 1.0 + 1e-9)
     points = 0.5 * -math.log(ACCURACY) / np.log(size)
     least = 2
     if math.isfinite(length):
         ratio = float((reach / length).max())
-        # The Chebyshev coefficients of an exponential.
+        # The decay of the Chebyshev coefficients of an exponential.
         while least <= FAR_POINTS and (2 * least * math.log(0.5 * ratio)
                                        > math.lgamma(2 * least + 1) + math.log(ACCURACY)):
             least += 1
@@ -268,8 +276,8 @@ def _by_boxes(integrand: Integrand, boxes: _Boxes, count: int) -> Array:
         boxes = boxes.take(rows).cut(axis[rows], middle)
         if level > 6 and len(boxes.low) > 200_000:
             break
-    raise InvalidInput("w has averages over cells that do not settle: it is rough away from 0, or not integrable "
-                       "at 0; give a table of averages")
+    raise InvalidInput("w has averages over cells that do not converge: it is rough away from 0, or not "
+                       "integrable at 0; give a table of averages")
 
 
 def _gauss(integrand: Integrand, boxes: _Boxes, n: int) -> Array:

@@ -1,4 +1,4 @@
-"""Which form a kernel has: a function of the displacement, of low rank, or neither."""
+"""Detection of a kernel's form: a function of the displacement, of low rank, or neither."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from wgflow.grids import Grid
 
 from .kernel_checks import EXACTNESS, SAMPLED_PAIRS, kernel_at
 
-#: Cells sampled to find a kernel's numerical rank, and the largest rank that is still called low.
-RANK_SAMPLE, RANK_LIMIT = 300, 96
+#: Cells sampled to find a kernel's numerical rank.
+RANK_SAMPLE = 300
+#: Largest rank that counts as low.
+RANK_LIMIT = 96
 
 
 def depends_on_displacement(U, grid: Grid, scale: float) -> bool:

@@ -61,7 +61,7 @@ def check_displacement_table(kernel: np.ndarray, grid: Grid) -> None:
         raise InvalidInput(f"{name} is {kernel[where]}{hint}")
     mirrored = np.roll(np.flip(kernel), 1, axis=tuple(range(kernel.ndim)))
     gap = np.abs(kernel - mirrored)
-    # At half a period (or in the padding) the two signs of a displacement share one entry: nothing to compare there.
+    # At half a period (and in the padding) both signs of a displacement share one entry, which equals itself.
     if gap.max() > EXACTNESS * np.abs(kernel).max():
         worst = np.unravel_index(gap.argmax(), gap.shape)
         point = ", ".join(f"{x[worst]:.6g}" for x in mesh)
@@ -78,5 +78,5 @@ def circular_offsets(n: int, length: int) -> np.ndarray:
 
 def asymmetric(forward, backward, where: str) -> InvalidInput:
     return InvalidInput(f"U is not symmetric: U(i,j)={forward:.6g} but U(j,i)={backward:.6g} between {where} (the "
-                        "worst pair looked at); an interaction energy sees only the symmetric part (U + U')/2: "
+                        "worst pair found); an interaction energy depends on the symmetric part (U + U')/2 alone: "
                         "pass that")

@@ -1,4 +1,4 @@
-"""Shapes of radial kernels: values, slopes, antiderivatives on the line, and what a grid has to know about them."""
+"""Shapes of radial kernels: values, slopes, antiderivatives on the line, and properties that a grid needs."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Shape(ABC):
     infinite : bool
         Whether it is infinite at r = 0.
     smooth : bool
-        Whether :math:`f(|x|)` is smooth at x = 0, so that its values at the displacements of cells serve.
+        Whether :math:`f(|x|)` is smooth at x = 0, so that a grid needs no averages over cells.
     scale : float
-        The length on which it varies, beside the distance from 0: entire but for its singularity at 0, it grows no
-        faster than exp(|r| / scale). Infinite for functions without scale.
+        The length on which it varies, beside the distance from 0: the function is analytic except at 0, and grows no
+        faster than exp(|r| / scale). Infinite for functions without a scale.
     """
 
     axes: int | None = None
@@ -204,7 +204,7 @@ class Gaussian(Shape):
 
     @property
     def scale(self):
-        # Its Chebyshev coefficients fall as those of exp(r / scale) do, where that matters.
+        # In the relevant range its Chebyshev coefficients decay like those of exp(r / scale).
         return self.length / 3.0
 
     def value(self, r):

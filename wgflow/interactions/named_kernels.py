@@ -1,14 +1,14 @@
 r"""Named kernels :math:`w(x)` of the displacement: logarithmic, Newtonian, powers, exponentials and their sums.
 
 A `Kernel` is a sum of scaled radial functions, :math:`w(x) = \sum_k c_k f_k(|x|)`. Kernels scale and add
-(``quadratic() + 2 * log()``) and are given to ``Convolution`` or ``Interaction``. What a kernel knows:
+(``quadratic() + 2 * log()``) and are given to ``Convolution`` or ``Interaction``. They have:
 
-* ``w(*displacement)``: values, one array for each axis; infinite at 0 where the kernel is.
+* ``w(*displacement)``: values; one array for each axis; infinite at 0 if the kernel is.
 * ``w.gradient(*displacement)``: shape (n_coordinates, n); 0 at 0 (the kernel is even).
 * ``w.infinite``: whether w is infinite at 0. A sum over pairs of points then leaves out each point's pair with itself.
 * ``w.smooth``: whether w is smooth at 0. If not, a grid takes averages over cells.
 * on one axis: ``w.first(x)``, the odd antiderivative; ``w.second(x)``, the even function with second derivative w and
-  value 0 at 0; ``w.diagonal(h)``, what stands for w(0) in sums over points at spacing h.
+  value 0 at 0; ``w.diagonal(h)``, the stand-in for w(0) in sums over points at spacing h.
 
 **Points on the line.** Let a smooth law have quantiles :math:`X_j` at equidistant levels, each standing for the same
 mass m. Then (Euler and Maclaurin's formula at an algebraic or logarithmic singularity)
@@ -27,10 +27,10 @@ diagonal out costs an error of order :math:`m \log m` for the logarithm.
 .. math:: \tfrac12 \iint w(x - y)\,\rho(x)\,\rho(y) = -\tfrac12 \sum_{jk} s_j\,s_k\,W(X_j - X_k), \qquad W'' = w,
 
 and its first variation at a point x is :math:`\sum_j s_j\,W'(x - X_j)`: exact and finite for every kernel on one axis.
-Cells far from each other lose digits in the sum (W is about :math:`x^2 w`); a Gauss rule serves there.
+For cells far from each other the sum loses digits (W is about :math:`x^2 w`); a Gauss rule is used there.
 
 **On a grid.** ``term.operator(grid)`` of a convolution has ``w``, the kernel as a function of the displacement
-(None for a table), and ``kernel``, the `Kernel` (None for a function or a table), apart from ``apply(masses)``.
+(None for a table), and ``kernel``, the `Kernel` (None for a function or a table), beside ``apply(masses)``.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ Array = NDArray[np.float64]
 class Kernel:
     r"""A sum of scaled radial functions, :math:`w(x) = \sum_k c_k f_k(|x|)`.
 
-    Made by the functions of this module; kernels add, and a number scales them.
+    The functions of this module make kernels; they can be added and multiplied by numbers.
 
     Attributes
     ----------
@@ -153,13 +153,13 @@ def log(chi: float = 1.0) -> Kernel:
 
 
 def newtonian(dim: int) -> Kernel:
-    r"""Return the repulsive Newtonian (Coulomb) potential on ``dim`` axes, the function of slope :math:`-r^{1-d}`.
+    r"""Return the repulsive Newtonian (Coulomb) potential on ``dim`` axes, whose slope is :math:`-r^{1-d}`.
 
     .. math:: -|x| \;(d = 1), \qquad -\log |x| \;(d = 2), \qquad 1 / |x| \;(d = 3),
               \qquad -\Delta w = |S^{d-1}|\,\delta,
 
-    with the area of the unit sphere 2, :math:`2 \pi`, :math:`4 \pi`. In these units ``quadratic() + newtonian(d)`` has
-    the uniform law on the unit ball as its steady state. ``-1 * newtonian(d)`` attracts.
+    where the area of the unit sphere is 2, :math:`2 \pi`, :math:`4 \pi`. In these units the steady state of
+    ``quadratic() + newtonian(d)`` is the uniform law on the unit ball. ``-1 * newtonian(d)`` attracts.
     """
     return Kernel([(1.0, Newtonian(_dimension(dim, (1, 2, 3))))])
 

@@ -7,12 +7,12 @@ On periodic axes a kernel is replaced by its sum over the images of the displace
 * log on one axis: :math:`\log |2 \sin(\pi x / L)|`, the sum without its infinite constant; on two axes, and newtonian:
   the periodic Green's function, of mean 0, with a uniform background, :math:`-\Delta w = |S^{d-1}| (\delta - 1/|T|)`.
   On two axes with one of them periodic: :math:`\log |2 \sin(\pi (x + i y) / L)|`, linear in :math:`|y|` far away;
-* cosine: as it is, if the axis is a whole number of its periods;
-* powers (quadratic too) have no periodic sum: they are refused. A function of the displacement is taken the shorter way
-  around instead, ``Convolution(lambda d: d**2 / 2)``.
+* cosine: the kernel itself, if the axis is a whole number of its periods;
+* powers (quadratic too) have no periodic sum and are refused; a function of the displacement, such as
+  ``Convolution(lambda d: d**2 / 2)``, is evaluated at the displacement the shorter way around instead.
 
-The images next to the displacement are summed as they are. The others add a smooth function, which is expanded once in
-Chebyshev polynomials, from image sums, closed forms, or Ewald's sum (three axes).
+The images next to the displacement are summed directly. The sum of the others is a smooth function, which is expanded
+once in Chebyshev polynomials, from image sums, closed forms, or Ewald's sum (three axes).
 """
 
 from __future__ import annotations
@@ -37,15 +37,20 @@ Array = NDArray[np.float64]
 
 #: Even Chebyshev polynomials on a periodic axis, over one period to either side: the next singularity lies two away.
 TERMS = 18
-#: Distance, in lengths of a kernel, beyond which its images are left out, and the values formed for their sum at most.
-CUTOFF, GAUSSIAN_CUTOFF, MOST_VALUES = 40.0, 9.0, 1e8
-#: Argument beyond which erfc and exp(-x^2) are left out.
+#: Images farther than this many lengths of the kernel are left out: exp(-40) is below rounding,
+CUTOFF = 40.0
+#: and so is exp(-9^2 / 2).
+GAUSSIAN_CUTOFF = 9.0
+#: A sum over images takes at most this many values; longer ranges are refused.
+MOST_VALUES = 1e8
+#: Terms of Ewald's sums with arguments of erfc and exp(-x^2) beyond this are left out.
 EWALD = 6.2
+#: Values of the series formed at a time.
 BLOCK = 200_000
 
 
 class PeriodicKernel:
-    """A Kernel on axes some of which are periodic.
+    """A `Kernel` made periodic on some of its axes.
 
     Parameters
     ----------

@@ -46,7 +46,7 @@ TABLE_SHARE = 0.25
 
 
 class PairTerm(Term):
-    """A term 1/2 int int U rho rho; a subclass says how U rho is formed on a grid."""
+    """A term 1/2 int int U rho rho; a subclass forms U rho on a grid and at points."""
 
     def __init__(self):
         self._last = None
@@ -83,20 +83,21 @@ class Convolution(PairTerm):
 
     Exact on the grid: zero-padded on no-flux axes, circular on periodic ones; O(n log n).
 
-    A kernel that is smooth at 0 enters by its values at the displacements of the cell centers. A kernel that is
-    singular there enters by averages over cells, exact to rounding: :math:`(2 A - A^2) w` with the averaging A over a
-    cell. They leave smooth kernels unchanged up to :math:`h^4`. ``average="double"`` takes :math:`A^2 w`, the mean
-    over both cells of a pair, with which the energy is exact for densities that are constant on cells and an upper
-    bound of the minimum, but Psi is less accurate. The value at displacement 0 is what mass in one cell feels of
-    itself: for :math:`\log |x|` on one axis :math:`\log h - 1.886` (:math:`\log h - 3/2` with "double").
+    A kernel that is smooth at 0 is represented by its values at the displacements of the cell centers, one that is
+    singular there by averages over cells, exact to rounding: let :math:`A w` be the average of w over one cell of a
+    pair, then the grid uses :math:`2 A w - A^2 w`, which leaves smooth kernels unchanged up to :math:`h^4`.
+    ``average="double"`` uses :math:`A^2 w`, the mean over both cells: the energy is then exact for densities that are
+    constant on cells, and an upper bound of the minimum, but Psi is less accurate. The value at displacement 0 is the
+    interaction of the mass in a cell with itself: for :math:`\log |x|` on one axis :math:`\log h - 1.886`
+    (:math:`\log h - 3/2` with "double").
 
     Parameters
     ----------
     w : Kernel, callable or array
         A kernel of `wgflow.interactions`; a vectorized even function of the displacement, one array for each axis (on a
-        periodic axis it is given displacements between minus and plus half the period); or a table of values, along
-        each axis at the 2 n - 1 displacements -(n - 1) h, ..., (n - 1) h (no-flux) or at the n displacements 0, h, ...,
-        (n - 1) h (periodic) for n cells. On periodic axes a kernel of `wgflow.interactions` is made periodic, see
+        periodic axis displacements lie between minus and plus half the period); or a table of values, along each axis
+        of n cells at the 2 n - 1 displacements -(n - 1) h, ..., (n - 1) h (no-flux) or at the n displacements 0, h,
+        ..., (n - 1) h (periodic). On periodic axes a kernel of `wgflow.interactions` is made periodic, see
         `wgflow.interactions.periodic_kernels`.
     gradient : callable, optional
         The gradient of w for methods that move points: of the displacement, returns shape (n_coordinates, n). By
@@ -108,9 +109,8 @@ class Convolution(PairTerm):
     Raises
     ------
     InvalidInput
-        If w is not even or not finite (at 0: without averages), or the grid is not uniform (a Kernel takes cells of
-        different widths on one axis, by a dense table); for points that coincide
-        under a kernel that is infinite at 0.
+        If w is not even, or not finite (at 0: without averages); if the grid is not uniform (except for a Kernel on one
+        axis, by a dense table); for points that coincide under a kernel that is infinite at 0.
     """
 
     def __init__(self, w, gradient=None, average: bool | str | None = None):
