@@ -1,19 +1,19 @@
-"""JKO steps of the porous medium equation: back-and-forth beside a plain version of the original method.
+"""JKO steps of the porous medium equation: back-and-forth compared with a plain version of the original method.
 
     python benchmarks/jko_speed.py [--cells 128 256 512] [--tau 0.005] [--steps 4] [--early 2] [--peak 12]
 
 On the unit square, m = 2, from a parabola (a Barenblatt profile). The referee is a plain version of the back-and-forth
 method as published: c-transforms from node to node along the axes (lower envelopes of parabolas), a pushforward by
 bilinear deposits of parts of cells, gradient steps of constant size in the norm Theta_1 |u|^2 + Theta_2 |grad u|^2, at
-most 200 iterations a step, stopped by the L1 residual. It shares no code with the package. Its residual settles at a
-few percent on these problems, whatever the constant: it is a yardstick for milliseconds an iteration.
+most 200 iterations a step, stopped by the L1 residual. It shares no code with the package. Its residual stagnates at a
+few percent on these problems, whatever the constant: it serves to compare milliseconds an iteration.
 
 For wgflow a step runs to the relative gap; the times at which the L1 residual (the same: wanted less moved masses)
-first passes .01 and .001 are noted on the way. An iteration is a transform with its deposits: an evaluation or a
+first passes .01 and .001 are recorded, too. An iteration is a transform with its deposits: an evaluation or a
 product with the curvature; those on coarser grids count for their share of the cells. "The C++ code": milliseconds an
 iteration and seconds a step that its authors' code took on one thread of a machine of this kind, and the same scaled by
 the referee's milliseconds. All times are CPU seconds of one thread, after compilation; "n log n a second" of a cosine
-transform tells the machine's speed.
+transform measures the machine's speed.
 """
 
 from __future__ import annotations

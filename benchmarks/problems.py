@@ -4,10 +4,10 @@ Every problem is the no-flux Cauchy problem
 
     d rho/dt = div( rho grad Psi ) + beta^-1 Laplacian rho,     Psi = V + w * rho,     rho(0) = Gaussian,
 
-on a box whose edges the solution never feels (it stays below 1e-13 there).  The reference solves the same equation by a
+on a box at whose edges the solution stays below 1e-13.  The reference solves the same equation by a
 method that shares nothing with finite volumes: Fourier collocation in space (spectrally accurate, since the density
 vanishes at the edges to round-off) and the eighth-order explicit Runge-Kutta method DOP853 at relative tolerance 1e-11.
-Its Fourier series is integrated exactly over the cells of any grid, so that one reference serves every resolution.
+Its Fourier series is integrated exactly over the cells of any grid, so that one reference serves all resolutions.
 
 ``python benchmarks/problems.py`` shows how far each reference can be trusted (see `checks`).
 References are computed once and kept in ``.cache/benchmarks`` under a hash of the problem and the resolution.
@@ -40,7 +40,7 @@ class Problem:
     """A Fokker-Planck or McKean-Vlasov problem, as plain NumPy callables.
 
     ``potential(*x)`` and ``interaction(*z)`` (z = x - y) are vectorized; ``gradient`` and ``interaction_gradient``
-    return one array per axis and serve the reference alone.  ``mean`` and ``std`` describe the product-Gaussian start.
+    return one array per axis, for the reference alone.  ``mean`` and ``std`` describe the product-Gaussian start.
     """
 
     name: str
@@ -150,7 +150,7 @@ MCKEAN_VLASOV = Problem(
 
 @dataclass(frozen=True)
 class Case:
-    """A problem on a grid, and the speed ratios wgflow is to reach there."""
+    """A problem on a grid, and the speed ratios that wgflow should reach there."""
 
     name: str
     problem: Problem
@@ -261,7 +261,7 @@ def reference(problem: Problem) -> Array:
 def legendre_solution(problem: Problem, degree: int = 160) -> Callable[[Array], Array]:
     """Solve a linear problem in 1-D by a second method: Legendre-Galerkin (natural no-flux ends), dense exponential.
 
-    Returns the function edges -> cell averages at ``t_end``.
+    Return the function edges -> cell averages at ``t_end``.
     """
     (lo, hi), half = problem.bounds[0], (problem.bounds[0][1] - problem.bounds[0][0]) / 2
     node, weight = np.polynomial.legendre.leggauss(2 * degree)

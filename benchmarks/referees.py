@@ -1,4 +1,4 @@
-"""The strongest SciPy solutions we can write of the benchmark problems, and FiPy.
+"""Solvers of the benchmark problems with SciPy, as fast as we can write them.
 
 All referees share one no-flux cell-centered discretization: with q = beta (Psi_{i+1} - Psi_i),
 
@@ -11,12 +11,12 @@ the call, hence inside the time.  ``tier`` says how it is counted in the verdict
 
 * ``"named"`` (this file): LSODA / BDF with banded or sparse Jacobian, TR-BDF2 and semi-implicit BDF2 with one sparse
   factorization;
-* ``"specialist"`` (specialists.py): what a numerical analyst would write for just this problem: ADI on LAPACK
+* ``"specialist"`` (specialists.py): methods that a numerical analyst would write for these problems: ADI on LAPACK
   tridiagonals, stabilized explicit Runge-Kutta-Chebyshev;
 * ``"one-shot"`` (specialists.py): rational exponential: linear autonomous problems only, and the end time only;
 * ``"fipy"`` (fipy_referee.py).
 
-The interaction is a zero-padded FFT convolution everywhere: nobody uses that a Gaussian kernel is separable.
+The interaction is a zero-padded FFT convolution everywhere; no method uses that a Gaussian kernel is separable.
 """
 
 from __future__ import annotations

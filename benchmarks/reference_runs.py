@@ -1,4 +1,4 @@
-"""Same bits before and after: hashes of about fifty runs, recorded and compared.
+"""Hashes of about fifty runs, recorded before and compared after a change that should not change any bit.
 
     python benchmarks/reference_runs.py record before.json      # with the code as it was
     python benchmarks/reference_runs.py compare before.json     # with the code as it is now, on the same machine

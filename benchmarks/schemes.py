@@ -1,4 +1,4 @@
-"""The two schemes of `FiniteVolume` side by side: error against cost over the exact problems with an interaction.
+"""The two schemes of `FiniteVolume`: error against cost on the exact problems with an interaction.
 
     python benchmarks/schemes.py [--cells 200] [--steps 24 96] [--rounds 5] [--quick] [--json FILE]
 
@@ -6,8 +6,8 @@ Three tables, each of one run in which the schemes alternate:
 
 1. Fixed steps. For every problem the time of a step (median CPU time of a run over its steps), the evaluations of the
    frozen sweep a step, and the time error: the L1 distance to a run with 20 times as many steps on the same grid, which
-   leaves the grid's own error out. "Equal error" is the ratio of the times at which both have the same time error, as
-   far as both are of second order: ratio of times a step, times the square root of the ratio of errors.
+   excludes the error of the grid. "Equal error" is the ratio of the times in which both reach the same time error, if
+   both are of second order: the ratio of times a step, times the square root of the ratio of errors.
 2. The default: adaptive steps, time and error against the exact density.
 3. Long steps. The network model with noise (beta = 100) from its stationary state: how far 30 steps leave it, and how
    often a step was cut or the fallback taken.

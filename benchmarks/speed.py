@@ -5,16 +5,16 @@
 How a case is run:
 
 1. wgflow at several tolerances; each run is a point (L1 error against the independent reference, CPU seconds).
-2. Every referee climbs its ladder of settings, cheap to accurate, until it beats every error asked of it, stops
+2. Every referee goes through its ladder of settings, cheap to accurate, until it meets all error targets, stops
    improving, or passes ``--limit`` CPU seconds.
-3. Equal error: a referee serves a wgflow point if its error is at most 1.05 max(wgflow's error, grid error), and its
-   fastest such setting counts.  The grid error is what remains of the common discretization with time steps resolved:
-   no referee is asked to beat it by luck.
+3. Equal error: a referee matches a wgflow point if its error is at most 1.05 max(wgflow's error, grid error); its
+   fastest such setting counts.  The grid error is that of the common discretization with time steps resolved, which a
+   referee could beat only by luck.
 4. The chosen settings and wgflow are timed again in alternation (A B A B ...); medians are quoted.  Runs above
    ``SLOW`` seconds keep their single time.
 
 A run counts from the problem's callables to the final cell averages: evaluation of V and w, assembly, factorization and
-stepping.  Imports and compilation are not counted (one warm-up).  The start's cell averages are given to everybody.
+stepping.  Imports and compilation are not counted (one warm-up).  All methods receive the cell averages of the start.
 Ratios are of CPU seconds, referee over wgflow: above 1, wgflow is faster.
 """
 
@@ -45,7 +45,7 @@ DECADES = [1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6, 3e-7, 1e-7, 1e-
 
 @dataclass(frozen=True)
 class Method:
-    """A referee, its ladder of settings, and where it makes sense."""
+    """A referee, its ladder of settings, and the problems to which it applies."""
 
     name: str
     tier: str  # "named", "specialist", "one-shot" or "fipy"

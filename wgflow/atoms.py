@@ -1,4 +1,4 @@
-"""Atoms: laws made of weighted points, with the numbers and samples that a Density has."""
+"""Atoms: laws of weighted points, with the moments, quantiles and samples that a Density has."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Atoms:
     weights : array_like, shape (n,)
         Masses of the points, at least 0, not all 0.
     bounds : sequence of (lo, hi), optional
-        For each coordinate the interval in which the law lives, such as ``(0, inf)`` for a radius; all of the line by
-        default. Points on the ends are inside.
+        For each coordinate the interval in which the law lives, such as ``(0, inf)`` for a radius; the whole line by
+        default. The ends belong to the interval.
     powers : sequence of float, optional
         Exponents p of the reference measure :math:`\prod_i x_i^{p_i}\,dx` that an entropy is relative to: d - 1 for a
         radius in R^d, 0 (the default) for a plain coordinate. A coordinate with a power has the lower bound 0 or more.
@@ -79,22 +79,22 @@ class Atoms:
     # ---------------------------------------------------------------- constructors
     @classmethod
     def from_density(cls, rho: Density, per_cell: int | None = None) -> Atoms:
-        r"""Return the atoms that stand for a density on a grid; masses of cells are kept.
+        r"""Return atoms that represent a density on a grid; the mass of each cell is kept.
 
-        On a line of cells the density is taken as a parabola in each cell, of the cell's mass and with edge values of
-        fourth order, and the atoms are ``per_cell`` Gauss points: integrals of smooth functions are of fourth order. On
+        On one axis the density is taken as a parabola in each cell, with the cell's mass and edge values of fourth
+        order, and the atoms are its ``per_cell`` Gauss points: integrals of smooth functions are of fourth order. On
         several axes a cell becomes one atom. At the cell's center integrals would be too small by
-        :math:`h^2/24 \int f'' \rho` and at the cell's center of mass as much too large: it lies halfway, which is again
-        of fourth order.
+        :math:`h^2/24 \int f'' \rho`, at the cell's center of mass too large by as much; the atom lies halfway between,
+        which is again of fourth order.
 
-        Bounds are those of the grid's box, names and periodic axes the grid's, and powers are found from its weight if
-        that is a product of powers.
+        Bounds, names and periodic axes are those of the grid; powers are found from its weight if that is a product of
+        powers.
 
         Parameters
         ----------
         rho : Density
         per_cell : int, optional
-            Points in a cell of one axis, at least 2; by default so many that there are about 1000 in all.
+            Points in a cell on one axis, at least 2; by default enough for about 1000 in all.
         """
         from wgflow.atoms_of_cells import atoms_of_cells, powers_of
 

@@ -1,4 +1,4 @@
-"""How a density on a grid becomes atoms: quadratures of fourth order, and the powers in a grid's weight."""
+"""Atoms from a density on a grid: quadratures of fourth order, and the powers in a grid's weight."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 __all__ = ["atoms_of_cells", "powers_of"]
 
-#: Cells with less than this part of the mean mass of a cell become no atom: round-off of the mass, at most.
+#: Cells with less than this part of the mean mass of a cell are left out: together they are round-off of the mass.
 EMPTY = 1e-17
-#: Atoms that a density on one axis becomes, at least; on more axes each cell becomes one.
+#: Least number of atoms for a density on one axis; on more axes each cell becomes one.
 LINE_ATOMS = 1000
-#: Largest gap between a grid's weight and a product of powers that still counts as one.
+#: A grid's weight counts as a product of powers if their logarithms differ by at most this.
 WEIGHT_TOLERANCE = 1e-9
 
 
 def atoms_of_cells(rho: Density, per_cell: int | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the points (ndim, n) and weights (n,) that stand for a density; see `Atoms.from_density`."""
+    """Return the points (ndim, n) and weights (n,) of the atoms of a density; see `Atoms.from_density`."""
     if rho.grid.ndim == 1:
         points, weights = _gauss_points(rho, per_cell or max(2, math.ceil(LINE_ATOMS / rho.grid.size)))
     else:
@@ -36,8 +36,8 @@ def atoms_of_cells(rho: Density, per_cell: int | None) -> tuple[NDArray[np.float
 def _edge_values(rho: Density, axis: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the values at the lower and upper edges of the cells along an axis, from the cumulative masses.
 
-    The derivative at a joint of the cubic through the four cumulative values around it: on equal cells
-    (7 (a + b) - (c + d)) / 12. It is kept between the two averages beside it, so that parabolas make no new extrema.
+    They are derivatives of the cumulative mass: at an edge, of the quartic through the five values around it, on equal
+    cells (7 (a + b) - (c + d)) / 12. They are kept between the averages on both sides, which avoids new extrema.
     """
     grid = rho.grid
     values = np.moveaxis(rho.values, axis, -1)

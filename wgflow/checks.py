@@ -1,7 +1,7 @@
-"""Checks of what users give: numbers, arrays, functions, and the memory that all this needs.
+"""Checks of users' input: numbers, arrays, functions, and the memory that they need.
 
-There is one family of them: a check returns the value in the form in which it is used, or raises InvalidInput
-(InvalidType for values of a wrong kind) with the name of the argument, its value and the rule.
+Each check returns the value in the form in which it is used, or raises InvalidInput (InvalidType for values of a wrong
+kind) with the name of the argument, its value and the rule.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from wgflow.errors import InvalidInput, InvalidType, ResourceError
 if TYPE_CHECKING:
     from wgflow.grids import Grid
 
-#: Arrays of the size of the grid that a solve keeps at the same time; the memory check of a grid counts on them.
+#: Arrays of the size of the grid that a solve keeps at the same time, for the memory check of a grid.
 WORK_ARRAYS = 12
-#: Requests of fewer bytes are granted without looking.
+#: Requests of fewer bytes are granted without a look at the free memory.
 SMALL_REQUEST = 64e6
 
 
 def call_user(function, arguments, what: str):
     """Call a user's function; an exception in it becomes InvalidInput that names the argument, with its cause.
 
-    It sees read-only arrays. Overflow and division by zero are left to the checks of what it returns.
+    It is called with read-only arrays. Overflow and division by zero are left to the checks of its values.
     """
     if not callable(function):
         raise InvalidType(f"{what} must be callable, a function of the coordinates; got {type(function).__name__}")

@@ -35,7 +35,7 @@ class Density:
     Raises
     ------
     InvalidInput
-        If the shape, the sign or a value is not as stated, or the total mass is 0 or not finite.
+        If the values break a rule above, or the total mass is 0 or not finite.
     InvalidType
         If the values are not real numbers.
     """
@@ -134,7 +134,7 @@ class Density:
                 grid, lambda *x: np.exp(0.5 * (peak - _quadratic_form(precision, [a - m for a, m in zip(x, mean)]))),
                 "gaussian")
         if not values.any():
-            raise InvalidInput(f"mean={mean.tolist()}: the law has no mass that floats can hold on {grid}; "
+            raise InvalidInput(f"mean={mean.tolist()}: the mass of the law underflows everywhere on {grid}; "
                                "move the box")
         return cls.from_values(grid, values, normalize=True)
 
@@ -307,8 +307,8 @@ def _average(grid: Grid, function, what: str) -> np.ndarray:
 def _normal_averages(edges: np.ndarray, mean: float, variance: float) -> np.ndarray:
     """Return averages of the N(mean, variance) density over cells, accurate relative to themselves in both tails."""
     z = (edges - mean) / math.sqrt(2.0 * variance)
-    # math.erfc, since importing SciPy's takes longer than a whole solve on one axis. Differences of the smaller tail
-    # keep the digits: Phi(b) - Phi(a) = Phi(-a) - Phi(-b).
+    # math.erfc, since importing SciPy's takes longer than a solve on one axis. Differences of the smaller tail keep the
+    # digits: Phi(b) - Phi(a) = Phi(-a) - Phi(-b).
     lower = 0.5 * np.array([math.erfc(-v) for v in z])
     upper = 0.5 * np.array([math.erfc(v) for v in z])
     return np.where(z[:-1] > 0, -np.diff(upper), np.diff(lower)) / np.diff(edges)

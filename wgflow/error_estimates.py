@@ -17,9 +17,9 @@ from wgflow.solution import Solution
 
 __all__ = ["coarser", "with_error_estimate"]
 
-#: Cells that an axis must have at least on the coarsest grid.
+#: Least number of cells of an axis on the coarsest grid.
 FEWEST_CELLS = 8
-#: The order that the estimate takes for granted at most, and at least.
+#: Bounds of the observed order.
 ORDERS = (1.0, 2.0)
 
 
@@ -29,13 +29,13 @@ def with_error_estimate(solution: Solution, flow: Flow, method) -> Solution:
     With :math:`d_1` and :math:`d_2` the L1 distances between the densities on the grids of n and n/2 and of n/2 and n/4
     cells, taken on the coarser one, the observed order is :math:`p = \log_2(d_2 / d_1)`, kept between 1 and 2, and the
     estimate is :math:`\max(d_1, 2^{-p} d_2) / (2^p - 1)`, relative to the mass; distances are the largest over the
-    output times (that at the end without them). The error of the energy is estimated alike. Fixed steps are doubled
-    with the cells, so that errors in time are seen too.
+    output times (without any, at the end). The error of the energy is estimated likewise. Fixed steps are doubled with
+    the cells, so that the estimate includes errors in time.
 
     Raises
     ------
     InvalidInput
-        If the grid cannot be halved twice, or the energy is known on its own cells only.
+        If the grid cannot be halved twice, or the energy is given by values on its cells.
     """
     runs, law = [solution], flow.rho0
     for _ in range(2):
@@ -89,7 +89,7 @@ def _solve_again(flow: Flow, rho0: Density, method, solution: Solution) -> Solut
     try:
         again = make_flow(flow.energy, rho0, (flow.t0, flow.t1), flow.t_eval or None, flow.time_scale, method)
     except InvalidInput as error:
-        refusal = InvalidInput(f"error_estimate: the energy must be known on coarser grids too, so by functions; "
+        refusal = InvalidInput(f"error_estimate: the energy must be given by functions, which coarser grids need; "
                                f"{error}")
         refusal.partial = solution
         raise refusal from error

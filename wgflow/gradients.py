@@ -1,4 +1,4 @@
-"""Terms at points: where a law sits, what a user's function is there, and gradients by sixth-order differences."""
+"""Terms at points: the points of a law, values of users' functions, and gradients by sixth-order differences."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from wgflow.errors import InvalidInput, InvalidType
 
 __all__ = ["box_of", "check_points", "differences", "gradient_at", "located", "values_at"]
 Array = NDArray[np.float64]
-#: Step of the differences, relative to 1 or to the width of the box if that is smaller: where the error of truncation,
-#: h^6 f^(7) / 140, and that of round-off, about 2 eps f / h, are alike for functions that vary on a scale of 1/3.
+#: Step of the differences, relative to 1 or to the width of the box if that is smaller. For functions that vary on a
+#: scale of 1/3 the errors of truncation, h^6 f^(7) / 140, and of round-off, about 2 eps f / h, are then about equal.
 STEP = 0.005
 #: Points at which differences are evaluated at a time.
 BATCH = 100_000
@@ -57,8 +57,8 @@ def check_points(rho: Density | Atoms, points: Any) -> Array:
 def values_at(function: Callable[..., Any], points: Array, what: str, rows: tuple[int | None, ...] = ()) -> Array:
     """Return a user's function at points (n_coordinates, n), checked: shape (*rows, n), real and finite.
 
-    A row count of None stands for any; a last row count of None or 1 may be left out. A number is taken for a constant
-    where ``rows`` is empty.
+    A row count of None stands for any; a last row axis of count None or 1 may be missing. A number counts as a constant
+    function if ``rows`` is empty.
     """
     n = points.shape[1]
     values = real_array(call_user(function, tuple(points), what), what)
@@ -104,7 +104,7 @@ def differences(function: Callable[[Array], Array], points: Array, bounds: Seque
                 moved.append(points.copy())
                 moved[-1][axis] = x + (node + shift) * h
                 weights.append((axis, weight))
-    # Few points are handed over all at once, since a call of a user's function costs more than its arithmetic.
+    # Few points are evaluated in one call, since a call of a user's function costs more than its arithmetic.
     count = max(1, BATCH // max(1, points.shape[1]))
     for start in range(0, len(moved), count):
         batch = moved[start:start + count]
@@ -115,7 +115,7 @@ def differences(function: Callable[[Array], Array], points: Array, bounds: Seque
 
 
 def need_function(function, what: str) -> None:
-    """Refuse values at cell centers where points are asked for."""
+    """Refuse values at cell centers where values at points are needed."""
     if not callable(function):
         raise InvalidInput(f"{what} is an array of values at cell centers, so it is not known at points; give a "
                            "function of the coordinates")

@@ -13,7 +13,7 @@ from wgflow.errors import InvalidInput, InvalidType, ResourceError
 
 BOUNDARIES = ("no-flux", "periodic")
 MAX_AXES = 4
-#: No memory holds an axis with more cells; the product of four such numbers is still a float.
+#: No memory holds an axis with more cells; the product of four such numbers does not overflow.
 MAX_CELLS = 2**60
 
 

@@ -1,4 +1,4 @@
-"""Solutions: what a solve returns, and the recorder that collects it step by step."""
+"""Solutions: the result of a solve, and the history of its steps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["History", "Solution"]
 
 
 class History:
-    """What happened at each accepted step; every attribute an array of the same length, the start being entry 0.
+    """The accepted steps of a run: every attribute is an array of the same length, whose entry 0 is the start.
 
     Attributes
     ----------
@@ -59,23 +59,23 @@ class Solution:
     Attributes
     ----------
     t : array, shape (k,)
-        Times of the snapshots: ``t_eval``, or accepted steps thinned to about 64.
+        Times of the snapshots: ``t_eval``, or about 64 of the accepted steps.
     densities : list of Density, or list of Atoms
         The snapshots; atoms where the method moves points.
     energy : array, shape (k,)
-        Free energy at the snapshots; of particles with noise, whose entropy is not known, its other terms.
+        Free energy at the snapshots; for particles with noise, whose entropy is not known, its other terms.
     history : History
         Time, step, energy, mass and sign at every accepted step.
     certificate : Certificate
     status : int
         0 if the end of the time span was reached, 1 if not.
     message : str
-        The same in words.
+        The status in words.
     free_energy : FreeEnergy
     method : str
         The method and its settings.
     jko_steps : tuple of JKOStep
-        With the JKO method, how well each step was solved (without its density); empty otherwise.
+        The results of the steps of the JKO method (without densities); empty for other methods.
     """
 
     def __init__(self, *, t, densities, energy, history, certificate, status, message, free_energy, method,
@@ -112,12 +112,12 @@ class Solution:
     def density(self, t: float) -> Density | Atoms:
         """Return the density at a time: a snapshot, or linear in time between the two neighbors.
 
-        Of atoms it is the path of each that is linear in time (the shorter way around on a periodic coordinate).
+        For atoms the path of each is linear in time (the shorter way around on a periodic coordinate).
 
         Parameters
         ----------
         t : float
-            Between the first and the last snapshot. Particles with noise are known at snapshots alone (InvalidInput).
+            Between the first and the last snapshot. Particles with noise are known at snapshots only (InvalidInput).
         """
         t = float(t)
         if not self.t[0] <= t <= self.t[-1]:
@@ -146,7 +146,7 @@ class Solution:
 
     @property
     def has_dissipation(self) -> bool:
-        """Whether `dissipation` can be had: not of particles with noise, nor of a loaded solution that lacks it."""
+        """Whether `dissipation` is available: not for particles with noise, nor for a loaded solution without it."""
         if "dissipation" in vars(self):
             return True
         return self.free_energy is not None and not (self.is_atomic and self.free_energy.spreads)

@@ -1,4 +1,4 @@
-"""Implicit steps by FiPy, on any mesh of it."""
+"""Implicit steps by FiPy, on any of its meshes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from wgflow.errors import ConvergenceError
 
 __all__ = ["Array", "Implicit", "quiet"]
 
-#: Reduction of the residual asked of a linear solve, and the residual relative to the state that passes as round-off.
-LINEAR_TOLERANCE, ROUND_OFF = 1e-12, 1e-12
-#: Negative mass, as a part of the whole, beyond which the order 2 of a step is an illusion.
+#: Factor by which a linear solve must reduce the residual.
+LINEAR_TOLERANCE = 1e-12
+#: A residual below this, relative to the state, is round-off.
+ROUND_OFF = 1e-12
+#: Negative mass, as a part of the whole, that is an error: a step of order 2 is then not accurate.
 NEGATIVE_MASS = 1e-3
-#: FiPy's LU solver refines a solution so many times at most.
+#: FiPy's LU solver refines a solution at most this many times.
 REFINEMENTS = 10
 
 Array = NDArray[np.float64]
@@ -27,7 +29,7 @@ Array = NDArray[np.float64]
 
 @contextmanager
 def quiet():
-    """Keep back FiPy's warnings: what they say is checked, and ends a run."""
+    """Suppress FiPy's warnings; what they report is checked here, and ends a run."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         yield
@@ -43,7 +45,7 @@ class Implicit:
     diffusion : float
         D, if there is no ``law``.
     psi : callable
-        Psi at the cell centers for a density, arrays of one value a cell.
+        Psi at the cell centers as a function of the density; arrays of one value a cell.
     nonlocal_psi : bool
         Whether Psi depends on the density.
     method : FiPy

@@ -25,7 +25,7 @@ __all__ = ["MeshProblem", "MeshSolution", "march"]
 
 #: Times nearer to each other than this part of a step are the same.
 TIME_SLACK = 1e-6
-#: Size of the non-orthogonality beyond which a mesh is called skewed.
+#: A mesh with more non-orthogonality than this counts as skewed.
 SKEWNESS = 1e-6
 
 
@@ -89,8 +89,8 @@ class MeshProblem:
             elif isinstance(term, (Potential, PairTerm)):
                 self.drifts.append((factor, term))
             else:
-                raise InvalidInput(f"{term!r}: on meshes only Entropy, Potential and interactions are known; take a "
-                                   "Grid and FiniteVolume() for other terms")
+                raise InvalidInput(f"{term!r}: on meshes only Entropy, Potential and interactions are supported; take "
+                                   "a Grid and FiniteVolume() for other terms")
         atoms = self._atoms(np.full(self.volumes.size, 1.0))
         self.fixed = np.zeros(self.volumes.size)
         self.pairs: list[tuple[float, Any]] = []

@@ -1,7 +1,7 @@
 """Solutions on disk: CF NetCDF (``.nc``, with the io extra) and NumPy's archives (``.npz``, always).
 
-Both hold the same: times, densities (or atoms), energies, history, grid and certificate, to the last bit. Functions are
-not stored, so a loaded solution has ``free_energy`` None. Files are read as data and checked before they are used.
+Both hold the same data to the last bit: times, densities (or atoms), energies, history, grid and certificate. Functions
+are not stored, so a loaded solution has ``free_energy`` None. Files are read as data and checked before they are used.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["load", "save", "to_dataset"]
 
 CONVENTIONS = "CF-1.11"
-#: Files may have been compressed by others; no filter of HDF5 reaches a ratio beyond this on honest data.
+#: Other programs may compress files; no filter of HDF5 exceeds this ratio on real data.
 HDF5_RATIO = 1000
 #: Parts of the header, each an attribute of a NetCDF file.
 HEADER = ("problem", "certificate", "settings", "versions")
@@ -59,13 +59,13 @@ HISTORY_NAMES = {
     "fallback": "whether the step took the unconditional fallback",
     "work": "work done so far by terms that change with time",
 }
-#: Columns of the history that files of format 1 lack: there was none of it.
+#: Columns of the history that files of format 1 lack; they are 0 for such files.
 ADDED_COLUMNS = ("work",)
 INSTALL = "pip install 'wgflow[io]' (that is: xarray h5netcdf h5py)"
 
 
 def save(solution: Solution, path) -> None:
-    """Write a solution to a file, atomically: an old file of that name stays as it is until the new one is whole.
+    """Write a solution to a file, atomically: an old file of that name is unchanged until the new one is complete.
 
     Parameters
     ----------
@@ -93,17 +93,17 @@ def save(solution: Solution, path) -> None:
 
 
 def load(path) -> Solution:
-    """Read a solution that `Solution.save` wrote; bits are as they were, but ``free_energy`` is None.
+    """Read a solution that `Solution.save` wrote: the same bits, except that ``free_energy`` is None.
 
     Parameters
     ----------
     path : path
-        Either kind of file; the content says which, not the name.
+        Either kind of file, which is recognized by its content, not by its name.
 
     Raises
     ------
     StorageError
-        If there is no such file, or it is not a whole and unchanged solution of a version that is known.
+        If there is no such file, or it is not a complete and unchanged solution of a known version.
     ResourceError
         If the file claims more than fits in memory; raised before anything is allocated.
     """
@@ -121,12 +121,11 @@ def load(path) -> Solution:
 def to_dataset(solution: Solution) -> xarray.Dataset:
     """Return a solution as an xarray.Dataset after the CF conventions.
 
-    Variables: ``density(time, axes...)``, ``energy(time)``, ``dissipation(time)`` where the energy is at hand, the cell
+    Variables: ``density(time, axes...)``, ``energy(time)``, ``dissipation(time)`` if the energy is available, the cell
     edges of each axis (``x_edges``, and as CF bounds ``x_bounds``), ``log_weight`` on weighted grids, the history of
-    accepted steps as ``history_*`` along ``step``, and what is known of steps of the JKO scheme as ``jko_*`` along
-    ``jko_step``. Atoms have their coordinates as ``x(time, atom)``, and
-    ``weight(atom)``, in place of density and edges. Attributes hold certificate, settings, versions and problem as
-    JSON, and the SHA-256 of it all.
+    accepted steps as ``history_*`` along ``step``, and the results of steps of the JKO scheme as ``jko_*`` along
+    ``jko_step``. Atoms have coordinates ``x(time, atom)`` and ``weight(atom)`` in place of density and edges.
+    Attributes hold certificate, settings, versions and problem as JSON, and the SHA-256 digest of all this.
     """
     _need_io("datasets")
     import xarray
@@ -320,8 +319,8 @@ def _read_netcdf(path) -> tuple[dict, dict[str, np.ndarray]]:
 
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        # A damaged HDF5 file can hang the HDF5 library, so it sees none of it before the digest of all bytes agrees.
-        # Only a file that others wrote (a dataset kept by xarray, an attribute added) has no such digest.
+        # A damaged HDF5 file can hang the HDF5 library, so the digest of all bytes is checked before it reads the file.
+        # Only a file that another program wrote (a dataset kept by xarray, an attribute added) has no such digest.
         if size != _hdf5_end(file):
             check_seal(file, path, "solution", size)
         try:
@@ -339,7 +338,7 @@ def _read_netcdf(path) -> tuple[dict, dict[str, np.ndarray]]:
                 expected = str(data.attrs["sha256"])
         except (WGFlowError, MemoryError):
             raise
-        except Exception as error:  # a damaged HDF5 file fails in as many ways as HDF5 has parts
+        except Exception as error:  # a damaged HDF5 file can fail in many ways
             raise StorageError(f"{path} is truncated or damaged: {type(error).__name__}: {error}") from error
     arrays["history_fallback"] = arrays["history_fallback"].astype(bool)
     if _digest(texts, arrays) != expected:
@@ -348,7 +347,7 @@ def _read_netcdf(path) -> tuple[dict, dict[str, np.ndarray]]:
 
 
 def _netcdf(dataset: xarray.Dataset) -> io.BytesIO:
-    """Return a dataset as a NetCDF file in memory: HDF5 may report a full disk too late to be caught."""
+    """Return a dataset as a NetCDF file in memory: on disk HDF5 may report a full disk too late to be caught."""
     import h5netcdf
 
     buffer = io.BytesIO()

@@ -14,7 +14,7 @@ from .figures import FLOW, colors_of, new_figure, pick, time_axis, visible_range
 
 __all__ = ["binned", "draw_frame", "draw_law_of_atoms", "plot_atoms"]
 
-#: Paths that are drawn one by one; of more atoms so many are drawn, evenly spread over the mass.
+#: Largest number of paths that are drawn; of more atoms this many are chosen, evenly spread over the mass.
 PATHS = 120
 #: Bins of a law, from coarse (few atoms) to fine.
 BINS = (24, 56)
@@ -25,7 +25,7 @@ MARKER = (36.0, 3.0)
 def binned(rho: Atoms, edges: np.ndarray, blocks: int = 0) -> np.ndarray:
     """Return the mean density of a law on the line in bins: mass between two neighbors is spread evenly between them.
 
-    If ``blocks`` is given, sorted atoms are first merged into so many of about equal mass.
+    If ``blocks`` is given, sorted atoms are first merged into that many blocks of about equal mass.
     """
     order = np.argsort(rho.points[0], kind="stable")
     x, share = rho.points[0][order], rho.weights[order] / rho.mass
@@ -38,7 +38,7 @@ def binned(rho: Atoms, edges: np.ndarray, blocks: int = 0) -> np.ndarray:
     middle = np.cumsum(share) - 0.5 * share
     places, first = np.unique(x, return_index=True)
     last = np.append(first[1:], x.size) - 1
-    # A place that several atoms share is a jump: F from below it and from above it.
+    # At a place that several atoms share the distribution function jumps: its values below and above.
     nodes = np.repeat(places, 2)
     levels = np.column_stack([middle[first], middle[last]]).ravel()
     below = np.interp(edges, nodes, levels, left=0.0, right=1.0)
@@ -76,7 +76,7 @@ def _plot_laws_of_atoms(axes: Any, laws: Sequence[Atoms], t: np.ndarray, lo: flo
         axes.stairs(heights, edges, fill=True, color=color, alpha=0.10)
         peaks.append(float(heights.max()))
     axes.set_xlim(edges[0], edges[-1])
-    # A law that ends as a point mass would flatten all others.
+    # Next to a law that ends as a point mass all others would look flat.
     axes.set_ylim(0, 1.06 * min(max(peaks), 4 * float(np.median(peaks))))
     name = laws[0].names[0]
     axes.set_xlabel(name)
@@ -99,7 +99,7 @@ def _plot_paths(axes: Any, sol: Any, axis: int) -> None:
     paths = np.array([rho.points[axis, order] for rho in sol.densities]).T
     segments = [np.column_stack([sol.t, path]) for path in paths]
     if first.periodic[axis]:
-        # No line across the picture where a path goes around.
+        # No line across the picture where a path leaves one end and enters at the other.
         width = first.bounds[axis][1] - first.bounds[axis][0]
         segments = [piece for s in segments
                     for piece in np.split(s, np.flatnonzero(np.abs(np.diff(s[:, 1])) > 0.5 * width) + 1)]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Comparison and ReducedModel are Any here: the core imports no other folder, not even their types.
+# Comparison and ReducedModel are Any here: the core imports nothing from other folders, not even types.
 #: The largest share of a band that is drawn.
 MOST_SHARE = 1e3
 
@@ -30,7 +30,7 @@ def plot_comparison(cmp: Any, path: str | Path | None = None, *, panels: int = 4
     path : path-like, optional
         Where to write it.
     panels : int, optional
-        At how many times the laws are shown.
+        Number of times at which the laws are shown.
     """
     import matplotlib as mpl
 

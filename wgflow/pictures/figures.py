@@ -1,4 +1,4 @@
-"""What all pictures share: style, colors, figures without pyplot, and files."""
+"""Style, colors and files of all pictures, and figures without pyplot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ import numpy as np
 from wgflow.atoms import Atoms
 from wgflow.errors import StorageError
 
-INK, FAINT, FLOW, PARTICLE, ALARM = "#20262e", "#8a929c", "#0b6e75", "#e2a53b", "#b5302a"
+#: Colors of text, of edges and notes, of the flow, of particles, and of failed checks.
+INK = "#20262e"
+FAINT = "#8a929c"
+FLOW = "#0b6e75"
+PARTICLE = "#e2a53b"
+ALARM = "#b5302a"
 STYLE: Any = {
     "font.size": 9.5, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",
     "axes.edgecolor": FAINT, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
@@ -19,7 +24,8 @@ STYLE: Any = {
     "legend.frameon": False, "legend.fontsize": 8.5, "axes.grid": True, "grid.color": "#e8ebee", "grid.linewidth": 0.7,
     "axes.axisbelow": True, "figure.facecolor": "white", "savefig.facecolor": "white",
 }
-VISIBLE_MASS = 1e-4  # axes are cut where less than this share of the mass lies beyond, at any of the times shown
+#: Axes are cut where less than this part of the mass lies beyond, at all of the times shown.
+VISIBLE_MASS = 1e-4
 
 
 def new_figure(width: float, height: float) -> Any:
