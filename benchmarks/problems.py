@@ -10,7 +10,8 @@ vanishes at the edges to round-off) and the eighth-order explicit Runge-Kutta me
 Its Fourier series is integrated exactly over the cells of any grid, so that one reference serves all resolutions.
 
 ``python benchmarks/problems.py`` shows how far each reference can be trusted (see `checks`).
-References are computed once and kept in ``.cache/benchmarks`` under a hash of the problem and the resolution.
+References are computed once and kept in ``.cache/benchmarks`` under a hash of the problem, the resolution
+and the code that computes them.
 """
 
 from __future__ import annotations
