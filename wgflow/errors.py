@@ -40,7 +40,7 @@ class InvalidType(InvalidInput, TypeError):
 
 
 class ConvergenceError(WGFlowError, RuntimeError):
-    """A solve could not go on or missed its tolerance.
+    """A solve could not continue, or missed its tolerance.
 
     Parameters
     ----------

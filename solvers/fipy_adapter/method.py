@@ -195,7 +195,7 @@ def solve_on_mesh(mesh, energy: Term, rho0, t_span: Sequence[float], *, dt: floa
     Meshes of triangles (`fipy.Tri2D`), with holes (sums of grids) and from files (`fipy.Gmsh2D`) have no wgflow Grid;
     this solves the flow on them, without a certificate, with V and U evaluated at cell centers. Two-point fluxes are
     consistent where the lines between neighboring centers are normal to the faces (Tri2D with dx = dy); a WGFlowWarning
-    tells of a mesh where they are not.
+    reports a mesh on which they are not.
 
     Parameters
     ----------

@@ -218,7 +218,7 @@ def _dual_point(problem, f, base, beta, y):
 
 
 def least_curvature(problem: GibbsProblem, state: Iterate, factors: Factors | None) -> tuple[float, np.ndarray]:
-    """Return the least eigenvalue of T at a state (see `_fixed_point`; at most 1), and its eigenvector v."""
+    """Return the least eigenvalue of T at a state (see `fixed_point`; at most 1), and its eigenvector v."""
     if factors is not None:
         return _low_rank_curvature(problem, state, factors)
     s = np.sqrt(state.masses / problem.mass)

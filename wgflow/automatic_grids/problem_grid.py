@@ -354,7 +354,7 @@ def problem_grid(energy, rho0, t_end, tol, bounds, cells, boundary, method, time
     problem = TrialProblem(energy, law, None if t_end is None else float(t_end), given, tuple(words), method,
                            time_scale, names, int(max_cells))
     with warnings.catch_warnings():
-        # What a warning has to say about a coarse trial grid, it says again about the grid that is chosen.
+        # Warnings about a coarse trial grid are repeated for the grid that is chosen.
         warnings.simplefilter("ignore", WGFlowWarning)
         box, horizon = choose_box(problem)
         shape = choose_cells(problem, box, horizon, float(tol), fixed)

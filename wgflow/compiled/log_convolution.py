@@ -77,13 +77,13 @@ class LogConvolution:
         self._run(sum_windows, lines, x, images, ratio, tile, table, first, last, columns, chunks, weights, scales, out)
         return out.reshape(self.shape), (first, last, columns, chunks, weights, scales)
 
-    def _run(self, kernel, lines: int, *arguments) -> None:
+    def _run(self, function, lines: int, *arguments) -> None:
         """Run a compiled function over all lines, in two threads where that pays."""
         if self._threads is None or lines < 2:
-            kernel(0, lines, *arguments)
+            function(0, lines, *arguments)
             return
         half = lines // 2
-        parts = [self._threads.submit(kernel, *ends, *arguments) for ends in ((0, half), (half, lines))]
+        parts = [self._threads.submit(function, *ends, *arguments) for ends in ((0, half), (half, lines))]
         for part in parts:
             part.result()
 

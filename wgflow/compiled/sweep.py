@@ -228,7 +228,7 @@ def _correct(x, lean, wind, leaning, windy, h, distance, periodic, regular, widt
     """Multiply both rates of each edge by the factor that moves its flux to the middle of the edge.
 
     The flux J by the rates lies off the middle by lean * d/2; its slope along the line gives the flux at the middle,
-    J2 = J - (lean d/2) J' (third-order upwind-biased). Where ``wind`` stands for ``lean`` the same is done with the
+    J2 = J - (lean d/2) J' (third-order upwind-biased). By ``wind`` in place of ``lean`` the same is done with the
     density of the upwind cell, and Koren's limited slope. Both factors are positive, in [1/2, 3/2] and [1/10, 19/10].
     ``leaning`` and ``windy`` say which of the two to apply.
     """

@@ -271,7 +271,7 @@ class Interaction(PairTerm):
 
     Parameters
     ----------
-    U : callable, array, kernel of this module or one of the three forms
+    U : callable, array, kernel of `wgflow.interactions` or one of the three forms
         A function of the coordinates of both points, ``U(x, x2)`` on one axis and ``U(x, y, x2, y2)`` on two; or of
         the displacement, with one argument for each axis; vectorized. Or the table of its values, shape (n, n).
     gradient : callable, optional
