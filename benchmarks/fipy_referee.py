@@ -1,13 +1,13 @@
-"""FiPy as a referee in benchmarks: its own operators and nothing else in the loop, with every known trap disarmed.
+"""FiPy as a referee in benchmarks: nothing but its own operators in the loop, and its known pitfalls avoided.
 
-`wgflow.FiPy` is the same as a method of `wgflow.solve`, with each step checked and measured.
+`wgflow.FiPy` is the same scheme as a method of `wgflow.solve`, with each step checked and measured.
 
 * ``LinearLUSolver(criterion="initial")``: the default criterion is tested before the first solve, and small steps would
   change nothing, silently.
 * the scipy solver suite, chosen before the import; ``sys.argv`` is hidden from FiPy, which parses it at import;
 * the equation is rebuilt every step where the drift changes (usnistgov/fipy issue 1223);
 * the nonlocal drift is iterated within the step (``sweeps``), not lagged;
-* besides FiPy's implicit Euler, the implicit midpoint rule, which makes it second order in time at no cost.
+* beside FiPy's implicit Euler, the implicit midpoint rule, which is of second order in time at no extra cost.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from wgflow.solvers.fipy_adapter import load
 
 
 def fipy(problem: Problem, cells: Cells, *, steps: int, midpoint: bool = True, sweeps: int = 2) -> Array:
-    """Exponential fluxes; implicit Euler, or the implicit midpoint rule: half an Euler step, then extrapolate."""
+    """Solve with exponential fluxes by implicit Euler or implicit midpoint rule (half an Euler step, extrapolated)."""
     fp = load()
     h = spacings(problem, cells)
     if problem.ndim == 1:

@@ -18,7 +18,7 @@ import time
 
 
 def measure(cells: int, steps: int) -> dict:
-    """Run ``steps`` fixed steps at ``cells`` cells a coordinate, and say what they took."""
+    """Run ``steps`` fixed steps at ``cells`` cells a coordinate; report time and memory."""
     import wgflow as wg
 
     model = wg.reduced_models.ReLUNetwork(d=320, s0=60, delta=0.4)

@@ -1,19 +1,19 @@
-"""JKO steps of the porous medium equation: back-and-forth beside a plain version of the original method.
+"""JKO steps of the porous medium equation: back-and-forth compared with a plain version of the original method.
 
     python benchmarks/jko_speed.py [--cells 128 256 512] [--tau 0.005] [--steps 4] [--early 2] [--peak 12]
 
 On the unit square, m = 2, from a parabola (a Barenblatt profile). The referee is a plain version of the back-and-forth
 method as published: c-transforms from node to node along the axes (lower envelopes of parabolas), a pushforward by
 bilinear deposits of parts of cells, gradient steps of constant size in the norm Theta_1 |u|^2 + Theta_2 |grad u|^2, at
-most 200 iterations a step, stopped by the L1 residual. It shares no code with the package. Its residual settles at a
-few percent on these problems, whatever the constant: it is a yardstick for milliseconds an iteration.
+most 200 iterations a step, stopped by the L1 residual. It shares no code with the package. Its residual stagnates at a
+few percent on these problems, whatever the constant: it serves to compare milliseconds an iteration.
 
 For wgflow a step runs to the relative gap; the times at which the L1 residual (the same: wanted less moved masses)
-first passes .01 and .001 are noted on the way. An iteration is a transform with its deposits: an evaluation or a
+first passes .01 and .001 are recorded, too. An iteration is a transform with its deposits: an evaluation or a
 product with the curvature; those on coarser grids count for their share of the cells. "The C++ code": milliseconds an
 iteration and seconds a step that its authors' code took on one thread of a machine of this kind, and the same scaled by
 the referee's milliseconds. All times are CPU seconds of one thread, after compilation; "n log n a second" of a cosine
-transform tells the machine's speed.
+transform measures the machine's speed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MOST_ITERATIONS = 200
 
 @numba.njit(cache=True, error_model="numpy")
 def envelope_rows(phi, t, out):
-    """out[s] = min over nodes x of (x - s)^2 / 2t - phi[x], row by row: the lower envelope of the parabolas."""
+    """Return out[s] = min over nodes x of (x - s)^2 / 2t - phi[x], row by row: the lower envelope of the parabolas."""
     n = phi.shape[1]
     corner, start = np.empty(n, np.int64), np.empty(n + 1)
     for r in range(phi.shape[0]):
@@ -61,7 +61,7 @@ def envelope_rows(phi, t, out):
 
 @numba.njit(cache=True, error_model="numpy")
 def push(mass, psi, t, out):
-    """Masses moved by x - t grad psi (in cells, centered differences).
+    """Move masses by x - t grad psi (in cells, centered differences).
 
     A cell is cut into as many parts as it is stretched over cells, at most 8 x 8; each is moved by the map interpolated
     bilinearly and deposited bilinearly.
@@ -116,7 +116,7 @@ class Original:
         return np.ascontiguousarray(self.work.T)
 
     def wanted(self, phi):
-        """Masses (c - phi)^+ / 2 with c for the total mass 1."""
+        """Return the masses (c - phi)^+ / 2 with c for the total mass 1."""
         c = phi.min() + 1e-3
         for _ in range(60):
             positive = np.maximum(c - phi, 0.0)
@@ -127,7 +127,7 @@ class Original:
         return 0.5 * np.maximum(c - phi, 0.0) / self.n**2
 
     def step(self, masses, phi, tolerance):
-        """One step: masses, phi, residuals after each iteration."""
+        """Do one step; return masses, phi and residuals after each iteration."""
         weight = self.n**2 * masses.max()
         symbol = 0.5 + self.tau * weight * self.laplacian
         residuals = []
@@ -167,7 +167,7 @@ def run_original(rho: wg.Density, tau: float, steps: int, tolerance: float):
 
 
 def run_wgflow(rho: wg.Density, tau: float, steps: int, tolerance: float):
-    """Steps to a gap: seconds, weighted iterations, seconds to L1 residuals .01 and .001, residual, gap of each."""
+    """Run steps to a gap; return seconds, weighted iterations, seconds to L1 residuals .01 and .001, residual, gap."""
     energy = wg.FreeEnergy([(1.0, wg.PowerEntropy(2.0))])
     solver = BackAndForthSolver(energy.assemble(rho.grid), rho.grid, BackAndForth(threads=1), tolerance, 100)
     clock = Clock(rho.grid.shape)
@@ -219,7 +219,7 @@ class Clock:
 
 
 def transform_speed(n: int) -> float:
-    """Millions of n log n (n = cells) a second of a cosine transform and back."""
+    """Return millions of n log n (n = cells) a second of a cosine transform and back."""
     array, best = np.random.default_rng(7).random((n, n)), np.inf
     for _ in range(7):
         begin = time.process_time()

@@ -4,13 +4,14 @@ Every problem is the no-flux Cauchy problem
 
     d rho/dt = div( rho grad Psi ) + beta^-1 Laplacian rho,     Psi = V + w * rho,     rho(0) = Gaussian,
 
-on a box whose edges the solution never feels (it stays below 1e-13 there).  The reference solves the same equation by a
+on a box at whose edges the solution stays below 1e-13.  The reference solves the same equation by a
 method that shares nothing with finite volumes: Fourier collocation in space (spectrally accurate, since the density
 vanishes at the edges to round-off) and the eighth-order explicit Runge-Kutta method DOP853 at relative tolerance 1e-11.
-Its Fourier series is integrated exactly over the cells of any grid, so that one reference serves every resolution.
+Its Fourier series is integrated exactly over the cells of any grid, so that one reference serves all resolutions.
 
 ``python benchmarks/problems.py`` shows how far each reference can be trusted (see `checks`).
-References are computed once and kept in ``.cache/benchmarks`` under a hash of the problem and the resolution.
+References are computed once and kept in ``.cache/benchmarks`` under a hash of the problem, the resolution
+and the code that computes them.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Problem:
     """A Fokker-Planck or McKean-Vlasov problem, as plain NumPy callables.
 
     ``potential(*x)`` and ``interaction(*z)`` (z = x - y) are vectorized; ``gradient`` and ``interaction_gradient``
-    return one array per axis and serve the reference alone.  ``mean`` and ``std`` describe the product-Gaussian start.
+    return one array per axis, for the reference alone.  ``mean`` and ``std`` describe the product-Gaussian start.
     """
 
     name: str
@@ -59,18 +60,18 @@ class Problem:
         return len(self.bounds)
 
     def edges(self, cells: Sequence[int]) -> list[Array]:
-        """Cell edges of the uniform grid, one array per axis."""
+        """Return the cell edges of the uniform grid, one array per axis."""
         return [np.linspace(lo, hi, n + 1) for (lo, hi), n in zip(self.bounds, cells, strict=True)]
 
     def mesh(self, cells: Sequence[int]) -> list[Array]:
-        """Cell centers as full arrays, ij indexing."""
+        """Return the cell centers as full arrays, ij indexing."""
         return np.meshgrid(*[(e[1:] + e[:-1]) / 2 for e in self.edges(cells)], indexing="ij")
 
     def cell_volume(self, cells: Sequence[int]) -> float:
         return float(np.prod([(hi - lo) / n for (lo, hi), n in zip(self.bounds, cells, strict=True)]))
 
     def start(self, cells: Sequence[int]) -> Array:
-        """Exact cell averages of the Gaussian start, normalized on the box."""
+        """Return the exact cell averages of the Gaussian start, normalized on the box."""
         values = np.ones(())
         for edges, mean, std in zip(self.edges(cells), self.mean, self.std, strict=True):
             mass = np.diff(erf((edges - mean) / (std * np.sqrt(2)))) / 2
@@ -78,11 +79,11 @@ class Problem:
         return values / self.cell_volume(cells)
 
     def truth(self, cells: Sequence[int]) -> Array:
-        """Cell averages at ``t_end`` from the independent reference."""
+        """Return the cell averages at ``t_end`` from the independent reference."""
         return series_cell_averages(self, reference(self), tuple(cells))
 
     def error(self, values: Array, cells: Sequence[int]) -> float:
-        """L1 distance of cell averages to the reference, sum_i |rho_i - rho_ref,i| |cell_i|."""
+        """Return the L1 distance of cell averages to the reference, sum_i |rho_i - rho_ref,i| |cell_i|."""
         return float(np.abs(values - _truth(self, tuple(cells))).sum() * self.cell_volume(cells))
 
 
@@ -150,7 +151,7 @@ MCKEAN_VLASOV = Problem(
 
 @dataclass(frozen=True)
 class Case:
-    """A problem on a grid, and the speed ratios wgflow is to reach there."""
+    """A problem on a grid, and the speed ratios that wgflow should reach there."""
 
     name: str
     problem: Problem
@@ -177,7 +178,7 @@ CASES = {
 
 
 def fourier_solution(problem: Problem, modes: int, rtol: float = RTOL) -> Array:
-    """Fourier coefficients of rho(t_end), shape ``(modes,) * ndim``, by collocation in flux form.
+    """Return the Fourier coefficients of rho(t_end), shape ``(modes,) * ndim``, by collocation in flux form.
 
     The box is treated as periodic.  V jumps in slope across the seam, where the density is below round-off, so the
     seam is invisible.  The interaction is a zero-padded trapezoidal sum, spectrally accurate for the same reason.
@@ -227,7 +228,7 @@ def fourier_solution(problem: Problem, modes: int, rtol: float = RTOL) -> Array:
 
 
 def series_cell_averages(problem: Problem, coefficients: Array, cells: tuple[int, ...]) -> Array:
-    """Exact averages of the Fourier series over the cells: one dense factor per axis."""
+    """Return the exact averages of the Fourier series over the cells: one dense factor per axis."""
     out = coefficients
     for edges, (lo, hi), modes in zip(problem.edges(cells), problem.bounds, coefficients.shape, strict=True):
         k = 2 * np.pi * scipy.fft.fftfreq(modes, 1 / modes) / (hi - lo)
@@ -239,7 +240,7 @@ def series_cell_averages(problem: Problem, coefficients: Array, cells: tuple[int
 
 
 def reference(problem: Problem) -> Array:
-    """Fourier coefficients of the solution at ``t_end``, from the cache or computed (seconds to a minute)."""
+    """Return the Fourier coefficients of the solution at ``t_end``, from the cache or computed (up to a minute)."""
     functions = (problem.gradient, problem.interaction_gradient, fourier_solution)
     text = "".join(inspect.getsource(f) for f in functions if f is not None)
     facts = (problem.name, problem.bounds, problem.beta, problem.mean, problem.std, problem.t_end, STRENGTH, RANGE)
@@ -259,9 +260,9 @@ def reference(problem: Problem) -> Array:
 
 
 def legendre_solution(problem: Problem, degree: int = 160) -> Callable[[Array], Array]:
-    """A second method for 1-D linear problems: Legendre-Galerkin (natural no-flux ends) and a dense exponential.
+    """Solve a linear problem in 1-D by a second method: Legendre-Galerkin (natural no-flux ends), dense exponential.
 
-    Returns the function edges -> cell averages at ``t_end``.
+    Return the function edges -> cell averages at ``t_end``.
     """
     (lo, hi), half = problem.bounds[0], (problem.bounds[0][1] - problem.bounds[0][0]) / 2
     node, weight = np.polynomial.legendre.leggauss(2 * degree)
@@ -290,7 +291,7 @@ def _spring(x: Array, y: Array) -> tuple[Array, ...]:
 
 
 def _gaussian_check() -> float:
-    """The Fourier code on V = x^2/2 + y^2, w = 3/4 |z|^2, whose solution is a Gaussian with known moments."""
+    """Check the Fourier code on V = x^2/2 + y^2, w = 3/4 |z|^2, whose solution is a Gaussian with known moments."""
     problem = replace(MCKEAN_VLASOV, name="gaussian", gradient=_quadratic, interaction_gradient=_spring)
     cells = (128, 128)
     decay, stiffness = np.exp(-np.array([1.0, 2.0])), np.array([2.5, 3.5])
@@ -302,7 +303,7 @@ def _gaussian_check() -> float:
 
 
 def checks() -> dict[str, float]:
-    """L1 differences that bound the references' own error; each is to be far below the errors in the tables."""
+    """Return the L1 differences that bound the references' error; each must be far below the errors in the tables."""
     out: dict[str, float] = {}
     edges = DOUBLE_WELL.edges((400,))[0]
     out["1-D: Fourier - Legendre-Galerkin"] = DOUBLE_WELL.error(legendre_solution(DOUBLE_WELL)(edges), (400,))

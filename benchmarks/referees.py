@@ -1,4 +1,4 @@
-"""The strongest SciPy solutions we can write of the benchmark problems, and FiPy.
+"""Solvers of the benchmark problems with SciPy, as fast as we can write them.
 
 All referees share one no-flux cell-centered discretization: with q = beta (Psi_{i+1} - Psi_i),
 
@@ -11,12 +11,12 @@ the call, hence inside the time.  ``tier`` says how it is counted in the verdict
 
 * ``"named"`` (this file): LSODA / BDF with banded or sparse Jacobian, TR-BDF2 and semi-implicit BDF2 with one sparse
   factorization;
-* ``"specialist"`` (specialists.py): what a numerical analyst would write for just this problem: ADI on LAPACK
+* ``"specialist"`` (specialists.py): methods that a numerical analyst would write for these problems: ADI on LAPACK
   tridiagonals, stabilized explicit Runge-Kutta-Chebyshev;
 * ``"one-shot"`` (specialists.py): rational exponential: linear autonomous problems only, and the end time only;
 * ``"fipy"`` (fipy_referee.py).
 
-The interaction is a zero-padded FFT convolution everywhere: nobody uses that a Gaussian kernel is separable.
+The interaction is a zero-padded FFT convolution everywhere; no method uses that a Gaussian kernel is separable.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Cells = tuple[int, ...]
 
 
 def face_rates(psi: Array, axis: int, h: float, beta: float, scheme: str) -> tuple[Array, Array]:
-    """Rates out of the lower and of the upper cell of each inner face along ``axis`` (the flux over h)."""
+    """Return the rates out of the lower and of the upper cell of each inner face along ``axis`` (the flux over h)."""
     q = beta * np.diff(psi, axis=axis)
     if scheme == "central":
         forward, backward = 1 - q / 2, 1 + q / 2
@@ -70,7 +70,7 @@ def spacings(problem: Problem, cells: Cells) -> list[float]:
 
 
 def generator(problem: Problem, cells: Cells, psi: Array, scheme: str) -> sp.csr_array:
-    """The sparse matrix L(psi), C order."""
+    """Return the sparse matrix L(psi), C order."""
     h = spacings(problem, cells)
     if problem.ndim == 1:
         return sp.diags_array(tridiagonal(psi, 0, h[0], problem.beta, scheme), offsets=(-1, 0, 1)).tocsr()
@@ -141,7 +141,7 @@ class TridiagonalFactor:
 
 
 def lsoda(problem: Problem, cells: Cells, *, rtol: float, scheme: str, driver: str = "odeint") -> Array:
-    """LSODA, banded Jacobian given.  ``odeint`` runs the same Fortran without solve_ivp's Python loop over steps."""
+    """Solve by LSODA, banded Jacobian given; ``odeint`` runs the same Fortran without solve_ivp's loop over steps."""
     start = problem.start(cells).ravel()
     matrix = generator(problem, cells, problem.potential(*problem.mesh(cells)), scheme)
     band = 1 if problem.ndim == 1 else cells[1]
@@ -178,7 +178,7 @@ def _factor(system: sp.csc_array):
 
 
 def bdf(problem: Problem, cells: Cells, *, rtol: float, scheme: str) -> Array:
-    """solve_ivp BDF with the sparse Jacobian; nonlocal: the local part L(Psi) of it, renewed when BDF asks."""
+    """Solve by solve_ivp's BDF with the sparse Jacobian; nonlocal: its local part L(Psi), renewed when BDF asks."""
     start = problem.start(cells)
     potential = problem.potential(*problem.mesh(cells))
     options = {"rtol": rtol, "atol": rtol * start.max() * 1e-2, "t_eval": [problem.t_end]}
@@ -205,14 +205,14 @@ GAMMA = 2 - np.sqrt(2)
 
 
 def _implicit_solver(matrix: sp.csr_array, s: float, ndim: int) -> Callable[[Array], Array]:
-    """b -> (I - s L)^-1 b with one factorization."""
+    """Return the map b -> (I - s L)^-1 b with one factorization."""
     if ndim == 1:
         return TridiagonalFactor((matrix.diagonal(-1), matrix.diagonal(0), matrix.diagonal(1)), s)
     return _factor(sp.eye_array(matrix.shape[0]) - s * matrix).solve
 
 
 def tr_bdf2(problem: Problem, cells: Cells, *, steps: int, scheme: str) -> Array:
-    """TR-BDF2 with a fixed step and one factorization: both stages share I - (gamma/2) dt L, gamma = 2 - sqrt 2.
+    """Solve by TR-BDF2, step fixed, one factorization: both stages share I - (gamma/2) dt L, gamma = 2 - sqrt 2.
 
     The trapezoidal stage needs no product with L: dt L rho comes back from the previous solve.
     """
@@ -233,7 +233,7 @@ def tr_bdf2(problem: Problem, cells: Cells, *, steps: int, scheme: str) -> Array
 
 
 def _imex_tr_bdf2(problem: Problem, cells: Cells, steps: int, scheme: str) -> Array:
-    """TR-BDF2 on the linear part, its explicit companion (Giraldo-Kelly-Constantinescu 2013) on L(Psi) - L(V)."""
+    """Solve by TR-BDF2 for the linear part, its explicit companion (Giraldo et al. 2013) for L(Psi) - L(V)."""
     potential = problem.potential(*problem.mesh(cells))
     convolve, divergence = Convolution(problem, cells), FluxDivergence(problem, cells, scheme)
     matrix = generator(problem, cells, potential, scheme)
@@ -259,7 +259,7 @@ def _imex_tr_bdf2(problem: Problem, cells: Cells, steps: int, scheme: str) -> Ar
 
 
 def sbdf2(problem: Problem, cells: Cells, *, steps: int, scheme: str) -> Array:
-    """Semi-implicit BDF2 (SBDF2): linear part implicit with one factorization, interaction extrapolated.
+    """Solve by semi-implicit BDF2 (SBDF2): linear part implicit with one factorization, interaction extrapolated.
 
     One convolution and one solve a step.  The first step is a theta = 2/3 step.
     """

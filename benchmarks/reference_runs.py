@@ -1,4 +1,4 @@
-"""Same bits before and after: hashes of about fifty runs, recorded and compared.
+"""Hashes of about fifty runs, recorded before and compared after a change that should not change any bit.
 
     python benchmarks/reference_runs.py record before.json      # with the code as it was
     python benchmarks/reference_runs.py compare before.json     # with the code as it is now, on the same machine
@@ -36,76 +36,76 @@ RADIUS = wg.Grid((0.5, 4), cells=50, log_weight=wg.grids.log_power_cell_average(
 
 
 def double_well(*x):
-    """A double well along the first axis, tilted, a trap along the others."""
+    """Return a double well along the first axis, tilted, a trap along the others."""
     return x[0] ** 4 / 4 - x[0] ** 2 / 2 + 0.2 * x[0] + sum(c * c for c in x[1:])
 
 
 def bump(z):
-    """An attraction that is not a polynomial."""
+    """Return an attraction that is not a polynomial."""
     return -np.exp(-z * z)
 
 
 def start(grid: wg.Grid) -> wg.Density:
-    """A Gaussian off the center."""
+    """Return a Gaussian off the center."""
     return wg.Density.gaussian(grid, [0.4] + [0.1] * (grid.ndim - 1), [0.3] * grid.ndim)
 
 
 def wave(grid: wg.Grid) -> wg.Density:
-    """A smooth law on a grid with periodic axes."""
+    """Return a smooth law on a grid with periodic axes."""
     return wg.Density.from_function(grid, lambda *x: 1.2 + np.cos(x[0]) + 0.1 * sum(np.sin(6.2 * c) for c in x[1:]))
 
 
 def spread(beta=4.0, U=None, V=double_well, extra=None):
-    """Entropy, potential, and what else is given."""
+    """Return the sum of entropy, potential, and the other terms given."""
     energy = wg.Entropy(beta) + wg.Potential(V)
     energy = energy if U is None else energy + wg.Interaction(U)
     return energy if extra is None else energy + extra
 
 
 def moving(t):
-    """A trap that moves."""
+    """Return a trap that moves."""
     return wg.Potential(lambda *x: sum((c - t) ** 2 for c in x) / 2)
 
 
 def kuramoto(grid):
-    """Noisy oscillators."""
+    """Return the energy of noisy oscillators (Kuramoto)."""
     return wg.Entropy(2.0) + wg.Interaction(wg.LowRank(lambda x: np.stack([np.cos(x), np.sin(x)]), [-1.0, -1.0]))
 
 
 def volumes(energy, rho0, t_end=0.3, **options):
-    """A run of FiniteVolume, as a function of nothing."""
+    """Return a run of FiniteVolume, as a function of nothing."""
     settings = {key: options.pop(key) for key in ("dt", "rtol", "scheme", "corrected") if key in options}
     return lambda: wg.solve(energy, rho0, (0, t_end), method=wg.FiniteVolume(**settings), **options)
 
 
 def jko(energy, rho0, t_end=0.2, tau=0.1, **settings):
-    """A run of JKO, as a function of nothing."""
+    """Return a run of JKO, as a function of nothing."""
     return lambda: wg.solve(energy, rho0, (0, t_end), method=wg.JKO(tau=tau, **settings))
 
 
 def isotropic(**options):
-    """The smallest network, on its own grid, with noise or without."""
+    """Return the smallest network, on its own grid, with noise or without."""
     model = wg.reduced_models.IsotropicGaussian(d=10, tau_plus2=1.8, tau_minus2=0.2)
     grid = model.grid(cells=60)
     return wg.solve(model.energy(**options), model.initial_density(0.8, grid), (0, 0.5), time_scale=model.time_scale)
 
 
 def relu():
-    """A network of rectifiers, two coordinates or more."""
+    """Return a network of rectifiers, two coordinates or more."""
     model = wg.reduced_models.ReLUNetwork(d=10, delta=0.5, s0=3)
     grid = model.grid(cells=tuple([6] * model.n_coordinates))
     return wg.solve(model.energy(), model.initial_density(0.4, grid, width=0.3), (0, 0.05), time_scale=model.time_scale)
 
 
 def sgd():
-    """SGD in the full space."""
+    """Return SGD in the full space."""
     model = wg.reduced_models.IsotropicGaussian(d=10, tau_plus2=1.8, tau_minus2=0.2)
     runs = wg.validation.run_sgd(model, 20, 1e-3, [0.0, 0.1, 0.2], rng=7, n_runs=2, beta=50.0, ridge=0.01)
     return [runs.t, runs.theta, runs.coordinates, runs.risk]
 
 
 def comparison():
-    """Langevin particles against their equation."""
+    """Compare Langevin particles with their equation."""
     model = wg.reduced_models.IsotropicGaussian(d=10, tau_plus2=1.8, tau_minus2=0.2)
     times = [0.0, 0.1, 0.2]
     sol = wg.solve(model.energy(), model.initial_density(0.8, model.grid(cells=80)), (0, 0.2), t_eval=times,
@@ -115,7 +115,7 @@ def comparison():
 
 
 def resting(energy, grid, **options):
-    """A stationary state, as a function of nothing."""
+    """Return a stationary state, as a function of nothing."""
     def find():
         star = wg.stationary(energy, grid, **options)
         return [star.density.values, np.array([star.energy, star.residual])]
@@ -124,7 +124,7 @@ def resting(energy, grid, **options):
 
 
 def atoms(noise: bool):
-    """Points that attract each other in a double well."""
+    """Return the flow of points that attract each other in a double well."""
     law = wg.Atoms(np.linspace(-1.5, 1.5, 30)[None, :], np.full(30, 1 / 30))
     energy = wg.Potential(double_well) + wg.Interaction(wg.Convolution(bump))
     if noise:
@@ -133,7 +133,7 @@ def atoms(noise: bool):
 
 
 def resumed():
-    """A run whose checkpoint is taken up again."""
+    """Return a run that is resumed from its checkpoint."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
@@ -223,7 +223,7 @@ RUNS: dict[str, Callable] = {
 
 
 def digest(result) -> str:
-    """SHA-256 of what a run gave."""
+    """Return the SHA-256 digest of the result of a run."""
     if isinstance(result, list):
         arrays = result
     else:
@@ -240,7 +240,7 @@ def digest(result) -> str:
 
 
 def versions() -> dict[str, str]:
-    """What the bits depend on beside the code."""
+    """Return the versions on which the bits depend beside the code."""
     import platform
 
     import numba
@@ -251,7 +251,7 @@ def versions() -> dict[str, str]:
 
 
 def hashes(chosen: str) -> dict[str, str]:
-    """The hash of each run, or the error it ended with."""
+    """Return the hash of each run, or the error it ended with."""
     found = {}
     for name, run in RUNS.items():
         if chosen in name:

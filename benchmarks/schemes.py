@@ -1,4 +1,4 @@
-"""The two schemes of `FiniteVolume` side by side: error against cost over the exact problems with an interaction.
+"""The two schemes of `FiniteVolume`: error against cost on the exact problems with an interaction.
 
     python benchmarks/schemes.py [--cells 200] [--steps 24 96] [--rounds 5] [--quick] [--json FILE]
 
@@ -6,8 +6,8 @@ Three tables, each of one run in which the schemes alternate:
 
 1. Fixed steps. For every problem the time of a step (median CPU time of a run over its steps), the evaluations of the
    frozen sweep a step, and the time error: the L1 distance to a run with 20 times as many steps on the same grid, which
-   leaves the grid's own error out. "Equal error" is the ratio of the times at which both have the same time error, as
-   far as both are of second order: ratio of times a step, times the square root of the ratio of errors.
+   excludes the error of the grid. "Equal error" is the ratio of the times in which both reach the same time error, if
+   both are of second order: the ratio of times a step, times the square root of the ratio of errors.
 2. The default: adaptive steps, time and error against the exact density.
 3. Long steps. The network model with noise (beta = 100) from its stationary state: how far 30 steps leave it, and how
    often a step was cut or the fallback taken.
@@ -40,7 +40,7 @@ FINER = 20
 
 
 def cases(cells: int, quick: bool) -> list[tuple[str, Any, int]]:
-    """Name, problem and cells of each exact problem with an interaction on one or two axes."""
+    """Return the name, problem and cells of each exact problem with an interaction on one or two axes."""
     found = []
     for case in catalogue():
         if not isinstance(case, Case) or case.ndim > 2 or (quick and case.ndim > 1):
@@ -53,7 +53,7 @@ def cases(cells: int, quick: bool) -> list[tuple[str, Any, int]]:
 
 
 def run(problem, cells: int, scheme: str, **settings) -> tuple[Any, float, Any]:
-    """The solution, its CPU seconds, and the stepper."""
+    """Return the solution, its CPU seconds, and the stepper."""
     grid = problem.grid(cells)
     energy, start = problem.energy(), problem.initial_density(grid)
     kept, original = [], finite_volume.make_stepper
@@ -77,7 +77,7 @@ def distance(one, other) -> float:
 
 
 def fixed_steps(problem, cells: int, steps: int, rounds: int) -> dict[str, Any]:
-    """Time of a step and time error of both schemes."""
+    """Return the time of a step and time error of both schemes."""
     dt = problem.t_end / steps
     truth = run(problem, cells, "midpoint", dt=dt / FINER)[0].final
     seconds: dict[str, list[float]] = {scheme: [] for scheme in SCHEMES}
@@ -97,7 +97,7 @@ def fixed_steps(problem, cells: int, steps: int, rounds: int) -> dict[str, Any]:
 
 
 def adaptive(problem, cells: int, rounds: int) -> dict[str, Any]:
-    """The default settings against the exact density."""
+    """Run the default settings against the exact density."""
     seconds: dict[str, list[float]] = {scheme: [] for scheme in SCHEMES}
     row: dict[str, Any] = {}
     for _ in range(rounds):
@@ -114,7 +114,7 @@ def adaptive(problem, cells: int, rounds: int) -> dict[str, Any]:
 
 
 def long_steps() -> list[dict[str, Any]]:
-    """30 steps of any length from the stationary state of the network model."""
+    """Run 30 steps of any length from the stationary state of the network model."""
     model = IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2, tolerance=1e-10)
     energy, grid = model.energy(beta=100.0, ridge=0.01), model.grid(cells=400, beta=100.0, ridge=0.01)
     rest = stationary(energy, grid).density

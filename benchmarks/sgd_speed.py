@@ -1,4 +1,4 @@
-"""Steps per CPU second of SGD: the compiled kernel against NumPy, on one thread.
+"""Steps per CPU second of SGD: the compiled function against NumPy, on one thread.
 
 Run ``OPENBLAS_NUM_THREADS=1 python benchmarks/sgd_speed.py``. Figures are medians over interleaved repeats; sampling of
 the data is included on all sides. "dense" is the plain rank-one update of all rows through one kept buffer; "rows"
@@ -21,7 +21,7 @@ STEP_SIZE = 1e-6
 
 
 def compiled(model, w, samples, rng):
-    """Run the kernel of run_sgd."""
+    """Run the compiled function of run_sgd."""
     x, y = model.sample_data(samples, rng)
     n = len(w)
     steps = np.full(samples, STEP_SIZE)
@@ -73,7 +73,7 @@ def rates(model, n_neurons, repeats):
 
 
 def check(model, n_neurons):
-    """Refuse to time steps that do not agree."""
+    """Raise an error if the implementations do not agree."""
     results = []
     for step in (compiled, dense, active_rows):
         rng = np.random.default_rng(11)

@@ -26,7 +26,7 @@ from scipy.sparse.linalg import splu
 
 
 def adi(problem: Problem, cells: Cells, *, steps: int, scheme: str) -> Array:
-    """Peaceman-Rachford ADI, order 2: LAPACK tridiagonal solves of all lines at once.
+    """Solve by Peaceman-Rachford ADI, order 2: LAPACK tridiagonal solves of all lines at once.
 
     Linear problems factor each direction once, and no product with L is formed: (I + s L) v = 2 v - (I - s L) v, and
     the last bracket is the right-hand side just solved for.
@@ -61,7 +61,7 @@ def _banded_product(bands: tuple[Array, Array, Array], values: Array) -> Array:
 
 
 def _adi_nonlocal(problem: Problem, cells: Cells, steps: int, scheme: str) -> Array:
-    """Peaceman-Rachford with the potential extrapolated to the middle of the step: one convolution a step."""
+    """Solve by Peaceman-Rachford ADI with the potential extrapolated to mid-step: one convolution a step."""
     potential, convolve = problem.potential(*problem.mesh(cells)), Convolution(problem, cells)
     h, half = spacings(problem, cells), problem.t_end / steps / 2
     rho = problem.start(cells)
@@ -88,7 +88,7 @@ def _adi_nonlocal(problem: Problem, cells: Cells, steps: int, scheme: str) -> Ar
 
 
 def rkc(problem: Problem, cells: Cells, *, steps: int, scheme: str, damping: float = 10.0) -> Array:
-    """Second-order Runge-Kutta-Chebyshev (Sommeijer-Shampine-Verwer 1998), sparse products only.
+    """Solve by second-order Runge-Kutta-Chebyshev (Sommeijer-Shampine-Verwer 1998), sparse products only.
 
     Stages from Gershgorin's bound.  The usual damping, 2/13, blows up here (errors of 1e2 at 256^2): the corners of the
     box are drift-dominated, the generator is far from normal there, and the stability region must be wide as well as
@@ -119,7 +119,7 @@ def rkc(problem: Problem, cells: Cells, *, steps: int, scheme: str, damping: flo
 
 
 def _rkc_tables(reach: float, damping: float) -> list[tuple[float, float, float, float]]:
-    """Coefficients of the fewest stages whose stability interval covers [-reach, 0]."""
+    """Return the coefficients of the fewest stages whose stability interval covers [-reach, 0]."""
     stages = 2
     while (table := _rkc_coefficients(stages, damping))[0] < reach:
         stages += 1
@@ -127,7 +127,7 @@ def _rkc_tables(reach: float, damping: float) -> list[tuple[float, float, float,
 
 
 def _rkc_coefficients(s: int, damping: float) -> tuple[float, list[tuple[float, float, float, float]]]:
-    """Length of the stability interval, and (mu, nu, mu~, gamma~) of the stages 1..s."""
+    """Return the length of the stability interval, and (mu, nu, mu~, gamma~) of the stages 1..s."""
     w0 = 1 + damping / s**2
     t, d, dd = [1.0, w0], [0.0, 1.0], [0.0, 0.0]
     for _ in range(2, s + 1):
@@ -163,7 +163,7 @@ def _rkc_step(matrix: sp.csr_array, rho: Array, table: list[tuple[float, float, 
 
 @cache
 def exponential_poles(n: int) -> tuple[Array, Array, float]:
-    """Poles z_k, residues c_k and limit r of the near-best approximation exp(x) ~ r + sum c_k / (x - z_k) on x <= 0.
+    """Return poles z_k, residues c_k and limit r of the near-best exp(x) ~ r + sum c_k / (x - z_k) on x <= 0.
 
     Caratheodory-Fejer (Trefethen, Weideman & Schmelzer, BIT 46, 2006, section 4); error about 9.3^-n.
     """
@@ -184,7 +184,7 @@ def exponential_poles(n: int) -> tuple[Array, Array, float]:
 
 
 def rational(problem: Problem, cells: Cells, *, poles: int, scheme: str) -> Array:
-    """rho(t_end) = exp(t_end L) rho(0) in one step: ``poles / 2`` complex solves, no path in between."""
+    """Return rho(t_end) = exp(t_end L) rho(0) in one step: ``poles / 2`` complex solves, no path in between."""
     matrix = generator(problem, cells, problem.potential(*problem.mesh(cells)), scheme) * problem.t_end
     start = problem.start(cells).ravel()
     z, c, limit = exponential_poles(poles)

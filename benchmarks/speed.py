@@ -5,16 +5,16 @@
 How a case is run:
 
 1. wgflow at several tolerances; each run is a point (L1 error against the independent reference, CPU seconds).
-2. Every referee climbs its ladder of settings, cheap to accurate, until it beats every error asked of it, stops
+2. Every referee goes through its ladder of settings, cheap to accurate, until it meets all error targets, stops
    improving, or passes ``--limit`` CPU seconds.
-3. Equal error: a referee serves a wgflow point if its error is at most 1.05 max(wgflow's error, grid error), and its
-   fastest such setting counts.  The grid error is what remains of the common discretization with time steps resolved:
-   no referee is asked to beat it by luck.
+3. Equal error: a referee matches a wgflow point if its error is at most 1.05 max(wgflow's error, grid error); its
+   fastest such setting counts.  The grid error is that of the common discretization with time steps resolved, which a
+   referee could beat only by luck.
 4. The chosen settings and wgflow are timed again in alternation (A B A B ...); medians are quoted.  Runs above
    ``SLOW`` seconds keep their single time.
 
 A run counts from the problem's callables to the final cell averages: evaluation of V and w, assembly, factorization and
-stepping.  Imports and compilation are not counted (one warm-up).  The start's cell averages are given to everybody.
+stepping.  Imports and compilation are not counted (one warm-up).  All methods receive the cell averages of the start.
 Ratios are of CPU seconds, referee over wgflow: above 1, wgflow is faster.
 """
 
@@ -45,7 +45,7 @@ DECADES = [1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6, 3e-7, 1e-7, 1e-
 
 @dataclass(frozen=True)
 class Method:
-    """A referee, its ladder of settings, and where it makes sense."""
+    """A referee, its ladder of settings, and the problems to which it applies."""
 
     name: str
     tier: str  # "named", "specialist", "one-shot" or "fipy"
@@ -77,7 +77,7 @@ def linear(case: Any) -> bool:
 
 
 def methods() -> list[Method]:
-    """All referees; imported here, after the thread counts are set."""
+    """Return all referees; they are imported here, after the thread counts are set."""
     import fipy_referee
     import referees
     import specialists
@@ -113,7 +113,7 @@ def methods() -> list[Method]:
 
 
 def run_wgflow(problem: Any, cells: tuple[int, ...], **settings: Any) -> Any:
-    """The same problem through wgflow's public face."""
+    """Solve the same problem by wgflow's public functions."""
     import wgflow as wg
 
     grid = wg.Grid(list(problem.bounds), cells=cells)
@@ -126,7 +126,7 @@ def run_wgflow(problem: Any, cells: tuple[int, ...], **settings: Any) -> Any:
 
 
 def measure(name: str, tier: str, run: Callable[..., Any], case: Any, knobs: dict[str, Any], repeat: int = 1) -> Point:
-    """One timed run; of ``repeat`` runs the fastest."""
+    """Time the fastest of ``repeat`` runs."""
     best = (float("inf"), float("inf"))
     for _ in range(repeat):
         gc.collect()
@@ -139,7 +139,7 @@ def measure(name: str, tier: str, run: Callable[..., Any], case: Any, knobs: dic
 
 
 def climb(method: Method, case: Any, wanted: float, limit: float) -> list[Point]:
-    """Points of a ladder until the error is reached, stalls, or the next setting would be too slow."""
+    """Return the points of a ladder until the error is reached, stalls, or the next setting would be too slow."""
     points: list[Point] = []
     for knobs in method.ladder:
         points.append(measure(method.name, method.tier, method.run, case, knobs, repeat=2))
@@ -155,7 +155,7 @@ def climb(method: Method, case: Any, wanted: float, limit: float) -> list[Point]
 
 
 def grid_error(case: Any) -> float:
-    """Error of the common discretization with the time steps resolved."""
+    """Return the error of the common discretization with the time steps resolved."""
     import referees
 
     knobs = {"rtol": 1e-9, "driver": "odeint"} if case.problem.ndim == 1 else {"steps": 200 if linear(case) else 120}
@@ -164,7 +164,7 @@ def grid_error(case: Any) -> float:
 
 
 def retime(points: list[Point], runs: dict[str, Callable[..., Any]], case: Any, rounds: int) -> None:
-    """Alternate over all points, ``rounds`` times; medians replace the first times."""
+    """Time all points in turn, ``rounds`` times; medians replace the first times."""
     fast = [p for p in points if p.cpu < SLOW]
     times: dict[int, list[tuple[float, float]]] = {id(p): [] for p in fast}
     for _ in range(rounds):
@@ -227,7 +227,7 @@ def table(points: list[Point], ours: list[Point]) -> None:
 
 
 def verdict(case: Any, mine: Point, points: list[Point], wanted: float, tuned: bool) -> dict[str, Any]:
-    """Ratios of the fastest referee of each tier at equal error; a tier that misses the error gives a lower bound.
+    """Return the ratios to the fastest referee of each tier at equal error; a tier that misses the error gives a bound.
 
     ``tuned`` marks wgflow's own fastest setting that reaches the grid error: the counterpart of the tuned referees.
     """

@@ -10,7 +10,7 @@ import numpy as np
 from wgflow.checks import check_memory, real_array
 from wgflow.errors import InvalidInput, InvalidType, ResourceError
 
-#: More output times than this are refused: the snapshots would be the problem, not the solution.
+#: More output times than this are refused: the snapshots would need more memory and time than the solution.
 MAX_OUTPUT_TIMES = 1_000_000
 #: Output times nearer to an end of the span than this, relative to it, are that end.
 TIME_SLACK = 4 * 2.0**-52
@@ -48,7 +48,7 @@ def check_times(t_eval, t0, t1, size: int, unit: str = "cells") -> tuple[float, 
         k = int(np.argmin(np.diff(times) > 0)) + 1
         raise InvalidInput(f"t_eval must increase strictly; "
                            f"t_eval[{k}]={times[k]:g} <= t_eval[{k - 1}]={times[k - 1]:g}")
-    # Times formed by arithmetic may miss the ends by a last digit: those are the ends.
+    # Times formed by arithmetic may miss the ends by a last digit: they are replaced by the ends.
     for k, end in ((0, t0), (-1, t1)):
         if abs(times[k] - end) <= TIME_SLACK * max(abs(t0), abs(t1)):
             times[k] = end

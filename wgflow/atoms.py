@@ -1,4 +1,4 @@
-"""Atoms: laws made of weighted points, with the numbers and samples that a Density has."""
+"""Atoms: laws of weighted points, with the moments, quantiles and samples that a Density has."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Atoms:
     weights : array_like, shape (n,)
         Masses of the points, at least 0, not all 0.
     bounds : sequence of (lo, hi), optional
-        For each coordinate the interval in which the law lives, such as ``(0, inf)`` for a radius; all of the line by
-        default. Points on the ends are inside.
+        For each coordinate the interval in which the law lives, such as ``(0, inf)`` for a radius; the whole line by
+        default. The ends belong to the interval.
     powers : sequence of float, optional
         Exponents p of the reference measure :math:`\prod_i x_i^{p_i}\,dx` that an entropy is relative to: d - 1 for a
         radius in R^d, 0 (the default) for a plain coordinate. A coordinate with a power has the lower bound 0 or more.
@@ -79,22 +79,22 @@ class Atoms:
     # ---------------------------------------------------------------- constructors
     @classmethod
     def from_density(cls, rho: Density, per_cell: int | None = None) -> Atoms:
-        r"""The atoms that stand for a density on a grid; masses of cells are kept.
+        r"""Return atoms that represent a density on a grid; the mass of each cell is kept.
 
-        On a line of cells the density is taken as a parabola in each cell, of the cell's mass and with edge values of
-        fourth order, and the atoms are ``per_cell`` Gauss points: integrals of smooth functions are of fourth order. On
+        On one axis the density is taken as a parabola in each cell, with the cell's mass and edge values of fourth
+        order, and the atoms are its ``per_cell`` Gauss points: integrals of smooth functions are of fourth order. On
         several axes a cell becomes one atom. At the cell's center integrals would be too small by
-        :math:`h^2/24 \int f'' \rho` and at the cell's center of mass as much too large: it lies halfway, which is again
-        of fourth order.
+        :math:`h^2/24 \int f'' \rho`, at the cell's center of mass too large by as much; the atom lies halfway between,
+        which is again of fourth order.
 
-        Bounds are those of the grid's box, names and periodic axes the grid's, and powers are found from its weight if
-        that is a product of powers.
+        Bounds, names and periodic axes are those of the grid; powers are found from its weight if that is a product of
+        powers.
 
         Parameters
         ----------
         rho : Density
         per_cell : int, optional
-            Points in a cell of one axis, at least 2; by default so many that there are about 1000 in all.
+            Points in a cell on one axis, at least 2; by default enough for about 1000 in all.
         """
         from wgflow.atoms_of_cells import atoms_of_cells, powers_of
 
@@ -104,7 +104,7 @@ class Atoms:
         return cls(points, weights, rho.grid.bounds, powers_of(rho.grid), rho.grid.names, rho.grid.periodic)
 
     def moved(self, points: NDArray[np.float64]) -> Atoms:
-        """The same weights at other points, shape (n_coordinates, n)."""
+        """Return the same weights at other points, shape (n_coordinates, n)."""
         return Atoms(points, self.weights, self.bounds, self.powers, self.names, self.periodic)
 
     # ---------------------------------------------------------------- numbers
@@ -124,7 +124,7 @@ class Atoms:
         return float(self.weights.sum())
 
     def expect(self, function) -> float:
-        """Integral of ``function`` against the law (an array of shape (n,) is taken as its values at the points)."""
+        """Return the integral of ``function``, or of an array (n,) of its values at the points, against the law."""
         if isinstance(function, np.ndarray):
             f = function
         else:
@@ -134,18 +134,18 @@ class Atoms:
         return float((self.weights * f).sum())
 
     def mean(self) -> NDArray[np.float64] | float:
-        """Mean of each coordinate, shape (n_coordinates,); a float for one coordinate. Divided by the mass."""
+        """Return the mean of each coordinate, shape (n_coordinates,), a float for one; divided by the mass."""
         means: NDArray[np.float64] = (self.points * self.weights).sum(axis=1) / self.mass
         return float(means[0]) if self.ndim == 1 else means
 
     def cov(self) -> NDArray[np.float64] | float:
-        """Covariance matrix, shape (n_coordinates, n_coordinates); the variance for one. Divided by the mass."""
+        """Return the covariance matrix, (n_coordinates, n_coordinates), for one the variance; divided by the mass."""
         gaps = self.points - np.atleast_1d(self.mean())[:, None]
         cov: NDArray[np.float64] = (gaps[:, None] * gaps * self.weights).sum(axis=2) / self.mass
         return float(cov[0, 0]) if self.ndim == 1 else cov
 
     def marginal(self, axes: int | tuple[int, ...]) -> Atoms:
-        """The law of some of the coordinates: the same weights, the other coordinates forgotten, and no powers.
+        """Return the law of some of the coordinates: the same weights, the other coordinates dropped, without powers.
 
         Parameters
         ----------
@@ -159,7 +159,7 @@ class Atoms:
         return Atoms(self.points[keep], self.weights, bounds, None, names, periodic)
 
     def cdf(self, x: ArrayLike) -> NDArray[np.float64] | float:
-        """Mass at and below x divided by the whole mass, for one coordinate; it jumps at the points."""
+        """Return the mass at and below x divided by the whole mass, for one coordinate; it jumps at the points."""
         self._need_one_coordinate("cdf")
         order = np.argsort(self.points[0], kind="stable")
         total = np.concatenate([[0.0], np.cumsum(self.weights[order])])
@@ -167,7 +167,7 @@ class Atoms:
         return float(below) if np.ndim(below) == 0 else below
 
     def quantile(self, q: ArrayLike) -> NDArray[np.float64] | float:
-        """The smallest point at and below which a part q of the mass lies, for one coordinate.
+        """Return the smallest point at and below which a part q of the mass lies, for one coordinate.
 
         Parameters
         ----------
@@ -185,7 +185,7 @@ class Atoms:
         return float(x) if x.ndim == 0 else x
 
     def sample(self, n: int, rng: Any = None) -> NDArray[np.float64]:
-        """n independent points, shape (n, n_coordinates) ((n,) for one coordinate), drawn by their weights.
+        """Return n independent points, shape (n, n_coordinates) ((n,) for one coordinate), drawn by their weights.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""How a density on a grid becomes atoms: quadratures of fourth order, and the powers in a grid's weight."""
+"""Atoms from a density on a grid: quadratures of fourth order, and the powers in a grid's weight."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 __all__ = ["atoms_of_cells", "powers_of"]
 
-#: Cells with less than this part of the mean mass of a cell become no atom: round-off of the mass, at most.
+#: Cells with less than this part of the mean mass of a cell are left out: together they are round-off of the mass.
 EMPTY = 1e-17
-#: Atoms that a density on one axis becomes, at least; on more axes each cell becomes one.
+#: Least number of atoms for a density on one axis; on more axes each cell becomes one.
 LINE_ATOMS = 1000
-#: Largest gap between a grid's weight and a product of powers that still counts as one.
+#: A grid's weight counts as a product of powers if their logarithms differ by at most this.
 WEIGHT_TOLERANCE = 1e-9
 
 
 def atoms_of_cells(rho: Density, per_cell: int | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points (ndim, n) and weights (n,) that stand for a density; see `Atoms.from_density`."""
+    """Return the points (ndim, n) and weights (n,) of the atoms of a density; see `Atoms.from_density`."""
     if rho.grid.ndim == 1:
         points, weights = _gauss_points(rho, per_cell or max(2, math.ceil(LINE_ATOMS / rho.grid.size)))
     else:
@@ -34,10 +34,10 @@ def atoms_of_cells(rho: Density, per_cell: int | None) -> tuple[NDArray[np.float
 
 
 def _edge_values(rho: Density, axis: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Values at the lower and upper edges of the cells along an axis, from the cumulative masses.
+    """Return the values at the lower and upper edges of the cells along an axis, from the cumulative masses.
 
-    The derivative at a joint of the cubic through the four cumulative values around it: on equal cells
-    (7 (a + b) - (c + d)) / 12. It is kept between the two averages beside it, so that parabolas make no new extrema.
+    They are derivatives of the cumulative mass: at an edge, of the quartic through the five values around it, on equal
+    cells (7 (a + b) - (c + d)) / 12. They are kept between the averages on both sides, which avoids new extrema.
     """
     grid = rho.grid
     values = np.moveaxis(rho.values, axis, -1)
@@ -64,7 +64,7 @@ def _edge_values(rho: Density, axis: int) -> tuple[NDArray[np.float64], NDArray[
 
 
 def _gauss_points(rho: Density, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Gauss points of the parabolas in the cells of a line, damped toward the average where one would be negative."""
+    """Return Gauss points of the parabola in each cell of a line; a parabola with a negative value is flattened."""
     edges, h = rho.grid.edges[0], rho.grid.widths[0]
     nodes, weights = np.polynomial.legendre.leggauss(count)
     xi = 0.5 * (1.0 + nodes)
@@ -77,7 +77,7 @@ def _gauss_points(rho: Density, count: int) -> tuple[NDArray[np.float64], NDArra
 
 
 def _shifted_centers(rho: Density) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Centers of the cells, moved halfway to the cells' centers of mass."""
+    """Return the centers of the cells, moved halfway to the cells' centers of mass."""
     points = []
     for axis, center in enumerate(rho.grid.mesh()):
         low, high = _edge_values(rho, axis)
@@ -91,7 +91,7 @@ def _shifted_centers(rho: Density) -> tuple[NDArray[np.float64], NDArray[np.floa
 
 
 def powers_of(grid: Grid) -> tuple[float, ...] | None:
-    """Exponents of a grid's weight if it is a product of powers of the coordinates up to a factor."""
+    """Return the exponents of a grid's weight if it is a product of powers of the coordinates up to a factor."""
     if grid.log_weight is None:
         return None
     powers, rest = [], grid.log_weight

@@ -1,4 +1,4 @@
-"""The proof sheet of a solution: what was checked at every accepted step, computed from the run."""
+"""The certificate of a solution: properties checked at every accepted step, from the numbers of the run."""
 
 from __future__ import annotations
 
@@ -11,59 +11,60 @@ import numpy as np
 
 __all__ = ["Certificate"]
 
-#: What ``ok`` asks for; the same bounds for every method.
+#: Largest relative change of the mass with which ``ok`` is True, for every method.
 MASS_TOLERANCE = 1e-13
+#: Largest rise of the energy in a step, divided by max(1, |F|), with which ``ok`` is True, for every method.
 ENERGY_TOLERANCE = 1e-12
-#: Relative gap between energy lost and dissipation integrated that a run with error control must keep.
+#: Largest relative difference between energy lost and dissipation integrated, for runs with error control.
 DISSIPATION_TOLERANCE = 0.05
-#: Mass at an artificial boundary that ``explain`` points out.
+#: More mass than this at an artificial boundary is mentioned by ``explain``.
 BOUNDARY_NOTICE = 1e-6
 
 
 @dataclass(frozen=True)
 class Certificate:
-    r"""What is known about a solution, measured on the run itself.
+    r"""Checks and measures of a solution, from the run itself.
 
     Attributes
     ----------
     mass_drift : float
         Largest relative change of the mass over all accepted steps.
     min_density : float
-        Smallest cell average met; never negative in a valid run. For atoms their smallest weight: no step changes it.
+        Smallest cell average of the run; never negative in a valid run. For atoms their smallest weight, a constant.
     max_energy_increase : float
         Largest rise of the free energy in one accepted step, divided by max(1, abs(F)); 0 if it never rose. For
-        particles with noise the rise of F without its entropy, which is no defect and is not judged.
+        particles with noise it is the rise of F without its entropy, which may rise and is not judged.
     dissipation_defect : float or None
         :math:`|F(0) - F(T) - \int_0^T D\,dt|` divided by max(1, F(0) - F(T)), with D the dissipation at accepted steps;
         for atoms it is integrated along with their paths. None for particles with noise, which have no entropy.
     boundary_mass : float
-        Largest part of the mass met at the outermost 1 % of the cells at a no-flux end of an axis; for atoms, on a
+        Largest part of the mass ever in the outermost 1 % of the cells at a no-flux end of an axis; for atoms, on a
         bound (other than the origin of a coordinate with a power).
     n_accepted, n_rejected, n_fallback : int
-        Steps accepted and rejected; accepted ones that took the unconditional fallback.
+        Numbers of accepted steps, of rejected ones, and of accepted ones by the unconditional fallback.
     residual : float
         Largest residual of an inner solver; 0 where the method has none.
     error_estimate : float or None
         Estimated error of the density (L1, relative to the mass). With ``solve(..., error_estimate=True)`` Richardson's
         estimate of all discretization errors; otherwise the sum of the local time errors, and None for fixed steps.
     error_order, energy_error : float or None
-        The order that Richardson's estimate observed (within 1 and 2), and the error of the last energy by it; None
-        without it.
+        The order that Richardson's estimate observed (kept between 1 and 2), and its error of the last energy; None
+        without this estimate.
     edi_defect : float or None
         With the JKO method of order 1, the largest :math:`F_{k+1} + W_2^2 / (2 \tau) - F_k` over max(1, abs(F_k)); 0 if
         the energy-dissipation inequality held at every step. None for other methods.
     bias : float or None
-        Sum over the steps of what regularization moves the law by (W2, a length), as the method estimates it; None
-        where nothing is regularized.
+        Estimated distance (W2) by which regularization moves the law, summed over the steps; None for methods without
+        regularization.
     completed, controlled : bool
         Whether the end of the time span was reached; whether steps were chosen by an error tolerance.
     settings, versions : dict
     atomic, noisy : bool
-        Whether the law is held by atoms; whether these are random particles, a sample of the law. A sample proves
-        neither energy decay nor a small error: hold it against bands (`wgflow.validation.compare`).
+        Whether the law is represented by atoms; whether these are random particles, a sample of the law. A sample
+        proves neither energy decay nor a small error: compare it with error bands (`wgflow.validation.compare`).
     functionals : tuple of str
-        Terms of the user's own, known by their energy and first variation alone: that F falls with them was checked at
-        each step, and is not promised in advance.
+        User-defined terms, known by their energy and first variation alone: no scheme guarantees in advance that F
+        falls with them; it was checked at each step.
     """
 
     mass_drift: float
@@ -89,7 +90,7 @@ class Certificate:
     functionals: tuple[str, ...] = ()
 
     def checks(self) -> dict[str, tuple[bool, str]]:
-        """Each check with its verdict and a sentence."""
+        """Return each check by its name: whether it passed, and a sentence."""
         checks = {
             "completed": (self.completed, "the end of the time span was reached"
                           if self.completed else "the run stopped before the end of the time span"),
@@ -118,7 +119,7 @@ class Certificate:
         return all(passed for passed, _ in self.checks().values())
 
     def explain(self) -> str:
-        """The certificate in words."""
+        """Return the certificate in words."""
         lines = [f"certificate: {'all checks passed' if self.ok else 'NOT ALL CHECKS PASSED'}"]
         lines += [f"  {'ok  ' if passed else 'FAIL'} {text}" for passed, text in self.checks().values()]
         lines.append(f"  {self.n_accepted} steps accepted, {self.n_rejected} rejected, "
@@ -137,7 +138,7 @@ class Certificate:
             lines.append(f"  regularization moved the law by about {self.bias:.1e} (W2, summed over the steps)")
         if self.functionals:
             lines.append(f"  note: that F falls with {', '.join(self.functionals)} was checked at each step; no scheme "
-                         "promises it in advance")
+                         "guarantees it in advance")
         if self.noisy:
             lines.append("  note: a random sample of the law, whose energy and dissipation are not judged")
         if self.atomic and self.boundary_mass > BOUNDARY_NOTICE:
@@ -148,7 +149,7 @@ class Certificate:
         return "\n".join(lines)
 
     def to_dict(self) -> dict:
-        """All fields as plain numbers, strings and dictionaries, with ``ok``."""
+        """Return all fields as plain numbers, strings and dictionaries, with ``ok``."""
         return {f.name: getattr(self, f.name) for f in fields(self)} | {"ok": self.ok}
 
     def _repr_html_(self) -> str:
@@ -157,7 +158,7 @@ class Certificate:
 
 @functools.cache
 def library_versions() -> dict[str, str]:
-    """Versions of Python, wgflow and what the numbers depend on."""
+    """Return the versions of Python, wgflow and the libraries on which the numbers depend."""
     from importlib.metadata import PackageNotFoundError, version
 
     versions = {"python": platform.python_version(), "machine": platform.machine()}
@@ -170,7 +171,7 @@ def library_versions() -> dict[str, str]:
 
 
 def boundary_mass(masses: np.ndarray, grid) -> float:
-    """Largest part of the mass in the outermost 1 % of the cells (at least one) at a no-flux end of an axis.
+    """Return the largest part of the mass in the outermost 1 % of the cells (at least one) at a no-flux end of an axis.
 
     The lower end of a weighted axis that starts at 0 is the origin of a radius, not an artificial boundary.
     """
@@ -186,7 +187,7 @@ def boundary_mass(masses: np.ndarray, grid) -> float:
 
 
 def mass_on_bounds(points: np.ndarray, rho) -> float:
-    """Largest part of the mass of atoms, moved to ``points``, that lies on a bound.
+    """Return the largest part of the mass of atoms, moved to ``points``, that lies on a bound.
 
     The origin of a coordinate with a power, a radius, is not an artificial bound.
     """

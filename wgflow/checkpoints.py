@@ -1,4 +1,4 @@
-"""Checkpoints of runs: `Checkpoint`, which writes them, and `resume`, which takes them up."""
+"""Checkpoints of runs: `Checkpoint` writes them, `resume` continues from them."""
 
 from wgflow.files.checkpoints import Checkpoint
 from wgflow.resuming import resume

@@ -1,7 +1,7 @@
-"""Checks of what users give: numbers, arrays, functions, and the memory that all this needs.
+"""Checks of users' input: numbers, arrays, functions, and the memory that they need.
 
-There is one family of them: a check returns the value in the form in which it is used, or raises InvalidInput
-(InvalidType for values of a wrong kind) with the name of the argument, its value and the rule.
+Each check returns the value in the form in which it is used, or raises InvalidInput (InvalidType for values of a wrong
+kind) with the name of the argument, its value and the rule.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from wgflow.errors import InvalidInput, InvalidType, ResourceError
 if TYPE_CHECKING:
     from wgflow.grids import Grid
 
-#: Arrays of the size of the grid that a solve keeps at the same time; the memory check of a grid counts on them.
+#: Arrays of the size of the grid that a solve keeps at the same time, for the memory check of a grid.
 WORK_ARRAYS = 12
-#: Requests of fewer bytes are granted without looking.
+#: Requests of fewer bytes are granted without a look at the free memory.
 SMALL_REQUEST = 64e6
 
 
 def call_user(function, arguments, what: str):
     """Call a user's function; an exception in it becomes InvalidInput that names the argument, with its cause.
 
-    It sees read-only arrays. Overflow and division by zero are left to the checks of what it returns.
+    It is called with read-only arrays. Overflow and division by zero are left to the checks of its values.
     """
     if not callable(function):
         raise InvalidType(f"{what} must be callable, a function of the coordinates; got {type(function).__name__}")
@@ -48,7 +48,7 @@ def _read_only(array: np.ndarray) -> np.ndarray:
 
 
 def real_array(values, what: str) -> np.ndarray:
-    """``values`` as a float64 array, or InvalidType for kinds that are not real numbers, InvalidInput for masks."""
+    """Return ``values`` as a float64 array; raise InvalidType if they are not real numbers, InvalidInput if masked."""
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
         raise InvalidInput(f"{what} is a masked array with {np.ma.count_masked(values)} masked cells; fill them first")
     try:
@@ -63,7 +63,7 @@ def real_array(values, what: str) -> np.ndarray:
 
 
 def check_values(values, grid: Grid, what: str) -> np.ndarray:
-    """``values`` as a float64 array of the grid's shape with finite entries, or an error that says where not."""
+    """Return ``values`` as a finite float64 array of the grid's shape; the error says where an entry is not finite."""
     array = real_array(values, what)
     if array.shape != grid.shape:
         if array.ndim == 0:
@@ -80,7 +80,7 @@ def check_values(values, grid: Grid, what: str) -> np.ndarray:
 
 
 def available_memory() -> int:
-    """Bytes of memory that this machine can still give."""
+    """Return the number of bytes of memory that are free on this machine."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             for line in file:
@@ -106,7 +106,7 @@ def check_grid_memory(shape) -> None:
 
 
 def check_real(name: str, value, *, infinite: bool = False) -> float:
-    """A real number as a float; finite, unless infinity is allowed."""
+    """Return a real number as a float; it must be finite unless ``infinite``."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise InvalidType(f"{name} must be a number, got {type(value).__name__} {value!r}")
     number = float(value)
@@ -116,7 +116,7 @@ def check_real(name: str, value, *, infinite: bool = False) -> float:
 
 
 def check_positive(name: str, value, *, zero: bool = False, infinite: bool = False, allow_none: bool = False):
-    """A number > 0 (>= 0 with ``zero``) as a float; finite, unless infinity is allowed. None passes if allowed."""
+    """Return a number > 0 (>= 0 if ``zero``) as a float; finite unless ``infinite``. None passes if ``allow_none``."""
     if value is None and allow_none:
         return None
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
@@ -128,7 +128,7 @@ def check_positive(name: str, value, *, zero: bool = False, infinite: bool = Fal
 
 
 def check_count(name: str, value, least: int = 1) -> int:
-    """A whole number of at least ``least`` as an int."""
+    """Return a whole number >= ``least`` as an int."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
         raise InvalidType(f"{name} must be an int, got {type(value).__name__} {value!r}")
     if int(value) < least:
@@ -137,14 +137,14 @@ def check_count(name: str, value, least: int = 1) -> int:
 
 
 def check_flag(name: str, value) -> bool:
-    """True or False, and nothing that only counts as one of them."""
+    """Return True or False; 0, 1 and other stand-ins are refused."""
     if not isinstance(value, (bool, np.bool_)):
         raise InvalidType(f"{name}={value!r}: need True or False")
     return bool(value)
 
 
 def check_interval(name: str, value) -> tuple[float, float]:
-    """A pair (lo, hi) of finite numbers with lo < hi, as floats."""
+    """Return a pair (lo, hi) of finite numbers with lo < hi, as floats."""
     try:
         lo, hi = (check_real(name, end) for end in value)
     except (TypeError, ValueError) as error:

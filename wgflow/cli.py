@@ -20,7 +20,7 @@ from wgflow.errors import InvalidInput, StorageError, WGFlowError
 __all__ = ["main"]
 
 def __getattr__(name: str) -> tuple[float, ...]:
-    # The times of the demo had their place here; importing its study with this module would slow down --help.
+    # The times of the demo were defined here; importing its study with this module would slow down --help.
     if name == "SGD_TIMES":
         from wgflow.validation.studies.demo import SGD_TIMES
 
@@ -36,7 +36,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _warmup() -> None:
-    """Call every kind of kernel once on a small problem, so that the compiled code is on disk."""
+    """Solve small problems by the usual methods, so that their compiled functions are stored on disk."""
     import wgflow as wg
 
     grid = wg.Grid((-3, 3), cells=32)
@@ -69,7 +69,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="seed of the SGD runs")] = 7,
     fresh: Annotated[bool, typer.Option("--fresh", help="run SGD again even if its results are cached")] = False,
 ) -> None:
-    """Solve the isotropic Gaussian model, run SGD beside it, and hold one against the other."""
+    """Solve the isotropic Gaussian model, run SGD of networks, and compare the two."""
     from wgflow.validation.studies.demo import Demo
 
     start = time.perf_counter()
@@ -168,22 +168,22 @@ def convergence(
 
 @app.command()
 def warmup() -> None:
-    """Compile the kernels once, so that later runs start fast (for images and CI)."""
+    """Compile the functions of the usual methods once, so that later runs start fast (for images and CI)."""
     start = time.perf_counter()
     _warmup()
-    print(f"kernels ready after {time.perf_counter() - start:.1f} s")
+    print(f"compiled functions ready after {time.perf_counter() - start:.1f} s")
 
 
 @app.command()
 def versions() -> None:
-    """Print the versions of Python, wgflow and what its numbers depend on."""
+    """Print the versions of Python, wgflow and the libraries on which its numbers depend."""
     import wgflow
 
     wgflow.show_versions()
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code.
+    """Run the command line; return the exit code.
 
     Parameters
     ----------
@@ -204,11 +204,11 @@ def main(arguments: list[str] | None = None) -> int:
         print("wgflow: interrupted; SGD runs that had finished are kept", file=sys.stderr)
         return 130
     except Exception as error:
-        # Typer's and click's own errors (unknown option, bad value, abort) know how to say themselves in one line.
+        # Typer's and click's own errors (unknown option, bad value, abort) have a message of one line.
         if not hasattr(error, "exit_code"):
             raise
         words = error.format_message() if hasattr(error, "format_message") else "aborted"
-        print(f"wgflow: {' '.join(words.split())} (wgflow --help lists what there is)", file=sys.stderr)
+        print(f"wgflow: {' '.join(words.split())} (wgflow --help lists the commands)", file=sys.stderr)
         return int(error.exit_code)
 
 

@@ -35,7 +35,7 @@ class Density:
     Raises
     ------
     InvalidInput
-        If the shape, the sign or a value is not as stated, or the total mass is 0 or not finite.
+        If the values break a rule above, or the total mass is 0 or not finite.
     InvalidType
         If the values are not real numbers.
     """
@@ -71,13 +71,13 @@ class Density:
     # ---------------------------------------------------------------- constructors
     @classmethod
     def from_values(cls, grid: Grid, values, *, normalize: bool = False, clip_negative: float = 0.0) -> Density:
-        """The density with these cell averages, divided by its mass if ``normalize``."""
+        """Return the density with these cell averages, divided by its mass if ``normalize``."""
         rho = cls(grid, values, clip_negative=clip_negative)
         return rho.normalized() if normalize else rho
 
     @classmethod
     def from_function(cls, grid: Grid, function, *, normalize: bool = True) -> Density:
-        """Cell averages of ``function`` by Gauss-Legendre quadrature.
+        """Return the cell averages of ``function`` by Gauss-Legendre quadrature.
 
         Parameters
         ----------
@@ -90,18 +90,18 @@ class Density:
 
     @classmethod
     def from_log_function(cls, grid: Grid, log_function) -> Density:
-        """The normalized density proportional to ``exp(log_function)``, which may lie far outside the floats' range."""
+        """Return the normalized density proportional to ``exp(log_function)``, which may overflow."""
         log_values = grid.evaluate(log_function, "log_function")
         return cls.from_values(grid, np.exp(log_values - log_values.max()), normalize=True)
 
     @classmethod
     def uniform(cls, grid: Grid) -> Density:
-        """The uniform density of mass 1."""
+        """Return the uniform density of mass 1."""
         return cls(grid, np.full(grid.shape, 1.0 / math.prod(hi - lo for lo, hi in grid.bounds)))
 
     @classmethod
     def gaussian(cls, grid: Grid, mean, cov) -> Density:
-        r"""The normal law :math:`N(m, C)` cut to the grid's box and normalized.
+        r"""Return the normal law :math:`N(m, C)`, cut to the grid's box and normalized.
 
         Parameters
         ----------
@@ -134,13 +134,13 @@ class Density:
                 grid, lambda *x: np.exp(0.5 * (peak - _quadratic_form(precision, [a - m for a, m in zip(x, mean)]))),
                 "gaussian")
         if not values.any():
-            raise InvalidInput(f"mean={mean.tolist()}: the law has no mass that floats can hold on {grid}; "
+            raise InvalidInput(f"mean={mean.tolist()}: the mass of the law underflows everywhere on {grid}; "
                                "move the box")
         return cls.from_values(grid, values, normalize=True)
 
     @classmethod
     def from_samples(cls, grid: Grid, samples, *, weights=None) -> Density:
-        """The histogram of points, normalized.
+        """Return the histogram of points, normalized.
 
         Parameters
         ----------
@@ -170,21 +170,21 @@ class Density:
 
     # ---------------------------------------------------------------- numbers
     def normalized(self) -> Density:
-        """The same density scaled to mass 1."""
+        """Return the same density scaled to mass 1."""
         return Density(self.grid, self.values / self.mass)
 
     def expect(self, function) -> float:
-        """Integral of ``function`` against the density (an array of the grid's shape is taken as its values)."""
+        """Return the integral of ``function``, or of an array of its values at cell centers, against the density."""
         f = function if isinstance(function, np.ndarray) else self.grid.evaluate(function, "function")
         return float((self.masses * f).sum())
 
     def mean(self) -> np.ndarray | float:
-        """Mean of each coordinate, shape (ndim,); a float on one axis. Divided by the mass."""
+        """Return the mean of each coordinate, shape (ndim,); a float on one axis. Divided by the mass."""
         means = np.array([(self._axis_masses(k) * c).sum() for k, c in enumerate(self.grid.centers)]) / self.mass
         return float(means[0]) if self.grid.ndim == 1 else means
 
     def cov(self) -> np.ndarray | float:
-        """Covariance matrix, shape (ndim, ndim); the variance, a float, on one axis. Divided by the mass."""
+        """Return the covariance matrix, shape (ndim, ndim); the variance, a float, on one axis. Divided by the mass."""
         mean = np.atleast_1d(self.mean())
         ndim = self.grid.ndim
         deviations = [c - m for c, m in zip(self.grid.centers, mean)]
@@ -199,7 +199,7 @@ class Density:
         return float(cov[0, 0]) if ndim == 1 else cov
 
     def marginal(self, axes) -> Density:
-        """The density of some of the coordinates, the others integrated out.
+        """Return the density of some of the coordinates, the others integrated out.
 
         Parameters
         ----------
@@ -216,12 +216,12 @@ class Density:
         return Density(grid, masses / grid.volumes)
 
     def cdf(self, x) -> np.ndarray | float:
-        """Mass below x divided by the whole mass, on one axis (linear inside cells)."""
+        """Return the mass below x divided by the whole mass, on one axis (linear inside cells)."""
         self._need_one_axis("cdf")
         return np.interp(x, self.grid.edges[0], self._cumulative(), left=0.0, right=1.0)
 
     def quantile(self, q) -> np.ndarray | float:
-        """The smallest x below which a part q of the mass lies, on one axis.
+        """Return the smallest x below which a part q of the mass lies, on one axis.
 
         Parameters
         ----------
@@ -239,7 +239,7 @@ class Density:
         return float(x) if x.ndim == 0 else x
 
     def sample(self, n: int, rng=None) -> np.ndarray:
-        """n independent points, shape (n, ndim) ((n,) on one axis), uniform inside cells.
+        """Return n independent points, shape (n, ndim) ((n,) on one axis), uniform inside cells.
 
         Parameters
         ----------
@@ -285,7 +285,7 @@ def _check_finite_nonnegative(array: np.ndarray, clip_negative: float) -> None:
 
 
 def _average(grid: Grid, function, what: str) -> np.ndarray:
-    """Averages of a function over the cells, by tensor Gauss-Legendre quadrature in one call."""
+    """Return the averages of a function over the cells, by tensor Gauss-Legendre quadrature in one call."""
     count = AVERAGING_NODES[grid.ndim]
     nodes, weights = np.polynomial.legendre.leggauss(count)
     axes = [(c[:, None] + 0.5 * h[:, None] * nodes).ravel() for c, h in zip(grid.centers, grid.widths)]
@@ -305,10 +305,10 @@ def _average(grid: Grid, function, what: str) -> np.ndarray:
 
 
 def _normal_averages(edges: np.ndarray, mean: float, variance: float) -> np.ndarray:
-    """Averages of the N(mean, variance) density over cells, accurate relative to themselves in both tails."""
+    """Return averages of the N(mean, variance) density over cells, accurate relative to themselves in both tails."""
     z = (edges - mean) / math.sqrt(2.0 * variance)
-    # math.erfc, since importing SciPy's takes longer than a whole solve on one axis. Differences of the smaller tail
-    # keep the digits: Phi(b) - Phi(a) = Phi(-a) - Phi(-b).
+    # math.erfc, since importing SciPy's takes longer than a solve on one axis. Differences of the smaller tail keep the
+    # digits: Phi(b) - Phi(a) = Phi(-a) - Phi(-b).
     lower = 0.5 * np.array([math.erfc(-v) for v in z])
     upper = 0.5 * np.array([math.erfc(v) for v in z])
     return np.where(z[:-1] > 0, -np.diff(upper), np.diff(lower)) / np.diff(edges)

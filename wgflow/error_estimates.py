@@ -17,25 +17,25 @@ from wgflow.solution import Solution
 
 __all__ = ["coarser", "with_error_estimate"]
 
-#: Cells that an axis must have at least on the coarsest grid.
+#: Least number of cells of an axis on the coarsest grid.
 FEWEST_CELLS = 8
-#: The order that the estimate takes for granted at most, and at least.
+#: Bounds of the observed order.
 ORDERS = (1.0, 2.0)
 
 
 def with_error_estimate(solution: Solution, flow: Flow, method) -> Solution:
-    r"""The solution, its certificate holding Richardson's estimate of all its discretization errors.
+    r"""Return the solution with Richardson's estimate of all its discretization errors in its certificate.
 
     With :math:`d_1` and :math:`d_2` the L1 distances between the densities on the grids of n and n/2 and of n/2 and n/4
     cells, taken on the coarser one, the observed order is :math:`p = \log_2(d_2 / d_1)`, kept between 1 and 2, and the
     estimate is :math:`\max(d_1, 2^{-p} d_2) / (2^p - 1)`, relative to the mass; distances are the largest over the
-    output times (that at the end without them). The error of the energy is estimated alike. Fixed steps are doubled
-    with the cells, so that errors in time are seen too.
+    output times (without any, at the end). The error of the energy is estimated likewise. Fixed steps are doubled with
+    the cells, so that the estimate includes errors in time.
 
     Raises
     ------
     InvalidInput
-        If the grid cannot be halved twice, or the energy is known on its own cells only.
+        If the grid cannot be halved twice, or the energy is given by values on its cells.
     """
     runs, law = [solution], flow.density
     for _ in range(2):
@@ -52,7 +52,7 @@ def with_error_estimate(solution: Solution, flow: Flow, method) -> Solution:
 
 
 def coarser(rho: Density) -> Density:
-    """The same law on cells of twice the width along each axis."""
+    """Return the same law on cells of twice the width along each axis."""
     grid = rho.grid
     if any(grid.origin):
         raise InvalidInput("error_estimate: the grid has an axis with an origin, whose half cell cannot be joined; "
@@ -73,7 +73,7 @@ def coarser(rho: Density) -> Density:
 
 
 def _join(values: np.ndarray, combine=np.add) -> np.ndarray:
-    """Sums over pairs of cells along each axis."""
+    """Return sums over pairs of cells along each axis."""
     for axis in range(values.ndim):
         values = combine(*np.moveaxis(values, axis, 0).reshape(-1, 2, *np.delete(values.shape, axis)).swapaxes(0, 1))
         values = np.moveaxis(values, 0, axis)
@@ -89,7 +89,7 @@ def _solve_again(flow: Flow, rho0: Density, method, solution: Solution) -> Solut
     try:
         again = make_flow(flow.energy, rho0, (flow.t0, flow.t1), flow.t_eval or None, flow.time_scale, method)
     except InvalidInput as error:
-        refusal = InvalidInput(f"error_estimate: the energy must be known on coarser grids too, so by functions; "
+        refusal = InvalidInput(f"error_estimate: the energy must be given by functions, which coarser grids need; "
                                f"{error}")
         refusal.partial = solution
         raise refusal from error
@@ -103,7 +103,7 @@ def _solve_again(flow: Flow, rho0: Density, method, solution: Solution) -> Solut
 
 
 def _distance(fine: Solution, coarse: Solution) -> float:
-    """The largest L1 distance of the densities at the common times, relative to the mass."""
+    """Return the largest L1 distance of the densities at the common times, relative to the mass."""
     laws: list[tuple[Any, Any]] = [(fine.final, coarse.final)]
     if np.array_equal(fine.t, coarse.t):
         laws = list(zip(fine.densities, coarse.densities))

@@ -1,7 +1,7 @@
 """Exceptions of wgflow: a message names the argument, the value, the rule and the fix.
 
-Every exception raised while a flow is being solved carries ``.partial``, the Solution up to the last accepted step:
-nothing that was computed is lost.
+An exception that is raised during a solve has ``.partial``, the Solution up to the last accepted step, so that nothing
+computed is lost.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class WGFlowError(Exception):
     Attributes
     ----------
     partial : Solution or None
-        What had been computed when the error arose, where a solve was under way.
+        The solution up to the error, if a solve was under way.
     """
 
     partial: Any = None
@@ -36,16 +36,16 @@ class InvalidInput(WGFlowError, ValueError):
 
 
 class InvalidType(InvalidInput, TypeError):
-    """An argument is of a kind that cannot be used at all (a string for a number, complex for real)."""
+    """An argument is of a kind that cannot be used (a string for a number, complex for real)."""
 
 
 class ConvergenceError(WGFlowError, RuntimeError):
-    """A solve could not go on or missed its tolerance.
+    """A solve could not continue, or missed its tolerance.
 
     Parameters
     ----------
     message : str
-        What happened, where, and what to change.
+        Sentence on what happened, where, and what to change.
     reason : str
         One of ``"step too small"``, ``"max steps"``, ``"non-finite"``, ``"callback"``, ``"blow-up"``, ``"mass"``,
         ``"energy increase"``, ``"time limit"``, ``"tolerance"``.
@@ -67,4 +67,4 @@ class StorageError(WGFlowError, OSError):
 
 
 class WGFlowWarning(UserWarning):
-    """Something is legal but probably not what was meant."""
+    """The input is legal, but probably not what was meant."""

@@ -1,4 +1,4 @@
-"""Flows: a problem that has been checked, and how a method is run on it."""
+"""Flows: checked problems, and the run of a method on one."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class Flow:
     rho0 : Density or Atoms
     t0, t1 : float
     t_eval : tuple of float
-        Output times, empty where the method chooses.
+        Output times; empty if the method chooses them.
     stops : list of float
-        Times that a step must end on, the last being t1.
+        Times at which a step must end, the last being t1.
     time_scale : float or callable
     """
 
@@ -99,7 +99,7 @@ class Flow:
         return self.energy.at(self.t0).assemble(self.grid)
 
     def energy_at(self, t: float) -> FreeEnergy:
-        """Return the energy at a time; what goes wrong in a user's function ends the run, and nothing is lost."""
+        """Return the energy at a time; an error in a user's function ends the run with a ConvergenceError."""
         return self._driven(t, lambda: self.energy.at(t))
 
     def on_grid_at(self, t: float) -> EnergyOnGrid:
@@ -117,7 +117,7 @@ class Flow:
                                    t=t) from error
 
     def elapsed(self, t: float, dt: float) -> float:
-        """Return the integral of time_scale from t to t + dt: the equation is autonomous in this clock."""
+        """Return the integral of time_scale from t to t + dt, the clock in which the equation is autonomous."""
         scale = self.time_scale
         if not callable(scale):
             return scale * dt
@@ -125,7 +125,7 @@ class Flow:
         return 0.5 * dt * float(CLOCK_WEIGHTS @ [self.scale_at(float(s), dt) for s in times])
 
     def scale_at(self, t: float, dt: float = 0.0) -> float:
-        """Return time_scale at a time; what goes wrong in its function ends the run, and nothing computed is lost."""
+        """Return time_scale at a time; an error in its function ends the run with a ConvergenceError."""
         scale = self.time_scale
         if not callable(scale):
             return scale
@@ -147,17 +147,17 @@ def make_flow(energy: Term, rho0: Density | Atoms, t_span, t_eval, time_scale, m
     Raises
     ------
     InvalidInput
-        If an argument breaks a rule, or the method does not know the law or the energy.
+        If an argument breaks a rule, or the method does not support the law or the energy.
     """
     name = type(method).__name__
     if not isinstance(energy, Term):
         raise InvalidType(f"energy must be a sum of terms such as Entropy(1.0) + Potential(V), got {energy!r}")
     if energy.time_dependent and not method.DRIVEN:
-        raise InvalidInput(f"{name} knows energies that do not change with time; use FiniteVolume() for TimeDependent "
-                           "terms")
+        raise InvalidInput(f"{name} supports only energies that do not change with time; use FiniteVolume() for "
+                           "TimeDependent terms")
     if isinstance(rho0, Atoms) and not method.MOVES_ATOMS:
-        raise InvalidInput(f"rho0 is Atoms, which {name} does not know; use method=wgflow.Lagrangian(), or a Density "
-                           "(Density.from_samples makes one of points)")
+        raise InvalidInput(f"rho0 is Atoms, which {name} does not support; use method=wgflow.Lagrangian(), or a "
+                           "Density (Density.from_samples makes one of points)")
     if not isinstance(rho0, (Density, Atoms)):
         raise InvalidType(f"rho0 must be a wgflow.Density{' or Atoms' if method.MOVES_ATOMS else ''}, got "
                           f"{type(rho0).__name__}; make one by Density.from_values(grid, values)")
@@ -171,14 +171,14 @@ def make_flow(energy: Term, rho0: Density | Atoms, t_span, t_eval, time_scale, m
         time_scale = check_positive("time_scale", time_scale)
     flow = Flow(energy, rho0, t0, t1, times, time_scale)
     if flow.has_grid:
-        # Before anything runs: what cannot be assembled is refused here.
+        # An energy that cannot be assembled is refused here, before the run.
         _ = flow.on_grid
     return flow
 
 
 def run(flow: Flow, method: Method, *, progress: bool = False, checkpoint=None, throw: bool = True,
         state: tuple[dict, dict] | None = None) -> Solution:
-    """Return the Solution of a method on a checked problem; what was recorded survives any error."""
+    """Return the Solution of a method on a checked problem; after an error the record is in ``error.partial``."""
     with run_progress(flow, progress) as report:
         recorder = (Recorder if flow.has_grid else AtomRecorder)(flow, method, report)
         try:
@@ -197,7 +197,7 @@ def run(flow: Flow, method: Method, *, progress: bool = False, checkpoint=None, 
 
 
 def _keeper(path, flow, method, recorder, resumed):
-    """Return what keeps the state of a run on disk, or nothing."""
+    """Return the context that keeps the state of a run on disk; without a path it does nothing."""
     if path is None:
         return nullcontext()
     return Checkpoint(path, flow, method, recorder, resumed)

@@ -1,4 +1,4 @@
-"""Terms at points: where a law sits, what a user's function is there, and gradients by sixth-order differences."""
+"""Terms at points: the points of a law, values of users' functions, and gradients by sixth-order differences."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from wgflow.errors import InvalidInput, InvalidType
 
 __all__ = ["box_of", "check_points", "differences", "gradient_at", "located", "values_at"]
 Array = NDArray[np.float64]
-#: Step of the differences, relative to 1 or to the width of the box if that is smaller: where the error of truncation,
-#: h^6 f^(7) / 140, and that of round-off, about 2 eps f / h, are alike for functions that vary on a scale of 1/3.
+#: Step of the differences, relative to 1 or to the width of the box if that is smaller. For functions that vary on a
+#: scale of 1/3 the errors of truncation, h^6 f^(7) / 140, and of round-off, about 2 eps f / h, are then about equal.
 STEP = 0.005
 #: Points at which differences are evaluated at a time.
 BATCH = 100_000
@@ -29,7 +29,7 @@ _WEIGHTS[3] = np.array([-1, 9, -45, 0, 45, -9, 1]) / 60.0
 
 
 def located(rho: Density | Atoms) -> tuple[Array, Array]:
-    """Points (n_coordinates, n) and masses (n,) of a law: the cell centers of a density."""
+    """Return the points (n_coordinates, n) and masses (n,) of a law: the cell centers of a density."""
     if isinstance(rho, Atoms):
         return rho.points, rho.weights
     if not isinstance(rho, Density):
@@ -38,14 +38,14 @@ def located(rho: Density | Atoms) -> tuple[Array, Array]:
 
 
 def box_of(rho: Density | Atoms) -> tuple[list[tuple[float, float]], list[float]]:
-    """Bounds of each coordinate (infinite where it is periodic), and its period (0 where it has none)."""
+    """Return the bounds of each coordinate (infinite where it is periodic), and its period (0 where it has none)."""
     bounds, periodic = (rho.bounds, rho.periodic) if isinstance(rho, Atoms) else (rho.grid.bounds, rho.grid.periodic)
     periods = [hi - lo if p else 0.0 for (lo, hi), p in zip(bounds, periodic)]
     return [(-math.inf, math.inf) if p else pair for pair, p in zip(bounds, periodic)], periods
 
 
 def check_points(rho: Density | Atoms, points: Any) -> Array:
-    """Points as an array (n_coordinates, n) of as many coordinates as the law has."""
+    """Return points as an array (n_coordinates, n), with as many coordinates as the law has."""
     array = real_array(points, "points")
     ndim = rho.ndim if isinstance(rho, Atoms) else rho.grid.ndim
     array = array[None] if array.ndim == 1 and ndim == 1 else array
@@ -55,10 +55,10 @@ def check_points(rho: Density | Atoms, points: Any) -> Array:
 
 
 def values_at(function: Callable[..., Any], points: Array, what: str, rows: tuple[int | None, ...] = ()) -> Array:
-    """A user's function at points (n_coordinates, n), checked: shape (*rows, n), real and finite.
+    """Return a user's function at points (n_coordinates, n), checked: shape (*rows, n), real and finite.
 
-    A row count of None stands for any; a last row count of None or 1 may be left out. A number is taken for a constant
-    where ``rows`` is empty.
+    A row count of None stands for any; a last row axis of count None or 1 may be missing. A number counts as a constant
+    function if ``rows`` is empty.
     """
     n = points.shape[1]
     values = real_array(call_user(function, tuple(points), what), what)
@@ -80,14 +80,14 @@ def values_at(function: Callable[..., Any], points: Array, what: str, rows: tupl
 
 def gradient_at(gradient: Callable[..., Any] | None, function: Callable[[Array], Array], rho: Density | Atoms,
                 points: Array, what: str) -> Array:
-    """The user's gradient at points, or differences of ``function`` (of an array of points) where there is none."""
+    """Return the user's gradient at points, or without one differences of ``function`` (of an array of points)."""
     if gradient is None:
         return differences(function, points, box_of(rho)[0])
     return values_at(gradient, points, what, (len(points),))
 
 
 def differences(function: Callable[[Array], Array], points: Array, bounds: Sequence[tuple[float, float]]) -> Array:
-    """Gradient (n_coordinates, n) of ``function`` at points, by differences of sixth order over seven nodes.
+    """Return the gradient (n_coordinates, n) of ``function`` at points, by differences of sixth order over seven nodes.
 
     The nodes are spaced by `STEP` (of the box, where that is narrower than 1) and centered at the point; near a bound
     they are moved inside.
@@ -104,7 +104,7 @@ def differences(function: Callable[[Array], Array], points: Array, bounds: Seque
                 moved.append(points.copy())
                 moved[-1][axis] = x + (node + shift) * h
                 weights.append((axis, weight))
-    # Few points are handed over all at once, since a call of a user's function costs more than its arithmetic.
+    # Few points are evaluated in one call, since a call of a user's function costs more than its arithmetic.
     count = max(1, BATCH // max(1, points.shape[1]))
     for start in range(0, len(moved), count):
         batch = moved[start:start + count]
@@ -115,14 +115,14 @@ def differences(function: Callable[[Array], Array], points: Array, bounds: Seque
 
 
 def need_function(function, what: str) -> None:
-    """Refuse values at cell centers where points are asked for."""
+    """Refuse values at cell centers where values at points are needed."""
     if not callable(function):
         raise InvalidInput(f"{what} is an array of values at cell centers, so it is not known at points; give a "
                            "function of the coordinates")
 
 
 def free_part(velocity: np.ndarray, rho: Atoms) -> np.ndarray:
-    """Velocities (n_coordinates, n) of atoms without the components that would leave the bounds."""
+    """Return the velocities (n_coordinates, n) of atoms without the components that would leave the bounds."""
     for axis, (lo, hi) in enumerate(box_of(rho)[0]):
         x, v = rho.points[axis], velocity[axis]
         held = ((x <= lo) & (v < 0)) | ((x >= hi) & (v > 0))

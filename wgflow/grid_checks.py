@@ -13,7 +13,7 @@ from wgflow.errors import InvalidInput, InvalidType, ResourceError
 
 BOUNDARIES = ("no-flux", "periodic")
 MAX_AXES = 4
-#: No memory holds an axis with more cells; the product of four such numbers is still a float.
+#: No memory holds an axis with more cells; the product of four such numbers does not overflow.
 MAX_CELLS = 2**60
 
 
@@ -68,7 +68,7 @@ def uniform_edges(axis: int, lo: float, hi: float, n: int, half: bool) -> np.nda
 
 
 def widths_of(edges: np.ndarray, even: bool, half: bool) -> np.ndarray:
-    """Cell widths, the same to the last bit where the edges are evenly spaced."""
+    """Return cell widths, the same to the last bit where the edges are evenly spaced."""
     if even:
         return np.full(edges.size - 1, (edges[-1] - edges[0]) / (edges.size - 1))
     widths = np.diff(edges)

@@ -30,9 +30,9 @@ from wgflow.uphill import uphill
 __all__ = ["MAX_AXES", "Grid", "available_memory", "call_user", "check_memory", "check_values",
            "log_power_cell_average", "real_array"]
 
-#: Beyond this ratio of the widest to the narrowest cell of an axis the user probably mistyped an edge.
+#: Beyond this ratio of the widest to the narrowest cell of an axis a warning is given: probably an edge is mistyped.
 CELL_RATIO_WARNING = 1e6
-#: Panels of four nodes for each cell on which a monitor function is integrated.
+#: Panels of four nodes for each cell, by which a monitor function is integrated.
 GRADING_PANELS = 32
 
 
@@ -59,7 +59,7 @@ class Grid:
     names : sequence of str, optional
         Names of the axes, used in datasets and plots; ``("x", "y", "z", "w")`` by default.
     origin : bool or one for each axis
-        Whether a no-flux axis starts at a point where mass can come to rest, such as the origin of a radius: its first
+        Whether a no-flux axis starts at a point where mass can come to rest, such as the origin of a radius. Its first
         cell then has half the width and is represented by its lower end, so that a point mass there is exact.
 
     Attributes
@@ -139,31 +139,31 @@ class Grid:
     @classmethod
     def for_problem(cls, energy, rho0, t_end=None, *, tol: float = 1e-3, bounds=None, cells=None, boundary="no-flux",
                     method=None, time_scale=1.0, names=None, max_cells: int = 500_000) -> Grid:
-        r"""The grid on which a flow is solved with an error of at most about ``tol``.
+        r"""Return a grid on which a flow is solved with an error of at most about ``tol``.
 
-        :math:`\max_t \|\rho_h(t) - \rho(t)\|_{L^1} \le \mathrm{tol} \cdot \mathrm{mass}`, estimated at four times by
-        trial solves on coarse grids (Richardson, each axis by itself), and at most 1e-12 of the mass ever in the
-        outermost cells at ends that are chosen: the box grows at each end where a trial solve brings mass, so that it
-        follows drift, attraction and free fronts. A trial costs about as much as a few solves on coarse grids.
+        The aim is :math:`\max_t \|\rho_h(t) - \rho(t)\|_{L^1} \le \mathrm{tol} \cdot \mathrm{mass}`, estimated at six
+        times by trial solves on coarse grids (Richardson, each axis by itself), with at most 1e-12 of the mass ever in
+        the outermost cells at ends that are chosen. The box grows at each end where a trial solve brings mass, so that
+        it follows drift, attraction and free fronts. The cost is that of a few solves on coarse grids.
 
-        Good values: the default; ``bounds`` and ``cells`` for what is known, walls above all. Reduced models have
-        weighted grids of their own, ``model.grid(cells=...)``.
+        Good values: the default; give ``bounds`` and ``cells`` where they are known, above all at walls. Reduced models
+        have weighted grids of their own, ``model.grid(cells=...)``.
 
         Parameters
         ----------
         energy : Term or FreeEnergy
             The energy of the problem, given by functions.
         rho0 : callable, (mean, cov), array, Atoms or Density
-            The initial law: a density as a function of the coordinates (its mass is found and normalized); a normal law
-            by its mean and covariance; samples, an array (n, ndim), or Atoms, smoothed by normal kernels of Silverman's
-            width; or a Density on a trial grid.
+            The initial law: a density as a function of the coordinates (which is normalized); a normal law by its mean
+            and covariance; samples, an array (n, ndim), or Atoms, smoothed by Gaussians of Silverman's width; or a
+            Density on a trial grid.
         t_end : float, optional
-            End of the time span that starts at 0. By default the grid is for all times, which needs a flow that comes
-            to rest. A state that leaves a saddle or a well only after a long rest may be taken for one at rest.
+            End of the time span that starts at 0. By default the grid serves for all times, if the flow comes to rest.
+            A flow that leaves a saddle or a well only after a long rest may be taken for one at rest.
         tol : float
             Tolerance, between 1e-8 and 1.
         bounds : sequence of (lo, hi) or None, optional
-            For each axis walls, which are kept, or None for an end in the open. A periodic axis needs its bounds.
+            For each axis its walls, which are kept, or None for an unbounded axis. A periodic axis needs its bounds.
         cells : sequence of int or None, optional
             For each axis its number of cells, which is kept, or None.
         boundary, names
@@ -173,14 +173,14 @@ class Grid:
         time_scale : float or callable
             As in `wgflow.solve`.
         max_cells : int
-            Number of cells that no trial and no result may exceed.
+            Largest number of cells of a trial grid and of the result.
 
         Raises
         ------
         InvalidInput
             If an argument breaks a rule, or nothing confines the flow and there is no ``t_end``.
         ResourceError
-            If the tolerance needs more than ``max_cells`` cells, such as where the law concentrates to a point.
+            If the tolerance needs more than ``max_cells`` cells, for instance if the law concentrates at a point.
         ConvergenceError
             If a trial solve fails, or takes too many steps.
 
@@ -197,11 +197,10 @@ class Grid:
 
     @classmethod
     def graded(cls, bounds, cells, monitor, *, boundary="no-flux", names=None) -> Grid:
-        r"""A grid with small cells where a monitor function m is large: its integral over each cell is the same.
+        r"""Return a grid with small cells where a monitor function m is large: its integral over each cell is the same.
 
-        The edges are a smooth function of their number if m is smooth, which the second order of fluxes asks for. The
-        error of a density in L1 is least for :math:`m = |\rho''|^{1/3}`; add a part of its mean, so that no cell
-        becomes huge.
+        The edges are a smooth function of their index if m is smooth, which second-order fluxes need. The L1 error of a
+        density is least for :math:`m = |\rho''|^{1/3}`; add a part of its mean, so that no cell becomes huge.
 
         Parameters
         ----------
@@ -255,7 +254,7 @@ class Grid:
         return log_volumes if self.log_weight is None else log_volumes + self.log_weight
 
     def mesh(self) -> tuple[np.ndarray, ...]:
-        """Coordinates of the cell centers as full arrays of the grid's shape, one for each axis."""
+        """Return the coordinates of the cell centers as full arrays of the grid's shape, one for each axis."""
         return tuple(np.meshgrid(*self.centers, indexing="ij"))
 
     @cached_property
@@ -270,7 +269,7 @@ class Grid:
         return tuple(distances)
 
     def evaluate(self, function, what: str) -> np.ndarray:
-        """Values of a user's function at the cell centers, checked: shape, kind and finiteness.
+        """Return values of a user's function at the cell centers, with shape, kind and finiteness checked.
 
         Parameters
         ----------
@@ -301,7 +300,7 @@ class Grid:
 
 
 def equal_shares(monitor, even: np.ndarray, axis: int) -> np.ndarray:
-    """Edges between the ends of even ones that share out the integral of a function of the coordinate equally."""
+    """Return edges, between the ends of even ones, over whose cells the integral of a function is the same."""
     count = GRADING_PANELS * (even.size - 1)
     ends = np.linspace(even[0], even[-1], count + 1)
     nodes, weights = np.polynomial.legendre.leggauss(4)
@@ -323,7 +322,7 @@ def equal_shares(monitor, even: np.ndarray, axis: int) -> np.ndarray:
 
 
 def log_power_cell_average(edges, power: float) -> np.ndarray:
-    r"""Logarithm of the averages of :math:`r^p` over cells, :math:`\log \frac{1}{h_i} \int_{r_i}^{r_{i+1}} r^p\,dr`.
+    r"""Return the logarithm of cell averages of :math:`r^p`, :math:`\log \frac{1}{h_i} \int_{r_i}^{r_{i+1}} r^p\,dr`.
 
     Parameters
     ----------

@@ -47,18 +47,18 @@ class JKOStep:
     round_off : float or None
         A bound on what rounding does to the energy, where that may be more than 1e-13 of max(1, abs(F)).
     blur : float or None
-        The most that regularization may add to F in this step, where the method regularizes without debiasing.
+        Bound of what regularization adds to F in this step, where the method regularizes without debiasing.
     blur_length : float or None
-        The distance by which that moves the density, about.
+        The distance, approximately, by which regularization moves the density.
     metric : str or None
         The distance that the step was solved with, where the method has several: "exact" or "linear".
     extras : mapping
-        What the method reports beside that, by name (floats, ints, strings), for information only. The attributes from
+        Further results of the method by name (floats, ints, strings), for information only. The attributes from
         ``dissipation`` to ``metric`` can be read here, too, as in earlier versions: ``step.extras["metric"]``. A plain
         mapping given here sets them.
     state : dict
-        What the method carries to the next step beside the density (Lagrangian positions, dual potentials for a warm
-        start): arrays, numbers and None by name, so that it can go into a checkpoint.
+        Data for the next step beside the density (Lagrangian positions, dual potentials for a warm start): arrays,
+        numbers and None by name, so that it can be stored in a checkpoint.
     """
 
     density: Density | None
@@ -87,7 +87,7 @@ class JKOStep:
 
     @property
     def rho(self) -> Density:
-        """The density, of a step that has one."""
+        """The density of a step that has one."""
         if self.density is None:
             raise InvalidInput("the steps of a Solution keep no density: its snapshots are in sol.densities")
         return self.density
@@ -121,9 +121,9 @@ class _Extras(Mapping[str, Any]):
         return repr(self._all)
 
 
-#: The numbers of a step that have names of their own, in the order of a table; `bias` and `gap` may be None.
+#: The numbers of a step, in the order of the columns of a table; `bias` and `gap` may be None.
 NUMBERS = ("w2_squared", "energy", "gap", "residual", "iterations", "tau", "bias")
-#: The attributes of a step that files keep among its extras: None where a method does not report them.
+#: The attributes of a step that files store among its extras; None if a method does not report them.
 ATTRIBUTES = ("dissipation", "round_off", "blur", "blur_length", "metric")
 TITLES = {
     "w2_squared": "squared Wasserstein distance of the step", "energy": "free energy after the step, as solved",

@@ -1,4 +1,4 @@
-"""Pictures in one style; the code is in `wgflow.pictures`.
+"""Pictures in a common style; the code is in `wgflow.pictures`.
 
 Figures are made without pyplot, so that nothing global changes and no window or display is needed. Every function
 returns the ``matplotlib.figure.Figure`` and writes it if given a path (PNG, PDF, SVG by its ending).

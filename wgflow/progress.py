@@ -26,7 +26,7 @@ def progress_of(label: str) -> Iterator[Callable[[float], None]]:
     Parameters
     ----------
     label : str
-        What is being done.
+        Name of the job.
     """
     if sys.stderr.isatty():
         from rich.console import Console
@@ -53,7 +53,7 @@ LOG_SECONDS = 5.0
 
 
 class run_progress:
-    """Progress of a run: nothing, a rich bar on a terminal, or log lines."""
+    """Progress of a run: nothing, a bar on a terminal, or log lines."""
 
     def __init__(self, flow: Flow, progress: bool):
         self.flow, self.progress = flow, progress

@@ -1,4 +1,4 @@
-"""Resuming: a run taken up from its checkpoint, which is compared with the energy and the method given again."""
+"""Resuming a run from its checkpoint, which is compared with the energy and the method given again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from wgflow.solution import Solution
 if TYPE_CHECKING:
     from wgflow.solvers.base import Method
 
-#: Relative difference of an energy's values that passes as another machine's rounding.
+#: Relative difference of an energy's values that counts as rounding on another machine.
 ROUNDING = 1e-10
 
 __all__ = ["resume"]
@@ -32,7 +32,7 @@ __all__ = ["resume"]
 
 def resume(path, t_end=None, *, energy: Term, methods: dict[str, type[Method]], t_eval=None, time_scale=None,
            method: Method | None = None, checkpoint=None, progress: bool = False, throw: bool = True) -> Solution:
-    """Go on with a run from its checkpoint, see `wgflow.resume`; ``methods`` has the classes that a file may name."""
+    """Continue a run from its checkpoint, see `wgflow.resume`; ``methods`` has the classes that a file may name."""
     flow, method, saved, state = _read_run(path, energy, methods, method, time_scale)
     later, times = _extension(flow, t_end, t_eval)
     options = {"progress": progress, "checkpoint": path if checkpoint is None else checkpoint, "throw": throw}
@@ -135,7 +135,7 @@ def _check_energy(path, told: dict, arrays: dict, flow: Flow) -> None:
 
 
 def _check_state(path, grid: Grid, span, saved: dict, state: dict, fixed: dict) -> None:
-    """A crafted file could hold anything: what goes into kernels has the right shape and is finite."""
+    """Check shapes and finiteness of what goes into compiled functions: a crafted file could hold anything."""
     grids = fixed | {f"snapshot at t={t:g}": masses for t, masses, _ in saved["snapshots"]}
     for name, array in grids.items():
         if array.dtype != float or array.shape != grid.shape or not np.isfinite(array).all():
@@ -148,20 +148,20 @@ def _check_state(path, grid: Grid, span, saved: dict, state: dict, fixed: dict) 
 
 
 def _extension(flow: Flow, t_end, t_eval) -> tuple[float | None, tuple[float, ...]]:
-    """The later end asked for, or None, and the output times up to it."""
+    """Return the later end, or None if it is the old one, and the output times up to it."""
     t1 = flow.t1
     _, later = check_span((flow.t0, t1 if t_end is None else t_end))
     if later < t1:
         raise InvalidInput(f"t_end={later:g}: the run was made to end at t={t1:g}; give that or a later end")
     if later == t1:
         if t_eval is not None:
-            raise InvalidInput(f"t_eval: output times can be added after t={t1:g} alone, with a t_end beyond it")
+            raise InvalidInput(f"t_eval: output times can be added only after t={t1:g}, with a t_end beyond it")
         return None, flow.t_eval
     if t_eval is None:
         return later, (*flow.t_eval, later) if flow.t_eval else ()
     times = check_times(t_eval, flow.t0, later, flow.grid.size)
     if times[0] <= t1:
-        raise InvalidInput(f"t_eval[0]={times[0]:g}: output times can be added after the old end t={t1:g} alone")
+        raise InvalidInput(f"t_eval[0]={times[0]:g}: output times can be added only after the old end t={t1:g}")
     return later, (*flow.t_eval, *times)
 
 

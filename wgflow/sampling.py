@@ -1,4 +1,4 @@
-"""What drawing points from a law begins with."""
+"""Checks of the arguments with which points are drawn from a law."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wgflow.errors import InvalidInput
 
 
 def sampler(n: Any, rng: Any) -> np.random.Generator:
-    """The generator that ``rng`` stands for, with the number of points checked."""
+    """Return the generator for ``rng``, after checking the number of points n."""
     if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1:
         raise InvalidInput(f"n={n!r}: need an integer >= 1")
     try:

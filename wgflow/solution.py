@@ -1,4 +1,4 @@
-"""Solutions: what a solve returns, and the recorder that collects it step by step."""
+"""Solutions: the result of a solve, and the history of its steps."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Law = TypeVar("Law", Density, Atoms)
 
 
 class History:
-    """What happened at each accepted step; every attribute an array of the same length, the start being entry 0.
+    """The accepted steps of a run: every attribute is an array of the same length, whose entry 0 is the start.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class History:
         return self.t.size
 
     def to_dict(self) -> dict[str, np.ndarray]:
-        """The columns by name."""
+        """Return the columns by name."""
         return {name: getattr(self, name) for name in self.NAMES}
 
     def __repr__(self):
@@ -76,23 +76,23 @@ class Solution(Generic[Law]):
     Attributes
     ----------
     t : array, shape (k,)
-        Times of the snapshots: ``t_eval``, or accepted steps thinned to about 64.
+        Times of the snapshots: ``t_eval``, or about 64 of the accepted steps.
     densities : list of Density, or list of Atoms
         The snapshots; atoms where the method moves points.
     energy : array, shape (k,)
-        Free energy at the snapshots; of particles with noise, whose entropy is not known, its other terms.
+        Free energy at the snapshots; for particles with noise, whose entropy is not known, its other terms.
     history : History
         Time, step, energy, mass and sign at every accepted step.
     certificate : Certificate
     status : int
         0 if the end of the time span was reached, 1 if not.
     message : str
-        The same in words.
+        The status in words.
     free_energy : FreeEnergy
     method : str
         The method and its settings.
     jko_steps : tuple of JKOStep
-        With the JKO method, how well each step was solved (without its density); empty otherwise.
+        The results of the steps of the JKO method (without densities); empty for other methods.
     """
 
     def __init__(self, *, t: ArrayLike, densities: Sequence[Law], energy: ArrayLike, history: History,
@@ -130,14 +130,14 @@ class Solution(Generic[Law]):
         return self.densities[-1]
 
     def density(self, t: float) -> Law:
-        """The density at a time: a snapshot, or linear in time between the two neighbors.
+        """Return the density at a time: a snapshot, or linear in time between the two neighbors.
 
-        Of atoms it is the path of each that is linear in time (the shorter way around on a periodic coordinate).
+        For atoms the path of each is linear in time (the shorter way around on a periodic coordinate).
 
         Parameters
         ----------
         t : float
-            Between the first and the last snapshot. Particles with noise are known at snapshots alone (InvalidInput).
+            Between the first and the last snapshot. Particles with noise are known at snapshots only (InvalidInput).
         """
         t = float(t)
         if not self.t[0] <= t <= self.t[-1]:
@@ -167,7 +167,7 @@ class Solution(Generic[Law]):
 
     @property
     def has_dissipation(self) -> bool:
-        """Whether `dissipation` can be had: not of particles with noise, nor of a loaded solution that lacks it."""
+        """Whether `dissipation` is available: not for particles with noise, nor for a loaded solution without it."""
         if "dissipation" in vars(self):
             return True
         return self.free_energy is not None and not (self.is_atomic and self.free_energy.spreads)
@@ -182,11 +182,11 @@ class Solution(Generic[Law]):
         uphill("wgflow.files.solutions", "save")(self, path)
 
     def plot(self, path: str | os.PathLike[str] | None = None, **options: Any) -> Figure:
-        """A picture of the densities and the energy; returns a matplotlib Figure, and writes it if a path is given."""
+        """Return a matplotlib Figure of the densities and the energy; it is written to a file if a path is given."""
         return uphill("wgflow.pictures.solutions", "plot_solution")(self, path, **options)
 
     def animate(self, path: str | os.PathLike[str], **options: Any) -> Path:
-        """An animated GIF of the density."""
+        """Write an animated GIF of the density; return its path."""
         return uphill("wgflow.pictures.solutions", "animate_solution")(self, path, **options)
 
     def __repr__(self):
@@ -198,7 +198,7 @@ class Solution(Generic[Law]):
 
 
 def _between(first: Atoms, second: Atoms, share: float) -> Atoms:
-    """The atoms at a part of the straight way from their first points to their second."""
+    """Return the atoms a part of the way along the straight lines from their first points to their second."""
     gap = second.points - first.points
     for axis, (periodic, (lo, hi)) in enumerate(zip(first.periodic, first.bounds)):
         if periodic:

@@ -1,8 +1,8 @@
-"""Calls up the hill: a method of a simple object that is served by a room which builds on that object.
+"""Calls against the direction of imports: a function of a module that builds on the caller, imported at the call.
 
-Imports inside the core run one way: what a file imports does not import it back, inside functions either. A few methods
-are there for convenience alone, such as ``grid.for_problem`` or ``solution.save``, and are served from above; each
-names its server here, by a string, and nothing else does. A test holds the list of them.
+Inside the core imports run one way: a module never imports one that imports it, not even inside a function. A few
+convenience methods, such as ``grid.for_problem`` or ``solution.save``, need code that builds on their own class; each
+names that code by strings given to `uphill`, and nothing else does. A test keeps the list of them.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-r"""When attraction that is singular at 0 has won over diffusion: the law collapses to a point, which no grid resolves.
+r"""Detection of blow-up: singular attraction has overcome diffusion, and the law collapses to a point.
 
-A mass m in a cell that shrinks to half its width pays :math:`D m\,d \log 2` of entropy and gains
-:math:`\tfrac12 m^2 \delta`, with :math:`\delta` the fall of the kernel's average over the cell (``self_drop`` of its
-operator). Beyond
+If a mass m that fills a cell shrinks to half the cell's width, its entropy term rises by :math:`D m\,d \log 2` and its
+interaction energy falls by :math:`\tfrac12 m^2 \delta`, with :math:`\delta` the fall of the kernel's average over the
+cell (``self_drop`` of its operator). Beyond
 
 .. math:: m_c = \frac{2 d D \log 2}{\delta}
 
-it gains by shrinking further. For :math:`w = \chi \log|x|` this is the critical mass of Keller and Segel,
-:math:`2 d D / \chi`, on any grid: the law blows up in finite time. So it is told where a block of three cells along
-each axis holds more: there the mass is the kernel's and the grid's, and no longer the equation's.
+shrinking lowers the energy. For :math:`w = \chi \log|x|` this is the critical mass of Keller and Segel,
+:math:`2 d D / \chi`, on any grid: the law blows up in finite time. A run ends with a ConvergenceError when a block of
+three cells along each axis holds more: from there on the result depends on the grid and not on the equation.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ BLOCK = 3
 
 
 class CollapseWatch:
-    """Looks for a collapse under the singular attraction of an energy.
+    """A watch for a collapse under the singular attraction of an energy.
 
     Attributes
     ----------
     critical : float
-        The mass in a block that is a collapse; infinite where nothing attracts singularly, or where diffusion is
-        nonlinear (whose pressure may hold any mass apart) or absent (then laws collapse to points by right).
+        The mass in a block that counts as a collapse. Infinite without singular attraction, with nonlinear diffusion
+        (whose pressure may resist any mass) and without diffusion (the exact law then collapses to points, too).
     """
 
-    def __init__(self, parts):
-        drop = sum(factor * operator.self_drop for factor, operator in parts.operators)
-        self.grid, collapses = parts.grid, drop > 0 and parts.diffusion > 0 and not parts.internal
-        self.critical = 2 * parts.grid.ndim * parts.diffusion * math.log(2.0) / drop if collapses else math.inf
+    def __init__(self, energy):
+        drop = sum(factor * operator.self_drop for factor, operator in energy.operators)
+        self.grid, collapses = energy.grid, drop > 0 and energy.diffusion > 0 and not energy.internal
+        self.critical = 2 * energy.grid.ndim * energy.diffusion * math.log(2.0) / drop if collapses else math.inf
 
     def check(self, t: float, dt: float, masses: np.ndarray) -> None:
         """Raise ConvergenceError (reason "blow-up") if the masses have collapsed."""
@@ -58,4 +58,4 @@ class CollapseWatch:
             f"blow-up: at t = {t:.6g} a mass of {blocks[cell]:.4g} lies in {size} cells around ({place}), "
             f"one of which holds {peak:.4g}; from {self.critical:.4g} on the singular attraction is stronger than "
             "diffusion. The solution up to here is in error.partial; finer cells follow it a little "
-            "further, a kernel that is finite at 0 goes on", reason="blow-up", t=t, dt=dt)
+            "further, and with a kernel that is finite at 0 the run goes on", reason="blow-up", t=t, dt=dt)

@@ -1,4 +1,4 @@
-"""The energy of a flow as arrays, at any time; the same arrays at all times where it does not change."""
+"""The energy of a flow as arrays at any time; the same arrays at all times if it does not change."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from wgflow.flows import Flow
 
 __all__ = ["EnergyInTime"]
 
-#: Energies kept, by their times: the middle and the end of a step, and those of the two halves of a doubled one.
+#: Number of times whose energies are kept: the middle and the end of a step, and of each half of a doubled step.
 KEPT = 6
 
 
 class EnergyInTime:
-    """The energy at the times that steps ask for.
+    """The energy of a flow at any time; the last few are kept.
 
     Attributes
     ----------

@@ -2,9 +2,10 @@ r"""The exponential midpoint rule with the field extrapolated in time.
 
 .. math:: m' = S(\Delta t; V + W)\,m, \qquad W \approx U\,\frac{m + m'}{2}.
 
-W comes from the fields at the two last steps, or from a half step where there is no past. With the exact average for W,
-F falls at any step, since :math:`E_U(m') - E_U(m) = \langle U (m + m')/2, m' - m\rangle` and S lowers the frozen
-energy. The extrapolated W makes this true for steps that resolve the flow, with one evaluation of U a step.
+W is extrapolated from the fields at the last two steps, or found by a half step if there is no last step. With the
+exact average for W, F falls at any step, since
+:math:`E_U(m') - E_U(m) = \langle U (m + m')/2, m' - m\rangle` and S lowers the frozen energy. With the extrapolated W
+it falls for steps that resolve the flow, at the cost of one evaluation of U a step.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""FiniteVolume: the default method."""
+"""FiniteVolume, the default method: its settings."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class FiniteVolume(Method):
 
     Fluxes: Scharfetter-Gummel, :math:`F = \frac{1}{\beta h}[B(q) \rho_i - B(-q) \rho_{i+1}]` with
     :math:`q = \beta (\Psi_{i+1} - \Psi_i)` and :math:`B(z) = z / (e^z - 1)`, times a positive factor for each edge that
-    takes away their numerical diffusion: second order also at large cell Peclet numbers and beta = infinity. Time: the
-    exponential midpoint rule with a stochastic second-order resolvent product for the exponential; Strang splitting by
-    axis.
+    removes their numerical diffusion: second order also at large cell Peclet numbers and beta = infinity. Time: the
+    exponential midpoint rule, in which a stochastic second-order product of resolvents replaces the exponential; Strang
+    splitting by axis.
 
     Behavior: without ``dt`` steps are chosen so that the local time error (L1, by step doubling) stays below ``rtol``,
     by default a small part of the error of the grid, estimated from the second differences of the density. A step whose
@@ -57,9 +57,9 @@ class FiniteVolume(Method):
         How the interaction at the middle of a step is found. "extrapolated": from the step before, or from a half step,
         with one evaluation of U a step. "midpoint": as the average of U rho at both ends, for which an equation is
         solved, with two or three evaluations for steps that resolve the flow (1.5 to 2 times the work for a time error
-        that is as small or smaller). F then falls at any step for any symmetric U without a step being cut, and
-        stationary states that are stable stay so under steps of any length: for long steps, runs to rest, strong and
-        singular interactions. Without an interaction the two take the same steps. It serves nonlinear diffusion too.
+        that is as small or smaller). F then falls at any step for any symmetric U without cut steps, and stable
+        stationary states stay stable under steps of any length: for long steps, runs to rest, strong and singular
+        interactions. Without an interaction the two take the same steps. Both solve nonlinear diffusion, too.
 
     Raises
     ------
@@ -76,7 +76,7 @@ class FiniteVolume(Method):
     scheme: str = "extrapolated"
 
     DRIVEN: ClassVar[bool] = True
-    #: Settings that may change when a run is taken up again.
+    #: Settings that may change when a run is resumed.
     LIMITS: ClassVar[tuple[str, ...]] = ("max_steps", "time_limit", "threads")
 
     def __post_init__(self):
@@ -94,7 +94,7 @@ class FiniteVolume(Method):
 
     @property
     def controlled(self) -> bool:
-        """Whether steps follow the error tolerance."""
+        """Whether steps are chosen by the error tolerance."""
         return self.dt is None
 
     def begin(self, flow: Flow) -> FiniteVolumeRun:

@@ -1,4 +1,4 @@
-r"""The exponential midpoint rule with the average of the field itself, solved for: F falls at any step.
+r"""The exponential midpoint rule with the average field as an unknown: F falls at any step.
 
 .. math:: m' = S(\Delta t; V + W)\, m, \qquad W = U\,\frac{m + m'}{2}
 
@@ -8,18 +8,17 @@ With W frozen it keeps the mass, the sign and the Gibbs states of Psi = V + W, a
 
 .. math:: F(m') - F(m) = H_W(m') - H_W(m) + \langle U \tfrac{m + m'}{2} - W,\; m' - m\rangle,
 
-so that F falls with H where the equation for W holds, whatever the length of the step, and still falls where it is
-missed by less than H has fallen. The factors by which fluxes are corrected are taken from the first W and kept, so that
-the equation is smooth.
+so that F falls with H at any length of the step if the equation for W holds, and also if its error is less than the
+fall of H. The correction factors of the fluxes are taken from the first W and kept, so that the equation is smooth.
 
-Functionals E of the masses that are not quadratic enter by a discrete gradient (Gonzalez): the mean of their two
-derivatives, plus a multiple of d = m' - m over the cells' volumes, so chosen that
-:math:`\langle W, d\rangle = E(m') - E(m)`. Then the identity above holds for them too.
+Functionals E of the masses that are not quadratic contribute a discrete gradient (Gonzalez): the mean of their
+derivatives at m and m', plus the multiple of (m' - m) / volumes for which
+:math:`\langle W, m' - m\rangle = E(m') - E(m)`. The identity above then holds for them, too.
 
 The equation is solved by Anderson's acceleration, with two or three evaluations of S for steps that resolve the flow,
-and by Newton's method for longer ones. Beyond the flow's own time scales it can have several solutions, of which any
-will do, or one that is not found. Then S = J(dt/2)^2 is tried, the smoother map; and if that fails the best W met is
-taken, with a part a of the step,
+and by Newton's method for longer ones. For steps beyond the time scales of the flow it can have several solutions, any
+of which is accepted, or one that is not found. Then the smoother map S = J(dt/2)^2 is tried; if that fails, too, the
+best W so far is taken, with a part a of the step,
 
 .. math:: F(m + a d) - F(m) \le a\,[H_W(m') - H_W(m) + \langle U m - W, d\rangle]
           + \tfrac{a^2}{2} \langle d, U d\rangle, \qquad d = m' - m,
@@ -42,18 +41,18 @@ from .stepper import LONGEST_EXTRAPOLATION, FieldRule, Move, State, Stepper, dam
 
 __all__ = ["Midpoint"]
 
-#: The equation for W is solved when the field of m' is wrong by this part of its change in the step,
+#: The equation for W counts as solved if the error of the field is at most this part of its change in the step,
 CONSISTENCY = 1e-6
-#: or by this part of W itself.
+#: or this part of W itself.
 ROUNDING = 1e-15
-#: Where it is not solved, F has to fall by this part of the fall of the frozen energy for the whole step to be taken.
+#: If it is not solved, the whole step is taken if F falls by at least this part of the fall of the frozen energy.
 ENOUGH = 0.5
-#: Length of the differences in Newton's method, relative to the range of Psi.
+#: Length of the difference quotients in Newton's method, relative to the range of Psi.
 DIFFERENCE = 1e-7
 
 
 class Midpoint(FieldRule):
-    """The average of the field over a step, solved for; see the module's text.
+    """The average of the field over a step, found as the solution of an equation; see the module's text.
 
     Attributes
     ----------
@@ -67,7 +66,7 @@ class Midpoint(FieldRule):
     def moves(self, stepper: Stepper, energy: EnergyOnGrid, state: State, scaled: float) -> Iterator[Move]:
         sweeps = stepper.sweeps
         if not energy.moves:
-            # Where nothing is solved for, nothing has to be smooth.
+            # Without an equation the step need not be smooth in Psi: the mode of second order comes first.
             for mode in (sweeps.second, *sweeps.smooth):
                 self.n_evaluations += 1
                 yield Move(stepper.conserve(sweeps.move(state.masses, sweeps.potential(energy), scaled, mode)))
@@ -98,7 +97,7 @@ class Midpoint(FieldRule):
         return Move(stepper.conserve(equation.masses), equation.interaction)
 
     def _nearly(self, equation: _Average, found: Sequence[np.ndarray], last: bool) -> np.ndarray | None:
-        """Return the masses after a step whose equation is not solved, or a part of it; None if a mode is left."""
+        """Return the masses after a step, or a part, whose equation is not solved; None if another mode is left."""
         if equation.energy.functionals:
             if not last:
                 return None
@@ -126,19 +125,19 @@ class _Trial(NamedTuple):
     curvature: float
 
     def share(self) -> float:
-        """Return the part a of the move that lowers F most, as far as the bound tells."""
+        """Return the part a of the move for which the bound of F is lowest."""
         if self.slope >= 0:
             return 0.0
         return 1.0 if self.curvature <= -self.slope else -self.slope / self.curvature
 
     def bound(self) -> float:
-        """Return the bound at that part."""
+        """Return the bound of the change of F for that part."""
         a = self.share()
         return a * (self.slope + 0.5 * a * self.curvature)
 
 
 class _Average:
-    """The equation W = average field from m to S(V + W) m."""
+    """The equation W = average of the fields of m and of S(V + W) m."""
 
     def __init__(self, rule: Midpoint, stepper: Stepper, energy: EnergyOnGrid, masses: np.ndarray, now: np.ndarray,
                  dt: float, mode: int):
@@ -151,7 +150,7 @@ class _Average:
         self.start_interaction = self.interaction
 
     def residual(self, w: np.ndarray) -> np.ndarray:
-        """Return the average field less W; m' and its field are kept."""
+        """Return the average field less W; store m' and its field."""
         stepper = self.stepper
         self.rule.n_evaluations += 1
         self.masses = stepper.sweeps.move(self.start, stepper.sweeps.potential(self.energy) + w, self.dt, self.mode,
@@ -164,7 +163,7 @@ class _Average:
         return average - w
 
     def _correction(self) -> np.ndarray | float:
-        """Return what makes the mean of the functionals' derivatives a discrete gradient."""
+        """Return the term that turns the mean of the functionals' derivatives into a discrete gradient."""
         change = self.masses - self.start
         direction = change / self.energy.grid.volumes
         length = float((direction * change).sum())
@@ -177,15 +176,15 @@ class _Average:
         return (missed / length) * direction
 
     def converged(self, w: np.ndarray, size: float, rate: float) -> bool:
-        """Return whether the field of m' is right beside its change in the step; asked for the last residual, at W.
+        """Return whether the error of the field is small against its change in the step, by the last residual, at W.
 
-        S passes an error of W on as it passed on the last one, from one residual to the next: by ``rate``.
+        The error after one more evaluation of S is estimated as ``rate`` times the residual.
         """
         return (rate * size <= 0.5 * CONSISTENCY * norm(self.after - self.now)
                 or size <= ROUNDING * norm(w))
 
     def trial(self, w: np.ndarray) -> _Trial:
-        """Return what a move with W frozen does to F."""
+        """Return the move with W frozen, and the numbers that bound its change of F."""
         self.residual(w)
         d = self.masses - self.start
         fall = self.energy.frozen_energy(self.start, w) - self.energy.frozen_energy(self.masses, w)

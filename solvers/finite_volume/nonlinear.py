@@ -1,16 +1,16 @@
 r"""Nonlinear diffusion: d rho/dt = div(rho grad(H'(rho/w) + V + U rho)), line by line.
 
-The flow goes as for linear diffusion (`stepper`): Psi = V + U rho frozen at the middle of the step, Strang splitting
-by axis, each step checked, a damped implicit step as the fallback. Only the sweep along an axis is another. The
+A step is composed as for linear diffusion (`stepper`): Psi = V + U rho frozen at the middle of the step, Strang
+splitting by axis, each step checked, a damped implicit step as the fallback. Only the sweep along an axis differs. The
 resolvent J is an implicit Euler step of the fluxes of `wgflow.compiled.nonlinear_sweep`, found by Newton's method for
-all lines together: it keeps the mass and the sign, lowers the energy at any step and leaves states at rest that have a
-constant first variation on their support. The second-order step has two of them (an L-stable SDIRK method with
+all lines together: it keeps the mass and the sign, lowers the energy at any step, and does not move states whose first
+variation is constant on their support. The second-order step has two of them (an L-stable SDIRK method with
 gamma = 1 - 1/sqrt 2):
 
     m_1 = J(gamma dt) m,    m' = J(gamma dt) (m_1 + sqrt 2 (m_1 - m)),
 
-where the transfers m_1 - m are left out around cells that would become negative, and the reconstruction factors are
-those at the middle of the step, reached by an implicit Euler step.
+where the transfers m_1 - m are left out around cells that would become negative. The reconstruction factors are those
+at the middle of the step, which is found by an implicit Euler step.
 """
 
 from __future__ import annotations
@@ -29,13 +29,16 @@ from wgflow.grids import Grid
 from .splitting import order_of_sweeps, second_differences
 from .stepper import Sweeps
 
-GAMMA, ROOT2 = 1.0 - math.sqrt(0.5), math.sqrt(2.0)
+GAMMA = 1.0 - math.sqrt(0.5)
+ROOT2 = math.sqrt(2.0)
 #: Newton's method has converged when a correction moves no more than this part of a line's mass.
 CONVERGED = 1e-13
-#: Corrections after which a step is cut in parts, down to this part of it.
-MAX_CORRECTIONS, SHORTEST = 80, 1e-12
-#: The first correction sees no density below this part of the largest: at a vacuum the derivatives vanish, or are
-#: infinite, and mass would cross one cell in each correction.
+#: Corrections of Newton's method after which a step is divided,
+MAX_CORRECTIONS = 80
+#: down to this part of it.
+SHORTEST = 1e-12
+#: In the first correction derivatives are taken at densities of at least this part of the largest: in a vacuum they
+#: vanish or are infinite, and mass would cross only one cell in each correction.
 FIRST_FLOOR = 0.02
 
 
@@ -69,7 +72,7 @@ class NonlinearSweeps(Sweeps):
         return dissipation_rate(masses, psi, self.grid, self.law, self.second == CORRECTED)
 
     def space_error(self, masses: np.ndarray) -> float:
-        """Return the size of second differences to the power 3/2, which is that of the error at fronts."""
+        """Return the size of second differences to the power 3/2, the order of the error at fronts."""
         return second_differences(masses, self.grid) ** 1.5
 
     def move(self, masses: np.ndarray, psi: np.ndarray, dt: float, mode: int, factors=None) -> np.ndarray:
@@ -86,7 +89,7 @@ class NonlinearSweeps(Sweeps):
         return self._resolve(cells, m, psi, np.full(len(m), dt), cells.plain)[0]
 
     def _second(self, cells: Lines, m, psi, dt: float, mode: int) -> np.ndarray:
-        """The two-stage step with frozen factors."""
+        """Do the two-stage step with frozen factors."""
         times, guess = np.full(len(m), dt), None
         factors: tuple[np.ndarray, ...] = cells.plain
         if mode == CORRECTED:
@@ -97,7 +100,7 @@ class NonlinearSweeps(Sweeps):
         r = first / cells.volumes
         transfer = np.empty(cells.conductances.shape)
         fluxes(r, *self.law.evaluate(r)[:2], psi, GAMMA * dt * cells.conductances, *factors, transfer)
-        # A stage that was cut in parts has no transfers to go on from: the rest of the time follows it.
+        # A stage that was divided has no transfers to extrapolate: it is followed by the rest of the time.
         start = np.empty(m.shape)
         push(first, transfer, np.where(whole, ROOT2, 0.0), start)
         start[~np.isfinite(first).all(axis=1)] = math.nan
@@ -105,7 +108,7 @@ class NonlinearSweeps(Sweeps):
         return self._resolve(cells, start, psi, np.where(whole, GAMMA, 1.0 - GAMMA) * times, factors, guess)[0]
 
     def _resolve(self, cells: Lines, start, psi, times, factors, guess=None) -> tuple[np.ndarray, np.ndarray]:
-        """An implicit Euler step of each line, and whether it was taken as a whole."""
+        """Return implicit Euler steps of the lines, and for each line whether it was one whole step."""
         m, whole = self._newton(cells, start, psi, times, factors, guess)
         for j in np.flatnonzero(~whole):
             one = slice(j, j + 1)
@@ -113,7 +116,7 @@ class NonlinearSweeps(Sweeps):
         return m, whole
 
     def _walk(self, cells: Lines, m, psi, time: float, factors) -> np.ndarray:
-        """Implicit Euler steps of one line as long as Newton's method takes them; NaN where it takes none."""
+        """Return implicit Euler steps of one line while Newton's method converges for them; NaN where it never does."""
         if not np.isfinite(m).all():
             return np.full(m.shape, math.nan)
         done, dt = 0.0, 0.25 * time
@@ -129,7 +132,7 @@ class NonlinearSweeps(Sweeps):
         return m
 
     def _newton(self, cells: Lines, start, psi, times, factors, guess=None) -> tuple[np.ndarray, np.ndarray]:
-        """Implicit Euler steps of lines by Newton's method, and for which it has converged."""
+        """Return implicit Euler steps of lines by Newton's method, and for which lines it converged."""
         count = len(start)
         m, done, active = np.empty(start.shape), np.zeros(count, dtype=bool), np.arange(count)
         x, cold = (start if guess is None else guess).copy(), guess is None
@@ -145,7 +148,7 @@ class NonlinearSweeps(Sweeps):
             newton(x, r, slope, pressure, stiff, bend, *arrays, cells.periodic, bounds, totals, shares, sizes, status)
             ended = np.count_nonzero(status)
             if 2 * ended > len(x):
-                # The lines that have ended are put away once they are the greater part.
+                # The lines that have ended are removed once they are the majority.
                 found, stay = status == DONE, status == 0
                 m[active[found]], done[active[found]] = x[found], True
                 if ended == len(x):

@@ -1,9 +1,9 @@
-"""Equations r(x) = 0 in many unknowns whose residual is g(x) - x: acceleration by secants, and Newton's method.
+"""Equations r(x) = 0 in many unknowns whose residual is g(x) - x: Anderson acceleration, and Newton's method.
 
-Both see the residual alone. Where it depends on x through few combinations, as with an interaction of low rank, the
-spaces they search have no more dimensions than those.
+Both need only the residual. If it depends on x through few combinations, as with an interaction of low rank, the spaces
+that they search have at most that many dimensions.
 
-All sums are NumPy's own: the products of a BLAS have other last bits on other numbers of threads.
+All sums are NumPy's: the last bits of products by BLAS depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -15,17 +15,26 @@ import numpy as np
 
 from ..krylov import gmres
 
-#: Secants kept, and evaluations after which Newton's method takes over.
-SECANTS, MAX_EVALUATIONS = 12, 10
+#: Secants that the acceleration keeps.
+SECANTS = 12
+#: Evaluations after which Newton's method takes over.
+MAX_EVALUATIONS = 10
 #: A residual that has grown by this much ends the acceleration.
 GROWTH_LIMIT = 1e3
-#: Directions of one linear solve, the accuracy to which it is taken, and corrections.
-DIRECTIONS, FORCING, MAX_CORRECTIONS = 24, 1e-3, 30
-#: Least part of a correction that is tried, and the decrease of the residual asked of a part t, relative to t.
-SHORTEST, DECREASE = 1 / 256, 1e-4
-#: A secant of which less than this part is new is left out; a direction of Newton's method of which no more is new than
-#: the noise of differences ends the search.
-DEPENDENT, NOISE = 1e-4, 1e-9
+#: Directions of one linear solve by GMRES.
+DIRECTIONS = 24
+#: Relative residual at which a linear solve ends.
+FORCING = 1e-3
+#: Corrections of Newton's method.
+MAX_CORRECTIONS = 30
+#: Least part of a correction that the line search tries.
+SHORTEST = 1 / 256
+#: A part t of a correction must lower the residual by at least this times t, relative to its size.
+DECREASE = 1e-4
+#: A secant is left out if less than this part of it is linearly independent of the others.
+DEPENDENT = 1e-4
+#: A linear solve ends if no more than this part of a direction is independent of the others: the noise of differences.
+NOISE = 1e-9
 
 Residual = Callable[[np.ndarray], np.ndarray]
 Converged = Callable[[np.ndarray, float, float], bool]
@@ -42,10 +51,10 @@ def norm(x: np.ndarray) -> float:
 
 
 def accelerate(residual: Residual, x: np.ndarray, converged: Converged) -> tuple[np.ndarray, bool]:
-    """Anderson's acceleration of x <- x + r(x); the best x found, and whether it has converged.
+    """Solve r(x) = 0 by Anderson's acceleration of x <- x + r(x); return the best x, and whether it converged.
 
-    The differences of residuals met so far are kept orthonormal, each with the step that belongs to it. ``converged``
-    is asked with x, the norm of r(x) and the ratio of that to the norm before, 1 at most.
+    The last differences of residuals are kept orthonormal, each with its step. ``converged`` is called with x, the norm
+    of r(x) and the ratio of this norm to the one before, at most 1.
     """
     r = residual(x)
     first = least = size = norm(r)
@@ -78,10 +87,10 @@ def accelerate(residual: Residual, x: np.ndarray, converged: Converged) -> tuple
 
 
 def newton_krylov(residual: Residual, x: np.ndarray, converged: Converged, scale: float) -> tuple[np.ndarray, bool]:
-    """Newton's method with a line search, its linear equations solved by GMRES; the last x, and whether it is a root.
+    """Solve r(x) = 0 by Newton's method with a line search and GMRES; return the last x, and whether it is a root.
 
-    Derivatives along directions are differences over ``scale``, a length at which the residual is nearly linear and not
-    yet noise.
+    Directional derivatives are differences over the length ``scale``, at which the residual is nearly linear and not
+    yet dominated by rounding.
     """
     r = residual(x)
     size = norm(r)
@@ -106,7 +115,7 @@ def newton_krylov(residual: Residual, x: np.ndarray, converged: Converged, scale
 
 
 def _correction(residual: Residual, x: np.ndarray, r: np.ndarray, scale: float) -> np.ndarray | None:
-    """A correction d with r + r'(x) d small, from differences of residuals; None where a difference is not finite."""
+    """Return d with r + r'(x) d small, by differences of residuals; None if a difference is not finite."""
 
     def product(direction: np.ndarray) -> np.ndarray:
         length = scale / float(np.abs(direction).max())

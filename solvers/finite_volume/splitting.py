@@ -34,19 +34,19 @@ from wgflow.grids import Grid
 
 from .stepper import Sweeps
 
-#: Rates that never change are kept for reuse within this many bytes.
+#: Rates that never change are kept for reuse, up to this many bytes.
 CACHE_BYTES = 1e9
-#: Below this many cells a sweep is too short to be shared among threads.
+#: From this many cells on a sweep is shared among threads.
 THREADED_CELLS = 1 << 15
 
 
 class Factors:
-    """The factors by which the sweeps of one move correct their rates, kept for other moves of the same masses.
+    """The correction factors of the rates in the sweeps of one move, kept for other moves of the same masses.
 
     Attributes
     ----------
     known : bool
-        Whether they are taken; otherwise the next move finds them.
+        Whether the next move uses them; otherwise it finds them.
     arrays : list
         An array (blocks, 1, n, width) for each sweep.
     """
@@ -70,7 +70,7 @@ class LinearSweeps(Sweeps):
     static : bool
         Whether Psi never changes, so that rates can be kept.
     threads : int
-        Lines are shared among so many threads; the result has the same bits for any number.
+        Number of threads among which lines are shared; the result has the same bits for any number.
     """
 
     def __init__(self, grid: Grid, diffusion: float, corrected: bool, negligible: float, static: bool, threads: int):
@@ -97,7 +97,7 @@ class LinearSweeps(Sweeps):
     def space_error(self, masses: np.ndarray) -> float:
         """Return h^2 rho'' / 12 in L1, relative to the mass, by second differences.
 
-        Without diffusion the reconstruction is of third order where the density is smooth: its power 3/2.
+        Without diffusion it is taken to the power 3/2: the reconstruction is of third order for smooth densities.
         """
         error = second_differences(masses, self.grid)
         return error if self.diffusion > 0 else error**1.5
@@ -109,7 +109,7 @@ class LinearSweeps(Sweeps):
         return self.known_factors
 
     def move(self, masses, psi, dt: float, mode: int, factors: Factors | None = None) -> np.ndarray:
-        """The masses after a time dt of the generator frozen at Psi; a new array.
+        """Return the masses after a time dt of the generator frozen at Psi, a new array.
 
         Parameters
         ----------
@@ -119,7 +119,7 @@ class LinearSweeps(Sweeps):
         mode : int
             Of `wgflow.compiled.sweep.sweep`.
         factors : Factors, optional
-            Takes up the factors that this move finds, or has those that it is to take.
+            Receives the factors that this move finds, or holds those that it uses.
         """
         flat, psi = masses.ravel().copy(), psi.ravel()
         order = order_of_sweeps(len(self.axes), dt, mode)
@@ -151,7 +151,7 @@ class LinearSweeps(Sweeps):
             job.result()
 
     def _rates(self, axis: int, mode: int):
-        """Room for the rates of an axis, and whether it is still to be filled; none where it would be too large."""
+        """Return the array for the rates of an axis, and whether to use, fill or ignore it (it may be too large)."""
         if (axis, mode) in self.cache:
             return self.cache[axis, mode], USE_CACHE
         h, _, _, _, _, width, blocks, _ = self.axes[axis]

@@ -1,40 +1,44 @@
-"""Step-size control by step doubling, done once in a while.
+"""Step-size control by step doubling, at some of the steps.
 
-Two steps dt and one step 2 dt from the same state differ by three times the error of the two, whatever the scheme, the
-splitting and the interaction do. When the estimate is steady the next steps are taken on trust, unless the speed of the
-density grows; so that the price of the control is a tenth of the work, not a half.
+Two steps dt and one step 2 dt from the same state differ by three times the error of the two, since all errors in time
+(of scheme, splitting and interaction) are of second order. When the estimate is steady the next steps are not checked,
+unless the density speeds up, so that the control costs a tenth of the work and not a half.
 """
 
 from __future__ import annotations
 
-#: Without a tolerance from the user a pair of steps may be wrong by this part of the error of the grid, within bounds.
-SPACE_SHARE, TIGHTEST, LOOSEST = 0.2, 1e-9, 1e-3
+#: Without ``rtol`` the tolerance of a pair of steps is this part of the error of the grid,
+SPACE_SHARE = 0.2
+#: but at least and at most these.
+TIGHTEST, LOOSEST = 1e-9, 1e-3
+#: Factor by which a new step is shorter than the estimate allows.
 SAFETY = 0.9
+#: A step changes at once by no more than these factors.
 SHRINK_LIMIT, GROWTH_LIMIT = 0.2, 5.0
-#: A step is kept as it is unless it could grow by this much.
+#: A step is not changed unless it can grow by this factor.
 WORTH_GROWING = 1.25
-#: Steps on trust after a check that left dt as it was, or nearly.
+#: Steps without a check after one that left dt unchanged, or nearly so.
 STEPS_ON_TRUST = 10
-#: Growth of the speed |d rho/dt| since the last check that calls for a new one.
+#: A check is made when the speed |d rho/dt| has grown by this factor since the last one.
 SPEED_ALARM = 1.5
 
 
 class Controller:
-    """Chooses dt so that the local error of a pair of steps stays below a tolerance.
+    """The choice of dt: the local error of a pair of steps stays below a tolerance.
 
     Parameters
     ----------
     rtol : float or None
-        The tolerance, relative to the mass; None ties it to the error that the grid makes anyway.
+        The tolerance, relative to the mass; if None it is a part of the error of the grid.
 
     Attributes
     ----------
     dt : float
-        The step aimed at.
+        The step to take.
     check_due : bool
         Whether the next steps should be a checked pair.
     total_error : float
-        Sum of the error estimates so far, steps on trust counted at the last estimate.
+        Sum of the error estimates so far; unchecked steps count with the last estimate.
     """
 
     def __init__(self, rtol: float | None):
@@ -51,7 +55,7 @@ class Controller:
         self.last_error = self.last_speed = 0.0
 
     def tolerance(self, space_error: float) -> float:
-        """The tolerance of a pair of steps on a density that the grid resolves up to ``space_error``."""
+        """Return the tolerance of a pair of steps if the error of the grid is ``space_error``."""
         if self.rtol is not None:
             return self.rtol
         return min(max(SPACE_SHARE * space_error, TIGHTEST), LOOSEST)
@@ -74,7 +78,7 @@ class Controller:
         return True
 
     def watch(self, speed: float) -> None:
-        """Count a step taken on trust, and end the trust if the density has become faster."""
+        """Count a step without a check, and ask for a check if the density has sped up."""
         self.total_error += 0.5 * self.last_error
         self.trust = self.trust - 1 if speed <= SPEED_ALARM * self.last_speed else 0
 

@@ -2,11 +2,11 @@ r"""One step of a flow by finite volumes: composed of sweeps, a rule for the fie
 
 With W a fixed field in place of U rho, the `Sweeps` (linear or nonlinear diffusion, axis by axis) take masses m to
 S(dt; V + W) m: they keep the mass, the sign and the Gibbs states of V + W and lower the frozen energy. A rule
-(`Extrapolated`, `Midpoint`) says which field stands for the middle of the step. Whatever it says, a step is accepted
-only if the free energy has not risen; the fallback, which needs no luck, lowers it in any case.
+(`Extrapolated`, `Midpoint`) chooses the field at the middle of the step. Whatever it chooses, a step is accepted only
+if the free energy has not risen; the fallback lowers it in any case.
 
-Where the energy changes with time, a step from t to t + dt goes with the energy frozen at t + dt/2: of second order,
-and the frozen F cannot rise. The rest of the change of F is the work of the terms that change with time:
+If the energy changes with time, a step from t to t + dt uses the energy at t + dt/2, which is of second order, and this
+frozen F cannot rise. The rest of the change of F is the work of the terms that change with time:
 
 .. math:: F_{n+1}(\rho_{n+1}) - F_n(\rho_n) = [F_{n+1/2}(\rho_{n+1}) - F_{n+1/2}(\rho_n)] + \Delta W.
 """
@@ -31,18 +31,18 @@ __all__ = ["FieldRule", "State", "Stepper", "Sweeps"]
 
 #: A rise of F beyond this part of max(1, |F|) rejects a step (round-off of the energy's sums stays below).
 ENERGY_SLACK = 1e-13
-#: Mass defect that is left alone (4 ulp), so that a state at rest is not rescaled to and fro.
+#: Relative mass defect that is not corrected (4 ulp), so that a state at rest is not rescaled back and forth.
 MASS_SLACK = 4 * 2.0**-52
-#: Mass defect of the linear solves beyond which something is wrong; they are accurate to a few ulp.
+#: Relative mass defect that is an error: the linear solves are accurate to a few ulp.
 MASS_ALARM = 1e-10
-#: Beyond this ratio of steps the past no longer predicts the field, and a half step is taken for it.
+#: If a step is longer than this multiple of the last one, a half step predicts the field instead of extrapolation.
 LONGEST_EXTRAPOLATION = 3.0
-#: Halvings of a move whose whole length would raise an energy that is not quadratic.
+#: Halvings of a move that would raise an energy with functionals.
 MAX_DAMPINGS = 40
 
 
 class State(NamedTuple):
-    """All that determines the next step: arrays and numbers only. The names are those of stored checkpoints.
+    """The state of a run, which determines the next step: arrays and numbers, named as in stored checkpoints.
 
     Attributes
     ----------
@@ -97,10 +97,10 @@ class Sweeps(ABC):
 
     @abstractmethod
     def space_error(self, masses: np.ndarray) -> float:
-        """Return the size of the grid's own error of a law, in L1 relative to the mass."""
+        """Return an estimate of the error due to the grid, in L1 relative to the mass."""
 
     def factors(self, mode: int):
-        """Return room for the factors that make moves of one step in a mode depend smoothly on Psi; None if they do."""
+        """Return storage for correction factors with which a mode depends smoothly on Psi; None if it needs none."""
         return None
 
     def check(self, masses: np.ndarray) -> None:
@@ -111,7 +111,7 @@ class Sweeps(ABC):
 
 
 class FieldRule(ABC):
-    """Which field stands for U rho at the middle of a step."""
+    """The choice of the field that replaces U rho at the middle of a step."""
 
     @abstractmethod
     def moves(self, stepper: Stepper, energy: EnergyOnGrid, state: State, scaled: float) -> Iterator[Move]:
@@ -119,7 +119,7 @@ class FieldRule(ABC):
 
 
 class Move(NamedTuple):
-    """Masses after a step, with U m of them where it is known."""
+    """Masses m after a step, with U m if it is known."""
 
     masses: np.ndarray
     interaction: np.ndarray | None = None
@@ -163,8 +163,8 @@ class Stepper:
 
         Let m* be the frozen implicit step and d = m* - m. The frozen energy H is convex and H(m*) <= H(m). For a
         symmetric U, F(m + a d) <= F(m) - a (H(m) - H(m*)) + a^2/2 <d, U d>, so that
-        a = min(1, (H(m) - H(m*)) / <d, U d>) lowers F. With functionals, which know no such bound, a is halved until F
-        has fallen, as it does for small a.
+        a = min(1, (H(m) - H(m*)) / <d, U d>) lowers F. With functionals there is no such bound: a is halved until F has
+        fallen, as it does for small a.
         """
         scaled = self.flow.elapsed(state.t, dt)
         energy = self.energies.at(state.t + 0.5 * dt)
@@ -182,11 +182,11 @@ class Stepper:
             share = _quadratic_share(energy, state, moved)
             masses = self.conserve((1.0 - share) * state.masses + share * moved)
         new = self._accept(energy, state, dt, scaled, Move(masses), stop)
-        # At a stationary state the energy can move by round-off only: then the state rests.
+        # At a stationary state the energy changes by round-off only: the state is kept.
         new = new or self._accept(energy, state, dt, scaled, Move(state.masses), stop)
         if new is None:
-            raise ConvergenceError(f"the free energy at t = {state.t:.6g} was {state.energy:.6g} and is not found "
-                                   "again for the same density; make it finite, and U the same at every call",
+            raise ConvergenceError(f"the free energy at t = {state.t:.6g} was {state.energy:.6g} and now differs "
+                                   "for the same density; make it finite, and U the same at every call",
                                    reason="energy increase", t=state.t, dt=dt)
         return new
 
@@ -195,7 +195,7 @@ class Stepper:
         return self.sweeps.dissipation(state.masses, self.psi(self.energies.at(state.t), state.interaction))
 
     def speed(self, state: State) -> float:
-        """Return the L1 norm of d rho/dt over the mass, at time_scale 1; 0 where it cannot be told."""
+        """Return the L1 norm of d rho/dt over the mass, at time_scale 1; 0 if it is not finite."""
         psi = self.psi(self.energies.at(state.t), state.interaction)
         dt = 1e-8 * (self.flow.t1 - self.flow.t0)
         while dt > 0:
@@ -212,7 +212,7 @@ class Stepper:
         return potential if field is None else potential + field
 
     def conserve(self, masses: np.ndarray) -> np.ndarray:
-        """Put the last digits of the mass back: the solves keep it to round-off, which would add up over 1e5 steps."""
+        """Rescale to the exact mass: the solves keep it up to round-off, which would add up over 1e5 steps."""
         total = float(masses.sum())
         if abs(total - self.mass) <= MASS_SLACK * self.mass:
             return masses
@@ -249,7 +249,7 @@ class Stepper:
 
 
 def damped(energy: EnergyOnGrid, masses: np.ndarray, moved: np.ndarray) -> np.ndarray:
-    """Return the point farthest on the way from ``masses`` to ``moved``, halved again and again, that lowers F."""
+    """Return the first point between ``masses`` and ``moved`` that lowers F, when the way is halved repeatedly."""
     before, share = energy.energy(masses), 1.0
     for _ in range(MAX_DAMPINGS):
         new = (1.0 - share) * masses + share * moved
@@ -260,7 +260,7 @@ def damped(energy: EnergyOnGrid, masses: np.ndarray, moved: np.ndarray) -> np.nd
 
 
 def _quadratic_share(energy: EnergyOnGrid, state: State, moved: np.ndarray) -> float:
-    """Return the part of a move that lowers F for certain, by the bound of `Stepper.fallback`."""
+    """Return a part of a move that lowers F, by the bound of `Stepper.fallback`."""
     if state.interaction is None:
         return 1.0
     change = moved - state.masses

@@ -1,4 +1,4 @@
-"""FiPy as an independent referee: the same flow by the operators of another library."""
+"""FiPy as an independent reference: the same flow by the operators of another library."""
 
 from .meshes import MeshSolution
 from .method import FiPy, load, solve_on_mesh

@@ -1,4 +1,4 @@
-"""Implicit steps by FiPy, on any mesh of it."""
+"""Implicit steps by FiPy, on any of its meshes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from wgflow.errors import ConvergenceError
 
 __all__ = ["Array", "Implicit", "quiet"]
 
-#: Reduction of the residual asked of a linear solve, and the residual relative to the state that passes as round-off.
-LINEAR_TOLERANCE, ROUND_OFF = 1e-12, 1e-12
-#: Negative mass, as a part of the whole, beyond which the order 2 of a step is an illusion.
+#: Factor by which a linear solve must reduce the residual.
+LINEAR_TOLERANCE = 1e-12
+#: A residual below this, relative to the state, is round-off.
+ROUND_OFF = 1e-12
+#: Negative mass, as a part of the whole, that is an error: a step of order 2 is then not accurate.
 NEGATIVE_MASS = 1e-3
-#: FiPy's LU solver refines a solution so many times at most.
+#: FiPy's LU solver refines a solution at most this many times.
 REFINEMENTS = 10
 
 Array = NDArray[np.float64]
@@ -27,7 +29,7 @@ Array = NDArray[np.float64]
 
 @contextmanager
 def quiet():
-    """Keep back FiPy's warnings: what they say is checked, and ends a run."""
+    """Suppress FiPy's warnings; what they report is checked here, and ends a run."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         yield
@@ -43,7 +45,7 @@ class Implicit:
     diffusion : float
         D, if there is no ``law``.
     psi : callable
-        Psi at the cell centers for a density, arrays of one value a cell.
+        Psi at the cell centers as a function of the density; arrays of one value a cell.
     nonlocal_psi : bool
         Whether Psi depends on the density.
     method : FiPy
@@ -65,7 +67,7 @@ class Implicit:
             self.solver = self.fipy.LinearLUSolver(criterion="initial", tolerance=LINEAR_TOLERANCE)
 
     def step(self, values: Array, scaled: float, t: float, dt: float) -> Array:
-        """The density after a step of length ``scaled`` in the flow's own clock; t and dt are for messages."""
+        """Return the density after a step of length ``scaled`` on the flow's own clock; t and dt are for messages."""
         if self.method.order == 1:
             new = self._euler(values, scaled, t, dt)
         else:
@@ -100,7 +102,7 @@ class Implicit:
                                "a smaller dt, or more max_sweeps", reason="tolerance", t=t, dt=told)
 
     def _solve(self, now: Array, dt: float, t: float, told: float) -> None:
-        """One linear solve with Psi and D of the density ``now``."""
+        """Do one linear solve with Psi and D of the density ``now``."""
         with quiet():
             if self.iterated or self.equation is None:
                 self.equation = self._equation(now)
@@ -116,7 +118,7 @@ class Implicit:
                                    " take a smaller dt", reason="tolerance", t=t, dt=told)
 
     def _equation(self, now: Array):
-        """The equation with Psi and D of a density; its terms keep the weights of their first use."""
+        """Return the equation with Psi and D of a density; its terms keep the weights of their first use."""
         fp = self.fipy
         self.potential.setValue(self.psi(now))
         velocity = fp.FaceVariable(mesh=self.mesh, rank=1, value=-np.asarray(self.potential.faceGrad.value))

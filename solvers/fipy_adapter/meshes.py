@@ -25,7 +25,7 @@ __all__ = ["MeshProblem", "MeshSolution", "march"]
 
 #: Times nearer to each other than this part of a step are the same.
 TIME_SLACK = 1e-6
-#: Size of the non-orthogonality beyond which a mesh is called skewed.
+#: A mesh with more non-orthogonality than this counts as skewed.
 SKEWNESS = 1e-6
 
 
@@ -66,7 +66,7 @@ class MeshSolution:
         return max(0.0, float(rises.max())) if rises.size else 0.0
 
     def expect(self, function, k: int = -1) -> float:
-        """Integral of a function of the coordinates against the k-th density, by the values at cell centers."""
+        """Return the integral of a function of the coordinates against the k-th density, by values at cell centers."""
         centers = np.asarray(self.mesh.cellCenters.value)
         return float((np.asarray(function(*centers)) * self.values[k] * np.asarray(self.mesh.cellVolumes)).sum())
 
@@ -89,8 +89,8 @@ class MeshProblem:
             elif isinstance(term, (Potential, PairTerm)):
                 self.drifts.append((factor, term))
             else:
-                raise InvalidInput(f"{term!r}: on meshes only Entropy, Potential and interactions are known; take a "
-                                   "Grid and FiniteVolume() for other terms")
+                raise InvalidInput(f"{term!r}: on meshes only Entropy, Potential and interactions are supported; take "
+                                   "a Grid and FiniteVolume() for other terms")
         atoms = self._atoms(np.full(self.volumes.size, 1.0))
         self.fixed = np.zeros(self.volumes.size)
         self.pairs: list[tuple[float, Any]] = []
@@ -111,7 +111,7 @@ class MeshProblem:
         return Atoms(self.centers, masses)
 
     def initial(self, rho0) -> Array:
-        """The initial density, of mass 1."""
+        """Return the initial density, of mass 1."""
         if callable(rho0):
             rho0 = call_user(rho0, list(self.centers), "rho0")
         values = real_array(rho0, "rho0")
@@ -124,18 +124,18 @@ class MeshProblem:
         return values / mass
 
     def interaction(self, masses: Array) -> Array:
-        """U rho at the cell centers."""
+        """Return U rho at the cell centers."""
         total = np.zeros(masses.shape)
         for factor, term in self.pairs:
             total += factor * term.first_variation(self._atoms(masses))
         return total
 
     def psi(self, values: Array) -> Array:
-        """V + U rho at the cell centers."""
+        """Return V + U rho at the cell centers."""
         return self.fixed + self.interaction(np.maximum(values, 0.0) * self.volumes) if self.pairs else self.fixed
 
     def measure(self, values: Array) -> tuple[float, float, float]:
-        """Free energy, mass and smallest value."""
+        """Return the free energy, mass and smallest value."""
         masses = np.maximum(values, 0.0) * self.volumes
         mu = self.fixed + 0.5 * self.interaction(masses)
         mu = mu + self.diffusion * (np.log(np.maximum(masses, TINY)) - np.log(self.volumes))
@@ -143,7 +143,7 @@ class MeshProblem:
 
 
 def march(scheme: Implicit, problem: MeshProblem, values: Array, times: Sequence[float], dt: float):
-    """Densities at given times, and the history of all steps."""
+    """Return the densities at given times, and the history of all steps."""
     t, kept, history = times[0], [values], [(times[0], *problem.measure(values))]
     for stop in times[1:]:
         begin, count = t, max(1, math.ceil((stop - t) / dt - TIME_SLACK))

@@ -1,14 +1,14 @@
-"""FiPy as an independent referee: the same flow by the operators of another library.
+"""FiPy as an independent reference: the same flow by the operators of another library.
 
-What FiPy 4 does without a word, and what is done about it here:
+Pitfalls of FiPy 4, none of which it reports, and how this module avoids them:
 
-* its solvers test their default criterion before the first iteration, so that a small step changes nothing:
-  ``LinearLUSolver(criterion="initial")``, and a step that does not move a state that dissipates is an error;
-* a solver that misses its tolerance gives a warning and a result: an error here;
-* a convection term keeps the weights of its first use (usnistgov/fipy, issue 1223): the equation is built anew
-  wherever its coefficients change;
-* a nonlocal drift or a diffusion that depends on the density enters as it was before the solve: it is iterated;
-* the import reads ``sys.argv`` and prefers PETSc, and touches ``numpy.core``: all three are kept from it.
+* its solvers test their default criterion before the first iteration, so that a small step changes nothing: they are
+  used with ``LinearLUSolver(criterion="initial")``, and a step that does not move a state that dissipates is an error;
+* a solver that misses its tolerance warns and returns a result: this is an error here;
+* a convection term keeps the weights of its first use (usnistgov/fipy, issue 1223): the equation is rebuilt whenever
+  its coefficients change;
+* a nonlocal drift, or a diffusion that depends on the density, is evaluated before the solve: it is iterated;
+* its import reads ``sys.argv``, prefers PETSc and uses ``numpy.core``: `load` shields it from all three.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = ["FiPy", "MeshSolution", "solve_on_mesh"]
 
 #: Steps for a time span where no step is given.
 DEFAULT_STEPS = 200
-#: A fall of the energy expected in a step, relative to max(1, |F|), beyond which the state must have moved.
+#: If the expected fall of the energy in a step, relative to max(1, |F|), exceeds this, the state must have moved.
 VISIBLE_FALL = 1e-12
 #: Times nearer to each other than this part of a step are the same.
 TIME_SLACK = 1e-6
@@ -49,7 +49,7 @@ TIME_SLACK = 1e-6
 
 @dataclass(frozen=True)
 class FiPy(Method):
-    r"""The flow through FiPy: implicit steps with exponentially fitted fluxes, a referee for the other methods.
+    r"""The flow by FiPy: implicit steps with exponentially fitted fluxes, an independent check of the other methods.
 
     :math:`\partial_t\rho = \nabla\cdot(\rho\nabla\Psi) + \beta^{-1}\Delta\rho`, with V and any interaction, on one to
     three axes, uniform or not, no-flux or periodic, weighted or not. FiPy discretizes it by its
@@ -59,13 +59,13 @@ class FiPy(Method):
 
     It is slow (some ms a solve whatever the size of the grid) and has none of the guarantees of `FiniteVolume`: the
     mass drifts by round-off, the energy may rise at large steps, order 2 may give negative values. The certificate
-    counts all this, and its ``ok`` may be False where the densities are good to the order of the scheme. Snapshots have
-    negative values set to zero; ``history.min_density`` has them as they were.
+    reports all this, and its ``ok`` may be False although the densities are accurate to the order of the scheme.
+    Negative values are set to zero in snapshots; ``history.min_density`` has the original ones.
 
     Nonlinear diffusion is solved with coefficients :math:`\rho H''(\rho)` at the arithmetic mean of neighbors, which
     are iterated to the same tolerance (a single iteration locks fronts to one cell a step), and upwind drift, of first
     order in space. Against Barenblatt's solutions on 100 cells the error in L1 is 2e-4 for m = 2, 3e-3 for m = 3 and
-    1e-2 for m = 5, where the front rules it: a WGFlowWarning says so.
+    1e-2 for m = 5, where the front dominates it: a WGFlowWarning says so.
 
     Good values: ``dt`` over which the density changes by some percent; halve it to see the error in time.
 
@@ -133,11 +133,11 @@ class FiPyRun(Run):
         self.law = None
         if self.on_grid.internal:
             if self.grid.log_weight is not None:
-                raise InvalidInput("method=FiPy: nonlinear diffusion on a weighted grid is not in FiPy's terms; use "
+                raise InvalidInput("method=FiPy: FiPy has no term for nonlinear diffusion on a weighted grid; use "
                                    "FiniteVolume")
             self.law = Diffusion(self.on_grid)
-            warnings.warn("method=FiPy: nonlinear diffusion is right to about one percent where fronts are steep or "
-                          "there is a potential (first order in space); refine, and hold it against FiniteVolume",
+            warnings.warn("method=FiPy: nonlinear diffusion is accurate to about one percent if fronts are steep or "
+                          "there is a potential (first order in space); refine, and compare with FiniteVolume",
                           WGFlowWarning, stacklevel=6)
         self.drift = self.on_grid.potential if self.law else self.on_grid.sweep_potential
         self.implicit = Implicit(load(), mesh_of(self.grid), self.on_grid.diffusion, self._psi,
@@ -173,17 +173,17 @@ class FiPyRun(Run):
         density = Density(self.grid, self._array(np.maximum(values, 0.0)))
         energy, rate = self._measure(density)
         if self.rate * scaled > VISIBLE_FALL * max(1.0, abs(self.energy)) and (values == self.values).all():
-            raise ConvergenceError(f"FiPy left the state at t = {self.t:.6g} as it was, though it dissipates "
+            raise ConvergenceError(f"FiPy left the state at t = {self.t:.6g} unchanged, though it dissipates "
                                    f"{self.rate:.3g}; its linear solver did nothing", reason="tolerance",
                                    t=self.t, dt=dt)
         self.values, self.energy, self.rate = values, energy, rate
         self.t, self.clock = target, self.clock + scaled
-        # The record is of what FiPy gave, negative values and all.
+        # The record has FiPy's own values, including negative ones.
         return Step(target, density.masses, energy, self.clock, rate, residual=self.implicit.change,
                     mass=float((values * self.volumes).sum()), min_density=float(values.min()))
 
     def _measure(self, density: Density) -> tuple[float, float]:
-        """Free energy and dissipation, by wgflow's own formulas."""
+        """Return the free energy and dissipation, by wgflow's own formulas."""
         return self.flow.energy.energy(density), self.flow.energy.dissipation(density)
 
 
@@ -192,8 +192,9 @@ def solve_on_mesh(mesh, energy: Term, rho0, t_span: Sequence[float], *, dt: floa
     r"""Solve :math:`\partial_t\rho = \nabla\cdot(\rho\nabla\Psi) + \beta^{-1}\Delta\rho` on a mesh of FiPy, no-flux.
 
     Meshes of triangles (`fipy.Tri2D`), with holes (sums of grids) and from files (`fipy.Gmsh2D`) have no wgflow Grid;
-    this is the bare flow on them, with V and U evaluated at cell centers. Two-point fluxes are consistent where the
-    lines between neighboring centers are normal to the faces (Tri2D with dx = dy); a WGFlowWarning says where not.
+    this solves the flow on them, without a certificate, with V and U evaluated at cell centers. Two-point fluxes are
+    consistent where the lines between neighboring centers are normal to the faces (Tri2D with dx = dy); a WGFlowWarning
+    reports a mesh on which they are not.
 
     Parameters
     ----------
@@ -234,7 +235,7 @@ def solve_on_mesh(mesh, energy: Term, rho0, t_span: Sequence[float], *, dt: floa
 
 
 def load() -> Any:
-    """FiPy, imported with SciPy's solvers; nothing of the process is changed for good.
+    """Import FiPy with SciPy's solvers; the arguments and environment of the process are restored.
 
     Raises
     ------
@@ -257,13 +258,13 @@ def load() -> Any:
         else:
             os.environ["FIPY_SOLVERS"] = suite
     if fipy.solvers.solver_suite != "scipy":
-        raise InvalidInput(f"FiPy was imported with the solvers of {fipy.solvers.solver_suite!r}; this adapter knows "
-                           "those of SciPy: set FIPY_SOLVERS=scipy before the first import of fipy")
+        raise InvalidInput(f"FiPy was imported with the solvers of {fipy.solvers.solver_suite!r}; this adapter "
+                           "needs those of SciPy: set FIPY_SOLVERS=scipy before the first import of fipy")
     return fipy
 
 
 def mesh_of(grid: Grid) -> Any:
-    """A grid as a mesh of FiPy, with its first corner at 0 (only differences of coordinates matter)."""
+    """Return a grid as a mesh of FiPy, with its first corner at 0 (only differences of coordinates matter)."""
     if grid.ndim > 3:
         raise InvalidInput(f"method=FiPy: the grid has {grid.ndim} axes, FiPy's meshes at most 3; use FiniteVolume")
     if any(grid.origin):

@@ -1,4 +1,4 @@
-"""Lagrangian: the flow followed by points, along characteristics or as Langevin particles."""
+"""Lagrangian: the flow represented by points, which follow characteristics or move as Langevin particles."""
 
 from .method import Lagrangian
 

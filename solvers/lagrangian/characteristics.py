@@ -24,16 +24,16 @@ __all__ = ["CharacteristicsRun"]
 
 Array = NDArray[np.float64]
 
-#: Solvers of SciPy by name, with the evaluations that an attempted step costs where it is a fixed number.
+#: Solvers of SciPy by name, with the evaluations of an attempted step; 0 if their number varies.
 ODE = {"DOP853": 12, "RK45": 6, "RK23": 3, "Radau": 0, "BDF": 0, "LSODA": 0}
-#: The flow leaves a step that ends at a time nearer than this part of the step to the next stop.
+#: Steps shorter than this, relative to the times of the run, end it: they cannot be resolved.
 SMALLEST_STEP = 1e-14
-#: Where inside a step snapshots are taken when there are no output times.
+#: Places inside a step at which snapshots are taken if there are no output times.
 BETWEEN = (0.25, 0.5, 0.75)
 
 
 class CharacteristicsRun(Run):
-    """A run without noise. Its state is the points, row by row, and the energy dissipated so far."""
+    """A run without noise; its state is the points, row by row, and the energy dissipated so far."""
 
     method: Lagrangian
 
@@ -47,7 +47,7 @@ class CharacteristicsRun(Run):
         self.points, self.lost = self.cloud.inside(flow.atoms.points), 0.0
         self.next_dt: float | None = None
         self.failure: Exception | None = None
-        # The solver that is under way, the time it goes to, and its longest step.
+        # The current solver, the time at which it ends, and its longest step.
         self.solver, self.stop, self.largest = None, flow.t0, math.inf
 
     def start(self) -> Step:
@@ -69,7 +69,7 @@ class CharacteristicsRun(Run):
             raise self.failure
         if solver.status == "failed":
             raise ConvergenceError(f"step too small at t = {self.t:.6g} ({message}); the flow changes faster than "
-                                   "floats can resolve, or the energy is not finite where atoms go",
+                                   "floats can resolve, or the energy is not finite where atoms move",
                                    reason="step too small", t=self.t)
         self._count_rejected(solver.nfev - before)
         t = stop if solver.status == "finished" else solver.t
@@ -91,7 +91,7 @@ class CharacteristicsRun(Run):
         yield Step(t, points, energy, dissipated=self.lost)
 
     def _within(self, solver) -> Iterator[Interior]:
-        """Laws inside a step, which may be long, from the solver's own interpolation."""
+        """Return the laws inside a step, which may be long, from the solver's own interpolation."""
         path = solver.dense_output()
         for share in BETWEEN:
             t = path.t_old + share * (path.t - path.t_old)
@@ -99,7 +99,7 @@ class CharacteristicsRun(Run):
             yield Interior(t, points, self.cloud.energy_of(points, t))
 
     def _start(self, stop: float, largest: float):
-        """A solver from the present state; components that press against a bound are held for as long as it runs."""
+        """Return a solver from the present state; components that press against a bound stay held while it runs."""
         self.velocity = -self.cloud.gradient(self.points, self.t)
         self.held = self.cloud.outward(self.points, self.velocity)
         self.any_held = bool(self.held.any())
@@ -123,14 +123,14 @@ class CharacteristicsRun(Run):
             velocity[self.held] = 0.0
         square = velocity * velocity
         if self.cloud.bounded:
-            # What is on its way out of the bounds within this step goes on smoothly, and is clipped at its end.
+            # Components that leave the bounds within this step continue smoothly, and are clipped at its end.
             square[self.cloud.outward(points, velocity)] = 0.0
         return scale * np.append(velocity.ravel(), (self.weights * square.sum(axis=0)).sum())
 
     def _acceptable(self, t: float, points: Array, energy: float) -> bool:
-        """Whether F has not risen, and no held component should have left its bound within the step."""
+        """Return whether F has not risen, and no held component should have left its bound within the step."""
         self.released = False
-        # Against the lowest value so far: rises below round-off in each of many steps would add up.
+        # Compared with the lowest value so far: small rises in each of many steps would add up.
         if not energy <= self.lowest + 0.5 * ENERGY_TOLERANCE * max(1.0, abs(self.energy)):
             self.reason = "energy increase" if math.isfinite(energy) else "non-finite"
             return False
@@ -146,16 +146,16 @@ class CharacteristicsRun(Run):
     def _halve(self, dt: float) -> float:
         self.n_rejected += 1
         if not dt > SMALLEST_STEP * max(abs(self.t), abs(self.flow.t1 - self.flow.t0)):
-            text = {"energy increase": "the free energy rises however short the step: is a gradient that was given "
-                                       "that of its function?",
-                    "non-finite": "the energy is not finite where atoms go",
+            text = {"energy increase": "the free energy rises however short the step: does a given gradient belong "
+                                       "to its function?",
+                    "non-finite": "the energy is not finite where atoms move",
                     "step too small": "atoms leave their bounds faster than floats can resolve"}[self.reason]
             raise ConvergenceError(f"step too small at t = {self.t:.6g}: {text}", reason=self.reason, t=self.t, dt=dt)
         self.next_dt = dt
         return dt
 
     def _count_rejected(self, evaluations: int) -> None:
-        """Attempts that the solver itself threw away, where its evaluations tell."""
+        """Count the attempts that the solver itself rejected, as far as its number of evaluations shows them."""
         attempt = ODE[self.method.ode]
         if attempt:
             self.n_rejected += max(0, evaluations // attempt - 1)

@@ -26,7 +26,7 @@ class Cloud:
         self.turns = [(axis, self.rho0.bounds[axis][0], period) for axis, period in enumerate(periods) if period]
 
     def inside(self, points: Array) -> Array:
-        """Points moved to the nearest point inside the bounds, and into the first period."""
+        """Return points moved to the nearest point inside the bounds, and into the first period."""
         if self.bounded:
             points = np.clip(points, self.low, self.high)
         if self.turns:
@@ -36,7 +36,7 @@ class Cloud:
         return points
 
     def gradient(self, points: Array, t: float) -> Array:
-        """grad Psi at points inside; not a number where the energy has no value there."""
+        """Return grad Psi at points inside; not a number where the energy has no value there."""
         try:
             rho = self.rho0.moved(points)
             return self.flow.energy_at(t).gradient(rho, rho.points)
@@ -48,7 +48,7 @@ class Cloud:
             return np.full(points.shape, np.nan)
 
     def energy_of(self, points: Array, t: float) -> float:
-        """F at points inside, without the entropy; infinite where it has no value."""
+        """Return F at points inside, without the entropy; infinite where it has no value."""
         try:
             return self.flow.energy_at(t).energy(self.rho0.moved(points))
         except InvalidInput as error:
@@ -57,5 +57,5 @@ class Cloud:
             return math.inf
 
     def outward(self, points: Array, velocity: Array) -> NDArray[np.bool_]:
-        """Which components lie on or beyond a bound and have a velocity that points out of it."""
+        """Return which components lie on or beyond a bound and have a velocity that points out of it."""
         return ((points <= self.low) & (velocity < 0)) | ((points >= self.high) & (velocity > 0))

@@ -19,11 +19,13 @@ from .cloud import Cloud
 if TYPE_CHECKING:
     from .method import Lagrangian
 
-#: The default step is this part of the time in which the drift changes, and at most this part of the time span.
-DRIFT_SHARE, SPAN_SHARE = 0.05, 0.02
+#: The default step is this part of the time in which the drift changes,
+DRIFT_SHARE = 0.05
+#: and at most this part of the time span.
+SPAN_SHARE = 0.02
 #: Displacement at which the change of the drift is measured, relative to the cloud's extent or 1.
 PROBE = 1e-4
-#: A step that differs from a whole number of fixed steps by less than this part is not cut once more.
+#: A span that exceeds a whole number of steps by less than this part of it needs no additional step.
 SLACK = 1e-9
 
 Array = NDArray[np.float64]
@@ -37,9 +39,9 @@ class LangevinRun(Run):
 
     .. math:: \sqrt{(x + \sigma g)^2 + \sigma^2 \chi_p^2}, \qquad \sigma^2 = 2 h / \beta,
 
-    the law of :math:`dx = \frac{p}{\beta x} dt + \sqrt{2/\beta}\,dB` exactly: for whole p the length of a Brownian
-    motion in p + 1 dimensions (a Bessel process; for any p >= 0 by the Laplace transform of its square). Without a
-    power it is a Brownian motion. Bounds reflect it, by folding, which is exact for p = 0.
+    the law of :math:`dx = \frac{p}{\beta x} dt + \sqrt{2/\beta}\,dB` exactly: for whole p it is the length of a
+    Brownian motion in p + 1 dimensions (a Bessel process; for any p >= 0 by the Laplace transform of its square).
+    Without a power it is a Brownian motion. Bounds reflect it by folding, which is exact for p = 0.
     """
 
     method: Lagrangian
@@ -69,10 +71,10 @@ class LangevinRun(Run):
             yield self._step(end)
 
     def _default_step(self) -> float:
-        """A part of 1 / L, with L how fast the drift of the initial particles changes in a random direction."""
+        """Return a part of 1 / L, L measuring how fast the drift of the initial particles changes with the point."""
         extent = np.ptp(self.points, axis=1, keepdims=True)
         probe = PROBE * np.where(extent > 0, extent, 1.0)
-        # Fixed directions, so that the measurement takes nothing from the stream of the noise.
+        # Fixed directions, so that the measurement draws no numbers from the stream of the noise.
         signs = np.where(np.random.default_rng(8191).random(self.points.shape) < 0.5, -1.0, 1.0)
         moved = self.cloud.inside(self.points + probe * signs)
         moved = np.where(moved == self.points, self.cloud.inside(self.points - probe * signs), moved)
@@ -83,7 +85,7 @@ class LangevinRun(Run):
         return min(SPAN_SHARE * span, DRIFT_SHARE / (rate * speed)) if rate > 0 else SPAN_SHARE * span
 
     def _drift(self, points: Array, cloud: Array) -> Array:
-        """-grad Psi at points of the law of the particles at ``cloud``."""
+        """Return -grad Psi at points of the law of the particles at ``cloud``."""
         return -self.flow.energy_at(self.flow.t0).gradient(self.cloud.rho0.moved(cloud), points)
 
     def _step(self, end: float) -> Step:
@@ -104,7 +106,7 @@ class LangevinRun(Run):
         return Step(end, points, energy)
 
     def _noise(self, points: Array, elapsed: float) -> Array:
-        """Points after the time ``elapsed`` of noise alone, inside the bounds."""
+        """Return the points after a time ``elapsed`` of noise alone, kept inside the bounds."""
         sigma = math.sqrt(2.0 * self.temperature * elapsed)
         out = points + sigma * self.rng.standard_normal(points.shape)
         rho = self.cloud.rho0
@@ -117,7 +119,7 @@ class LangevinRun(Run):
 
 
 def fold(x: Array, lo: float, hi: float) -> Array:
-    """Points reflected at the ends of an interval as often as it takes."""
+    """Return the points reflected at the ends of an interval as often as it takes."""
     if math.isinf(lo) and math.isinf(hi):
         return x
     if math.isinf(hi):

@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Lagrangian(Method):
-    r"""The flow followed by points: exact transport, no grid, in any number of coordinates (1 to 4 in the models).
+    r"""The flow represented by points: exact transport, no grid, any number of coordinates (1 to 4 in the models).
 
     **Without noise** (no entropy, or beta = infinity) the law :math:`\rho_t = \sum_i w_i\,\delta_{\theta_i(t)}` solves
     the equation exactly ("multiple deltas") if the atoms follow the characteristics
@@ -34,19 +34,20 @@ class Lagrangian(Method):
     .. math:: \dot\theta_i = -s(t)\,\nabla\Psi(\theta_i; \rho_t), \qquad
               \Psi = V + \int U(\cdot, \theta')\,\rho(d\theta').
 
-    They are stepped by a solver of SciPy with error control, eighth order by default. What remains is the quadrature of
-    the initial law: with a Gauss rule (``model.initial_atoms``) integrals of smooth functions converge spectrally until
-    the mass splits; a `Density` becomes the atoms of `Atoms.from_density`, of fourth order in the cells. No step that
-    raises F by more than round-off is accepted. An atom that reaches a bound stays there as long as the velocity points
-    outward (a cone of Psi at r = 0 brings mass to rest at exactly 0). Periodic coordinates are wrapped. The dissipation
-    :math:`\sum_i w_i |\nabla\Psi(\theta_i)|^2` is integrated along with the paths, with the same error control.
+    They are integrated by a solver of SciPy with error control, of eighth order by default. The main error is the
+    quadrature of the initial law: with a Gauss rule (``model.initial_atoms``) integrals of smooth functions converge
+    spectrally until the mass splits; a `Density` becomes the atoms of `Atoms.from_density`, of fourth order in the
+    cells. No step that raises F by more than round-off is accepted. An atom that reaches a bound stays there as long as
+    the velocity points outward (a cone of Psi at r = 0 brings mass to rest at exactly 0). Periodic coordinates are
+    wrapped. The dissipation :math:`\sum_i w_i |\nabla\Psi(\theta_i)|^2` is integrated along with the paths, with the
+    same error control.
 
     **With noise** (finite beta) the atoms are interacting Langevin particles
 
     .. math:: d\theta_i = -s \Bigl(\nabla\Psi - \frac{p}{\beta \theta_i}\Bigr) dt + \sqrt{2 s / \beta}\;dB_i,
 
-    with p the powers of the reference measure and reflection at bounds: a random sample of the law, of error
-    n^(-1/2) beside that of the step. A step is noise for half the step, drift for one (Heun), noise for half a step.
+    with p the powers of the reference measure and reflection at bounds: a random sample of the law, with an error of
+    n^(-1/2) beside that of the step. A step is noise for half of it, drift for all of it (Heun), noise for half of it.
     The noise is drawn exactly, also with the drift p/(beta x): it is the length of a Brownian motion in p + 1
     dimensions, hence positive. The splitting is symmetric: weak order 2 in dt away from bounds.
 
@@ -63,8 +64,8 @@ class Lagrangian(Method):
         Step with noise; by default a twentieth of the time in which the drift changes, measured at the start. Without
         noise the largest step.
     n_particles : int, optional
-        Particles drawn from rho0, of equal weights, with noise: 1000 by default from a Density. Atoms are taken as they
-        are unless it is given.
+        With noise, the number of particles of equal weights drawn from rho0: 1000 by default for a Density. Atoms are
+        used as they are unless it is given.
     rng : int, SeedSequence or Generator, optional
         Required with noise.
     max_steps : int
@@ -112,7 +113,7 @@ class Lagrangian(Method):
         return True
 
     def settings(self) -> dict:
-        """The settings by name, the seed of ``rng`` in its place."""
+        """Return the settings by name, the seed of ``rng`` in its place."""
         names = ("rtol", "ode", "dt", "n_particles", "max_steps", "time_limit")
         seed = None
         if self.rng is not None:
@@ -122,7 +123,7 @@ class Lagrangian(Method):
     def atoms(self, energy: FreeEnergy, rho0: Density | Atoms) -> Atoms:
         for _, term in energy.terms:
             if term.is_internal and not isinstance(term, Entropy):
-                raise InvalidInput(f"{term!r}: points can carry linear diffusion (Entropy) as noise, no other; use a "
+                raise InvalidInput(f"{term!r}: points support linear diffusion (Entropy) alone, as noise; use a "
                                    "method on a grid")
         if isinstance(rho0, Density):
             energy.check_grid(rho0.grid, energy)
@@ -144,10 +145,10 @@ class Lagrangian(Method):
             return rho0
         law = rho0 if isinstance(rho0, Atoms) else Atoms.from_density(rho0)
         if not isinstance(rho0, Atoms) and rho0.grid.log_weight is not None and not any(law.powers):
-            raise InvalidInput("rho0: the weight of its grid is not a product of powers of the coordinates, which is "
-                               "what particles know; give Atoms with powers=")
+            raise InvalidInput("rho0: the weight of its grid is not a product of powers of the coordinates, the "
+                               "only ones that particles support; give Atoms with powers=")
         count = int(self.n_particles or 1000)
-        # Another stream than that of the noise: with a seed both would start with the same numbers.
+        # A stream different from that of the noise: with one seed both would start with the same numbers.
         rng = _generator(self.rng) if isinstance(self.rng, np.random.Generator) else _generator(self.rng).spawn(1)[0]
         points = rho0.sample(count, rng).reshape(count, -1).T
         return Atoms(points, np.full(count, law.mass / count), law.bounds, law.powers, law.names, law.periodic)
@@ -156,8 +157,8 @@ class Lagrangian(Method):
         if flow.energy.spreads:
             return LangevinRun(self, flow, _generator(self.rng))
         if flow.energy.time_dependent:
-            raise InvalidInput("Lagrangian() without noise checks that F falls, so that it knows energies that do not "
-                               "change with time; use FiniteVolume() for TimeDependent terms, or add an Entropy")
+            raise InvalidInput("Lagrangian() without noise checks that F falls, so it supports only energies that do "
+                               "not change with time; use FiniteVolume() for TimeDependent terms, or add an Entropy")
         return CharacteristicsRun(self, flow)
 
 

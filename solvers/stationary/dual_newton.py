@@ -1,4 +1,4 @@
-r"""The dual problem of a free energy whose interaction is of low rank, and what low rank tells of convexity.
+r"""The dual problem of a free energy whose interaction is of low rank, and tests of convexity.
 
 On laws of mass M an interaction acts only through its centered part :math:`U_c = P U P`, where P removes the mean over
 the cells; the rest is a potential. With :math:`U_c = \sum_k s_k \phi_k \phi_k^T` and all :math:`s_k > 0`, put
@@ -17,30 +17,38 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .fixed_point import FIRST_SPAN, GROWTH, Problem, State
+from .fixed_point import FIRST_SPAN, GROWTH, GibbsProblem, Iterate
 
 __all__ = ["Factors", "default_starts", "factorize", "is_convex", "least_curvature", "maximize_dual"]
 
-#: Ranks tried by the range finder, and the largest number of entries of a basis (features times cells).
-RANKS, BASIS_ENTRIES = (12, 32, 96), 20_000_000
-#: Part of a kernel beyond the second of these ranks above which the third is not tried for a convolution.
+#: Ranks tried by the range finder.
+RANKS = (12, 32, 96)
+#: Largest number of entries of a basis (features times cells): 160 MB.
+BASIS_ENTRIES = 20_000_000
+#: If more than this part of a convolution's kernel is missed at the second rank, the third is not tried.
 SLOW = 1e-2
-#: Features beyond which a given low-rank form is compressed, and relative size of eigenvalues that are rounding errors.
-RANK_LIMIT, NEGLIGIBLE = 96, 1e-13
+#: A given low-rank form with more features than this is compressed.
+RANK_LIMIT = 96
+#: Eigenvalues below this part of the largest are rounding errors.
+NEGLIGIBLE = 1e-13
 #: Cells up to which a kernel without a low-rank form is tested as a matrix.
 TABLE_CELLS = 1500
-#: Leading features along which starts are tilted, and by how many standard deviations of the feature.
-TILTS, TILT = 3, 2.0
-#: Largest change of log m that ends a stage of the path, and the last one.
-STAGE_GOAL, FINAL_GOAL = 0.3, 1e-9
-#: Newton steps in one stage of the path; more halve the growth of beta.
+#: Starts are tilted along this many leading features,
+TILTS = 3
+#: by this many standard deviations of the feature.
+TILT = 2.0
+#: Newton's method ends a stage of the path when log m changes by less than this,
+STAGE_GOAL = 0.3
+#: and the last stage when it changes by less than this.
+FINAL_GOAL = 1e-9
+#: Newton steps in one stage of the path; if they do not suffice, beta grows more slowly.
 STAGE_STEPS = 30
 
 
 class Factors(NamedTuple):
     """The centered interaction: ``features`` (k, n) of mean 0 over the cells, ``signs`` (k,) real numbers.
 
-    ``shift`` (n,) is the potential that the centering leaves, for a law of mass 1.
+    ``shift`` (n,) is the potential that the centering splits off, for a law of mass 1.
     """
 
     features: np.ndarray
@@ -48,11 +56,11 @@ class Factors(NamedTuple):
     shift: np.ndarray
 
 
-def factorize(problem: Problem) -> Factors | None:
-    """The centered interaction of low rank, as given or found by a randomized range finder; None if there is none."""
+def factorize(problem: GibbsProblem) -> Factors | None:
+    """Return the centered interaction in low rank, as given or by a randomized range finder; None if there is none."""
     n = problem.size
     shift = problem.interaction(np.full(n, 1.0 / n))
-    operators = problem.parts.operators
+    operators = problem.on_grid.operators
     if all(operator.features is not None for _, operator in operators):
         signs = np.concatenate([[], *(factor * np.asarray(operator.signs) for factor, operator in operators)])
         if signs.size * n > BASIS_ENTRIES:
@@ -68,9 +76,9 @@ def factorize(problem: Problem) -> Factors | None:
     return _find_range(problem, shift)
 
 
-def _find_range(problem: Problem, shift: np.ndarray) -> Factors | None:
+def _find_range(problem: GibbsProblem, shift: np.ndarray) -> Factors | None:
     n, rng = problem.size, np.random.default_rng(90217)
-    convolution = all(operator.transform is not None for _, operator in problem.parts.operators)
+    convolution = all(operator.transform is not None for _, operator in problem.on_grid.operators)
 
     def centered(columns: np.ndarray) -> np.ndarray:
         columns = columns - columns.mean(axis=0)
@@ -96,21 +104,21 @@ def _find_range(problem: Problem, shift: np.ndarray) -> Factors | None:
 
 
 def _diagonalized(basis: np.ndarray, core: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Features and signs of basis core basis^T, without the eigenvalues that are rounding errors."""
+    """Return features and signs of basis core basis^T, without the eigenvalues that are rounding errors."""
     signs, vectors = np.linalg.eigh(0.5 * (core + core.T))
     keep = np.abs(signs) > NEGLIGIBLE * np.abs(signs).max(initial=0.0)
     return np.ascontiguousarray((basis @ vectors[:, keep]).T), signs[keep]
 
 
-def is_convex(problem: Problem, factors: Factors | None) -> bool | None:
-    """Whether the interaction energy is convex on laws of one mass; None where it is not known.
+def is_convex(problem: GibbsProblem, factors: Factors | None) -> bool | None:
+    """Return whether the interaction energy is convex on laws of one mass; None where it is not known.
 
     Known from the factors, from the eigenvalues of a convolution (exact on periodic axes, sufficient on others), or
     from a Cholesky factorization of the centered kernel on few cells.
     """
     if factors is not None:
         return bool((factors.signs > 0).all())
-    if all(_is_positive(factor, operator) for factor, operator in problem.parts.operators):
+    if all(_is_positive(factor, operator) for factor, operator in problem.on_grid.operators):
         return True
     if problem.size > TABLE_CELLS:
         return None
@@ -133,11 +141,11 @@ def _is_positive(factor: float, operator) -> bool:
     return operator.signs is not None and bool((factor * operator.signs >= 0).all())
 
 
-def maximize_dual(problem: Problem, factors: Factors, masses: np.ndarray, budget: int) -> tuple[np.ndarray, int]:
-    """Log masses of the minimizer of a convex energy: Newton's method on the dual, along a path in beta.
+def maximize_dual(problem: GibbsProblem, factors: Factors, masses: np.ndarray, budget: int) -> tuple[np.ndarray, int]:
+    """Return the log masses of the minimizer of a convex energy, by Newton's method on the dual along a path in beta.
 
-    At large beta the dual bends sharply where the Gibbs law changes its cells, and Newton's method alone would creep;
-    along the path each stage starts near its solution.
+    At large beta the curvature of the dual changes abruptly where the Gibbs law moves to other cells, and Newton's
+    method alone would take tiny steps; along the path each stage starts near its solution.
 
     Parameters
     ----------
@@ -171,7 +179,7 @@ def maximize_dual(problem: Problem, factors: Factors, masses: np.ndarray, budget
 
 
 def _newton(problem, f, base, beta, y, goal, budget):
-    """Newton's method on the dual at one beta; the point, the number of steps and whether the goal was reached."""
+    """Do Newton's method on the dual at one beta; return the point, the number of steps, whether the goal is met."""
     point = _dual_point(problem, f, base, beta, y)
     for step in range(budget):
         value, masses, gradient = point
@@ -199,7 +207,7 @@ def _newton(problem, f, base, beta, y, goal, budget):
 
 
 def _dual_point(problem, f, base, beta, y):
-    """Value of the dual, masses of the Gibbs law and gradient at y."""
+    """Return the value of the dual, masses of the Gibbs law and gradient at y."""
     exponent = problem.log_reference - beta * (base + y @ f)
     top = exponent.max()
     masses = np.exp(exponent - top)
@@ -209,8 +217,8 @@ def _dual_point(problem, f, base, beta, y):
     return value, masses, f @ masses - y
 
 
-def least_curvature(problem: Problem, state: State, factors: Factors | None) -> tuple[float, np.ndarray]:
-    """The least eigenvalue of T at a state (see `_fixed_point`; at most 1), and its eigenvector v."""
+def least_curvature(problem: GibbsProblem, state: Iterate, factors: Factors | None) -> tuple[float, np.ndarray]:
+    """Return the least eigenvalue of T at a state (see `fixed_point`; at most 1), and its eigenvector v."""
     if factors is not None:
         return _low_rank_curvature(problem, state, factors)
     s = np.sqrt(state.masses / problem.mass)
@@ -238,7 +246,7 @@ def least_curvature(problem: Problem, state: State, factors: Factors | None) -> 
     return min(1.0, float(values[0])), v - problem.mean(state, v)
 
 
-def _low_rank_curvature(problem: Problem, state: State, factors: Factors) -> tuple[float, np.ndarray]:
+def _low_rank_curvature(problem: GibbsProblem, state: Iterate, factors: Factors) -> tuple[float, np.ndarray]:
     phi = factors.features - (factors.features @ state.masses)[:, None] / problem.mass
     values, vectors = np.linalg.eigh((phi * state.masses) @ phi.T)
     half = vectors * np.sqrt(np.maximum(values, 0.0))
@@ -248,13 +256,13 @@ def _low_rank_curvature(problem: Problem, state: State, factors: Factors) -> tup
     return 1.0 + problem.beta * float(spectrum[0]), (factors.signs * (half @ modes[:, 0])) @ phi
 
 
-def default_starts(problem: Problem, factors: Factors | None) -> list[np.ndarray]:
-    """Log masses from which stationary states of a nonconvex F are looked for.
+def default_starts(problem: GibbsProblem, factors: Factors | None) -> list[np.ndarray]:
+    """Return log masses from which stationary states of a nonconvex F are searched for.
 
     The Gibbs law of the potential, alone and tilted along the leading features of the interaction; the reference
     measure; and lumps at a lattice of places.
     """
-    grid = problem.parts.grid
+    grid = problem.on_grid.grid
     alone, flat = problem.gibbs(problem.potential), problem.gibbs(np.zeros(problem.size))
     starts = [alone, flat]
     if factors is not None:

@@ -1,12 +1,12 @@
 r"""Self-consistent laws :math:`\rho = M w e^{-\beta \Psi(\rho)} / Z` on a grid: the equation and two ways to solve it.
 
-A state is held by the logarithms of its cell masses m. With the map :math:`B(m) = M\,w\,e^{-\beta(V + U m)} / Z` and
+A law is held as the logarithms of its cell masses m. With the map :math:`B(m) = M\,w\,e^{-\beta(V + U m)} / Z` and
 
 .. math:: x = \log B(m) - \log m, \qquad \langle f, g\rangle = \sum_i m_i f_i g_i / M,
 
 a stationary state is x = const, and the derivative of F along :math:`m \circ v` is :math:`-\beta^{-1} M \langle x, v
-\rangle` for v of mean 0. Newton's equation for both "F is least" and "x is 0" is :math:`T v = x`, where
-:math:`T v = v + \beta U (m v)` less its mean, symmetric in this inner product: the Hessian of F in units of the
+\rangle` for v of mean 0. Minimizing F and solving x = 0 have the same Newton equation :math:`T v = x`, where
+:math:`T v = v + \beta U (m v)` less its mean, symmetric in this inner product, is the Hessian of F in units of the
 entropy's.
 """
 
@@ -20,34 +20,40 @@ import numpy as np
 from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.errors import InvalidInput
 
-__all__ = ["Problem", "State", "descend", "descend_along_beta", "find_root"]
+__all__ = ["GibbsProblem", "Iterate", "descend", "descend_along_beta", "find_root"]
 
-#: Rounding errors in log m that cannot be helped: so many times eps (1 + beta (|V| + |U rho| + scale of U) + |log m|).
+#: Unavoidable rounding error of log m, in units of 1 + beta (|V| + |U rho| + scale of U) + |log m|.
 ROUNDING = 16 * np.finfo(float).eps
-#: Beta times the range of Psi, times eps, beyond which a Gibbs law is noise.
+#: Where beta times the range of Psi, times eps, exceeds this, rounding errors dominate a Gibbs law.
 LARGEST_SPAN = 1e-2
-#: No rounding error above this excuses a residual.
+#: A residual above this counts as missed, however large the rounding error.
 LARGEST_FLOOR = 1e-6
-#: Part of the predicted decrease that a step must bring (Armijo), and halvings after which it is given up.
-SUFFICIENT, HALVINGS = 1e-4, 40
+#: Part of the predicted decrease that a step must bring (Armijo).
+SUFFICIENT = 1e-4
+#: Halvings after which a step is given up.
+HALVINGS = 40
 #: Steps that a search by deflation may take where the line search fails.
 LEAPS = 6
-#: Iterations of conjugate gradients and of MINRES in one Newton step.
-CG_STEPS, MINRES_STEPS = 200, 400
-#: Cells with less than this part of the mass are not seen by the inner product; the equation itself gives their v.
+#: Iterations of conjugate gradients in one Newton step,
+CG_STEPS = 200
+#: and of MINRES, which an indefinite T needs more of.
+MINRES_STEPS = 400
+#: Cells with less than this part of the mass hardly count in the inner product; their v comes from the equation itself.
 UNSEEN = 1e-8
-#: Steps that neither lower F nor the residual, beyond rounding, after which a descent is mixed or has reached its end.
+#: After this many steps that lower neither F nor the residual beyond rounding, a damped fixed-point step is tried.
 PATIENCE = 6
-#: A path in beta starts where the Gibbs weights span so many e-foldings, and grows by at most this factor.
-FIRST_SPAN, GROWTH = 10.0, 8.0
-#: Residual at which a stage of the path but the last ends.
+#: A path in beta starts where the Gibbs weights span this many e-foldings,
+FIRST_SPAN = 10.0
+#: and beta grows by at most this factor from stage to stage.
+GROWTH = 8.0
+#: Residual at which each stage of the path but the last ends.
 STAGE_RESIDUAL = 1e-2
 #: Doublings of a step that goes down along a direction of negative curvature.
 DOUBLINGS = 8
 
 
-class State(NamedTuple):
-    """A law and all that is known of it.
+class Iterate(NamedTuple):
+    """A law, with the quantities that the methods need.
 
     ``log_masses``, ``masses``, ``field`` (U m) and ``step`` (x, of mean 0) are flat arrays over the cells;
     ``residual`` is the L1 distance of m and B(m) and ``floor`` its rounding error, both relative to the mass;
@@ -65,23 +71,23 @@ class State(NamedTuple):
     divergence: float
 
 
-class Problem:
-    """The free energy on a grid for laws of a given mass, on flat arrays.
+class GibbsProblem:
+    """The self-consistency problem of a free energy on a grid, for laws of a given mass; arrays are flat.
 
     Parameters
     ----------
-    parts : EnergyOnGrid
+    on_grid : EnergyOnGrid
         With diffusion > 0.
     mass : float
     """
 
-    def __init__(self, parts: EnergyOnGrid, mass: float):
-        self.parts, self.mass = parts, mass
-        self.diffusion, self.beta = parts.diffusion, 1.0 / parts.diffusion
-        self.potential = parts.potential.ravel()
-        self.log_reference = parts.grid.log_reference.ravel()
-        self.size = parts.grid.size
-        # An FFT makes errors of the size of the whole kernel's field, also where U m itself is small.
+    def __init__(self, on_grid: EnergyOnGrid, mass: float):
+        self.on_grid, self.mass = on_grid, mass
+        self.diffusion, self.beta = on_grid.diffusion, 1.0 / on_grid.diffusion
+        self.potential = on_grid.potential.ravel()
+        self.log_reference = on_grid.grid.log_reference.ravel()
+        self.size = on_grid.grid.size
+        # The rounding error of an FFT has the size of the whole kernel's field, also where U m itself is small.
         self.scale = float(np.abs(self.interaction(np.full(self.size, mass / self.size))).max())
         span = self.beta * (float(np.ptp(self.potential)) + self.scale)
         if not span * np.finfo(float).eps < LARGEST_SPAN:
@@ -90,23 +96,23 @@ class Problem:
                                "(model.minimum_risk())")
 
     def interaction(self, masses: np.ndarray) -> np.ndarray:
-        """U m, flat."""
-        field = self.parts.interaction(masses.reshape(self.parts.grid.shape))
+        """Return U m, flat."""
+        field = self.on_grid.interaction(masses.reshape(self.on_grid.grid.shape))
         return np.zeros(self.size) if field is None else field.ravel()
 
     def gibbs(self, psi: np.ndarray) -> np.ndarray:
-        """Logarithms (normalized) of the masses of the Gibbs law of a potential."""
+        """Return the logarithms (normalized) of the masses of the Gibbs law of a potential."""
         return self.normalized(self.log_reference - self.beta * psi)[0]
 
     def normalized(self, log_masses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Log masses shifted to the problem's mass, and the masses."""
+        """Return the log masses shifted to the problem's mass, and the masses."""
         log_masses = log_masses - log_masses.max()
         masses = np.exp(log_masses)
         total = masses.sum() / self.mass
         return log_masses - np.log(total), masses / total
 
-    def evaluate(self, log_masses: np.ndarray) -> State:
-        """The state with these log masses, which need not be normalized."""
+    def evaluate(self, log_masses: np.ndarray) -> Iterate:
+        """Return the state with these log masses, which need not be normalized."""
         log_masses, m = self.normalized(log_masses)
         field = self.interaction(m)
         target = self.gibbs(self.potential + field)
@@ -117,7 +123,7 @@ class Problem:
         logs = log_masses - self.log_reference
         terms = m * (self.potential + 0.5 * field) + self.diffusion * m * logs
         rounding = (m * (self.beta * level + np.abs(logs))).sum() / self.mass
-        return State(
+        return Iterate(
             log_masses, m, field, x - (m * x).sum() / self.mass,
             residual=float(np.abs(np.exp(target) - m).sum()) / self.mass,
             floor=min(LARGEST_FLOOR, ROUNDING * float(1.0 + rounding + self.beta * self.scale)),
@@ -126,31 +132,30 @@ class Problem:
             divergence=float(excess.sum()),
         )
 
-    def dual_value(self, state: State) -> float:
-        """The bound of F from below that a state gives where the interaction energy is convex."""
+    def dual_value(self, state: Iterate) -> float:
+        """Return the lower bound of F that a state gives where the interaction energy is convex."""
         target = self.log_reference - self.beta * (self.potential + state.field)
         top = float(target.max())
         log_partition = top + float(np.log(np.exp(target - top).sum()))
         own = 0.5 * float((state.masses * state.field).sum())
         return self.diffusion * self.mass * (float(np.log(self.mass)) - log_partition) - own
 
-    def curved(self, state: State, v: np.ndarray) -> np.ndarray:
-        """T v."""
+    def curved(self, state: Iterate, v: np.ndarray) -> np.ndarray:
+        """Return T v."""
         push = self.beta * self.interaction(state.masses * v)
         return v + push - self.mean(state, push)
 
-    def mean(self, state: State, f: np.ndarray) -> float:
-        """The mean of f under the law."""
+    def mean(self, state: Iterate, f: np.ndarray) -> float:
+        """Return the mean of f under the law."""
         return float((state.masses * f).sum()) / self.mass
 
 
-def descend(problem: Problem, state: State, tolerance: float, budget: int) -> tuple[State, int]:
+def descend(problem: GibbsProblem, state: Iterate, tolerance: float, budget: int) -> tuple[Iterate, int]:
     """Lower F to a stationary state: the damped fixed-point iteration, accelerated by conjugate gradients.
 
-    The direction is the Newton step by conjugate gradients from 0, whose first iterate is the fixed-point step x. Where
-    the curvature is negative they stop, with a direction along which F falls all the same; a line search makes it fall.
-    Where steps in log m fail, the classical damped fixed point takes over for a step. The caller compares the residual
-    of what is returned with the tolerance.
+    The direction is the Newton step by conjugate gradients from 0, whose first iterate is the fixed-point step x. They
+    stop at negative curvature, with a direction of descent; a line search chooses the length. Where steps in log m
+    fail, one damped fixed-point step is taken. The caller compares the residual of the result with the tolerance.
 
     Returns
     -------
@@ -174,20 +179,21 @@ def descend(problem: Problem, state: State, tolerance: float, budget: int) -> tu
     return best, budget
 
 
-def descend_along_beta(problem: Problem, start: np.ndarray | None, tolerance: float, budget: int) -> tuple[State, int]:
+def descend_along_beta(problem: GibbsProblem, start: np.ndarray | None, tolerance: float,
+                       budget: int) -> tuple[Iterate, int]:
     """Lower a convex F along a path in beta, each stage from the potential Psi of the one before; see `descend`.
 
     Parameters
     ----------
     start : array, shape (n,), optional
-        Log masses whose Psi begins the path; by default that of no mass.
+        Log masses whose Psi begins the path; by default Psi = V.
     """
     psi = problem.potential + (0.0 if start is None else problem.evaluate(start).field)
     span = float(np.ptp(psi))
     beta = min(problem.beta, FIRST_SPAN / span) if span > 0 else problem.beta
     steps = 0
     while beta < problem.beta:
-        stage = Problem(replace(problem.parts, diffusion=1.0 / beta), problem.mass)
+        stage = GibbsProblem(replace(problem.on_grid, diffusion=1.0 / beta), problem.mass)
         state, more = descend(stage, stage.evaluate(stage.gibbs(psi)), STAGE_RESIDUAL, budget)
         steps += more
         psi = problem.potential + state.field
@@ -196,8 +202,8 @@ def descend_along_beta(problem: Problem, start: np.ndarray | None, tolerance: fl
     return state, steps + more
 
 
-def _newton_step(problem: Problem, state: State) -> tuple[np.ndarray, bool]:
-    """T^-1 x by conjugate gradients in the law's inner product, and whether they met negative curvature."""
+def _newton_step(problem: GibbsProblem, state: Iterate) -> tuple[np.ndarray, bool]:
+    """Return T^-1 x by conjugate gradients in the law's inner product, and whether they met negative curvature."""
     weights = state.masses / problem.mass
     r = state.step
     v, p = np.zeros_like(r), r
@@ -217,8 +223,8 @@ def _newton_step(problem: Problem, state: State) -> tuple[np.ndarray, bool]:
     return np.where(weights < UNSEEN, v + r, v), False
 
 
-def _line_search(problem: Problem, state: State, direction: np.ndarray, stretch: bool) -> State | None:
-    """The first of the steps 1, 1/2, ... that lowers F enough (or, at rounding level, the residual), or None."""
+def _line_search(problem: GibbsProblem, state: Iterate, direction: np.ndarray, stretch: bool) -> Iterate | None:
+    """Return the first of the steps 1, 1/2, ... that lowers F enough (or, at rounding level, the residual), or None."""
     slope = problem.diffusion * problem.mass * problem.mean(state, state.step * direction)
     if not slope > 0:
         return None
@@ -241,10 +247,10 @@ def _line_search(problem: Problem, state: State, direction: np.ndarray, stretch:
     return trial
 
 
-def _mix(problem: Problem, state: State) -> State | None:
-    """The classical damped fixed point, (1 - a) m + a B(m), with the first a = 1/2, 1/4, ... that lowers F, or None.
+def _mix(problem: GibbsProblem, state: Iterate) -> Iterate | None:
+    """Return the damped fixed-point step (1 - a) m + a B(m) with the first a = 1/2, 1/4, ... that lowers F, or None.
 
-    It brings mass into cells that hold none in floats, which no step in log m of moderate size can.
+    It brings mass into cells whose mass has underflowed, which no step in log m of moderate size can.
     """
     image, _ = problem.normalized(state.log_masses + state.step)
     slope = problem.diffusion * float(((np.exp(image) - state.masses) * state.step).sum())
@@ -257,8 +263,8 @@ def _mix(problem: Problem, state: State) -> State | None:
     return None
 
 
-def find_root(problem: Problem, state: State, tolerance: float, budget: int, known=()) -> tuple[State, int]:
-    r"""Newton's method for x = 0 wherever it lies, also at a saddle of F; states already known are divided out.
+def find_root(problem: GibbsProblem, state: Iterate, tolerance: float, budget: int, known=()) -> tuple[Iterate, int]:
+    r"""Find a root by Newton's method, also at a saddle of F; states already known are divided out.
 
     The residual is multiplied by :math:`\prod_j (1 + 1/d_j^2)`, with :math:`d_j` the Hellinger distance to the j-th
     known state (deflation: P. E. Farrell, A. Birkisson and S. W. Funke, SIAM J. Sci. Comput. 37 (2015) A2026-A2045).
@@ -283,7 +289,7 @@ def find_root(problem: Problem, state: State, tolerance: float, budget: int, kno
                 break
             size *= 0.5
         else:
-            # Between two poles of the factor the product has minima of its own: leap out of them.
+            # Between two poles of the factor the product has spurious minima: leap out of them.
             if leaps == 0:
                 return state, iteration
             leaps -= 1
@@ -293,14 +299,14 @@ def find_root(problem: Problem, state: State, tolerance: float, budget: int, kno
     return state, budget
 
 
-def _polished(problem: Problem, state: State, direction: np.ndarray) -> State:
-    """A state within the tolerance, or what one more Newton step makes of it."""
+def _polished(problem: GibbsProblem, state: Iterate, direction: np.ndarray) -> Iterate:
+    """Return a state within the tolerance, or the better of it and the result of one more Newton step."""
     trial = problem.evaluate(state.log_masses + direction)
     return trial if trial.residual < state.residual else state
 
 
-def _root_direction(problem: Problem, state: State) -> np.ndarray:
-    """T^-1 x, also where T is indefinite: MINRES on its symmetric form, with sqrt(m) v for v."""
+def _root_direction(problem: GibbsProblem, state: Iterate) -> np.ndarray:
+    """Return T^-1 x, also where T is indefinite: MINRES on its symmetric form, with sqrt(m) v for v."""
     from scipy.sparse.linalg import LinearOperator, minres
 
     s = np.sqrt(state.masses / problem.mass)
@@ -318,8 +324,8 @@ def _root_direction(problem: Problem, state: State) -> np.ndarray:
     return state.step - push + problem.mean(state, push)
 
 
-def _deflation(problem: Problem, state: State, roots, direction=None) -> tuple[float, float]:
-    """The factor of the deflated residual, and the derivative of its logarithm along a direction."""
+def _deflation(problem: GibbsProblem, state: Iterate, roots, direction=None) -> tuple[float, float]:
+    """Return the factor of the deflated residual, and the derivative of its logarithm along a direction."""
     factor, slope = 1.0, 0.0
     root = np.sqrt(state.masses / problem.mass)
     for other in roots:

@@ -16,26 +16,28 @@ from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
 from wgflow.grids import Grid
 
 from .dual_newton import Factors, default_starts, factorize, is_convex, least_curvature, maximize_dual
-from .fixed_point import LARGEST_FLOOR, Problem, State, descend, descend_along_beta, find_root
+from .fixed_point import LARGEST_FLOOR, GibbsProblem, Iterate, descend, descend_along_beta, find_root
 
 __all__ = ["Stationary", "stationary", "stationary_branches"]
 
 METHODS = ("auto", "dual", "fixed-point")
 #: Least curvature, in units of the entropy's, above which a state counts as stable; a rotation of the state gives 0.
 NEUTRAL = 1e-6
-#: Hellinger distance within which two states are the same; relative difference of the energies of a rotated state.
-SAME_STATE, SAME_ENERGY = 1e-5, 1e-9
+#: States within this Hellinger distance are the same.
+SAME_STATE = 1e-5
+#: Relative difference of the energies of a state and a rotation of it.
+SAME_ENERGY = 1e-9
 #: Relative difference of masses that counts as rounding.
 SAME_MASS = 1e-9
 #: Searches by deflation from one start.
 DEFLATIONS = 3
-#: Newton steps of a search for a root: one that needs more is lost.
+#: Newton steps of a search for a root; a search that needs more is given up.
 ROOT_STEPS = 60
 
 
 @dataclass(frozen=True)
 class Stationary:
-    r"""A stationary state and what is known of it.
+    r"""A stationary state, with measures of its accuracy and its stability.
 
     Attributes
     ----------
@@ -46,8 +48,8 @@ class Stationary:
     gap : float or None
         Where the interaction energy is convex on laws of one mass, a bound of :math:`F(\rho_*) - \min F`: the energy
         less ``dual_value``, formed without cancellation as :math:`\beta^{-1} KL(\rho_* | B(\rho_*))`, with
-        :math:`B(\rho) = M w e^{-\beta \Psi(\rho)} / Z`, so without the rounding
-        error of F itself. None where no convexity is known: there is no such bound then.
+        :math:`B(\rho) = M w e^{-\beta \Psi(\rho)} / Z`, hence free of the rounding error of F itself. None where the
+        energy is not known to be convex.
     dual_value : float or None
         Value of the dual problem at :math:`\rho_*`, below every energy; None where ``gap`` is.
     residual : float
@@ -80,7 +82,7 @@ class Stationary:
     message: str
 
     def explain(self) -> str:
-        """The state in words."""
+        """Return the state in words."""
         kind = {True: "stable (a local minimum of F)", False: "unstable (a saddle of F)", None: "stability unknown"}
         lines = [f"stationary state at beta = {self.beta:g}: F = {self.energy:.12g}",
                  f"  self-consistency residual {self.residual:.1e} (L1, relative to the mass)"]
@@ -99,7 +101,7 @@ class Stationary:
 
 
 def stationary(energy, grid, *, rho0=None, method="auto", tolerance=1e-13, max_iterations=500, mass=None) -> Stationary:
-    r"""The stationary state of a flow, the law that reproduces itself:
+    r"""Return the stationary state of a flow, the law that reproduces itself:
 
     .. math:: \rho_* = M w\,e^{-\beta \Psi(\rho_*)} / Z, \qquad \Psi(\rho) = V + U \rho,
 
@@ -119,13 +121,13 @@ def stationary(energy, grid, *, rho0=None, method="auto", tolerance=1e-13, max_i
         Where to start. A start with a symmetry of the energy keeps it, and may end in a saddle (``stable`` says so).
     method : {"auto", "dual", "fixed-point"}
         ``"dual"``: Newton's method on the dual of an interaction of low rank (found numerically for any form of kernel,
-        up to rank 96), along a path in beta; where its signs are mixed the dual is a saddle, and Newton's method
-        on the self-consistency equation finds the stationary state near ``rho0``, stable or not. ``"fixed-point"``:
+        up to rank 96), along a path in beta; if its signs are mixed the dual has a saddle, and Newton's method on the
+        self-consistency equation finds the stationary state near ``rho0``, stable or not. ``"fixed-point"``:
         the damped fixed-point iteration accelerated by conjugate gradients, with F falling at every step; for any
         interaction. ``"auto"``: the dual where it is concave, else the fixed point.
     tolerance : float
-        Of the residual; where rounding does not allow it (beta times the size of Psi above 1e2, say), the rounding
-        error takes its place.
+        Bound of the residual. Where rounding does not allow it (beta times the size of Psi above 1e2, say), the bound
+        is the rounding error.
     max_iterations : int
         Newton steps from one start.
     mass : float, optional
@@ -165,13 +167,13 @@ def stationary(energy, grid, *, rho0=None, method="auto", tolerance=1e-13, max_i
 
 def stationary_branches(energy, grid, *, starts=None, tolerance=1e-13, max_iterations=200, mass=None,
                         max_branches=32) -> list[Stationary]:
-    """All stationary states that a search finds, sorted by energy, each labeled stable or unstable.
+    """Return all stationary states that a search finds, sorted by energy, each labeled stable or unstable.
 
     The search lowers F and solves the self-consistency equation from every start, follows the unstable direction of
     each saddle both ways down, looks for saddles between each two minima, and looks again with the states already
     found divided out (deflation). States that a symmetry moves freely, such as the rotations of a cluster on a circle,
-    are one branch, represented by one member. A convex F has one state, which is proved; otherwise no search can prove
-    that it is complete.
+    are one branch, represented by one member. A convex F provably has one state; otherwise no search can prove that it
+    is complete.
 
     Parameters
     ----------
@@ -183,7 +185,7 @@ def stationary_branches(energy, grid, *, starts=None, tolerance=1e-13, max_itera
     max_iterations : int
         Newton steps of one search.
     max_branches : int
-        The search ends when it has found so many.
+        The search ends when it has found this many.
 
     Returns
     -------
@@ -212,7 +214,7 @@ def stationary_branches(energy, grid, *, starts=None, tolerance=1e-13, max_itera
 
 
 class _Search:
-    """The checked problem, and the ways to its stationary states."""
+    """Searches for stationary states of one problem, whose arguments have been checked."""
 
     def __init__(self, energy, grid, mass, rho0, tolerance, max_iterations):
         if not isinstance(energy, Term):
@@ -226,19 +228,19 @@ class _Search:
         check_positive("mass", mass, allow_none=True)
         self.energy = energy if isinstance(energy, FreeEnergy) else FreeEnergy([(1.0, energy)])
         self.grid, self.tolerance, self.budget = grid, tolerance, max_iterations
-        parts = self.energy.assemble(grid)
-        parts.check_terms("the search for stationary states")
-        if not parts.diffusion > 0 or math.isinf(1.0 / parts.diffusion):
+        on_grid = self.energy.assemble(grid)
+        on_grid.check_terms("the search for stationary states")
+        if not on_grid.diffusion > 0 or math.isinf(1.0 / on_grid.diffusion):
             raise InvalidInput("beta=infinity: without an entropy a stationary state is a set of atoms, not a density, "
                                "and the infimum of F need not be attained; add Entropy(beta), or, for a network model, "
                                "ask model.minimum_risk() or the stationary deltas of the model")
         self.mass = float(mass) if mass is not None else 1.0 if rho0 is None else rho0.mass
-        self.problem = Problem(parts, self.mass)
-        self.factors: Factors | None = factorize(self.problem) if parts.operators else None
-        self.convex = True if not parts.operators else is_convex(self.problem, self.factors)
+        self.problem = GibbsProblem(on_grid, self.mass)
+        self.factors: Factors | None = factorize(self.problem) if on_grid.operators else None
+        self.convex = True if not on_grid.operators else is_convex(self.problem, self.factors)
 
     def logs(self, rho, name: str) -> np.ndarray:
-        """The log masses of a start."""
+        """Return the log masses of a start."""
         if not isinstance(rho, Density):
             raise InvalidType(f"{name} must be a wgflow.Density, got {type(rho).__name__}")
         if rho.grid != self.grid:
@@ -250,9 +252,9 @@ class _Search:
 
     # ---------------------------------------------------------------- one state
     def one(self, method: str, start: np.ndarray | None) -> Stationary:
-        """The state that `stationary` returns."""
+        """Return the state that `stationary` returns."""
         problem, goal = self.problem, self.tolerance
-        if not problem.parts.operators:
+        if not problem.on_grid.operators:
             return self.checked(problem.evaluate(problem.gibbs(problem.potential)), 0, "closed form")
         if method == "dual" and self.factors is None:
             raise InvalidInput("method='dual': the interaction has no low-rank form (rank 96, to rounding) on this "
@@ -274,7 +276,7 @@ class _Search:
         best = min(reached or ends, key=lambda end: end[0].energy if reached else end[0].residual)
         return self.checked(*best, "fixed-point")
 
-    def down(self, state: State) -> tuple[State, int]:
+    def down(self, state: Iterate) -> tuple[Iterate, int]:
         """Lower F to a minimum: a saddle is left along its unstable direction, to the lower side."""
         state, steps = descend(self.problem, state, self.tolerance, self.budget)
         for _ in range(3):
@@ -287,8 +289,8 @@ class _Search:
             steps += more
         return state, steps
 
-    def leave(self, state: State) -> list[tuple[State, int]]:
-        """Where F leads from a saddle, to either side along its most unstable direction; empty at a minimum."""
+    def leave(self, state: Iterate) -> list[tuple[Iterate, int]]:
+        """Return where F leads from a saddle, to either side along its most unstable direction; empty at a minimum."""
         curvature, mode = least_curvature(self.problem, state, self.factors)
         if not curvature < -NEUTRAL:
             return []
@@ -305,14 +307,14 @@ class _Search:
 
     # ---------------------------------------------------------------- several states
     def all(self, starts, limit: int) -> list[Stationary]:
-        """The states that `stationary_branches` returns."""
-        found: list[tuple[State, int, str]] = []
-        best: State | None = None
+        """Return the states that `stationary_branches` returns."""
+        found: list[tuple[Iterate, int, str]] = []
+        best: Iterate | None = None
         short = min(self.budget, ROOT_STEPS)
         starts = default_starts(self.problem, self.factors) if starts is None else starts
         first = [self.problem.evaluate(logs) for logs in starts]
 
-        def add(end: tuple[State, int], method: str) -> bool:
+        def add(end: tuple[Iterate, int], method: str) -> bool:
             nonlocal best
             state, steps = end
             if best is None or state.residual < best.residual:
@@ -338,8 +340,8 @@ class _Search:
             raise self.failure(best, self.budget, "fixed-point")
         return sorted((self.result(*entry) for entry in found), key=lambda branch: branch.energy)
 
-    def same(self, a: State, b: State) -> bool:
-        """Whether two states are one, or moved into each other by a symmetry that leaves both free to move."""
+    def same(self, a: Iterate, b: Iterate) -> bool:
+        """Return whether two states are one, or moved into each other by a symmetry that leaves both free to move."""
         square = float(((np.sqrt(a.masses) - np.sqrt(b.masses)) ** 2).sum()) / self.mass
         if square <= SAME_STATE**2:
             return True
@@ -348,18 +350,18 @@ class _Search:
         return all(abs(least_curvature(self.problem, state, self.factors)[0]) <= NEUTRAL for state in (a, b))
 
     # ---------------------------------------------------------------- results
-    def good(self, state: State) -> bool:
-        """Whether a state is within the tolerance, or within what rounding allows."""
+    def good(self, state: Iterate) -> bool:
+        """Return whether a state is within the tolerance, or within what rounding allows."""
         return state.residual <= max(self.tolerance, state.floor)
 
-    def checked(self, state: State, steps: int, method: str) -> Stationary:
-        """The result, or ConvergenceError with it."""
+    def checked(self, state: Iterate, steps: int, method: str) -> Stationary:
+        """Return the result; raise ConvergenceError with it if it is not good."""
         if not self.good(state):
             raise self.failure(state, steps, method)
         return self.result(state, steps, method)
 
-    def failure(self, state: State, steps: int, method: str) -> ConvergenceError:
-        """A missed tolerance, with the best state."""
+    def failure(self, state: Iterate, steps: int, method: str) -> ConvergenceError:
+        """Return the error for a missed tolerance, with the best state."""
         fix = ("rounding errors of beta Psi are too large at this beta: lower it" if state.floor >= LARGEST_FLOOR else
                "start nearer (rho0=), raise max_iterations, or loosen the tolerance")
         error = ConvergenceError(
@@ -368,8 +370,8 @@ class _Search:
         error.partial = self.result(state, steps, method)
         return error
 
-    def result(self, state: State, steps: int, method: str) -> Stationary:
-        """A state with its certificate."""
+    def result(self, state: Iterate, steps: int, method: str) -> Stationary:
+        """Return a state with its certificate."""
         problem = self.problem
         rho = Density(self.grid, state.masses.reshape(self.grid.shape) / self.grid.volumes)
         gap = dual = None

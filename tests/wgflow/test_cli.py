@@ -109,7 +109,7 @@ def test_the_installed_script(tmp_path):
     script = [sys.executable, "-m", "wgflow.cli"]
     done = subprocess.run([*script, "warmup"], capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "kernels ready" in done.stdout
+    assert "compiled functions ready" in done.stdout
     done = subprocess.run([*script, "nothing"], capture_output=True, text=True, timeout=100, cwd=tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr

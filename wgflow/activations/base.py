@@ -32,7 +32,7 @@ FloatArray = NDArray[np.float64]
 
 
 class KernelActivation(NamedTuple):
-    """An activation as plain data for the compiled kernels, which never take a function.
+    """An activation as plain data for compiled functions, which never take a Python function.
 
     ``code`` selects the formula (0 piecewise linear, 1 tanh, 2 erf, 3 polynomial, 4 softplus). For code 0,
     ``sigma(t) = intercepts[i] + slopes[i] t`` on piece ``i``, the number of knots below ``t``. For code 3, ``slopes``
@@ -124,7 +124,7 @@ class Activation(ABC):
 
     @abstractmethod
     def kernel_arguments(self) -> KernelActivation:
-        """Return the activation as arrays for the compiled kernels."""
+        """Return the activation as arrays for compiled functions."""
 
     @property
     @abstractmethod
@@ -133,7 +133,7 @@ class Activation(ABC):
 
     @abstractmethod
     def _key(self) -> tuple:
-        """Return what makes two activations the same function."""
+        """Return a key that is the same for activations that are the same function."""
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Activation):
@@ -208,7 +208,7 @@ def normal_density(z: FloatArray) -> FloatArray:
 
 def upper_orthant(h: FloatArray, k: FloatArray, rho: FloatArray, root: FloatArray) -> FloatArray:
     """Return P(X > h, Y > k) at correlation ``rho``, ``|rho| < 1``, ``root = sqrt(1 - rho^2)``, by Owen's T."""
-    h, k = (np.where(np.abs(x) < 1e-150, 0.0, x) for x in (h, k))  # ratios of denormal numbers mean nothing
+    h, k = (np.where(np.abs(x) < 1e-150, 0.0, x) for x in (h, k))  # ratios of denormal numbers have no digits
     both_zero = (h == 0.0) & (k == 0.0)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         th = owens_t(h, residual(k, h, rho) / (h * root))

@@ -26,7 +26,7 @@ from .base import (
 
 __all__ = ["NonMonotone", "PiecewiseLinear", "Ramp", "ReLU"]
 
-_FAR = 40.0  # phi(40) underflows to 0 in double precision: standardized knots beyond it have reached their limit
+_FAR = 40.0  # phi(40) underflows: standardized knots beyond it have reached their limit
 _TINY = 1e-300  # stands for s = 0, so that every limit follows from the clipped knots
 
 
@@ -76,7 +76,7 @@ class PiecewiseLinear(Activation):
         if np.any(np.diff(t) <= 0.0):
             i = int(np.argmax(np.diff(t) <= 0.0))
             raise InvalidInput(f"knots must increase strictly: knots[{i + 1}]={t[i + 1]} <= knots[{i}]={t[i]}")
-        self._knots, self._values = t + 0.0, v  # + 0.0: no negative zero, whose sign the divisions would see
+        self._knots, self._values = t + 0.0, v  # + 0.0: no negative zero, which would change signs in divisions
         self._slopes = np.concatenate([ends[:1], np.diff(v) / np.diff(t), ends[1:]])
         anchor = np.concatenate([t[:1], t])  # a knot on each piece
         self._intercepts = np.concatenate([v[:1], v]) - self._slopes * anchor
@@ -103,7 +103,7 @@ class PiecewiseLinear(Activation):
     def value(self, t: ArrayLike) -> FloatArray:
         x = np.asarray(t, dtype=np.float64)
         piece = np.searchsorted(self._knots, x, side="left")
-        # Measured from a knot of its own piece: exact at the knots, no cancellation of intercepts.
+        # Relative to a knot of the same piece: exact at the knots, no cancellation of intercepts.
         anchor = np.maximum(piece - 1, 0)
         return self._values[anchor] + self._slopes[piece] * (x - self._knots[anchor])
 
@@ -129,7 +129,7 @@ class PiecewiseLinear(Activation):
         return self._mean(s, z, b)
 
     def _mean(self, s: FloatArray, z: FloatArray, b: FloatArray) -> FloatArray:
-        # By pieces and not by hinges: differences of phi stay accurate where the sum of s phi(z_j) would cancel.
+        # A sum over pieces, not hinges: differences of phi stay accurate where the sum of s phi(z_j) would cancel.
         slopes, intercepts = self._column(self._slopes, z), self._column(self._intercepts, z)
         phi = normal_density(z)
         spread = np.concatenate([-phi[:1], _phi_drop(z[:-1], z[1:]), phi[-1:]])
@@ -224,7 +224,7 @@ class PiecewiseLinear(Activation):
         return KernelActivation(0, self._knots.copy(), self._slopes.copy(), self._intercepts.copy())
 
     def _key(self) -> tuple:
-        # Knots without a bend are no part of the function.
+        # Knots without a change of slope do not change the function.
         bends = self._jumps != 0.0
         shape = (tuple(self._knots[bends]), tuple(self._jumps[bends]), self._slopes[0], self._intercepts[0])
         return ("piecewise linear", *shape)

@@ -98,8 +98,8 @@ class _SmoothActivation(Activation):
         a2 = self.hermite_coefficients(s2[rest], _PAIR_DEGREE, offset=b2[rest])
         power = rho[rest] ** np.arange(_PAIR_DEGREE + 1.0)[:, None]
         result[rest] = np.sum(a1 * a2 * power, axis=0)
-        # By the Cauchy-Schwarz inequality what is left out is below |rho|^(degree + 1) (m1 m2)^(1/2), with the parts
-        # m of the second moments beyond the degree; these are no better known than to rounding.
+        # By the Cauchy-Schwarz inequality the truncated terms are below |rho|^(degree + 1) (m1 m2)^(1/2), where m are
+        # the parts of the second moments beyond the degree; these are known only up to rounding.
         moments = [self._product_mean(s[rest], b[rest], s[rest], b[rest]) for s, b in ((s1, b1), (s2, b2))]
         left = [np.maximum(m - np.sum(a * a, axis=0), 0.0) + 1e-15 * m for m, a in zip(moments, (a1, a2))]
         error = np.abs(rho[rest]) ** (_PAIR_DEGREE + 1) * np.sqrt(left[0] * left[1])
@@ -146,7 +146,7 @@ class _SmoothActivation(Activation):
             if not pairs.size:
                 return result
         worst = max(np.max(s1[pairs]), np.max(s2[pairs]))
-        raise ConvergenceError(f"a pair expectation of {self!r} did not settle; is s = {worst:g} too large?")
+        raise ConvergenceError(f"a pair expectation of {self!r} did not converge; is s = {worst:g} too large?")
 
     def sphere_mean(self, t: ArrayLike, dim: int, order: int = 0) -> FloatArray:
         check_order(order)
@@ -384,7 +384,7 @@ def _weighted_hermite(z: FloatArray, degree: int) -> FloatArray:
 
 
 def _trapezoid(weighted_sum: Callable[[FloatArray], FloatArray], width: int) -> FloatArray:
-    """Return the integral over the line of a function given by its sum over nodes, halving the step until it settles.
+    """Return the integral over the line of a function given by its sum over nodes, halving the step until it converges.
 
     ``weighted_sum(z)`` returns the sum over the nodes ``z`` of the integrand; ``width`` is the number of values that
     it makes at each node, by which the nodes are cut into blocks.
@@ -402,4 +402,4 @@ def _trapezoid(weighted_sum: Callable[[FloatArray], FloatArray], width: int) -> 
         if finer.size == 0 or np.max(np.abs(finer - result)) <= _TOLERANCE * max(1.0, np.max(np.abs(finer))):
             return finer
         h, result = 0.5 * h, finer
-    raise ConvergenceError(f"a Gaussian average did not settle with {2 * _REACH / h:.0f} nodes; is s too large?")
+    raise ConvergenceError(f"a Gaussian average did not converge with {2 * _REACH / h:.0f} nodes; is s too large?")

@@ -21,8 +21,9 @@ __all__ = ["InitialLaw", "initial_law"]
 OUTSIDE = 1e-14
 #: Deviations of a normal law that hold all but OUTSIDE of it.
 DEVIATIONS = 7.8
-#: Points along each axis on which a function is searched for mass, by number of axes; the largest box is 2**LARGEST.
+#: Points along each axis at which a function is sampled to find its mass, by number of axes.
 SEARCH_POINTS = {1: 4001, 2: 301, 3: 61, 4: 25}
+#: The largest box that is searched reaches to 2**LARGEST.
 LARGEST = 20
 #: More points than this are thinned before they are smoothed.
 MAX_POINTS = 4000
@@ -46,7 +47,7 @@ class InitialLaw(ABC):
 
     @abstractmethod
     def density(self, grid: Grid) -> Density:
-        """The law on a grid, of mass 1."""
+        """Return the law as a density on a grid, of mass 1."""
 
 
 class NormalLaw(InitialLaw):
@@ -90,7 +91,7 @@ class FunctionLaw(InitialLaw):
         return Density.from_function(grid, self.function)
 
     def _look(self, box) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Mass of the function near points of a lattice in a box."""
+        """Return the mass of the function near each point of a lattice in a box."""
         n = SEARCH_POINTS[self.ndim]
         axes = [lo + (hi - lo) * (np.arange(n) + 0.5) / n for lo, hi in box]
         values = real_array(call_user(self.function, np.meshgrid(*axes, indexing="ij"), "rho0"), "rho0")
@@ -103,7 +104,7 @@ class FunctionLaw(InitialLaw):
         return values * math.prod((hi - lo) / n for lo, hi in box), axes
 
     def _grown(self, box, given):
-        """The box of those doubled again and again that holds the mass."""
+        """Double a box again and again until it holds the mass; return it."""
         best, most = None, 0.0
         for _ in range(LARGEST + 7):
             mass = float(self._look(box)[0].sum())
@@ -113,15 +114,15 @@ class FunctionLaw(InitialLaw):
                 break
             box = [(2 * lo, 2 * hi) if pair is None else pair for (lo, hi), pair in zip(box, given)]
         if best is None:
-            raise InvalidInput("rho0 is 0 wherever it was looked at; give bounds= near its mass, or (mean, cov)")
+            raise InvalidInput("rho0 is 0 at every point sampled; give bounds= near its mass, or (mean, cov)")
         return [(2 * lo, 2 * hi) if pair is None else pair for (lo, hi), pair in zip(best, given)]
 
     def _trimmed(self, box, given):
-        """The smallest box, but for a margin, outside of which there is nearly nothing."""
+        """Return the smallest box that holds nearly all of the mass, with a margin."""
         masses, axes = self._look(box)
         total, out = masses.sum(), []
         if not 0 < total < math.inf:
-            raise InvalidInput(f"rho0 has mass {total:g} in the box {box}, where it was looked for on "
+            raise InvalidInput(f"rho0 has mass {total:g} in the box {box}, sampled at "
                                f"{SEARCH_POINTS[self.ndim]} points an axis; give bounds= near its mass, or (mean, cov)")
         for axis, (x, pair, (lo, hi)) in enumerate(zip(axes, given, box)):
             if pair is not None:
@@ -195,7 +196,7 @@ class PointsLaw(InitialLaw):
 
 
 def initial_law(rho0, given: list | None) -> InitialLaw:
-    """What `Grid.for_problem` takes as rho0, in its own form; ``given`` has the bounds given for each axis or None."""
+    """Return rho0 of `Grid.for_problem` in its own form; ``given`` holds the given bounds of each axis, or None."""
     if isinstance(rho0, Density):
         return DensityLaw(rho0)
     if isinstance(rho0, Atoms):
@@ -223,6 +224,6 @@ def _count_coordinates(function) -> int:
         parameters = []
     kinds = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty]
     if not 1 <= len(kinds) <= MAX_AXES or any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        raise InvalidInput("rho0: how many coordinates this function takes cannot be told; give bounds=[None, ...], "
+        raise InvalidInput("rho0: the number of coordinates of this function cannot be found; give bounds=[None, ...], "
                            "one entry for each")
     return len(kinds)

@@ -1,8 +1,8 @@
-"""How `Grid.for_problem` finds its box and its cells: by trial solves on coarse grids.
+"""The box and the cells of `Grid.for_problem`, found by trial solves on coarse grids.
 
-The box: from that of the initial law it grows at each end where a trial solve brings mass, and is cut where none ever
-comes. The cells: solves on two grids, and with each axis refined, give the error that each axis makes and its order;
-the law error ~ h^p says how many cells reach the tolerance.
+The box begins as that of the initial law, grows at each end where a trial solve brings mass, and is cut where none ever
+comes. Solves on two grids, each also with one axis refined, give the error due to each axis and its order p; from
+error ~ h^p follows the number of cells that reaches the tolerance.
 """
 
 from __future__ import annotations
@@ -32,14 +32,21 @@ logger = logging.getLogger("wgflow")
 
 #: Part of the mass that may ever come to the outermost cells of a trial grid.
 EDGE_MASS = 1e-12
-#: Growth of the box at an end where mass arrives, as a part of its length, and the most times that it may grow.
-GROWTH, MOST_GROWTHS = 0.3, 60
-#: Beyond this ratio of the box to that of the initial law the flow runs away: for all times, and until a given one.
+#: Growth of the box at an end where mass arrives, as a part of its length.
+GROWTH = 0.3
+#: The box grows at most this many times.
+MOST_GROWTHS = 60
+#: Beyond this ratio of the box to that of the initial law the flow counts as running away: without and with t_end.
 RUNAWAY = (100.0, 1e4)
-#: Steps of a trial solve by the default method, for the box and for the cells.
-BOX_STEPS, ERROR_STEPS = 5_000, 200_000
-#: Cells of each axis of the first trial grids, and the most they have, by number of axes.
-BOX_CELLS, BOX_LIMIT = {1: 100, 2: 40, 3: 18, 4: 10}, {1: 3000, 2: 250, 3: 60, 4: 20}
+#: Most steps of a trial solve for the box, which needs little accuracy,
+BOX_STEPS = 5_000
+#: and of one for the cells, whose error is measured.
+ERROR_STEPS = 200_000
+#: Cells of each axis of a trial grid for the box, by number of axes: at least,
+BOX_CELLS = {1: 100, 2: 40, 3: 18, 4: 10}
+#: and at most.
+BOX_LIMIT = {1: 3000, 2: 250, 3: 60, 4: 20}
+#: Cells of each axis of the first trial grid for the cells.
 ERROR_CELLS = {1: 32, 2: 24, 3: 12, 4: 8}
 #: Cells over one standard deviation of the initial law, at least, on a trial grid for the box.
 RESOLUTION = 2.0
@@ -47,34 +54,39 @@ RESOLUTION = 2.0
 SAMPLES = (1 / 1024, 1 / 256, 1 / 64, 1 / 16, 1 / 4, 1.0)
 #: Output times of trial solves for the box, as parts of the time span.
 HALVINGS = tuple(2.0**-k for k in range(20, -1, -1))
-#: Factors of its extent by which the law is moved and stretched to see what its energy does, and the points that stand
-#: for it then.
-FAR, FAR_POINTS = (100.0, 1000.0), 200
-#: The second fall of the energy over the first, to 100 and from there to 1000 times as far, where it has no bound.
+#: Multiples of its extent by which the law is moved and stretched to see whether its energy falls without bound.
+FAR = (100.0, 1000.0)
+#: Points by which the law is represented in this test.
+FAR_POINTS = 200
+#: The energy counts as unbounded if its fall from 100 to 1000 times the extent is at least this part of that to 100.
 UNBOUNDED = 0.3
-#: The change from half of a time span to its end below which the flow has come to rest, and most prolongations.
-REST, MOST_PROLONGATIONS = 1e-3, 14
-#: The estimated number of cells is taken this much larger, and extrapolated by no more than the second factor.
-SAFETY, REACH = 1.15, 4.0
-#: Orders of convergence that extrapolation believes in.
+#: The flow has come to rest if it changes by less than this from half of the time span to its end.
+REST = 1e-3
+#: The time span is prolonged at most this many times.
+MOST_PROLONGATIONS = 14
+#: The estimated number of cells is multiplied by this.
+SAFETY = 1.15
+#: It is extrapolated by no more than this factor.
+REACH = 4.0
+#: The observed order of convergence is kept between these before it is used to extrapolate.
 LEAST_ORDER, GREATEST_ORDER = 0.5, 2.0
 
 
 @dataclass
-class Problem:
-    """A flow to find a grid for.
+class TrialProblem:
+    """A flow for which a grid is sought, and its trial solves.
 
     Attributes
     ----------
     energy : Term
     law : InitialLaw
     t_end : float or None
-        None: for all times.
+        None if the grid is to serve for all times.
     given : list
         For each axis its bounds, or None where they are to be found.
     boundary : tuple of str
     method : Method or None
-        Of the trial solves.
+        Method of the trial solves.
     time_scale : float or callable
     names : sequence of str or None
     max_cells : int
@@ -91,11 +103,11 @@ class Problem:
     max_cells: int
 
     def grid(self, box, shape) -> Grid:
-        """A uniform grid."""
+        """Return a uniform grid."""
         return Grid(list(box), cells=tuple(shape), boundary=self.boundary, names=self.names)
 
     def solve(self, grid: Grid, t_end: float, t_eval, steps: int):
-        """A trial solve, by the one verb of the package and its default method."""
+        """Return the solution of a trial problem, by the method given."""
         import wgflow
 
         method = self.method or wgflow.FiniteVolume(max_steps=steps)
@@ -109,8 +121,8 @@ class Problem:
 
 
 # -------------------------------------------------------------------- the box
-def choose_box(problem: Problem) -> tuple[list[tuple[float, float]], float]:
-    """Bounds of each axis, and the time span that they were found for."""
+def choose_box(problem: TrialProblem) -> tuple[list[tuple[float, float]], float]:
+    """Return the bounds of each axis, and the time span for which they were found."""
     box = [pair if pair is not None else _widened(*reach) for pair, reach in zip(problem.given, problem.law.extent)]
     start = [hi - lo for lo, hi in box]
     if problem.t_end is None:
@@ -123,7 +135,7 @@ def choose_box(problem: Problem) -> tuple[list[tuple[float, float]], float]:
         horizon *= 4.0
     else:
         raise InvalidInput(f"t_end: the flow does not come to rest by t = {horizon:.3g}; give t_end=, the end of the "
-                           "time span that the grid is for")
+                           "time span for which the grid is sought")
     if all(pair is not None for pair in problem.given):
         return box, horizon
     box = _cut(problem, box, solution)
@@ -137,15 +149,15 @@ def _widened(lo: float, hi: float) -> tuple[float, float]:
     return lo - margin, hi + margin
 
 
-def _trial_shape(problem: Problem, box) -> tuple[int, ...]:
-    """Cells of a trial grid that sees the initial law."""
+def _trial_shape(problem: TrialProblem, box) -> tuple[int, ...]:
+    """Return the numbers of cells of a trial grid that resolves the initial law."""
     ndim = problem.law.ndim
     wanted = [RESOLUTION * (hi - lo) / s for (lo, hi), s in zip(box, problem.law.deviations)]
     return tuple(int(min(max(BOX_CELLS[ndim], n), BOX_LIMIT[ndim])) for n in wanted)
 
 
-def _first_horizon(problem: Problem, box) -> float:
-    """The time in which the flow, at its first speed, moves by the deviation of the initial law."""
+def _first_horizon(problem: TrialProblem, box) -> float:
+    """Return the time in which the flow, at its initial speed, moves by the standard deviation of the initial law."""
     grid = problem.grid(box, _trial_shape(problem, box))
     rho = problem.law.density(grid)
     speed = math.sqrt(max(_as_sum(problem.energy).dissipation(rho), 0.0))
@@ -157,8 +169,8 @@ def _as_sum(energy: Term) -> FreeEnergy:
     return energy if isinstance(energy, FreeEnergy) else FreeEnergy([(1.0, energy)])
 
 
-def _settled(problem: Problem, box, horizon: float, start):
-    """The box grown until no mass comes to its ends, and the solution on it."""
+def _settled(problem: TrialProblem, box, horizon: float, start):
+    """Grow the box until no mass comes to its ends; return it, and the solution on it."""
     free = [pair is None for pair in problem.given]
     for _ in range(MOST_GROWTHS):
         solution = problem.solve(problem.grid(box, _trial_shape(problem, box)), horizon,
@@ -180,7 +192,7 @@ def _settled(problem: Problem, box, horizon: float, start):
 
 
 def _end_masses(solution) -> list[tuple[float, float]]:
-    """For each axis the largest part of the mass ever seen in the outer 1 % of the cells, at its two ends."""
+    """Return, for each axis, the largest part of the mass ever in the outer 1 % of the cells at each of its ends."""
     grid, ends = solution.grid, []
     for axis in range(grid.ndim):
         count = max(1, grid.shape[axis] // 100)
@@ -190,11 +202,11 @@ def _end_masses(solution) -> list[tuple[float, float]]:
 
 
 def _profile(rho: Density, axis: int) -> np.ndarray:
-    """Parts of the mass along an axis."""
+    """Return the marginal of the mass along an axis, normalized."""
     return rho.masses.sum(axis=tuple(k for k in range(rho.grid.ndim) if k != axis)) / rho.mass
 
 
-def _check_confined(problem: Problem, box) -> None:
+def _check_confined(problem: TrialProblem, box) -> None:
     """Refuse an energy that falls without bound as the law moves away or spreads along an axis."""
     grid = problem.grid(box, _trial_shape(problem, box))
     rho = problem.law.density(grid)
@@ -210,18 +222,18 @@ def _check_confined(problem: Problem, box) -> None:
             values = [_energy_of(energy, points, rho, axis, x + factor * (shift * length + stretch * (x - x.mean())),
                                  1.0 + factor * stretch) for factor in (0.0, *FAR)]
             first, second = values[0] - values[1], values[1] - values[2]
-            # A logarithm falls by half as much again, a line by nine times as much; what has a limit falls no more.
-            # Without potential and interaction a fall is enough.
+            # A logarithm falls by another half of its first fall, a linear function by nine times that, a bounded one
+            # hardly. Without potential and interaction any fall will do.
             least = UNBOUNDED if others else 0.0
             if second > least * first and second > 0.0 and first > EDGE_MASS * max(1.0, abs(values[0])):
-                raise InvalidInput(f"t_end: nothing confines the flow along axis {axis}, its energy falls for ever as "
+                raise InvalidInput(f"t_end: nothing confines the flow along axis {axis}, its energy falls forever as "
                                    f"the law {words}; give t_end=, or bounds= where there are walls")
 
 
 def _energy_of(energy: FreeEnergy, points, rho: Density, axis: int, x, stretch: float) -> float:
-    """The energy of points with new coordinates along an axis, with the internal energy of rho stretched along it.
+    """Return the energy of points with new coordinates along an axis, the internal energy being that of rho stretched.
 
-    NaN where it cannot be told.
+    NaN where the energy cannot be evaluated.
     """
     moved = points.copy()
     moved[axis] = x
@@ -242,14 +254,14 @@ def _at_rest(solution) -> bool:
     return float(np.abs(solution.final.masses - half.masses).sum()) <= REST * solution.final.mass
 
 
-def _cut(problem: Problem, box, solution) -> list[tuple[float, float]]:
-    """The box without the outer parts to which nothing ever comes."""
+def _cut(problem: TrialProblem, box, solution) -> list[tuple[float, float]]:
+    """Return the box without the outer parts that no mass ever reaches."""
     out = []
     for axis, (pair, (lo, hi), edges) in enumerate(zip(problem.given, box, solution.grid.edges)):
         if pair is not None:
             out.append(pair)
             continue
-        # The initial law is among them, by its extent: it is a density of the trial grid before any time.
+        # The initial law counts too: the trial grid holds it as the density at the start.
         laws = [problem.law.density(solution.grid), *solution.densities]
         most = np.max([_profile(rho, axis) for rho in laws], axis=0)
         inside = np.flatnonzero((np.cumsum(most) > 0.1 * EDGE_MASS) & (np.cumsum(most[::-1])[::-1] > 0.1 * EDGE_MASS))
@@ -259,14 +271,14 @@ def _cut(problem: Problem, box, solution) -> list[tuple[float, float]]:
 
 
 def _rounded(lo: float, hi: float) -> tuple[float, float]:
-    """Ends moved outward to round numbers, by less than 2 percent of the length."""
+    """Return the ends moved outward to round numbers, by less than 2 percent of the length."""
     step = 10.0 ** math.floor(math.log10(0.02 * (hi - lo)))
     return round(math.floor(lo / step) * step, 12), round(math.ceil(hi / step) * step, 12)
 
 
 # -------------------------------------------------------------------- the cells
-def choose_cells(problem: Problem, box, horizon: float, tol: float, fixed) -> tuple[int, ...]:
-    """Cells of each axis for which the error in L1, relative to the mass, is at most ``tol`` at the sampled times.
+def choose_cells(problem: TrialProblem, box, horizon: float, tol: float, fixed) -> tuple[int, ...]:
+    """Return the cells of each axis for an L1 error, relative to the mass, of at most ``tol`` at the sampled times.
 
     ``fixed`` has the number of cells of each axis, or None where it is to be found.
     """
@@ -292,7 +304,7 @@ def choose_cells(problem: Problem, box, horizon: float, tol: float, fixed) -> tu
     return tuple(shape)
 
 
-def _check_size(problem: Problem, shape, tol: float, factor: int = 1) -> None:
+def _check_size(problem: TrialProblem, shape, tol: float, factor: int = 1) -> None:
     if factor * math.prod(shape) > problem.max_cells:
         raise ResourceError(f"tol={tol:g} needs more than max_cells={problem.max_cells} cells ({tuple(shape)} were too "
                             f"few, or are too many); loosen tol, raise max_cells or give bounds= of the part that "
@@ -300,8 +312,8 @@ def _check_size(problem: Problem, shape, tol: float, factor: int = 1) -> None:
                             "Lagrangian, or JKO")
 
 
-def _axis_errors(problem: Problem, box, shape, horizon: float, free) -> list[float]:
-    """The error of a grid that comes from each of some axes: differences to the grid refined there, extrapolated."""
+def _axis_errors(problem: TrialProblem, box, shape, horizon: float, free) -> list[float]:
+    """Return the error of a grid due to each of some axes: differences to grids refined along one, extrapolated."""
     times = [share * horizon for share in SAMPLES]
     coarse = problem.solve(problem.grid(box, shape), horizon, times, ERROR_STEPS)
     errors = []
@@ -319,7 +331,7 @@ def _axis_errors(problem: Problem, box, shape, horizon: float, free) -> list[flo
 
 # -------------------------------------------------------------------- the arguments
 def problem_grid(energy, rho0, t_end, tol, bounds, cells, boundary, method, time_scale, names, max_cells) -> Grid:
-    """`Grid.for_problem`."""
+    """Return the grid of `Grid.for_problem`, which has the documentation."""
     if not isinstance(energy, Term):
         raise InvalidType(f"energy must be a sum of terms such as Entropy(1.0) + Potential(V), got {energy!r}")
     _check_number("tol", tol, 1e-8, 1.0)
@@ -339,10 +351,10 @@ def problem_grid(energy, rho0, t_end, tol, bounds, cells, boundary, method, time
         if word == "periodic" and pair is None:
             raise InvalidInput(f"bounds[{axis}]: a periodic axis needs its bounds, which are its period")
     fixed = _check_fixed(cells, law.ndim)
-    problem = Problem(energy, law, None if t_end is None else float(t_end), given, tuple(words), method, time_scale,
-                      names, int(max_cells))
+    problem = TrialProblem(energy, law, None if t_end is None else float(t_end), given, tuple(words), method,
+                           time_scale, names, int(max_cells))
     with warnings.catch_warnings():
-        # What a warning has to say about a coarse trial grid, it says again about the grid that is chosen.
+        # Warnings about a coarse trial grid are repeated for the grid that is chosen.
         warnings.simplefilter("ignore", WGFlowWarning)
         box, horizon = choose_box(problem)
         shape = choose_cells(problem, box, horizon, float(tol), fixed)
@@ -357,7 +369,7 @@ def _check_number(name: str, value, low: float, high: float) -> None:
 
 
 def _check_given(bounds) -> list:
-    """Bounds for each axis, or None; a single pair is one axis."""
+    """Return the bounds for each axis, or None; a single pair is one axis."""
     try:
         entries = list(bounds)
     except TypeError as error:

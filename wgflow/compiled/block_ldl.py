@@ -5,7 +5,7 @@ semi-definite and J a nonsingular M-matrix, ordered by cells: each pivot is the 
 regular. The order and the structure of the factor depend on the graph alone and are found once (`order_box`,
 `structure`).
 
-Column j of W holds the blocks (j, j) and (i, j), i > j, of the matrix from which the columns before j are eliminated.
+Column j of W holds the blocks (j, j) and (i, j), i > j, of the matrix after the elimination of columns 0 to j - 1.
 
 References
 ----------
@@ -26,7 +26,7 @@ LEAF = 6
 
 
 def order_box(shape: tuple[int, ...], periodic: tuple[bool, ...]) -> np.ndarray:
-    """The cells of a box in an order of elimination with little fill: nested dissection; a chain from end to end.
+    """Return the cells of a box in an order of elimination with little fill: nested dissection; a line from end to end.
 
     Returns
     -------
@@ -61,7 +61,7 @@ def _dissect(cells: np.ndarray, parts: list[np.ndarray]) -> None:
 
 @jit
 def structure(n, starts, neighbors):
-    """Rows of each column of the factor below its diagonal, ascending: (column starts, rows).
+    """Return the rows of each column of the factor below its diagonal, ascending: (column starts, rows).
 
     The graph is that of the matrix in the order of elimination, as rows: the neighbors of i are
     ``neighbors[starts[i]:starts[i + 1]]``.
@@ -74,7 +74,7 @@ def structure(n, starts, neighbors):
     for j in range(n):
         begin = size
         marks[j] = j
-        # What column j takes over from the matrix, and from the columns whose first row is j.
+        # Rows of column j come from the matrix, and from the columns whose first row is j.
         for s in range(starts[j], starts[j + 1]):
             i = neighbors[s]
             if i > j and marks[i] != j:

@@ -1,29 +1,28 @@
-r"""Sup-convolutions of splines along rows, and the deposits that are their derivatives.
+r"""The c-transform along rows: sup-convolutions of splines, and the deposits of mass that are their derivatives.
 
 On one axis, in units of cells (cell k is [k, k + 1], its node k + 1/2), with t the time step over the squared width:
 
 .. math:: F(s) = \max_x \; \sum_k W_k(x) f_k - \frac{(x - s)^2}{2 t},
 
 where W are B-splines on the nodes, mirrored at both walls: the c-transform of the spline is -F. The slopes of
-:math:`x^2/2 - t f` at the edges, :math:`Y_e = e - t (f_e - f_{e-1})`, say everything: where they increase, the function
-is convex and what lies in :math:`[Y_e, Y_{e+1}]` goes to the cell e. Where they do not, nodes are pooled (greatest
-convex minorant, by pooling adjacent violators), which means that mass at a pooled node goes on to the two ends of its
-block.
+:math:`x^2/2 - t f` at the edges, :math:`Y_e = e - t (f_e - f_{e-1})`, determine the maximizer: where they increase, the
+function is convex and mass in :math:`[Y_e, Y_{e+1}]` goes to the cell e. Where they do not, nodes are pooled (greatest
+convex minorant, by pooling adjacent violators): mass at a pooled node goes on to the two ends of its block.
 
-Two splines serve: quadratic ("smooth"), seen by intervals over which F is averaged exactly, ``points`` of them a cell;
-and linear ("hat"), seen by the nodes s = k + 1/2 themselves, which a point at rest does not smear. An interval that is
-stretched over many cells fills them all, and the derivative of what it leaves in each is smooth.
+There are two splines. The quadratic one ("smooth") is transformed at intervals, ``points`` of them a cell, over which F
+is averaged exactly; an interval that is stretched over many cells fills them all, and what it leaves in each has a
+smooth derivative. The linear one ("hat") is transformed at the nodes s = k + 1/2, and leaves a point at rest unsmeared.
 
-An interval is cut by the Y_e into segments, of which the arrays ``cell`` (where it goes), ``owner`` (its interval),
-``start``, ``end`` (places in the cell, from 0 to 1) and ``length`` are kept, ``count[r]`` of them in row r. Only
-intervals from ``first[r]`` to ``last[r]`` are looked at: the others have no mass.
+The Y_e cut each interval into segments. The arrays ``cell`` (where a segment goes), ``owner`` (its interval), ``start``
+and ``end`` (places in the cell, from 0 to 1) and ``length`` hold them, ``count[r]`` in row r. Only the intervals from
+``first[r]`` to ``last[r]`` are treated: the others have no mass.
 """
 
 from __future__ import annotations
 
 from .jit import jit
 
-#: Falls of the slopes below this one are round-off of slopes that are even.
+#: Decreases of the slopes below this are round-off of equal slopes.
 EVEN = 1e-10
 #: Side of the blocks in which arrays are transposed.
 BLOCK = 16
@@ -31,9 +30,9 @@ BLOCK = 16
 
 @jit
 def _slopes(f, t, y, hat, left, right):
-    """Edge slopes of x^2/2 - t f made monotone, f as its minorant sees it, and the ends of each node's block.
+    """Fill y with monotone edge slopes of x^2/2 - t f, ``hat`` with the f of these, and the ends of nodes' blocks.
 
-    Returns whether a node was pooled; ``left`` and ``right`` are written only then. ``left[k] == right[k]`` is the one
+    Return whether a node was pooled; ``left`` and ``right`` are written only then. ``left[k] == right[k]`` is the one
     end of a block at a wall.
     """
     n = f.size
@@ -77,7 +76,7 @@ def _slopes(f, t, y, hat, left, right):
 
 @jit
 def _pool(y, first, count, n):
-    """Isotonic regression of y[1:n] by pooling adjacent violators, in place; ``first`` and ``count`` are scratch."""
+    """Replace y[1:n] by its isotonic regression (pool adjacent violators); ``first`` and ``count`` are scratch."""
     blocks = 0
     for e in range(1, n):
         value, size = y[e], 1
@@ -97,7 +96,7 @@ def _pool(y, first, count, n):
 
 @jit
 def _release(row, left, right):
-    """Move what lies on pooled nodes to the ends of their blocks."""
+    """Move the mass on pooled nodes to the ends of their blocks."""
     for k in range(row.size):
         a, b = left[k], right[k]
         if a == b:
@@ -113,7 +112,7 @@ def _release(row, left, right):
 
 @jit
 def _gather(row, left, right, out):
-    """Values at pooled nodes, interpolated from the ends of their blocks: the adjoint of `_release`."""
+    """Interpolate values at pooled nodes from the ends of their blocks: the adjoint of `_release`."""
     for k in range(row.size):
         a, b = left[k], right[k]
         out[k] = row[a] if a == b else row[a] + (row[b] - row[a]) * ((k - a) / (b - a))
@@ -121,7 +120,7 @@ def _gather(row, left, right, out):
 
 @jit
 def _fold(row, pooled, left, right, out):
-    """A row with its spare entries folded in at the walls, and pooled nodes emptied."""
+    """Copy a row to ``out``: its spare entries are added to those at the walls, and pooled nodes are emptied."""
     n = out.size
     row[1] += row[0]
     row[n] += row[n + 1]
@@ -133,7 +132,7 @@ def _fold(row, pooled, left, right, out):
 
 @jit
 def _unfold(v, pooled, left, right, row):
-    """The adjoint of `_fold`: mirrored entries, and pooled nodes interpolated."""
+    """Apply the adjoint of `_fold`: entries beyond the walls are mirrored, pooled nodes interpolated."""
     n = v.size
     if pooled:
         _gather(v, left, right, row[1:n + 1])
@@ -146,7 +145,7 @@ def _unfold(v, pooled, left, right, row):
 # -------------------------------------------------------------------- rows of intervals
 @jit
 def _segments(y, hat, t, points, first, last, values, cell, owner, start, end, length):
-    """Cut the intervals of a row at the edges y, and average F over them; returns the number of segments."""
+    """Cut the intervals of a row at the edges y, and average F over them; return the number of segments."""
     n, j, k = hat.size, 0, 0
     w, third = 1.0 / points, 1.0 / 3.0
     a = first * w
@@ -180,8 +179,8 @@ def _segments(y, hat, t, points, first, last, values, cell, owner, start, end, l
 
 @jit
 def _deposit(mass, count, cell, owner, start, end, length, row):
-    """What intervals with masses leave on the nodes: the derivative of sum(mass F). ``row`` has spare ends."""
-    # Cells only ever rise: what falls on three nodes is summed in registers and written when they are passed.
+    """Fill ``row``, which has spare ends, with what intervals leave on the nodes: the derivative of sum(mass F)."""
+    # Cells come in rising order: sums for three nodes are kept in registers, and written once they are passed.
     node, below, here, above = 0, 0.0, 0.0, 0.0
     for j in range(count):
         k, a, b, m = cell[j], start[j], end[j], length[j] * mass[owner[j]]
@@ -199,7 +198,7 @@ def _deposit(mass, count, cell, owner, start, end, length, row):
 
 @jit
 def _tangent(v, first, last, count, cell, owner, start, end, length, values):
-    """Derivative of the averages of F along a change of f; v has a mirrored entry on each side."""
+    """Fill ``values`` with the derivative of the averages of F along v, which has a mirrored entry on each side."""
     for q in range(first, last):
         values[q] = 0.0
     for j in range(count):
@@ -211,7 +210,7 @@ def _tangent(v, first, last, count, cell, owner, start, end, length, values):
 
 @jit
 def _deposit_tangent(v, tp, mass, change, count, cell, owner, start, end, length, row):
-    """Derivative of the deposit along changes of the masses and of f; tp is t times the intervals a cell."""
+    """Fill ``row`` with the derivative of the deposit along changes of masses and f; tp is t times intervals a cell."""
     node, below, here, above = 0, 0.0, 0.0, 0.0
     for j in range(count):
         k, a, b, q = cell[j], start[j], end[j], owner[j]
@@ -236,7 +235,7 @@ def _deposit_tangent(v, tp, mass, change, count, cell, owner, start, end, length
 # -------------------------------------------------------------------- sets of rows of intervals
 @jit
 def smooth_transform(rows, active, kept, pooling, scratch, f, t, points, values):
-    """F of the rows ``rows[0]`` to ``rows[1]`` of f, averaged over intervals.
+    """Fill ``values`` with F of the rows ``rows[0]`` to ``rows[1]`` of f, averaged over intervals.
 
     Parameters
     ----------
@@ -268,7 +267,7 @@ def smooth_transform(rows, active, kept, pooling, scratch, f, t, points, values)
 
 @jit
 def smooth_deposit(rows, active, kept, pooling, scratch, mass, out):
-    """Masses of the intervals, brought to where F is attained."""
+    """Move the masses of the intervals to where F is attained."""
     count, cell, owner, start, end, length = kept
     pooled, left, right = pooling
     first, last = active
@@ -282,7 +281,7 @@ def smooth_deposit(rows, active, kept, pooling, scratch, mass, out):
 
 @jit
 def smooth_evaluate(rows, active, kept, pooling, scratch, f, mass, t, points, totals, out):
-    """`smooth_transform` and `smooth_deposit` at once; ``totals`` receives the sums of mass times F."""
+    """Do `smooth_transform` and `smooth_deposit` at once; ``totals`` receives the sums of mass times F."""
     count, cell, owner, start, end, length = kept
     pooled, left, right = pooling
     first, last = active
@@ -303,7 +302,7 @@ def smooth_evaluate(rows, active, kept, pooling, scratch, f, mass, t, points, to
 
 @jit
 def smooth_tangent(rows, active, kept, pooling, scratch, v, values):
-    """Derivative of the averages of F along v."""
+    """Fill ``values`` with the derivative of the averages of F along v."""
     count, cell, owner, start, end, length = kept
     pooled, left, right = pooling
     first, last = active
@@ -315,7 +314,7 @@ def smooth_tangent(rows, active, kept, pooling, scratch, v, values):
 
 @jit
 def smooth_deposit_tangent(rows, active, kept, pooling, scratch, v, t, points, mass, change, out):
-    """Derivative of the deposit along v and a change of the masses."""
+    """Fill ``out`` with the derivative of the deposit along v and a change of the masses."""
     count, cell, owner, start, end, length = kept
     pooled, left, right = pooling
     first, last = active
@@ -330,10 +329,10 @@ def smooth_deposit_tangent(rows, active, kept, pooling, scratch, v, t, points, m
             out[r] = 0.0
 
 
-# -------------------------------------------------------------------- nodes that spread to neighbors
+# -------------------------------------------------------------------- nodes whose mass spreads to neighbors
 @jit
 def _spread(y, hat, t, s, i, n):
-    """Value of a point at s that goes to node i and spreads from there, with its shares for nodes i + 1 and i - 1."""
+    """Return the value of a point at s that goes to node i and spreads to i + 1 and i - 1, and their shares."""
     high = max(s + 0.5 - y[i + 1], 0.0) if i < n - 1 else 0.0
     low = max(y[i] + 0.5 - s, 0.0) if i > 0 else 0.0
     slope_high, slope_low, excess = high, low, high + low - 1.0
@@ -350,7 +349,7 @@ def _spread(y, hat, t, s, i, n):
 
 @jit
 def _node_row(f, t, occupied, y, hat, pooled, left, right, values, cell, high, low):
-    """`_smooth_row` for nodes: F, the nodes that they go to, and the shares of the neighbors of those."""
+    """Fill, for the nodes of a row, F, the node to which each goes, and the shares of that node's two neighbors."""
     n = f.size
     pooled = _slopes(f, t, y, hat, left, right)
     k = 0
@@ -362,7 +361,7 @@ def _node_row(f, t, occupied, y, hat, pooled, left, right, values, cell, high, l
             k += 1
         best, best_high, best_low = _spread(y, hat, t, s, k, n)
         center = k
-        # Under strong expansion another node, from which both neighbors can be reached, may do better.
+        # Under strong expansion another node, from which both neighbors can be reached, may have a larger gain.
         i = k + 1
         while i < n - 1 and y[i + 1] - s < 0.5:
             value, p, m = _spread(y, hat, t, s, i, n)
@@ -381,7 +380,7 @@ def _node_row(f, t, occupied, y, hat, pooled, left, right, values, cell, high, l
 
 @jit
 def _node_deposit_row(mass, occupied, cell, high, low, row):
-    """Deposit of masses as `_node_row` spreads them."""
+    """Deposit masses as `_node_row` spreads them."""
     row[:] = 0.0
     for q in range(mass.size):
         if occupied[q]:
@@ -395,7 +394,7 @@ def _node_deposit_row(mass, occupied, cell, high, low, row):
 
 @jit
 def _shares(v, t, i, p, m):
-    """Derivatives of the gain of a node that goes to node i with shares p and m, and of these, along v."""
+    """Return the derivatives along v of the gain of a node that goes to i with shares p and m, and of the shares."""
     rise, fall = v[i + 2] - v[i + 1], v[i] - v[i + 1]
     # Shares move while they lie inside their triangle, along its edge when they add up to 1.
     grow, shrink = (t * rise if p > 0.0 else 0.0), (t * fall if m > 0.0 else 0.0)
@@ -407,9 +406,9 @@ def _shares(v, t, i, p, m):
 
 @jit
 def node_transform(rows, active, kept, pooling, scratch, f, t, points, values):
-    r"""The transform that nodes see, as `smooth_transform`; ``active`` says which nodes have mass, shape (rows, n).
+    r"""Fill the transform for nodes, as `smooth_transform`; ``active`` says which nodes have mass, shape (rows, n).
 
-    A point at node s goes to a node i and from there spreads shares p and q to its two neighbors, at the price
+    A point at node s goes to a node i and from there spreads shares p and q to its two neighbors, at the cost
 
     .. math:: \tfrac{1}{2t} \bigl((x_i - s + p - q)^2 + 2 p q\bigr), \qquad p, q \ge 0, \; p + q \le 1,
 
@@ -424,7 +423,7 @@ def node_transform(rows, active, kept, pooling, scratch, f, t, points, values):
 
 @jit
 def node_evaluate(rows, active, kept, pooling, scratch, f, mass, t, points, totals, out):
-    """`node_transform` and `node_deposit` at once; ``totals`` receives the sums of mass times F."""
+    """Do `node_transform` and `node_deposit` at once; ``totals`` receives the sums of mass times F."""
     cell, high, low = kept
     pooled, left, right = pooling
     values = scratch[2]
@@ -441,7 +440,7 @@ def node_evaluate(rows, active, kept, pooling, scratch, f, mass, t, points, tota
 
 @jit
 def node_deposit(rows, active, kept, pooling, scratch, mass, out):
-    """Masses at the nodes, brought to where F is attained."""
+    """Move the masses at the nodes to where F is attained."""
     cell, high, low = kept
     pooled, left, right = pooling
     for r in range(rows[0], rows[1]):
@@ -451,7 +450,7 @@ def node_deposit(rows, active, kept, pooling, scratch, mass, out):
 
 @jit
 def node_tangent(rows, active, kept, pooling, scratch, v, t, values):
-    """Derivative of F along v."""
+    """Fill ``values`` with the derivative of F along v."""
     cell, high, low = kept
     pooled, left, right = pooling
     for r in range(rows[0], rows[1]):
@@ -463,7 +462,7 @@ def node_tangent(rows, active, kept, pooling, scratch, v, t, values):
 
 @jit
 def node_deposit_tangent(rows, active, kept, pooling, scratch, v, t, points, mass, change, out):
-    """Derivative of the deposit along v and a change of the masses."""
+    """Fill ``out`` with the derivative of the deposit along v and a change of the masses."""
     cell, high, low = kept
     pooled, left, right = pooling
     row = scratch[3]
@@ -483,7 +482,7 @@ def node_deposit_tangent(rows, active, kept, pooling, scratch, v, t, points, mas
 
 @jit
 def majorize(f, t, y, left, right, out):
-    """The rows as the transform sees them: the least functions above them that no point could tell from them."""
+    """Fill ``out`` with the least functions above the rows that have the same transform; return whether any changed."""
     changed = False
     for r in range(f.shape[0]):
         changed |= _slopes(f[r], t, y, out[r], left, right)

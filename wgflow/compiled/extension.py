@@ -6,8 +6,10 @@ import numpy as np
 
 from .jit import jit
 
-#: Cells to each side whose values a new one is fitted to; what keeps the fit of slopes solvable.
-REACH, RIDGE = 3, 1e-3
+#: A new value is fitted to those within this many cells to each side.
+REACH = 3
+#: Ridge on the fitted slopes, relative to the sum of the weights: it keeps the fit solvable where cells are few.
+RIDGE = 1e-3
 
 
 @jit
@@ -19,7 +21,7 @@ def _mirrored(i, n):
 
 @jit
 def _fit(values, level, here, i, j, k, system, right):
-    """The value at a cell of the plane fitted to lower levels around it, near ones weighing more."""
+    """Return the value at a cell of a plane fitted to the lower levels around it; near cells weigh more."""
     n0, n1, n2 = values.shape
     r0, r1, r2 = min(REACH, n0 - 1), min(REACH, n1 - 1), min(REACH, n2 - 1)
     system[:] = 0.0
@@ -49,7 +51,7 @@ def _fit(values, level, here, i, j, k, system, right):
 
 @jit
 def extend(values, known, layers):
-    """Extend in place from the known cells: linearly through so many layers around them, evenly beyond.
+    """Extend in place from the known cells: linearly through a number of layers around them, by averages beyond.
 
     Parameters
     ----------
@@ -85,7 +87,7 @@ def extend(values, known, layers):
 
 @jit
 def _enqueue(level, queue, tail, i, j, k):
-    """Put the neighbors that have no level yet into the next one."""
+    """Assign the next level to the neighbors that have none, and append them to the queue; return its new end."""
     n0, n1, n2 = level.shape
     for u in range(max(i - 1, 0), min(i + 2, n0)):
         for v in range(max(j - 1, 0), min(j + 2, n1)):

@@ -1,4 +1,4 @@
-"""The one way in which wgflow compiles: cached on disk where possible, in memory otherwise."""
+"""The compiler options of wgflow: `numba.njit`, cached on disk where possible and in memory otherwise."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from wgflow.errors import WGFlowWarning
 
 
 def jit(function=None, **options):
-    """``numba.njit`` with wgflow's settings: C division, no GIL, cache on disk.
+    """Compile like ``numba.njit`` with wgflow's settings: C division, no GIL, cache on disk.
 
     A read-only installation with an unwritable home directory makes ``cache=True`` raise when the function is
-    decorated; the kernel is then compiled in memory in each process, with a warning.
+    decorated; the function is then compiled in memory in each process, with a warning.
     """
     if function is None:
         return lambda f: jit(f, **options)

@@ -1,4 +1,4 @@
-r"""Kernels of the linearized JKO step: upwind transport and Hamilton-Jacobi on a graph of cells, internal energies.
+r"""The linearized JKO step, compiled: upwind transport and Hamilton-Jacobi on a graph of cells, internal energies.
 
 Cells are nodes 0, ..., n - 1; an edge e joins first[e] and second[e]. Mass leaves cell K for its neighbor L at the rate
 :math:`w_{KL} (\phi_K - \phi_L)^+ M_K` per unit of time, with :math:`w_{KL} = 1 / (d_{KL} h_K)`: the velocity is
@@ -21,21 +21,24 @@ __all__ = [
 
 #: Below this relative difference a Bregman distance is taken from its quadratic part: its terms cancel.
 CLOSE = 1e-5
-#: Bounds of the logarithm of a density, and iterations of the scalar equation for it.
-LOG_BOUND, MAX_SCALAR = 745.0, 200
+#: Bound of the logarithm of a density: exp(-745) is the smallest positive float.
+LOG_BOUND = 745.0
+#: Iterations of the scalar equation for that logarithm.
+MAX_SCALAR = 200
 
 
 # -------------------------------------------------------------------- transport
 @jit
 def transport(phi, order, start_masses, tau, starts, cells, rates, masses, hamiltonian):
-    r"""Solve the implicit upwind transport of masses by a potential; fill ``masses`` and the Hamiltonian; the action.
+    r"""Solve the implicit upwind transport of masses by a potential: fill ``masses`` and the Hamiltonian p.
 
     .. math::
         M_K + \tau \sum_L [ w_{KL} (\phi_K - \phi_L)^+ M_K - w_{LK} (\phi_L - \phi_K)^+ M_L ] = M^0_K, \qquad
         p_K = \phi_K + \tfrac{\tau}{2} \sum_L w_{KL} ((\phi_K - \phi_L)^+)^2.
 
-    Mass runs down the potential, so that the cells in falling order of it (``order``) give their masses one after the
-    other: sums and products of numbers that are not negative. Returns :math:`\sum M_K w_{KL} ((\phi_K - \phi_L)^+)^2`.
+    Mass runs down the potential, so that the cells can be solved one after the other in falling order of it
+    (``order``), by sums and products of non-negative numbers. Return the action,
+    :math:`\sum M_K w_{KL} ((\phi_K - \phi_L)^+)^2`.
     """
     action, lost = 0.0, 0.0
     for i in range(phi.size):
@@ -64,8 +67,8 @@ def invert_hamiltonian(pressure, tau, starts, cells, rates, phi, tolerance, iter
     r"""Solve :math:`\phi_K + \tfrac{\tau}{2} \sum_L w_{KL} ((\phi_K - \phi_L)^+)^2 = p_K` for phi, from a start.
 
     Newton's method: the left side is convex and its derivative an M-matrix that is triangular in the order of rising
-    potential, so that from the second iterate on it converges monotonically. Returns the defect, relative to what
-    round-off makes of it.
+    potential, so that from the second iterate on it converges monotonically. Return the defect, relative to the size
+    of its terms.
     """
     n = phi.size
     change = np.empty(n)
@@ -97,7 +100,7 @@ def invert_hamiltonian(pressure, tau, starts, cells, rates, phi, tolerance, iter
 
 @jit
 def imbalance(masses, start_masses, diagonal, coupling, first, second, right):
-    """Fill ``right`` with the start masses less J' M: the mass that the transport of M back leaves missing."""
+    """Fill ``right`` with the start masses less J' M: the residual of the transport equation for M."""
     for i in range(masses.size):
         right[i] = start_masses[i] - diagonal[i, 1] * masses[i]
     for e in range(first.size):
@@ -110,7 +113,7 @@ def imbalance(masses, start_masses, diagonal, coupling, first, second, right):
 def net_flux(potential, masses, first, second, forward, backward, change):
     r"""Add the rates :math:`\mathrm{div}(\rho \nabla \chi)` of masses that run down a potential to ``change``.
 
-    Returns the action, the sum of mobility times squared falls.
+    Return the action, the sum of mobility times squared falls.
     """
     action = 0.0
     for e in range(first.size):
@@ -127,7 +130,7 @@ def net_flux(potential, masses, first, second, forward, backward, change):
 # -------------------------------------------------------------------- Newton systems
 @jit
 def assemble(phi, masses, curvatures, tau, first, second, forward, backward, diagonal, coupling):
-    r"""The symmetric matrix of a Newton step, in blocks of two unknowns :math:`(\delta\phi_K, \delta M_K)` a cell.
+    r"""Fill the symmetric matrix of a Newton step, in blocks of two unknowns :math:`(\delta\phi_K, \delta M_K)` a cell.
 
     With :math:`J = \partial p / \partial \phi` and the weighted Laplacian :math:`L` of the mobility it is
     [[L, J'], [J, -H'']]. Row K of ``diagonal`` is (L, J, -H'') of cell K; row e of ``coupling`` is (L, J, J') between
@@ -156,7 +159,7 @@ def assemble(phi, masses, curvatures, tau, first, second, forward, backward, dia
 
 @jit
 def multiply(diagonal, coupling, first, second, x, product):
-    """The matrix of `assemble` times x, shape (n, 2)."""
+    """Fill ``product`` with the matrix of `assemble` times x, shape (n, 2)."""
     for i in range(x.shape[0]):
         product[i, 0] = diagonal[i, 0] * x[i, 0] + diagonal[i, 1] * x[i, 1]
         product[i, 1] = diagonal[i, 1] * x[i, 0] + diagonal[i, 2] * x[i, 1]
@@ -172,10 +175,10 @@ def multiply(diagonal, coupling, first, second, x, product):
 # -------------------------------------------------------------------- internal energies
 @jit
 def internal_slopes(masses, log_reference, floor, terms, slopes, curvatures):
-    """H' of the internal energies at cell masses, and the derivative of H' in the mass.
+    """Fill H' of the internal energies at cell masses, and the derivative of H' in the mass.
 
     ``terms`` is (diffusion, factors, exponents) of the entropy and of powers r^m/(m - 1) of the density relative to the
-    reference measure. Below the mass ``floor`` H' goes on along its tangent, so that an empty cell has finite numbers.
+    reference measure. Below the mass ``floor`` H' is continued by its tangent, so that an empty cell has finite values.
     """
     for i in range(masses.size):
         mass = max(masses[i], floor)
@@ -186,7 +189,7 @@ def internal_slopes(masses, log_reference, floor, terms, slopes, curvatures):
 
 @jit
 def _slope(y, terms):
-    """H' and r H'' at r = e^y."""
+    """Return H' and r H'' at r = e^y."""
     diffusion, factors, exponents = terms
     slope, curvature = diffusion * (y + 1.0), diffusion
     for j in range(factors.size):
@@ -199,9 +202,9 @@ def _slope(y, terms):
 
 @jit
 def masses_of_slopes(slopes, log_reference, terms, masses, derivatives):
-    """The inverse of `internal_slopes`: masses at which H' has given values, and their derivatives in these.
+    """Invert `internal_slopes`: fill the masses at which H' has given values, and their derivatives in these values.
 
-    Returns False where no mass has such a slope. Where powers above 1 are at most 0 the cell is empty.
+    Return False if some slope belongs to no mass. With powers above 1 alone, a slope <= 0 means an empty cell.
     """
     diffusion, factors, _ = terms
     for i in range(slopes.size):
@@ -220,10 +223,10 @@ def masses_of_slopes(slopes, log_reference, terms, masses, derivatives):
 
 @jit
 def excess_energy(masses, pressures, log_reference, floor, terms):
-    r"""The sum over cells of :math:`H(r) + H^*(q) - r q \ge 0` times the reference measure, at pressures q.
+    r"""Return the sum over cells of :math:`H(r) + H^*(q) - r q \ge 0` times the reference measure, at pressures q.
 
-    It vanishes where each q is H'(r), and is the gap between the primal and the dual value of a step. Infinite where
-    the conjugate is.
+    It vanishes if each q is H'(r), and is the gap between the primal and the dual value of a step. It is infinite where
+    the conjugate H^* is.
     """
     diffusion, factors, _ = terms
     total, lost = 0.0, 0.0
@@ -246,7 +249,7 @@ def excess_energy(masses, pressures, log_reference, floor, terms):
 
 @jit
 def _bregman(y, q, terms):
-    """(H(r) + H*(q) - r q) / r at r = e^y."""
+    """Return (H(r) + H*(q) - r q) / r at r = e^y."""
     z = _log_density(y, q, terms)
     if z >= LOG_BOUND:
         return math.inf
@@ -257,7 +260,7 @@ def _bregman(y, q, terms):
 
 @jit
 def _per_mass(y, terms):
-    """H(r) / r at r = e^y."""
+    """Return H(r) / r at r = e^y."""
     diffusion, factors, exponents = terms
     value = diffusion * y
     for j in range(factors.size):
@@ -267,7 +270,7 @@ def _per_mass(y, terms):
 
 @jit
 def _log_density(y, q, terms):
-    """The logarithm of the density at which H' is q, from the start y; its bounds where there is none."""
+    """Return the logarithm of the density at which H' is q, by iteration from y; + or - LOG_BOUND if there is none."""
     diffusion, factors, exponents = terms
     if diffusion == 0.0 and factors.size == 1:
         ratio = q * (exponents[0] - 1.0) / (factors[0] * exponents[0])
@@ -281,7 +284,7 @@ def _log_density(y, q, terms):
             high = y
         else:
             low = y
-        # On logarithms where that is possible: a power is then linear.
+        # Newton's method on logarithms where both are positive: a power is then linear.
         step = slope * math.log(slope / q) if slope > 0.0 and q > 0.0 else slope - q
         new = y - step / curvature
         if not (low < new < high) or abs(new - y) > 0.5 * before:
@@ -297,7 +300,7 @@ def _log_density(y, q, terms):
 
 @jit
 def _add(total, lost, value):
-    """One term of a sum compensated after Neumaier."""
+    """Add a value to a sum with Neumaier's compensation; return the sum and the compensation."""
     new = total + value
     if abs(total) >= abs(value):
         lost += (total - new) + value
@@ -308,7 +311,7 @@ def _add(total, lost, value):
 
 @jit
 def compensated_dot(x, y):
-    """The inner product of two flat arrays."""
+    """Return the inner product of two flat arrays."""
     total, lost = 0.0, 0.0
     for i in range(x.size):
         total, lost = _add(total, lost, x[i] * y[i])
@@ -316,7 +319,7 @@ def compensated_dot(x, y):
 
 
 def rows_of_edges(n, first, second, forward, backward):
-    """The edges as rows: starts (n + 1,), cells and rates (2 m,), the neighbors of each cell in order."""
+    """Return the edges as rows: starts (n + 1,), cells and rates (2 m,), the neighbors of each cell in order."""
     tails, heads = np.concatenate((first, second)), np.concatenate((second, first))
     rates = np.concatenate((forward, backward))
     order = np.lexsort((heads, tails))

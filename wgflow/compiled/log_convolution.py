@@ -1,7 +1,7 @@
 r"""Sums :math:`\log \sum_y \exp(f(y) - |x - y|^2 / 2\varepsilon)` over uniform grids, axis by axis, and their averages.
 
-Nothing is exponentiated before its largest term is known: an epsilon far below the squared width of a cell, or values
-that span thousands, neither overflow nor lose a cell. A row of the result needs the columns whose terms exceed
+Terms are exponentiated relative to the largest of their row: an epsilon far below the squared width of a cell, or
+values that span thousands, neither overflow nor lose a cell. A row of the result needs the columns whose terms exceed
 exp(-CUT) of its largest one, wherever they lie: the band follows the transport map and not the diagonal.
 """
 
@@ -18,9 +18,9 @@ __all__ = ["LogConvolution", "LogSum"]
 
 #: Terms below exp(-CUT) of the largest one of their row are left out: below rounding, however many they are.
 CUT = 44.0
-#: Cells of a pass from which two threads share its lines; the result has the same bits.
+#: From this many cells on two threads share the lines of a pass; the result has the same bits.
 THREADED = 1 << 14
-#: Rows of a tile; columns that share one table of exponentials are four times as many.
+#: Rows of a tile, the largest that fits the table; four times as many columns share one table of exponentials.
 TILES = (16, 8, 4, 2, 1)
 #: The logarithm of the largest number in that table is at most this.
 TABLE_RANGE = 550.0
@@ -52,7 +52,7 @@ class LogConvolution:
         self._threads = ThreadPoolExecutor(2) if math.prod(shape) >= THREADED else None
 
     def __call__(self, values: np.ndarray) -> LogSum:
-        r""":math:`\log \sum_y K(x, y) e^{f(y)}` with all that averages under it need.
+        r"""Return :math:`\log \sum_y K(x, y) e^{f(y)}`, with what is needed to average under it.
 
         Parameters
         ----------
@@ -77,19 +77,19 @@ class LogConvolution:
         self._run(sum_windows, lines, x, images, ratio, tile, table, first, last, columns, chunks, weights, scales, out)
         return out.reshape(self.shape), (first, last, columns, chunks, weights, scales)
 
-    def _run(self, kernel, lines: int, *arguments) -> None:
-        """A kernel over all lines, in two threads where that pays."""
+    def _run(self, function, lines: int, *arguments) -> None:
+        """Run a compiled function over all lines, in two threads where that pays."""
         if self._threads is None or lines < 2:
-            kernel(0, lines, *arguments)
+            function(0, lines, *arguments)
             return
         half = lines // 2
-        parts = [self._threads.submit(kernel, *ends, *arguments) for ends in ((0, half), (half, lines))]
+        parts = [self._threads.submit(function, *ends, *arguments) for ends in ((0, half), (half, lines))]
         for part in parts:
             part.result()
 
 
 class LogSum:
-    r"""What a `LogConvolution` gives: sums, and averages :math:`\sum_y \pi(y | x) z(y)` with their terms as weights.
+    r"""The sums of a `LogConvolution`, and averages :math:`\sum_y \pi(y | x) z(y)` with their terms as weights.
 
     Attributes
     ----------
@@ -102,7 +102,7 @@ class LogSum:
         self._convolution, self._passes = convolution, passes
 
     def average(self, z: np.ndarray) -> np.ndarray:
-        r"""The mean of z under :math:`\pi(y | x) \propto K(x, y) e^{f(y)}`; 0 where no cell is filled."""
+        r"""Return the mean of z under :math:`\pi(y | x) \propto K(x, y) e^{f(y)}`; 0 where no cell is filled."""
         convolution = self._convolution
         for (view, images, _, tile, table), done in zip(convolution.axes, self._passes):
             x, out = np.ascontiguousarray(z).reshape(view), np.empty(view)
@@ -112,13 +112,13 @@ class LogSum:
 
 
 def _table(tile: int, ratio: float) -> np.ndarray:
-    """exp(ratio a b): a rows from the middle of a tile, b columns from the middle of a chunk; shape (tile, 4 tile)."""
+    """Return exp(ratio a b), rows a from the middle of a tile, columns b from that of a chunk; shape (tile, 4 tile)."""
     rows = np.arange(tile) - 0.5 * (tile - 1)
     columns = np.arange(4 * tile) - 2.0 * tile
     return np.exp(ratio * rows[:, None] * columns)
 
 
-# -------------------------------------------------------------------- kernels: lines start to stop of (outer, n, inner)
+# -------------------------------------------------------------------- compiled, for lines start to stop
 @jit
 def _load(x, line, images, buffer):
     """Copy a line; on a periodic axis also its images to either side."""
@@ -134,7 +134,7 @@ def _load(x, line, images, buffer):
 
 @jit
 def _row_largest(f, first, last, half, row):
-    """Largest term of one row among columns first to last."""
+    """Return the largest term of one row among columns first to last."""
     best = -math.inf
     for j in range(first, last):
         best = max(best, f[j] - half * (row - j) ** 2)
@@ -143,10 +143,10 @@ def _row_largest(f, first, last, half, row):
 
 @jit
 def find_windows(start, stop, x, images, ratio, tile, first, last):
-    """The columns that each tile of rows needs.
+    """Find the columns that each tile of rows needs.
 
-    Tiles of columns are kept or left out by bounds on their terms. The ends are then trimmed exactly: left of all
-    largest terms a column weighs most in the first row, right of them in the last one.
+    Tiles of columns are kept or left out by bounds on their terms. The two ends are then trimmed exactly: a column at
+    the left end weighs most in the first row, one at the right end in the last row.
     """
     n = x.shape[1]
     columns = 3 * n if images else n
@@ -189,7 +189,7 @@ def find_windows(start, stop, x, images, ratio, tile, first, last):
 
 @jit
 def count_windows(first, last, tile, columns, chunks):
-    """Where the columns, and the chunks of columns, of each tile begin among those of all tiles."""
+    """Fill where the columns, and the chunks of columns, of each tile begin among those of all tiles."""
     columns[0] = chunks[0] = 0
     index = 0
     for line in range(first.shape[0]):
@@ -202,7 +202,7 @@ def count_windows(first, last, tile, columns, chunks):
 
 @jit(fastmath={"reassoc", "contract"})
 def _multiply(table, terms, width, sums):
-    """The table times the first terms; reordered sums of positive numbers, or of numbers that are averaged."""
+    """Multiply the table by the first terms; sums may be reordered, since they are of positive numbers or averages."""
     for i in range(sums.size):
         total = 0.0
         for j in range(width):
@@ -212,7 +212,7 @@ def _multiply(table, terms, width, sums):
 
 @jit
 def sum_windows(start, stop, x, images, ratio, tile, table, first, last, columns, chunks, weights, scales, out):
-    """The sums, with what `average_windows` needs: a weight for each column of a tile, a scale for each row.
+    """Fill the sums, and for `average_windows` a weight for each column of a tile and a scale for each row.
 
     The exponent splits as (x - y)^2 = (c - y)^2 + 2 (c - m) a + 2 (m - y) a + a^2 with the middle c of the tile,
     a = x - c, and the middle m of a chunk of columns; the third term is in the table.
@@ -266,7 +266,7 @@ def sum_windows(start, stop, x, images, ratio, tile, table, first, last, columns
 
 @jit
 def average_windows(start, stop, x, images, tile, table, first, last, columns, chunks, weights, scales, out):
-    """Averages under the terms of `sum_windows`."""
+    """Fill the averages whose weights are the terms of `sum_windows`."""
     n, inner = x.shape[1], x.shape[2]
     f = np.empty(3 * n if images else n)
     reach = 4 * tile

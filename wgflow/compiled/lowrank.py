@@ -12,7 +12,7 @@ from .jit import jit
 
 @jit(fastmath={"reassoc", "contract"})
 def rows_dot(rows, x):
-    """``rows @ x`` for rows of shape (k, n)."""
+    """Return ``rows @ x`` for rows of shape (k, n)."""
     k, n = rows.shape
     out = np.empty(k)
     for a in range(k):
@@ -25,7 +25,7 @@ def rows_dot(rows, x):
 
 @jit(fastmath={"contract"})
 def combine_rows(rows, z):
-    """``rows.T @ z`` for rows of shape (k, n)."""
+    """Return ``rows.T @ z`` for rows of shape (k, n)."""
     k, n = rows.shape
     out = np.zeros(n)
     for a in range(k):

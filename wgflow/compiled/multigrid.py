@@ -5,7 +5,7 @@ r"""Multigrid V-cycles for symmetric positive definite systems of cells and the 
 on arrays of three axes (some of length 1). Coarse cells are pairs along each axis; an edge between two of them has half
 the sum of the edges that it replaces, as its ends are twice as far apart. One cycle with Gauss-Seidel relaxation,
 forward before and backward after the coarse correction, is a symmetric positive definite operation: a preconditioner
-for conjugate gradients that does not mind coefficients that vary over many orders of magnitude.
+for conjugate gradients whose quality does not suffer when coefficients vary over many orders of magnitude.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import numpy as np
 
 from .jit import jit
 
-#: Cells below which relaxation alone solves a level, and its sweeps there.
-COARSEST, COARSEST_SWEEPS = 12, 8
+#: A level of at most this many cells is solved by relaxation alone,
+COARSEST = 12
+#: in this many pairs of sweeps.
+COARSEST_SWEEPS = 8
 
 
 @jit
@@ -43,7 +45,7 @@ def _rows_around(x, b, e0, e1, i, j, out):
 
 @jit
 def _relax(x, b, inverse, e0, e1, e2, row, forward):
-    """One Gauss-Seidel sweep in place; ``inverse`` is the reciprocal of the diagonal, ``row`` scratch."""
+    """Do one Gauss-Seidel sweep in place; ``inverse`` is the reciprocal of the diagonal, ``row`` scratch."""
     n0, n1, n2 = x.shape
     for a in range(n0):
         i = a if forward else n0 - 1 - a
@@ -69,7 +71,7 @@ def _relax(x, b, inverse, e0, e1, e2, row, forward):
 
 @jit
 def _restrict_residual(x, b, inverse, e0, e1, e2, row, coarse, f0, f1, f2):
-    """Sums of b - A x over coarse cells; f is 2 along the axes that are coarsened and 1 along the others."""
+    """Sum b - A x over coarse cells; the factors f are 2 along the axes that are coarsened and 1 along the others."""
     n0, n1, n2 = x.shape
     coarse[:] = 0.0
     for i in range(n0):
@@ -133,7 +135,7 @@ def add_bending(v, weight, scale, flow, out):
 
 
 def _sums(array: np.ndarray, axis: int) -> np.ndarray:
-    """Sums of pairs along an axis; an odd last entry stays alone."""
+    """Return the sums of pairs along an axis; an odd last entry stays alone."""
     return np.add.reduceat(array, np.arange(0, array.shape[axis], 2), axis=axis)
 
 
@@ -180,7 +182,7 @@ class Multigrid:
         return np.ascontiguousarray(d), [np.ascontiguousarray(e) for e in w]
 
     def cycle(self, b: np.ndarray) -> np.ndarray:
-        """An approximate solution of A x = b, linear and symmetric in b."""
+        """Return an approximate solution of A x = b, linear and symmetric in b."""
         return self._cycle(0, b.reshape(self.levels[0][0].shape)).reshape(self.shape).copy()
 
     def _cycle(self, level: int, b: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ def mehler_rows(w, norms, coefficients, tails, tolerance, first, last, row_sums,
     row_sums : array, shape (n,), output
         The sum of each row.
     far_i, far_j, far_cosine : arrays, output
-        Pairs whose series does not reach the tolerance; they are left to a closed form.
+        Pairs whose series does not reach the tolerance; the caller takes a closed form for them.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def block_mehler_rows(w, split, variances, scales, coefficients, tails, toleranc
         A series stops where tails[m, k] |c|^(k + 1) is below it.
     row_sums : array, shape (n,), output
     far_i, far_j, far_law, far_cosine : arrays, output
-        Series that do not reach the tolerance; they are left to a closed form.
+        Series that do not reach the tolerance; the caller takes a closed form for them.
 
     Returns
     -------

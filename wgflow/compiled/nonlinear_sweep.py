@@ -1,10 +1,10 @@
 r"""Fluxes, Newton corrections and reconstructions of nonlinear diffusion, line by line.
 
-State of a line: masses m of its cells, r = m / v their density relative to the reference measure v (volume times
+A line has the masses m of its cells, and r = m / v, their density relative to the reference measure v (volume times
 weight). With h = H'(r), p = r H'(r) - H(r) and Psi, the flux between neighbors 1 and 2 is a mobility times the fall of
 the first variation, v = a + b with a = h_1 - h_2 and b = Psi_1 - Psi_2:
 
-    a and b push alike:      phi (p_1 - p_2) + s b,    s = up r_1 or down r_2, upwind of b
+    a and b of one sign:     phi (p_1 - p_2) + s b,    s = up r_1 or down r_2, upwind of b
     diffusion outweighs b:   phi M (a + b),            M = (p_1 - p_2) / (h_1 - h_2), between r_1 and r_2
     b outweighs diffusion:   up r_1 (a + b) or down r_2 (a + b), upwind
 
@@ -26,31 +26,36 @@ import numpy as np
 
 from .jit import jit
 
-#: Falls of the first variation within so many ulp of its parts are round-off, and drive no flux.
+#: Falls of the first variation within 4 ulp of its summands are round-off, and drive no flux.
 ROUND_OFF = 4 * 2.0**-52
-#: Densities nearer to each other than this part have their arithmetic mean for M, which differences would blur.
+#: For densities within this relative distance M is their arithmetic mean: the quotient would lose its digits.
 NEAR = 1e-5
 #: Bound of H'': an infinite one leaves NaNs in products with 0.
 STIFFEST = 1e250
-#: What has become of a line in Newton's method.
+#: Status of a line in Newton's method: converged, or not finite; 0 while it is under way.
 DONE, LOST = 1, 2
-#: Where round-off holds corrections above their bound they end the iteration when they stop shrinking, below so many
-#: times the bound.
+#: Corrections that no longer shrink end the iteration below this multiple of their bound: round-off keeps them there.
 STAGNANT = 1e4
-#: The part of a correction that is made is halved, down to the least, where the next does not show it (by so much of
-#: it), and doubled where it does; it moves no more than so many times the mass.
-SLOW, LEAST_SHARE, LONGEST = 0.1, 0.25, 0.3
+#: Damping: the share of a correction that is made is doubled if it shrinks the next one by this part of the share,
+#: else halved.
+SLOW = 0.1
+#: The share is not halved below this.
+LEAST_SHARE = 0.25
+#: A correction moves no more than this part of the mass.
+LONGEST = 0.3
 #: No correction takes more than this part of a cell's mass away.
 DRAIN = 0.9
-#: Second differences of neighbors at least this part of a cell's own, of the same sign, make the density smooth there.
+#: The density counts as smooth in a cell if the second differences of both neighbors have its sign and this part of it.
 ALIKE = 0.25
-#: Bounds of the reconstruction: of a cell's half slope relative to its density, and of phi.
-STEEPEST, LEAST_PHI, LARGEST_PHI = 0.9, 0.5, 2.0
+#: Largest half slope of a cell relative to its density: densities at edges stay positive.
+STEEPEST = 0.9
+#: Bounds of the factor phi.
+LEAST_PHI, LARGEST_PHI = 0.5, 2.0
 
 
 @jit
 def _mean(r1, r2, h1, h2, p1, p2):
-    """M, between r1 and r2."""
+    """Return M, between r1 and r2."""
     if abs(r1 - r2) <= NEAR * (r1 + r2) or h1 == h2:
         return 0.5 * (r1 + r2)
     return min(max((p1 - p2) / (h1 - h2), min(r1, r2)), max(r1, r2))
@@ -58,7 +63,7 @@ def _mean(r1, r2, h1, h2, p1, p2):
 
 @jit
 def _fall(h1, h2, u1, u2):
-    """Fall of the first variation from cell 1 to cell 2, less what may be round-off."""
+    """Return the fall of the first variation from cell 1 to cell 2, less what may be round-off."""
     v = (h1 - h2) + (u1 - u2)
     slack = ROUND_OFF * (abs(h1) + abs(h2) + abs(u1) + abs(u2))
     return math.copysign(max(abs(v) - slack, 0.0), v)
@@ -66,7 +71,7 @@ def _fall(h1, h2, u1, u2):
 
 @jit
 def _flux(r1, r2, h1, h2, p1, p2, u1, u2, up, down, phi):
-    """Mobility times fall of the first variation."""
+    """Return the flux over an edge: mobility times fall of the first variation."""
     v, a, b = _fall(h1, h2, u1, u2), h1 - h2, u1 - u2
     if v == 0.0:
         return 0.0
@@ -79,7 +84,7 @@ def _flux(r1, r2, h1, h2, p1, p2, u1, u2, up, down, phi):
 
 @jit
 def _slopes(r1, r2, h1, h2, p1, p2, q1, q2, c1, c2, u1, u2, up, down, phi):
-    """d flux / d r1 and -d flux / d r2, both >= 0; q = r H''(r), c = H''(r)."""
+    """Return d flux / d r1 and -d flux / d r2, both >= 0; q = r H''(r), c = H''(r)."""
     a, b = h1 - h2, u1 - u2
     if a * b >= 0.0:
         return phi * q1 + up * max(b, 0.0), phi * q2 + down * max(-b, 0.0)
@@ -95,7 +100,7 @@ def _slopes(r1, r2, h1, h2, p1, p2, q1, q2, c1, c2, u1, u2, up, down, phi):
 
 @jit
 def _eliminate(right, left, periodic, b, x, work):
-    """x with (I - L) x = b, L the generator with rates ``right`` and ``left`` to the neighbors of each cell."""
+    """Solve (I - L) x = b, L the generator with rates ``right`` and ``left`` to the neighbors of each cell."""
     n = b.size
     forward, pivot, backward, to_border, from_border = work[0], work[1], work[2], work[3], work[4]
     border = n - 1 if periodic else n
@@ -132,7 +137,7 @@ def _eliminate(right, left, periodic, b, x, work):
 
 @jit
 def power_law(r, entropy, factors, powers, h, p, q, c):
-    """H', r H' - H, r H'' and H'' of D r log r + sum_k f_k r^(1 + e_k) / (e_k (1 + e_k)), e = powers, at r > 0."""
+    """Fill H', r H' - H, r H'' and H'' of D r log r + sum_k f_k r^(1 + e_k) / (e_k (1 + e_k)), e = powers, at r > 0."""
     for j in range(r.shape[0]):
         for i in range(r.shape[1]):
             x = r[j, i]
@@ -152,7 +157,7 @@ def power_law(r, entropy, factors, powers, h, p, q, c):
 @jit
 def newton(m, r, h, p, q, c, psi, start, volumes, times, conductances, up, down, phi, periodic, bounds, totals, shares,
            sizes, status):
-    """A damped Newton correction of the implicit Euler step m - start + fluxes = 0, for each line with status 0.
+    """Apply a damped Newton correction of the implicit Euler step m - start + fluxes = 0 to each line with status 0.
 
     Parameters
     ----------
@@ -217,14 +222,14 @@ def _move(m, delta, share, total):
         m[i] = max(moved, least)
         kept += m[i]
     if drained and kept > 0.0:
-        # What is not drained is taken from all cells, since more mass than there is leads nowhere.
+        # Draining less than the correction asks creates mass, which is scaled back in all cells.
         for i in range(m.size):
             m[i] *= total / kept
 
 
 @jit
 def fluxes(r, h, p, psi, reach, up, down, phi, out):
-    """``reach`` times the flux over each edge, shapes (lines, n) and (lines, edges)."""
+    """Fill ``out`` with ``reach`` times the flux over each edge, shapes (lines, n) and (lines, edges)."""
     lines, n = r.shape
     for j in range(lines):
         for i in range(reach.shape[1]):
@@ -249,7 +254,7 @@ def dissipation(r, h, p, psi, conductance, up, down, phi):
 
 @jit
 def _half_slope(fall, rise, smooth, most):
-    """Koren's limited half slopes at the right and left end of a cell, from those on its two sides."""
+    """Return Koren's limited half slopes at the right and left end of a cell, from those on its two sides."""
     low, high = abs(fall), abs(rise)
     limit = low + high if smooth else (2.0 * min(low, high) if fall * rise > 0.0 else 0.0)
     limit = min(limit, most)
@@ -258,11 +263,11 @@ def _half_slope(fall, rise, smooth, most):
 
 @jit
 def reconstruct(r, h, p, psi, widths, distances, periodic, up, down, phi):
-    """Factors of each edge from the density at it, seen from the upwind cell.
+    """Fill the factors of each edge from the density reconstructed at it in the upwind cell.
 
     A third of the difference on the near side of the cell and two thirds of that on the side of the edge, cut to twice
-    the smaller and to 0 at extrema, but left whole where the density bends alike in the cell and its neighbors, so that
-    smooth peaks are not clipped. Beside a wall the only difference there is counts.
+    the smaller and to 0 at extrema, but left whole where second differences in the cell and its neighbors are alike, so
+    that smooth peaks are not clipped. Beside a wall the one difference that exists is taken.
     """
     lines, n = r.shape
     bend, ahead, behind = np.zeros(n), np.empty(n), np.empty(n)
@@ -294,9 +299,9 @@ def reconstruct(r, h, p, psi, widths, distances, periodic, up, down, phi):
 
 @jit
 def push(moved, transfer, share, out):
-    """``moved`` plus ``share`` of the transfers that led to it, left out beside cells that would become negative.
+    """Fill ``out`` with ``moved`` plus ``share`` of the transfers, except beside cells that would become negative.
 
-    With all left out ``out`` is ``moved``, which is non-negative.
+    With all of them left out ``out`` would be ``moved``, which is non-negative.
     """
     lines, n = moved.shape
     edges = transfer.shape[1]

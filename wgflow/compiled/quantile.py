@@ -1,4 +1,4 @@
-r"""Kernels of the quantile solver: energies of moving cells and their derivatives, Newton systems, rasters.
+r"""The quantile solver, compiled: energies of moving cells and their derivatives, Newton systems, rasters.
 
 Positions :math:`X_0 \le \dots \le X_n` are quantiles at fixed levels; cell i holds the mass :math:`m_i` between
 :math:`X_i` and :math:`X_{i+1}`. With the reference measure :math:`e^c r^{q-1} dr` its reference volume is
@@ -22,7 +22,7 @@ __all__ = [
 # -------------------------------------------------------------------- internal energies
 @jit
 def _log_volume(a, b, q):
-    """log((b^q - a^q) / q), formed so that neither narrow cells nor large powers lose digits; NaN out of order."""
+    """Return log((b^q - a^q) / q), accurate for narrow cells and for large powers; NaN if b <= a."""
     if not b > a:
         return math.nan
     if q == 1.0:
@@ -34,7 +34,7 @@ def _log_volume(a, b, q):
 
 @jit
 def objective(x, y, tau, weights, masses, log_masses, terms, values):
-    """Potential, internal and inertial energy of positions; the sums are compensated (Neumaier).
+    """Return the potential, internal and inertial energy of positions; the sums are compensated (Neumaier).
 
     ``values`` are those of the potential at the positions. ``terms`` is (diffusion, factors, exponents, q,
     log_constant): the internal energy is the sum over the cells of v H(m / v), the entropy times ``diffusion`` and
@@ -59,7 +59,7 @@ def objective(x, y, tau, weights, masses, log_masses, terms, values):
 
 @jit
 def _add(total, lost, term):
-    """The sum and what rounding has lost of it."""
+    """Add a term to a sum with Neumaier's compensation; return the sum and the compensation."""
     new = total + term
     if abs(total) >= abs(term):
         return new, lost + ((total - new) + term)
@@ -68,7 +68,7 @@ def _add(total, lost, term):
 
 @jit
 def forces(x, y, tau, weights, masses, log_masses, terms, slopes, gradient, diagonal, off):
-    """Gradient of the objective, and diagonal and off-diagonal of the internal energies' Hessian."""
+    """Fill the gradient of the objective, and the diagonal and off-diagonal of the internal energies' Hessian."""
     diffusion, factors, exponents, q, log_constant = terms
     for j in range(x.size):
         gradient[j] = weights[j] * ((x[j] - y[j]) / tau + slopes[j])
@@ -118,7 +118,7 @@ def _internal_forces(x, masses, log_masses, diffusion, factors, exponents, q, lo
 # -------------------------------------------------------------------- Newton's method
 @jit
 def factor_tridiagonal(diagonal, off, pinned, pivots, multipliers):
-    """L D L' of a symmetric tridiagonal matrix without the pinned rows; False if it is not positive definite."""
+    """Factor a symmetric tridiagonal matrix without its pinned rows as L D L'; False if it is not positive definite."""
     n = diagonal.size
     positive = True
     for j in range(n):
@@ -130,7 +130,7 @@ def factor_tridiagonal(diagonal, off, pinned, pivots, multipliers):
         if j > 0 and not pinned[j - 1]:
             multipliers[j] = off[j - 1] / pivots[j - 1]
             pivots[j] -= multipliers[j] * off[j - 1]
-        # A pivot that has lost all its digits is no pivot.
+        # A pivot that has lost all its digits counts as not positive.
         if not pivots[j] > 1e-15 * abs(diagonal[j]):
             positive = False
             pivots[j] = max(abs(diagonal[j]), 1e-300)
@@ -152,10 +152,10 @@ def solve_tridiagonal(pivots, multipliers, pinned, right, out):
 
 @jit
 def newton_system(x, tau, weights, curvatures, bounds, gradient, diagonal, off, pinned, pivots, multipliers):
-    """Make the Hessian's tridiagonal part of ``diagonal`` and ``off`` in place and factor it.
+    """Complete the tridiagonal part of the Hessian in ``diagonal`` and ``off``, in place, and factor it.
 
-    Positions that a wall holds are pinned, and their gradient is set to 0. Where the part is not positive definite the
-    concave part of the potential is left out, which keeps the Newton direction one of descent.
+    Positions that a wall holds are pinned, and their gradient is set to 0. If that part is not positive definite the
+    concave part of the potential is left out, so that the Newton direction is one of descent.
     """
     low, high = bounds
     for j in range(x.size):
@@ -171,7 +171,7 @@ def newton_system(x, tau, weights, curvatures, bounds, gradient, diagonal, off, 
 
 @jit
 def move(x, p, share, bounds):
-    """x + share p, kept between the walls."""
+    """Return x + share p, kept between the walls."""
     low, high = bounds
     out = np.empty(x.size)
     for j in range(x.size):
@@ -183,7 +183,8 @@ def move(x, p, share, bounds):
 def mend(x, new, least, weights, bounds):
     """Move the lighter end of each cell that became narrower than the part ``least`` of what it was in x; in place.
 
-    One small cell then holds up no others. Positions at a wall stay there. What this cannot mend is left.
+    One small cell then does not shorten the step of all others. Positions at a wall stay there. Cells that this cannot
+    widen are left as they are.
     """
     low, high = bounds
     n = x.size
@@ -199,7 +200,7 @@ def mend(x, new, least, weights, bounds):
 
 @jit
 def longest_step(x, p):
-    """The largest s <= 1 / 0.9 for which no cell of x + s p has a negative width."""
+    """Return the largest s <= 1 / 0.9 for which no cell of x + s p has a negative width."""
     # Tracked as the largest shrinking rate, so that the division happens once.
     rate = 0.9
     for i in range(x.size - 1):
@@ -211,7 +212,7 @@ def longest_step(x, p):
 
 @jit
 def inner_product(a, b):
-    """The sum of a b."""
+    """Return the inner product of two arrays."""
     total = 0.0
     for j in range(a.size):
         total += a[j] * b[j]
@@ -220,7 +221,7 @@ def inner_product(a, b):
 
 @jit
 def weighted_distance(a, b, weights):
-    """The sum of w (a - b)^2: the squared Wasserstein distance of two laws with the same levels."""
+    """Return the sum of w (a - b)^2: the squared Wasserstein distance of two laws with the same levels."""
     total = 0.0
     for j in range(a.size):
         total += weights[j] * (a[j] - b[j]) ** 2
@@ -229,7 +230,7 @@ def weighted_distance(a, b, weights):
 
 @jit
 def spread(x, weights):
-    """Standard deviation of the law."""
+    """Return the standard deviation of the law."""
     mass, mean, square = 0.0, 0.0, 0.0
     for j in range(x.size):
         mass += weights[j]
@@ -243,7 +244,7 @@ def spread(x, weights):
 # -------------------------------------------------------------------- between grids and positions
 @jit
 def excess_widths(x, masses, edges, widest, lightest):
-    """How many cells of the grid each cell spans, over ``widest``; 0 where that is at most 1 or the cell is light."""
+    """Return how many cells of the grid each cell spans, over ``widest``; 0 if that is at most 1, or the cell light."""
     n, last = masses.size, edges.size - 2
     out = np.zeros(n)
     k, left = 0, 0.0
@@ -259,10 +260,10 @@ def excess_widths(x, masses, edges, widest, lightest):
 
 @jit
 def slopes_of_cdf(x, masses):
-    """Slopes at the nodes of a monotone cubic through the cumulated masses: the density there.
+    """Return the slopes at the nodes of a monotone cubic through the cumulated masses: the density there.
 
-    The derivative of the quartic through five nodes, where the cells are even; of the parabola through three, else. It
-    is limited to three times the smaller neighbor, which keeps each cubic monotone (Fritsch and Carlson).
+    It is the derivative of the quartic through five nodes where the cells are even, else of the parabola through three,
+    limited to three times the smaller neighbor, which keeps each cubic monotone (Fritsch and Carlson).
     """
     n = masses.size
     density = np.empty(n)
@@ -284,13 +285,13 @@ def slopes_of_cdf(x, masses):
 
 @jit
 def _share(t, left, right):
-    """The part of a cell's mass below the relative place t: the monotone cubic with end slopes left and right."""
+    """Return the part of a cell's mass below the relative place t, by the monotone cubic with these end slopes."""
     return t * (left + t * (3.0 - 2.0 * left - right + t * (left + right - 2.0)))
 
 
 @jit
 def raster(x, masses, edges):
-    """The masses that cells of given positions put between edges; each cell by its monotone cubic, none is lost."""
+    """Return the masses of moving cells between the edges of a grid, each by its monotone cubic; none is lost."""
     slopes = slopes_of_cdf(x, masses)
     n, out = masses.size, np.zeros(edges.size - 1)
     last = out.size - 1

@@ -1,13 +1,13 @@
-r"""Kernels that move cell masses by a map of the line, or of the plane, and keep every sum.
+r"""Remapping: cell masses moved by a map of the line or of the plane, with their sum kept.
 
-On a line, cell i of the result gets what lies between the points ``ends[i]`` and ``ends[i + 1]``. The density inside a
+On a line, cell i of the result gets the mass between the points ``ends[i]`` and ``ends[i + 1]``. The density inside a
 cell is the quadratic with the cell's mass and with given values at its two faces; these are limited so that it is
-nowhere negative. Masses are sums of positive parts, so that far tails keep their relative accuracy.
+nowhere negative. Masses are sums of positive numbers, so that far tails keep their relative accuracy.
 
 On a plane the map :math:`T = \mathrm{id} + \tau \nabla p` acts in two cascades: along each row of cells mass goes to
 the strips between the images of the vertical faces, and in each strip to the images of the horizontal ones.
 
-A periodic line is a part of a longer one: its cells are repeated (`repeated`), and ends stay within the repetitions.
+A periodic line is treated as a longer one on which its cells are repeated (`repeated`); ends stay within it.
 
 References
 ----------
@@ -35,7 +35,7 @@ SMALLEST = 1e-300
 
 
 def repeated(edges: np.ndarray, periodic: bool) -> np.ndarray:
-    """Edges of a line of cells, with `TURNS` repetitions on both sides where it is periodic."""
+    """Return the edges of a line of cells, with `TURNS` repetitions on both sides where it is periodic."""
     if not periodic:
         return np.ascontiguousarray(edges)
     period = edges[-1] - edges[0]
@@ -67,13 +67,13 @@ def face_densities(masses, edges, period, density):
 
 @jit
 def _inside(mean, left, right, x):
-    """The density at the part x of a cell."""
+    """Return the density at the part x of a cell."""
     return 6.0 * mean * x * (1.0 - x) + left * (1.0 - x) * (1.0 - 3.0 * x) - right * x * (2.0 - 3.0 * x)
 
 
 @jit
 def _part(mean, left, right, a, b):
-    """The integral of the density of a cell of width 1 from a to b; Simpson's rule is exact."""
+    """Return the integral of the density of a cell of width 1 from a to b, for which Simpson's rule is exact."""
     middle = _inside(mean, left, right, 0.5 * (a + b))
     ends = _inside(mean, left, right, a) + _inside(mean, left, right, b)
     return (b - a) * (ends + 4.0 * middle) / 6.0
@@ -83,7 +83,7 @@ def _part(mean, left, right, a, b):
 def remap_line(masses, edges, density, ends, moved, weights):
     """Fill ``moved`` with the mass between consecutive ``ends`` (m + 1,) and ``weights`` with the density at them.
 
-    Ends outside the line count as its ends. Where ends are not in rising order masses are negative.
+    Ends outside the line are taken as its ends. Masses between ends in falling order are negative.
     """
     n = masses.size
     before, start, k = 0, 0.0, 0
@@ -106,7 +106,7 @@ def remap_line(masses, edges, density, ends, moved, weights):
 
 @jit
 def _between(masses, edges, density, k, start, last, end):
-    """The mass from the place ``start`` in cell k to ``end`` in cell ``last``."""
+    """Return the mass from the place ``start`` in cell k to ``end`` in cell ``last``."""
     width = edges[k + 1] - edges[k]
     if k == last:
         return width * _part(masses[k] / width, density[k], density[k + 1], start, end)
@@ -123,10 +123,10 @@ def _between(masses, edges, density, k, start, last, end):
 
 @jit
 def sort_ends(ends, masses, low, high):
-    """Bring ends into rising order between two bounds, in place; whether they were.
+    """Bring ends into rising order between two bounds, in place; return whether they already were.
 
-    Weighted isotonic regression (pooling of neighbors): an end counts as much as the ``masses`` of its two cells, so
-    that empty cells do not carry off full ones.
+    Weighted isotonic regression (pool adjacent violators): the weight of an end is the sum of the ``masses`` of its two
+    cells, so that the ends of empty cells do not displace those of full ones.
     """
     m = ends.size - 1
     sorted_before = ends[0] >= low and ends[m] <= high
@@ -157,10 +157,10 @@ def sort_ends(ends, masses, low, high):
 
 @jit
 def cost_of_ends(masses, edges, density, distances, origins, ends):
-    r"""The sum over f of :math:`2 d_f \int_{x_f}^{y_f} (s - x_f) \rho(s) ds`, from origins x to ends y.
+    r"""Return the sum over f of :math:`2 d_f \int_{x_f}^{y_f} (s - x_f) \rho(s) ds`, from origins x to ends y.
 
-    For the inner faces x and :math:`y = T(x) = x + \tau p'(x)` it is the squared distance W2 of the masses and what T
-    makes of them, by the rule of one point for each face.
+    For the inner faces x and :math:`y = T(x) = x + \tau p'(x)` it is the squared W2 distance between the masses and
+    their image under T, by a rule of one point for each face.
     """
     n = masses.size
     total, k = 0.0, 0
@@ -248,10 +248,10 @@ def image_of_faces(masses, potential, tau, edges, centers, distances, periodic, 
 
 @jit
 def remap_plane(masses, potential, tau, edges, long_edges, centers, distances, periodic, moved):
-    r"""Fill ``moved`` with what :math:`T = \mathrm{id} + \tau \nabla p` takes from each of its cells: the masses there.
+    r"""Fill ``moved`` with the masses of the images of the cells under :math:`T = \mathrm{id} + \tau \nabla p`.
 
     ``long_edges`` are the edges as `repeated` gives them. Ends out of order are sorted, so that no mass is negative;
-    returns whether that was not necessary.
+    return whether all were in order.
     """
     nx, ny = masses.shape
     images = np.empty((nx + 1, ny))
@@ -295,11 +295,11 @@ def remap_plane(masses, potential, tau, edges, long_edges, centers, distances, p
 
 @jit
 def _sorted_turn(ends, masses, edges, periodic):
-    """Sort ends between the ends of a line, or within one turn around a periodic one; whether they were sorted."""
+    """Sort ends on a line, or within one turn around a periodic one; return whether they already were in order."""
     m = ends.size - 1
     if not periodic:
         return sort_ends(ends, masses, edges[0], edges[edges.size - 1])
-    # A turn that does not leave the repetitions; the first end keeps its place.
+    # One turn, inside the repetitions, that begins at the first end.
     period = (edges[edges.size - 1] - edges[0]) / (2 * TURNS + 1)
     ends[0] = min(max(ends[0], edges[0]), edges[0] + 2 * TURNS * period)
     ends[m] = ends[0] + period

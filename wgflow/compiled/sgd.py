@@ -8,14 +8,14 @@ import numpy as np
 
 from .jit import jit
 
-#: Coordinates, or samples, whose products are added in one pass over the neurons: these sums are written out below,
-#: since the compiler keeps them in registers only then.
+#: Coordinates, or samples, whose products are added in one pass over the neurons. The sums are written out term by term
+#: below, since only then does the compiler keep them in registers.
 UNROLL = 8
 #: Inputs from which on a batch holds two groups of samples: the weights then leave the fast caches between batches.
 WIDE = 128
 #: Neurons handled together, so that their part of the arrays stays in the fastest cache.
 CHUNK = 256
-#: Below it the common factor of the weights is multiplied out, long before it underflows.
+#: Below this the common factor of the weights is multiplied out, long before it underflows.
 SMALLEST_FACTOR = 1e-100
 
 

@@ -11,7 +11,7 @@ __all__ = ["bend_spline", "bend_spline_adjoint", "deposit", "evaluate", "factor_
 
 @jit
 def factor_spline(nodes):
-    """The tridiagonal system of a spline's second derivatives at the inner nodes, ready for `bend_spline`.
+    """Return the factored tridiagonal system of a spline's second derivatives at the inner nodes, for `bend_spline`.
 
     Not-a-knot: the second derivative is linear over the first two and the last two intervals. Rows of the result:
     lower diagonal, pivots and upper diagonal after elimination.
@@ -36,7 +36,7 @@ def factor_spline(nodes):
 
 @jit
 def bend_spline(nodes, factors, f):
-    """Second derivatives at the nodes of the cubic spline through the values f."""
+    """Return the second derivatives at the nodes of the cubic spline through the values f."""
     n = nodes.size
     k = n - 2
     bends = np.empty(n)
@@ -59,7 +59,7 @@ def bend_spline(nodes, factors, f):
 
 @jit
 def bend_spline_adjoint(nodes, factors, on_bends):
-    """The transpose of `bend_spline`, applied to an array of n."""
+    """Return the transpose of `bend_spline`, applied to an array of n numbers."""
     n = nodes.size
     k = n - 2
     y = on_bends[1:n - 1].copy()
@@ -86,7 +86,7 @@ def bend_spline_adjoint(nodes, factors, on_bends):
 
 @jit
 def _interval(nodes, x, i):
-    """The interval of the nodes that holds x, or the first or last one, from a guess i near it."""
+    """Return the interval of the nodes that holds x, or the first or last one, from a guess i near it."""
     last = nodes.size - 2
     while i < last and x >= nodes[i + 1]:
         i += 1
@@ -97,7 +97,7 @@ def _interval(nodes, x, i):
 
 @jit
 def evaluate(nodes, f, bends, x, values, slopes, curvatures):
-    """Value, first and second derivative of a spline at points, which are best sorted."""
+    """Fill value, first and second derivative of a spline at points, best sorted."""
     i = 0
     for j in range(x.size):
         i = _interval(nodes, x[j], i)
@@ -113,7 +113,7 @@ def evaluate(nodes, f, bends, x, values, slopes, curvatures):
 
 @jit
 def deposit(nodes, x, weights, derivative, on_values, on_bends):
-    """The adjoint of `evaluate` for the values (or slopes, if ``derivative``): adds weights of points to the nodes."""
+    """Apply the adjoint of `evaluate` for values (or slopes, if ``derivative``): add weights of points to the nodes."""
     on_values[:] = 0.0
     on_bends[:] = 0.0
     i = 0

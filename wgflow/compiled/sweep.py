@@ -1,24 +1,25 @@
 r"""One sweep of the finite-volume step along one axis, for many lines of cells at a time.
 
-State: masses m of cells. Rates along a line (Scharfetter-Gummel), with v the rise of Psi over an edge and D = 1/beta:
+The state is the masses m of the cells. Rates along a line are those of Scharfetter and Gummel, with v the rise of Psi
+over an edge, D = 1/beta and the Bernoulli function B (`_bernoulli`):
 
     right[i] = D B(v/D) / (h_i d),   left[i+1] = D B(-v/D) / (h_{i+1} d),   B(z) = z / (e^z - 1),
 
 which is upwind at D = 0. `_correct` multiplies both rates of an edge by one positive factor that removes the leading
-error of these fluxes; the Gibbs state, the signs of the fluxes and with them the decay of the energy stay as they are.
+error of these fluxes; it changes neither the Gibbs state nor the signs of the fluxes, so that the energy still falls.
 
 J(s) = (I - s L)^{-1} with L the generator of these rates is a stochastic matrix and is applied by an elimination that
-never subtracts (the idea of Grassmann, Taksar and Heyman 1985): each entry comes out positive and accurate relative to
+never subtracts (the idea of Grassmann, Taksar and Heyman 1985): each entry is positive and accurate relative to
 itself, however large s.
 
 Second-order step: J^2 m + sqrt(2) (J^2 - J) m with J = J(gamma dt), gamma = 1 - 1/sqrt(2), the L-stable second-order
 combination. Around cells where it is negative the fluxes of the modified Patankar step (Burchard, Deleersnijder and
 Meister 2003) are taken instead, which is positive and of second order as well. The LIMITED modes go over to
-J(dt/2)^2 m there, which is of first order, but the result then depends continuously on Psi, and all of its terms lower
-the energy of the frozen Psi: what a scheme needs whose Psi is an unknown.
+J(dt/2)^2 m there, which is of first order; the result then depends continuously on Psi, and all of its terms lower
+the energy of the frozen Psi. A scheme that solves for Psi needs both.
 
-A line's arrays are (n, W) blocks, W lines side by side, so that the recursions along i vectorize across lines; what has
-no recursion sees the block as flat, so that a single line vectorizes as well.
+Arrays of lines are (n, W) blocks, W lines side by side, so that the recursions along i vectorize across lines; loops
+without a recursion run over the flat block, so that a single line vectorizes as well.
 """
 
 from __future__ import annotations
@@ -31,12 +32,19 @@ from .jit import jit
 
 #: Lines that are swept side by side: long enough runs to vectorize, short enough for the working set to stay in cache.
 WIDTH = 32
-#: Sweep modes: second order with plain or with corrected fluxes, implicit Euler with plain ones; second order limited
-#: by J(dt/2)^2, with plain or with corrected fluxes; and J(dt/2)^2 itself, plain.
-PLAIN, CORRECTED, IMPLICIT_EULER, LIMITED_PLAIN, LIMITED_CORRECTED, HALVES = 0, 1, 2, 3, 4, 5
-#: What a sweep does with the rates of its axis, or with the factors by which they are corrected.
-NO_CACHE, FILL_CACHE, USE_CACHE, FILL_FACTORS, USE_FACTORS = 0, 1, 2, 3, 4
-#: Bounds of the factors that are kept, wider than those of the corrections together.
+#: Sweep modes: second order, with plain or with corrected fluxes;
+PLAIN, CORRECTED = 0, 1
+#: implicit Euler, with plain fluxes;
+IMPLICIT_EULER = 2
+#: second order limited by J(dt/2)^2, with plain or with corrected fluxes;
+LIMITED_PLAIN, LIMITED_CORRECTED = 3, 4
+#: J(dt/2)^2 itself, with plain fluxes.
+HALVES = 5
+#: Cache modes: the rates of an axis are formed and forgotten, formed and kept, or taken from the cache;
+NO_CACHE, FILL_CACHE, USE_CACHE = 0, 1, 2
+#: or the factors by which they are corrected are kept, or taken.
+FILL_FACTORS, USE_FACTORS = 3, 4
+#: Bounds of the factors that are kept, wider than those of the two corrections together.
 LEAST_FACTOR, LARGEST_FACTOR = 0.02, 5.0
 #: Part of the safe mass that a limited cell keeps at most.
 LEFT = 0.1
@@ -46,19 +54,21 @@ LOG2E = 1.0 / math.log(2.0)
 # ln 2 in two parts, the first with 32 bits, so that n * LN2_HIGH is exact for the n met here.
 LN2_HIGH = float.fromhex("0x1.62e42fee00000p-1")
 LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
-#: exp(-708) is the last normal number's neighborhood; beyond it the rates against the slope are zero for all purposes.
+#: exp(-708) is close to the smallest normal number; for larger z the rates up the slope are practically zero.
 EXP_LIMIT = 708.0
 #: Below this z the Bernoulli function is summed as a series: 1 - exp(-z) would cancel.
 SERIES_LIMIT = 0.1
-#: A line is at rest if no more than this part of its mass moves (16 ulp), and no cell by more than that part of itself:
-#: the fluxes of a Gibbs state vanish up to the round-off of exp, which is some ulp times beta Psi.
-REST, REST_OF_CELL = 16 * 2.0**-52, 1e-12
+#: A line is at rest if no more than this part of its mass moves (16 ulp): the fluxes of a Gibbs state vanish up to the
+#: round-off of exp, which is some ulp times beta Psi;
+REST = 16 * 2.0**-52
+#: and if no cell changes by more than this part of its own mass.
+REST_OF_CELL = 1e-12
 TINY = 5e-324
 #: Squares of fluxes, and masses, below this have few digits left; they are not corrected.
 SQUARES = 1e-290
-#: Second differences of neighbors at least this part of a cell's own, of the same sign, make the density smooth there.
+#: The density counts as smooth in a cell if the second differences of both neighbors have its sign and this part of it.
 ALIKE = 0.25
-#: Where less than this part of the correction would come from the density, it comes from the flux alone.
+#: If less than this part of the correction would come from the density, all of it comes from the flux.
 WIND_LIMIT = 1e-3
 POWERS_OF_TWO = 2.0 ** -np.arange(1025.0)
 TAYLOR = tuple(1.0 / math.factorial(k) for k in range(14))
@@ -66,7 +76,7 @@ TAYLOR = tuple(1.0 / math.factorial(k) for k in range(14))
 
 @jit
 def _exp_minus(q):
-    """exp(-q) for 0 <= q <= 708, to about 1 ulp; without calls or branches, so that loops over it vectorize."""
+    """Return exp(-q) for 0 <= q <= 708, to about 1 ulp; without calls or branches, so that loops over it vectorize."""
     n = math.floor(q * LOG2E + 0.5)
     r = (n * LN2_HIGH - q) + n * LN2_LOW
     p = TAYLOR[13]
@@ -87,8 +97,8 @@ def _exp_minus(q):
 
 
 @jit
-def _uphill(a, diffusion, inverse):
-    """D B(a/D) for a >= 0: the rate against a rise a of Psi, before division by lengths."""
+def _bernoulli(a, diffusion, inverse):
+    """Return D B(a/D) for a >= 0, B(z) = z / (e^z - 1) the Bernoulli function: the rate up a rise a of Psi."""
     q = min(a * inverse, EXP_LIMIT)
     e = _exp_minus(q)
     q2 = q * q
@@ -98,7 +108,7 @@ def _uphill(a, diffusion, inverse):
 
 @jit
 def _regular_from(h, distance):
-    """The first edge of those that share their geometry with all after it but the last; h.size if there are none."""
+    """Return the first edge from which on all edges but the last share their geometry; h.size if there is none."""
     if h.min() == h.max():
         return 1
     if h[1:].min() == h[1:].max() and distance.min() == distance.max():
@@ -114,7 +124,7 @@ def _segment(i, n, regular):
 
 @jit
 def _rates(psi, diffusion, h, distance, periodic, regular, width, right, left):
-    """Rates at unit time from each cell of the block to its right and left neighbor; flat (n * width) arrays."""
+    """Fill the rates at unit time from each cell of a block to its right and left neighbor; flat (n * width) arrays."""
     n = h.size
     right[(n - 1) * width:] = 0.0
     left[:width] = 0.0
@@ -131,7 +141,7 @@ def _rates(psi, diffusion, h, distance, periodic, regular, width, right, left):
         if diffusion > 0.0:
             for t in range(count):
                 rise = psi_e[t] - psi_c[t]
-                up = _uphill(abs(rise), diffusion, inverse)
+                up = _bernoulli(abs(rise), diffusion, inverse)
                 right_c[t] = here * (up + max(-rise, 0.0))
                 left_e[t] = there * (up + max(rise, 0.0))
         else:
@@ -144,15 +154,15 @@ def _rates(psi, diffusion, h, distance, periodic, regular, width, right, left):
 
 @jit
 def _curve(psi, diffusion, h, distance, periodic, regular, width, right, left, lean, wind, factor):
-    """Account for the curvature of Psi in the rates, and return how far the fluxes lean out of the middle of the edges.
+    """Account for the curvature of Psi in the rates, and fill how far the fluxes lie off the middle of the edges.
 
-    Scharfetter-Gummel takes Psi as linear between two centers: the edge sees the average of exp(Psi/D), which a
-    second derivative Psi'' changes by the factor 1 - Psi'' d^2 L / (2 dPsi), and it gives the flux at a point off the
-    middle of the edge by L d/2 uphill. L = coth(q/2) - 2/q (Langevin), q = dPsi/D; it is the sign of dPsi at D = 0.
-    L goes to ``lean``, its part in the factor into the rates, cut to [1/2, 3/2].
+    Scharfetter-Gummel fluxes take Psi as linear between two centers. They depend on the average of exp(Psi/D) over the
+    edge, which a second derivative Psi'' changes by the factor 1 - Psi'' d^2 L / (2 dPsi), and they are the flux at a
+    point L d/2 uphill of the middle of the edge. L = coth(q/2) - 2/q (Langevin), q = dPsi/D; at D = 0 it is the sign of
+    dPsi. L goes to ``lean``; the rates are multiplied by the factor, cut to [1/2, 3/2].
 
-    Where Psi bends by more than D from cell to cell (everywhere at D = 0) the flux has no smooth profile near a bottom
-    of Psi, and the density upwind of the edge is reconstructed instead: L goes to ``wind`` in that proportion.
+    Where the second difference of Psi exceeds D (everywhere at D = 0) the flux has no smooth profile near a minimum of
+    Psi, and the density upwind of the edge is reconstructed instead: L goes to ``wind`` in that proportion.
     """
     n = h.size
     edges = n if periodic else n - 1
@@ -207,7 +217,7 @@ def _apply(factor, right, left):
 
 @jit
 def _scale(unit_right, unit_left, part, right, left):
-    """Rates for a step ``part`` of the rates at unit time."""
+    """Fill the rates for a step: ``part`` times the rates at unit time."""
     for t in range(right.size):
         right[t] = unit_right[t] * part
         left[t] = unit_left[t] * part
@@ -217,8 +227,8 @@ def _scale(unit_right, unit_left, part, right, left):
 def _correct(x, lean, wind, leaning, windy, h, distance, periodic, regular, width, right, left, flux, up, down, factor):
     """Multiply both rates of each edge by the factor that moves its flux to the middle of the edge.
 
-    The flux J found at the rates lies off the middle by lean * d/2, and its slope along the line moves it back,
-    J2 = J - (lean d/2) J' (third-order upwind-biased). Where ``wind`` stands for ``lean`` the same is done with the
+    The flux J by the rates lies off the middle by lean * d/2; its slope along the line gives the flux at the middle,
+    J2 = J - (lean d/2) J' (third-order upwind-biased). By ``wind`` in place of ``lean`` the same is done with the
     density of the upwind cell, and Koren's limited slope. Both factors are positive, in [1/2, 3/2] and [1/10, 19/10].
     ``leaning`` and ``windy`` say which of the two to apply.
     """
@@ -265,11 +275,11 @@ def _correct(x, lean, wind, leaning, windy, h, distance, periodic, regular, widt
 
 @jit
 def _half_slopes(x, h, distance, periodic, regular, width, up, down, bend):
-    """Slopes of the density times h/2, relative to the density, for the right and left end of each cell.
+    """Fill slopes of the density times h/2, relative to the density, for the right and left end of each cell.
 
     Koren's third-order upwind-biased value: a third of the difference on the near side of the cell and two thirds of
-    that on the side of the face, cut to twice the smaller and to 0 at extrema; but left whole where the density bends
-    alike in the cell and its neighbors, so that smooth peaks are not clipped. In [-0.9, 0.9]; 0 at no-flux ends.
+    that on the side of the face, cut to twice the smaller and to 0 at extrema; but left whole where second differences
+    in the cell and its neighbors are alike, so that smooth peaks are not clipped. In [-0.9, 0.9]; 0 at no-flux ends.
     """
     n = h.size
     for k in (0, n - 1):
@@ -305,7 +315,7 @@ def _half_slopes(x, h, distance, periodic, regular, width, up, down, bend):
             low, high = abs(fall), abs(rise)
             limit = (2.0 if fall * rise > 0.0 else 0.0) * min(low, high)
             limit = low + high if smooth else limit
-            # The density is the bound for the sake of signs; a cell that is empty, or nearly so, has no slope.
+            # The density bounds the slope, which keeps signs; a cell that is empty, or nearly so, has no slope.
             limit = min(limit, 0.9 * x_c[t])
             inverse = 1.0 / max(x_c[t], SQUARES)
             up_c[t] = inverse * max(-limit, min(limit, (fall + 2.0 * rise) * (1.0 / 3.0)))
@@ -317,8 +327,8 @@ def _half_slopes(x, h, distance, periodic, regular, width, up, down, bend):
 def _factor(right, left, periodic, forward, pivot, backward, to_border, from_border):
     """Eliminate I - L: factors of a forward and a backward recursion, all non-negative.
 
-    ``excess`` is the column sum of what is left of each column, 1 before the elimination; pivots are formed from it
-    by sums alone. On a periodic line the last cell is the border, eliminated last.
+    ``excess`` is the sum of the remaining entries of a column, 1 before the elimination; pivots are formed from it by
+    sums alone. On a periodic line the last cell is the border, eliminated last.
     """
     n, width = right.shape
     if not periodic and width == 1:
@@ -373,7 +383,7 @@ def _factor(right, left, periodic, forward, pivot, backward, to_border, from_bor
 
 @jit
 def _solve(m, periodic, forward, pivot, backward, to_border, from_border, x):
-    """x = (I - L)^{-1} m with the factors of `_factor`."""
+    """Solve (I - L) x = m with the factors of `_factor`."""
     n, width = m.shape
     if not periodic and width == 1:
         carry = 0.0
@@ -412,7 +422,7 @@ def _solve(m, periodic, forward, pivot, backward, to_border, from_border, x):
 
 @jit
 def _patankar(m, periodic, right, left, forward, pivot, backward, to_border, from_border, x):
-    """The modified Patankar-Runge-Kutta step MPRK22: rates of the second stage weighted by (1 + m / x1) / 2."""
+    """Do a modified Patankar-Runge-Kutta step (MPRK22): rates of the second stage are weighted by (1 + m / x1) / 2."""
     n, width = m.shape
     for i in range(n):
         for j in range(width):
@@ -432,7 +442,7 @@ def _patankar(m, periodic, right, left, forward, pivot, backward, to_border, fro
 
 @jit
 def _mend(x, y, negligible):
-    """Raise negative entries of x to those of y where this costs each line a negligible mass; whether it sufficed."""
+    """Raise negative entries of x to those of y in lines where this costs negligible mass; return if it mended all."""
     n, width = x.shape
     complete = True
     for j in range(width):
@@ -476,8 +486,8 @@ def _limit(x, safe, j, transfer, line):
         running -= line[i + 1] - x[i + 1, j]
         transfer[i + 1] = running
     transfer[0] = transfer[n] = 0.0
-    # A cell whose transfers are dropped may leave its neighbors negative: again until none is. All are found before any
-    # transfer is dropped, so that the order of the cells does not matter.
+    # Dropping the transfers of a cell may make its neighbors negative, so repeat until none is. All negative cells are
+    # found before any transfer is dropped, so that the order of the cells does not matter.
     lacking = np.empty(n, np.bool_)
     dropped = True
     while dropped:
@@ -507,12 +517,12 @@ def _patankar_block(x, y, m, periodic, right, left, forward, pivot, backward, to
 
 @jit
 def _curb(x, safe, j, periodic, transfer):
-    """Make line j of x non-negative by taking back what negative cells lack of its transfers from ``safe``.
+    """Make line j of x non-negative by reducing the transfers from ``safe`` out of cells that would become negative.
 
-    What a negative cell gives to its neighbors is cut; they lack it then, downstream. Transfers run one way on each
-    edge: first the cells that give to both sides, then those that pass mass to the right, from left to right, then the
-    others. Continuous in both arguments: a cell that lacks little is left near 0, one that lacks much keeps LEFT of
-    ``safe`` (exact zeros would let round-off choose the slopes there).
+    The neighbors downstream then receive less. Transfers run one way on each edge, so the cells are treated in this
+    order: those that give to both sides, then those that pass mass to the right, from left to right, then the others.
+    The result is continuous in both arguments: a cell that lacks little is left near 0, one that lacks much keeps LEFT
+    of ``safe`` (with exact zeros round-off would choose the slopes there).
     """
     n = x.shape[0]
     total = 0.0
@@ -534,15 +544,15 @@ def _curb(x, safe, j, periodic, transfer):
     transfer[0] = 0.0
     origin = 0
     if periodic:
-        # Transfers around a ring are known up to a constant; those that turn with no net circulation are taken. All
-        # that run one way then begin at cells that give to both sides.
+        # Transfers around a ring are known up to a constant; those without net circulation are taken. Each run of
+        # transfers in one direction then begins at a cell that gives to both sides.
         transfer[:n] -= transfer[:n].mean()
         while origin < n - 1 and not transfer[origin] <= 0.0 < transfer[origin + 1]:
             origin += 1
     for way in range(3):
         for k in range(n):
             i = (origin + k) % n if way < 2 else (origin + n - 1 - k) % n
-            # On a line transfer[0] is that of both ends, where nothing passes.
+            # On a line transfer[0] serves both ends, where nothing passes.
             e = i + 1 if i + 1 < n else 0
             gives_left, gives_right = transfer[i] < 0.0, transfer[e] > 0.0
             if gives_left and gives_right if way == 0 else (gives_right and not gives_left if way == 1 else
@@ -556,7 +566,7 @@ def _curb(x, safe, j, periodic, transfer):
                     transfer[e] *= part if gives_right else 1.0
     for i in range(n):
         value = safe[i, j] + transfer[i] - transfer[i + 1 if i + 1 < n else 0]
-        # What is negative now is so by round-off.
+        # Negative values that are left are round-off.
         x[i, j] = max(value, 0.0)
 
 
@@ -574,7 +584,7 @@ def _curb_block(x, y, m, periodic, right, left, forward, pivot, backward, to_bor
 
 @jit
 def _rest(x, m):
-    """Keep lines that move by round-off only: a Gibbs state then stays fixed, and does not creep from step to step."""
+    """Undo the move of lines that move by round-off only, so that a Gibbs state does not creep from step to step."""
     n, width = x.shape
     for j in range(width):
         moved, mass = 0.0, 0.0
@@ -624,7 +634,7 @@ def _store(block, start, stride, step, lines, flat):
 
 @jit
 def _place(b, width, outer, n, inner):
-    """Where block b lies: start, stride along the line, step between lines, number of lines."""
+    """Return where block b lies: start, stride along the line, step between lines, number of lines."""
     if inner == 1:
         first = b * width
         return first * n, 1, n, min(width, outer - first)
@@ -635,7 +645,7 @@ def _place(b, width, outer, n, inner):
 
 @jit
 def _edge_sums(right, left, periodic, width, sums):
-    """The sum of the two rates of each edge; flat arrays, right[i] and left[i + 1] belong together."""
+    """Fill the sum of the two rates of each edge; in the flat arrays right[i] and left[i + 1] belong together."""
     last = right.size - width
     sums[last:] = 0.0
     for t in range(last):
@@ -647,7 +657,7 @@ def _edge_sums(right, left, periodic, width, sums):
 
 @jit
 def _note_factors(right, left, periodic, width, part, sums, factors):
-    """What the rates of each edge have been multiplied by beside ``part``, told by their sums before; 1 where 0."""
+    """Fill the factor between the rates of each edge and ``part`` times the unit rates (sums); 1 where those are 0."""
     _edge_sums(right, left, periodic, width, factors)
     for t in range(factors.size):
         before = sums[t] * part
@@ -665,7 +675,7 @@ def _apply_factors(factors, periodic, width, right, left):
 
 @jit
 def _unit_rates(psi, diffusion, h, distance, periodic, regular, width, corrected, right, left, lean, wind, factor):
-    """Rates at unit time of the whole block, and what their correction needs."""
+    """Fill the rates at unit time of a whole block, and what their correction needs."""
     _rates(psi, diffusion, h, distance, periodic, regular, width, right, left)
     if corrected:
         lean[:] = 0.0
@@ -675,9 +685,9 @@ def _unit_rates(psi, diffusion, h, distance, periodic, regular, width, corrected
 
 @jit
 def _corrected_rates(m, rates, h, distance, periodic, regular, dt, part, right, left, x, y, f):
-    """Rates of a step of length ``part`` with the factors of the density at the middle of the step dt.
+    """Fill the rates of a step of length ``part``, with correction factors of the density at the middle of the step dt.
 
-    That is reached by an implicit Euler step, in which only the part of the correction counts that is of first order.
+    That density is found by an implicit Euler step, in which only the first-order part of the correction is applied.
     """
     width = m.shape[1]
     windy = np.abs(rates[3]).max() > 0.0
@@ -696,7 +706,7 @@ def _corrected_rates(m, rates, h, distance, periodic, regular, dt, part, right, 
 
 @jit
 def _combine(x, y, lowest):
-    """x = y + sqrt(2) (y - x), and whether any entry is negative."""
+    """Replace x by y + sqrt(2) (y - x); return whether any entry is negative."""
     n, width = x.shape
     lowest[:] = 0.0
     for i in range(n):
@@ -729,8 +739,8 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
         USE_FACTORS with the factors of the edges in an array (blocks, 1, n, width), which this sweep leaves there or
         takes instead of those that the mode would find.
     negligible : float
-        Mass below the round-off of the whole. A line whose negative entries can be raised to those of J^2 m, which are
-        positive, at the cost of no more mass than this, is mended so; otherwise it takes the Patankar step, or is
+        Mass below the round-off of the whole. If the negative entries of a line can be raised to those of J^2 m, which
+        are positive, at the cost of no more mass than this, they are; else the line takes the Patankar step, or is
         limited.
     first, last : int
         Range of blocks.
@@ -738,7 +748,7 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
     Returns
     -------
     int
-        How many blocks took the Patankar step or were limited.
+        Number of blocks that took the Patankar step or were limited.
     """
     n = h.size
     width = cache.shape[3]
@@ -822,7 +832,7 @@ def _axis_dissipation(masses, psi, mu, diffusion, h, distance, outer, inner, per
 
 
 def axis_layout(shape, axis: int) -> tuple[int, int, int, int]:
-    """(outer, inner, width, blocks) of an axis: how `sweep` cuts the grid into blocks of lines."""
+    """Return (outer, inner, width, blocks) of an axis: how `sweep` cuts the grid into blocks of lines."""
     outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1:])
     width = min(WIDTH, outer * inner)
     blocks = -(-outer // width) if inner == 1 else outer * -(-inner // width)

@@ -1,4 +1,4 @@
-"""Free energies: sums of terms, and what a sum is on a grid."""
+"""Free energies: terms, their sums, and a sum as arrays on a grid."""
 
 from .free_energy import FreeEnergy, Term
 from .internal_energies import Entropy, InternalEnergy, PowerEntropy, RelativeEntropy

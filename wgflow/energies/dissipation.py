@@ -35,13 +35,13 @@ def dissipation_on_grid(energy: EnergyOnGrid, masses: np.ndarray) -> float:
 
 
 def linear_dissipation(masses, psi, grid, diffusion: float, corrected: bool = True) -> float:
-    r""":math:`\sum_{edges} flux \cdot (\mu_i - \mu_k)`, mu = Psi + D log rho: -dF/dt of the semi-discrete equations."""
-    # Writable copies of read-only arrays: the kernels are compiled for one kind only.
+    r"""Return :math:`\sum_{edges} flux \cdot (\mu_i - \mu_k)`, mu = Psi + D log rho: -dF/dt, semi-discrete."""
+    # Writable copies of read-only arrays: the functions are compiled for one kind only.
     masses = masses if masses.flags.writeable else masses.copy()
     psi = psi if psi.flags.writeable else psi.copy()
     mu = psi
     if diffusion > 0:
-        # An empty cell stands at the smallest double, so that mu and the products with it stay finite.
+        # An empty cell counts as the smallest double, so that mu and the products with it stay finite.
         mu = np.log(np.maximum(masses, TINY))
         if not all(grid.uniform):
             mu -= np.log(grid.volumes)

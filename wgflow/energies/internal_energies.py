@@ -1,4 +1,4 @@
-"""Internal energies beside the entropy: nonlinear diffusion."""
+"""Internal energies: the entropy, and those of nonlinear diffusion."""
 
 from __future__ import annotations
 
@@ -21,14 +21,19 @@ from wgflow.grids import Grid
 
 __all__ = ["InternalEnergy", "PowerEntropy", "RelativeEntropy"]
 
-#: The density that stands for a vacuum where H' may have a pole.
+#: The density at which H and its derivatives are evaluated in a vacuum, where H' may have a pole.
 VACUUM = 1e-300
-#: Densities at which a user's H is checked: the least of them, and their number.
-LEAST_SAMPLE, SAMPLES = 1e-6, 201
-#: Differences of a user's H may miss its derivative by this part (they are wrong by 1e-8 of it where H is smooth).
+#: Least of the densities at which a user's H is checked.
+LEAST_SAMPLE = 1e-6
+#: Number of these densities.
+SAMPLES = 201
+#: Relative difference that is allowed between difference quotients of a user's H and its derivative; where H is smooth
+#: it is 1e-8.
 MISFIT = 1e-3
-#: Bisections of log r from 1e-300 to e^690 that reach an ulp of r.
-LOG_LARGEST, BISECTIONS = 690.0, 64
+#: Logarithm of the largest density at which H' is inverted.
+LOG_LARGEST = 690.0
+#: Bisections of log r between VACUUM and there that reach an ulp of r.
+BISECTIONS = 64
 
 
 class Entropy(Term):
@@ -96,8 +101,8 @@ class InternalEnergy(Term):
     Parameters
     ----------
     H, H1, H2 : callable
-        H and its first and second derivative: vectorized functions of the density r > 0. An empty cell is seen as
-        r = 1e-300, so H' may have a pole at 0; H itself must stay finite.
+        H and its first and second derivative: vectorized functions of the density r > 0. In an empty cell they are
+        evaluated at r = 1e-300, so H' may have a pole at 0; H itself must stay finite.
     up_to : float
         Largest density of the samples on which H is checked: that it is convex, and that H1 and H2 are its
         derivatives. During a solve H'' is checked at the densities met.
@@ -132,7 +137,7 @@ class InternalEnergy(Term):
         self._check(np.geomspace(LEAST_SAMPLE, up_to, SAMPLES))
 
     def _call(self, name: str, r) -> np.ndarray:
-        """A user's function at densities, of their shape."""
+        """Return a user's function at densities, checked: an array of their shape."""
         r = np.maximum(np.asarray(r, dtype=float), VACUUM)
         values = real_array(call_user(self._functions[name], [r], name), name)
         if values.shape != r.shape:
@@ -153,8 +158,8 @@ class InternalEnergy(Term):
         step = 1e-4 * r
         for name, slope in (("H", "H1"), ("H1", "H2")):
             quotient = (self._call(name, r + step) - self._call(name, r - step)) / (2 * step)
-            # Mean value theorem, with room for round-off of values near those at density 1, of which H may be a
-            # difference. A kink of H1 is no fault.
+            # By the mean value theorem the quotient lies between the slopes around, up to round-off (of values near
+            # those at density 1, of which H may be a difference). So a kink of H1 is allowed.
             around = np.stack([self._call(slope, r - step), values[slope], self._call(slope, r + step)])
             noise = 1e-14 * np.maximum(np.abs(values[name]), np.abs(self._call(name, min(1.0, r[-1])))) / step
             room = MISFIT * np.abs(around).max(axis=0) + noise + VACUUM
@@ -165,19 +170,19 @@ class InternalEnergy(Term):
                                    f"{quotient[k]:.6g} there; {slope} must be the derivative of {name}")
 
     def H(self, r) -> np.ndarray:
-        """H at densities r >= 0."""
+        """Return H at densities r >= 0."""
         return self._call("H", r)
 
     def derivative(self, r) -> np.ndarray:
-        """H' at densities r >= 0."""
+        """Return H' at densities r >= 0."""
         return self._call("H1", r)
 
     def second_derivative(self, r) -> np.ndarray:
-        """H'' at densities r >= 0."""
+        """Return H'' at densities r >= 0."""
         return self._call("H2", r)
 
     def inverse_derivative(self, p) -> np.ndarray:
-        r"""The density at which H' is p; 0 where p lies below H'(0), and infinity where p lies above all of H'.
+        r"""Return the density at which H' is p; 0 where p lies below H'(0), and infinity where p lies above all of H'.
 
         It is the derivative of the conjugate :math:`H^*(p) = \sup_{r \ge 0} (p r - H(r))`; found by bisection here.
         """
@@ -186,18 +191,18 @@ class InternalEnergy(Term):
         for _ in range(BISECTIONS):
             middle = 0.5 * (low + high)
             value = self._call("H1", np.exp(middle))
-            # What overflows lies above.
+            # Values that overflow count as above p.
             below = (value < p) & np.isfinite(value)
             low, high = np.where(below, middle, low), np.where(below, high, middle)
         r = np.where(low == math.log(VACUUM), 0.0, np.exp(0.5 * (low + high)))
         return np.where(high == LOG_LARGEST, math.inf, r)
 
     def pressure(self, r) -> np.ndarray:
-        """The pressure r H'(r) - H(r), at densities r > 0."""
+        """Return the pressure r H'(r) - H(r), at densities r > 0."""
         return r * self.derivative(r) - self.H(r)
 
     def conjugate(self, p) -> np.ndarray:
-        r""":math:`H^*(p) = \sup_{r \ge 0} (p r - H(r))`; infinity where the supremum is."""
+        r"""Return :math:`H^*(p) = \sup_{r \ge 0} (p r - H(r))`; infinity where the supremum is infinite."""
         p = np.asarray(p, dtype=float)
         r = self.inverse_derivative(p)
         with np.errstate(invalid="ignore", over="ignore"):
@@ -229,13 +234,13 @@ class InternalEnergy(Term):
 class PowerEntropy(InternalEnergy):
     r"""The energy :math:`\int H(\rho/w)\,w` with :math:`H(r) = \dfrac{r^m}{m - 1}`, which gives nonlinear diffusion.
 
-    The flow of it alone is :math:`\partial_t \rho = \Delta \rho^m`: the porous medium equation for m > 1 (fronts move
-    at finite speed), fast diffusion for 0 < m < 1 (algebraic tails). As :math:`m \to 1` it tends to the heat equation,
-    which is `Entropy`.
+    Its flow is :math:`\partial_t \rho = \Delta \rho^m`: the porous medium equation for m > 1 (fronts move at finite
+    speed), fast diffusion for 0 < m < 1 (algebraic tails). As :math:`m \to 1` it tends to the heat equation, which is
+    the flow of `Entropy`.
 
-    In reduced coordinates :math:`\rho/w` is the density up to the constant that the weight leaves out (the area of the
-    unit sphere, for a radius): unlike the entropy, a power feels it. Put it into ``log_weight``, or scale the term by
-    area^(1 - m).
+    In reduced coordinates :math:`\rho/w` is the density up to a constant that the weight leaves out (the area of the
+    unit sphere, for a radius). It matters for a power, not for the entropy: include it in ``log_weight``, or scale the
+    term by area^(1 - m).
 
     Parameters
     ----------
@@ -306,8 +311,8 @@ class PowerEntropy(InternalEnergy):
 class RelativeEntropy(FreeEnergy):
     r"""The entropy relative to a given law (Kullback-Leibler divergence), :math:`\beta^{-1} \int \rho \log(\rho/\pi)`.
 
-    It is ``Entropy(beta)`` plus the potential :math:`-\beta^{-1} \log(\pi/w)`: linear diffusion towards :math:`\pi`,
-    the regularizer of flows with a prior.
+    It is ``Entropy(beta)`` plus the potential :math:`-\beta^{-1} \log(\pi/w)`: linear diffusion toward :math:`\pi`, a
+    regularizer for flows with a prior.
 
     Parameters
     ----------
@@ -353,8 +358,8 @@ class _MinusLog(Potential):
                 raise InvalidInput(f"reference is 0 in cell {cell} and {int(empty.sum())} cells in all; the relative "
                                    "entropy is infinite where it vanishes: take a reference that is positive")
             if abs(reference.mass - 1.0) > 1e-9:
-                raise InvalidInput(f"reference: its mass is {reference.mass:.10g}; the relative entropy is that to a "
-                                   "probability law, take reference.normalized()")
+                raise InvalidInput(f"reference: its mass is {reference.mass:.10g}; the relative entropy is taken to "
+                                   "a probability law: use reference.normalized()")
             self.grid, self.name = reference.grid, "Density"
             weight = reference.grid.log_weight
             super().__init__((0.0 if weight is None else weight) - np.log(reference.values))
@@ -381,7 +386,7 @@ def _minus_log(reference, *x) -> np.ndarray:
 
 
 def check_convex(r: np.ndarray, second: np.ndarray, name: str) -> None:
-    """Refuse an H whose second derivative is negative or no number at one of the densities r."""
+    """Refuse an H whose second derivative is negative or not a number at one of the densities r."""
     if not (second >= 0).all():
         k = np.unravel_index(int(np.where(np.isnan(second), -math.inf, second).argmin()), r.shape)
         raise InvalidInput(f"{name}({r[k]:.6g})={second[k]:.6g}: H must be convex, H'' >= 0, at every density that "
@@ -389,9 +394,9 @@ def check_convex(r: np.ndarray, second: np.ndarray, name: str) -> None:
 
 
 def relative_density(masses: np.ndarray, grid: Grid) -> np.ndarray:
-    """The density relative to the grid's reference measure, from cell masses; formed by logarithms on weighted grids.
+    """Return the density relative to the grid's reference measure, from cell masses; by logarithms on weighted grids.
 
-    A weight such as r^319 makes it overflow where mass lies near the origin: infinity there, never a NaN.
+    With a weight such as r^319 it may overflow near the origin: it is infinite there, never NaN.
     """
     if grid.log_weight is None:
         return masses / grid.volumes

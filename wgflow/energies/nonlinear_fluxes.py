@@ -1,4 +1,4 @@
-"""What the fluxes of nonlinear diffusion are made of: the law H of an energy, and the edges of a grid's lines."""
+"""Ingredients of the fluxes of nonlinear diffusion: the function H of an energy, and the edges of a grid's lines."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class Diffusion:
 
     Parameters
     ----------
-    parts : EnergyOnGrid
+    energy : EnergyOnGrid
     """
 
-    def __init__(self, parts):
-        self.entropy = parts.diffusion
-        powers = [(factor * term.m, term.m - 1.0) for factor, term in parts.internal if isinstance(term, PowerEntropy)]
+    def __init__(self, energy):
+        self.entropy = energy.diffusion
+        powers = [(factor * term.m, term.m - 1.0) for factor, term in energy.internal if isinstance(term, PowerEntropy)]
         self.factors, self.powers = np.array(powers, dtype=float).reshape(-1, 2).T.copy()
-        self.others = [(factor, term) for factor, term in parts.internal
+        self.others = [(factor, term) for factor, term in energy.internal
                        if not isinstance(term, PowerEntropy) and factor > 0]
 
     def evaluate(self, r: np.ndarray) -> tuple[np.ndarray, ...]:
-        """H', the pressure r H' - H, r H'' and H'' at densities r >= 0, shape (lines, n)."""
+        """Return H', the pressure r H' - H, r H'' and H'' at densities r >= 0, shape (lines, n)."""
         r = np.maximum(r, VACUUM)
         slope, pressure, stiff, bend = np.empty((4, *r.shape))
         power_law(r, self.entropy, self.factors, self.powers, slope, pressure, stiff, bend)
@@ -48,7 +48,7 @@ class Diffusion:
         return slope, pressure, stiff, np.minimum(bend, STIFFEST) if self.others else bend
 
     def check(self, r: np.ndarray) -> None:
-        """Refuse densities at which a user's H is not convex; Newton's method drops them in silence on its way."""
+        """Refuse densities at which a user's H is not convex; Newton's method passes over them silently."""
         for _, term in self.others:
             check_convex(np.maximum(r, VACUUM), term.second_derivative(r), "H''")
 
@@ -81,26 +81,26 @@ class Lines:
 
     @cached_property
     def plain(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The factors of the plain scheme."""
+        """The factors of the plain scheme: ones."""
         ones = np.ones(self.conductances.shape)
         return ones, ones, ones
 
     def part(self, lines) -> Lines:
-        """Some of the lines."""
+        """Return the fluxes on some of the lines."""
         part = copy(self)
         part.volumes, part.conductances = self.volumes[lines], self.conductances[lines]
         return part
 
     def lines(self, values: np.ndarray) -> np.ndarray:
-        """An array of the grid's shape as lines; a new array."""
+        """Return an array of the grid's shape as lines, a new array."""
         return np.array(np.moveaxis(values, self.axis, -1), dtype=float, order="C").reshape(-1, self.shape[-1])
 
     def back(self, lines: np.ndarray) -> np.ndarray:
-        """Lines as an array of the grid's shape."""
+        """Return lines as an array of the grid's shape."""
         return np.ascontiguousarray(np.moveaxis(lines.reshape(self.shape), -1, self.axis))
 
     def factors(self, law: Diffusion, masses: np.ndarray, psi: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The factors of the reconstruction, for lines of masses and Psi."""
+        """Return the factors of the reconstruction, for lines of masses and Psi."""
         r = masses / self.volumes
         up, down, phi = (np.empty(self.conductances.shape) for _ in range(3))
         reconstruct(r, *law.evaluate(r)[:2], psi, self.widths, self.distances, self.periodic, up, down, phi)
@@ -108,10 +108,10 @@ class Lines:
 
 
 def edge_weights(weights: np.ndarray, periodic: bool) -> np.ndarray:
-    """Values at the edges of a density given by its cell averages w > 0, shape (lines, n).
+    """Return the values at the edges of a density given by its cell averages w > 0, shape (lines, n).
 
-    By the cubic through the integral over four cells, which is exact for r, r^2 and r^3; where that leaves the interval
-    between the two neighbors, as it does for steep weights, their geometric mean.
+    They are values of the cubic with the averages of four cells, exact for r, r^2 and r^3; where such a value does not
+    lie between its two neighbors, as for steep weights, their geometric mean.
     """
     if periodic:
         wide = np.concatenate((weights[:, -1:], weights, weights[:, :2]), axis=1)
@@ -130,7 +130,7 @@ def edge_weights(weights: np.ndarray, periodic: bool) -> np.ndarray:
 
 
 def dissipation_rate(masses: np.ndarray, psi: np.ndarray, grid: Grid, law: Diffusion, corrected: bool = True) -> float:
-    r""":math:`\sum_{edges} flux \cdot (\mu_1 - \mu_2)`, mu = H' + Psi: -dF/dt of the semi-discrete equations."""
+    r"""Return :math:`\sum_{edges} flux \cdot (\mu_1 - \mu_2)`, mu = H' + Psi: -dF/dt of the semi-discrete equations."""
     total = 0.0
     for axis in range(grid.ndim):
         cells = Lines(grid, axis)

@@ -1,4 +1,4 @@
-"""Potential energies: what each point pays for where it is."""
+"""Potential energies: an energy V for each point of the domain."""
 
 from __future__ import annotations
 
@@ -20,13 +20,11 @@ from .free_energy import FreeEnergy
 
 __all__ = ["Potential"]
 
-#: Part of itself by which a cell's reference measure may miss the one that an energy asks for: far below the error of
-#: any grid, and far above rounding.
+#: Relative difference allowed between a cell's reference measure and the one that an energy requires: far below the
+#: error of any grid, and far above rounding.
 REFERENCE_TOLERANCE = 1e-8
-#: Rounding of the logarithms, as a part of their size (7e4 for r^9999), also where cells have been joined by
-#: `error_estimates.coarser`. Logarithms do not underflow.
+#: Relative rounding of the logarithms of a reference measure (7e4 for r^9999), also after `error_estimates.coarser`.
 LOG_ROUNDING = 1e-12
-
 #: A jump of V across a periodic seam, relative to its largest jump between neighbors, that deserves a warning.
 SEAM_RATIO = 10.0
 
@@ -41,12 +39,12 @@ class Potential(Term):
         centers; or its values there, an array of the grid's shape.
     gradient : callable, optional
         The gradient of V for methods that move points: of the coordinates, returns shape (n_coordinates, n). By
-        default differences of sixth order are taken with a step of 0.005, right to about 12 digits where V varies on a
+        default differences of sixth order are taken with a step of 0.005, accurate to about 12 digits if V varies on a
         scale of 1 (coordinates whose natural scale is far from 1 need the gradient).
     reference : callable, optional
-        For coordinates that stand for a reduction of more parameters: a function of a grid that returns the logarithm
-        of the reference measure's cell averages there, or None for Lebesgue measure. A sum with an entropy or another
-        internal energy then refuses grids with another reference measure, on which it would be another energy.
+        For reduced coordinates: a function of a grid that returns the logarithm of the reference measure's cell
+        averages there, or None for Lebesgue measure. A sum with an entropy or another internal energy then refuses
+        grids with a different reference measure, on which it would be a different energy.
     """
 
     def __init__(self, V, gradient=None, *, reference: Callable[[Grid], np.ndarray | None] | None = None):
@@ -61,7 +59,7 @@ class Potential(Term):
         self._checked: tuple[Grid, bool] | None = None
 
     def values(self, grid: Grid) -> np.ndarray:
-        """V at the cell centers of a grid, finite, of the grid's shape; a read-only array."""
+        """Return V at the cell centers of a grid, finite, of the grid's shape; a read-only array."""
         if self._last is None or self._last[0] != grid:
             values = grid.evaluate(self.V, "V") if callable(self.V) else check_values(self.V, grid, "V")
             _warn_of_seams(values, grid)
@@ -76,7 +74,7 @@ class Potential(Term):
         ----------
         grid : Grid
         scaled : bool
-            Whether a constant factor may differ: it adds a constant to an entropy, and changes other internal energies.
+            Whether a constant factor is allowed: it adds a constant to an entropy, and changes other internal energies.
 
         Raises
         ------
@@ -94,7 +92,7 @@ class Potential(Term):
                       for cell in (np.unravel_index(i, grid.shape) for i in (excess.argmin(), excess.argmax()))]
             how = (f"from ({places[0]}) to ({places[1]}) its logarithm rises by {np.ptp(excess):.3g} more than it "
                    "should" if np.ptp(excess) > REFERENCE_TOLERANCE else f"its logarithm is off by "
-                   f"{excess.flat[0]:.6g} everywhere, which internal energies other than the entropy feel")
+                   f"{excess.flat[0]:.6g} everywhere, which changes internal energies other than the entropy")
             raise InvalidInput("log_weight: the entropy is relative to the reference measure of these reduced "
                                f"coordinates, and the grid has {'Lebesgue measure' if given is None else 'another one'}"
                                f": {how}; use model.grid(...), or model.weighted(grid) for cells of your own")

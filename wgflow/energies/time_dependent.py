@@ -19,23 +19,23 @@ class TimeDependent(Term):
     r"""A term that changes with time, :math:`F(\rho, t)`: a moving trap, an interaction that is switched on.
 
     With it :math:`\partial_t \rho = s(t)\,\nabla\cdot(\rho \nabla \tfrac{\delta F}{\delta\rho}(\rho, t))`, and F
-    changes by two causes: the law slides down at the rate of its dissipation, and the work
-    :math:`W = \int \partial_t F(\rho(t), t)\,dt` is done on it. A solution reports the work after each step
-    (``sol.history.work``), and its certificate judges the rest, F less the work, which cannot rise.
+    changes for two reasons: the flow dissipates it, and the work :math:`W = \int \partial_t F(\rho(t), t)\,dt` is done
+    on the law. A solution reports the work after each step (``sol.history.work``), and its certificate judges F less
+    the work, which cannot rise.
 
     Parameters
     ----------
     term_at : callable
-        A function of t that returns a `Potential`, an `Interaction` or a sum of such, e.g.
-        ``lambda t: wg.Potential(lambda x: (x - np.sin(t))**2 / 2)``. It is called several times a step; an interaction
-        is best made once outside, so that its kernel is evaluated once: ``U = wg.Interaction(...)``,
+        A function of t that returns a `Potential`, an `Interaction` or a sum of such terms, e.g.
+        ``lambda t: wg.Potential(lambda x: (x - np.sin(t))**2 / 2)``. It is called several times a step; construct an
+        interaction outside of it, so that its kernel is evaluated once: ``U = wg.Interaction(...)``,
         ``lambda t: np.tanh(t) * U``.
 
     Raises
     ------
     InvalidInput
-        If it returns something else, or an internal energy: diffusion that changes with time, D(t), is
-        ``time_scale=D`` with the other terms divided by D(t).
+        If it returns something else, or an internal energy. For a diffusion D(t) that changes with time use
+        ``time_scale=D`` and divide the other terms by D(t).
 
     Examples
     --------
@@ -43,7 +43,7 @@ class TimeDependent(Term):
     >>> grid = wg.Grid([(-6, 8)], cells=280)
     >>> trap = TimeDependent(lambda t: wg.Potential(lambda x: (x - t) ** 2 / 2))
     >>> sol = wg.solve(wg.Entropy(1.0) + trap, wg.Density.gaussian(grid, 0.0, 1.0), (0, 1))
-    >>> print(f"{sol.final.mean():.3f} {sol.history.work[-1]:.3f}")  # exp(-1), 1 - exp(-1)
+    >>> print(f"{sol.final.mean():.3f} {sol.history.work[-1]:.3f}")  # exp(-1) both
     0.368 0.368
     """
 
@@ -57,11 +57,11 @@ class TimeDependent(Term):
         return True
 
     def at(self, t: float) -> Term:
-        """The term as it is at a time."""
+        """Return the term as it is at a time."""
         term = self._term_at(float(t))
         if not isinstance(term, Term):
             raise InvalidType(f"TimeDependent: its function returned {type(term).__name__} at t={t:g}; need a "
-                              "Potential, an Interaction or a sum of such")
+                              "Potential, an Interaction or a sum of such terms")
         term = term.at(t)
         terms = [part for _, part in term.terms] if isinstance(term, FreeEnergy) else [term]
         internal = [part for part in terms if part.is_internal]
@@ -82,7 +82,7 @@ class TimeDependent(Term):
 
     @staticmethod
     def _no_time(what: str) -> InvalidInput:
-        return InvalidInput(f"{what}: a term changes with time; say at which, as in energy.at(t)(rho)")
+        return InvalidInput(f"{what}: a term changes with time; choose a time, as in energy.at(t)(rho)")
 
     def __repr__(self):
         return f"TimeDependent({getattr(self._term_at, '__name__', type(self._term_at).__name__)})"

@@ -1,1 +1,1 @@
-"""Files: solutions, checkpoints, and the archives and locks under both."""
+"""Files: solutions and checkpoints, and the archives and locks that both use."""

@@ -1,8 +1,8 @@
-"""Files that are whole or not there: atomic writing, and npz archives that are trusted once every byte is checked.
+"""Atomic writing of files, and npz archives that are used only after every byte has been checked.
 
 An archive is a zip of ``.npy`` members as `numpy.savez` makes it (`numpy.load` reads it), stored without compression.
 Its first member holds a header in JSON, and its zip comment names the kind of file, the format version and the SHA-256
-of every byte before the digest. Nothing in it is ever run, and nothing is allocated on the word of the file alone.
+of every byte before the digest. Nothing in it is ever run, and no size that it claims is trusted.
 """
 
 from __future__ import annotations
@@ -31,17 +31,23 @@ __all__ = ["check_seal", "decode", "encode", "open_regular", "peek", "read_npz",
 
 #: Version of the layout that is written; all versions up to it are read. 2: steps of the JKO scheme, work.
 FORMAT = 2
-ZIP_START, HDF5_START = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"
+#: First bytes of a zip file,
+ZIP_START = b"PK\x03\x04"
+#: and of an HDF5 file.
+HDF5_START = b"\x89HDF\r\n\x1a\n"
 TRAILER = "\nwgflow {kind:<10s} format {format:04d} sha256 {digest:64s}\n"
 TRAILER_PATTERN = re.compile(rb"\nwgflow ([a-z]+) +format ([0-9]{4}) sha256 ([0-9a-f]{64})\n")
 TRAILER_LENGTH = len(TRAILER.format(kind="", format=FORMAT, digest=""))
-#: Bytes of the trailer that the digest cannot cover: itself and the line's end.
+#: Bytes of the trailer that the digest cannot cover: the digest and the end of the line.
 DIGEST_LENGTH = 65
 MEMBER_NAME = re.compile(r"[a-z][a-z0-9_]{0,60}\.npy", re.ASCII)
 #: Kinds of arrays that are stored: floats, integers, flags and the header's bytes.
 DTYPES = {np.dtype(code): code for code in ("<f8", "<i8", "|b1", "|u1")}
-MAX_MEMBERS, MAX_HEADER, MAX_NPY_HEADER = 64, 1 << 24, 4096
-#: An archive that claims to unpack to so many times its size is a bomb, not a file of wgflow.
+#: Members of an archive, bytes of its JSON header and bytes of the header of an array: none of wgflow's files has more.
+MAX_MEMBERS = 64
+MAX_HEADER = 1 << 24
+MAX_NPY_HEADER = 4096
+#: An archive that claims to unpack to more than this many times its size is malicious, not a file of wgflow.
 BOMB_RATIO = 100
 #: Temporary files that this process is writing now.
 ACTIVE: set[str] = set()
@@ -49,7 +55,7 @@ ACTIVE: set[str] = set()
 
 # -------------------------------------------------------------------- writing
 def target_of(path) -> Path:
-    """The path of a file to be written, checked: in a folder that exists, not a link, not a folder or device."""
+    """Return the path of a file to be written, checked: the folder exists, the path is no link, folder or device."""
     try:
         target = Path(os.fsdecode(path))
         if target.is_symlink():
@@ -70,14 +76,14 @@ def target_of(path) -> Path:
 
 @contextmanager
 def replacing(path, *, trial: bool = False) -> Iterator[Path]:
-    """Yield a temporary file of the same folder; once it is on disk it takes the place of ``path``, or nothing changes.
+    """Yield a temporary file in the same folder; once it is on disk it replaces ``path``, or else nothing changes.
 
-    With ``trial`` nothing ever changes: it only shows that the folder can be written to.
+    With ``trial`` it never replaces ``path``: this only tests whether the folder can be written to.
 
     Raises
     ------
     StorageError
-        If a part of this fails, with the ``errno`` of the cause; the old file is as it was.
+        If a part of this fails, with the ``errno`` of the cause; the old file is unchanged.
     """
     target = target_of(path)
     temporary = target.parent / f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
@@ -100,7 +106,7 @@ def replacing(path, *, trial: bool = False) -> Iterator[Path]:
 
 
 def sweep_stale(path) -> list[str]:
-    """Remove temporary files that runs now dead left beside ``path``; returns their names."""
+    """Remove temporary files beside ``path`` that dead processes left behind; return their names."""
     target = target_of(path)
     pattern = re.compile(re.escape(f".{target.name}.") + r"([0-9]{1,10})-[0-9a-f]{8}\.tmp")
     removed = []
@@ -128,7 +134,7 @@ def write_npz(path, kind: str, header: dict, arrays: dict[str, Any]) -> None:
 
 
 def seal(path: Path, kind: str) -> None:
-    """Append to a file of another format what the zip comment of an archive says: kind, format version and digest."""
+    """Append to a file of another format the content of an archive's zip comment: kind, format version and digest."""
     with path.open("r+b") as file:
         file.seek(0, os.SEEK_END)
         file.write(TRAILER.format(kind=kind, format=FORMAT, digest="0" * 64).encode())
@@ -153,7 +159,7 @@ def _write_member(member, value) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Put a file or a folder on disk."""
+    """Flush a file or a folder to disk."""
     if path.is_dir() and os.name == "nt":
         return  # Windows has no handle of a folder to flush
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
@@ -164,11 +170,11 @@ def _sync(path: Path) -> None:
 
 
 def _alive(pid: int) -> bool:
-    """Whether another process has this id; this one's own temporary files are known by name."""
+    """Return whether another process has this id; temporary files of this process itself are known by name."""
     if pid == os.getpid():
         return False
     if os.name == "nt":
-        return True  # there os.kill(pid, 0) is no question but a signal
+        return True  # there os.kill(pid, 0) would end the process
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -190,7 +196,7 @@ def open_regular(path) -> Iterator[BinaryIO]:
     """Open a regular file for reading; a missing file, a folder, a pipe or a device is a StorageError at once."""
     try:
         name = os.fsdecode(path)
-        # A pipe without a writer would make a plain open wait for ever.
+        # A plain open of a pipe without a writer would wait forever.
         descriptor = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (TypeError, ValueError, OSError) as error:
         raise _failed("read", repr(path), error) from error
@@ -202,12 +208,12 @@ def open_regular(path) -> Iterator[BinaryIO]:
 
 
 def read_npz(path, kind: str) -> tuple[dict, dict[str, np.ndarray]]:
-    """Header and arrays of an archive, after its digest and every member have been checked.
+    """Return the header and arrays of an archive, after its digest and every member have been checked.
 
     Raises
     ------
     StorageError
-        If the file is not a whole and unchanged archive of this kind, of a version that is known.
+        If the file is not a complete and unchanged archive of this kind and of a known version.
     ResourceError
         If it claims more than memory holds, or more than the file itself.
     """
@@ -219,7 +225,7 @@ def read_npz(path, kind: str) -> tuple[dict, dict[str, np.ndarray]]:
             header = decode(members.pop(f"wgflow_{kind}").tobytes().decode())
         except (WGFlowError, MemoryError):
             raise
-        except Exception as error:  # zipfile, npy headers and JSON have many ways to fail; all mean the same here
+        except Exception as error:  # zipfile, npy headers and JSON fail in many ways, which all mean damage
             raise StorageError(f"{path} is damaged: {type(error).__name__}: {error}") from error
     if not isinstance(header, dict):
         raise StorageError(f"{path} is damaged: its header is not a table")
@@ -227,7 +233,7 @@ def read_npz(path, kind: str) -> tuple[dict, dict[str, np.ndarray]]:
 
 
 def peek(path, kind: str) -> dict | None:
-    """The header alone, unchecked; None if the file is not a whole archive of this kind."""
+    """Return the header alone, unchecked, or None if the file is not a complete archive of this kind."""
     with open_regular(path) as file, suppress(Exception), zipfile.ZipFile(file) as archive:
         return decode(_read_member(archive, archive.getinfo(f"wgflow_{kind}.npy"), path).tobytes().decode())
     return None
@@ -241,7 +247,7 @@ def check_seal(file: BinaryIO, path, kind: str, size: int) -> None:
     match = TRAILER_PATTERN.fullmatch(file.read(TRAILER_LENGTH))
     if not match:
         if b"wgflow_" in head or head.startswith(HDF5_START) or (size < 64 and ZIP_START.startswith(head[:4])):
-            raise StorageError(f"{path} is truncated or damaged: {size} bytes, and the end is not where it should be")
+            raise StorageError(f"{path} is truncated or damaged: {size} bytes, and its end is missing")
         raise StorageError(f"{path} is not a wgflow file")
     found, version = match[1].decode(), int(match[2])
     if version > FORMAT:
@@ -254,7 +260,7 @@ def check_seal(file: BinaryIO, path, kind: str, size: int) -> None:
 
 
 def _digest(file: BinaryIO, length: int) -> str:
-    """SHA-256 of the first bytes of a file."""
+    """Return the SHA-256 digest of the first bytes of a file."""
     digest = hashlib.sha256()
     file.seek(0)
     while length > 0:
@@ -286,7 +292,7 @@ def _read_members(file: BinaryIO, path, size: int) -> dict[str, np.ndarray]:
 
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path) -> np.ndarray:
-    """One array; its size is known from the archive, its header and the memory before anything is allocated."""
+    """Return one array; its size is checked against archive, header and memory before anything is allocated."""
     what = f"{path}, member {info.filename!r}"
     if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
         raise StorageError(f"{what} is compressed, which wgflow's files are not")
@@ -315,7 +321,7 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path) -> np.nd
 
 # -------------------------------------------------------------------- JSON
 def encode(value):
-    """A value as plain JSON that `decode` gives back: non-finite floats and tuples marked, the unknown as its repr."""
+    """Return a value as plain JSON that `decode` reads back: non-finite floats and tuples marked, the rest as repr."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (bool, int, str)):
@@ -331,7 +337,7 @@ def encode(value):
 
 
 def decode(text: str):
-    """The value of a JSON text; duplicate keys and bare NaN or Infinity are refused (ValueError)."""
+    """Return the value of a JSON text; duplicate keys and bare NaN or Infinity are refused (ValueError)."""
     def table(pairs):
         found = dict(pairs)
         if len(found) != len(pairs):

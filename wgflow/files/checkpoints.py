@@ -1,8 +1,8 @@
-"""Checkpoints: a run on disk while it goes on, and how it is taken up again with the same bits.
+"""Checkpoints: the state of a run on disk, from which it can be resumed with the same bits.
 
-A checkpoint holds all that determines the rest of a run: the state of the method, its step-size control, what has been
-recorded so far and the problem. Functions are not stored: the energy is given again and compared with its values on the
-grid and its answer to a fixed density.
+A checkpoint holds all that determines the rest of a run: the state of the method, its step-size control, the record so
+far and the problem. Functions are not stored: the energy is given again, and compared by its values on the grid and its
+response to a fixed density.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ TERMINATED = 128 + 15
 
 
 class Checkpoint:
-    """Keeps the latest state of a run in a file, as a context around the run.
+    """The latest state of a run, kept in a file: a context around the run.
 
-    The method hands over its state by `mark` whenever it could go on from there. It is written every `INTERVAL` seconds
-    (less often where writing takes long), and when the run ends, in whatever way: by its end, an exception, Ctrl-C or
-    SIGTERM (after which the process exits with status 143, if nobody else handles that signal). A file that cannot be
-    written later on gives a WGFlowWarning and the run continues. While the run lives, no other run takes the same file.
+    The method hands over its state by `mark` whenever it could continue from it. It is written every `INTERVAL` seconds
+    (less often if writing takes long), and when the run ends, normally or by an exception, Ctrl-C or SIGTERM (after
+    which the process exits with status 143, unless another handler for that signal is set). If the file cannot be
+    written later on, a WGFlowWarning says so and the run continues. During the run no other run can use the same file.
 
     Parameters
     ----------
@@ -58,8 +58,10 @@ class Checkpoint:
         Whether the run comes from a checkpoint, which it may replace without a warning.
     """
 
-    #: Seconds between two writes, and how many times longer than a write they are at least.
-    INTERVAL, PATIENCE = 5.0, 20.0
+    #: Seconds between two writes,
+    INTERVAL = 5.0
+    #: but at least this many times the duration of a write.
+    PATIENCE = 20.0
 
     def __init__(self, path, flow: Flow, method: Method, recorder: Recorder, resumed: bool = False):
         # An absolute path: the working folder may change during a long run.
@@ -102,13 +104,13 @@ class Checkpoint:
             raise SystemExit(TERMINATED)
 
     def mark(self, state: dict) -> None:
-        """Take a state that the method can go on from: numbers, None, tables of numbers, and arrays left unchanged."""
+        """Take a state from which the method can continue: numbers, None, tables of numbers, arrays left unchanged."""
         self.latest = self.recorder.dump(), state
         if time.monotonic() >= self.due:
             self.write()
 
     def write(self) -> None:
-        """Put the latest state on disk, unless it is there."""
+        """Write the latest state to disk, unless it has been written."""
         if self.latest is None or self.latest is self.written:
             return
         begin, latest = time.monotonic(), self.latest
@@ -116,7 +118,7 @@ class Checkpoint:
             write_npz(self.path, KIND, *_pack(latest, self.header, self.arrays))
             self.written = latest
         except StorageError as error:
-            warnings.warn(f"the checkpoint was not written, the run goes on: {error}", WGFlowWarning, stacklevel=4)
+            warnings.warn(f"the checkpoint was not written, the run continues: {error}", WGFlowWarning, stacklevel=4)
         self.due = time.monotonic() + max(self.INTERVAL, self.PATIENCE * (time.monotonic() - begin))
 
     def _terminate(self, number, frame):
@@ -126,9 +128,9 @@ class Checkpoint:
             raise SystemExit(TERMINATED)
 
 
-# -------------------------------------------------------------------- what a checkpoint says
+# -------------------------------------------------------------------- the content of a checkpoint
 def _describe(flow: Flow, method) -> tuple[dict, dict]:
-    """The part of a checkpoint that stays the same during a run."""
+    """Return the part of a checkpoint that stays the same during a run."""
     grid, on_grid = flow.grid, flow.on_grid
     header = {
         "flow": {"t0": flow.t0, "t1": flow.t1, "time_scale": None if callable(flow.time_scale) else flow.time_scale,
@@ -153,7 +155,7 @@ def _describe(flow: Flow, method) -> tuple[dict, dict]:
 
 
 def probe_masses(grid) -> np.ndarray:
-    """Masses that look random, from integers alone: the same for ever, on any machine."""
+    """Return masses that look random, from integers alone: the same forever, on any machine."""
     scrambled = (np.arange(1, grid.size + 1, dtype=np.uint64) * np.uint64(2654435761)) % np.uint64(1 << 32)
     return ((0.5 + scrambled / 2.0**32) / grid.size).reshape(grid.shape)
 
@@ -164,7 +166,7 @@ def sample_clock(time_scale, t0: float, t1: float) -> np.ndarray:
 
 
 def nonlinear_energies(energy: EnergyOnGrid, masses: np.ndarray) -> list[float]:
-    """Return what each internal energy beside the entropy, and each functional, says of some masses."""
+    """Return the value of each internal energy beside the entropy, and of each functional, at some masses."""
     return [*(factor * term.energy_of(masses, energy.grid) for factor, term in energy.internal),
             *(factor * term.energy(masses) for factor, term in energy.functionals)]
 
@@ -193,9 +195,9 @@ def _pack(latest: tuple[dict, dict], header: dict, arrays: dict) -> tuple[dict, 
 
 
 def unpack_run(header: dict, arrays: dict) -> tuple[dict, dict]:
-    """What a recorder and a method go on from."""
+    """Return the record and the state from which a recorder and a method continue."""
     state = dict(header["state"])
-    # Copies: what comes from a file is read-only, and kernels are compiled for writable arrays alone.
+    # Copies: arrays from a file are read-only, and functions are compiled for writable arrays alone.
     state |= {name[6:]: array.copy() for name, array in arrays.items() if name.startswith("state_")}
     times, energies = arrays["snapshot_t"].tolist(), arrays["snapshot_energy"].tolist()
     masses = [m.copy() for m in arrays.get("snapshot_masses", ())]
@@ -209,7 +211,7 @@ def unpack_run(header: dict, arrays: dict) -> tuple[dict, dict]:
 
 
 def _check_overwriting(path, resumed: bool) -> None:
-    """Refuse to replace what is not a checkpoint, and warn where an unfinished run would be lost."""
+    """Refuse to replace a file that is not a checkpoint, and warn if an unfinished run would be lost."""
     if not os.path.exists(path):
         return
     with open_regular(path) as file:
@@ -225,5 +227,5 @@ def _check_overwriting(path, resumed: bool) -> None:
     except (KeyError, TypeError):
         return
     if unfinished:
-        warnings.warn(f"checkpoint={path!r} holds a run that stopped at t={t:g} of {t1:g}, and will be replaced; to go "
-                      "on with that run use wgflow.resume", WGFlowWarning, stacklevel=4)
+        warnings.warn(f"checkpoint={path!r} holds a run that stopped at t={t:g} of {t1:g}, and will be replaced; to "
+                      "continue that run use wgflow.resume", WGFlowWarning, stacklevel=4)

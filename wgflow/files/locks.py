@@ -1,4 +1,4 @@
-"""A lock on a file that a run keeps writing: a second run on the same file is refused while the first one lives."""
+"""A lock on the file of a run: a second run on the same file is refused as long as the first one is active."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from wgflow.errors import StorageError
 
 try:
     import fcntl
-except ImportError:  # not a POSIX system: runs are not kept apart there
+except ImportError:  # not a POSIX system: there is no lock
     fcntl = None  # type: ignore[assignment]
 
 
 class FileLock:
-    """A lock beside ``path``, which the system takes away with the process, however that ends.
+    """A lock beside ``path``, which the system releases when the process ends, in whatever way.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ class FileLock:
     Raises
     ------
     StorageError
-        By `acquire`, if another run holds it; its process is named.
+        By `acquire`, if another run holds it; the message names its process.
     """
 
     def __init__(self, path: str):
@@ -33,7 +33,7 @@ class FileLock:
         self.file: IO[str] | None = None
 
     def acquire(self) -> None:
-        """Take the lock."""
+        """Acquire the lock."""
         if fcntl is None:
             return
         while True:
@@ -49,7 +49,7 @@ class FileLock:
                 file.close()
                 raise StorageError(f"{self.target} is locked by pid {owner}, whose run writes it; give each run a "
                                    "checkpoint of its own, or wait for that one") from error
-            # The one who held it may have removed the file between opening and locking: then it is another file's lock.
+            # Its last owner may have removed the file between opening and locking, so that this locks a removed file.
             if os.path.exists(self.path) and os.path.samestat(os.stat(self.path), os.fstat(file.fileno())):
                 break
             file.close()
@@ -59,7 +59,7 @@ class FileLock:
         self.file = file
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         if self.file is not None:
             with suppress(OSError):
                 os.unlink(self.path)

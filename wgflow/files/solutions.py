@@ -1,7 +1,7 @@
 """Solutions on disk: CF NetCDF (``.nc``, with the io extra) and NumPy's archives (``.npz``, always).
 
-Both hold the same: times, densities (or atoms), energies, history, grid and certificate, to the last bit. Functions are
-not stored, so a loaded solution has ``free_energy`` None. Files are read as data and checked before they are used.
+Both hold the same data to the last bit: times, densities (or atoms), energies, history, grid and certificate. Functions
+are not stored, so a loaded solution has ``free_energy`` None. Files are read as data and checked before they are used.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["load", "save", "to_dataset"]
 
 CONVENTIONS = "CF-1.11"
-#: Files may have been compressed by others; no filter of HDF5 reaches a ratio beyond this on honest data.
+#: Other programs may compress files; no filter of HDF5 exceeds this ratio on real data.
 HDF5_RATIO = 1000
 #: Parts of the header, each an attribute of a NetCDF file.
 HEADER = ("problem", "certificate", "settings", "versions")
@@ -59,13 +59,13 @@ HISTORY_NAMES = {
     "fallback": "whether the step took the unconditional fallback",
     "work": "work done so far by terms that change with time",
 }
-#: Columns of the history that files of format 1 lack: there was none of it.
+#: Columns of the history that files of format 1 lack; they are 0 for such files.
 ADDED_COLUMNS = ("work",)
 INSTALL = "pip install 'wgflow[io]' (that is: xarray h5netcdf h5py)"
 
 
 def save(solution: Solution, path: str | os.PathLike[str]) -> None:
-    """Write a solution to a file, atomically: an old file of that name stays as it is until the new one is whole.
+    """Write a solution to a file, atomically: an old file of that name is unchanged until the new one is complete.
 
     Parameters
     ----------
@@ -93,17 +93,17 @@ def save(solution: Solution, path: str | os.PathLike[str]) -> None:
 
 
 def load(path: str | os.PathLike[str]) -> Solution:
-    """Read a solution that `Solution.save` wrote; bits are as they were, but ``free_energy`` is None.
+    """Read a solution that `Solution.save` wrote: the same bits, except that ``free_energy`` is None.
 
     Parameters
     ----------
     path : path
-        Either kind of file; the content says which, not the name.
+        Either kind of file, which is recognized by its content, not by its name.
 
     Raises
     ------
     StorageError
-        If there is no such file, or it is not a whole and unchanged solution of a version that is known.
+        If there is no such file, or it is not a complete and unchanged solution of a known version.
     ResourceError
         If the file claims more than fits in memory; raised before anything is allocated.
     """
@@ -119,14 +119,13 @@ def load(path: str | os.PathLike[str]) -> Solution:
 
 
 def to_dataset(solution: Solution) -> xarray.Dataset:
-    """A solution as an xarray.Dataset after the CF conventions.
+    """Return a solution as an xarray.Dataset after the CF conventions.
 
-    Variables: ``density(time, axes...)``, ``energy(time)``, ``dissipation(time)`` where the energy is at hand, the cell
+    Variables: ``density(time, axes...)``, ``energy(time)``, ``dissipation(time)`` if the energy is available, the cell
     edges of each axis (``x_edges``, and as CF bounds ``x_bounds``), ``log_weight`` on weighted grids, the history of
-    accepted steps as ``history_*`` along ``step``, and what is known of steps of the JKO scheme as ``jko_*`` along
-    ``jko_step``. Atoms have their coordinates as ``x(time, atom)``, and
-    ``weight(atom)``, in place of density and edges. Attributes hold certificate, settings, versions and problem as
-    JSON, and the SHA-256 of it all.
+    accepted steps as ``history_*`` along ``step``, and the results of steps of the JKO scheme as ``jko_*`` along
+    ``jko_step``. Atoms have coordinates ``x(time, atom)`` and ``weight(atom)`` in place of density and edges.
+    Attributes hold certificate, settings, versions and problem as JSON, and the SHA-256 digest of all this.
     """
     _need_io("datasets")
     import xarray
@@ -151,7 +150,7 @@ def to_dataset(solution: Solution) -> xarray.Dataset:
 
 
 def _grid_variables(solution: Solution, axes: list[dict], arrays: dict, variables: dict) -> list[str]:
-    """Add the densities and their grid; returns the names of the coordinates."""
+    """Add the densities and their grid; return the names of the coordinates."""
     names = [axis["variable"] for axis in axes]
     for k, (name, centers) in enumerate(zip(names, solution.grid.centers)):
         edges = arrays[f"edges_{k}"]
@@ -250,7 +249,7 @@ def _pack_atoms(solution: Solution) -> tuple[list[dict], dict[str, np.ndarray]]:
 
 
 def _variables(names) -> list[str]:
-    """Names that NetCDF allows, all different, none of them taken."""
+    """Return names that NetCDF allows, all different, none of them taken."""
     taken = set(RESERVED) | {f"history_{name}" for name in HISTORY_NAMES}
     found: list[str] = []
     for name in names:
@@ -297,7 +296,7 @@ def _unpack_laws(axes: list[dict], arrays: dict[str, np.ndarray]) -> list:
 
 
 def unpack_grid(axes: list[dict], arrays: dict[str, np.ndarray]) -> Grid:
-    """The grid of axes (name, boundary, origin) and arrays (edges_0, ..., log_weight)."""
+    """Return the grid of axes (name, boundary, origin) and arrays (edges_0, ..., log_weight)."""
     return Grid(edges=[arrays[f"edges_{k}"] for k in range(len(axes))], boundary=[axis["boundary"] for axis in axes],
                 log_weight=arrays.get("log_weight"), names=[axis["name"] for axis in axes],
                 origin=[axis.get("origin", False) for axis in axes])
@@ -305,7 +304,7 @@ def unpack_grid(axes: list[dict], arrays: dict[str, np.ndarray]) -> Grid:
 
 # -------------------------------------------------------------------- NetCDF
 def _digest(texts: dict[str, str], arrays: dict[str, np.ndarray]) -> str:
-    """SHA-256 of all that a solution is made of; what others add to the file is left out."""
+    """Return the SHA-256 digest of all that makes up a solution; what others add to the file is left out."""
     digest = hashlib.sha256("\0".join(texts[part] for part in HEADER).encode(errors="surrogatepass"))
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
@@ -320,8 +319,8 @@ def _read_netcdf(path) -> tuple[dict, dict[str, np.ndarray]]:
 
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        # A damaged HDF5 file can hang the HDF5 library, so it sees none of it before the digest of all bytes agrees.
-        # Only a file that others wrote (a dataset kept by xarray, an attribute added) has no such digest.
+        # A damaged HDF5 file can hang the HDF5 library, so the digest of all bytes is checked before it reads the file.
+        # Only a file that another program wrote (a dataset kept by xarray, an attribute added) has no such digest.
         if size != _hdf5_end(file):
             check_seal(file, path, "solution", size)
         try:
@@ -339,7 +338,7 @@ def _read_netcdf(path) -> tuple[dict, dict[str, np.ndarray]]:
                 expected = str(data.attrs["sha256"])
         except (WGFlowError, MemoryError):
             raise
-        except Exception as error:  # a damaged HDF5 file fails in as many ways as HDF5 has parts
+        except Exception as error:  # a damaged HDF5 file can fail in many ways
             raise StorageError(f"{path} is truncated or damaged: {type(error).__name__}: {error}") from error
     arrays["history_fallback"] = arrays["history_fallback"].astype(bool)
     if _digest(texts, arrays) != expected:
@@ -348,7 +347,7 @@ def _read_netcdf(path) -> tuple[dict, dict[str, np.ndarray]]:
 
 
 def _netcdf(dataset: xarray.Dataset) -> io.BytesIO:
-    """A dataset as a NetCDF file in memory: HDF5 may report a full disk too late to be caught."""
+    """Return a dataset as a NetCDF file in memory: on disk HDF5 may report a full disk too late to be caught."""
     import h5netcdf
 
     buffer = io.BytesIO()
@@ -363,7 +362,7 @@ def _netcdf(dataset: xarray.Dataset) -> io.BytesIO:
 
 
 def _hdf5_end(file) -> int:
-    """Where the superblock says that an HDF5 file ends; -1 where it says nothing that is known."""
+    """Return where the superblock says that an HDF5 file ends; -1 if it cannot be read."""
     file.seek(0)
     head = file.read(56)
     place = {0: 40, 1: 44, 2: 28, 3: 28}.get(head[8]) if len(head) == 56 else None
@@ -371,7 +370,7 @@ def _hdf5_end(file) -> int:
 
 
 def _layout(problem: dict, data) -> dict[str, str]:
-    """Name of the variable of each array."""
+    """Return the name of the variable for each array."""
     layout = {"t": "time", "energy": "energy"}
     layout |= {name: name for name in ("density", "dissipation", "log_weight") if name in data}
     if "density" in data:
@@ -385,7 +384,7 @@ def _layout(problem: dict, data) -> dict[str, str]:
 
 
 def _read_variable(data, name: str, path, size: int) -> np.ndarray:
-    """One variable, whose bytes lie in this very file and are not more than it has."""
+    """Return one variable, after checking that its bytes lie in this file and are no more than the file has."""
     import h5py
 
     if not isinstance(data.get(name, getlink=True), h5py.HardLink):

@@ -1,4 +1,4 @@
-"""Interactions: the pairwise terms of a free energy, kernels by name, and how U rho is formed on a grid."""
+"""Interactions: the pairwise terms of a free energy, named kernels, and operators that form U rho on a grid."""
 
 from .kernel_checks import EXACTNESS
 from .named_kernels import (

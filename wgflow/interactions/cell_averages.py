@@ -5,10 +5,11 @@ With k cells between two cells of widths h, and boxes over all axes,
 .. math:: A_k = \int_{[-1/2, 1/2]^d} w((k + u) h)\,du, \qquad
           A^2_k = \int_{[-1, 1]^d} w((k + u) h) \prod_a (1 - |u_a|)\,du
 
-are the mean of w over one of the cells, seen from the center of the other, and its mean over both. Away from 0 they
-are Gauss rules of as many points as the distance of the singularity asks for. Near 0 they are cut into boxes that are
-small against their distance from 0; a box with a corner at 0 becomes pyramids with their tips there (Duffy), where w is
-integrated along rays: in closed form for powers and logarithms, by the double exponential rule else.
+are the mean of w between the center of one cell and all points of the other, and its mean between all points of both.
+Away from 0 they are formed by Gauss rules, with the number of points that the distance of the singularity requires.
+Near 0 the cells are cut into boxes that are small compared with their distance from 0; a box with a corner at 0 is
+split into pyramids with their tips there (Duffy), where w is integrated along rays: in closed form for powers and
+logarithms, otherwise by the double exponential rule.
 """
 
 from __future__ import annotations
@@ -28,26 +29,33 @@ __all__ = ["Integrand", "box_rule", "cell_averages", "hat_rule", "ray_rule"]
 
 Array = NDArray[np.float64]
 
-#: Gauss rules leave out what is below this part of the function.
+#: Relative error of the Gauss rules.
 ACCURACY = 1e-16
-#: Largest number of points of a rule over a whole cell, and the number over a box near 0, for each axis.
-FAR_POINTS, NEAR_POINTS = 14, 18
-#: A box near 0 is cut until its Bernstein ellipse free of singularities is this large on each axis, and until it is no
-#: longer than so many lengths of the kernel; a box at the corner is cut until its sides differ by no more than a ratio.
-NEAR_ELLIPSE, NEAR_LENGTHS, CORNER_RATIO = 2.8, 6.0, 2.0
-#: Cuts of a box, relative agreement of rules of a function of unknown smoothness.
-MAX_CUTS, AGREEMENT = 60, 1e-12
+#: Largest number of points on each axis of a rule over a whole cell; where more are needed the cell is cut.
+FAR_POINTS = 14
+#: Points on each axis of the rule over a box near 0.
+NEAR_POINTS = 18
+#: A box near 0 is cut until its Bernstein ellipse free of singularities is this large on each axis,
+NEAR_ELLIPSE = 2.8
+#: and until it is no longer than this many lengths of the kernel.
+NEAR_LENGTHS = 6.0
+#: A box with a corner at 0 is cut until the ratio of its sides is at most this.
+CORNER_RATIO = 2.0
+#: Cuts of a box after which its average counts as divergent.
+MAX_CUTS = 60
+#: Relative agreement of two rules at which a function of unknown smoothness counts as integrated.
+AGREEMENT = 1e-12
 #: Values formed at a time.
 BLOCK = 60_000
 
 
 class Integrand(ABC):
-    """What is averaged: a function of the displacement, smooth away from 0.
+    """The function to be averaged: a function of the displacement, smooth away from 0.
 
     Attributes
     ----------
     length : float
-        Length on which it varies, beside the distance from 0; NaN where it is not known and rules are compared.
+        Length on which it varies, beside the distance from 0; NaN if it is not known, so that rules are compared.
     breaks : tuple of float
         Displacement on each axis at which it may have a kink (half a period), infinite where there is none.
     """
@@ -57,15 +65,15 @@ class Integrand(ABC):
 
     @abstractmethod
     def values(self, points: Array) -> Array:
-        """Values at displacements (d, m), shape (m,)."""
+        """Return values at displacements (d, m), shape (m,)."""
 
     @abstractmethod
     def rays(self, ends: Array, powers: Sequence[int]) -> Array:
-        r""":math:`\int_0^1 s^q w(s y)\,ds` for ends y (d, m) and powers q, shape (len(powers), m)."""
+        r"""Return :math:`\int_0^1 s^q w(s y)\,ds` for ends y (d, m) and powers q, shape (len(powers), m)."""
 
 
 class _Boxes(NamedTuple):
-    """Boxes in coordinates |y|, arrays (m, d); the weight on an axis is alpha + beta |y|, the value the owner's."""
+    """Boxes in coordinates |y|, arrays (m, d), with weight alpha + beta |y| on an axis; values add up by owner."""
 
     low: Array
     high: Array
@@ -78,7 +86,7 @@ class _Boxes(NamedTuple):
         return _Boxes._make(a[rows] for a in self)
 
     def cut(self, axis, at) -> _Boxes:
-        """Both parts of each box, cut on its axis at its place."""
+        """Return both parts of each box, cut on its axis at its place."""
         rows = np.arange(len(self.low))
         low, high = self.low.copy(), self.high.copy()
         low[rows, axis], high[rows, axis] = at, at
@@ -89,7 +97,7 @@ class _Boxes(NamedTuple):
 
 def cell_averages(integrand: Integrand, offsets: Sequence[NDArray[np.intp]], widths: Sequence[float],
                   ) -> tuple[Array, Array]:
-    """The means A and A^2 at the displacements offsets * widths of a tensor grid of integers.
+    """Return the means A and A^2 at the displacements offsets * widths of a tensor grid of integers.
 
     Returns
     -------
@@ -98,7 +106,7 @@ def cell_averages(integrand: Integrand, offsets: Sequence[NDArray[np.intp]], wid
     Raises
     ------
     InvalidInput
-        If the function is not finite away from 0, or its integral does not settle.
+        If the function is not finite away from 0, or its integral does not converge.
     """
     shape = tuple(len(k) for k in offsets)
     cells = np.array([k.ravel() for k in np.meshgrid(*offsets, indexing="ij")], dtype=float).T
@@ -143,20 +151,20 @@ def _by_rule(integrand: Integrand, cells: Array, h: Array, rule, n: int) -> Arra
 
 
 def _tensor(nodes: Array, weights: Array, d: int) -> tuple[Array, Array]:
-    """The product of a rule with itself on d axes: points (d, n^d), weights (n^d,); one point of weight 1 on none."""
+    """Return the product of a rule with itself on d axes: points (d, n^d), weights (n^d,); one of weight 1 if d = 0."""
     index = np.indices((nodes.size,) * d).reshape(d, nodes.size**d)
     return nodes[index], np.prod(weights[index], axis=0)
 
 
 def _points_needed(centers: Array, reach: Array, length: float) -> NDArray[np.intp]:
-    """Points of a Gauss rule on each axis, for boxes of given half sides; FAR_POINTS + 1 where more would be needed."""
-    # No ellipse is smaller than 1, but for round-off.
+    """Return points of a Gauss rule on each axis, for boxes of given half sides; FAR_POINTS + 1 if more are needed."""
+    # No ellipse is smaller than 1, except by round-off.
     size = np.maximum(_ellipse(centers, reach).min(axis=1), 1.0 + 1e-9)
     points = 0.5 * -math.log(ACCURACY) / np.log(size)
     least = 2
     if math.isfinite(length):
         ratio = float((reach / length).max())
-        # The Chebyshev coefficients of an exponential.
+        # The decay of the Chebyshev coefficients of an exponential.
         while least <= FAR_POINTS and (2 * least * math.log(0.5 * ratio)
                                        > math.lgamma(2 * least + 1) + math.log(ACCURACY)):
             least += 1
@@ -164,7 +172,7 @@ def _points_needed(centers: Array, reach: Array, length: float) -> NDArray[np.in
 
 
 def _ellipse(centers: Array, reach: Array) -> Array:
-    """Size of the Bernstein ellipse on each axis of boxes in which a function of |y| is analytic, (m, d)."""
+    """Return the size of the Bernstein ellipse on each axis of boxes in which a function of |y| is analytic, (m, d)."""
     out = np.empty(centers.shape)
     gap = np.maximum(centers - reach, 0.0) ** 2
     for axis in range(centers.shape[1]):
@@ -178,14 +186,14 @@ def _ellipse(centers: Array, reach: Array) -> Array:
 
 @lru_cache(maxsize=64)
 def box_rule(n: int) -> tuple[Array, Array]:
-    """Nodes and weights of Gauss' rule on [-1/2, 1/2]."""
+    """Return the nodes and weights of Gauss' rule on [-1/2, 1/2]."""
     nodes, weights = np.polynomial.legendre.leggauss(n)
     return 0.5 * nodes, 0.5 * weights
 
 
 @lru_cache(maxsize=64)
 def hat_rule(n: int) -> tuple[Array, Array]:
-    """Nodes and weights of Gauss' rule with the weight 1 - |u| on [-1, 1]."""
+    """Return the nodes and weights of Gauss' rule with the weight 1 - |u| on [-1, 1]."""
     t, w = np.polynomial.legendre.leggauss(n + 2)
     u, w = 0.5 * (t + 1.0), 0.5 * w
     u, w = np.concatenate([-u, u]), np.tile(w * (1.0 - u), 2)
@@ -205,7 +213,7 @@ def hat_rule(n: int) -> tuple[Array, Array]:
 
 # -------------------------------------------------------------------- near 0
 def _double_boxes(cells: Array, h: Array) -> _Boxes:
-    """The support of the hat around each displacement, cut where it bends."""
+    """Return the support of the hat around each displacement, cut at its kinks."""
     return _product([[(k - 1.0, k, 1.0 - k, np.ones_like(k)), (k, k + 1.0, 1.0 + k, -np.ones_like(k))]
                      for k in cells.T], h)
 
@@ -216,7 +224,7 @@ def _single_boxes(cells: Array, h: Array) -> _Boxes:
 
 
 def _product(intervals, h: Array) -> _Boxes:
-    """Boxes from two intervals on each axis: low, high, and a weight alpha + beta y, in units of h."""
+    """Return the boxes from two intervals on each axis: low, high, and a weight alpha + beta y, in units of h."""
     d, m = len(intervals), intervals[0][0][0].size
     columns: list[list[Array]] = [[] for _ in range(5)]
     owner = np.tile(np.arange(m), 2**d)
@@ -232,7 +240,7 @@ def _product(intervals, h: Array) -> _Boxes:
 
 
 def _by_boxes(integrand: Integrand, boxes: _Boxes, count: int) -> Array:
-    """Integrals over boxes, summed by their owners."""
+    """Return the integrals over boxes, summed by their owners."""
     out = np.zeros(count)
     unknown = math.isnan(integrand.length)
     longest = math.inf if unknown else integrand.length
@@ -268,8 +276,8 @@ def _by_boxes(integrand: Integrand, boxes: _Boxes, count: int) -> Array:
         boxes = boxes.take(rows).cut(axis[rows], middle)
         if level > 6 and len(boxes.low) > 200_000:
             break
-    raise InvalidInput("w has averages over cells that do not settle: it is rough away from 0, or not integrable "
-                       "at 0; give a table of averages")
+    raise InvalidInput("w has averages over cells that do not converge: it is rough away from 0, or not "
+                       "integrable at 0; give a table of averages")
 
 
 def _gauss(integrand: Integrand, boxes: _Boxes, n: int) -> Array:
@@ -288,7 +296,7 @@ def _gauss(integrand: Integrand, boxes: _Boxes, n: int) -> Array:
 
 
 def _pyramids(integrand: Integrand, boxes: _Boxes) -> Array:
-    """Integrals over boxes with a corner at 0: one pyramid for each axis, y = s (high * t) with t = 1 on that axis."""
+    """Return integrals over boxes with a corner at 0: a pyramid an axis, y = s (high * t) with t = 1 on that axis."""
     m, d = boxes.high.shape
     out = np.zeros(m)
     if not m:
@@ -310,7 +318,7 @@ def _pyramids(integrand: Integrand, boxes: _Boxes) -> Array:
 
 @lru_cache(maxsize=1)
 def ray_rule() -> tuple[Array, Array]:
-    """Nodes and weights on [0, 1] for functions with a singularity at 0: the double exponential rule."""
+    """Return the nodes and weights on [0, 1] for functions with a singularity at 0: the double exponential rule."""
     t = np.arange(-6.0, 3.7, 0.07)
     e = np.exp(-math.pi * np.abs(np.sinh(t)))
     s = np.where(t < 0, e, 1.0) / (1.0 + e)

@@ -1,8 +1,9 @@
 r"""Averages of a kernel between all pairs of cells of an axis with cells of different widths.
 
-With :math:`A_x, A_y` the averages over the cells of x and of y, the table holds :math:`(A_x + A_y - A_x A_y) w`, which
-is :math:`(2 A - A^2) w` on equal cells, or :math:`A_x A_y w`. On the line both are differences of antiderivatives; far
-away, where those lose digits, the second average is a Gauss rule.
+With :math:`A_x, A_y` the averages over the cells of x and of y, the table holds :math:`(A_x + A_y - A_x A_y) w`, or
+with ``average="double"`` :math:`A_x A_y w`. On equal cells the former is :math:`(2 A - A^2) w` of `kernel_tables`. On
+the line both are differences of antiderivatives; far away, where those lose digits, the second average is formed by a
+Gauss rule.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ __all__ = ["pair_table"]
 
 Array = NDArray[np.float64]
 
-#: Points of the rule between cells that are apart by more than the larger of them.
+#: Points of the Gauss rule, for cells whose distance exceeds the width of the larger one.
 POINTS = 12
-#: Entries formed at a time.
+#: Entries of the table formed at a time.
 BLOCK = 500_000
 
 
 def pair_table(kernel: Kernel, grid: Grid, average) -> Array:
-    """The kernel between all cells of a grid of one no-flux axis, shape (n, n), symmetric.
+    """Return the kernel between all cells of a grid of one no-flux axis, shape (n, n), symmetric.
 
     Raises
     ------
@@ -62,5 +63,5 @@ def pair_table(kernel: Kernel, grid: Grid, average) -> Array:
 
 
 def _over_cells(kernel: Kernel, x: Array, a: Array, b: Array) -> Array:
-    """The mean of w(x - y) over y in [a, b]."""
+    """Return the mean of w(x - y) over y in [a, b]."""
     return (kernel.first(x - a) - kernel.first(x - b)) / (b - a)

@@ -1,4 +1,4 @@
-"""Which form a kernel has: a function of the displacement, of low rank, or neither."""
+"""Detection of a kernel's form: a function of the displacement, of low rank, or neither."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from wgflow.grids import Grid
 
 from .kernel_checks import EXACTNESS, SAMPLED_PAIRS, kernel_at
 
-#: Cells sampled to find a kernel's numerical rank, and the largest rank that is still called low.
-RANK_SAMPLE, RANK_LIMIT = 300, 96
+#: Cells sampled to find a kernel's numerical rank.
+RANK_SAMPLE = 300
+#: Largest rank that counts as low.
+RANK_LIMIT = 96
 
 
 def depends_on_displacement(U, grid: Grid, scale: float) -> bool:
@@ -33,7 +35,7 @@ def depends_on_displacement(U, grid: Grid, scale: float) -> bool:
 
 
 def displacement_kernel(U, grid: Grid):
-    """The kernel as a function of the displacement, evaluated only at pairs of points inside the box."""
+    """Return the kernel as a function of the displacement, evaluated only at pairs of points inside the box."""
     def kernel(*displacement):
         first = [c[0] + np.maximum(d, 0.0) for c, d in zip(grid.centers, displacement)]
         second = [c[0] + np.maximum(-d, 0.0) for c, d in zip(grid.centers, displacement)]
@@ -43,7 +45,7 @@ def displacement_kernel(U, grid: Grid):
 
 
 def low_rank_factors(U, grid: Grid, scale: float) -> tuple[np.ndarray, np.ndarray] | None:
-    """Features and signs of a kernel of low numerical rank, or None.
+    """Return features and signs of a kernel of low numerical rank, or None.
 
     A pivoted QR of the kernel between sampled cells gives the rank and pivot cells J. With Q an orthonormal basis of
     the columns U[:, J], U = Q B Q^T, where B follows from the rows J; its eigenvectors turn Q into features.
@@ -71,7 +73,7 @@ def low_rank_factors(U, grid: Grid, scale: float) -> tuple[np.ndarray, np.ndarra
 
 
 def count_arguments(function, ndim: int) -> int:
-    """How many points' coordinates a kernel takes: ndim (a displacement) or 2 ndim (two points)."""
+    """Return how many arrays of coordinates a kernel takes: ndim (a displacement) or 2 ndim (two points)."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):

@@ -15,7 +15,7 @@ SAMPLED_PAIRS = 512
 
 
 def check_sampled_symmetry(U, grid: Grid) -> float:
-    """The kernel's sampled scale, after checking that it is symmetric at random pairs of cells."""
+    """Check that a kernel is symmetric at random pairs of cells; return its sampled scale."""
     i, j = np.random.default_rng(20181).integers(grid.size, size=(2, SAMPLED_PAIRS))
     forward, backward = kernel_at(U, grid, i, j), kernel_at(U, grid, j, i)
     scale = float(np.abs(forward).max())
@@ -29,7 +29,7 @@ def check_sampled_symmetry(U, grid: Grid) -> float:
 
 
 def kernel_at(U, grid: Grid, i, j) -> np.ndarray:
-    """U between the cells with flat numbers i and j (broadcast), checked."""
+    """Return U between the cells with flat numbers i and j (broadcast), checked."""
     i, j = np.broadcast_arrays(i, j)
     points = [c[k] for cells in (i, j) for c, k in zip(grid.centers, np.unravel_index(cells, grid.shape))]
     values = real_array(call_user(U, points, "U"), "U")
@@ -48,7 +48,7 @@ def kernel_at(U, grid: Grid, i, j) -> np.ndarray:
 
 
 def check_displacement_table(kernel: np.ndarray, grid: Grid) -> None:
-    """The table of a kernel in FFT order: finite and even."""
+    """Check that the table of a kernel in FFT order is finite and even; return it."""
     mesh = np.meshgrid(*[circular_offsets(n, m) * h[0] for n, m, h in zip(grid.shape, kernel.shape, grid.widths)],
                        indexing="ij", sparse=True)
     mesh = np.broadcast_arrays(*mesh)
@@ -61,7 +61,7 @@ def check_displacement_table(kernel: np.ndarray, grid: Grid) -> None:
         raise InvalidInput(f"{name} is {kernel[where]}{hint}")
     mirrored = np.roll(np.flip(kernel), 1, axis=tuple(range(kernel.ndim)))
     gap = np.abs(kernel - mirrored)
-    # At half a period (or in the padding) the two signs of a displacement share one entry: nothing to compare there.
+    # At half a period (and in the padding) both signs of a displacement share one entry, which equals itself.
     if gap.max() > EXACTNESS * np.abs(kernel).max():
         worst = np.unravel_index(gap.argmax(), gap.shape)
         point = ", ".join(f"{x[worst]:.6g}" for x in mesh)
@@ -70,7 +70,7 @@ def check_displacement_table(kernel: np.ndarray, grid: Grid) -> None:
 
 
 def circular_offsets(n: int, length: int) -> np.ndarray:
-    """Displacements in cells in FFT order: 0, 1, ..., then the negative ones; padding entries repeat the last."""
+    """Return displacements in cells in FFT order: 0, 1, ..., then negative ones; padding entries repeat the last."""
     k = np.arange(length)
     offsets = np.where(k <= length // 2, k, k - length)
     return offsets if length == n else np.clip(offsets, -(n - 1), n - 1)
@@ -78,5 +78,5 @@ def circular_offsets(n: int, length: int) -> np.ndarray:
 
 def asymmetric(forward, backward, where: str) -> InvalidInput:
     return InvalidInput(f"U is not symmetric: U(i,j)={forward:.6g} but U(j,i)={backward:.6g} between {where} (the "
-                        "worst pair looked at); an interaction energy sees only the symmetric part (U + U')/2: "
+                        "worst pair found); an interaction energy depends on the symmetric part (U + U')/2 alone: "
                         "pass that")

@@ -1,4 +1,4 @@
-"""Shapes of radial kernels: values, slopes, antiderivatives on the line, and what a grid has to know about them."""
+"""Shapes of radial kernels: values, slopes, antiderivatives on the line, and properties that a grid needs."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Shape(ABC):
     infinite : bool
         Whether it is infinite at r = 0.
     smooth : bool
-        Whether :math:`f(|x|)` is smooth at x = 0, so that its values at the displacements of cells serve.
+        Whether :math:`f(|x|)` is smooth at x = 0, so that a grid needs no averages over cells.
     scale : float
-        The length on which it varies, beside the distance from 0: entire but for its singularity at 0, it grows no
-        faster than exp(|r| / scale). Infinite for functions without scale.
+        The length on which it varies, beside the distance from 0: the function is analytic except at 0, and grows no
+        faster than exp(|r| / scale). Infinite for functions without a scale.
     """
 
     axes: int | None = None
@@ -41,27 +41,27 @@ class Shape(ABC):
 
     @abstractmethod
     def value(self, r: Array) -> Array:
-        """f(r) for r >= 0."""
+        """Return f(r) for r >= 0."""
 
     @abstractmethod
     def slope(self, r: Array) -> Array:
-        """f'(r) for r > 0."""
+        """Return f'(r) for r > 0."""
 
     def ray(self, r: Array, power: int) -> Array:
-        r""":math:`\int_0^1 s^q f(s r)\,ds`."""
+        r"""Return :math:`\int_0^1 s^q f(s r)\,ds`."""
         s, weights = ray_rule()
         return (weights * s**power * self.value(s * r[..., None])).sum(axis=-1)
 
     def first(self, x: Array) -> Array:
-        """The odd antiderivative of f(|x|) on the line."""
+        """Return the odd antiderivative of f(|x|) on the line."""
         raise InvalidInput(f"{self!r} has no antiderivative in closed form")
 
     def second(self, x: Array) -> Array:
-        """The even function on the line with second derivative f(|x|), 0 at 0."""
+        """Return the even function on the line with second derivative f(|x|), 0 at 0."""
         raise InvalidInput(f"{self!r} has no antiderivative in closed form")
 
     def diagonal(self, h: Array) -> Array:
-        """What stands for f(0) in sums over points of the line at spacing h; f(0) where the error is of order h^2."""
+        """Return the stand-in for f(0) in sums over points of the line at spacing h; f(0) if its error is O(h^2)."""
         return np.broadcast_to(self.value(np.zeros(1))[0], np.shape(h)).astype(float)
 
     def check(self, ndim: int) -> None:
@@ -204,7 +204,7 @@ class Gaussian(Shape):
 
     @property
     def scale(self):
-        # Its Chebyshev coefficients fall as those of exp(r / scale) do, where that matters.
+        # In the relevant range its Chebyshev coefficients decay like those of exp(r / scale).
         return self.length / 3.0
 
     def value(self, r):
@@ -280,12 +280,12 @@ class Cosine(Shape):
 
 
 def _log(x: Array) -> Array:
-    """log |x|, and 0 at 0, where a power of x stands in front."""
+    """Return log |x|, and 0 at x = 0, where it is multiplied by a power of x."""
     return np.log(np.where(x == 0, 1.0, np.abs(x)))
 
 
 def _zeta_of_minus(p: float) -> float:
-    """Riemann's zeta function at -p, p > -1."""
+    """Return Riemann's zeta function at -p, p > -1."""
     from scipy.special import zeta
 
     if p > 0:

@@ -1,8 +1,8 @@
 r"""Kernels of the displacement as tables over the displacements of a uniform grid, in the order of the FFT.
 
-**Which average.** A kernel that is smooth enters by its values at the displacements of cell centers. Where it is
-singular at 0 it enters by averages over cells. With A the averaging over one cell, :math:`A^2 w` is the mean over both
-cells of a pair: the energy is then exact for densities that are constant on cells, but Psi is too smooth, by
+**Averages.** A smooth kernel is represented by its values at the displacements of cell centers, a kernel that is
+singular at 0 by averages over cells. Let :math:`A w` be the average of w over one cell of a pair, so that :math:`A^2 w`
+is its mean over both: with that the energy is exact for densities that are constant on cells, but Psi is too smooth, by
 :math:`h^2 / 12\,\Psi''`. The table holds
 
 .. math:: (2 A - A^2)\,w = (1 - (1 - A)^2)\,w,
@@ -33,13 +33,15 @@ Array = NDArray[np.float64]
 
 #: Points of the rules that average the smooth part of a periodic kernel.
 MEAN_POINTS = 24
-#: Nearest distance from 0, in cells, at which a function of several coordinates is evaluated; part of an integral along
-#: a ray that the last point of its rule may add.
-CLOSEST, TAIL = 1e-140, 1e-12
+#: Least distance from 0, in cells, at which a function of several coordinates is evaluated: its square does not
+#: underflow.
+CLOSEST = 1e-140
+#: A function counts as integrable if the last point of the rule along a ray adds at most this part of the integral.
+TAIL = 1e-12
 
 
 def displacement_table(w, grid: Grid, lengths: tuple[int, ...], average) -> tuple[Array, str]:
-    """The kernel at the displacements of an FFT of given lengths, and in words how it was formed.
+    """Return the kernel at the displacements of an FFT of given lengths, and in words how it was formed.
 
     Parameters
     ----------
@@ -76,7 +78,7 @@ def displacement_table(w, grid: Grid, lengths: tuple[int, ...], average) -> tupl
 
 
 def self_drop(w, grid: Grid, average) -> float:
-    """By how much the average of a kernel at displacement 0 falls in cells of half the width; 0 if w(0) is finite."""
+    """Return by how much a kernel's average at displacement 0 falls in cells of half the width; 0 if w(0) is finite."""
     if isinstance(w, Kernel):
         infinite = w.infinite and average is not False
     else:
@@ -96,7 +98,7 @@ def _is_infinite(w, ndim: int) -> bool:
 
 
 def _periodic_averages(kernel: PeriodicKernel, shape, places, widths) -> list[Array]:
-    """The two means of a periodic kernel: of the images next to 0, and of the smooth rest."""
+    """Return the two means of a periodic kernel: of the images next to 0, and of the smooth rest."""
     waves = cell_averages(_OfKernel(kernel.waves), places, widths)
     reach = [np.arange(k.max() + n + 1 if p else k.max() + 1) for k, n, p in zip(places, shape, kernel.periods)]
     free = cell_averages(_OfKernel(kernel.rest), reach, widths)
@@ -166,13 +168,13 @@ class _OfFunction(Integrand):
     def rays(self, ends, powers):
         s, weights = ray_rule()
         if len(ends) > 1:
-            # Squares of coordinates are not to underflow.
+            # Squares of coordinates must not underflow.
             s, weights = s[s > CLOSEST], weights[s > CLOSEST]
         values = self.values((ends[:, :, None] * s).reshape(len(ends), -1)).reshape(-1, s.size)
         parts = values * (weights * s ** powers[0])
         if np.abs(parts[:, 0]).max(initial=0.0) > TAIL * np.abs(parts).sum(axis=1).max(initial=0.0):
-            raise InvalidInput("w has no integral at 0, or none that can be told: it grows like |x|^-d there, on d "
-                               "axes; give a table of averages")
+            raise InvalidInput("w has no integral at 0, or quadrature does not find it: it grows like |x|^-d there, on "
+                               "d axes; give a table of averages")
         return np.array([(parts * s ** (q - powers[0])).sum(axis=1) for q in powers])
 
 

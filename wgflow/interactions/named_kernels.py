@@ -1,14 +1,14 @@
 r"""Named kernels :math:`w(x)` of the displacement: logarithmic, Newtonian, powers, exponentials and their sums.
 
 A `Kernel` is a sum of scaled radial functions, :math:`w(x) = \sum_k c_k f_k(|x|)`. Kernels scale and add
-(``quadratic() + 2 * log()``) and are given to ``Convolution`` or ``Interaction``. What a kernel knows:
+(``quadratic() + 2 * log()``) and are given to ``Convolution`` or ``Interaction``. They have:
 
-* ``w(*displacement)``: values, one array for each axis; infinite at 0 where the kernel is.
+* ``w(*displacement)``: values; one array for each axis; infinite at 0 if the kernel is.
 * ``w.gradient(*displacement)``: shape (n_coordinates, n); 0 at 0 (the kernel is even).
 * ``w.infinite``: whether w is infinite at 0. A sum over pairs of points then leaves out each point's pair with itself.
 * ``w.smooth``: whether w is smooth at 0. If not, a grid takes averages over cells.
 * on one axis: ``w.first(x)``, the odd antiderivative; ``w.second(x)``, the even function with second derivative w and
-  value 0 at 0; ``w.diagonal(h)``, what stands for w(0) in sums over points at spacing h.
+  value 0 at 0; ``w.diagonal(h)``, the stand-in for w(0) in sums over points at spacing h.
 
 **Points on the line.** Let a smooth law have quantiles :math:`X_j` at equidistant levels, each standing for the same
 mass m. Then (Euler and Maclaurin's formula at an algebraic or logarithmic singularity)
@@ -27,10 +27,10 @@ diagonal out costs an error of order :math:`m \log m` for the logarithm.
 .. math:: \tfrac12 \iint w(x - y)\,\rho(x)\,\rho(y) = -\tfrac12 \sum_{jk} s_j\,s_k\,W(X_j - X_k), \qquad W'' = w,
 
 and its first variation at a point x is :math:`\sum_j s_j\,W'(x - X_j)`: exact and finite for every kernel on one axis.
-Cells far from each other lose digits in the sum (W is about :math:`x^2 w`); a Gauss rule serves there.
+For cells far from each other the sum loses digits (W is about :math:`x^2 w`); a Gauss rule is used there.
 
 **On a grid.** ``term.operator(grid)`` of a convolution has ``w``, the kernel as a function of the displacement
-(None for a table), and ``kernel``, the `Kernel` (None for a function or a table), apart from ``apply(masses)``.
+(None for a table), and ``kernel``, the `Kernel` (None for a function or a table), beside ``apply(masses)``.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ Array = NDArray[np.float64]
 class Kernel:
     r"""A sum of scaled radial functions, :math:`w(x) = \sum_k c_k f_k(|x|)`.
 
-    Made by the functions of this module; kernels add, and a number scales them.
+    The functions of this module make kernels; they can be added and multiplied by numbers.
 
     Attributes
     ----------
@@ -77,7 +77,7 @@ class Kernel:
         self.scale = min((shape.scale for _, shape in self.parts), default=math.inf)
 
     def check(self, ndim: int) -> None:
-        """InvalidInput if the kernel is not defined, or has no integral, on so many axes."""
+        """Raise InvalidInput if the kernel is not defined, or has no integral, on so many axes."""
         for _, shape in self.parts:
             shape.check(ndim)
 
@@ -85,27 +85,27 @@ class Kernel:
         return self.radial(self._distance(displacement))
 
     def radial(self, r: Array) -> Array:
-        """The kernel at distances r >= 0."""
+        """Return the kernel at distances r >= 0."""
         with np.errstate(divide="ignore"):
             return sum((factor * shape.value(r) for factor, shape in self.parts), np.zeros(np.shape(r)))
 
     def gradient(self, *displacement: ArrayLike) -> Array:
-        """Its gradient, shape (n_coordinates, ...); 0 at 0."""
+        """Return the gradient of the kernel, shape (n_coordinates, ...); 0 at 0."""
         r = self._distance(displacement)
         apart = np.where(r > 0, r, 1.0)
         slope = sum((factor * shape.slope(apart) for factor, shape in self.parts), np.zeros(r.shape)) / apart
         return np.array([slope * np.asarray(x, dtype=float) for x in displacement])
 
     def first(self, x: ArrayLike) -> Array:
-        """The odd antiderivative of w on the line."""
+        """Return the odd antiderivative of w on the line."""
         return self._on_line("first", x)
 
     def second(self, x: ArrayLike) -> Array:
-        """The even function on the line with second derivative w, 0 at 0."""
+        """Return the even function on the line with second derivative w, 0 at 0."""
         return self._on_line("second", x)
 
     def diagonal(self, spacing: ArrayLike) -> Array:
-        """What stands for w(0) in sums over points of the line at a spacing; see the module's text."""
+        """Return the stand-in for w(0) in sums over points of the line at a spacing; see the module's text."""
         return self._on_line("diagonal", spacing)
 
     def _on_line(self, name: str, x: ArrayLike) -> Array:
@@ -144,7 +144,7 @@ class Kernel:
 
 
 def log(chi: float = 1.0) -> Kernel:
-    r""":math:`\chi \log |x|`: attraction for chi > 0 (Keller-Segel), repulsion for chi < 0 (log gas).
+    r"""Return :math:`\chi \log |x|`: attraction for chi > 0 (Keller-Segel), repulsion for chi < 0 (log gas).
 
     On one axis with diffusion D mass 1 collapses for chi > 2 D; on two axes :math:`\chi = 1 / 2\pi` is the Keller-Segel
     kernel, with collapse for mass above :math:`8 \pi D`.
@@ -153,19 +153,19 @@ def log(chi: float = 1.0) -> Kernel:
 
 
 def newtonian(dim: int) -> Kernel:
-    r"""The repulsive Newtonian (Coulomb) potential on ``dim`` axes, the function of slope :math:`-r^{1-d}`.
+    r"""Return the repulsive Newtonian (Coulomb) potential on ``dim`` axes, whose slope is :math:`-r^{1-d}`.
 
     .. math:: -|x| \;(d = 1), \qquad -\log |x| \;(d = 2), \qquad 1 / |x| \;(d = 3),
               \qquad -\Delta w = |S^{d-1}|\,\delta,
 
-    with the area of the unit sphere 2, :math:`2 \pi`, :math:`4 \pi`. In these units ``quadratic() + newtonian(d)`` has
-    the uniform law on the unit ball as its steady state. ``-1 * newtonian(d)`` attracts.
+    where the area of the unit sphere is 2, :math:`2 \pi`, :math:`4 \pi`. In these units the steady state of
+    ``quadratic() + newtonian(d)`` is the uniform law on the unit ball. ``-1 * newtonian(d)`` attracts.
     """
     return Kernel([(1.0, Newtonian(_dimension(dim, (1, 2, 3))))])
 
 
 def power(p: float) -> Kernel:
-    r""":math:`|x|^p / p`, p > -d on d axes: attraction of force :math:`|x|^{p-1}`; its limit at p = 0 is `log`."""
+    r"""Return :math:`|x|^p / p`, p > -d on d axes: attraction of force :math:`|x|^{p-1}`; the limit p = 0 is `log`."""
     p = _finite(p, "p")
     if p == 0:
         raise InvalidInput("power(0): |x|^p / p has no value at p = 0; its limit up to a constant is log()")
@@ -173,37 +173,39 @@ def power(p: float) -> Kernel:
 
 
 def quadratic(k: float = 1.0) -> Kernel:
-    r""":math:`k |x|^2 / 2`: attraction to the mean."""
+    r"""Return :math:`k |x|^2 / 2`: attraction to the mean."""
     return _finite(k, "k") * Kernel([(1.0, Power(2.0))])
 
 
 def exponential(range: float = 1.0) -> Kernel:
-    r""":math:`e^{-|x| / \ell}` with the length :math:`\ell` = ``range``; times a negative number it attracts."""
+    r"""Return :math:`e^{-|x| / \ell}`, :math:`\ell` = ``range``, a repulsion; a negative multiple attracts."""
     return Kernel([(1.0, Exponential(_positive(range, "range")))])
 
 
 def gaussian(range: float = 1.0) -> Kernel:
-    r""":math:`e^{-|x|^2 / 2 \ell^2}` with the length :math:`\ell` = ``range``; times a negative number it attracts."""
+    r"""Return :math:`e^{-|x|^2 / 2 \ell^2}`, :math:`\ell` = ``range``, a repulsion; a negative multiple attracts."""
     return Kernel([(1.0, Gaussian(_positive(range, "range")))])
 
 
 def morse(repulsion: float = 1.0, repulsion_range: float = 1.0, attraction: float = 0.5,
           attraction_range: float = 2.0) -> Kernel:
-    r"""The Morse potential :math:`C_r e^{-|x| / \ell_r} - C_a e^{-|x| / \ell_a}` of swarms."""
+    r"""Return the Morse potential :math:`C_r e^{-|x| / \ell_r} - C_a e^{-|x| / \ell_a}` of swarms."""
     return (_finite(repulsion, "repulsion") * exponential(_positive(repulsion_range, "repulsion_range"))
             - _finite(attraction, "attraction") * exponential(_positive(attraction_range, "attraction_range")))
 
 
 def yukawa(dim: int, range: float = 1.0) -> Kernel:
-    r"""The screened Newtonian potential: :math:`\ell e^{-r/\ell}`, :math:`K_0(r / \ell)`, :math:`e^{-r/\ell} / r` on 1,
-    2, 3 axes, with :math:`-\Delta w + w / \ell^2 = |S^{d-1}|\,\delta`; for a long range `newtonian` up to a constant.
+    r"""Return the screened Newtonian potential, which solves :math:`-\Delta w + w / \ell^2 = |S^{d-1}|\,\delta`.
+
+    It is :math:`\ell e^{-r/\ell}`, :math:`K_0(r / \ell)`, :math:`e^{-r/\ell} / r` on 1, 2, 3 axes; for a long range it
+    is `newtonian` up to a constant.
     """
     dim, range = _dimension(dim, (1, 2, 3)), _positive(range, "range")
     return range * exponential(range) if dim == 1 else Kernel([(1.0, Bessel(dim, range))])
 
 
 def bessel(dim: int, range: float = 1.0) -> Kernel:
-    r"""The Bessel potential, the inverse of :math:`-\Delta + \ell^{-2}`: `yukawa` over :math:`|S^{d-1}|`.
+    r"""Return the Bessel potential, the inverse of :math:`-\Delta + \ell^{-2}`: `yukawa` over :math:`|S^{d-1}|`.
 
     :math:`\tfrac{\ell}{2} e^{-r/\ell}`, :math:`K_0(r/\ell) / 2\pi`, :math:`e^{-r/\ell} / 4 \pi r` on 1, 2, 3 axes.
     """
@@ -212,7 +214,7 @@ def bessel(dim: int, range: float = 1.0) -> Kernel:
 
 
 def cosine(K: float = 1.0, period: float = 2.0 * math.pi) -> Kernel:
-    r""":math:`-K \cos(2 \pi x / L)` on one axis, L the ``period``: the attraction of Kuramoto's oscillators."""
+    r"""Return :math:`-K \cos(2 \pi x / L)` on one axis, L the ``period``: the attraction of Kuramoto's oscillators."""
     return _finite(-K, "K") * Kernel([(1.0, Cosine(_positive(period, "period")))])
 
 

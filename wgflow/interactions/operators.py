@@ -1,4 +1,4 @@
-"""How U rho is formed on a grid: an operator for each form of a kernel, and what tells which form a kernel has."""
+"""Operators that form U rho on a grid: one for each form of a kernel."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .named_kernels import Kernel
 
 __all__ = ["BlockOperator", "CellPairsOperator", "ConvolutionOperator", "InteractionOperator", "LowRankOperator",
            "TableOperator"]
-#: Entries of a dense kernel evaluated at a time on the fly (32 MB a block).
+#: Entries of a dense kernel that are evaluated at a time (32 MB a block).
 BLOCK_ENTRIES = 4_000_000
 #: FFTs of at least this many points use both cores; the result has the same bits.
 THREADED_FFT = 1 << 17
 
 
 class InteractionOperator(ABC):
-    """How U rho is formed on a grid: a symmetric linear map from the masses of cells to values at their centers.
+    """The map from the masses of cells to U rho at their centers, linear and symmetric.
 
     A subclass gives `apply` and `form`. The other attributes are for methods that can use a special form; each is None
     where the operator does not have it.
@@ -44,7 +44,7 @@ class InteractionOperator(ABC):
     w : callable or None
         The kernel as a function of the displacement.
     kernel : Kernel or None
-        The same where it is a kernel by name.
+        The same if it is a kernel of `wgflow.interactions`.
     average : bool, "double" or None
         Whether the kernel was averaged over cells.
     self_drop : float
@@ -147,7 +147,7 @@ class TableOperator(InteractionOperator):
 
 
 class CellPairsOperator(TableOperator):
-    """U rho by the table of a named kernel between cells of different widths, where no Fourier transform serves."""
+    """U rho by the table of a named kernel between cells of different widths, without a Fourier transform."""
 
     def __init__(self, w: Kernel, grid: Grid, average=None):
         from .cell_pairs import pair_table
@@ -165,7 +165,7 @@ class CellPairsOperator(TableOperator):
 
 
 class BlockOperator(InteractionOperator):
-    """U rho by blocks of rows that are evaluated at each product: for tables that memory does not hold."""
+    """U rho by blocks of rows that are evaluated at each product, for tables that are too large for the memory."""
 
     def __init__(self, U, grid: Grid):
         check_sampled_symmetry(U, grid)

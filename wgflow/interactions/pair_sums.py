@@ -20,9 +20,9 @@ BLOCK_ENTRIES = 4_000_000
 
 
 def pair_sum(kernel, rho: Density | Atoms, points: np.ndarray, rows: int | None = None) -> np.ndarray:
-    """sum_j m_j k(x, theta_j) at points x (n_coordinates, n), shape (n,), or (rows, n) for a kernel of as many rows.
+    """Return sum_j m_j k(x, theta_j) at points x (n_coordinates, n): (n,), or (rows, n) for a kernel with several rows.
 
-    ``kernel`` takes two arrays (n_coordinates, n) of points and is given blocks of all pairs.
+    ``kernel`` takes two arrays (n_coordinates, n) of points, and is called with blocks of pairs.
     """
     sources, masses = located(rho)
     n, m = points.shape[1], masses.size
@@ -38,12 +38,12 @@ def pair_sum(kernel, rho: Density | Atoms, points: np.ndarray, rows: int | None 
 
 
 def at_pairs(function, x: np.ndarray, y: np.ndarray, what: str, rows: int | None = None) -> np.ndarray:
-    """A function of two points at pairs of them."""
+    """Return a function of two points at pairs of them."""
     return values_at(function, np.concatenate([x, y]), what, () if rows is None else (rows,))
 
 
 def displaced(function, x: np.ndarray, y: np.ndarray, rho, what: str, rows: int | None = None) -> np.ndarray:
-    """A function of the displacement at pairs of points, the shorter way around on a periodic coordinate."""
+    """Return a function of the displacement at pairs of points, by the shorter way around on a periodic coordinate."""
     gap = x - y
     for axis, period in enumerate(box_of(rho)[1]):
         if period:
@@ -52,10 +52,10 @@ def displaced(function, x: np.ndarray, y: np.ndarray, rho, what: str, rows: int 
 
 
 def kernel_sum(kernel: Kernel, rho: Density | Atoms, points: np.ndarray, rows: int | None = None) -> np.ndarray:
-    """sum_j m_j w(x - theta_j) of a named kernel at points (n_coordinates, n), or with ``rows`` its gradient.
+    """Return sum_j m_j w(x - theta_j) of a named kernel at points (n_coordinates, n), or with ``rows`` its gradient.
 
-    Periodic coordinates take the periodic kernel. Under a kernel that is infinite at 0 a point feels no atom at its own
-    place, which is itself; atoms that coincide are refused, and so is a density, whose cells are no points.
+    On periodic coordinates it is the periodic kernel. For a kernel that is infinite at 0 an atom at the point itself is
+    left out, atoms that coincide are refused, and so is a density.
     """
     kernel.check(len(points))
     if kernel.infinite:
@@ -65,7 +65,7 @@ def kernel_sum(kernel: Kernel, rho: Density | Atoms, points: np.ndarray, rows: i
         from wgflow.interactions.periodic_kernels import periodic_kernel
 
         sources, _ = located(rho)
-        # Powers of two, so that moving points meet the same expansion.
+        # Powers of two, so that moving points reuse the same expansion.
         reach = [0.0 if period else 2.0 ** math.ceil(math.log2(max(1e-300, float(np.ptp(np.append(x, y))))))
                  for period, x, y in zip(periods, points, sources)]
         function: Any = periodic_kernel(kernel.parts, periods, tuple(reach))

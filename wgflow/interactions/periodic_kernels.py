@@ -7,12 +7,12 @@ On periodic axes a kernel is replaced by its sum over the images of the displace
 * log on one axis: :math:`\log |2 \sin(\pi x / L)|`, the sum without its infinite constant; on two axes, and newtonian:
   the periodic Green's function, of mean 0, with a uniform background, :math:`-\Delta w = |S^{d-1}| (\delta - 1/|T|)`.
   On two axes with one of them periodic: :math:`\log |2 \sin(\pi (x + i y) / L)|`, linear in :math:`|y|` far away;
-* cosine: as it is, if the axis is a whole number of its periods;
-* powers (quadratic too) have no periodic sum: they are refused. A function of the displacement is taken the shorter way
-  around instead, ``Convolution(lambda d: d**2 / 2)``.
+* cosine: the kernel itself, if the axis is a whole number of its periods;
+* powers (quadratic too) have no periodic sum and are refused; a function of the displacement, such as
+  ``Convolution(lambda d: d**2 / 2)``, is evaluated at the displacement the shorter way around instead.
 
-The images next to the displacement are summed as they are. The others add a smooth function, which is expanded once in
-Chebyshev polynomials, from image sums, closed forms, or Ewald's sum (three axes).
+The images next to the displacement are summed directly. The sum of the others is a smooth function, which is expanded
+once in Chebyshev polynomials, from image sums, closed forms, or Ewald's sum (three axes).
 """
 
 from __future__ import annotations
@@ -37,15 +37,20 @@ Array = NDArray[np.float64]
 
 #: Even Chebyshev polynomials on a periodic axis, over one period to either side: the next singularity lies two away.
 TERMS = 18
-#: Distance, in lengths of a kernel, beyond which its images are left out, and the values formed for their sum at most.
-CUTOFF, GAUSSIAN_CUTOFF, MOST_VALUES = 40.0, 9.0, 1e8
-#: Argument beyond which erfc and exp(-x^2) are left out.
+#: Images farther than this many lengths of the kernel are left out: exp(-40) is below rounding,
+CUTOFF = 40.0
+#: and so is exp(-9^2 / 2).
+GAUSSIAN_CUTOFF = 9.0
+#: A sum over images takes at most this many values; longer ranges are refused.
+MOST_VALUES = 1e8
+#: Terms of Ewald's sums with arguments of erfc and exp(-x^2) beyond this are left out.
 EWALD = 6.2
+#: Values of the series formed at a time.
 BLOCK = 200_000
 
 
 class PeriodicKernel:
-    """A Kernel on axes some of which are periodic.
+    """A `Kernel` made periodic on some of its axes.
 
     Parameters
     ----------
@@ -93,7 +98,7 @@ class PeriodicKernel:
         return out
 
     def series_table(self, offsets, widths, nodes: Array, weights: Array) -> Array:
-        """The smooth part averaged with a rule (in units of the widths) around the displacements offsets * widths."""
+        """Return the smooth part averaged by a rule (in units of the widths) around displacements offsets * widths."""
         out = self.coefficients
         for axis, (k, h) in enumerate(zip(offsets, widths)):
             t = 2.0 * ((k[:, None] + nodes) * h / self.extent[axis]) ** 2 - 1.0
@@ -104,7 +109,7 @@ class PeriodicKernel:
 
     # ---------------------------------------------------------------- the smooth part
     def _expand(self) -> Array:
-        """Coefficients of the smooth part in the Chebyshev polynomials of t = 2 (x / extent)^2 - 1 on each axis."""
+        """Return Chebyshev coefficients of the smooth part on each axis, in t = 2 (x / extent)^2 - 1."""
         nodes = [chebyshev.chebpts1(n) for n in self.counts]
         mesh = np.meshgrid(*[e * np.sqrt(0.5 * (t + 1.0)) for t, e in zip(nodes, self.extent)], indexing="ij")
         points = np.array([x.ravel() for x in mesh])
@@ -130,7 +135,7 @@ class PeriodicKernel:
         return out.reshape(shape)
 
     def _reduced(self, displacement) -> Array:
-        """Displacements the shorter way around."""
+        """Return displacements the shorter way around."""
         x = np.array([np.asarray(d, dtype=float) for d in displacement])
         for axis, period in enumerate(self.periods):
             if period:
@@ -142,13 +147,13 @@ class PeriodicKernel:
 
 
 def _terms(ratio: float) -> int:
-    """Even Chebyshev polynomials on an axis without period, over a ratio of its reach to the shortest period."""
+    """Return the number of even Chebyshev polynomials on an axis without period; ratio: reach over shortest period."""
     ellipse = 1.0 / ratio + math.sqrt(1.0 + 1.0 / ratio**2)
     return max(TERMS, math.ceil(0.5 * 40.0 / math.log(ellipse)))
 
 
 def _others(shape: Shape, points: Array, periods: Array) -> Array:
-    """The sum over all images but those next to the displacement: the periodic kernel less what is next to it."""
+    """Return the sum over all images but those next to the displacement: the smooth part of the periodic kernel."""
     all_periodic, ndim = bool((periods > 0).all()), len(points)
     if isinstance(shape, (Exponential, Gaussian, Bessel)):
         return _far_images(shape, points, periods)
@@ -190,7 +195,7 @@ def _next_images(shape: Shape, points: Array, periods: Array) -> Array:
 
 
 def _log_circle(x: Array, period: float) -> Array:
-    """log |2 sin(pi x / L)| less the logarithms of x, x + L and x - L."""
+    """Return log |2 sin(pi x / L)| less the logarithms of x, x + L and x - L."""
     z = x / period
     # sin(pi z) / (z (1 - z^2)), which is smooth over [-1, 1]: a product with 1 / Gamma(2 - z) and 1 / Gamma(2 + z).
     from scipy.special import rgamma
@@ -199,7 +204,7 @@ def _log_circle(x: Array, period: float) -> Array:
 
 
 def _log_torus(points: Array, periods: Array) -> Array:
-    """The Green's function of the torus, zero in the mean, by image rows of the cylinder's."""
+    """Return the Green's function of the torus, zero in the mean, as a sum of image rows of the cylinder's."""
     (x, y), (a, b) = points, periods
     if a > b:
         (x, y), (a, b) = (y, x), (b, a)
@@ -212,7 +217,7 @@ def _log_torus(points: Array, periods: Array) -> Array:
 
 
 def _log_row(u: Array, v: Array) -> Array:
-    """log |1 - exp(2 pi i (u + i v))|, without cancellation."""
+    """Return log |1 - exp(2 pi i (u + i v))|, without cancellation."""
     q = np.exp(-2.0 * math.pi * v)
     return 0.5 * np.log(np.expm1(-2.0 * math.pi * v) ** 2 + 4.0 * q * np.sin(math.pi * u) ** 2)
 
@@ -223,7 +228,7 @@ def _log_cylinder(points: Array, periods: Array) -> Array:
 
 
 def _ewald(points: Array, periods: Array) -> Array:
-    """1 / r over the images of three axes less those next to 0, by Ewald's sum with a neutral background."""
+    """Return 1 / r over the images of three axes less those next to 0, by Ewald's sum with a neutral background."""
     from scipy.special import erf, erfc
 
     volume = float(periods.prod())
@@ -243,5 +248,5 @@ def _ewald(points: Array, periods: Array) -> Array:
 
 @lru_cache(maxsize=8)
 def periodic_kernel(parts, periods: tuple[float, ...], reach: tuple[float, ...]) -> PeriodicKernel:
-    """A periodic kernel, kept for the next call."""
+    """Return a periodic kernel, from the cache if it was made before."""
     return PeriodicKernel(Kernel(parts), periods, reach)

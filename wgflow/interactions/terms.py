@@ -46,17 +46,17 @@ TABLE_SHARE = 0.25
 
 
 class PairTerm(Term):
-    """A term 1/2 int int U rho rho; a subclass says how U rho is formed on a grid."""
+    """A term 1/2 int int U rho rho; a subclass forms U rho on a grid and at points."""
 
     def __init__(self):
         self._last = None
 
     @abstractmethod
     def _bind(self, grid: Grid):
-        """The operator on a grid: an object with ``apply(masses)`` and a ``form`` in words."""
+        """Return the operator on a grid: an object with ``apply(masses)`` and a ``form`` in words."""
 
     def operator(self, grid: Grid):
-        """What forms U rho on a grid, built once for each grid."""
+        """Return the operator that forms U rho on a grid, built once for each grid."""
         if self._last is None or self._last[0] != grid:
             self._last = (grid, self._bind(grid))
         return self._last[1]
@@ -66,7 +66,7 @@ class PairTerm(Term):
 
     @abstractmethod
     def _at(self, rho: Density | Atoms, points: np.ndarray) -> np.ndarray:
-        """U rho at points (n_coordinates, n), shape (n,)."""
+        """Return U rho at points (n_coordinates, n), shape (n,)."""
 
     def energy(self, rho: Density | Atoms) -> float:
         masses = rho.weights if isinstance(rho, Atoms) else rho.masses
@@ -83,20 +83,21 @@ class Convolution(PairTerm):
 
     Exact on the grid: zero-padded on no-flux axes, circular on periodic ones; O(n log n).
 
-    A kernel that is smooth at 0 enters by its values at the displacements of the cell centers. A kernel that is
-    singular there enters by averages over cells, exact to rounding: :math:`(2 A - A^2) w` with the averaging A over a
-    cell. They leave smooth kernels unchanged up to :math:`h^4`. ``average="double"`` takes :math:`A^2 w`, the mean
-    over both cells of a pair, with which the energy is exact for densities that are constant on cells and an upper
-    bound of the minimum, but Psi is less accurate. The value at displacement 0 is what mass in one cell feels of
-    itself: for :math:`\log |x|` on one axis :math:`\log h - 1.886` (:math:`\log h - 3/2` with "double").
+    A kernel that is smooth at 0 is represented by its values at the displacements of the cell centers, one that is
+    singular there by averages over cells, exact to rounding: let :math:`A w` be the average of w over one cell of a
+    pair, then the grid uses :math:`2 A w - A^2 w`, which leaves smooth kernels unchanged up to :math:`h^4`.
+    ``average="double"`` uses :math:`A^2 w`, the mean over both cells: the energy is then exact for densities that are
+    constant on cells, and an upper bound of the minimum, but Psi is less accurate. The value at displacement 0 is the
+    interaction of the mass in a cell with itself: for :math:`\log |x|` on one axis :math:`\log h - 1.886`
+    (:math:`\log h - 3/2` with "double").
 
     Parameters
     ----------
     w : Kernel, callable or array
         A kernel of `wgflow.interactions`; a vectorized even function of the displacement, one array for each axis (on a
-        periodic axis it is given displacements between minus and plus half the period); or a table of values, along
-        each axis at the 2 n - 1 displacements -(n - 1) h, ..., (n - 1) h (no-flux) or at the n displacements 0, h, ...,
-        (n - 1) h (periodic) for n cells. On periodic axes a kernel of `wgflow.interactions` is made periodic, see
+        periodic axis displacements lie between minus and plus half the period); or a table of values, along each axis
+        of n cells at the 2 n - 1 displacements -(n - 1) h, ..., (n - 1) h (no-flux) or at the n displacements 0, h,
+        ..., (n - 1) h (periodic). On periodic axes a kernel of `wgflow.interactions` is made periodic, see
         `wgflow.interactions.periodic_kernels`.
     gradient : callable, optional
         The gradient of w for methods that move points: of the displacement, returns shape (n_coordinates, n). By
@@ -108,9 +109,8 @@ class Convolution(PairTerm):
     Raises
     ------
     InvalidInput
-        If w is not even or not finite (at 0: without averages), or the grid is not uniform (a Kernel takes cells of
-        different widths on one axis, by a dense table); for points that coincide
-        under a kernel that is infinite at 0.
+        If w is not even, or not finite (at 0: without averages); if the grid is not uniform (except for a Kernel on one
+        axis, by a dense table); for points that coincide under a kernel that is infinite at 0.
     """
 
     def __init__(self, w, gradient=None, average: bool | str | None = None):
@@ -186,7 +186,7 @@ class LowRank(PairTerm):
         return signs
 
     def _moments(self, rho: Density | Atoms) -> np.ndarray:
-        """The s_k int phi_k rho."""
+        """Return the moments s_k int phi_k rho."""
         need_function(self.features, "features")
         if isinstance(rho, Atoms):
             features, masses = self._features_at(rho.points), rho.weights
@@ -271,7 +271,7 @@ class Interaction(PairTerm):
 
     Parameters
     ----------
-    U : callable, array, kernel of this module or one of the three forms
+    U : callable, array, kernel of `wgflow.interactions` or one of the three forms
         A function of the coordinates of both points, ``U(x, x2)`` on one axis and ``U(x, y, x2, y2)`` on two; or of
         the displacement, with one argument for each axis; vectorized. Or the table of its values, shape (n, n).
     gradient : callable, optional
@@ -296,7 +296,7 @@ class Interaction(PairTerm):
         self.U, self._gradient = U, _check_gradient(gradient)
 
     def form(self, grid: Grid) -> str:
-        """The form chosen on a grid, in words."""
+        """Return the form chosen on a grid, in words."""
         return self.operator(grid).form
 
     def _bind(self, grid: Grid):
@@ -309,7 +309,7 @@ class Interaction(PairTerm):
         return _choose_form(self.U, grid)
 
     def _on_points(self, ndim: int) -> PairTerm:
-        """The form that atoms are given: a sum over pairs, unless U is a form itself."""
+        """Return the form used for atoms: a sum over pairs, unless U is itself such a form."""
         if isinstance(self.U, PairTerm):
             return self.U
         if callable(self.U) and count_arguments(self.U, ndim) == ndim:
@@ -334,7 +334,7 @@ def _check_gradient(gradient, what: str = "gradient"):
 
 
 def _check_convolution(w, gradient, average):
-    """A kernel, function or table of a Convolution with its options, checked."""
+    """Check a kernel, function or table of a Convolution and its options; return them."""
     if not callable(w):
         if not isinstance(w, (np.ndarray, list, tuple)):
             raise InvalidType("w must be a function of the displacement, a kernel of wgflow.interactions or a table of "

@@ -14,7 +14,7 @@ from .figures import FLOW, colors_of, new_figure, pick, time_axis, visible_range
 
 __all__ = ["binned", "draw_frame", "draw_law_of_atoms", "plot_atoms"]
 
-#: Paths that are drawn one by one; of more atoms so many are drawn, evenly spread over the mass.
+#: Largest number of paths that are drawn; of more atoms this many are chosen, evenly spread over the mass.
 PATHS = 120
 #: Bins of a law, from coarse (few atoms) to fine.
 BINS = (24, 56)
@@ -23,9 +23,9 @@ MARKER = (36.0, 3.0)
 
 
 def binned(rho: Atoms, edges: np.ndarray, blocks: int = 0) -> np.ndarray:
-    """Mean density of a law on the line in bins: what lies between two neighbors is spread evenly between them.
+    """Return the mean density of a law on the line in bins: mass between two neighbors is spread evenly between them.
 
-    If ``blocks`` is given, sorted atoms are first merged into so many of about equal mass.
+    If ``blocks`` is given, sorted atoms are first merged into that many blocks of about equal mass.
     """
     order = np.argsort(rho.points[0], kind="stable")
     x, share = rho.points[0][order], rho.weights[order] / rho.mass
@@ -38,7 +38,7 @@ def binned(rho: Atoms, edges: np.ndarray, blocks: int = 0) -> np.ndarray:
     middle = np.cumsum(share) - 0.5 * share
     places, first = np.unique(x, return_index=True)
     last = np.append(first[1:], x.size) - 1
-    # A place that several atoms share is a jump: F from below it and from above it.
+    # At a place that several atoms share the distribution function jumps: its values below and above.
     nodes = np.repeat(places, 2)
     levels = np.column_stack([middle[first], middle[last]]).ravel()
     below = np.interp(edges, nodes, levels, left=0.0, right=1.0)
@@ -47,21 +47,21 @@ def binned(rho: Atoms, edges: np.ndarray, blocks: int = 0) -> np.ndarray:
 
 
 def _blocks_of(sol: Any) -> int:
-    """Places on which the atoms of a product rule start in a coordinate, where they are few; 0 for any other cloud."""
+    """Return the places where the atoms of a product rule start in a coordinate, if they are few; else 0."""
     first = sol.densities[0]
     places = max(np.unique(x).size for x in first.points)
     return places if first.ndim > 1 and places <= first.size // 2 else 0
 
 
 def _law_bins(laws: Sequence[Atoms], lo: float, hi: float) -> np.ndarray:
-    """Edges of the bins on which these laws are shown."""
+    """Return the edges of the bins on which these laws are shown."""
     count = int(np.clip(4 * laws[0].size ** 0.5, *BINS))
     pad = 1e-9 * max(1.0, abs(lo), abs(hi)) if hi <= lo else 0.0
     return np.linspace(lo - pad, hi + pad, count + 1)
 
 
 def draw_law_of_atoms(axes: Any, rho: Atoms, edges: np.ndarray, blocks: int = 0, **style: Any) -> np.ndarray:
-    """The law as steps; returns their heights."""
+    """Draw the law as steps; return their heights."""
     heights = binned(rho, edges, blocks)
     axes.stairs(heights, edges, **style)
     return heights
@@ -69,14 +69,14 @@ def draw_law_of_atoms(axes: Any, rho: Atoms, edges: np.ndarray, blocks: int = 0,
 
 def _plot_laws_of_atoms(axes: Any, laws: Sequence[Atoms], t: np.ndarray, lo: float, hi: float, colors: Any,
                         blocks: int = 0) -> None:
-    """Laws of one coordinate at several times over each other."""
+    """Draw the laws of one coordinate at several times over each other."""
     edges, peaks = _law_bins(laws, lo, hi), []
     for rho, time, color in zip(laws, t, colors):
         heights = draw_law_of_atoms(axes, rho, edges, blocks, color=color, linewidth=1.6, label=f"t = {time:.3g}")
         axes.stairs(heights, edges, fill=True, color=color, alpha=0.10)
         peaks.append(float(heights.max()))
     axes.set_xlim(edges[0], edges[-1])
-    # A law that ends as a point mass would flatten all others.
+    # Next to a law that ends as a point mass all others would look flat.
     axes.set_ylim(0, 1.06 * min(max(peaks), 4 * float(np.median(peaks))))
     name = laws[0].names[0]
     axes.set_xlabel(name)
@@ -86,7 +86,7 @@ def _plot_laws_of_atoms(axes: Any, laws: Sequence[Atoms], t: np.ndarray, lo: flo
 
 
 def _plot_paths(axes: Any, sol: Any, axis: int) -> None:
-    """Paths of the atoms in one coordinate, heavier ones stronger, colored by where they start."""
+    """Draw the paths of the atoms in one coordinate, heavier ones stronger, colored by where they start."""
     from matplotlib import colormaps
     from matplotlib.collections import LineCollection
 
@@ -99,7 +99,7 @@ def _plot_paths(axes: Any, sol: Any, axis: int) -> None:
     paths = np.array([rho.points[axis, order] for rho in sol.densities]).T
     segments = [np.column_stack([sol.t, path]) for path in paths]
     if first.periodic[axis]:
-        # No line across the picture where a path goes around.
+        # No line across the picture where a path leaves one end and enters at the other.
         width = first.bounds[axis][1] - first.bounds[axis][0]
         segments = [piece for s in segments
                     for piece in np.split(s, np.flatnonzero(np.abs(np.diff(s[:, 1])) > 0.5 * width) + 1)]
@@ -118,7 +118,7 @@ def _plot_paths(axes: Any, sol: Any, axis: int) -> None:
 
 
 def _draw_cloud(axes: Any, rho: Atoms, color: Any) -> None:
-    """Atoms in the plane, the area of each in proportion to its mass."""
+    """Draw atoms in the plane, the area of each in proportion to its mass."""
     share = rho.weights / rho.mass * rho.size
     unit = float(np.interp(np.log(rho.size), np.log([30.0, 3000.0]), MARKER))
     axes.scatter(*rho.points[:2], s=np.clip(unit * share, 0.05, 12 * unit), color=color, alpha=0.55, linewidths=0,
@@ -126,7 +126,7 @@ def _draw_cloud(axes: Any, rho: Atoms, color: Any) -> None:
 
 
 def plot_atoms(sol: Any, times: int) -> Any:
-    """A figure of a solution: paths and laws on one axis, clouds on two, marginal laws on more, and the energy."""
+    """Return a figure of a solution: paths and laws on one axis, clouds on two, else marginal laws; and the energy."""
     ndim = sol.densities[0].ndim
     chosen = pick(sol.t, min(times, 4) if ndim == 2 else times)
     count = {1: 2, 2: len(chosen)}.get(ndim, ndim)
@@ -160,7 +160,7 @@ def _draw_plane(axes: Any, sol: Any, i: int, limits: Sequence[tuple[float, float
 
 
 def draw_frame(axes: Any, sol: Any, i: int, chosen: np.ndarray) -> None:
-    """One frame of an animation."""
+    """Draw one frame of an animation."""
     laws, rho = [sol.densities[j] for j in chosen], sol.densities[i]
     limits = [visible_range([law.marginal(axis) for law in laws]) for axis in range(rho.ndim)]
     if rho.ndim == 2:

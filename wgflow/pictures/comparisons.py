@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Comparison and ReducedModel are Any here: the core imports no other folder, not even their types.
+# Comparison and ReducedModel are Any here: the core imports nothing from other folders, not even types.
 #: The largest share of a band that is drawn.
 MOST_SHARE = 1e3
 
@@ -30,7 +30,7 @@ def plot_comparison(cmp: Any, path: str | Path | None = None, *, panels: int = 4
     path : path-like, optional
         Where to write it.
     panels : int, optional
-        At how many times the laws are shown.
+        Number of times at which the laws are shown.
     """
     import matplotlib as mpl
 
@@ -106,7 +106,7 @@ def _risk_curves(axes: Axes, cmp: Any, model: Any, networks: NDArray[np.float64]
 
 
 def _band_use(axes: Axes, cmp: Any) -> None:
-    """Every difference as a share of its band: 1 is the end of the band."""
+    """Draw every difference as a share of its band: 1 is the end of the band."""
     use = np.minimum(cmp.share_of_band, MOST_SHARE)
     axes.axhspan(0, 1, color=FLOW, alpha=0.08, linewidth=0)
     axes.axhline(1.0, color=FLOW, linewidth=1.0)

@@ -12,7 +12,7 @@ __all__ = ["plot_energy"]
 
 
 def plot_energy(sol: Any, path: Any = None, *, axes: Any = None) -> Any:
-    """The free energy F(t), and its dissipation on a logarithmic scale.
+    """Plot the free energy F(t), and its dissipation on a logarithmic scale.
 
     Parameters
     ----------

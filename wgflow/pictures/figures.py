@@ -1,4 +1,4 @@
-"""What all pictures share: style, colors, figures without pyplot, and files."""
+"""Style, colors and files of all pictures, and figures without pyplot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ import numpy as np
 from wgflow.atoms import Atoms
 from wgflow.errors import StorageError
 
-INK, FAINT, FLOW, PARTICLE, ALARM = "#20262e", "#8a929c", "#0b6e75", "#e2a53b", "#b5302a"
+#: Colors of text, of edges and notes, of the flow, of particles, and of failed checks.
+INK = "#20262e"
+FAINT = "#8a929c"
+FLOW = "#0b6e75"
+PARTICLE = "#e2a53b"
+ALARM = "#b5302a"
 STYLE: Any = {
     "font.size": 9.5, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",
     "axes.edgecolor": FAINT, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
@@ -19,11 +24,12 @@ STYLE: Any = {
     "legend.frameon": False, "legend.fontsize": 8.5, "axes.grid": True, "grid.color": "#e8ebee", "grid.linewidth": 0.7,
     "axes.axisbelow": True, "figure.facecolor": "white", "savefig.facecolor": "white",
 }
-VISIBLE_MASS = 1e-4  # axes are cut where less than this share of the mass lies beyond, at any of the times shown
+#: Axes are cut where less than this part of the mass lies beyond, at all of the times shown.
+VISIBLE_MASS = 1e-4
 
 
 def new_figure(width: float, height: float) -> Any:
-    """A figure without pyplot, in inches."""
+    """Return a figure made without pyplot, size in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -33,7 +39,7 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def save_figure(figure: Any, path: Any) -> Any:
-    """Write a figure if there is a path; returns the figure."""
+    """Write a figure if there is a path; return the figure."""
     if path is not None:
         try:
             figure.savefig(Path(path), dpi=150)
@@ -43,7 +49,7 @@ def save_figure(figure: Any, path: Any) -> Any:
 
 
 def pick(t: np.ndarray, count: int) -> list[int]:
-    """Indices of about ``count`` snapshots, denser where the path begins (gradient flows slow down)."""
+    """Return the indices of about ``count`` snapshots, denser where the path begins (gradient flows slow down)."""
     if t.size <= count:
         return list(range(t.size))
     fractions = np.linspace(0.0, 1.0, count) ** 2
@@ -51,7 +57,7 @@ def pick(t: np.ndarray, count: int) -> list[int]:
 
 
 def time_axis(axes: Any, t: np.ndarray) -> None:
-    """Linear time, or its cube root where the snapshots span decades: smooth, and zero stays on the axis."""
+    """Set a linear time axis, or one of cube roots where snapshots span decades: smooth, with zero on the axis."""
     positive = t[t > 0]
     if t[0] == 0 and positive.size > 2 and positive[-1] > 25 * positive[0]:
         axes.set_xscale("function", functions=(np.cbrt, lambda s: s**3))
@@ -64,7 +70,7 @@ def time_axis(axes: Any, t: np.ndarray) -> None:
 
 
 def visible_range(laws: Sequence[Any]) -> tuple[float, float]:
-    """The interval outside which no law has more than VISIBLE_MASS on either side."""
+    """Return the interval outside which no law has more than VISIBLE_MASS on either side."""
     low = min(float(rho.quantile(VISIBLE_MASS)) for rho in laws)
     high = max(float(rho.quantile(1.0 - VISIBLE_MASS)) for rho in laws)
     lo, hi = laws[0].bounds[0] if isinstance(laws[0], Atoms) else laws[0].grid.edges[0][[0, -1]]
@@ -79,7 +85,7 @@ def colors_of(count: int) -> Any:
 
 
 def _ink() -> Any:
-    """White where there is nothing, dark where the mass is."""
+    """Return the color map: white where there is nothing, dark where the mass is."""
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("wgflow", ["#ffffff", "#cfe7e3", "#6db9b3", FLOW, "#0d2f45", "#0a1020"])

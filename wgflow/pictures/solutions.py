@@ -31,7 +31,7 @@ __all__ = ["animate_solution", "plot_solution"]
 
 
 def _draw_law(axes: Any, rho: Any, **style: Any) -> None:
-    """A piecewise constant density, drawn as what it is where cells are visible and as a line where they are not."""
+    """Draw a piecewise constant density: as steps where cells are visible, as a line where they are not."""
     edges = rho.grid.edges[0]
     if rho.values.size <= 60:
         axes.stairs(rho.values, edges, **style)
@@ -44,10 +44,10 @@ def _name(grid: Any, axis: int) -> str:
 
 
 def plot_solution(sol: Any, path: Any = None, *, times: int = 6) -> Any:
-    """The densities at several times beside the energy and its dissipation.
+    """Plot the densities at several times beside the energy and its dissipation.
 
-    One axis: curves over each other. Two axes: a row of maps. More: the marginal law of each coordinate. Atoms: their
-    paths too on one axis, clouds whose markers have the area of the masses on two.
+    One axis: curves over each other. Two axes: a row of maps. More: the marginal law of each coordinate. Atoms: on one
+    axis their paths as well; on two axes clouds whose markers have areas in proportion to the masses.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def plot_solution(sol: Any, path: Any = None, *, times: int = 6) -> Any:
     path : path-like, optional
         Where to write the picture.
     times : int, optional
-        How many snapshots to show, 6 by default (4 in two dimensions).
+        Number of snapshots to show, 6 by default (4 in two dimensions).
     """
     import matplotlib as mpl
 
@@ -112,7 +112,7 @@ def _plot_maps(sol: Any, times: int) -> Any:
 
 
 def animate_solution(sol: Any, path: Any, *, frames: int = 60, fps: int = 12) -> Path:
-    """Write the path of densities as an animated GIF (one or two axes); returns the file's path.
+    """Write the path of densities as an animated GIF (one or two axes); return the file's path.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def animate_solution(sol: Any, path: Any, *, frames: int = 60, fps: int = 12) ->
     path : path-like
         Ends in ``.gif``.
     frames, fps : int, optional
-        How many snapshots at most, and how many a second.
+        Largest number of snapshots, and number of them a second.
     """
     import matplotlib as mpl
     from matplotlib.animation import PillowWriter
@@ -159,7 +159,7 @@ def _draw_frame(axes: Any, sol: Any, i: int, chosen: np.ndarray) -> None:
         axes.fill_between(grid.centers[0], rho.values, color=FLOW, alpha=0.18, linewidth=0)
         _draw_law(axes, rho, color=FLOW)
         axes.set_xlim(*visible_range(laws))
-        # A density that ends as a spike would flatten all other frames: show up to four times the median peak.
+        # For a density that ends as a spike all other frames would look flat: show up to four times the median peak.
         peaks = [float(law.values.max()) for law in laws]
         axes.set_ylim(0, 1.06 * min(max(peaks), 4 * float(np.median(peaks))))
         axes.set_ylabel("density")

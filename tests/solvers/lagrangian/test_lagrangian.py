@@ -676,7 +676,7 @@ def test_checkpoints_are_refused_before_anything_is_written(tmp_path):
 
 def test_a_gradient_of_the_wrong_sign_is_found_out():
     wrong = wg.Potential(lambda x: x * x / 2, lambda x: -x)
-    with pytest.raises(ConvergenceError, match="is a gradient that was given") as caught:
+    with pytest.raises(ConvergenceError, match="does a given gradient belong") as caught:
         wg.solve(wrong, RHO, (0, 1), method=Lagrangian())
     assert caught.value.reason == "energy increase"
     assert caught.value.partial.final.points == pytest.approx(RHO.points, abs=1e-9)

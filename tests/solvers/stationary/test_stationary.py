@@ -16,7 +16,7 @@ from wgflow.errors import InvalidType
 from wgflow.reduced_models import IsotropicGaussian
 from wgflow.solvers.stationary import Stationary, stationary, stationary_branches
 from wgflow.solvers.stationary.dual_newton import factorize, is_convex, least_curvature
-from wgflow.solvers.stationary.fixed_point import Problem, descend, find_root
+from wgflow.solvers.stationary.fixed_point import GibbsProblem, descend, find_root
 from wgflow.validation.exact import DesaiZwanzig, Kuramoto
 
 LINE = wg.Grid((-3, 3), cells=120)
@@ -432,7 +432,7 @@ def test_constants_move_the_energy_alone(seed, constant):
     (wg.LowRank(lambda x: np.array([x, x]), [1.0, -0.5]), True),
 ])
 def test_convexity_is_recognized(form, convex):
-    problem = Problem((wg.Entropy(1.0) + form).assemble(LINE), 1.0)
+    problem = GibbsProblem((wg.Entropy(1.0) + form).assemble(LINE), 1.0)
     assert is_convex(problem, factorize(problem)) is convex
     # Against the spectrum of the kernel, as a table without its mean.
     table = np.stack([problem.interaction(row) for row in np.eye(LINE.size)])
@@ -454,7 +454,7 @@ def hessian(problem, state):
 @pytest.mark.parametrize("cells", [120, 450])
 def test_the_least_curvature_is_that_of_the_hessian(form, cells):
     grid = wg.Grid((-3, 3), cells=cells)
-    problem = Problem((wg.Entropy(3.0) + wg.Potential(wells) + form).assemble(grid), 1.0)
+    problem = GibbsProblem((wg.Entropy(3.0) + wg.Potential(wells) + form).assemble(grid), 1.0)
     state = problem.evaluate(problem.gibbs(problem.potential + 0.3 * grid.centers[0]))
     curvature, mode = least_curvature(problem, state, factorize(problem))
     matrix = hessian(problem, state)
@@ -464,7 +464,7 @@ def test_the_least_curvature_is_that_of_the_hessian(form, cells):
 
 
 def test_descent_lowers_the_energy_and_ends_in_a_minimum(rng):
-    problem = Problem(DesaiZwanzig(beta=6.0).energy().assemble(LINE), 1.0)
+    problem = GibbsProblem(DesaiZwanzig(beta=6.0).energy().assemble(LINE), 1.0)
     for _ in range(5):
         state = problem.evaluate(3 * rng.normal(size=LINE.size))
         energies = [state.energy]
@@ -498,7 +498,7 @@ def test_descent_brings_mass_into_cells_that_hold_none():
 
 
 def test_deflation_leaves_what_is_known():
-    problem = Problem(DesaiZwanzig(beta=4.0).energy().assemble(LINE), 1.0)
+    problem = GibbsProblem(DesaiZwanzig(beta=4.0).energy().assemble(LINE), 1.0)
     start = problem.evaluate(problem.gibbs(problem.potential + LINE.centers[0]))
     found = []
     for _ in range(3):

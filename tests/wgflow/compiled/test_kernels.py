@@ -193,15 +193,15 @@ def test_the_bernoulli_function_is_right_to_some_ulp(D):
         for a in z * D:
             q, exact_D = Decimal(float(a)) / Decimal(D), Decimal(D)
             exact = exact_D * q / (q.exp() - 1)
-            # The argument a / D is rounded once, which exp sees q times: that is not the kernel's doing.
-            worst = max(worst, ulps(kernel._uphill(a, D, 1.0 / D), exact) / (8 + 2 * q))
+            # The argument a / D is rounded once, which exp multiplies by q: an error that is not the function's.
+            worst = max(worst, ulps(kernel._bernoulli(a, D, 1.0 / D), exact) / (8 + 2 * q))
     assert worst <= 1.0
-    assert kernel._uphill(0.0, D, 1.0 / D) == D
+    assert kernel._bernoulli(0.0, D, 1.0 / D) == D
 
 
 @pytest.mark.parametrize("z", [800.0, 1e6, 1e300])
 def test_the_bernoulli_function_neither_overflows_nor_turns_negative(z):
-    assert 0.0 <= kernel._uphill(z, 1.0, 1.0) <= z * math.exp(-707)
+    assert 0.0 <= kernel._bernoulli(z, 1.0, 1.0) <= z * math.exp(-707)
 
 
 # ---------------------------------------------------------------- elimination

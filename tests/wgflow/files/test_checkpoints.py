@@ -399,7 +399,7 @@ def test_a_disk_that_fills_up_costs_no_result(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     monkeypatch.setattr(Checkpoint, "INTERVAL", 0.0)
-    with pytest.warns(WGFlowWarning, match=r"the run goes on: .*No space left"):
+    with pytest.warns(WGFlowWarning, match=r"the run continues: .*No space left"):
         solution = resume(path, Line, method=fv())
     assert digest(solution) == digest(solve(Line))
     assert path.read_bytes() == before
