@@ -71,14 +71,11 @@ class FiniteVolumeRun(Run):
         self.rejections = 0
 
     def start(self) -> Step:
-        """Take the initial state, and choose the first step."""
         self.state = self.stepper.start()
         self.first_energy = self.measured = self.state.energy
         rate = None
         if self.flow.t1 > self.flow.t0 and math.isfinite(self.state.energy):
             rate = self.stepper.dissipation(self.state)
-            if self.controller is not None:
-                self.controller.begin(self.flow.t1 - self.flow.t0, self._speed(), self._space_error(self.state))
         return Step(self.state.t, self.state.masses, self.state.energy, rate=rate)
 
     def dump(self) -> dict[str, Any] | None:
@@ -93,7 +90,7 @@ class FiniteVolumeRun(Run):
         self.first_energy = recorded["columns"]["energy"][0]
         if self.controller is not None:
             vars(self.controller).update(saved["controller"])
-            self.error_estimate = self.controller.total_error
+            self.error_estimate = self.controller.total_error if self.steps else None
         return self.state.masses
 
     def advance(self, stop: float) -> Iterator[Step]:
@@ -140,6 +137,8 @@ class FiniteVolumeRun(Run):
 
     # ---------------------------------------------------------------- adaptive steps
     def _adaptive(self, controller: Controller, stop: float) -> Iterator[Step]:
+        if not controller.begun:
+            controller.begin(self.flow.t1 - self.flow.t0, self._speed(), self._space_error(self.state))
         remaining = stop - self.state.t
         count = max(2 if controller.check_due else 1, math.ceil(remaining / controller.dt * (1 - 1e-9)))
         dt = remaining / count

@@ -43,7 +43,12 @@ class Controller:
 
     def __init__(self, rtol: float | None):
         self.rtol = rtol
-        self.total_error = 0.0
+        self.dt = self.total_error = 0.0
+
+    @property
+    def begun(self) -> bool:
+        """Whether the first step is set."""
+        return self.dt > 0.0
 
     def begin(self, span: float, speed: float, space_error: float) -> None:
         """Set the first step from the length of the time span and the initial speed of the density."""

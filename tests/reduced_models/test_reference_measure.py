@@ -107,7 +107,7 @@ def test_a_constant_factor_matters_to_powers_alone():
     rho, own = (MODEL.initial_density(0.8, g) for g in (grid, MODEL.weighted(PLAIN)))
     energy = MODEL.energy(beta=100.0)
     assert energy(rho) == pytest.approx(energy(own) - 0.03, abs=1e-12)
-    with pytest.raises(InvalidInput, match="off by 3 everywhere, which internal energies other than the entropy feel"):
+    with pytest.raises(InvalidInput, match="off by 3 everywhere, which changes internal energies other than the entropy"):
         (MODEL.energy() + wg.PowerEntropy(2.0))(rho)
 
 
@@ -126,13 +126,13 @@ MODELS = {
 def test_all_grids_of_a_model_pass(name):
     model, options = MODELS[name]
     cells = {1: 64, 2: 32, 4: 16}[model.n_coordinates]
-    check = (wg.Potential(model.potential, reference=model.log_weight) + wg.Entropy(5.0)).check_reference
+    energy = wg.Potential(model.potential, reference=model.log_weight) + wg.Entropy(5.0)
     for grid in (model.grid(cells), model.grid(cells, **options), model.grid((cells,) * model.n_coordinates)):
-        check(grid)
-        check(model.weighted(wg.Grid(grid.bounds, cells=cells)))
+        energy.check_grid(grid, energy)
+        energy.check_grid(model.weighted(wg.Grid(grid.bounds, cells=cells)), energy)
         rho = wg.Density.uniform(grid)
         if not any(grid.origin):
-            check(coarser(rho).grid)
+            energy.check_grid(coarser(rho).grid, energy)
 
 
 @pytest.mark.parametrize("d", [2, 40, 320, 20_000])

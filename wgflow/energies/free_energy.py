@@ -148,7 +148,7 @@ class FreeEnergy(Term):
     @property
     def spreads(self) -> bool:
         """Whether an internal energy spreads the law: an entropy at finite beta, or any other."""
-        return any(term.spreads for _, term in self.terms)
+        return any(factor and term.spreads for factor, term in self.terms)
 
     @property
     def time_dependent(self) -> bool:

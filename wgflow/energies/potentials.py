@@ -100,7 +100,7 @@ class Potential(Term):
 
     def check_grid(self, grid: Grid, energy: FreeEnergy) -> None:
         if energy.spreads:
-            nonlinear = any(factor and term.is_internal and not term.diffusion for factor, term in energy.terms)
+            nonlinear = any(factor and term.spreads and not term.diffusion for factor, term in energy.terms)
             self.check_reference(grid, scaled=not nonlinear)
 
     def on_grid(self, grid: Grid) -> EnergyOnGrid:

@@ -89,7 +89,7 @@ def test_a_skewed_mesh_is_pointed_out():
 @pytest.mark.parametrize(("arguments", "error", "words"), [
     ({"mesh": "tri"}, InvalidType, "mesh must be a mesh of FiPy"),
     ({"energy": 3.0}, InvalidType, "sum of terms"),
-    ({"energy": wg.PowerEntropy(2.0)}, InvalidInput, "diffusion is linear"),
+    ({"energy": wg.PowerEntropy(2.0)}, InvalidInput, "only Entropy, Potential and interactions"),
     ({"energy": wg.Potential(np.ones(36))}, InvalidInput, "array of values at cell centers"),
     ({"rho0": np.ones(35)}, InvalidInput, r"\(35,\); need \(36,\)"),
     ({"rho0": -np.ones(36)}, InvalidInput, "finite, >= 0"),

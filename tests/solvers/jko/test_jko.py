@@ -219,7 +219,7 @@ def test_limits(ticking):
         wg.solve(ENERGY, RHO0, (0, 1), JKO(tau=0.1, max_steps=3))
     assert caught.value.reason == "max steps"
     assert caught.value.partial.t[-1] == pytest.approx(0.3)
-    ticking("wgflow.solvers.jko.method")
+    ticking("wgflow.solvers.base")
     with pytest.raises(wg.ConvergenceError, match="time_limit") as caught:
         wg.solve(ENERGY, RHO0, (0, 1e3), JKO(tau=1e-4, time_limit=0.25))
     assert caught.value.reason == "time limit"

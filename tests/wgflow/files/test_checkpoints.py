@@ -118,7 +118,7 @@ class Stop(BaseException):
 
 
 @pytest.mark.parametrize("kind", [Stop, KeyboardInterrupt, MemoryError, ValueError])
-@pytest.mark.parametrize("where", ["_accept", "dissipation", "energy", "_conserve"])
+@pytest.mark.parametrize("where", ["_accept", "dissipation", "psi", "conserve"])
 def test_an_exception_inside_a_step(kind, where, tmp_path, monkeypatch):
     from wgflow.solvers.finite_volume.stepper import Stepper
 
