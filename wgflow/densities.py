@@ -134,7 +134,7 @@ class Density:
                 grid, lambda *x: np.exp(0.5 * (peak - _quadratic_form(precision, [a - m for a, m in zip(x, mean)]))),
                 "gaussian")
         if not values.any():
-            raise InvalidInput(f"mean={mean.tolist()}: the mass of the law underflows everywhere on {grid}; "
+            raise InvalidInput(f"mean={mean.tolist()}: the law has no mass on {grid}, where it underflows; "
                                "move the box")
         return cls.from_values(grid, values, normalize=True)
 

@@ -183,5 +183,5 @@ def second_differences(masses: np.ndarray, grid: Grid) -> float:
 
 
 def default_threads() -> int:
-    """As many threads as this process may use, at most 8."""
+    """Return the number of threads that this process may use, at most 8."""
     return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))

@@ -118,7 +118,7 @@ def _regular_from(h, distance):
 
 @jit
 def _segment(i, n, regular):
-    """End of the run of edges, from edge i on, that share their geometry and have both neighbors in line."""
+    """Return the end of the run of edges, from edge i on, that share their geometry and have two neighbors each."""
     return n - 2 if regular <= i < n - 2 else i + 1
 
 

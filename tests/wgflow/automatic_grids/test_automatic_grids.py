@@ -195,7 +195,7 @@ def test_a_density_on_a_trial_grid_keeps_mass_mean_and_sign():
     ((BOWL, np.array([1.0, np.nan])), {}, InvalidInput, "samples are a finite array"),
     ((BOWL, np.ones(5)), {}, InvalidInput, "all points agree"),
     ((BOWL, lambda x: 1 / (1 + x * x)), {}, InvalidInput, r"mass beyond \|x\|"),
-    ((BOWL, lambda x: 0 * x), {}, InvalidInput, "rho0 is 0 wherever"),
+    ((BOWL, lambda x: 0 * x), {}, InvalidInput, "rho0 is 0 at every"),
     ((BOWL, lambda x: -np.exp(-x * x)), {}, InvalidInput, "finite and >= 0"),
     ((BOWL, lambda *x: x[0]), {}, InvalidInput, r"give bounds=\[None"),
     ((BOWL, (0.0, 1.0), -1.0), {}, InvalidInput, "t_end=-1"),
