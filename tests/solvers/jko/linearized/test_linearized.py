@@ -399,7 +399,8 @@ def test_later_steps_are_cheap():
         step = inner.step(step, 0.005)
         iterations.append(step.iterations)
     assert sum(iterations) <= 60
-    assert inner.system.n_factorizations - before <= 15
+    # One a step: steps share no factorization, so that a resumed run has the bits of an uninterrupted one.
+    assert inner.system.n_factorizations - before <= 21
 
 
 def test_adaptive_steps_and_distances():
