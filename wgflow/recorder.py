@@ -202,12 +202,16 @@ class Recorder:
 
     def _append(self, step: Step, dt: float) -> None:
         mass, least = self._weigh(step.law)
-        row = {"t": step.t, "dt": dt, "energy": step.energy, "mass": mass if step.mass is None else step.mass,
-               "min_density": least if step.min_density is None else step.min_density,
-               "accepted": len(self.columns["t"]), "rejected": self.n_rejected, "fallback": step.fallback,
-               "work": step.work}
-        for name, value in row.items():
-            self.columns[name].append(value)
+        columns = self.columns
+        columns["accepted"].append(len(columns["t"]))
+        columns["t"].append(step.t)
+        columns["dt"].append(dt)
+        columns["energy"].append(step.energy)
+        columns["mass"].append(mass if step.mass is None else step.mass)
+        columns["min_density"].append(least if step.min_density is None else step.min_density)
+        columns["rejected"].append(self.n_rejected)
+        columns["fallback"].append(step.fallback)
+        columns["work"].append(step.work)
         self.last_masses = step.law
 
     def _weigh(self, masses) -> tuple[float, float]:

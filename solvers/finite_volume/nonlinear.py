@@ -65,7 +65,7 @@ class NonlinearSweeps(Sweeps):
         return energy.potential
 
     def check(self, masses: np.ndarray) -> None:
-        if self.law.others:
+        if self.law.others and np.isfinite(masses).all():
             self.law.check(relative_density(masses, self.grid))
 
     def dissipation(self, masses: np.ndarray, psi: np.ndarray) -> float:

@@ -104,7 +104,7 @@ class Sweeps(ABC):
         return None
 
     def check(self, masses: np.ndarray) -> None:
-        """Refuse densities at which the internal energy is not convex."""
+        """Refuse densities at which the internal energy is not convex; masses that are not finite pass."""
 
     def close(self) -> None:
         """End the threads."""
@@ -231,8 +231,7 @@ class Stepper:
         driven = self.energies.driven
         if interaction is None or driven:
             interaction = frozen.interaction(masses)
-        if np.isfinite(masses).all():
-            self.sweeps.check(masses)
+        self.sweeps.check(masses)
         before = frozen.energy(state.masses) if driven else state.energy
         after = frozen.energy(masses, interaction)
         if not after <= before + ENERGY_SLACK * max(1.0, abs(before)) or not masses.min() >= 0:

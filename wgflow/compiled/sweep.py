@@ -109,11 +109,49 @@ def _bernoulli(a, diffusion, inverse):
 @jit
 def _regular_from(h, distance):
     """Return the first edge from which on all edges but the last share their geometry; h.size if there is none."""
-    if h.min() == h.max():
+    n = h.size
+    for i in range(2, n):
+        if h[i] != h[1]:
+            return n
+    if h[0] == h[1]:
         return 1
-    if h[1:].min() == h[1:].max() and distance.min() == distance.max():
-        return 2
-    return h.size
+    for i in range(1, distance.size):
+        if distance[i] != distance[0]:
+            return n
+    return 2
+
+
+# Arrays are filled, copied and searched by loops: assignments of slices, min, max and the like compile for seconds.
+@jit
+def _fill(x, start, stop, value):
+    """Set entries of a flat array to a number."""
+    for t in range(start, stop):
+        x[t] = value
+
+
+@jit
+def _copy(x, y):
+    """Copy a flat array x to y."""
+    for t in range(x.size):
+        y[t] = x[t]
+
+
+@jit
+def _any(x):
+    """Return whether a flat array has an entry other than 0."""
+    for t in range(x.size):
+        if abs(x[t]) > 0.0:
+            return True
+    return False
+
+
+@jit
+def _any_negative(x, j):
+    """Return whether line j of a block has a negative cell."""
+    for i in range(x.shape[0]):
+        if x[i, j] < 0.0:
+            return True
+    return False
 
 
 @jit
@@ -126,8 +164,8 @@ def _segment(i, n, regular):
 def _rates(psi, diffusion, h, distance, periodic, regular, width, right, left):
     """Fill the rates at unit time from each cell of a block to its right and left neighbor; flat (n * width) arrays."""
     n = h.size
-    right[(n - 1) * width:] = 0.0
-    left[:width] = 0.0
+    _fill(right, (n - 1) * width, n * width, 0.0)
+    _fill(left, 0, width, 0.0)
     inverse = 1.0 / diffusion if diffusion > 0.0 else 0.0
     edges = n if periodic else n - 1
     i = 0
@@ -224,18 +262,11 @@ def _scale(unit_right, unit_left, part, right, left):
 
 
 @jit
-def _correct(x, lean, wind, leaning, windy, h, distance, periodic, regular, width, right, left, flux, up, down, factor):
-    """Multiply both rates of each edge by the factor that moves its flux to the middle of the edge.
-
-    The flux J by the rates lies off the middle by lean * d/2; its slope along the line gives the flux at the middle,
-    J2 = J - (lean d/2) J' (third-order upwind-biased). By ``wind`` in place of ``lean`` the same is done with the
-    density of the upwind cell, and Koren's limited slope. Both factors are positive, in [1/2, 3/2] and [1/10, 19/10].
-    ``leaning`` and ``windy`` say which of the two to apply.
-    """
-    n = h.size
-    edges = n if periodic else n - 1
+def _fluxes(x, periodic, regular, width, n, right, left, flux):
+    """Fill the flux over each edge by the rates; flat (n * width) arrays."""
     if not periodic:
-        flux[(n - 1) * width:] = 0.0
+        _fill(flux, (n - 1) * width, n * width, 0.0)
+    edges = n if periodic else n - 1
     i = 0
     while i < edges:
         stop = _segment(i, n, regular)
@@ -244,8 +275,17 @@ def _correct(x, lean, wind, leaning, windy, h, distance, periodic, regular, widt
         for t in range(count):
             flux_c[t] = right_c[t] * x_c[t] - left_e[t] * x_e[t]
         i = stop
-    if windy:
-        _half_slopes(x, h, distance, periodic, regular, width, up, down, factor)
+
+
+@jit
+def _lean_factors(lean, h, distance, periodic, regular, width, flux, factor):
+    """Fill the factor of each edge that moves its flux to the middle of the edge; positive, in [1/2, 3/2].
+
+    The flux J by the rates lies off the middle by lean * d/2; its slope along the line gives the flux at the middle,
+    J2 = J - (lean d/2) J' (third-order upwind-biased).
+    """
+    n = h.size
+    edges = n if periodic else n - 1
     i = 0
     while i < edges:
         stop = _segment(i, n, regular)
@@ -253,24 +293,52 @@ def _correct(x, lean, wind, leaning, windy, h, distance, periodic, regular, widt
         here, there = distance[i] / (6.0 * h[i]), distance[i] / (6.0 * h[k])
         count, a, c, e = (stop - i) * width, before * width, i * width, k * width
         flux_a, flux_c, flux_e, lean_c, factor_c = flux[a:], flux[c:], flux[e:], lean[c:], factor[c:][:count]
-        if leaning:
-            for t in range(count):
-                own = flux_c[t]
-                fall = (own - flux_a[t]) * here
-                rise = (flux_e[t] - own) * there
-                tilt = lean_c[t]
-                moved = -tilt * (fall + rise + (rise if tilt < 0.0 else fall))
-                # 1 + r / (1 + r^2) with r = moved / own: the wanted 1 + r for small r, smooth where the flux turns.
-                factor_c[t] = 1.0 + moved * own / (own * own + moved * moved + SQUARES)
-        else:
-            factor_c[:] = 1.0
-        if windy:
-            wind_c, up_c, down_e = wind[c:], up[c:], down[e:]
-            for t in range(count):
-                blow = wind_c[t]
-                factor_c[t] *= 1.0 - blow * (up_c[t] if blow < 0.0 else down_e[t])
-        _apply(factor_c, right[c:], left[e:])
+        for t in range(count):
+            own = flux_c[t]
+            fall = (own - flux_a[t]) * here
+            rise = (flux_e[t] - own) * there
+            tilt = lean_c[t]
+            moved = -tilt * (fall + rise + (rise if tilt < 0.0 else fall))
+            # 1 + r / (1 + r^2) with r = moved / own: the wanted 1 + r for small r, smooth where the flux turns.
+            factor_c[t] = 1.0 + moved * own / (own * own + moved * moved + SQUARES)
         i = stop
+
+
+@jit
+def _wind_factors(wind, periodic, width, n, up, down, factor):
+    """Multiply the factor of each edge by that of the reconstructed density; positive, in [1/10, 19/10].
+
+    By ``wind`` the density of the upwind cell is taken at the edge, with Koren's limited slope (`_half_slopes`).
+    """
+    last = (n - 1) * width
+    for t in range(last):
+        blow = wind[t]
+        factor[t] *= 1.0 - blow * (up[t] if blow < 0.0 else down[t + width])
+    if periodic:
+        for j in range(width):
+            blow = wind[last + j]
+            factor[last + j] *= 1.0 - blow * (up[last + j] if blow < 0.0 else down[j])
+
+
+@jit
+def _correct(x, lean, wind, windy, h, distance, periodic, regular, width, right, left, flux, up, down, factor):
+    """Multiply both rates of each edge by the factors of `_lean_factors` and, if it is ``windy``, `_wind_factors`."""
+    _fluxes(x, periodic, regular, width, h.size, right, left, flux)
+    if windy:
+        _half_slopes(x, h, distance, periodic, regular, width, up, down, factor)
+    _lean_factors(lean, h, distance, periodic, regular, width, flux, factor)
+    if windy:
+        _wind_factors(wind, periodic, width, h.size, up, down, factor)
+    _apply_factors(factor, periodic, width, right, left)
+
+
+@jit
+def _correct_wind(x, wind, h, distance, periodic, regular, width, right, left, up, down, factor):
+    """Multiply both rates of each edge by the factor of `_wind_factors` alone."""
+    _half_slopes(x, h, distance, periodic, regular, width, up, down, factor)
+    _fill(factor, 0, factor.size, 1.0)
+    _wind_factors(wind, periodic, width, h.size, up, down, factor)
+    _apply_factors(factor, periodic, width, right, left)
 
 
 @jit
@@ -282,10 +350,10 @@ def _half_slopes(x, h, distance, periodic, regular, width, up, down, bend):
     in the cell and its neighbors are alike, so that smooth peaks are not clipped. In [-0.9, 0.9]; 0 at no-flux ends.
     """
     n = h.size
-    for k in (0, n - 1):
-        up[k * width:(k + 1) * width] = 0.0
-        down[k * width:(k + 1) * width] = 0.0
-        bend[k * width:(k + 1) * width] = 0.0
+    for start in (0, (n - 1) * width):
+        _fill(up, start, start + width, 0.0)
+        _fill(down, start, start + width, 0.0)
+        _fill(bend, start, start + width, 0.0)
     first, cells = (0, n) if periodic else (1, n - 1)
     i = first
     while i < cells:
@@ -342,7 +410,8 @@ def _factor(right, left, periodic, forward, pivot, backward, to_border, from_bor
         forward[n - 1, 0] = backward[n - 1, 0] = 0.0
         pivot[n - 1, 0] = 1.0 / carry
         return
-    excess = np.ones(width)
+    excess = np.empty(width)
+    _fill(excess, 0, width, 1.0)
     if not periodic:
         for i in range(n - 1):
             for j in range(width):
@@ -396,7 +465,8 @@ def _solve(m, periodic, forward, pivot, backward, to_border, from_border, x):
             carry = x[i, 0] * pivot[i, 0] + backward[i, 0] * carry
             x[i, 0] = carry
         return
-    x[0, :] = m[0, :]
+    for j in range(width):
+        x[0, j] = m[0, j]
     if not periodic:
         for i in range(n - 1):
             for j in range(width):
@@ -407,7 +477,9 @@ def _solve(m, periodic, forward, pivot, backward, to_border, from_border, x):
             for j in range(width):
                 x[i, j] = x[i, j] * pivot[i, j] + backward[i, j] * x[i + 1, j]
         return
-    last = m[n - 1, :].copy()
+    last = np.empty(width)
+    for j in range(width):
+        last[j] = m[n - 1, j]
     for i in range(n - 1):
         for j in range(width):
             last[j] += to_border[i, j] * x[i, j]
@@ -507,10 +579,11 @@ def _patankar_block(x, y, m, periodic, right, left, forward, pivot, backward, to
     """Limit the lines of x that have a negative cell by the Patankar step; the rates are those of J(gamma dt)."""
     _patankar(m, periodic, right, left, forward, pivot, backward, to_border, from_border, y)
     for j in range(x.shape[1]):
-        if x[:, j].min() < 0.0:
+        if _any_negative(x, j):
             if periodic:
                 # The transfers around a ring are known up to a constant only.
-                x[:, j] = y[:, j]
+                for i in range(x.shape[0]):
+                    x[i, j] = y[i, j]
             else:
                 _limit(x, y, j, transfer, line)
 
@@ -546,7 +619,12 @@ def _curb(x, safe, j, periodic, transfer):
     if periodic:
         # Transfers around a ring are known up to a constant; those without net circulation are taken. Each run of
         # transfers in one direction then begins at a cell that gives to both sides.
-        transfer[:n] -= transfer[:n].mean()
+        mean = 0.0
+        for i in range(n):
+            mean += transfer[i]
+        mean /= n
+        for i in range(n):
+            transfer[i] -= mean
         while origin < n - 1 and not transfer[origin] <= 0.0 < transfer[origin + 1]:
             origin += 1
     for way in range(3):
@@ -578,7 +656,7 @@ def _curb_block(x, y, m, periodic, right, left, forward, pivot, backward, to_bor
     _solve(m, periodic, forward, pivot, backward, to_border, from_border, right)
     _solve(right, periodic, forward, pivot, backward, to_border, from_border, y)
     for j in range(x.shape[1]):
-        if x[:, j].min() < 0.0:
+        if _any_negative(x, j):
             _curb(x, y, j, periodic, transfer)
 
 
@@ -596,7 +674,8 @@ def _rest(x, m):
                 moved = math.inf
                 break
         if moved <= REST * mass:
-            x[:, j] = m[:, j]
+            for i in range(n):
+                x[i, j] = m[i, j]
 
 
 @jit
@@ -614,7 +693,8 @@ def _load(flat, start, stride, step, lines, block):
             for i in range(n):
                 block[i, j] = flat[at + i * stride]
     for j in range(lines, width):
-        block[:, j] = 0.0
+        for i in range(n):
+            block[i, j] = 0.0
 
 
 @jit
@@ -647,7 +727,7 @@ def _place(b, width, outer, n, inner):
 def _edge_sums(right, left, periodic, width, sums):
     """Fill the sum of the two rates of each edge; in the flat arrays right[i] and left[i + 1] belong together."""
     last = right.size - width
-    sums[last:] = 0.0
+    _fill(sums, last, right.size, 0.0)
     for t in range(last):
         sums[t] = right[t] + left[t + width]
     if periodic:
@@ -678,8 +758,8 @@ def _unit_rates(psi, diffusion, h, distance, periodic, regular, width, corrected
     """Fill the rates at unit time of a whole block, and what their correction needs."""
     _rates(psi, diffusion, h, distance, periodic, regular, width, right, left)
     if corrected:
-        lean[:] = 0.0
-        wind[:] = 0.0
+        _fill(lean, 0, lean.size, 0.0)
+        _fill(wind, 0, wind.size, 0.0)
         _curve(psi, diffusion, h, distance, periodic, regular, width, right, left, lean, wind, factor)
 
 
@@ -690,30 +770,34 @@ def _corrected_rates(m, rates, h, distance, periodic, regular, dt, part, right, 
     That density is found by an implicit Euler step, in which only the first-order part of the correction is applied.
     """
     width = m.shape[1]
-    windy = np.abs(rates[3]).max() > 0.0
-    _scale(rates[0].reshape(-1), rates[1].reshape(-1), 0.5 * dt, right.reshape(-1), left.reshape(-1))
+    size = m.size
+    unit, work = rates.reshape(4, size), f.reshape(5, size)
+    right_1, left_1 = right.reshape(size), left.reshape(size)
+    windy = _any(unit[3])
+    _scale(unit[0], unit[1], 0.5 * dt, right_1, left_1)
     if windy:
-        _correct(m.reshape(-1), rates[2].reshape(-1), rates[3].reshape(-1), False, True, h, distance, periodic,
-                 regular, width, right.reshape(-1), left.reshape(-1), y.reshape(-1), f[0].reshape(-1),
-                 f[1].reshape(-1), f[2].reshape(-1))
+        _correct_wind(m.reshape(size), unit[3], h, distance, periodic, regular, width, right_1, left_1, work[0],
+                      work[1], work[2])
     _factor(right, left, periodic, f[0], f[1], f[2], f[3], f[4])
     _solve(m, periodic, f[0], f[1], f[2], f[3], f[4], x)
-    _scale(rates[0].reshape(-1), rates[1].reshape(-1), part, right.reshape(-1), left.reshape(-1))
-    _correct(x.reshape(-1), rates[2].reshape(-1), rates[3].reshape(-1), True, windy, h, distance, periodic,
-             regular, width, right.reshape(-1), left.reshape(-1), y.reshape(-1), f[0].reshape(-1),
-             f[1].reshape(-1), f[2].reshape(-1))
+    _scale(unit[0], unit[1], part, right_1, left_1)
+    _correct(x.reshape(size), unit[2], unit[3], windy, h, distance, periodic, regular, width, right_1, left_1,
+             y.reshape(size), work[0], work[1], work[2])
 
 
 @jit
 def _combine(x, y, lowest):
     """Replace x by y + sqrt(2) (y - x); return whether any entry is negative."""
     n, width = x.shape
-    lowest[:] = 0.0
+    _fill(lowest, 0, width, 0.0)
     for i in range(n):
         for j in range(width):
             x[i, j] = y[i, j] + ROOT2 * (y[i, j] - x[i, j])
             lowest[j] = min(lowest[j], x[i, j])
-    return lowest.min() < 0.0
+    for j in range(width):
+        if lowest[j] < 0.0:
+            return True
+    return False
 
 
 @jit
@@ -753,8 +837,11 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
     n = h.size
     width = cache.shape[3]
     regular = _regular_from(h, distance)
-    work = np.empty((7, n, width))
-    m, p, x, y, right, left, sums = work[0], work[1], work[2], work[3], work[4], work[5], work[6]
+    size = n * width
+    work = np.empty((6, n, width))
+    m, p, x, y, right, left = work[0], work[1], work[2], work[3], work[4], work[5]
+    flat = work.reshape(6, size)
+    p_1, x_1, y_1, right_1, left_1 = flat[1], flat[2], flat[3], flat[4], flat[5]
     own, f = np.empty((4, n, width)), np.empty((5, n, width))
     transfer, line, lowest = np.empty(n + 1), np.empty(n), np.empty(width)
     cut_blocks = 0
@@ -765,28 +852,26 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
         start, stride, step, lines = _place(b, width, outer, n, inner)
         _load(masses, start, stride, step, lines, m)
         rates = cache[b] if cache_mode in (FILL_CACHE, USE_CACHE) else own
+        unit = rates.reshape(4, size)
         if cache_mode != USE_CACHE:
             _load(psi, start, stride, step, lines, p)
-            _unit_rates(p.reshape(-1), diffusion, h, distance, periodic, regular, width, corrected,
-                        rates[0].reshape(-1),
-                        rates[1].reshape(-1), rates[2].reshape(-1), rates[3].reshape(-1), y.reshape(-1))
+            _unit_rates(p_1, diffusion, h, distance, periodic, regular, width, corrected, unit[0], unit[1], unit[2],
+                        unit[3], y_1)
         if corrected:
             _corrected_rates(m, rates, h, distance, periodic, regular, dt, part, right, left, x, y, f)
         else:
-            _scale(rates[0].reshape(-1), rates[1].reshape(-1), part, right.reshape(-1), left.reshape(-1))
+            _scale(unit[0], unit[1], part, right_1, left_1)
         if cache_mode == FILL_FACTORS:
-            _rates(p.reshape(-1), diffusion, h, distance, periodic, regular, width, rates[0].reshape(-1),
-                   rates[1].reshape(-1))
-            _edge_sums(rates[0].reshape(-1), rates[1].reshape(-1), periodic, width, sums.reshape(-1))
-            _note_factors(right.reshape(-1), left.reshape(-1), periodic, width, part, sums.reshape(-1),
-                          cache[b, 0].reshape(-1))
+            _rates(p_1, diffusion, h, distance, periodic, regular, width, unit[0], unit[1])
+            _edge_sums(unit[0], unit[1], periodic, width, x_1)
+            _note_factors(right_1, left_1, periodic, width, part, x_1, cache[b, 0].reshape(size))
         elif cache_mode == USE_FACTORS:
-            _apply_factors(cache[b, 0].reshape(-1), periodic, width, right.reshape(-1), left.reshape(-1))
+            _apply_factors(cache[b, 0].reshape(size), periodic, width, right_1, left_1)
         _factor(right, left, periodic, f[0], f[1], f[2], f[3], f[4])
         _solve(m, periodic, f[0], f[1], f[2], f[3], f[4], x)
         if mode == HALVES:
             _solve(x, periodic, f[0], f[1], f[2], f[3], f[4], y)
-            x[:] = y
+            _copy(y_1, x_1)
         elif mode != IMPLICIT_EULER:
             _solve(x, periodic, f[0], f[1], f[2], f[3], f[4], y)
             if _combine(x, y, lowest) and not _mend(x, y, negligible):
@@ -802,11 +887,11 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
 
 @jit
 def _axis_dissipation(masses, psi, mu, diffusion, h, distance, outer, inner, periodic, corrected, width):
-    """Sum over the edges of an axis of flux times fall of mu, one partial sum a block."""
+    """Return the sum over the edges of an axis of flux times fall of mu."""
     n = h.size
     regular = _regular_from(h, distance)
     blocks = (outer + width - 1) // width if inner == 1 else outer * ((inner + width - 1) // width)
-    sums = np.zeros(blocks)
+    size, whole = n * width, 0.0
     work = np.empty((5, n, width))
     m, p, u, y, z = work[0], work[1], work[2], work[3], work[4]
     rates = np.empty((4, n * width))
@@ -814,12 +899,12 @@ def _axis_dissipation(masses, psi, mu, diffusion, h, distance, outer, inner, per
         start, stride, step, lines = _place(b, width, outer, n, inner)
         _load(masses, start, stride, step, lines, m)
         _load(psi, start, stride, step, lines, p)
-        _unit_rates(p.reshape(-1), diffusion, h, distance, periodic, regular, width, corrected, rates[0], rates[1],
-                    rates[2], rates[3], y.reshape(-1))
+        _unit_rates(p.reshape(size), diffusion, h, distance, periodic, regular, width, corrected, rates[0], rates[1],
+                    rates[2], rates[3], y.reshape(size))
         if corrected:
-            windy = np.abs(rates[3]).max() > 0.0
-            _correct(m.reshape(-1), rates[2], rates[3], True, windy, h, distance, periodic, regular, width, rates[0],
-                     rates[1], u.reshape(-1), y.reshape(-1), z.reshape(-1), p.reshape(-1))
+            windy = _any(rates[3])
+            _correct(m.reshape(size), rates[2], rates[3], windy, h, distance, periodic, regular, width, rates[0],
+                     rates[1], u.reshape(size), y.reshape(size), z.reshape(size), p.reshape(size))
         _load(mu, start, stride, step, lines, u)
         total = 0.0
         for i in range(n if periodic else n - 1):
@@ -827,8 +912,8 @@ def _axis_dissipation(masses, psi, mu, diffusion, h, distance, outer, inner, per
             for j in range(lines):
                 flux = rates[0][i * width + j] * m[i, j] - rates[1][k * width + j] * m[k, j]
                 total += flux * (u[i, j] - u[k, j])
-        sums[b] = total
-    return sums.sum()
+        whole += total
+    return whole
 
 
 def axis_layout(shape, axis: int) -> tuple[int, int, int, int]:
