@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from wgflow.activations.base import Activation
 from wgflow.atoms import Atoms
 from wgflow.checks import check_count, check_positive
+from wgflow.contracts import Contract
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy
 from wgflow.energies.internal_energies import Entropy
@@ -28,7 +30,7 @@ FloatArray = NDArray[np.float64]
 _EXACT = 1e-9  # error of the features' kernel below which gradients of V are formed from them
 
 
-class ReducedModel(ABC):
+class ReducedModel(Contract):
     r"""A risk that is quadratic in features of few coordinates.
 
     With features :math:`F_k(\theta)`, real signs :math:`s_k` and a target :math:`p_k`,
@@ -58,6 +60,7 @@ class ReducedModel(ABC):
         the same curve takes twice the time.
     """
 
+    NEEDS: ClassVar[tuple[str, ...]] = ("name", "coordinate_names", "label_second_moment")
     name: str
     coordinate_names: tuple[str, ...]
     label_second_moment: float
@@ -303,10 +306,11 @@ class NetworkModel(ReducedModel):
     ----------
     activation : Activation
     trains_readout : bool
-    input_dimension : int or inf
-        Length of ``x``; infinite in a limit model, which has no network.
+    input_dimension : float
+        Length of ``x``, a whole number; infinite in a limit model, which has no network.
     """
 
+    NEEDS = (*ReducedModel.NEEDS, "activation", "input_dimension")
     activation: Activation
     trains_readout: bool = False
     input_dimension: float

@@ -199,7 +199,8 @@ def _shapes(model: ReducedModel, points: FloatArray) -> ModelCheck:
             found = np.shape(getattr(model, name)(*at))
             if found != expected:
                 return ModelCheck("shapes", False, f"{name} at coordinates of shape {shape} has shape {found}; need "
-                                                   f"{expected}, with k = {k} features as in target")
+                                                   f"{expected}, of (features, coordinates, *shape) those that it "
+                                                   f"has; target has {k} features")
     if model.signs.shape != (k,):
         return ModelCheck("shapes", False, f"signs has shape {model.signs.shape}; need ({k},), as target has")
     return ModelCheck("shapes", True, f"{k} features of {dim} coordinates")

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
+from wgflow.contracts import Contract
 from wgflow.energies.dissipation import dissipation_on_grid
 from wgflow.errors import ConvergenceError, InvalidInput, StorageError
 from wgflow.recorder import Interior, Recorder, Step
@@ -35,9 +36,11 @@ __all__ = ["EvenSteps", "Interior", "Method", "Run", "Step", "run_to_end"]
 
 #: A time that misses a multiple of the step by less than this part of it has reached it.
 TIME_SLACK = 1e-9
+#: Part of the mass that a step of even length may change: more than round-off, less than shows.
+MASS_SLACK = 1e-9
 
 
-class Method(ABC):
+class Method(Contract):
     """A way of stepping a flow: a frozen dataclass of its settings.
 
     Attributes
@@ -116,7 +119,7 @@ class Method(ABC):
         run_to_end(self, self.begin(flow), flow, recorder, checkpoint, state)
 
 
-class Run(ABC):
+class Run(Contract):
     """One run of a method: where the law is, and how it goes on.
 
     Attributes
@@ -236,6 +239,11 @@ class EvenSteps(Run):
             raise ConvergenceError(f"the step from t = {self.t:.6g} gave masses that are negative or not finite; take "
                                    f"a smaller dt (now {target - self.t:.3g})", reason="non-finite", t=self.t,
                                    dt=target - self.t)
+        total, mass = float(masses.sum()), self.flow.rho0.mass
+        if not abs(total - mass) <= MASS_SLACK * mass:
+            raise ConvergenceError(f"the step from t = {self.t:.6g} changed the mass by {total / mass - 1:.1e}; what "
+                                   f"{type(self).__name__}.move returns must have the mass of the initial law",
+                                   reason="mass", t=self.t, dt=target - self.t)
         self.masses, self.clock, self.t = masses, self.clock + elapsed, target
         self.row, self.done = (begin, count), k
         yield self._step(target, masses)
@@ -325,7 +333,8 @@ class _Limits:
         """Raise ConvergenceError where a limit is reached."""
         if self.steps >= self.method.max_steps:
             raise ConvergenceError(f"max_steps={self.method.max_steps} reached at t = {t:.6g}; raise max_steps, or "
-                                   "take longer steps (a looser tolerance, a larger dt)", reason="max steps", t=t)
+                                   "take longer steps (a looser tolerance, a larger dt); a checkpoint can be resumed",
+                                   reason="max steps", t=t)
         if time.monotonic() > self.deadline:
             raise ConvergenceError(f"time_limit={self.method.time_limit:g} s reached at t = {t:.6g}",
                                    reason="time limit", t=t)

@@ -19,14 +19,6 @@ from wgflow.errors import InvalidInput, StorageError, WGFlowError
 
 __all__ = ["main"]
 
-def __getattr__(name: str) -> tuple[float, ...]:
-    # The times of the demo were defined here; importing its study with this module would slow down --help.
-    if name == "SGD_TIMES":
-        from wgflow.validation.studies.demo import SGD_TIMES
-
-        return SGD_TIMES
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
 
 def _make_folder(folder: Path) -> None:
     try:
@@ -85,7 +77,7 @@ def demo(
 
 @app.command()
 def reproduce(
-    name: Annotated[str, typer.Argument(help="the experiment; --list names them all")] = "",
+    name: Annotated[str, typer.Argument(help="the experiment (--list names them all), or a file: mine/study.py")] = "",
     quick: Annotated[bool, typer.Option("--quick", help="the small scale, within two minutes")] = False,
     listing: Annotated[bool, typer.Option("--list", help="list the experiments and stop")] = False,
     out: Annotated[Path, typer.Option(help="folder under which each experiment has one")] = Path("out/reproduce"),
@@ -102,13 +94,13 @@ def reproduce(
     if not name:
         raise InvalidInput(f"reproduce needs the name of an experiment: {', '.join(studies.names())}")
     study, start = studies.get(name), time.perf_counter()
-    folder = out / (f"{name}-quick" if quick else name)
+    folder = out / (f"{study.name}-quick" if quick else study.name)
     _make_folder(folder)
     report = study.run(folder, quick=quick, fresh=fresh)
     report.write(folder)
     print(report.text())
-    print(f"Pictures and tables are in {folder}: {', '.join(p.name for p in report.pictures)}, report.txt "
-          f"({time.perf_counter() - start:.0f} s)")
+    files = [picture.name for picture in report.pictures] + ["report.txt"]
+    print(f"Pictures and tables are in {folder}: {', '.join(files)} ({time.perf_counter() - start:.0f} s)")
     raise typer.Exit(0 if report.passed else 1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, overload
 
 from wgflow.certificate import library_versions
@@ -105,8 +106,8 @@ def solve(
     progress : bool
         Show a bar on a terminal, log lines (logger ``wgflow``, level INFO) elsewhere.
     checkpoint : path, optional
-        File in which the state of the run is kept every few seconds and at its end, so that `wgflow.resume` can go on
-        from it. A run interrupted and resumed gives the same bits as one that was not. Not for atoms.
+        File in which the state of the run is kept about every five seconds and at its end, so that `wgflow.resume` can
+        go on from it. A run interrupted and resumed gives the same bits as one that was not. Not for atoms.
     throw : bool
         Whether a run that cannot be finished raises; otherwise the Solution so far is returned with ``status`` 1.
     error_estimate : bool
@@ -165,11 +166,12 @@ def resume(
     """Go on with a run from its checkpoint, the file that ``solve(..., checkpoint=path)`` wrote.
 
     **What is promised.** A run that was interrupted at any point and resumed (any number of times) to the end it had
-    gives the same bits as the uninterrupted run: times, densities, history and certificate, on the same machine with
-    the same versions of wgflow, NumPy, SciPy and Numba; a WGFlowWarning says where versions or the energy's last digits
-    differ. A run that has reached its end can be extended to a later ``t_end``. That is a deterministic continuation of
-    the same accuracy, but not bit for bit the run that would have had the later end from the start, since steps are cut
-    to end at the old one. An interrupted run with a later ``t_end`` is first finished, then extended.
+    gives the same bits as the uninterrupted run: times, densities, history and certificate (but for limits in its
+    ``settings``), on the same machine with the same versions of wgflow, NumPy, SciPy and Numba; a WGFlowWarning says
+    where versions or the energy's last digits differ. A run that has reached its end can be extended to a later
+    ``t_end``. That is a deterministic continuation of the same accuracy, but not bit for bit the run that would have
+    had the later end from the start, since steps are cut to end at the old one. An interrupted run with a later
+    ``t_end`` is first finished, then extended.
 
     Parameters
     ----------
@@ -224,4 +226,7 @@ def _check_method(method: Method | None) -> Method:
     if not isinstance(method, Method):
         raise InvalidType(f"method must be a solver such as wgflow.FiniteVolume(), got {method!r}; one of your own is "
                           "a subclass of wgflow.solvers.Method")
+    if not is_dataclass(method):
+        raise InvalidType(f"method: {type(method).__name__} is no dataclass; put @dataclass(frozen=True) above the "
+                          "class, so that its settings can be kept with the solution")
     return method

@@ -1,9 +1,8 @@
 """An experiment of one's own: how fast a double well forgets where it started, against the temperature.
 
-A `Study` runs, judges itself by checks, and leaves tables and pictures; ``STUDY.run(folder)`` returns the report. As a
-file in `validation/studies/`, with one line in the table of `validation/studies/__init__.py`, it is a command too:
-``wgflow reproduce NAME``. The truth here is the first eigenvalue of the generator, known to the exact family
-`DoubleWellDecay`.
+A `Study` runs, judges itself by checks, and leaves tables and pictures; ``STUDY.run(folder)`` returns the report. The
+file is a command too: ``wgflow reproduce examples/recipes/experiment.py --quick``. The truth here is the first
+eigenvalue of the generator, known to the exact family `DoubleWellDecay`.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def main(d=10, t=0.2):
     comparison = wg.validation.compare(sol, sgd)
     print(report)
     print(f"risk {model.risk(rho0):.4f} -> {model.risk(sol.final):.4f}, of networks {sgd.risk[:, -1].mean():.4f}")
-    print(comparison)
+    print(comparison.table())
     return report, comparison
 
 

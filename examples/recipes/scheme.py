@@ -21,7 +21,7 @@ from wgflow.solvers import EvenSteps, Method
 
 @dataclass(frozen=True)
 class Heun(Method):
-    """Explicit steps of length dt (shorter before an output time).
+    """Explicit steps of equal length between two output times, at most dt.
 
     Parameters
     ----------

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from wgflow import cli
+from wgflow.validation.studies.demo import SGD_TIMES
 
 SMALL = ["demo", "--neurons", "40", "--step-size", "1e-3", "--runs", "2", "--cells", "200"]
 
@@ -98,7 +99,7 @@ def test_demo_writes_its_results_and_reuses_them(capsys, tmp_path, monkeypatch):
     run(capsys, *SMALL, "--out", tmp_path, "--runs", "3")
     assert len(calls) == 2
     with np.load(damaged, allow_pickle=False) as data:
-        assert data["coordinates"].shape == (len(cli.SGD_TIMES), 40, 1)
+        assert data["coordinates"].shape == (len(SGD_TIMES), 40, 1)
     # Other settings are other files.
     run(capsys, *SMALL, "--out", tmp_path, "--seed", "9")
     assert len(calls) == 4

@@ -16,13 +16,14 @@ by default.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wgflow.contracts import Contract
 from wgflow.errors import InvalidInput, InvalidType
 
 from ..quantile_functions import mean_power, merged_gaps
@@ -67,7 +68,7 @@ class Runs:
         return np.sort(self.x, axis=2)
 
 
-class Statistic(ABC):
+class Statistic(Contract):
     r"""A distance :math:`S(x, \rho) \ge 0`, or a difference :math:`S(x, \rho) = g(x) - g(\rho)`, on one coordinate.
 
     A subclass gives ``name`` and `value`, and ``is_distance = False`` if it is a difference; the rest derives from

@@ -6,6 +6,10 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
 
 from wgflow.errors import InvalidInput
 
@@ -33,13 +37,42 @@ def names() -> tuple[str, ...]:
 
 
 def get(name: str) -> Study:
-    """Return the study of a name.
+    """Return the study of a name, or the one in a Python file of one's own.
+
+    Parameters
+    ----------
+    name : str
+        One of `names`, or the path of a file (``mine/study.py``) that defines ``STUDY``.
 
     Raises
     ------
     InvalidInput
         If there is none; the message lists those there are.
     """
+    module = _module_of(name)
+    study = getattr(module, "STUDY", None)
+    if not isinstance(study, Study):
+        raise InvalidInput(f"{name} has no STUDY; end the file with STUDY = YourStudy()")
+    return study
+
+
+def _module_of(name: str) -> ModuleType:
+    if name.endswith(".py"):
+        path = Path(name)
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        if not path.is_file() or spec is None or spec.loader is None:
+            raise InvalidInput(f"no study: there is no file {name}")
+        module = importlib.util.module_from_spec(spec)
+        # Dataclasses and pickles look their module up by its name.
+        sys.modules[path.stem] = module
+        spec.loader.exec_module(module)
+        return module
     if name not in _HOMES:
-        raise InvalidInput(f"no study is called {name!r}; there are {', '.join(_HOMES)}")
-    return importlib.import_module(f"{__name__}.{_HOMES[name]}").STUDY
+        raise InvalidInput(f"no study is called {name!r}; there are {', '.join(_HOMES)}, and files that end in .py")
+    home = f"{__name__}.{_HOMES[name]}"
+    try:
+        return importlib.import_module(home)
+    except ModuleNotFoundError as error:
+        if error.name != home:
+            raise
+        raise InvalidInput(f"the table of studies has {name!r} in {home}, which is not there") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from wgflow.contracts import Contract
 from wgflow.errors import StorageError
 
 __all__ = ["Check", "Study", "StudyReport", "Table", "flow_times"]
@@ -111,9 +112,10 @@ class StudyReport:
             raise StorageError(f"cannot write the report into {folder}: {error}") from error
 
 
-class Study(ABC):
+class Study(Contract):
     """An experiment that can be run again at two scales."""
 
+    NEEDS = ("name", "title")
     name: ClassVar[str]
     title: ClassVar[str]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, owens_t
 
 from wgflow.checks import check_count, real_array
+from wgflow.contracts import Contract
 from wgflow.errors import InvalidInput
 
 __all__ = [
@@ -45,7 +46,7 @@ class KernelActivation(NamedTuple):
     intercepts: FloatArray
 
 
-class Activation(ABC):
+class Activation(Contract):
     r"""An activation :math:`\sigma` of one real variable and its exact averages.
 
     With :math:`G` standard Gaussian, :math:`he_k` the orthonormal Hermite polynomials and :math:`c` the first

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 import numbers
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
 
 from wgflow.atoms import Atoms
+from wgflow.contracts import Contract
 from wgflow.densities import Density
 from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.energies.term_checks import TermOnGrid, check_terms
@@ -26,7 +27,7 @@ from wgflow.uphill import uphill
 __all__ = ["FreeEnergy", "Term"]
 
 
-class Term(ABC):
+class Term(Contract):
     r"""One term E of a free energy. Terms add, and a number scales them: ``Entropy(4.0) + 2 * Potential(V)``.
 
     A subclass gives `energy` and `first_variation`,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
 
 from wgflow.compiled.lowrank import combine_rows, rows_dot
+from wgflow.contracts import Contract
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
 
@@ -23,7 +24,7 @@ BLOCK_ENTRIES = 4_000_000
 THREADED_FFT = 1 << 17
 
 
-class InteractionOperator(ABC):
+class InteractionOperator(Contract):
     """The map from the masses of cells to U rho at their centers, linear and symmetric.
 
     A subclass gives `apply` and `form`. The other attributes are for methods that can use a special form; each is None

@@ -13,6 +13,19 @@ from wgflow.validation import studies
 
 #: What a picture or an animation begins with.
 MAGIC = {".png": b"\x89PNG\r\n\x1a\n", ".gif": b"GIF89a"}
+#: A study in a file of its own.
+MINE = """
+from wgflow.validation.studies import Check, Study, StudyReport
+
+class Mine(Study):
+    name = "own-study"
+    title = "One is one"
+
+    def run(self, folder, *, quick=False, fresh=False):
+        return StudyReport(self.name, self.title, "none", (Check("one", 1 == 1),))
+
+STUDY = Mine()
+"""
 
 
 @pytest.mark.slow
@@ -54,6 +67,31 @@ def test_an_unknown_experiment_gives_one_line(capsys):
     assert "needs the name" in capsys.readouterr().err
     with pytest.raises(InvalidInput, match="no study"):
         studies.get("")
+
+
+def test_a_study_in_a_file_of_ones_own(tmp_path, capsys):
+    file = tmp_path / "mine.py"
+    file.write_text(MINE, encoding="utf-8")
+    assert studies.get(str(file)).title == "One is one"
+    assert cli.main(["reproduce", str(file), "--quick", "--out", str(tmp_path / "out")]) == 0
+    assert "ok   one" in capsys.readouterr().out
+    assert (tmp_path / "out" / "own-study-quick" / "report.txt").is_file()
+
+
+def test_a_file_without_a_study_gives_one_line(tmp_path, capsys):
+    file = tmp_path / "empty.py"
+    file.write_text("STUDY = 3\n", encoding="utf-8")
+    for name, words in ((str(file), "end the file with STUDY = "), (str(tmp_path / "none.py"), "there is no file ")):
+        assert cli.main(["reproduce", name]) == 2
+        err = capsys.readouterr().err
+        assert words in err
+        assert err.count("\n") == 1
+
+
+def test_a_wrong_line_in_the_table_is_named(monkeypatch):
+    monkeypatch.setitem(studies._HOMES, "lost", "nowhere")
+    with pytest.raises(InvalidInput, match=r"has 'lost' in .*studies\.nowhere, which is not there"):
+        studies.get("lost")
 
 
 def test_reports():
