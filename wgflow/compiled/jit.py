@@ -17,7 +17,7 @@ def jit(function=None, **options):
     """
     if function is None:
         return lambda f: jit(f, **options)
-    settings = {"error_model": "numpy", "nogil": True, **options}
+    settings = {"error_model": "numpy", "nogil": True, "no_cfunc_wrapper": True, **options}
     try:
         return numba.njit(cache=True, **settings)(function)
     except RuntimeError as error:
