@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -30,21 +31,31 @@ def _make_folder(folder: Path) -> None:
 def _warmup() -> None:
     """Solve small problems by the usual methods, so that their compiled functions are stored on disk."""
     import wgflow as wg
+    from wgflow.progress import compilation_told, progress_of
 
     grid = wg.Grid((-3, 3), cells=32)
     plane = wg.Grid([(-2, 2), (-2, 2)], cells=(12, 12))
-    starts = wg.Density.gaussian(grid, 0.5, 0.3), wg.Density.gaussian(plane, [0.3, 0.0], [0.2, 0.3])
-    for start in starts:
-        transport = wg.Potential(lambda *x: sum(0.5 * c**2 for c in x))
-        for energy in (1 * transport, transport + wg.Entropy(2.0)):
-            wg.solve(energy, start, (0.0, 0.05))
+    line, square = wg.Density.gaussian(grid, 0.5, 0.3), wg.Density.gaussian(plane, [0.3, 0.0], [0.2, 0.3])
+    well = wg.Potential(lambda *x: sum(0.5 * c**2 for c in x))
+    attraction = wg.Interaction(wg.Convolution(lambda z: -np.exp(-z * z)))
     model = wg.reduced_models.IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2)
-    wg.solve(wg.PowerEntropy(2.0), starts[0], (0.0, 0.05))
-    for energy in (1 * wg.Entropy(2.0), wg.Entropy(2.0) + wg.Interaction(wg.Convolution(lambda z: -np.exp(-z * z)))):
-        wg.solve(energy, starts[0], (0.0, 0.1), method=wg.JKO(tau=0.1))
     radial = model.grid(cells=64)
-    wg.solve(model.energy(), model.initial_density(0.8, radial), (0.0, 0.01), time_scale=model.time_scale)
-    wg.validation.run_sgd(model, 16, 1e-4, [0.0, 0.001], rng=3)
+    jobs: list[Callable[[], object]] = [
+        lambda: wg.solve(well + wg.Entropy(2.0), line, (0.0, 0.05)),
+        lambda: wg.solve(1 * well, line, (0.0, 0.05)),
+        lambda: wg.solve(well + wg.Entropy(2.0), square, (0.0, 0.05)),
+        lambda: wg.solve(1 * well, square, (0.0, 0.05)),
+        lambda: wg.solve(wg.PowerEntropy(2.0), line, (0.0, 0.05)),
+        lambda: wg.solve(wg.Entropy(2.0) + attraction, line, (0.0, 0.1), method=wg.FiniteVolume(scheme="midpoint")),
+        lambda: wg.solve(1 * wg.Entropy(2.0), line, (0.0, 0.1), method=wg.JKO(tau=0.1)),
+        lambda: wg.solve(wg.Entropy(2.0) + attraction, line, (0.0, 0.1), method=wg.JKO(tau=0.1)),
+        lambda: wg.solve(model.energy(), model.initial_density(0.8, radial), (0.0, 0.01), time_scale=model.time_scale),
+        lambda: wg.validation.run_sgd(model, 16, 1e-4, [0.0, 0.001], rng=3),
+    ]
+    with compilation_told(), progress_of("warmup") as report:
+        for k, job in enumerate(jobs):
+            job()
+            report((k + 1) / len(jobs))
 
 
 app = typer.Typer(name="wgflow", help="Wasserstein gradient flows, certified.", add_completion=False,

@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,9 +14,37 @@ if TYPE_CHECKING:
 
     from wgflow.flows import Flow
 
-__all__ = ["progress_of", "run_progress"]
+__all__ = ["compilation_told", "progress_of", "run_progress"]
 
 logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def compilation_told(tell: Callable[[str], None] = logger.info) -> Iterator[None]:
+    """Tell within the block, once in each process, that functions are being compiled: the first run waits for that.
+
+    Parameters
+    ----------
+    tell : callable
+        Takes the words; by default the log.
+    """
+    from numba.core import event
+
+    class Listener(event.Listener):
+        def on_start(self, event):
+            if not _told:
+                _told.append(True)
+                tell("compiling kernels, once: they are kept on disk for later runs")
+
+        def on_end(self, event):
+            pass
+
+    with event.install_listener("numba:compile", Listener()):
+        yield
+
+
+#: Whether this process has told that it compiles.
+_told: list[bool] = []
 
 
 @contextmanager
@@ -58,6 +86,7 @@ class run_progress:
     def __init__(self, flow: Flow, progress: bool):
         self.flow, self.progress = flow, progress
         self.bar: Progress | None = None
+        self.notes = ExitStack()
 
     def __enter__(self):
         if not self.progress:
@@ -72,6 +101,7 @@ class run_progress:
             self.bar = Progress(console=Console(stderr=True), transient=True)
             self.task = self.bar.add_task("solving", total=self.flow.t1 - self.flow.t0)
             self.bar.start()
+        self.notes.enter_context(compilation_told(logger.info if self.bar is None else self.bar.console.print))
         return self.tell
 
     def tell(self, t: float) -> None:
@@ -85,6 +115,7 @@ class run_progress:
             self.last = now
 
     def __exit__(self, *exc):
+        self.notes.close()
         if self.bar is not None:
             self.bar.stop()
         return False

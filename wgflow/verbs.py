@@ -226,7 +226,7 @@ def _check_method(method: Method | None) -> Method:
     if not isinstance(method, Method):
         raise InvalidType(f"method must be a solver such as wgflow.FiniteVolume(), got {method!r}; one of your own is "
                           "a subclass of wgflow.solvers.Method")
-    if not is_dataclass(method):
+    if type(method).settings is Method.settings and not is_dataclass(method):
         raise InvalidType(f"method: {type(method).__name__} is no dataclass; put @dataclass(frozen=True) above the "
                           "class, so that its settings can be kept with the solution")
     return method

@@ -26,6 +26,7 @@ from wgflow.compiled.sweep import (
     USE_CACHE,
     USE_FACTORS,
     axis_layout,
+    limited_sweep,
     sweep,
 )
 from wgflow.energies.dissipation import linear_dissipation
@@ -34,6 +35,8 @@ from wgflow.grids import Grid
 
 from .stepper import Sweeps
 
+#: Modes that `limited_sweep` serves.
+LIMITED = (LIMITED_PLAIN, LIMITED_CORRECTED, HALVES)
 #: Rates that never change are kept for reuse, up to this many bytes.
 CACHE_BYTES = 1e9
 #: From this many cells on a sweep is shared among threads.
@@ -140,11 +143,12 @@ class LinearSweeps(Sweeps):
         h, distance, outer, inner, periodic, _, blocks, negligible = self.axes[axis]
         arguments = (flat, psi, self.diffusion, dt, h, distance, outer, inner, periodic, mode, cache_mode, cache,
                      negligible)
+        kernel = limited_sweep if mode in LIMITED else sweep
         if self.pool is None or blocks < self.threads:
-            sweep(*arguments, 0, blocks)
+            kernel(*arguments, 0, blocks)
             return
         cuts = [blocks * k // self.threads for k in range(self.threads + 1)]
-        lines = partial(sweep, *arguments)
+        lines = partial(kernel, *arguments)
         jobs = [self.pool.submit(lines, a, b) for a, b in pairwise(cuts[1:])]
         lines(cuts[0], cuts[1])
         for job in jobs:

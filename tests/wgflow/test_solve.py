@@ -320,3 +320,21 @@ def test_output_times_that_miss_an_end_by_a_last_digit_are_the_end():
     assert sol.t[-1] == end
     with pytest.raises(wg.InvalidInput, match="outside t_span"):
         wg.solve(wg.Entropy(1.0), wg.Density.gaussian(grid, 0.0, 0.5), (0.0, end), t_eval=[0.0, 0.1 + 1e-12])
+
+
+def test_compilation_is_told_once(caplog, monkeypatch):
+    from numba import njit
+
+    from wgflow import progress
+
+    monkeypatch.setattr(progress, "_told", [])
+    caplog.set_level("INFO", logger="wgflow")
+    with progress.compilation_told():
+        assert njit(lambda x: x + 1)(1) == 2
+        assert njit(lambda x: x + 2)(1) == 3
+    assert [r.getMessage() for r in caplog.records] == ["compiling kernels, once: they are kept on disk for later runs"]
+    words: list[str] = []
+    monkeypatch.setattr(progress, "_told", [])
+    with progress.compilation_told(words.append):
+        pass
+    assert not words

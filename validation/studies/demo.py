@@ -117,7 +117,7 @@ class Demo(Study):
         model = IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2)
         rho0 = model.initial_density(_KAPPA, model.grid(cells=self.cells))
         sol = solve(model.energy(), rho0, (0.0, t_end), FiniteVolume(), t_eval=flow_times(SGD_TIMES, t_end, 61),
-                    time_scale=model.time_scale)
+                    time_scale=model.time_scale, progress=True)
         say(f"PDE      {sol.certificate.n_accepted} steps on {self.cells} cells in "
             f"{time.perf_counter() - start:.1f} s, risk {model.risk(sol.densities[0]):.4f} -> "
             f"{model.risk(sol.densities[-1]):.4f}")

@@ -32,17 +32,17 @@ from .jit import jit
 
 #: Lines that are swept side by side: long enough runs to vectorize, short enough for the working set to stay in cache.
 WIDTH = 32
-#: Sweep modes: second order, with plain or with corrected fluxes;
+#: Modes of `sweep`: second order, with plain or with corrected fluxes;
 PLAIN, CORRECTED = 0, 1
-#: implicit Euler, with plain fluxes;
+#: implicit Euler, with plain fluxes.
 IMPLICIT_EULER = 2
-#: second order limited by J(dt/2)^2, with plain or with corrected fluxes;
+#: Modes of `limited_sweep`: second order limited by J(dt/2)^2, with plain or with corrected fluxes;
 LIMITED_PLAIN, LIMITED_CORRECTED = 3, 4
 #: J(dt/2)^2 itself, with plain fluxes.
 HALVES = 5
 #: Cache modes: the rates of an axis are formed and forgotten, formed and kept, or taken from the cache;
 NO_CACHE, FILL_CACHE, USE_CACHE = 0, 1, 2
-#: or the factors by which they are corrected are kept, or taken.
+#: or, of `limited_sweep`, the factors by which they are corrected are kept, or taken.
 FILL_FACTORS, USE_FACTORS = 3, 4
 #: Bounds of the factors that are kept, wider than those of the two corrections together.
 LEAST_FACTOR, LARGEST_FACTOR = 0.02, 5.0
@@ -121,7 +121,8 @@ def _regular_from(h, distance):
     return 2
 
 
-# Arrays are filled, copied and searched by loops: assignments of slices, min, max and the like compile for seconds.
+# For short compilation arrays are filled, copied and searched by loops (slices, min, max and the like take seconds),
+# and large functions that few others call are inlined: otherwise everything below them is optimized again for each.
 @jit
 def _fill(x, start, stop, value):
     """Set entries of a flat array to a number."""
@@ -320,7 +321,7 @@ def _wind_factors(wind, periodic, width, n, up, down, factor):
             factor[last + j] *= 1.0 - blow * (up[last + j] if blow < 0.0 else down[j])
 
 
-@jit
+@jit(inline="always")
 def _correct(x, lean, wind, windy, h, distance, periodic, regular, width, right, left, flux, up, down, factor):
     """Multiply both rates of each edge by the factors of `_lean_factors` and, if it is ``windy``, `_wind_factors`."""
     _fluxes(x, periodic, regular, width, h.size, right, left, flux)
@@ -574,7 +575,7 @@ def _limit(x, safe, j, transfer, line):
         x[i, j] = line[i] + transfer[i] - transfer[i + 1]
 
 
-@jit
+@jit(inline="always")
 def _patankar_block(x, y, m, periodic, right, left, forward, pivot, backward, to_border, from_border, transfer, line):
     """Limit the lines of x that have a negative cell by the Patankar step; the rates are those of J(gamma dt)."""
     _patankar(m, periodic, right, left, forward, pivot, backward, to_border, from_border, y)
@@ -648,7 +649,7 @@ def _curb(x, safe, j, periodic, transfer):
         x[i, j] = max(value, 0.0)
 
 
-@jit
+@jit(inline="always")
 def _curb_block(x, y, m, periodic, right, left, forward, pivot, backward, to_border, from_border, transfer):
     """Limit the lines of x that have a negative cell by J(dt/2)^2 m; right and left are the rates of J(gamma dt)."""
     _scale(right.reshape(-1), left.reshape(-1), 0.5 / GAMMA, right.reshape(-1), left.reshape(-1))
@@ -753,7 +754,7 @@ def _apply_factors(factors, periodic, width, right, left):
         _apply(factors[last:], right[last:], left)
 
 
-@jit
+@jit(inline="always")
 def _unit_rates(psi, diffusion, h, distance, periodic, regular, width, corrected, right, left, lean, wind, factor):
     """Fill the rates at unit time of a whole block, and what their correction needs."""
     _rates(psi, diffusion, h, distance, periodic, regular, width, right, left)
@@ -763,7 +764,7 @@ def _unit_rates(psi, diffusion, h, distance, periodic, regular, width, corrected
         _curve(psi, diffusion, h, distance, periodic, regular, width, right, left, lean, wind, factor)
 
 
-@jit
+@jit(inline="always")
 def _corrected_rates(m, rates, h, distance, periodic, regular, dt, part, right, left, x, y, f):
     """Fill the rates of a step of length ``part``, with correction factors of the density at the middle of the step dt.
 
@@ -800,6 +801,21 @@ def _combine(x, y, lowest):
     return False
 
 
+@jit(inline="always")
+def _step_rates(m, psi, diffusion, h, distance, periodic, regular, dt, part, corrected, known, rates, right, left, x, y,
+                f):
+    """Fill the rates of a step of length ``part``; those at unit time are formed from Psi unless they are ``known``."""
+    size, width = m.size, m.shape[1]
+    unit = rates.reshape(4, size)
+    if not known:
+        _unit_rates(psi.reshape(size), diffusion, h, distance, periodic, regular, width, corrected, unit[0], unit[1],
+                    unit[2], unit[3], y.reshape(size))
+    if corrected:
+        _corrected_rates(m, rates, h, distance, periodic, regular, dt, part, right, left, x, y, f)
+    else:
+        _scale(unit[0], unit[1], part, right.reshape(size), left.reshape(size))
+
+
 @jit
 def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode, cache_mode, cache, negligible,
           first, last):
@@ -815,71 +831,106 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
     outer, inner : int
         Products of the shape before and after the axis.
     mode : int
-        PLAIN or CORRECTED: second order with plain Scharfetter-Gummel fluxes or corrected ones; LIMITED_PLAIN or
-        LIMITED_CORRECTED: the same, limited continuously; IMPLICIT_EULER or HALVES: one implicit Euler step, or two of
-        half the length.
+        PLAIN or CORRECTED: second order with plain Scharfetter-Gummel fluxes or corrected ones; IMPLICIT_EULER.
     cache_mode, cache
-        NO_CACHE; FILL_CACHE or USE_CACHE with the rates of this mode in an array (blocks, 4, n, width); FILL_FACTORS or
-        USE_FACTORS with the factors of the edges in an array (blocks, 1, n, width), which this sweep leaves there or
-        takes instead of those that the mode would find.
+        NO_CACHE; FILL_CACHE or USE_CACHE with the rates of this mode in an array (blocks, 4, n, width).
     negligible : float
         Mass below the round-off of the whole. If the negative entries of a line can be raised to those of J^2 m, which
-        are positive, at the cost of no more mass than this, they are; else the line takes the Patankar step, or is
-        limited.
+        are positive, at the cost of no more mass than this, they are; else the line takes the Patankar step.
     first, last : int
         Range of blocks.
 
     Returns
     -------
     int
-        Number of blocks that took the Patankar step or were limited.
+        Number of blocks that took the Patankar step.
     """
-    n = h.size
-    width = cache.shape[3]
+    n, width = h.size, cache.shape[3]
+    regular = _regular_from(h, distance)
+    work = np.empty((6, n, width))
+    m, p, x, y, right, left = work[0], work[1], work[2], work[3], work[4], work[5]
+    own, f = np.empty((4, n, width)), np.empty((5, n, width))
+    transfer, line, lowest = np.empty(n + 1), np.empty(n), np.empty(width)
+    cut_blocks = 0
+    part = dt if mode == IMPLICIT_EULER else GAMMA * dt
+    for b in range(first, last):
+        start, stride, step, lines = _place(b, width, outer, n, inner)
+        _load(masses, start, stride, step, lines, m)
+        known = cache_mode == USE_CACHE
+        if not known:
+            _load(psi, start, stride, step, lines, p)
+        rates = own if cache_mode == NO_CACHE else cache[b]
+        _step_rates(m, p, diffusion, h, distance, periodic, regular, dt, part, mode == CORRECTED, known, rates, right,
+                    left, x, y, f)
+        _factor(right, left, periodic, f[0], f[1], f[2], f[3], f[4])
+        _solve(m, periodic, f[0], f[1], f[2], f[3], f[4], x)
+        if mode != IMPLICIT_EULER:
+            _solve(x, periodic, f[0], f[1], f[2], f[3], f[4], y)
+            if _combine(x, y, lowest) and not _mend(x, y, negligible):
+                cut_blocks += 1
+                _patankar_block(x, y, m, periodic, right, left, f[0], f[1], f[2], f[3], f[4], transfer, line)
+        _rest(x, m)
+        _store(x, start, stride, step, lines, masses)
+    return cut_blocks
+
+
+@jit
+def limited_sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode, cache_mode, cache, negligible,
+                  first, last):
+    """Move lines like `sweep`, by modes whose result depends continuously on Psi.
+
+    A function of its own, so that flows which do not need it do not wait for its compilation. Parameters as in `sweep`,
+    but for
+
+    Parameters
+    ----------
+    mode : int
+        LIMITED_PLAIN or LIMITED_CORRECTED: second order, limited continuously; HALVES: two implicit Euler steps of half
+        the length.
+    cache_mode, cache
+        As there, or FILL_FACTORS or USE_FACTORS with the factors of the edges in an array (blocks, 1, n, width), which
+        this sweep leaves there or takes instead of those that the mode would find.
+
+    Returns
+    -------
+    int
+        Number of blocks that were limited.
+    """
+    n, width = h.size, cache.shape[3]
     regular = _regular_from(h, distance)
     size = n * width
     work = np.empty((6, n, width))
     m, p, x, y, right, left = work[0], work[1], work[2], work[3], work[4], work[5]
     flat = work.reshape(6, size)
-    p_1, x_1, y_1, right_1, left_1 = flat[1], flat[2], flat[3], flat[4], flat[5]
     own, f = np.empty((4, n, width)), np.empty((5, n, width))
-    transfer, line, lowest = np.empty(n + 1), np.empty(n), np.empty(width)
+    unit = own.reshape(4, size)
+    transfer, lowest = np.empty(n + 1), np.empty(width)
     cut_blocks = 0
-    limited = mode in (LIMITED_CORRECTED, LIMITED_PLAIN)
-    corrected = mode in (CORRECTED, LIMITED_CORRECTED) and cache_mode != USE_FACTORS
-    part = dt if mode == IMPLICIT_EULER else 0.5 * dt if mode == HALVES else GAMMA * dt
+    part = 0.5 * dt if mode == HALVES else GAMMA * dt
+    corrected = mode == LIMITED_CORRECTED and cache_mode != USE_FACTORS
     for b in range(first, last):
         start, stride, step, lines = _place(b, width, outer, n, inner)
         _load(masses, start, stride, step, lines, m)
-        rates = cache[b] if cache_mode in (FILL_CACHE, USE_CACHE) else own
-        unit = rates.reshape(4, size)
-        if cache_mode != USE_CACHE:
+        known = cache_mode == USE_CACHE
+        if not known:
             _load(psi, start, stride, step, lines, p)
-            _unit_rates(p_1, diffusion, h, distance, periodic, regular, width, corrected, unit[0], unit[1], unit[2],
-                        unit[3], y_1)
-        if corrected:
-            _corrected_rates(m, rates, h, distance, periodic, regular, dt, part, right, left, x, y, f)
-        else:
-            _scale(unit[0], unit[1], part, right_1, left_1)
+        rates = cache[b] if cache_mode in (FILL_CACHE, USE_CACHE) else own
+        _step_rates(m, p, diffusion, h, distance, periodic, regular, dt, part, corrected, known, rates, right, left, x,
+                    y, f)
         if cache_mode == FILL_FACTORS:
-            _rates(p_1, diffusion, h, distance, periodic, regular, width, unit[0], unit[1])
-            _edge_sums(unit[0], unit[1], periodic, width, x_1)
-            _note_factors(right_1, left_1, periodic, width, part, x_1, cache[b, 0].reshape(size))
+            _rates(flat[1], diffusion, h, distance, periodic, regular, width, unit[0], unit[1])
+            _edge_sums(unit[0], unit[1], periodic, width, flat[2])
+            _note_factors(flat[4], flat[5], periodic, width, part, flat[2], cache[b, 0].reshape(size))
         elif cache_mode == USE_FACTORS:
-            _apply_factors(cache[b, 0].reshape(size), periodic, width, right_1, left_1)
+            _apply_factors(cache[b, 0].reshape(size), periodic, width, flat[4], flat[5])
         _factor(right, left, periodic, f[0], f[1], f[2], f[3], f[4])
         _solve(m, periodic, f[0], f[1], f[2], f[3], f[4], x)
+        _solve(x, periodic, f[0], f[1], f[2], f[3], f[4], y)
         if mode == HALVES:
-            _solve(x, periodic, f[0], f[1], f[2], f[3], f[4], y)
-            _copy(y_1, x_1)
-        elif mode != IMPLICIT_EULER:
-            _solve(x, periodic, f[0], f[1], f[2], f[3], f[4], y)
-            if _combine(x, y, lowest) and not _mend(x, y, negligible):
-                cut_blocks += 1
-                if limited:
-                    _curb_block(x, y, m, periodic, right, left, f[0], f[1], f[2], f[3], f[4], transfer)
-                else:
-                    _patankar_block(x, y, m, periodic, right, left, f[0], f[1], f[2], f[3], f[4], transfer, line)
+            _copy(flat[3], flat[2])
+        elif _combine(x, y, lowest) and not _mend(x, y, negligible):
+            cut_blocks += 1
+            _curb_block(x, y, m, periodic, right, left, f[0], f[1], f[2], f[3], f[4], transfer)
         _rest(x, m)
         _store(x, start, stride, step, lines, masses)
     return cut_blocks
