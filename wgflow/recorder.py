@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -26,8 +26,7 @@ SNAPSHOTS = 64
 SNAPSHOT_BYTES = 256e6
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """An accepted step, as a scheme tells it: the law after it, and what is known of the way there.
 
     Attributes
@@ -76,8 +75,7 @@ class Step:
     jko: JKOStep | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Interior:
+class Interior(NamedTuple):
     """A law inside the coming step, for the snapshots alone; told before the step is."""
 
     t: float
