@@ -10,6 +10,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +30,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _warmup() -> None:
-    """Solve small problems by the usual methods, so that their compiled functions are stored on disk."""
+    """Solve small problems by every method, so that their compiled functions are stored on disk."""
     import wgflow as wg
     from wgflow.progress import compilation_told, progress_of
 
@@ -48,7 +49,11 @@ def _warmup() -> None:
         lambda: wg.solve(wg.PowerEntropy(2.0), line, (0.0, 0.05)),
         lambda: wg.solve(wg.Entropy(2.0) + attraction, line, (0.0, 0.1), method=wg.FiniteVolume(scheme="midpoint")),
         lambda: wg.solve(1 * wg.Entropy(2.0), line, (0.0, 0.1), method=wg.JKO(tau=0.1)),
+        *(partial(wg.solve, well + wg.Entropy(2.0), rho, (0.0, 0.1), method=wg.JKO(tau=0.1, inner=inner))
+          for inner in ("linearized", wg.solvers.Linearized(metric="linear"), "back-and-forth", "entropic")
+          for rho in (line, square)),
         lambda: wg.solve(wg.Entropy(2.0) + attraction, line, (0.0, 0.1), method=wg.JKO(tau=0.1)),
+        lambda: wg.solve(wg.Entropy(2.0) + attraction, line, (0.0, 0.2), method=wg.JKO(0.1, "linearized", order=2)),
         lambda: wg.solve(model.energy(), model.initial_density(0.8, radial), (0.0, 0.01), time_scale=model.time_scale),
         lambda: wg.validation.run_sgd(model, 16, 1e-4, [0.0, 0.001], rng=3),
     ]
@@ -171,7 +176,7 @@ def convergence(
 
 @app.command()
 def warmup() -> None:
-    """Compile the functions of the usual methods once, so that later runs start fast (for images and CI)."""
+    """Compile the functions of all methods once, so that later runs start fast (for images and CI)."""
     start = time.perf_counter()
     _warmup()
     print(f"compiled functions ready after {time.perf_counter() - start:.1f} s")

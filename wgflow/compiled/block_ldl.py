@@ -96,7 +96,7 @@ def structure(n, starts, neighbors):
             k = sibling[k]
         columns[j + 1] = size
         if size > begin:
-            rows[begin:size] = np.sort(rows[begin:size])
+            rows[begin:size].sort()
             parent = rows[begin]
             sibling[j], child[parent] = child[parent], j
     return columns, rows[:size].copy()
@@ -105,7 +105,8 @@ def structure(n, starts, neighbors):
 @jit
 def _longer(array):
     new = np.empty(2 * array.size, dtype=array.dtype)
-    new[:array.size] = array
+    for i in range(array.size):
+        new[i] = array[i]
     return new
 
 

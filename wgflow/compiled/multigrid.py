@@ -24,7 +24,8 @@ COARSEST_SWEEPS = 8
 def _rows_around(x, b, e0, e1, i, j, out):
     """Write b plus the sum of w_ij x_j over the neighbors of row (i, j) along the first two axes."""
     n0, n1, n2 = x.shape
-    out[:] = b[i, j]
+    for k in range(n2):
+        out[k] = b[i, j, k]
     if j > 0:
         w, other = e1[i, j - 1], x[i, j - 1]
         for k in range(n2):

@@ -92,7 +92,9 @@ def sgd_steps(w, a, b, x, y, steps, learn_ab, ridge, temperature, code, knots, s
     while start < y.size:
         size = min(1 if noisy else width, y.size - start)
         sample[:] = 0.0
-        sample[:size, :d] = x[start : start + size]
+        for k in range(size):
+            for j in range(d):
+                sample[k, j] = x[start + k, j]
         for first in range(0, n, CHUNK):
             last = min(n, first + CHUNK)
             if start > 0 and not noisy:
@@ -117,8 +119,8 @@ def sgd_steps(w, a, b, x, y, steps, learn_ab, ridge, temperature, code, knots, s
             _add_outer(wt, sample, push, 0, n)
             _add_noise(wt, a, b, d, learn_ab, math.sqrt(4.0 * steps[start] * temperature), factor, rng)
         if factor < SMALLEST_FACTOR:
-            wt *= factor
-            push *= factor
+            _multiply(wt, factor)
+            _multiply(push, factor)
             factor = 1.0
         sample, earlier = earlier, sample  # without noise, a batch is added to the weights when the next one needs them
         start += size
@@ -152,7 +154,9 @@ def _activate_pieces(knots, slopes, intercepts, z, values, derivatives):
 @jit(fastmath={"contract"})
 def _products(wt, sample, z, size, first, last):
     """Write z[k, i] = <w_i, x_k> for the neurons in [first, last)."""
-    z[:size, first:last] = 0.0
+    for k in range(size):
+        for i in range(first, last):
+            z[k, i] = 0.0
     for j in range(0, wt.shape[0], UNROLL):
         w0, w1, w2, w3 = wt[j, first:last], wt[j + 1, first:last], wt[j + 2, first:last], wt[j + 3, first:last]
         w4, w5, w6, w7 = wt[j + 4, first:last], wt[j + 5, first:last], wt[j + 6, first:last], wt[j + 7, first:last]
@@ -208,6 +212,14 @@ def _preactivations(z, push, gram, k, factor, b):
             z[i] += overlap * row[i]
     for i in range(z.size):
         z[i] = factor * z[i] + b[i]
+
+
+@jit
+def _multiply(array, factor):
+    """Multiply an array by a number in place, by loops: an array expression compiles for a second."""
+    for i in range(array.shape[0]):
+        for k in range(array.shape[1]):
+            array[i, k] *= factor
 
 
 @jit
