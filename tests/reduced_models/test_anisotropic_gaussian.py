@@ -69,6 +69,7 @@ def spread_over_rotations(blocks, w, radii, nodes=36):
     return vectors, shares
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", [Ramp(), NonMonotone(), Erf()], ids=repr)
 def test_reduced_drift_is_the_drift_of_the_full_dimension(activation):
     m = model(activation=activation, tolerance=1e-13)
@@ -130,6 +131,7 @@ def test_infinite_dimension_is_the_limit():
     assert gaps[2] / gaps[1] == pytest.approx(1 / 4, rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delta", [0.1, 0.5, 0.75, 0.9])
 def test_least_risk_of_the_limit_is_that_of_the_isotropic_limit(delta):
     m = AnisotropicGaussian(math.inf, delta=delta, gamma=0.2)

@@ -432,6 +432,7 @@ def test_infinity_is_the_competitor():
     assert at_infinity == pytest.approx(float(m.psi(rho, *rho.points)[0]), abs=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "ratio", "variance", "deviation"),
     [(Ramp(), 2.8038647565514586, 0.7743085891643356, 0.4742189515136238),

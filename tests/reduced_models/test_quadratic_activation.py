@@ -274,6 +274,7 @@ def test_initial_laws_and_many_coordinates():
         wide.grid()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("centered", [False, True])
 @pytest.mark.parametrize(("beta", "ridge"), [(math.inf, 0.0), (2.0, 0.0), (2.0, 0.5)])
 def test_the_default_grid_holds_the_law_at_all_times(beta, ridge, centered):

@@ -60,6 +60,7 @@ def test_unknown_names():
         convergence_study(methods=["magic"])
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path, capsys, monkeypatch):
     few = {"finite volume": METHODS["finite volume"], "JKO quantile": METHODS["JKO quantile"]}
     study = convergence_study(["double-well"], list(few), taus=(0.2, 0.1), cells=60)

@@ -264,6 +264,7 @@ def nonlinear(grid, terms, V, values, *, w=None, dt=0.02, steps=10):
     return sol.final.masses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("w", [None, round_kernel])
 @pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
 @pytest.mark.parametrize("terms", DIFFUSIONS.values(), ids=DIFFUSIONS)

@@ -142,6 +142,7 @@ def test_the_limit_above_its_threshold_is_zero_and_attained(delta, activation):
     assert found.weights.sum() == pytest.approx(1.0, abs=1e-14)
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(st.floats(0.05, 0.95), st.floats(0.3, 3.0), st.sampled_from([Ramp(), NonMonotone()]))
 def test_the_limit_is_a_distance_to_a_convex_hull(delta, scale, activation):
@@ -236,6 +237,7 @@ def test_neurons_that_grow_without_bound():
 
 
 # -------------------------------------------------------------------- any model, in 1 to 4 coordinates
+@pytest.mark.slow
 @pytest.mark.parametrize(("dim", "n", "kink"), [(1, 8, False), (1, 8, True), (2, 12, False), (2, 8, True)])
 def test_no_measure_on_a_fine_grid_does_better(dim, n, kink):
     m = Net(dim, n, kink=kink)
@@ -263,6 +265,7 @@ def test_certificate_on_random_points(dim, n):
     assert found.weights.size <= n + 1  # Caratheodory
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(st.integers(1, 2), st.integers(2, 10), st.integers(0, 10_000))
 def test_weak_duality(dim, n, seed):
@@ -332,6 +335,7 @@ def test_the_lemma_on_a_sphere():
     assert high <= found.value + found.finite_width_excess / 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("d", "delta", "n"), [(40, 0.5, 10), (24, 0.62, 7)])
 def test_expected_risk_of_drawn_networks(d, delta, n):
     m = IsotropicGaussian(d, delta=delta)

@@ -255,6 +255,7 @@ ORDERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ORDERS)
 def test_second_order_in_time(name):
     problem, cells = ORDERS[name]

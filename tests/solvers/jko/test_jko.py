@@ -307,6 +307,7 @@ def test_concavity_of_potentials_and_kernels():
 
 
 # -------------------------------------------------------------------- adaptive steps
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, 2])
 def test_adaptive_steps_follow_the_tolerance(order):
     well = wg.Entropy(10.0) + wg.Potential(lambda x: x**4 / 4 - x**2 / 2)

@@ -105,6 +105,7 @@ def test_porous_medium(inner):
     assert gap < (2e-4 if inner == "quantile" else 1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inner", INNER)
 def test_first_order_error_of_the_table_to_time_one(inner):
     """Deviations to t = 1 with lambda = .7, beta = 3, s0 = .3: exact - s = C tau + O(tau^2), with C by regression."""

@@ -264,6 +264,7 @@ def biased(seed, step_size, count=400, offset=0.0):
     return SimpleNamespace(t=runs.t, coordinates=runs.coordinates + late * shift, step_size=step_size)
 
 
+@pytest.mark.slow
 def test_the_bias_of_first_order_is_measured_by_coarser_runs():
     sol, sgd, coarse = flow(), biased(71, 0.5), biased(73, 1.0, count=200)
     plain, cmp = compare(sol, sgd), compare(sol, sgd, coarse=coarse)
@@ -283,6 +284,7 @@ def test_what_does_not_shrink_is_still_found():
     assert not compare(flow(), biased(71, 1e-3, offset=wrong), coarse=biased(73, 2e-3, 200, offset=wrong)).passed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "words"), [
     ({"step_size": 0.7}, "twice"),
     ({"coordinates": np.zeros((3, TIMES.size, 400, 1))}, "half as many"),

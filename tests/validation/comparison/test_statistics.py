@@ -124,6 +124,7 @@ def test_statistics_of_ones_own_find_what_is_wrong(sol, wrong):
     assert not other.row("energy distance of r", 0.6)["inside"]
 
 
+@pytest.mark.slow
 def test_false_alarms_of_ones_own_statistics(sol):
     # 20 repetitions at level 0.05 on the null law itself: more than 4 alarms would have a probability of 0.3 %.
     alarms = sum(not compare(sol, (TIMES, draws(sol, 101 + 2 * k, count=60)), statistics=MINE, level=0.05, n_null=100,

@@ -103,6 +103,7 @@ def test_printed_spectra_and_peak():
 # ---- every family, other parameters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", OTHERS, ids=names)
 def test_energy_falls_by_the_dissipation(problem):
     """dF/dt = -dissipation ties the two to each other and both to the dynamics."""

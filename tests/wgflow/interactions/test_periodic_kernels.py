@@ -45,6 +45,7 @@ def test_the_logarithm_on_the_circle_multiplies_waves(average):
     np.testing.assert_allclose(transform, weight.sum(axis=1), rtol=0, atol=1e-8 if average is True else 2e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kernel", "periods"), [(log(), (1.0, 0.4)), (newtonian(2), (0.4, 1.0)), (newtonian(3), (
     1.0, 1.3, 0.8)), (bessel(2, 0.3), (1.0, 0.7)), (yukawa(3, 0.1), (0.5, 0.6, 0.7))], ids=str)
 def test_kernels_on_tori_solve_their_equations(kernel, periods, rng):

@@ -175,6 +175,7 @@ def barenblatt(dim: int, t: float):
     return lambda *x: np.maximum(constant - k * sum(a**2 for a in x) * t ** (-2 * power / dim), 0) / t**power
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dim", "cells", "peak"), [(1, (100, 200, 400), 0.286178560638),
                                                   (2, (24, 36, 54), 0.141047395887)])
 def test_barenblatt(dim, cells, peak):
