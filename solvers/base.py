@@ -53,6 +53,7 @@ class Method(Contract):
 
     max_steps: int = 1_000_000
     time_limit: float | None = None
+
     @property
     def controlled(self) -> bool:
         """Whether the steps are chosen by an error tolerance; fixed steps are reported, not judged."""
@@ -220,7 +221,7 @@ class EvenSteps(Run):
             The time at the start.
         elapsed : float
             The integral of time_scale over the step: with this clock the equation is
-            :math:`\\partial_t\\rho = \\nabla\\cdot(\\rho\\nabla\\,\\delta F/\\delta\\rho)`.
+            :math:`\partial_t\rho = \nabla\cdot(\rho\nabla\,\delta F/\delta\rho)`.
         """
 
     def start(self) -> Step:

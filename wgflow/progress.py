@@ -18,6 +18,11 @@ __all__ = ["compilation_told", "progress_of", "run_progress"]
 
 logger = logging.getLogger(__name__)
 
+#: Seconds between two progress lines in a log.
+LOG_SECONDS = 5.0
+#: Whether this process has told that it compiles.
+_told: list[bool] = []
+
 
 @contextmanager
 def compilation_told(tell: Callable[[str], None] = logger.info) -> Iterator[None]:
@@ -41,10 +46,6 @@ def compilation_told(tell: Callable[[str], None] = logger.info) -> Iterator[None
 
     with event.install_listener("numba:compile", Listener()):
         yield
-
-
-#: Whether this process has told that it compiles.
-_told: list[bool] = []
 
 
 @contextmanager
@@ -76,10 +77,6 @@ def progress_of(label: str) -> Iterator[Callable[[float], None]]:
     yield report
 
 
-#: Seconds between two progress lines in a log.
-LOG_SECONDS = 5.0
-
-
 class run_progress:
     """Progress of a run: nothing, a bar on a terminal, or log lines."""
 
@@ -91,8 +88,6 @@ class run_progress:
     def __enter__(self):
         if not self.progress:
             return None
-        import sys
-
         self.last = time.monotonic()
         if sys.stderr.isatty():
             from rich.console import Console

@@ -59,12 +59,13 @@ def get(name: str) -> Study:
 def _module_of(name: str) -> ModuleType:
     if name.endswith(".py"):
         path = Path(name)
-        spec = importlib.util.spec_from_file_location(path.stem, path)
+        # A name of its own: a file called random.py must not stand in for another module.
+        spec = importlib.util.spec_from_file_location(f"study_{path.stem}", path)
         if not path.is_file() or spec is None or spec.loader is None:
             raise InvalidInput(f"no study: there is no file {name}")
         module = importlib.util.module_from_spec(spec)
         # Dataclasses and pickles look their module up by its name.
-        sys.modules[path.stem] = module
+        sys.modules[spec.name] = module
         spec.loader.exec_module(module)
         return module
     if name not in _HOMES:
