@@ -34,9 +34,9 @@ def check_span(t_span) -> tuple[float, float]:
 def check_times(t_eval, t0, t1, size: int, unit: str = "cells") -> tuple[float, ...]:
     if t_eval is None:
         return ()
-    size = np.size(t_eval)
-    if size > MAX_OUTPUT_TIMES:
-        raise ResourceError(f"t_eval has {size} times; at most {MAX_OUTPUT_TIMES} snapshots are kept")
+    count = np.size(t_eval)
+    if count > MAX_OUTPUT_TIMES:
+        raise ResourceError(f"t_eval has {count} times; at most {MAX_OUTPUT_TIMES} snapshots are kept")
     times = np.atleast_1d(real_array(t_eval, "t_eval"))
     check_memory(8.0 * size * times.size, f"t_eval: {times.size} snapshots of {size} {unit}",
                  "ask for fewer times")
