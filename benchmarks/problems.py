@@ -41,7 +41,8 @@ class Problem:
     """A Fokker-Planck or McKean-Vlasov problem, as plain NumPy callables.
 
     ``potential(*x)`` and ``interaction(*z)`` (z = x - y) are vectorized; ``gradient`` and ``interaction_gradient``
-    return one array per axis, for the reference alone.  ``mean`` and ``std`` describe the product-Gaussian start.
+    return one array per axis, for the references and the spectral methods.  ``mean`` and ``std`` describe the
+    product-Gaussian start.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Problem:
     t_end: float
     interaction: Callable[..., Array] | None = None
     interaction_gradient: Callable[..., tuple[Array, ...]] | None = None
+    series: Callable[[], Array] | None = None  # Fourier coefficients at t_end, where they are known without a solver
 
     @property
     def ndim(self) -> int:
@@ -80,7 +82,7 @@ class Problem:
 
     def truth(self, cells: Sequence[int]) -> Array:
         """Return the cell averages at ``t_end`` from the independent reference."""
-        return series_cell_averages(self, reference(self), tuple(cells))
+        return series_cell_averages(self, self.series() if self.series else reference(self), tuple(cells))
 
     def error(self, values: Array, cells: Sequence[int]) -> float:
         """Return the L1 distance of cell averages to the reference, sum_i |rho_i - rho_ref,i| |cell_i|."""
@@ -147,31 +149,6 @@ MCKEAN_VLASOV = Problem(
     _attraction,
     _attraction_gradient,
 )
-
-
-@dataclass(frozen=True)
-class Case:
-    """A problem on a grid, and the speed ratios that wgflow should reach there."""
-
-    name: str
-    problem: Problem
-    cells: tuple[int, ...]
-    target: float  # against the best SciPy referee
-    target_fipy: float = 100.0
-
-
-CASES = {
-    case.name: case
-    for case in (
-        Case("1d-400", DOUBLE_WELL, (400,), 1.0),
-        Case("1d-4096", DOUBLE_WELL, (4096,), 1.0),
-        Case("2d-128", ANISOTROPIC, (128, 128), 4.0),
-        Case("2d-256", ANISOTROPIC, (256, 256), 4.0),
-        Case("2d-512", ANISOTROPIC, (512, 512), 4.0),
-        Case("mv-128", MCKEAN_VLASOV, (128, 128), 10.0),
-        Case("mv-256", MCKEAN_VLASOV, (256, 256), 10.0),
-    )
-}
 
 
 # --- the reference: Fourier collocation -------------------------------------------------------------------------------

@@ -70,18 +70,21 @@ def spacings(problem: Problem, cells: Cells) -> list[float]:
 
 
 def generator(problem: Problem, cells: Cells, psi: Array, scheme: str) -> sp.csr_array:
-    """Return the sparse matrix L(psi), C order."""
-    h = spacings(problem, cells)
-    if problem.ndim == 1:
-        return sp.diags_array(tridiagonal(psi, 0, h[0], problem.beta, scheme), offsets=(-1, 0, 1)).tocsr()
-    n = cells[1]
-    low_y, main_y, up_y = tridiagonal(psi, 1, h[1], problem.beta, scheme)
-    forward, backward = face_rates(psi, 0, h[0], problem.beta, scheme)
-    main = main_y.reshape(cells).copy()
-    main[:-1] -= forward
-    main[1:] -= backward
-    bands = (forward.ravel(), low_y, main.ravel(), up_y, backward.ravel())
-    return sp.diags_array(bands, offsets=(-n, -1, 0, 1, n)).tocsr()
+    """Return the sparse matrix L(psi), C order, on any number of axes."""
+    main, bands, offsets = np.zeros(cells), [], []
+    for axis, h in enumerate(spacings(problem, cells)):
+        forward, backward = face_rates(psi, axis, h, problem.beta, scheme)
+        lower = tuple(slice(None, -1) if a == axis else slice(None) for a in range(problem.ndim))
+        upper = tuple(slice(1, None) if a == axis else slice(None) for a in range(problem.ndim))
+        main[lower] -= forward
+        main[upper] -= backward
+        stride = int(np.prod(cells[axis + 1 :]))
+        for rates, offset in ((forward, -stride), (backward, stride)):
+            band = np.zeros(cells)
+            band[lower] = rates
+            bands.append(band.ravel()[:-stride])
+            offsets.append(offset)
+    return sp.diags_array([main.ravel(), *bands], offsets=[0, *offsets]).tocsr()
 
 
 class Convolution:

@@ -1,10 +1,11 @@
-"""Referees beyond the usual SciPy recipes: ADI, Runge-Kutta-Chebyshev, and the rational exponential.
+"""Referees beyond the usual SciPy recipes: ADI, Runge-Kutta-Chebyshev, the rational exponential, extrapolation.
 
 Same discretization and calling rule as referees.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -201,3 +202,25 @@ def rational(problem: Problem, cells: Cells, *, poles: int, scheme: str) -> Arra
             solution = factor.solve(start.astype(complex))
         rho = rho + 2 * (residue * solution).real
     return rho.reshape(cells)
+
+
+# --- extrapolation to order 4 -----------------------------------------------------------------------------------------
+
+
+def extrapolated(run: Callable[..., Array]) -> Callable[..., Array]:
+    """Return Richardson's extrapolation of a method of second order: (4 fine - coarse) / 3.
+
+    The fine run has half the width of the cells and half the step, so that both leading errors go. It is what anyone
+    can do with a code that is at hand; it keeps mass, but not signs.
+    """
+
+    def both(problem: Problem, cells: Cells, **knobs) -> Array:
+        twice = {**knobs, "steps": 2 * knobs["steps"]} if "steps" in knobs else knobs
+        coarse = run(problem, cells, **knobs)
+        fine = run(problem, tuple(2 * n for n in cells), **twice)
+        for axis in range(problem.ndim):
+            pairs = fine.reshape(*fine.shape[:axis], cells[axis], 2, *fine.shape[axis + 1 :])
+            fine = pairs.mean(axis=axis + 1)
+        return (4 * fine - coarse) / 3
+
+    return both
