@@ -17,6 +17,7 @@ from wgflow.contracts import Contract
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy
 from wgflow.energies.internal_energies import Entropy
+from wgflow.energies.nodes import at_nodes
 from wgflow.energies.potentials import Potential
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid
@@ -174,7 +175,7 @@ class ReducedModel(Contract):
             raise InvalidType(f"rho must be a Density or Atoms, got {type(rho).__name__}")
         self._check_axes(rho.grid)
         features = self.features(*rho.grid.mesh())
-        return np.sum((features * rho.masses).reshape(features.shape[0], -1), axis=1)
+        return np.sum((features * at_nodes(rho).masses).reshape(features.shape[0], -1), axis=1)
 
     def risk(self, rho: Density | Atoms) -> float:
         """Return the population risk :math:`R(\\rho)` of an infinitely wide network."""
@@ -283,7 +284,8 @@ class ReducedModel(Contract):
 
         .. math:: K = \int U(\theta, \theta)\,\rho(d\theta) - \iint U \rho \rho
         """
-        points, weights = (rho.points, rho.weights) if isinstance(rho, Atoms) else (rho.grid.mesh(), rho.masses)
+        points, weights = ((rho.points, rho.weights) if isinstance(rho, Atoms)
+                           else (rho.grid.mesh(), at_nodes(rho).masses))
         own = float(np.sum(self.diagonal(*points) * weights))
         return own - float(np.sum(self.signs * self.moments(rho) ** 2))
 

@@ -14,7 +14,7 @@ import math
 import time
 from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
@@ -86,7 +86,7 @@ class Method(Contract):
 
     def settings(self) -> dict[str, Any]:
         """Return the settings by name: numbers, strings, and tables of them, with which a class can be made again."""
-        return {"method": type(self).__name__, **asdict(cast(Any, self))}
+        return {"method": type(self).__name__, **_table(self)}
 
     def check_state(self, grid: Grid, state: dict[str, Any]) -> None:
         """Refuse a state from a file that no run of this method can have dumped on this grid.
@@ -120,6 +120,13 @@ class Method(Contract):
         run_to_end(self, self.begin(flow), flow, recorder, checkpoint, state)
 
 
+def _table(settings: object) -> dict[str, Any]:
+    """Return the fields of a dataclass by name; those that are dataclasses as tables. `asdict` copies, and is slow."""
+    values = {field.name: getattr(settings, field.name) for field in fields(cast(Any, settings))}
+    return {name: _table(value) if is_dataclass(value) else dict(value) if isinstance(value, dict) else value
+            for name, value in values.items()}
+
+
 class Run(Contract):
     """One run of a method: where the law is, and how it goes on.
 
@@ -131,10 +138,16 @@ class Run(Contract):
         Attempts that were not accepted, so far.
     error_estimate : float or None
         Sum of the estimated local errors in time so far (L1, relative to the mass), where the method estimates them.
+    room : int
+        Steps that `advance` may yield, at most, where it yields several.
+    grid_error : float or None
+        Largest estimated error of the grid so far (L1, relative to the mass), where the method estimates it.
     """
 
     error_estimate: float | None = None
+    grid_error: float | None = None
     n_rejected: int = 0
+    room: int = 1
 
     def __init__(self, method: Method, flow: Flow):
         self.method, self.flow, self.t = method, flow, flow.t0
@@ -274,12 +287,12 @@ def run_to_end(method: Method, run: Run, flow: Flow, recorder: Recorder, checkpo
             _take_up(run, recorder, *state)
         for stop in flow.stops:
             while run.t < stop:
-                recorder.n_rejected, recorder.error_estimate = run.n_rejected, run.error_estimate
+                recorder.take(run)
                 _mark(run, checkpoint)
-                limits.check(run.t)
+                run.room = limits.check(run.t)
                 before = run.t
                 for step in run.advance(stop):
-                    recorder.n_rejected, recorder.error_estimate = run.n_rejected, run.error_estimate
+                    recorder.take(run)
                     if isinstance(step, Interior):
                         recorder.within(step)
                         continue
@@ -291,7 +304,7 @@ def run_to_end(method: Method, run: Run, flow: Flow, recorder: Recorder, checkpo
                     before = step.t
         _mark(run, checkpoint)
     finally:
-        recorder.n_rejected, recorder.error_estimate = run.n_rejected, run.error_estimate
+        recorder.take(run)
         run.close()
 
 
@@ -330,8 +343,8 @@ class _Limits:
         self.method, self.steps = method, 0
         self.deadline = time.monotonic() + method.time_limit if method.time_limit else math.inf
 
-    def check(self, t: float) -> None:
-        """Raise ConvergenceError where a limit is reached."""
+    def check(self, t: float) -> int:
+        """Return how many steps are left; raise ConvergenceError where a limit is reached."""
         if self.steps >= self.method.max_steps:
             raise ConvergenceError(f"max_steps={self.method.max_steps} reached at t = {t:.6g}; raise max_steps, or "
                                    "take longer steps (a looser tolerance, a larger dt); a checkpoint can be resumed",
@@ -339,3 +352,4 @@ class _Limits:
         if time.monotonic() > self.deadline:
             raise ConvergenceError(f"time_limit={self.method.time_limit:g} s reached at t = {t:.6g}",
                                    reason="time limit", t=t)
+        return self.method.max_steps - self.steps

@@ -48,7 +48,7 @@ class Certificate:
         Estimated error of the density (L1, relative to the mass). With ``solve(..., error_estimate=True)`` Richardson's
         estimate of all discretization errors; otherwise the sum of the local time errors, and None for fixed steps.
     error_order, energy_error : float or None
-        The order that Richardson's estimate observed (kept between 1 and 2), and its error of the last energy; None
+        The order that Richardson's estimate observed (kept between 1 and 5), and its error of the last energy; None
         without this estimate.
     edi_defect : float or None
         With the JKO method of order 1, the largest :math:`F_{k+1} + W_2^2 / (2 \tau) - F_k` over max(1, abs(F_k)); 0 if
@@ -62,6 +62,11 @@ class Certificate:
     atomic, noisy : bool
         Whether the law is represented by atoms; whether these are random particles, a sample of the law. A sample
         proves neither energy decay nor a small error: compare it with error bands (`wgflow.validation.compare`).
+    grid_error : float or None
+        Largest estimated error of the grid (L1, relative to the mass), of runs with a tolerance for both
+        (``FiniteVolume(tol=...)``).
+    scheme : str
+        Of finite volumes: the order of the fluxes in space, and why it is 2 where it is not 4.
     functionals : tuple of str
         User-defined terms, known by their energy and first variation alone: no scheme guarantees in advance that F
         falls with them; it was checked at each step.
@@ -87,6 +92,8 @@ class Certificate:
     versions: dict = field(default_factory=dict)
     atomic: bool = False
     noisy: bool = False
+    scheme: str = ""
+    grid_error: float | None = None
     functionals: tuple[str, ...] = ()
 
     def checks(self) -> dict[str, tuple[bool, str]]:
@@ -99,6 +106,8 @@ class Certificate:
             "sign": (self.min_density >= 0, f"the smallest {'weight' if self.atomic else 'cell average'} was "
                      f"{self.min_density:.3g} (at least 0)"),
         }
+        if self.grid_error is not None and self.settings.get("tol"):
+            checks["tolerance"] = self._tolerance(self.settings["tol"])
         if self.noisy:
             return checks
         checks["energy"] = (self.max_energy_increase <= ENERGY_TOLERANCE,
@@ -113,6 +122,15 @@ class Certificate:
             + (f" (at most {bound:g})" if self.controlled else " (fixed steps: reported, not judged)"))
         return checks
 
+    def _tolerance(self, tol: float) -> tuple[bool, str]:
+        """Return whether the estimated errors are within a tolerance, and a sentence."""
+        grid, time = self.grid_error or 0.0, self.error_estimate or 0.0
+        order = 4.0 if "fourth" in self.scheme else 2.0
+        words = f"estimated errors (L1): {grid:.1e} of the grid, {time:.1e} of the steps (together at most {tol:g})"
+        if grid + time > tol and grid > 0.5 * tol:
+            words += f"; take {(2.0 * grid / tol) ** (1.0 / order):.2g} times the cells of each axis"
+        return grid + time <= tol, words
+
     @property
     def ok(self) -> bool:
         """Whether every check passed."""
@@ -124,6 +142,8 @@ class Certificate:
         lines += [f"  {'ok  ' if passed else 'FAIL'} {text}" for passed, text in self.checks().values()]
         lines.append(f"  {self.n_accepted} steps accepted, {self.n_rejected} rejected, "
                      f"{self.n_fallback} by the fallback")
+        if self.scheme:
+            lines.append(f"  {self.scheme}")
         if self.error_order is not None:
             lines.append(f"  estimated error {self.error_estimate:.1e} of the density (L1), {self.energy_error:.1e} of "
                          f"the energy (Richardson, observed order {self.error_order:.2f})")

@@ -46,7 +46,9 @@ def _warmup() -> None:
         lambda: wg.solve(1 * well, line, (0.0, 0.05)),
         lambda: wg.solve(well + wg.Entropy(2.0), square, (0.0, 0.05)),
         lambda: wg.solve(1 * well, square, (0.0, 0.05)),
+        lambda: wg.solve(well + wg.Entropy(2.0), square, (0.0, 0.05), method=wg.FiniteVolume(order=2)),
         lambda: wg.solve(wg.PowerEntropy(2.0), line, (0.0, 0.05)),
+        lambda: wg.solve(wg.Entropy(2.0) + attraction, line, (0.0, 0.1)),
         lambda: wg.solve(wg.Entropy(2.0) + attraction, line, (0.0, 0.1), method=wg.FiniteVolume(scheme="midpoint")),
         lambda: wg.solve(1 * wg.Entropy(2.0), line, (0.0, 0.1), method=wg.JKO(tau=0.1)),
         *(partial(wg.solve, well + wg.Entropy(2.0), rho, (0.0, 0.1), method=wg.JKO(tau=0.1, inner=inner))

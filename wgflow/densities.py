@@ -32,6 +32,14 @@ class Density:
     clip_negative : float, optional
         Negative values down to ``-clip_negative`` are set to 0 (round-off of a computation, say).
 
+    Attributes
+    ----------
+    masses : array of shape ``grid.shape``
+    mass : float
+    nodal : Density or None
+        The same law by its values at the centers of the cells, where a solver has held those; moments, `expect` and
+        energies are formed from it. None for a density that you made.
+
     Raises
     ------
     InvalidInput
@@ -44,6 +52,7 @@ class Density:
     values: np.ndarray
     masses: np.ndarray
     mass: float
+    nodal: Density | None = None
 
     def __init__(self, grid: Grid, values, *, clip_negative: float = 0.0):
         if not isinstance(grid, Grid):
@@ -176,15 +185,19 @@ class Density:
     def expect(self, function) -> float:
         """Return the integral of ``function``, or of an array of its values at cell centers, against the density."""
         f = function if isinstance(function, np.ndarray) else self.grid.evaluate(function, "function")
-        return float((self.masses * f).sum())
+        return float(((self.nodal or self).masses * f).sum())
 
     def mean(self) -> np.ndarray | float:
         """Return the mean of each coordinate, shape (ndim,); a float on one axis. Divided by the mass."""
+        if self.nodal is not None:
+            return self.nodal.mean()
         means = np.array([(self._axis_masses(k) * c).sum() for k, c in enumerate(self.grid.centers)]) / self.mass
         return float(means[0]) if self.grid.ndim == 1 else means
 
     def cov(self) -> np.ndarray | float:
         """Return the covariance matrix, shape (ndim, ndim); the variance, a float, on one axis. Divided by the mass."""
+        if self.nodal is not None:
+            return self.nodal.cov()
         mean = np.atleast_1d(self.mean())
         ndim = self.grid.ndim
         deviations = [c - m for c, m in zip(self.grid.centers, mean)]

@@ -67,6 +67,10 @@ class Flow:
         if not self.stops or self.stops[-1] < self.t1:
             self.stops.append(self.t1)
         self.output_times = frozenset(self.t_eval)
+        # How a scheme that does not hold the masses of cells makes a density of what it holds.
+        self.law: Callable[[np.ndarray], Density] | None = None
+        # What the certificate says of the scheme.
+        self.scheme = ""
         self.size = self.rho0.points.size if isinstance(self.rho0, Atoms) else self.rho0.grid.size
 
     @property

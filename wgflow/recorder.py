@@ -17,7 +17,7 @@ from wgflow.solution import History, Solution
 
 if TYPE_CHECKING:
     from wgflow.flows import Flow
-    from wgflow.solvers.base import Method
+    from wgflow.solvers.base import Method, Run
 
 __all__ = ["AtomRecorder", "Interior", "Recorder", "Step"]
 
@@ -96,7 +96,7 @@ class Recorder:
     """
 
     COUNTERS = ("stride", "since_snapshot", "n_rejected", "n_fallback", "dissipated", "boundary", "residual",
-                "error_estimate", "edi_defect", "bias", "_last_rate")
+                "error_estimate", "grid_error", "edi_defect", "bias", "_last_rate")
 
     def __init__(self, flow: Flow, method: Method, report: Callable[[float], None] | None = None):
         self.flow, self.method, self.report = flow, method, report
@@ -107,6 +107,7 @@ class Recorder:
         self.n_rejected = self.n_fallback = 0
         self.dissipated = self.boundary = self.residual = 0.0
         self.error_estimate: float | None = None
+        self.grid_error: float | None = None
         self._last_rate: tuple[float, float] | None = None
         self.even_volume: float | None = None
         if flow.has_grid and all(flow.grid.uniform):
@@ -151,6 +152,10 @@ class Recorder:
         if self.report is not None:
             self.report(step.t)
 
+    def take(self, run: Run) -> None:
+        """Note what a run says of itself so far."""
+        self.n_rejected, self.error_estimate, self.grid_error = run.n_rejected, run.error_estimate, run.grid_error
+
     def within(self, inside: Interior) -> None:
         """Record a law inside the coming step, if the method chooses the snapshots."""
         if self.flow.t_eval:
@@ -188,10 +193,16 @@ class Recorder:
         if status != 0 and self.columns["t"] and (
                 not self.snapshots or self.columns["t"][-1] != self.snapshots[-1][0]):
             self._snapshot(self.columns["t"][-1], self.last_masses, self.columns["energy"][-1])
-        densities = [self.flow.rho0 if k == 0 and t == self.flow.t0 else self._law(state)
+        densities = [self.flow.rho0 if k == 0 and t == self.flow.t0 and self.flow.law is None else self._law(state)
                      for k, (t, state, _) in enumerate(self.snapshots)]
         for _, state, _ in self.snapshots:
             self.boundary = max(self.boundary, self._at_boundary(state))
+        if self.flow.law is not None:
+            # The smallest average over a cell, where it is known; at the other steps the smallest value at a center.
+            least = {t: float(rho.values.min()) for (t, _, _), rho in zip(self.snapshots, densities)
+                     if isinstance(rho, Density)}
+            self.columns["min_density"] = [least.get(t, value) for t, value in
+                                           zip(self.columns["t"], self.columns["min_density"])]
         history = History(self.columns)
         return Solution(t=[s[0] for s in self.snapshots], densities=densities, energy=[s[2] for s in self.snapshots],
                         history=history, certificate=self._certificate(history, status), status=status, message=message,
@@ -219,6 +230,8 @@ class Recorder:
         return float(masses.sum()), float((masses / self.flow.grid.volumes).min())
 
     def _law(self, masses) -> Density | Atoms:
+        if self.flow.law is not None:
+            return self.flow.law(masses)
         return Density(self.flow.grid, masses / self.flow.grid.volumes)
 
     def _at_boundary(self, masses) -> float:
@@ -244,7 +257,7 @@ class Recorder:
             boundary_mass=self.boundary,
             n_accepted=len(history) - 1, n_rejected=self.n_rejected, n_fallback=self.n_fallback,
             residual=self.residual, error_estimate=self.error_estimate, edi_defect=self.edi_defect,
-            bias=self.bias,
+            bias=self.bias, grid_error=self.grid_error, scheme=self.flow.scheme,
             completed=status == 0, controlled=self.method.controlled, settings=self.method.settings(),
             versions=dict(library_versions()), functionals=self._functionals())
 

@@ -13,6 +13,7 @@ from wgflow.arguments import check_span, check_times
 from wgflow.certificate import library_versions
 from wgflow.densities import Density
 from wgflow.energies.free_energy import Term
+from wgflow.energies.nodes import with_nodes
 from wgflow.errors import InvalidInput, StorageError, WGFlowWarning
 from wgflow.files.archives import read_npz
 from wgflow.files.checkpoints import KIND, SAMPLES, nonlinear_energies, probe_masses, sample_clock, unpack_run
@@ -56,6 +57,8 @@ def _read_run(path, energy: Term, methods: dict[str, type[Method]], method: Meth
         told, versions, times = header["flow"], dict(header["versions"]), arrays["t_eval"]
         span, _ = (float(told["t0"]), float(told["t1"])), float(told["diffusion"])
         rho0 = Density(unpack_grid(told["axes"], arrays), arrays["rho0"])
+        if "rho0_center_values" in arrays:
+            with_nodes(rho0, arrays["rho0_center_values"])
         fixed = {name: arrays[name] for name in ("potential", "response") if name == "potential" or name in arrays}
         _check_state(path, rho0.grid, span, saved, state, fixed)
         method.check_state(rho0.grid, state)

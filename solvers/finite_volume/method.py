@@ -12,28 +12,34 @@ from wgflow.errors import InvalidInput
 from wgflow.flows import Flow
 
 from ..base import Method
+from .choice import why_not_compact
+from .compact_run import CompactRun
 from .run import FiniteVolumeRun
 
 __all__ = ["FiniteVolume"]
 
 #: How the interaction at the middle of a step is found.
 SCHEMES = ("extrapolated", "midpoint")
+#: Orders in space; by default 4 where that is better.
+ORDERS = (None, 2, 4)
 
 
 @dataclass(frozen=True)
 class FiniteVolume(Method):
-    r"""Second-order finite volumes that keep mass, sign and Gibbs states and never raise the energy.
+    r"""Finite volumes that keep mass, sign and Gibbs states and never raise the energy; of order 4 where that pays.
 
-    Fluxes: Scharfetter-Gummel, :math:`F = \frac{1}{\beta h}[B(q) \rho_i - B(-q) \rho_{i+1}]` with
-    :math:`q = \beta (\Psi_{i+1} - \Psi_i)` and :math:`B(z) = z / (e^z - 1)`, times a positive factor for each edge that
-    removes their numerical diffusion: second order also at large cell Peclet numbers and beta = infinity. Time: the
-    exponential midpoint rule, in which a stochastic second-order product of resolvents replaces the exponential; Strang
-    splitting by axis.
+    Fluxes of order 4: values at the centers of the cells, compact Scharfetter-Gummel fluxes
+    :math:`F = \tfrac{D f}{h} [B(q) \rho_i - B(-q) \rho_{i+1}]` with :math:`q = \beta (\Psi_{i+1} - \Psi_i)`,
+    :math:`B(z) = z / (e^z - 1)`, a factor f for the curvature of Psi and a tridiagonal mass matrix; time by
+    extrapolated Strang splitting of order 3 (several axes, interactions) or a rational approximation of order 5 (one
+    axis). docs/fourth-order.md derives them.
+    Fluxes of order 2: averages over the cells and factors that depend on the density, at any Peclet number, also at
+    beta = infinity, with the exponential midpoint rule; see docs/schemes.md.
 
-    Behavior: without ``dt`` steps are chosen so that the local time error (L1, by step doubling) stays below ``rtol``,
-    by default a small part of the error of the grid, estimated from the second differences of the density. A step whose
-    energy rises is halved, six times at most, after which an implicit damped step takes over that lowers F for any
-    symmetric U (``certificate.n_fallback``).
+    Behavior: without ``dt`` steps are chosen so that the local time error (L1) stays below ``rtol``, by default a part
+    of the error of the grid, estimated from differences of the density. A step whose energy rises is halved, six times
+    at most, after which an implicit damped step takes over that lowers F for any symmetric U
+    (``certificate.n_fallback``).
 
     Good values: the default, which leaves the time error below the space error; ``rtol=1e-8`` for references. Fixed
     ``dt`` is for convergence studies.
@@ -61,6 +67,18 @@ class FiniteVolume(Method):
         stationary states stay stable under steps of any length: for long steps, runs to rest, strong and singular
         interactions. Without an interaction the two take the same steps. Both solve nonlinear diffusion, too.
 
+    order : int, optional
+        Order of the fluxes in space, 4 or 2; by default the better of the two, as the certificate tells
+        (``certificate.scheme``). Those of order 4 are for smooth problems with linear diffusion on even cells. With 4
+        a problem that they do not serve is refused.
+
+    tol : float, optional
+        Tolerance of the whole run: the error of the density (L1, relative to the mass). Half of it is for the errors of
+        the steps, and the certificate fails (check "tolerance") where these and the estimated error of the grid exceed
+        it, with the number of cells that would do. `Grid.for_problem` chooses the cells for a tolerance.
+    max_step : float, optional
+        Longest step.
+
     Raises
     ------
     InvalidInput
@@ -74,6 +92,9 @@ class FiniteVolume(Method):
     corrected: bool = True
     threads: int | None = None
     scheme: str = "extrapolated"
+    order: int | None = None
+    tol: float | None = None
+    max_step: float | None = None
 
     DRIVEN: ClassVar[bool] = True
     #: Settings that may change when a run is resumed.
@@ -84,11 +105,21 @@ class FiniteVolume(Method):
         check_positive("rtol", self.rtol, allow_none=True)
         if self.rtol is not None and not 100 * np.finfo(float).eps <= self.rtol < 1:
             raise InvalidInput(f"rtol={self.rtol:g}: need a number between 100 eps = 2.2e-14 and 1")
+        check_positive("tol", self.tol, allow_none=True)
+        if self.tol is not None and not 1e-10 <= self.tol < 1:
+            raise InvalidInput(f"tol={self.tol:g}: need a number between 1e-10 and 1")
+        if self.tol is not None and (self.rtol is not None or self.dt is not None):
+            raise InvalidInput(f"tol={self.tol:g}: leave out rtol and dt; with tol the solver chooses the steps")
+        check_positive("max_step", self.max_step, allow_none=True)
+        if self.max_step is not None and self.dt is not None:
+            raise InvalidInput(f"max_step={self.max_step:g}: leave it out where dt is given")
         check_count("max_steps", self.max_steps)
         check_positive("time_limit", self.time_limit, allow_none=True)
         check_flag("corrected", self.corrected)
         if self.threads is not None:
             check_count("threads", self.threads)
+        if self.order not in ORDERS:
+            raise InvalidInput(f"order={self.order!r}: need 2, 4, or None for the better of the two")
         if self.scheme not in SCHEMES:
             raise InvalidInput(f"scheme={self.scheme!r}: need one of {', '.join(map(repr, SCHEMES))}")
 
@@ -98,4 +129,11 @@ class FiniteVolume(Method):
         return self.dt is None
 
     def begin(self, flow: Flow) -> FiniteVolumeRun:
+        reason = why_not_compact(flow, self)
+        if reason is None:
+            flow.scheme = "fluxes of fourth order in space"
+            return CompactRun(self, flow)
+        if self.order == 4 and flow.t1 > flow.t0:
+            raise InvalidInput(f"order=4: fluxes of fourth order do not serve {reason}; leave order out")
+        flow.scheme = f"fluxes of second order in space ({reason})"
         return FiniteVolumeRun(self, flow)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -18,8 +18,9 @@ from .extrapolated import Extrapolated
 from .midpoint import Midpoint
 from .nonlinear import NonlinearSweeps
 from .splitting import LinearSweeps, default_threads
-from .step_size import Controller
+from .step_size import LOOSEST, SPACE_SHARE, TIGHTEST, Controller
 from .stepper import FieldRule, State, Stepper, Sweeps
+from .tolerance import Tolerance
 
 if TYPE_CHECKING:
     from .method import FiniteVolume
@@ -58,34 +59,49 @@ class FiniteVolumeRun(Run):
     """One run of FiniteVolume: where it is, and how it moves on."""
 
     method: FiniteVolume
+    #: What the numbers of the state are.
+    HOLDS: ClassVar[str] = "masses of cells"
 
     def __init__(self, method: FiniteVolume, flow: Flow):
         super().__init__(method, flow)
-        self.stepper = make_stepper(flow, method)
+        self.stepper = self.make_stepper(flow, method)
         self.collapse = CollapseWatch(flow.on_grid)
-        self.controller = Controller(method.rtol) if method.dt is None else None
+        self.controller: Any = None
+        if method.dt is None:
+            self.controller = Controller(Tolerance(method.rtol, method.tol, SPACE_SHARE, TIGHTEST, LOOSEST))
         self.steps = 0
         # Where a fixed step is crossed in parts: its end, and the length of the part tried next.
         self.target: float | None = None
         self.trial = 0.0
         self.rejections = 0
 
+    def make_stepper(self, flow: Flow, method: FiniteVolume) -> Stepper:
+        """Return the steps of the flow."""
+        return make_stepper(flow, method)
+
     def start(self) -> Step:
         self.state = self.stepper.start()
         self.first_energy = self.measured = self.state.energy
         rate = None
         if self.flow.t1 > self.flow.t0 and math.isfinite(self.state.energy):
-            rate = self.stepper.dissipation(self.state)
+            rate = self._first_rate()
         return Step(self.state.t, self.state.masses, self.state.energy, rate=rate)
 
     def dump(self) -> dict[str, Any] | None:
         if self.rejections or self.target is not None:
             return None
-        controller = None if self.controller is None else dict(vars(self.controller))
-        return {**self.state._asdict(), "steps": self.steps, "measured": self.measured, "controller": controller}
+        controller = None if self.controller is None else {
+            name: value for name, value in vars(self.controller).items() if not isinstance(value, Tolerance)}
+        return {**self.state._asdict(), "holds": self.HOLDS, "steps": self.steps, "measured": self.measured,
+                "controller": controller}
 
     def restore(self, saved: dict[str, Any], recorded: dict[str, Any]) -> np.ndarray:
-        self.state = State(**{name: saved[name] for name in State._fields})
+        if saved.get("holds", FiniteVolumeRun.HOLDS) != self.HOLDS:
+            raise ValueError(f"it holds {saved.get('holds')}, and the run goes on with {self.HOLDS}: it is of other "
+                             "settings, or by another version of wgflow")
+        # Files of former versions know no field in the middle of a step.
+        self.state = State(**{name: saved[name] for name in State._fields if name != "middle"},
+                           middle=saved.get("middle"))
         self.t, self.steps, self.measured = self.state.t, saved["steps"], saved["measured"]
         self.first_energy = recorded["columns"]["energy"][0]
         if self.controller is not None:
@@ -101,6 +117,9 @@ class FiniteVolumeRun(Run):
 
     def close(self) -> None:
         self.stepper.sweeps.close()
+
+    def _first_rate(self) -> float:
+        return self.stepper.dissipation(self.state)
 
     def _speed(self) -> float:
         return self.stepper.speed(self.state) * self.flow.elapsed(self.flow.t0, 1e-9) * 1e9
@@ -140,7 +159,8 @@ class FiniteVolumeRun(Run):
         if not controller.begun:
             controller.begin(self.flow.t1 - self.flow.t0, self._speed(), self._space_error(self.state))
         remaining = stop - self.state.t
-        count = max(2 if controller.check_due else 1, math.ceil(remaining / controller.dt * (1 - 1e-9)))
+        length = controller.dt if self.method.max_step is None else min(controller.dt, self.method.max_step)
+        count = max(2 if controller.check_due else 1, math.ceil(remaining / length * (1 - 1e-9)))
         dt = remaining / count
         self.check_moves(dt)
         end = stop if count == 1 else None
@@ -183,17 +203,21 @@ class FiniteVolumeRun(Run):
         else:
             error = float(np.abs(second.masses - whole.masses).sum()) / (3.0 * self.stepper.mass)
         speed = float(np.abs(second.masses - first.masses).sum()) / (self.stepper.mass * dt)
-        return [first, second] if controller.judge(dt, error, speed, self._space_error(second)) else []
+        judged = controller.judge(dt, error, speed, self._space_error(second), self.flow.t1 - self.state.t)
+        return [first, second] if judged else []
 
     # ---------------------------------------------------------------- both
-    def _commit(self, new: State, fallback: bool) -> Step:
-        """Go on to a state, and form its dissipation where that is due."""
+    def _commit(self, new: State, fallback: bool, rate: float | None = None) -> Step:
+        """Go on to a state, and form its dissipation where that is due and not given."""
         self.last_dt, self.state, self.t = new.t - self.t, new, new.t
+        if self.method.tol is not None:
+            self.grid_error = max(self.grid_error or 0.0, self._space_error(new))
         self.steps += 1
         lost = self.first_energy + new.work - new.energy
         share = LARGE_GRID_SHARE if self.flow.grid.size > LARGE_GRID else DISSIPATION_SHARE
-        rate = None
-        if (self.measured + new.work - new.energy > share * lost or self.steps % DISSIPATION_STRIDE == 0
+        if rate is not None:
+            self.measured = new.energy - new.work
+        elif (self.measured + new.work - new.energy > share * lost or self.steps % DISSIPATION_STRIDE == 0
                 or new.t >= self.flow.t1):
             rate, self.measured = self.stepper.dissipation(new), new.energy - new.work
         return Step(new.t, new.masses, new.energy, new.clock, rate, work=new.work, fallback=fallback)

@@ -7,10 +7,10 @@ unless the density speeds up, so that the control costs a tenth of the work and 
 
 from __future__ import annotations
 
-#: Without ``rtol`` the tolerance of a pair of steps is this part of the error of the grid,
-SPACE_SHARE = 0.2
-#: but at least and at most these.
-TIGHTEST, LOOSEST = 1e-9, 1e-3
+from .tolerance import Tolerance
+
+#: By default the tolerance of a pair of steps is this part of the error of the grid, but at least and at most these.
+SPACE_SHARE, TIGHTEST, LOOSEST = 0.2, 1e-9, 1e-3
 #: Factor by which a new step is shorter than the estimate allows.
 SAFETY = 0.9
 #: A step changes at once by no more than these factors.
@@ -28,8 +28,7 @@ class Controller:
 
     Parameters
     ----------
-    rtol : float or None
-        The tolerance, relative to the mass; if None it is a part of the error of the grid.
+    tolerance : Tolerance
 
     Attributes
     ----------
@@ -41,8 +40,8 @@ class Controller:
         Sum of the error estimates so far; unchecked steps count with the last estimate.
     """
 
-    def __init__(self, rtol: float | None):
-        self.rtol = rtol
+    def __init__(self, tolerance: Tolerance):
+        self.tolerance = tolerance
         self.dt = self.total_error = 0.0
 
     @property
@@ -52,26 +51,20 @@ class Controller:
 
     def begin(self, span: float, speed: float, space_error: float) -> None:
         """Set the first step from the length of the time span and the initial speed of the density."""
-        tolerance = self.tolerance(space_error)
+        tolerance = self.tolerance.of_step(space_error, 0.0, 0.1 * span, span)
         first = 0.05 * (tolerance / 1e-5) ** (1 / 3) / speed if speed > 0 else span
         self.dt = min(0.1 * span, first)
         self.dt_floor = 1e-12 * span
         self.trust = 0
         self.last_error = self.last_speed = 0.0
 
-    def tolerance(self, space_error: float) -> float:
-        """Return the tolerance of a pair of steps if the error of the grid is ``space_error``."""
-        if self.rtol is not None:
-            return self.rtol
-        return min(max(SPACE_SHARE * space_error, TIGHTEST), LOOSEST)
-
     @property
     def check_due(self) -> bool:
         return self.trust <= 0
 
-    def judge(self, dt: float, error: float, speed: float, space_error: float) -> bool:
-        """Accept or reject a checked pair of steps, and set the next step."""
-        tolerance = self.tolerance(space_error)
+    def judge(self, dt: float, error: float, speed: float, space_error: float, remaining: float) -> bool:
+        """Accept or reject a checked pair of steps, and set the next step; ``remaining`` is the time to the end."""
+        tolerance = self.tolerance.of_step(space_error, self.total_error, 2.0 * dt, remaining)
         ratio = GROWTH_LIMIT if error == 0 else SAFETY * (tolerance / error) ** (1 / 3)
         if error > tolerance and dt > self.dt_floor:
             self.dt = dt * max(SHRINK_LIMIT, min(ratio, SAFETY))

@@ -57,6 +57,8 @@ class State(NamedTuple):
         The field before the last step, and the length of that step by the clock.
     work : float
         The work done on the law since the start.
+    middle : array or None
+        The field in the middle of the last step, where a rule keeps it.
     """
 
     t: float
@@ -67,6 +69,7 @@ class State(NamedTuple):
     previous: np.ndarray | None
     previous_dt: float
     work: float = 0.0
+    middle: np.ndarray | None = None
 
 
 class Sweeps(ABC):
@@ -119,10 +122,11 @@ class FieldRule(ABC):
 
 
 class Move(NamedTuple):
-    """Masses m after a step, with U m if it is known."""
+    """Masses m after a step, with U m if it is known, and the field in the middle of the step if that is kept."""
 
     masses: np.ndarray
     interaction: np.ndarray | None = None
+    middle: np.ndarray | None = None
 
 
 class Stepper:
@@ -142,7 +146,8 @@ class Stepper:
 
     def start(self) -> State:
         """Return the state at the start of the flow."""
-        masses, energy = self.flow.density.masses, self.energies.at(self.flow.t0)
+        # A copy that can be written to: compiled functions know one kind of array only.
+        masses, energy = self.flow.density.masses.copy(), self.energies.at(self.flow.t0)
         interaction = energy.interaction(masses)
         self.sweeps.check(masses)
         return State(self.flow.t0, 0.0, masses, energy.energy(masses, interaction), energy.field(masses, interaction),
@@ -227,7 +232,7 @@ class Stepper:
     def _accept(self, frozen: EnergyOnGrid, state: State, dt: float, scaled: float, move: Move,
                 stop: float | None) -> State | None:
         """Return the state after a move, or None if the frozen F has risen or a mass is negative."""
-        masses, interaction = move
+        masses, interaction, middle = move
         driven = self.energies.driven
         if interaction is None or driven:
             interaction = frozen.interaction(masses)
@@ -244,7 +249,7 @@ class Stepper:
             energy = now.energy(masses, interaction)
             work += (energy - state.energy) - (after - before)
         return State(t, state.clock + scaled, masses, energy, now.field(masses, interaction), state.interaction, scaled,
-                     work)
+                     work, middle)
 
 
 def damped(energy: EnergyOnGrid, masses: np.ndarray, moved: np.ndarray) -> np.ndarray:

@@ -6,9 +6,11 @@ import math
 
 import pytest
 
+import wgflow as wg
 from wgflow import cli
 from wgflow.errors import InvalidInput
 from wgflow.validation.convergence import METHODS, PROBLEMS, ConvergenceStudy, Run, convergence_study
+from wgflow.validation.distances import wasserstein_1d
 
 JKO_METHODS = [name for name in METHODS if name.startswith("JKO")]
 
@@ -16,6 +18,14 @@ JKO_METHODS = [name for name in METHODS if name.startswith("JKO")]
 @pytest.fixture(scope="module")
 def study():
     return convergence_study(taus=(0.2, 0.1, 0.05), cells=200)
+
+
+def floor(name: str) -> float:
+    """W2 distance of the averages of a reference over coarse cells to itself."""
+    problem = next(make() for make in PROBLEMS.values() if make().name == name)
+    fine = problem.reference(200)
+    grid = wg.Grid(problem.bounds, cells=200)
+    return wasserstein_1d(wg.Density(grid, fine.masses.reshape(200, -1).sum(axis=1) / grid.volumes), fine)
 
 
 @pytest.mark.slow
@@ -32,7 +42,11 @@ def test_every_method_converges_to_the_reference(study, problem, method):
         assert runs[0].error == pytest.approx(plain[0].error, rel=0.05)
     elif "linearized" not in method:
         assert runs[-1].error <= 0.25 * study.select(problem, "JKO quantile")[-1].error
-        assert runs[1].error <= 0.45 * runs[0].error
+        if method == "finite volume" and problem != "porous medium":
+            # Of order three or five in time: steps of any of these lengths are at the floor of the grid.
+            assert runs[0].error <= 1.1 * floor(problem)
+        else:
+            assert runs[1].error <= 0.45 * runs[0].error
 
 
 @pytest.mark.slow

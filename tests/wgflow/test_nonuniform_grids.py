@@ -40,7 +40,8 @@ def alternating(n):
 def error(shares, n, beta=1.0, t=0.5):
     grid = wg.Grid(edges=-5 + 11 * shares(n))
     energy = wg.Entropy(beta) + wg.Potential(lambda x: x**2 / 2)
-    sol = wg.solve(energy, wg.Density.gaussian(grid, 1.5, 0.25), (0, t), method=wg.FiniteVolume(rtol=1e-6))
+    method = wg.FiniteVolume(rtol=1e-6, order=2)
+    sol = wg.solve(energy, wg.Density.gaussian(grid, 1.5, 0.25), (0, t), method=method)
     assert sol.certificate.ok
     exact = wg.Density.gaussian(grid, 1.5 * math.exp(-t), 0.25 * math.exp(-2 * t) + (1 - math.exp(-2 * t)) / beta)
     return float(np.abs(sol.final.masses - exact.masses).sum())

@@ -1,4 +1,6 @@
-"""The finite volumes against exact solutions: one part in a thousand at 200 cells an axis, falling as h^2."""
+"""The finite volumes against exact solutions at 200 cells an axis: five parts in a million, falling as h^4, by fluxes
+of fourth order, and one in a thousand, falling as h^2, by those of second order.
+"""
 
 from __future__ import annotations
 
@@ -52,46 +54,84 @@ def run(problem, cells, **settings):
     return sol, start, sol.density(problem.t_end)
 
 
-def check_against_truth(problem, cells):
-    sol, start, rho = run(problem, cells, rtol=1e-6)
+#: By the order of the fluxes: the tolerance of a step, and the bound of all errors at 200 cells.
+AT_200_CELLS = {2: (1e-6, 1e-3), 4: (1e-8, 5e-6)}
+
+
+def check_against_truth(problem, cells, fluxes):
+    rtol, bound = AT_200_CELLS[fluxes]
+    sol, start, rho = run(problem, cells, rtol=rtol, order=fluxes)
+    assert (rho.nodal is not None) == (fluxes == 4)
     errors = problem.errors(rho)
     for name, error in errors.items():
-        assert error <= 1e-3, f"{name}: relative error {error:.3g}"
+        assert error <= bound, f"{name}: relative error {error:.3g}"
     # The state moved, by much more than it is wrong.
     moved = float(np.sum(np.abs(rho.values - start.values) * rho.grid.volumes))
     assert moved > 0.05
     assert moved > 50.0 * errors["density"]
     assert sol.certificate.ok, sol.certificate.explain()
-    assert sol.energy[-1] == pytest.approx(problem.quantities(problem.t_end)["energy"], rel=1e-3)
-    assert sol.dissipation[-1] == pytest.approx(problem.quantities(problem.t_end)["dissipation"], rel=1e-3)
+    assert sol.energy[-1] == pytest.approx(problem.quantities(problem.t_end)["energy"], rel=bound)
+    assert sol.dissipation[-1] == pytest.approx(problem.quantities(problem.t_end)["dissipation"], rel=bound)
 
 
+@pytest.mark.parametrize("fluxes", [2, 4])
 @pytest.mark.parametrize("name", ONE_AXIS)
-def test_one_axis_within_a_thousandth_at_200_cells(name):
-    check_against_truth(ONE_AXIS[name], 200)
+def test_one_axis_at_200_cells(name, fluxes):
+    check_against_truth(ONE_AXIS[name], 200, fluxes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fluxes", [2, 4])
+@pytest.mark.parametrize("name", TWO_AXES)
+def test_two_axes_at_200_cells(name, fluxes):
+    check_against_truth(TWO_AXES[name], 200, fluxes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ONE_AXIS)
+def test_one_axis_errors_fall_as_h_to_the_fourth(name):
+    check_order_four(name, ONE_AXIS[name], (71, 100, 141, 200), rtol=TIGHT.get(name, 1e-11))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TWO_AXES)
-def test_two_axes_within_a_thousandth_at_200_cells(name):
-    check_against_truth(TWO_AXES[name], 200)
+def test_two_axes_errors_fall_as_h_to_the_fourth(name):
+    check_order_four(name, TWO_AXES[name], (40, 56, 80, 112), rtol=1e-11 if name == "box" else 1e-9)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_AXIS)
 def test_one_axis_errors_fall_as_h_squared(name):
-    check_order(ONE_AXIS[name], (100, 140, 200, 280), rtol=1e-9)
+    check_order_two(ONE_AXIS[name], (100, 140, 200, 280), rtol=1e-9)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TWO_AXES)
 def test_two_axes_errors_fall_as_h_squared(name):
-    check_order(TWO_AXES[name], (56, 80, 112, 160), rtol=1e-8)
+    check_order_two(TWO_AXES[name], (56, 80, 112, 160), rtol=1e-8)
 
 
-def check_order(problem, cells, rtol):
+#: Tolerances of a step where the grids leave errors as small as those of 1e-11.
+TIGHT = dict.fromkeys(("box", "sedimentation", "sedimentation-upward", "kuramoto", "kuramoto-turned"), 2.3e-14)
+#: Where most of the error is at the walls, as h^5 on coarse grids.
+AT_WALLS = ("box",)
+
+
+def check_order_four(name, problem, cells, rtol):
+    """The density's error falls as h^4, and each quantity's at least so where it is not tiny already."""
+    errors = [problem.errors(run(problem, n, rtol=rtol, order=4)[2]) for n in cells]
+    for quantity in errors[0]:
+        values = np.array([e[quantity] for e in errors])
+        if values.max() < 2e-5 and quantity != "density":
+            continue
+        order = -np.polyfit(np.log(cells), np.log(values), 1)[0]
+        assert order > 3.85, f"{quantity}: order {order:.3f} from {values}"
+        assert order < 4.15 or quantity != "density" or name in AT_WALLS, f"density: order {order:.3f} from {values}"
+
+
+def check_order_two(problem, cells, rtol):
     """The density's error falls as h^2, and each quantity's at least so where it can be told from the time error."""
-    errors = [problem.errors(run(problem, n, rtol=rtol)[2]) for n in cells]
+    errors = [problem.errors(run(problem, n, rtol=rtol, order=2)[2]) for n in cells]
     seen = 0
     for name in errors[0]:
         values = np.array([e[name] for e in errors])
@@ -105,23 +145,24 @@ def check_order(problem, cells, rtol):
 
 
 @pytest.mark.slow
-def test_three_axes_ornstein_uhlenbeck():
-    """A full 3 x 3 matrix; on grids this coarse the limit h -> 0 is held against the truth, and the fall as h^2."""
+@pytest.mark.parametrize(("fluxes", "largest", "rel"), [(2, 0.02, 1e-3), (4, 2e-3, 1e-4)])
+def test_three_axes_ornstein_uhlenbeck(fluxes, largest, rel):
+    """A full 3 x 3 matrix; on grids this coarse the limit h -> 0 is held against the truth, and the fall as h^order."""
     stiffness = [[1.2, 0.3, -0.2], [0.3, 0.9, 0.25], [-0.2, 0.25, 1.0]]
     problem = exact.OrnsteinUhlenbeck(
         stiffness=stiffness, mean=[0.6, -0.4, 0.2], variance=np.diag([0.5, 0.4, 0.6]), beta=1.5, t_end=0.5
     )
     cells = (28, 36, 46)
-    runs = [run(problem, n, rtol=1e-6) for n in cells]
+    runs = [run(problem, n, rtol=1e-6, order=fluxes) for n in cells]
     errors = [problem.errors(rho)["density"] for _, _, rho in runs]
-    assert 1.8 < -np.polyfit(np.log(cells), np.log(errors), 1)[0] < 2.2
-    assert errors[-1] < 0.02
+    assert -np.polyfit(np.log(cells), np.log(errors), 1)[0] == pytest.approx(fluxes, abs=0.2)
+    assert errors[-1] < largest
     assert all(sol.certificate.ok for sol, _, _ in runs)
     measured = [problem.measure(rho) for _, _, rho in runs]
-    h2 = np.array([1.0 / n**2 for n in cells])
+    h = np.array([1.0 / n**fluxes for n in cells])
     for name, value in problem.quantities(problem.t_end).items():
-        limit = np.polyfit(h2, [m[name] for m in measured], 1)[1]
-        assert limit == pytest.approx(value, rel=1e-3, abs=1e-4), name
+        limit = np.polyfit(h, [m[name] for m in measured], 1)[1]
+        assert limit == pytest.approx(value, rel=rel, abs=0.1 * rel), name
 
 
 @pytest.mark.parametrize("modes", [1, 2, 7])
@@ -135,7 +176,7 @@ def test_two_point_flux_decays_cosines_at_its_exact_rate(modes):
     expected = 0.5 * math.exp(-problem.discrete_rate(modes, cells) * problem.t_end)
     errors = []
     for steps in (64, 128):
-        method = wg.FiniteVolume(dt=problem.t_end / steps)
+        method = wg.FiniteVolume(dt=problem.t_end / steps, order=2)
         rho = wg.solve(problem.energy(), start, (0.0, problem.t_end), method=method).density(problem.t_end)
         measured = 2.0 * float(np.sum(rho.masses * cosine))
         np.testing.assert_allclose(rho.values, 1.0 + measured * cosine, atol=1e-12)
@@ -143,6 +184,30 @@ def test_two_point_flux_decays_cosines_at_its_exact_rate(modes):
     # The continuous rate differs by far more than the remaining error: the two are told apart.
     assert errors[1] < 0.1 * abs(0.5 * math.exp(-problem.rate(modes) * problem.t_end) - expected)
     assert errors[1] < 0.3 * errors[0]
+
+
+@pytest.mark.parametrize("modes", [1, 3, 5])
+def test_compact_flux_decays_cosines_at_its_exact_rate(modes):
+    """On a circle the discrete cosine is an eigenvector of the compact equation, of the rate k^2 D (1 - (kh)^4/240)."""
+    cells, diffusion, t_end = 32, 0.5, 0.8 / modes**2
+    grid = wg.Grid([0.0, 2.0 * math.pi], cells=cells, boundary="periodic")
+    cosine = np.cos(modes * grid.centers[0])
+    start = wg.Density.from_values(grid, (1.0 + 0.5 * cosine) / (2.0 * math.pi))
+    h = 2.0 * math.pi / cells
+    bend = 2.0 - 2.0 * math.cos(modes * h)
+    rate = diffusion * bend / h**2 / (1.0 - bend / 12.0)
+    assert rate == pytest.approx(diffusion * modes**2 * (1.0 - (modes * h) ** 4 / 240.0), rel=(modes * h) ** 6 / 1e3)
+    errors = []
+    for steps in (4, 8):
+        method = wg.FiniteVolume(dt=t_end / steps, order=4)
+        sol = wg.solve(wg.Entropy(1.0 / diffusion), start, (0.0, t_end), method)
+        before, nodal = sol.densities[0].nodal, sol.final.nodal
+        factor = float(np.sum(nodal.masses * cosine) / np.sum(before.masses * cosine))
+        np.testing.assert_allclose(nodal.values, nodal.values.mean() + (before.values - before.values.mean()) * factor,
+                                   atol=1e-13)
+        errors.append(abs(factor - math.exp(-rate * t_end)))
+    assert errors[1] < 0.1 * abs(math.exp(-diffusion * modes**2 * t_end) - math.exp(-rate * t_end))
+    assert errors[1] < 2.0**-4.5 * errors[0]
 
 
 def test_gibbs_law_stays_where_it_is():
@@ -192,7 +257,7 @@ def test_transport_without_diffusion(name):
 
 # ---- figures that the solver is held to
 
-SECOND_ORDER = {
+SMOOTH = {
     "heat": exact.Heat(),
     "ornstein-uhlenbeck": exact.OrnsteinUhlenbeck(),
     "box": exact.Box(),
@@ -202,18 +267,30 @@ SECOND_ORDER = {
     "desai-zwanzig": exact.DesaiZwanzig(bounds=(-3.5, 3.5), size=120, tolerance=1e-6),
     "kuramoto": exact.Kuramoto(),
     "double-well": exact.DoubleWellDecay(t_end=6.0),
-    "newtonian-line": exact.NewtonianLine(),
 }
+SECOND_ORDER = SMOOTH | {"newtonian-line": exact.NewtonianLine()}
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_smooth_solutions_show_order_four(name):
+    """The L1 error over five grids: 4.0 +- 0.1; 4.5 at the walls of a box, whose error is still h^5 in part."""
+    # On the circle and in the box errors of finer grids are those of round-off.
+    cells = (36, 50, 71, 100, 141) if name in ("kuramoto", "box") else (71, 100, 141, 200, 283)
+    rtol = TIGHT.get(name, 1e-11)
+    errors = [SMOOTH[name].errors(run(SMOOTH[name], n, rtol=rtol)[2])["density"] for n in cells]
+    order = -np.polyfit(np.log(cells), np.log(errors), 1)[0]
+    assert order == pytest.approx(4.0, abs=0.1) or (name in AT_WALLS and 4.0 <= order <= 5.0)
 
 
 @pytest.mark.parametrize("name", SECOND_ORDER)
 def test_smooth_solutions_show_order_two(name):
-    """The L1 error over five grids: 2.0 +- 0.1."""
+    """The L1 error over five grids by fluxes of second order: 2.0 +- 0.1."""
     # Transport without diffusion is of a higher order on coarse grids.
     cells = (141, 200, 283, 400, 566) if name == "newtonian-line" else (71, 100, 141, 200, 283)
     # The circle's error in space is small: its time steps must be smaller still.
     rtol = 1e-10 if name == "kuramoto" else 1e-8
-    errors = [SECOND_ORDER[name].errors(run(SECOND_ORDER[name], n, rtol=rtol)[2])["density"] for n in cells]
+    problem = SECOND_ORDER[name]
+    errors = [problem.errors(run(problem, n, rtol=rtol, order=2)[2])["density"] for n in cells]
     assert -np.polyfit(np.log(cells), np.log(errors), 1)[0] == pytest.approx(2.0, abs=0.1)
 
 

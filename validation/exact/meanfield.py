@@ -332,7 +332,8 @@ class Kuramoto(SpectralProblem):
 
     def measure(self, rho: Density) -> dict[str, float]:
         """Return the order parameter, energy and dissipation of a computed density."""
-        order = float(abs(np.sum(rho.masses * np.exp(1j * rho.grid.centers[0]))))
+        x = rho.grid.centers[0]
+        order = math.hypot(rho.expect(np.cos(x)), rho.expect(np.sin(x)))
         return {"order": order} | self._measure_energies(rho)
 
 

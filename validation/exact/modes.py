@@ -127,7 +127,7 @@ class Box(ExactProblem):
             for n, x, (lo, hi) in zip(mode, rho.grid.centers, self.bounds):
                 factors.append(np.cos(n * math.pi * (x - lo) / (hi - lo)))
                 norm *= 2.0 if n else 1.0
-            named[_mode_name(mode)] = norm * float(np.sum(rho.masses * _outer(factors)))
+            named[_mode_name(mode)] = norm * rho.expect(_outer(factors))
         return named | self._measure_energies(rho)
 
 
@@ -244,7 +244,7 @@ class Sedimentation(ExactProblem):
             a, k = self._shape(mode)
             # The generator is symmetric in L2(e^{V/D}): project on e^{V/D} phi_n, of squared norm L (1 + (a/k)^2)/2.
             dual = np.exp(2.0 * a * x) * self.eigenfunction(mode, x)
-            named[f"mode_{mode}"] = float(np.sum(rho.masses * dual)) / (0.5 * self.length * (1.0 + (a / k) ** 2))
+            named[f"mode_{mode}"] = rho.expect(dual) / (0.5 * self.length * (1.0 + (a / k) ** 2))
         return named | {"mean": float(np.atleast_1d(rho.mean())[0])} | self._measure_energies(rho)
 
 

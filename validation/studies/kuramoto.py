@@ -85,7 +85,8 @@ class KuramotoTransition(Study):
 
 
 def _order(rho: Density) -> float:
-    return float(abs(np.sum(rho.masses * np.exp(1j * rho.grid.centers[0]))))
+    x = rho.grid.centers[0]
+    return math.hypot(rho.expect(np.cos(x)), rho.expect(np.sin(x)))
 
 
 def _point(problem: Kuramoto, cells: int) -> _Point:

@@ -46,7 +46,8 @@ class NoisySGD(Study):
         grid = model.grid(cells=cells, beta=_BETA, ridge=_RIDGE, r_max=6.0)
         star = stationary(energy, grid)
         output = flow_times(times, _T_END)
-        sols = [solve(energy, model.initial_density(kappa, grid), (0.0, float(output[-1])), FiniteVolume(),
+        # Of the order of ``stationary``, so that the energies of both are sums over the same masses of cells.
+        sols = [solve(energy, model.initial_density(kappa, grid), (0.0, float(output[-1])), FiniteVolume(order=2),
                       t_eval=output, time_scale=model.time_scale) for kappa in _KAPPAS]
         sgd = kept_sgd_runs(model, folder, n_neurons=800, step_size=step_size, t_eval=times, seed=_SEED, n_runs=3,
                             kappa=_KAPPAS[0], beta=_BETA, ridge=_RIDGE, fresh=fresh, label=self.name)

@@ -69,7 +69,7 @@ SAFETY = 1.15
 #: It is extrapolated by no more than this factor.
 REACH = 4.0
 #: The observed order of convergence is kept between these before it is used to extrapolate.
-LEAST_ORDER, GREATEST_ORDER = 0.5, 2.0
+LEAST_ORDER, GREATEST_ORDER = 0.5, 4.0
 
 
 @dataclass

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from wgflow.atoms import Atoms
+from wgflow.compiled.compact import compact_dissipation, compact_layout
 from wgflow.compiled.sweep import _axis_dissipation, axis_layout
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy
+from wgflow.energies.nodes import NodeGrid, at_nodes
 from wgflow.energies.nonlinear_fluxes import Diffusion, dissipation_rate
 from wgflow.energies.on_grid import TINY
 from wgflow.errors import InvalidInput
@@ -24,14 +28,31 @@ def dissipation(energy: FreeEnergy, rho: Density | Atoms) -> float:
         if energy.spreads:
             raise InvalidInput("atoms have no entropy, hence no dissipation of a flow that spreads; take a Density")
         return float((rho.weights * (free_part(-energy.gradient(rho, rho.points), rho) ** 2).sum(axis=0)).sum())
-    return dissipation_on_grid(energy.assemble(rho.grid, check=False), rho.masses)
+    on_grid, law = energy.assemble(rho.grid, check=False), at_nodes(rho)
+    return dissipation_on_grid(replace(on_grid, grid=law.grid), law.masses)
 
 
 def dissipation_on_grid(energy: EnergyOnGrid, masses: np.ndarray) -> float:
     """Return the dissipation of cell masses, by the corrected finite-volume fluxes."""
     if energy.internal:
         return dissipation_rate(masses, energy.psi(energy.potential, masses), energy.grid, Diffusion(energy))
-    return linear_dissipation(masses, energy.psi(energy.sweep_potential, masses), energy.grid, energy.diffusion)
+    psi = energy.psi(energy.sweep_potential, masses)
+    if isinstance(energy.grid, NodeGrid):
+        return compact_dissipation_on_grid(masses, psi, energy.grid, energy.diffusion)
+    return linear_dissipation(masses, psi, energy.grid, energy.diffusion)
+
+
+def compact_dissipation_on_grid(masses: np.ndarray, psi: np.ndarray, grid: NodeGrid, diffusion: float) -> float:
+    r"""Return :math:`-\sum_i \mu_i\,\dot m_i` of the compact equations, mu = Psi + D log rho: -dF/dt, semi-discrete."""
+    masses = masses if masses.flags.writeable else masses.copy()
+    psi = psi if psi.flags.writeable else psi.copy()
+    mu = diffusion * (np.log(np.maximum(masses, TINY)) - np.log(grid.volumes)) + psi
+    total = 0.0
+    for axis in range(grid.ndim):
+        outer, inner, width, _ = compact_layout(grid.shape, axis)
+        total += compact_dissipation(masses.ravel(), psi.ravel(), mu.ravel(), diffusion, float(grid.widths[axis][0]),
+                                     outer, inner, grid.periodic[axis], width)
+    return float(total)
 
 
 def linear_dissipation(masses, psi, grid, diffusion: float, corrected: bool = True) -> float:

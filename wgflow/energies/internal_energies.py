@@ -14,6 +14,7 @@ from wgflow.atoms import Atoms
 from wgflow.checks import call_user, real_array
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy, Term
+from wgflow.energies.nodes import at_nodes
 from wgflow.energies.on_grid import TINY, EnergyOnGrid
 from wgflow.energies.potentials import Potential
 from wgflow.errors import InvalidInput, InvalidType, WGFlowWarning
@@ -86,7 +87,7 @@ class Entropy(Term):
         if isinstance(rho, Atoms):
             raise InvalidInput("the entropy of atoms is infinite; take a Density, or the sum of the other terms "
                                "(a FreeEnergy leaves the entropy of atoms out)")
-        return rho
+        return at_nodes(rho)
 
     def __repr__(self):
         return f"Entropy(beta={self.beta:g})"

@@ -11,6 +11,7 @@ from wgflow.atoms import Atoms
 from wgflow.checks import check_values, real_array
 from wgflow.densities import Density
 from wgflow.energies.free_energy import Term
+from wgflow.energies.nodes import at_nodes
 from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.errors import InvalidInput, InvalidType, WGFlowWarning
 from wgflow.gradients import check_points, gradient_at, need_function, values_at
@@ -109,6 +110,7 @@ class Potential(Term):
     def energy(self, rho: Density | Atoms) -> float:
         if isinstance(rho, Atoms):
             return float((rho.weights * self._at(rho.points)).sum())
+        rho = at_nodes(rho)
         return float((rho.masses * self.values(rho.grid)).sum())
 
     def first_variation(self, rho: Density | Atoms) -> np.ndarray:

@@ -142,6 +142,8 @@ def _describe(flow: Flow, method) -> tuple[dict, dict]:
     arrays = {f"edges_{k}": edges for k, edges in enumerate(grid.edges)}
     arrays |= {"rho0": flow.density.values,
                "t_eval": np.array(flow.t_eval, dtype=float), "potential": on_grid.potential}
+    if flow.density.nodal is not None:
+        arrays["rho0_center_values"] = flow.density.nodal.values
     if grid.log_weight is not None:
         arrays["log_weight"] = grid.log_weight
     probe = probe_masses(grid)

@@ -21,6 +21,7 @@ from wgflow.atoms import Atoms
 from wgflow.certificate import Certificate, library_versions
 from wgflow.checks import check_memory
 from wgflow.densities import Density
+from wgflow.energies.nodes import with_nodes
 from wgflow.errors import InvalidInput, InvalidType, ResourceError, StorageError, WGFlowError
 from wgflow.grids import Grid
 from wgflow.jko_steps import NO_STEPS, TITLES, pack_steps, unpack_steps
@@ -51,7 +52,8 @@ HDF5_RATIO = 1000
 #: Parts of the header, each an attribute of a NetCDF file.
 HEADER = ("problem", "certificate", "settings", "versions")
 #: Names in a dataset that no axis may take.
-RESERVED = ("time", "density", "energy", "dissipation", "log_weight", "step", "bound", "atom", "weight", "jko_step")
+RESERVED = ("time", "density", "energy", "dissipation", "log_weight", "step", "bound", "atom", "weight", "jko_step",
+            "center_values")
 HISTORY_NAMES = {
     "t": "time after the step", "dt": "length of the step", "energy": "free energy after the step",
     "mass": "mass after the step", "min_density": "smallest cell average after the step",
@@ -122,10 +124,11 @@ def to_dataset(solution: Solution) -> xarray.Dataset:
     """Return a solution as an xarray.Dataset after the CF conventions.
 
     Variables: ``density(time, axes...)``, ``energy(time)``, ``dissipation(time)`` if the energy is available, the cell
-    edges of each axis (``x_edges``, and as CF bounds ``x_bounds``), ``log_weight`` on weighted grids, the history of
-    accepted steps as ``history_*`` along ``step``, and the results of steps of the JKO scheme as ``jko_*`` along
-    ``jko_step``. Atoms have coordinates ``x(time, atom)`` and ``weight(atom)`` in place of density and edges.
-    Attributes hold certificate, settings, versions and problem as JSON, and the SHA-256 digest of all this.
+    edges of each axis (``x_edges``, and as CF bounds ``x_bounds``), ``log_weight`` on weighted grids,
+    ``center_values(time, axes...)`` where the solver held values at the centers of the cells, the history of accepted
+    steps as ``history_*`` along ``step``, and the results of steps of the JKO scheme as ``jko_*`` along ``jko_step``.
+    Atoms have coordinates ``x(time, atom)`` and ``weight(atom)`` in place of density and edges. Attributes hold
+    certificate, settings, versions and problem as JSON, and the SHA-256 digest of all this.
     """
     _need_io("datasets")
     import xarray
@@ -163,6 +166,9 @@ def _grid_variables(solution: Solution, axes: list[dict], arrays: dict, variable
                                    _text("logarithm of the cell averages of the reference measure"))
     variables["density"] = (["time", *names], arrays["density"],
                             _text("density, cell averages", cell_methods=" ".join(f"{n}: mean" for n in names)))
+    if "center_values" in arrays:
+        variables["center_values"] = (["time", *names], arrays["center_values"],
+                                      _text("density at the cell centers, as the solver held it"))
     return names
 
 
@@ -212,7 +218,7 @@ def _pack(solution: Solution) -> tuple[dict, dict[str, np.ndarray]]:
             "axes": axes, "format": FORMAT,
             "method": solution.method, "status": solution.status, "message": solution.message,
             "time_scale": None if callable(solution.time_scale) else solution.time_scale,
-            "jko_steps": jko_header,
+            "jko_steps": jko_header, "center_values": "center_values" in arrays,
         },
     }
     arrays |= jko_arrays
@@ -231,6 +237,9 @@ def _pack_densities(solution: Solution) -> tuple[list[dict], dict[str, np.ndarra
             for name, variable, boundary, origin
             in zip(grid.names, _variables(grid.names), grid.boundary, grid.origin)]
     arrays = {"density": np.stack([rho.values for rho in solution.densities])}
+    nodal = [rho.nodal for rho in solution.densities if rho.nodal is not None]
+    if nodal and len(nodal) == count:
+        arrays["center_values"] = np.stack([rho.values for rho in nodal])
     arrays |= {f"edges_{k}": edges for k, edges in enumerate(grid.edges)}
     if grid.log_weight is not None:
         arrays["log_weight"] = grid.log_weight
@@ -266,6 +275,9 @@ def _variables(names) -> list[str]:
 def _unpack(header: dict, arrays: dict[str, np.ndarray]) -> Solution:
     problem = header["problem"]
     densities = _unpack_laws(problem["axes"], arrays)
+    if problem.get("center_values"):
+        for rho, values in zip(densities, arrays["center_values"], strict=True):
+            with_nodes(rho, values)
     if problem.get("format", 1) == 1:
         arrays = {f"history_{name}": np.zeros(arrays["history_t"].shape) for name in ADDED_COLUMNS} | arrays
     history = History({name: arrays[f"history_{name}"].copy() for name in History.NAMES})
@@ -372,7 +384,7 @@ def _hdf5_end(file) -> int:
 def _layout(problem: dict, data) -> dict[str, str]:
     """Return the name of the variable for each array."""
     layout = {"t": "time", "energy": "energy"}
-    layout |= {name: name for name in ("density", "dissipation", "log_weight") if name in data}
+    layout |= {name: name for name in ("density", "center_values", "dissipation", "log_weight") if name in data}
     if "density" in data:
         layout |= {f"edges_{k}": f"{axis['variable']}_edges" for k, axis in enumerate(problem["axes"])}
     else:

@@ -16,6 +16,7 @@ from wgflow.checks import available_memory, call_user, check_memory, real_array
 from wgflow.compiled.lowrank import combine_rows, rows_dot
 from wgflow.densities import Density
 from wgflow.energies.free_energy import Term
+from wgflow.energies.nodes import at_nodes
 from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.gradients import box_of, check_points, differences, need_function, values_at
@@ -69,13 +70,13 @@ class PairTerm(Term):
         """Return U rho at points (n_coordinates, n), shape (n,)."""
 
     def energy(self, rho: Density | Atoms) -> float:
-        masses = rho.weights if isinstance(rho, Atoms) else rho.masses
+        masses = rho.weights if isinstance(rho, Atoms) else at_nodes(rho).masses
         return 0.5 * float((masses * self.first_variation(rho)).sum())
 
     def first_variation(self, rho: Density | Atoms) -> np.ndarray:
         if isinstance(rho, Atoms):
             return self._at(rho, rho.points)
-        return self.operator(rho.grid).apply(rho.masses)
+        return self.operator(rho.grid).apply(at_nodes(rho).masses)
 
 
 class Convolution(PairTerm):
@@ -191,7 +192,7 @@ class LowRank(PairTerm):
         if isinstance(rho, Atoms):
             features, masses = self._features_at(rho.points), rho.weights
         else:
-            features, masses = self.operator(rho.grid).features, rho.masses.ravel()
+            features, masses = self.operator(rho.grid).features, at_nodes(rho).masses.ravel()
         return self._signs(len(features)) * rows_dot(features, masses)
 
     def _features_at(self, points: np.ndarray) -> np.ndarray:

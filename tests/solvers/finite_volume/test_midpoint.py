@@ -239,7 +239,7 @@ def temporal_errors(problem, cells, steps, scheme, reference):
 
     def final(n, kind):
         return wg.solve(problem.energy(), start, (0, problem.t_end),
-                        method=wg.FiniteVolume(dt=problem.t_end / n, scheme=kind)).final.masses
+                        method=wg.FiniteVolume(dt=problem.t_end / n, scheme=kind, order=2)).final.masses
 
     truth = final(reference, "midpoint")
     return [float(np.abs(final(n, scheme) - truth).sum()) for n in steps]

@@ -58,7 +58,7 @@ def test_it_agrees_with_finite_volumes_to_the_order_of_the_grid():
     cells, gaps, energies = np.array([24, 34, 48, 68]), [], []
     for n in cells:
         sol, _ = ornstein_uhlenbeck(n, FiPy(dt=0.025))
-        other, _ = ornstein_uhlenbeck(n, wg.FiniteVolume())
+        other, _ = ornstein_uhlenbeck(n, wg.FiniteVolume(order=2))
         gaps.append(l1(sol.final, other.final))
         energies.append(abs(sol.energy[-1] - other.energy[-1]))
         # The plain fluxes are the same as FiPy's: what remains is the error in time, whatever the grid.

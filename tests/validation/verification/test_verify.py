@@ -125,23 +125,23 @@ def test_a_blow_up_that_is_not_told_fails(monkeypatch):
 
 
 def test_dataset_and_files(tmp_path):
-    found = verify(["heat", "distances"], cells=(40, 20, 28), quick=True)
+    found = verify(["heat", "distances"], cells=(160, 80, 112), quick=True)
     data = found.to_dataset()
     assert data.sizes == {"case": 4, "grid": 3, "quantity": len(data.quantity)}
-    np.testing.assert_array_equal(data.cells[0], [20, 28, 40])
+    np.testing.assert_array_equal(data.cells[0], [80, 112, 160])
     heat = found.cases[0]
     error = data.error.sel(quantity="variance").values
     np.testing.assert_array_equal(error[0], heat.errors["variance"])
     assert np.isnan(data.error.sel(quantity="W2").values[0]).all()
-    assert heat.orders["variance"] == pytest.approx(2.0, abs=0.2)
-    assert heat.errors["variance"][2] == pytest.approx(heat.errors["variance"][0] / 4, rel=0.2)
+    assert heat.orders["density"] == pytest.approx(4.0, abs=0.15)
+    assert heat.errors["density"][2] == pytest.approx(heat.errors["density"][0] / 16, rel=0.2)
     found.save(tmp_path / "table.csv")
     with (tmp_path / "table.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == sum(len(case.cells) * len(case.errors) for case in found.cases)
     first = next(row for row in rows if row["quantity"] == "variance")
     assert float(first["error"]) == heat.errors["variance"][0]
-    assert first["cells"] == "20"
+    assert first["cells"] == "80"
     found.save(tmp_path / "table.nc")
     import xarray
 
@@ -177,7 +177,7 @@ def test_command(capsys, tmp_path):
 
 
 def test_command_fails_with_a_failing_case(capsys, monkeypatch):
-    monkeypatch.setattr(verification, "MOMENT_LIMIT", 1e-6)
+    monkeypatch.setattr(verification, "MOMENT_LIMIT", 1e-13)
     assert cli.main(["verify", "--family", "heat", "--quick"]) == 1
     out = capsys.readouterr().out
     assert "FAIL" in out

@@ -250,6 +250,6 @@ def test_grading_pays_where_a_law_is_narrow():
     energy = wg.Entropy(200.0) + wg.Potential(lambda x: x**2 / 2)
     mean, variance, errors = 2 * math.exp(-3), math.exp(-6) * 0.02 + (1 - math.exp(-6)) / 200, []
     for grid in (wg.Grid((-1, 3), cells=120), wg.Grid.graded((-1, 3), 120, lambda x: 0.2 + np.exp(-8 * x * x))):
-        rho = wg.solve(energy, wg.Density.gaussian(grid, 2.0, 0.02), (0, 3)).final
+        rho = wg.solve(energy, wg.Density.gaussian(grid, 2.0, 0.02), (0, 3), method=wg.FiniteVolume(order=2)).final
         errors.append(error(rho, wg.Density.gaussian(grid, mean, variance)))
     assert errors[1] < 0.5 * errors[0]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import wgflow as wg
+from wgflow.energies.nodes import density_of_nodes, node_grid
 
 LINE = {
     "no-flux": wg.Grid((-2, 2), cells=48),
@@ -69,6 +70,70 @@ def test_a_gibbs_state_of_an_interaction_stays(dt):
     assert_stays(wg.Entropy(beta) + wg.Potential(wells) + wg.Interaction(table), rho, dt, 500)
 
 
+# ---------------------------------------------------------------- of fluxes of fourth order, by values at the centers
+EVEN = {"no-flux": LINE["no-flux"], "periodic": LINE["periodic"], "plane": PLANE,
+        "weighted": wg.Grid((0, 3), cells=48, log_weight=wg.grids.log_power_cell_average(np.linspace(0, 3, 49), 3))}
+
+
+def assert_nodes_stay(energy, rho, dt, steps, tolerance=1e-12):
+    method = wg.FiniteVolume(dt=dt, order=4)
+    sol = wg.solve(energy, rho, (0, steps * dt), method=method, t_eval=[steps * dt])
+    assert sol.certificate.n_accepted == steps
+    assert sol.certificate.n_rejected == 0
+    assert np.abs(sol.final.nodal.values / rho.nodal.values - 1).max() <= tolerance
+    assert np.abs(sol.final.values / rho.values - 1).max() <= tolerance
+    assert sol.energy[-1] == pytest.approx(energy(rho), abs=1e-13)
+
+
+@pytest.mark.parametrize("dt", [1e-3, 0.3, 10.0])
+@pytest.mark.parametrize("beta", [0.3, 1.0, 5.0])
+@pytest.mark.parametrize("grid", EVEN.values(), ids=EVEN)
+def test_a_gibbs_state_at_nodes_stays_for_200_steps(grid, beta, dt):
+    rho = density_of_nodes(gibbs(node_grid(grid), beta, wells(*grid.mesh())))
+    assert_nodes_stay(wg.Entropy(beta) + wg.Potential(wells), rho, dt, 200)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dt", [1e-3, 0.1, 10.0])
+@pytest.mark.parametrize("grid", EVEN.values(), ids=EVEN)
+def test_a_gibbs_state_at_nodes_stays_for_ten_thousand_steps(grid, dt):
+    rho = density_of_nodes(gibbs(node_grid(grid), 1.0, wells(*grid.mesh())))
+    assert_nodes_stay(wg.Entropy(1.0) + wg.Potential(wells), rho, dt, 10_000)
+
+
+@pytest.mark.parametrize("dt", [1e-3, 0.3, 10.0])
+def test_a_gibbs_state_of_an_interaction_at_nodes_stays(dt):
+    grid, beta = LINE["no-flux"], 1.5
+    x, nodes = grid.centers[0], node_grid(grid)
+    table = 0.5 * (x[:, None] - x) ** 2
+    rho = wg.Density.uniform(nodes)
+    for _ in range(400):
+        rho = gibbs(nodes, beta, wells(x) + table @ rho.masses)
+    energy = wg.Entropy(beta) + wg.Potential(wells) + wg.Interaction(table)
+    assert_nodes_stay(energy, density_of_nodes(rho), dt, 200)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e-8])
+@pytest.mark.parametrize("grid", EVEN.values(), ids=EVEN)
+def test_a_state_near_a_gibbs_state_at_nodes_moves_to_it(grid, size):
+    star = gibbs(node_grid(grid), 1.0, wells(*grid.mesh()))
+    values = star.values * (1 + size * np.sin(1 + grid.mesh()[0]))
+    rho = density_of_nodes(wg.Density.from_values(star.grid, values, normalize=True))
+    sol = wg.solve(wg.Entropy(1.0) + wg.Potential(wells), rho, (0, 60), method=wg.FiniteVolume(dt=0.2, order=4))
+    before, after = (np.abs(r.nodal.values / star.values - 1).max() for r in (rho, sol.final))
+    assert before > 0.1 * size
+    assert after < 1e-4 * before + 1e-12
+
+
+def test_the_dissipation_of_a_gibbs_state_at_nodes_is_zero():
+    for grid in EVEN.values():
+        for beta in (1.0, 50.0):
+            energy = wg.Entropy(beta) + wg.Potential(wells)
+            rho = density_of_nodes(gibbs(node_grid(grid), beta, wells(*grid.mesh())))
+            assert abs(energy.dissipation(rho)) < 1e-24 * 10 * beta
+
+
+# ---------------------------------------------------------------- near them
 @pytest.mark.parametrize("size", [1e-3, 1e-8])
 @pytest.mark.parametrize("grid", [*LINE.values(), PLANE], ids=[*LINE, "plane"])
 def test_a_state_near_a_gibbs_state_moves_to_it(grid, size):

@@ -65,7 +65,7 @@ def test_switched_interaction_of_a_mass_of_two():
 def test_a_frozen_time_dependent_term_changes_nothing():
     rho0 = wg.Density.gaussian(GRID, 1.0, 0.3)
     energy = wg.Entropy(1.0) + WELL + wg.Interaction(lambda x, y: (x - y) ** 2 / 2)
-    still = wg.solve(energy, rho0, (0, 1), method=wg.FiniteVolume(dt=0.05))
+    still = wg.solve(energy, rho0, (0, 1), method=wg.FiniteVolume(dt=0.05, order=2))
     told = wg.solve(wg.TimeDependent(lambda t: WELL) + wg.Entropy(1.0) + wg.Interaction(lambda x, y: (x - y) ** 2 / 2),
                     rho0, (0, 1), method=wg.FiniteVolume(dt=0.05))
     np.testing.assert_allclose(told.final.values, still.final.values, rtol=0, atol=1e-14)

@@ -1,0 +1,109 @@
+"""The choice between compact fluxes of fourth order and those of second order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wgflow.densities import Density
+from wgflow.energies.nodes import has_nodes, is_smooth, node_grid
+from wgflow.energies.on_grid import EnergyOnGrid
+from wgflow.flows import Flow
+
+if TYPE_CHECKING:
+    from .method import FiniteVolume
+
+__all__ = ["why_not_compact"]
+
+#: Compact fluxes are the better ones while the mean of |Psi''| h^2 / D over the law stays below this,
+RESOLVED = 2.0
+#: and that of the fourth differences below this multiple of that of the second ones: 3.4 for noise, 4 at a kink.
+SMOOTH = 2.0
+#: The compact weights make waves behind narrow laws that are carried along: the mean cell Peclet number times the sum
+#: of the second differences, over the mass, stays below this. For a Gaussian the latter is (h/deviation)^2.
+CARRIED = 4.0
+#: A law is at rest if its chemical potential differs between neighbors by less than this part of D.
+AT_REST = 1e-9
+
+
+def why_not_compact(flow: Flow, method: FiniteVolume) -> str | None:
+    """Return why a flow is not for the compact fluxes, in words; None if it is."""
+    if flow.t1 <= flow.t0:
+        return "an empty time span"
+    energy = flow.on_grid
+    for holds, reason in (
+        (method.order == 2, "order=2"),
+        (not method.corrected, "corrected=False"),
+        (method.scheme != "extrapolated" and energy.moves, f"scheme={method.scheme!r}"),
+        (energy.diffusion <= 0, "no linear diffusion"),
+        (bool(energy.internal), "nonlinear diffusion"),
+        (bool(energy.functionals), "a term known by its energy and first variation alone"),
+        (flow.energy.time_dependent, "an energy that changes with time"),
+        (not has_nodes(flow.grid), "cells that are not uniform, or fewer than 8 along an axis"),
+    ):
+        if holds:
+            return reason
+    if any((operator.kernel is not None and not operator.kernel.smooth) or operator.average
+           for _, operator in energy.operators):
+        return "an interaction that is not smooth at 0"
+    rho = flow.density
+    if not np.isfinite(energy.potential).all():
+        return "a potential that is not finite"
+    return _unresolved(energy, rho) or _at_rest(energy, rho)
+
+
+def _unresolved(energy: EnergyOnGrid, rho: Density) -> str | None:
+    """Return why the cells are too wide for the potential of a law, or None."""
+    energy = replace(energy, grid=node_grid(rho.grid))
+    psi, unit = energy.psi(energy.sweep_potential, rho.masses), 1.0 / rho.mass
+    with np.errstate(over="ignore", invalid="ignore"):
+        for axis in range(rho.grid.ndim):
+            m, p = np.moveaxis(rho.masses, axis, 0), np.moveaxis(psi, axis, 0)
+            first = p[1:] - p[:-1]
+            second = first[1:] - first[:-1]
+            bend = float((np.abs(second) * m[1:-1]).sum()) * unit / energy.diffusion
+            if not bend <= RESOLVED:
+                return (f"cells too wide: |Psi''| h^2 beta is {bend:.2g} on average along axis {axis}, "
+                        f"above {RESOLVED:g}")
+            slope = float((np.abs(first) * (m[1:] + m[:-1])).sum()) * 0.5 * unit / energy.diffusion
+            rough = float(np.abs(_second(m)).sum()) * unit
+            if not slope * rough <= CARRIED:
+                return (f"a narrow law that is carried along: second differences of {rough:.2g} of its mass, with a "
+                        f"cell Peclet number of {slope:.2g}, along axis {axis}; their product should be below "
+                        f"{CARRIED:g}")
+            if float((np.abs(_second(second)) * m[2:-2]).sum()) * unit / energy.diffusion > SMOOTH * bend + 1e-6:
+                return f"a potential that is rough on the scale of the cells, along axis {axis}"
+    return None
+
+
+def _second(a: np.ndarray) -> np.ndarray:
+    """Return second differences along the first axis."""
+    return a[2:] - 2.0 * a[1:-1] + a[:-2]
+
+
+def _at_rest(energy: EnergyOnGrid, rho: Density) -> str | None:
+    """Return that a law is the Gibbs state at the centers of the cells, as near as the cells resolve it, or None.
+
+    Its values then stay; as averages they would differ from those of a Gibbs state by h^2/24 times second derivatives.
+    """
+    if rho.nodal is not None:
+        return None
+    values, gap = rho.values, np.zeros(rho.grid.shape)
+    if all(is_smooth(values, axis) for axis in range(rho.grid.ndim)):
+        for axis in range(rho.grid.ndim):
+            np.moveaxis(gap, axis, 0)[1:-1] += _second(np.moveaxis(values, axis, 0))
+        gap = np.divide(gap, 24.0 * values, out=np.zeros(gap.shape), where=values > 0)
+    steep = _slopes(energy.chemical_potential(rho.masses) / energy.diffusion, rho)
+    return "a start at rest" if steep <= max(_slopes(gap, rho), AT_REST**2) else None
+
+
+def _slopes(field: np.ndarray, rho: Density) -> float:
+    """Return the mean over a law of the squared differences of a field between neighbors."""
+    total = 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        for axis in range(field.ndim):
+            f, m = np.moveaxis(field, axis, 0), np.moveaxis(rho.masses, axis, 0)
+            total += float(((f[1:] - f[:-1]) ** 2 * (m[1:] + m[:-1])).sum())
+    return 0.5 * total / rho.mass

@@ -1,0 +1,177 @@
+r"""Steps of third and higher order with compact sweeps: extrapolated Strang splitting.
+
+With C one Strang step of length dt and F two of length dt/2, :math:`E = F + (F - C)/3` is of third order (the errors of
+C and F are four to one), and :math:`|F - C|_1 / 3` estimates the error of F for nothing. C and F are products of
+resolvents that keep mass, sign and Gibbs states and lower the energy; E is tried first, then F, then C. A single line
+with a fixed Psi needs no splitting: it takes five resolvents of one length, of order 5.
+
+With an interaction the field is needed at the middle of each of the three Strang steps: at dt/4 by extrapolation of
+quadratic order through the last fields, then at dt/2 from the law in the middle, which serves C, and at 3 dt/4 through
+it: two evaluations of U a step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import cast
+
+import numpy as np
+
+from wgflow.compiled.compact import LINE_POWER, extrapolate, line_error, round_length
+from wgflow.compiled.sweep import IMPLICIT_EULER
+from wgflow.energies.on_grid import EnergyOnGrid
+from wgflow.grids import Grid
+
+from .compact_sweeps import CompactSweeps
+from .stepper import FieldRule, Move, State, Stepper
+
+__all__ = ["Compact"]
+
+#: Part of F to which a negative entry of the extrapolation is raised.
+LEFT = 0.1
+#: With d = |F - C| / 3 and the whole change D of a step, d/D is proportional to dt^2, and the local error of E was
+#: about this multiple of d (d/D)^(1/2).
+OF_ESTIMATE = 1.5
+#: The error of the field at the quarters of a step, as a part of that of the same extrapolation to its middle.
+EXTRAPOLATED = 0.3125
+#: A step longer than this multiple of the last one does not extrapolate the field.
+LONGEST_EXTRAPOLATION = 2.5
+
+
+class Compact(FieldRule):
+    """The candidates of a step by compact sweeps; see the module's text.
+
+    Attributes
+    ----------
+    error : float
+        Estimated local error in time of the last candidate, relative to the mass.
+    moved : float
+        The part of the mass that was moved to mend negative entries: an error of the grid, which does not fall with dt.
+    power : float
+        The error is proportional to dt to this power.
+    """
+
+    def __init__(self) -> None:
+        self.error, self.power, self.moved = 0.0, 4.0, 0.0
+
+    def moves(self, stepper: Stepper, energy: EnergyOnGrid, state: State, scaled: float) -> Iterator[Move]:
+        sweeps = cast(CompactSweeps, stepper.sweeps)
+        if not energy.moves and sweeps.static and len(sweeps.axes) == 1 and sweeps.keeps:
+            yield from self._of_line(stepper, sweeps.potential(energy), state.masses, round_length(scaled))
+        else:
+            yield from self._extrapolated(stepper, energy, state, round_length(scaled))
+
+    def _of_line(self, stepper: Stepper, psi: np.ndarray, masses: np.ndarray, dt: float) -> Iterator[Move]:
+        """Yield the masses of a single line after a step with a fixed Psi."""
+        sweeps = cast(CompactSweeps, stepper.sweeps)
+        best, distance, whole = sweeps.line(masses, psi, dt)
+        self.moved = sweeps.moved / stepper.mass
+        self.power, self.error = LINE_POWER, line_error(distance, whole, stepper.mass)
+        yield Move(stepper.conserve(best))
+        for mode in sweeps.smooth:
+            moved = sweeps.move(masses, psi, dt, mode)
+            with np.errstate(invalid="ignore"):
+                self.power, self.error = 3.0, float(np.abs(moved - best).sum()) / stepper.mass
+            yield Move(stepper.conserve(moved))
+
+    def _extrapolated(self, stepper: Stepper, energy: EnergyOnGrid, state: State, dt: float) -> Iterator[Move]:
+        """Yield E, F and C."""
+        middle = None
+        if energy.moves:
+            coarse, fine, mended, missed, middle = self._with_field(stepper, energy, state, dt)
+        else:
+            coarse, fine, mended = self._fixed(stepper, stepper.sweeps.potential(energy), state.masses, dt)
+            missed = 0.0
+        # What C had to mend beyond F falls with dt; what F had to, and E, does not.
+        moved, missed = mended[1], missed + max(0.0, mended[0] - mended[1])
+        best = np.empty(fine.shape)
+        distance, whole, lowest = extrapolate(state.masses.ravel(), fine.ravel(), coarse.ravel(), best.ravel())
+        if lowest < 0.0:
+            moved += mend(best, fine)
+        self.moved, missed = moved / stepper.mass, missed / stepper.mass
+        distance, whole = distance / stepper.mass, whole / stepper.mass
+        error = OF_ESTIMATE * distance * math.sqrt(distance / whole) if whole > 0.0 else 0.0
+        self.power, self.error = 4.0, min(error, distance) + missed
+        yield Move(stepper.conserve(best), middle=middle)
+        self.power, self.error = 3.0, distance + missed
+        yield Move(stepper.conserve(fine), middle=middle)
+        self.error = 4.0 * distance + missed
+        yield Move(stepper.conserve(coarse), middle=middle)
+
+    @staticmethod
+    def _fixed(stepper: Stepper, psi: np.ndarray, masses: np.ndarray, dt: float):
+        """Return C m and F m for a fixed Psi, and the mass that was moved to mend each of them."""
+        sweeps = cast(CompactSweeps, stepper.sweeps)
+        coarse = sweeps.move(masses, psi, dt, sweeps.second)
+        moved = sweeps.moved
+        fine = sweeps.move(masses, psi, 0.5 * dt, sweeps.second, count=2)
+        return coarse, fine, (moved, sweeps.moved)
+
+    def _with_field(self, stepper: Stepper, energy: EnergyOnGrid, state: State, dt: float):
+        """Return C m, F m, the mass moved to mend each, what the extrapolated field has missed, and the middle one."""
+        sweeps, now = cast(CompactSweeps, stepper.sweeps), cast(np.ndarray, state.interaction)
+
+        def half_step(masses, field):
+            new = sweeps.move(masses, stepper.psi(energy, field), 0.5 * dt, sweeps.second)
+            return new, sweeps.moved
+
+        def field_of(masses):
+            return energy.field(masses, energy.interaction(masses))
+
+        last, guess = state.previous_dt, None
+        if state.middle is not None and dt <= LONGEST_EXTRAPOLATION * last:
+            past = (-last, -0.5 * last, 0.0), (state.previous, state.middle, now)
+            first, guess = interpolated(0.25 * dt, *past), interpolated(0.5 * dt, *past)
+        else:
+            # Without fields of the past: the field of an implicit Euler step, mended by that of the half step.
+            start = sweeps.move(state.masses, stepper.psi(energy, now), 0.5 * dt, IMPLICIT_EULER)
+            half, _ = half_step(state.masses, 0.5 * (now + field_of(stepper.conserve(start))))
+            guess = field_of(half)
+            eighth = now + 0.25 * (guess - now)
+            quarter = sweeps.move(state.masses, stepper.psi(energy, eighth), 0.25 * dt, sweeps.second)
+            first = field_of(quarter)
+        half, moved = half_step(state.masses, first)
+        middle = field_of(half)
+        if state.middle is not None and dt <= LONGEST_EXTRAPOLATION * last:
+            second = interpolated(0.75 * dt, (-0.5 * last, 0.0, 0.5 * dt), (state.middle, now, middle))
+        else:
+            second = interpolated(0.75 * dt, (0.0, 0.25 * dt, 0.5 * dt), (now, first, middle))
+        coarse = sweeps.move(state.masses, stepper.psi(energy, middle), dt, sweeps.second)
+        mended = sweeps.moved
+        fine, more = half_step(half, second)
+        missed = EXTRAPOLATED * dt * speed_of_field(state.masses, guess - middle, sweeps.grid)
+        return coarse, fine, (mended, moved + more), missed, middle
+
+
+def speed_of_field(masses: np.ndarray, field: np.ndarray, grid: Grid) -> float:
+    """Return the L1 norm of div(rho grad field): how fast a field moves a law."""
+    total = np.zeros(masses.shape)
+    for axis in range(masses.ndim):
+        m, change = np.moveaxis(masses, axis, 0), np.moveaxis(total, axis, 0)
+        flux = (m[1:] + m[:-1]) * np.diff(np.moveaxis(field, axis, 0), axis=0)
+        flux *= 0.5 / grid.widths[axis][0] ** 2
+        change[:-1] += flux
+        change[1:] -= flux
+    return float(np.abs(total).sum())
+
+
+def interpolated(t: float, times: tuple[float, ...], values: tuple) -> np.ndarray:
+    """Return the value at t of the polynomial through values at some times."""
+    total = np.zeros(())
+    for i, own in enumerate(times):
+        weight = 1.0
+        for j, other in enumerate(times):
+            if j != i:
+                weight *= (t - other) / (own - other)
+        total = total + weight * values[i]
+    return total
+
+
+def mend(masses: np.ndarray, safe: np.ndarray) -> float:
+    """Raise negative entries to a part of those of ``safe``, scale to the mass of ``safe``; return the mass moved."""
+    raised = np.where(masses < 0, LEFT * safe, masses)
+    moved = float((raised - masses).sum())
+    raised *= float(safe.sum()) / float(raised.sum())
+    masses[...] = raised
+    return moved

@@ -1,0 +1,214 @@
+"""A run of FiniteVolume by compact sweeps, with steps whose error estimate is free."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from wgflow.compiled.compact import compact_start, compact_steps, next_length
+from wgflow.densities import Density
+from wgflow.energies.nodes import density_of_nodes, node_grid, nodes_of_density
+from wgflow.flows import Flow
+from wgflow.recorder import Step
+
+from .compact import Compact
+from .compact_sweeps import CompactSweeps
+from .run import MAX_HALVINGS, FiniteVolumeRun
+from .splitting import default_threads
+from .stepper import State, Stepper
+from .tolerance import Tolerance
+
+if TYPE_CHECKING:
+    from .method import FiniteVolume
+
+__all__ = ["CompactRun"]
+
+#: Without ``rtol`` the tolerance of a step is this multiple of the error of the grid: without an interaction, where the
+#: flow contracts what a step has missed, and with one;
+SHARE, SHARE_OF_FIELD = 3.0, 1.0
+#: but at least and at most these.
+TIGHTEST, LOOSEST = 1e-10, 5e-3
+#: A step grows at once by no more than this factor, and with an interaction by less, so that the fields of the past
+#: still serve.
+GROWTH_LIMIT, CALM_GROWTH = 4.0, 2.0
+#: Steps of a single line that are taken in one compiled call, at most, and numbers that they may take.
+BATCH, BATCH_SIZE = 16, 1_000_000
+
+
+class CompactRun(FiniteVolumeRun):
+    """One run of FiniteVolume on values at the centers of cells: where it is, and how it moves on."""
+
+    HOLDS = "values at centers"
+
+    def __init__(self, method: FiniteVolume, flow: Flow):
+        super().__init__(method, flow)
+        if method.dt is None:
+            calm = bool(flow.on_grid.operators)
+            tolerance = Tolerance(method.rtol, method.tol, SHARE_OF_FIELD if calm else SHARE, TIGHTEST, LOOSEST)
+            self.controller = CompactController(tolerance, calm)
+        self.longest = method.max_step or math.inf
+        sweeps, scale = cast(CompactSweeps, self.stepper.sweeps), flow.time_scale
+        single = sweeps.static and flow.grid.ndim == 1 and sweeps.keeps
+        self.loop = Loop(self.stepper, scale) if single and method.tol is None and not callable(scale) else None
+
+    def make_stepper(self, flow: Flow, method: FiniteVolume) -> Stepper:
+        rho0 = nodes_of_density(flow.density)
+        energy = replace(flow.on_grid, grid=rho0.grid)
+        nodal = replace(flow, rho0=rho0)
+        vars(nodal)["on_grid"] = energy
+        first = Density(flow.grid, flow.density.values)
+        first.nodal = rho0
+
+        def law(masses: np.ndarray) -> Density:
+            if np.array_equal(masses, rho0.masses):
+                return first
+            return density_of_nodes(Density(rho0.grid, masses / rho0.grid.volumes))
+
+        flow.law = law
+        sweeps = CompactSweeps(node_grid(flow.grid), energy.diffusion, not energy.moves,
+                               method.threads or default_threads())
+        self.rule = Compact()
+        return Stepper(nodal, sweeps, self.rule)
+
+    def advance(self, stop: float) -> Iterator[Step]:
+        if self.method.dt is not None:
+            yield from self._fixed(self.method.dt, stop)
+            return
+        control = self.controller
+        if not control.begun:
+            control.begin(self.flow.t1 - self.flow.t0, self._speed(), self._space_error(self.state))
+        if self.loop is not None and not self.rejections:
+            found = list(self.loop.steps(self, stop))
+            for new, rate in found:
+                yield self._commit(new, False, rate)
+            if found:
+                return
+        yield from self._one(control, stop)
+
+    def _one(self, control: CompactController, stop: float) -> Iterator[Step]:
+        """Try one step."""
+        remaining = stop - self.state.t
+        count = max(1, math.ceil(remaining / min(control.dt, self.longest) * (1 - 1e-9)))
+        dt = remaining / count
+        self.check_moves(dt)
+        end, self.rule.moved = stop if count == 1 else None, 0.0
+        new, fallback = self.stepper.step(self.state, dt, end), False
+        if new is None or not control.judge(dt, self.rule.error, self.rule.power, self._space_error(new),
+                                            self.flow.t1 - self.state.t):
+            self.n_rejected += 1
+            self.rejections += 1
+            if new is None:
+                control.dt = 0.5 * dt
+            if new is not None or self.rejections <= MAX_HALVINGS:
+                return
+            new, fallback = self.stepper.fallback(self.state, dt, end), True
+            self.rule.moved = 0.0
+        control.total_error += self.rule.moved
+        self.rejections, self.error_estimate = 0, control.total_error
+        yield self._commit(new, fallback)
+        self._watch()
+
+    def _speed(self) -> float:
+        if self.loop is not None and self.steps == 0:
+            return self.loop.scale * self.loop.speed / self.stepper.mass
+        return super()._speed()
+
+    def _first_rate(self) -> float:
+        return self.loop.rate if self.loop is not None else super()._first_rate()
+
+    def _space_error(self, state: State) -> float:
+        return self.stepper.sweeps.space_error(state.masses)
+
+
+class CompactController:
+    """The choice of dt: the local error of each step stays below a tolerance.
+
+    Parameters
+    ----------
+    tolerance : Tolerance
+    calm : bool
+        Whether steps grow slowly.
+
+    Attributes
+    ----------
+    dt : float
+        The step to take; 0 before the first.
+    total_error : float
+        Sum of the error estimates so far.
+    """
+
+    def __init__(self, tolerance: Tolerance, calm: bool):
+        self.tolerance, self.growth = tolerance, CALM_GROWTH if calm else GROWTH_LIMIT
+        self.dt = self.total_error = self.dt_floor = 0.0
+
+    @property
+    def begun(self) -> bool:
+        """Whether the first step is set."""
+        return self.dt > 0.0
+
+    def begin(self, span: float, speed: float, space_error: float) -> None:
+        """Set the first step from the length of the time span and the initial speed of the density."""
+        tolerance = self.tolerance.of_step(space_error, 0.0, 0.1 * span, span)
+        first = 0.12 * (tolerance / 1e-5) ** 0.25 / speed if speed > 0 else span
+        self.dt, self.dt_floor = min(span, first), 1e-12 * span
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """Length, sum of the errors, shortest length and largest growth, as compiled functions take them."""
+        return np.array([self.dt, self.total_error, self.dt_floor, self.growth])
+
+    def take(self, numbers: np.ndarray) -> None:
+        """Take up what a compiled function has made of the numbers."""
+        self.dt, self.total_error = float(numbers[0]), float(numbers[1])
+
+    def judge(self, dt: float, error: float, power: float, space_error: float, remaining: float) -> bool:
+        """Accept or reject a step, and set the next one; ``remaining`` is the time from its start to the end."""
+        numbers = self.numbers
+        good = next_length(numbers, dt, error, power,
+                           self.tolerance.of_step(space_error, self.total_error, dt, remaining))
+        self.take(numbers)
+        return bool(good)
+
+
+class Loop:
+    """Steps of a single line with a fixed Psi, many in one compiled call.
+
+    Parameters
+    ----------
+    stepper : Stepper
+    scale : float
+        The time_scale.
+    """
+
+    def __init__(self, stepper: Stepper, scale: float):
+        energy = stepper.flow.on_grid
+        self.stepper, self.scale, self.grid, self.diffusion = stepper, scale, energy.grid, energy.diffusion
+        self.mu = energy.energy_potential.copy()
+        n = self.grid.size
+        self.storage = np.empty((4, n, 1)), np.empty((2, 5, n, 1))
+        self.rate, self.speed = compact_start(
+            stepper.flow.density.masses.copy(), energy.sweep_potential.copy(), self.mu, self.diffusion,
+            float(self.grid.widths[0][0]), self.grid.periodic[0], *self.storage)
+        self.batch = max(1, min(BATCH, BATCH_SIZE // n))
+
+    def steps(self, run: CompactRun, stop: float) -> Iterator[tuple[State, float]]:
+        """Yield the states after steps towards a time, with their dissipation; none where a step needs more care."""
+        state, control, tolerance = run.state, run.controller, run.controller.tolerance
+        count = min(self.batch, run.room)
+        rows, laws, numbers = np.empty((count, 5)), np.empty((count, self.grid.size)), control.numbers
+        rtol = -1.0 if tolerance.rtol is None else tolerance.rtol
+        accepted, rejected, _ = compact_steps(
+            state.masses, self.mu, self.diffusion, self.grid.periodic[0], self.scale,
+            (state.t, stop, run.longest, state.energy, self.stepper.mass), numbers,
+            (rtol, tolerance.share, tolerance.tightest, tolerance.loosest), *self.storage, rows, laws)
+        control.take(numbers)
+        run.n_rejected += rejected
+        clock = state.clock
+        for (t, length, energy, rate, total), masses in zip(rows[:accepted].tolist(), laws):
+            clock += length
+            run.error_estimate = total
+            yield State(t, clock, masses, energy, None, None, length), rate

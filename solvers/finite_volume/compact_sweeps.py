@@ -1,0 +1,208 @@
+"""Compact sweeps of fourth order: one step of a frozen generator on values at cell centers, axis by axis."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+
+from wgflow.compiled.compact import (
+    BOTH,
+    EULER,
+    FILL,
+    GRID_SHARE,
+    HALVES,
+    NONE,
+    RATES,
+    SECOND,
+    compact_layout,
+    compact_line,
+    compact_sweep,
+    fourth_differences,
+)
+from wgflow.compiled.sweep import IMPLICIT_EULER
+from wgflow.energies.dissipation import compact_dissipation_on_grid
+from wgflow.energies.nodes import NodeGrid
+from wgflow.energies.on_grid import EnergyOnGrid
+
+from .splitting import CACHE_BYTES, THREADED_CELLS
+from .stepper import Sweeps
+
+#: Parts of a line's factors: forward, pivot, backward, and two more on a periodic axis.
+FACTORS = {False: 3, True: 5}
+#: Lengths of sweeps of one kind whose factors are kept: those of a whole step and of its halves.
+LENGTHS = 2
+#: The kind of a step of a single line, beside those of the sweeps.
+LINE = 3
+
+
+@dataclass
+class _Factors:
+    """The factors of an axis for sweeps of one kind and length."""
+
+    kind: int
+    dt: float
+    array: np.ndarray
+
+
+class CompactSweeps(Sweeps):
+    """The compact sweeps of one grid; what never changes is kept.
+
+    Parameters
+    ----------
+    grid : NodeGrid
+    diffusion : float
+        beta^-1 > 0.
+    static : bool
+        Whether Psi never changes.
+    threads : int
+        Number of threads among which lines are shared; the result has the same bits for any number.
+
+    Attributes
+    ----------
+    moved : float
+        The mass that the last move had to move to mend negative entries.
+    """
+
+    second = SECOND
+    smooth = (SECOND, HALVES)
+
+    def __init__(self, grid: NodeGrid, diffusion: float, static: bool, threads: int):
+        self.grid, self.diffusion, self.static, self.threads = grid, diffusion, static, threads
+        self.axes = []
+        for axis in range(grid.ndim):
+            outer, inner, width, blocks = compact_layout(grid.shape, axis)
+            self.axes.append((float(grid.widths[axis][0]), outer, inner, grid.periodic[axis], grid.shape[axis], width,
+                              blocks))
+        self.pool = ThreadPoolExecutor(threads) if threads > 1 and grid.size >= THREADED_CELLS else None
+        self.moved = 0.0
+        # For each axis the rates, whether they are those of this Psi, and the factors for some lengths of sweeps.
+        self.rates: list[np.ndarray | None] = [None] * grid.ndim
+        self.known = [False] * grid.ndim
+        self.lengths: list[list[_Factors]] = [[] for _ in range(grid.ndim)]
+        self.psi: np.ndarray | None = None
+        shapes = [(b, 4 + 2 * grid.ndim * FACTORS[periodic], n, w) for _, _, _, periodic, n, w, b in self.axes]
+        self.keeps = 8.0 * sum(map(math.prod, shapes)) <= CACHE_BYTES
+
+    def potential(self, energy: EnergyOnGrid) -> np.ndarray:
+        return energy.sweep_potential
+
+    def dissipation(self, masses: np.ndarray, psi: np.ndarray) -> float:
+        return compact_dissipation_on_grid(masses, psi, self.grid, self.diffusion)
+
+    def space_error(self, masses: np.ndarray) -> float:
+        """Return the error of the grid in L1, relative to the mass, by fourth differences."""
+        flat = masses.ravel()
+        total = sum(fourth_differences(flat, outer, n, inner) for _, outer, inner, _, n, _, _ in self.axes)
+        return GRID_SHARE * total / float(masses.sum())
+
+    def move(self, masses, psi, dt: float, mode: int, factors=None, count: int = 1) -> np.ndarray:
+        """Return the point masses after ``count`` steps dt of the generator frozen at Psi, a new array.
+
+        Parameters
+        ----------
+        masses, psi : array
+            Of the grid's shape.
+        dt : float
+        mode : int
+            SECOND or HALVES of `wgflow.compiled.compact`, or IMPLICIT_EULER.
+        count : int
+        """
+        kind = EULER if mode == IMPLICIT_EULER else mode
+        flat, self.moved = masses.ravel().copy(), 0.0
+        if not self.static and psi is not self.psi:
+            self.known, self.psi = [False] * self.grid.ndim, psi
+            for kept in self.lengths:
+                for one in kept:
+                    one.dt = math.nan
+        psi = psi.ravel()
+        for axis, part, times in order_of_axes(len(self.axes), dt, kind, count):
+            self._sweep(axis, flat, psi, part, kind, times)
+        return flat.reshape(masses.shape)
+
+    def line(self, masses: np.ndarray, psi: np.ndarray, dt: float) -> tuple[np.ndarray, float, float]:
+        """Return the point masses of a single line after dt by the formula of order 5.
+
+        And its distance to that of order 3, and to the start.
+        """
+        n, periodic = masses.size, self.axes[0][3]
+        rates = self.rates[0]
+        if rates is None:
+            # A sweep of no length fills the rates.
+            self._sweep(0, masses.copy(), psi, 0.0, EULER)
+            return self.line(masses, psi, dt)
+        factors, known = self._factors(0, dt, LINE)
+        new = np.empty((n, 1))
+        distance, whole, self.moved = compact_line(masses.reshape(n, 1), rates[0], factors.array[0], dt, known,
+                                                   periodic, new)
+        return new.reshape(n), distance, whole
+
+    def _sweep(self, axis: int, flat, psi, dt: float, kind: int, count: int = 1) -> None:
+        h, outer, inner, periodic, _, _, blocks = self.axes[axis]
+        mode, rates, factors = self._kept(axis, dt, kind)
+        moved = np.zeros(blocks)
+        arguments = (flat, psi, self.diffusion, dt, count, h, outer, inner, periodic, kind, mode, rates, factors, moved)
+        if self.pool is None or blocks < self.threads:
+            compact_sweep(*arguments, 0, blocks)
+        else:
+            cuts = [blocks * k // self.threads for k in range(self.threads + 1)]
+            lines = partial(compact_sweep, *arguments)
+            jobs = [self.pool.submit(lines, a, b) for a, b in pairwise(cuts[1:])]
+            lines(cuts[0], cuts[1])
+            for job in jobs:
+                job.result()
+        self.moved += float(moved.sum())
+
+    def _kept(self, axis: int, dt: float, kind: int):
+        """Return the mode of a sweep, and the arrays for its rates and factors."""
+        _, _, _, _, n, width, blocks = self.axes[axis]
+        if not self.keeps:
+            return NONE, np.empty((0, 4, n, width)), np.empty((0, 1, n, width))
+        mode, rates = RATES, self.rates[axis]
+        if rates is None or not self.known[axis]:
+            mode, self.known[axis] = FILL, True
+            if rates is None:
+                rates = self.rates[axis] = np.empty((blocks, 4, n, width))
+        factors, known = self._factors(axis, dt, kind)
+        return BOTH if known and mode == RATES else mode, rates, factors.array
+
+    def _factors(self, axis: int, dt: float, kind: int) -> tuple[_Factors, bool]:
+        """Return the factors for a sweep, and whether they are known; those used least recently make room."""
+        _, _, _, periodic, n, width, blocks = self.axes[axis]
+        kept = [one for one in self.lengths[axis] if one.kind == kind]
+        for one in kept:
+            if one.dt == dt:
+                return one, True
+        if len(kept) < LENGTHS:
+            one = _Factors(kind, dt, np.empty((blocks, FACTORS[periodic], n, width)))
+        else:
+            one = kept[0]
+            self.lengths[axis].remove(one)
+            one.dt = dt
+        self.lengths[axis].append(one)
+        return one, False
+
+    def close(self) -> None:
+        """End the threads."""
+        if self.pool is not None:
+            self.pool.shutdown()
+
+
+def order_of_axes(ndim: int, dt: float, kind: int, count: int = 1) -> list[tuple[int, float, int]]:
+    """Return the axes to sweep, for how long and how often: one after the other for an Euler step, else Strang's
+    palindrome, ``count`` times; sweeps of one axis that follow each other are one.
+    """
+    if kind == EULER:
+        return [(axis, dt, 1) for axis in range(ndim)] * count
+    halves = [(axis, 0.5 * dt) for axis in range(ndim - 1)]
+    order: list[tuple[int, float, int]] = []
+    for axis, part in [*halves, (ndim - 1, dt), *halves[::-1]] * count:
+        if order and order[-1][0] == axis:
+            order[-1] = (axis, part, order[-1][2] + 1)
+        else:
+            order.append((axis, part, 1))
+    return order

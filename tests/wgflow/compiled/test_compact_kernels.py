@@ -1,0 +1,177 @@
+"""The compact kernels against readable NumPy: dense matrices B and A of a line."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.linalg import expm
+
+from wgflow.compiled import compact
+from wgflow.compiled.node_values import values_of_averages
+
+WALL = np.array([26, 21, 25]) / 24
+
+
+def langevin(q):
+    return q / 6 - q**3 / 360 if abs(q) < 1e-3 else 1 / math.tanh(q / 2) - 2 / q
+
+
+def bernoulli(q):
+    return 1 - q / 2 + q * q / 12 if abs(q) < 1e-5 else q / math.expm1(q)
+
+
+def weights(n, periodic):
+    w = np.ones(n)
+    if not periodic:
+        w[:3], w[-3:] = WALL, WALL[::-1]
+    return w
+
+
+def matrices(psi, diffusion, h, periodic, cut=math.inf):
+    """Return B and A of the point masses, by loops over the edges; weights are cut for a step."""
+    n = psi.size
+    w = weights(n, periodic)
+    flux, lean = np.zeros((n, n)), np.zeros((n, n))
+    second = [(psi[(i + 1) % n] - 2 * psi[i] + psi[i - 1]) / diffusion for i in range(n)]
+    for i in range(n if periodic else n - 1):
+        k = (i + 1) % n
+        q = (psi[k] - psi[i]) / diffusion
+        inner = [second[j] for j in (i, k) if periodic or 0 < j < n - 1]
+        slope = langevin(q) / q if q else 1 / 6
+        f = min(max(1 + 0.5 * np.mean(inner) * slope, 0.5), 1.5)
+        flux[i, i], flux[i, k] = diffusion / h**2 * bernoulli(q) * f, -diffusion / h**2 * bernoulli(-q) * f
+        middle, tilt = 1 / 6 - 0.5 * slope, 0.25 * langevin(q)
+        low = max(middle - abs(tilt), 0)
+        lean[i, i], lean[i, k] = low + 2 * max(-tilt, 0), -(low + 2 * max(tilt, 0))
+    if not periodic:
+        lean[0, 0] += 1 / 24
+        lean[0, 1] += 1 / 24
+        lean[1, 2] -= 1 / 24
+        last = n - 2
+        lean[last, last + 1] -= 1 / 24
+        lean[last, last] -= 1 / 24
+        lean[last - 1, last - 1] += 1 / 24
+    flux, lean = flux / w, lean / w
+    if cut < math.inf:
+        lean = np.sign(flux) * np.clip(np.sign(flux) * lean, 0, np.minimum(cut * np.abs(flux), 0.5))
+    return np.eye(n) - lean + np.roll(lean, 1, axis=0), np.roll(flux, 1, axis=0) - flux
+
+
+def sweep(masses, psi, diffusion, dt, h, periodic, kind, lines=1):
+    n = masses.shape[0]
+    moved = np.zeros(1)
+    flat = masses.T.ravel().copy() if lines > 1 else masses.ravel().copy()
+    shapes = np.empty((1, 4, n, lines)), np.empty((1, 5, n, lines))
+    compact.compact_sweep(flat, np.tile(psi, lines), diffusion, dt, 1, h, lines, 1, periodic, kind, compact.FILL,
+                          *shapes, moved, 0, 1)
+    return flat.reshape(lines, n).T if lines > 1 else flat
+
+
+CASES = [(periodic, size) for periodic in (False, True) for size in (0.0, 0.3, 3.0, 40.0)]
+
+
+@pytest.mark.parametrize(("periodic", "size"), CASES)
+def test_a_resolvent_is_that_of_dense_matrices(periodic, size, rng):
+    n, h, diffusion, dt = 17, 0.1, 0.7, 0.2
+    psi, m = size * rng.standard_normal(n), rng.random(n)
+    b, a = matrices(psi, diffusion, h, periodic)
+    np.testing.assert_allclose(b.sum(axis=0), 1, atol=1e-14)
+    np.testing.assert_allclose(a.sum(axis=0), 0, atol=1e-12 * np.abs(a).max())
+    c, _ = matrices(psi, diffusion, h, periodic, cut=dt)
+    np.testing.assert_allclose(sweep(m, psi, diffusion, dt, h, periodic, compact.EULER),
+                               np.linalg.solve(c - dt * a, c @ m), rtol=1e-9)
+    gamma = 1 - math.sqrt(0.5)
+    resolvent = np.linalg.solve(b - gamma * dt * a, b)
+    once = resolvent @ m
+    twice = resolvent @ once
+    expected = twice + math.sqrt(2) * (twice - once)
+    if expected.min() > 0:
+        np.testing.assert_allclose(sweep(m, psi, diffusion, dt, h, periodic, compact.SECOND), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_lines_side_by_side_are_lines_alone(periodic, rng):
+    n, psi, m = 20, rng.standard_normal(20), rng.random((20, 16))
+    together = sweep(m, psi, 0.5, 0.3, 0.2, periodic, compact.SECOND, lines=16)
+    for j in range(16):
+        alone = sweep(m[:, j], psi, 0.5, 0.3, 0.2, periodic, compact.SECOND)
+        np.testing.assert_allclose(together[:, j], alone, rtol=1e-12)
+    assert n == together.shape[0]
+
+
+@pytest.mark.parametrize("kind", [compact.EULER, compact.HALVES])
+@pytest.mark.parametrize(("periodic", "size"), CASES)
+def test_cut_weights_give_stochastic_matrices_of_any_length_that_keep_gibbs(kind, periodic, size, rng):
+    n, h, diffusion = 12, 0.1, 0.7
+    psi = size * rng.standard_normal(n)
+    g = weights(n, periodic) * np.exp(-(psi - psi.min()) / diffusion)
+    for dt in (1e-9, 1e-5, 1e-2, 10.0, 1e6):
+        matrix = np.array([sweep(row, psi, diffusion, dt, h, periodic, kind) for row in np.eye(n)]).T
+        assert matrix.min() >= 0
+        np.testing.assert_allclose(matrix.sum(axis=0), 1, atol=1e-12)
+        there = g > 1e-290
+        np.testing.assert_allclose(sweep(g, psi, diffusion, dt, h, periodic, kind)[there], g[there], rtol=1e-11)
+
+
+def test_the_formula_of_order_five():
+    gamma, c, low = compact.GAMMA5, compact.FIFTH_WEIGHTS, compact.THIRD_WEIGHTS
+    z = -np.array([0.4, 0.2, 0.1, 0.05])
+    error = [abs(sum(ck / (1 - gamma * x) ** (k + 1) for k, ck in enumerate(c)) - math.exp(x)) for x in z]
+    assert np.polyfit(np.log(-z), np.log(error), 1)[0] == pytest.approx(6, abs=0.3)
+    error = [abs(sum(ck / (1 - gamma * x) ** (k + 1) for k, ck in enumerate(low)) - math.exp(x)) for x in z]
+    assert np.polyfit(np.log(-z), np.log(error), 1)[0] == pytest.approx(4, abs=0.3)
+    stiff = abs(sum(ck / (1 + gamma * 1e8) ** (k + 1) for k, ck in enumerate(c)))
+    assert stiff < 1e-6
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_a_line_follows_the_exponential(periodic):
+    n = 24
+    h = 2 * np.pi / n
+    x = h * (np.arange(n) + 0.5)
+    psi, m = np.cos(x) + 0.3 * np.sin(x), h * (1 + 0.4 * np.cos(x + 0.3))
+    b, a = matrices(psi, 1.0, h, periodic)
+    exact = expm(np.linalg.solve(b, a) * 0.5) @ m
+    errors = []
+    for steps in (8, 16, 32):
+        rates, f, now, new = np.empty((4, n, 1)), np.empty((5, n, 1)), m[:, None].copy(), np.empty((n, 1))
+        compact._unit_rates(psi[:, None].copy(), 1.0, h, periodic, rates)
+        for k in range(steps):
+            compact.compact_line(now, rates, f, 0.5 / steps, k > 0, periodic, new)
+            now, new = new, now
+        errors.append(np.abs(now[:, 0] - exact).sum())
+    assert errors[-1] < 1e-9
+    assert math.log2(errors[0] / errors[-1]) / 2 > 4.5
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_the_dissipation_of_a_line(periodic, rng):
+    n, h = 15, 0.2
+    psi, m = rng.standard_normal(n), 0.5 + rng.random(n)
+    mu = np.log(m / (h * weights(n, periodic))) + psi
+    b, a = matrices(psi, 1.0, h, periodic)
+    expected = -mu @ np.linalg.solve(b, a @ m)
+    found = compact.compact_dissipation(m, psi, mu, 1.0, h, 1, 1, periodic, 1)
+    assert found == pytest.approx(expected, rel=1e-11)
+
+
+def test_fourth_differences(rng):
+    u = rng.random((5, 9, 4))
+    for axis, (outer, inner) in enumerate([(1, 36), (5, 4), (45, 1)]):
+        assert compact.fourth_differences(u.ravel(), outer, u.shape[axis], inner) == pytest.approx(
+            np.abs(np.diff(u, 4, axis=axis)).sum(), rel=1e-13)
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+@pytest.mark.parametrize("n", [8, 9, 40])
+def test_values_of_averages_solve_the_equations(n, periodic, rng):
+    matrix = np.eye(n) * 22 / 24 + (np.roll(np.eye(n), 1, 0) + np.roll(np.eye(n), -1, 0)) / 24
+    if not periodic:
+        matrix[0], matrix[-1] = 0, 0
+        matrix[0, :3], matrix[-1, -3:] = np.array([25, -2, 1]) / 24, np.array([1, -2, 25]) / 24
+    p = rng.random((3, n, 2))
+    averages = np.einsum("ij,ajb->aib", matrix, p).ravel().copy()
+    values_of_averages(averages, 3, n, 2, periodic)
+    np.testing.assert_allclose(averages.reshape(p.shape), p, atol=1e-14)

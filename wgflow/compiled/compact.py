@@ -1,0 +1,768 @@
+r"""Compact Scharfetter-Gummel sweeps of fourth order along one axis, for many lines of cells at a time.
+
+The state is the point masses m_i = w_i h rho(x_i) of the cells of a uniform axis, with the quadrature weights w of
+`wgflow.energies.point_values` (1 but at walls). With q the rise of Psi/D over an edge, L = coth(q/2) - 2/q, c the mean
+of the second differences of Psi/D at its two cells and B(z) = z / (e^z - 1), the edge i | i+1 has
+
+    a = D B(q) f / h^2,  b = D B(-q) f / h^2,  f = 1 + c L / (2 q)         (rates to the right and to the left),
+    p = 1/6 - L/(2q) - L/4,  r = 1/6 - L/(2q) + L/4                         (weights; 1/12 at q = 0),
+
+and the semi-discrete equation is B m' = A m, where A is the generator with these rates and (B m)_i = m_i - g_i +
+g_{i-1}, g_i = p m_i - r m_{i+1}. The flux a m_i - b m_{i+1} is an average of the exact flux over the edge; its first
+two moments give p and r. docs/schemes.md derives all of it.
+
+J(s) = (B - s A)^{-1} B keeps the mass and every Gibbs state, and is a stochastic matrix where s a >= p and s b >= r. It
+is eliminated as a generator with rates s a - p and s b - r, by sums alone (Grassmann, Taksar and Heyman 1985).
+
+Arrays of lines are (n, W) blocks, W lines side by side, so that the recursions along i vectorize across lines. All
+functions are in one file because Numba's cache does not look at others.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .jit import jit
+
+#: Kinds of sweeps: J^2 + sqrt(2) (J^2 - J) with J(gamma dt); J(dt); J(dt/2)^2.
+SECOND, EULER, HALVES = 0, 1, 2
+#: Cache modes: rates and factors are formed and forgotten; formed and kept; the rates are known; both are known.
+NONE, FILL, RATES, BOTH = 0, 1, 2, 3
+GAMMA = 1.0 - math.sqrt(0.5)
+ROOT2 = math.sqrt(2.0)
+LOG2E = 1.0 / math.log(2.0)
+# ln 2 in two parts, the first with 32 bits, so that n * LN2_HIGH is exact for the n met here.
+LN2_HIGH = float.fromhex("0x1.62e42fee00000p-1")
+LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
+#: exp(-708) is close to the smallest normal number.
+EXP_LIMIT = 708.0
+#: Below this q the functions of q are summed as series.
+SERIES_LIMIT = 0.1
+POWERS_OF_TWO = 2.0 ** -np.arange(1025.0)
+TAYLOR = tuple(1.0 / math.factorial(k) for k in range(14))
+#: Most lines of a block: up to so many cells of a line, and beyond.
+WIDEST, LONG, WIDE = 64, 128, 32
+#: Smallest positive double: stands for an empty cell inside logarithms.
+TINY = 5e-324
+#: A rise of F beyond this part of max(1, |F|) is none of round-off; a relative defect of the mass that is not
+#: corrected, and one that is an error.
+ENERGY_SLACK, MASS_SLACK, MASS_ALARM = 1e-13, 4 * 2.0**-52, 1e-10
+#: The error of the grid is the sum of fourth differences times this, relative to the mass: measured at .0027 to .0037
+#: of them for smooth densities.
+GRID_SHARE = 1.0 / 320.0
+#: With d the distance of the formulas of order 5 and 3 and D the whole change of a step, d/D is proportional to dt^3,
+#: and the error of the former was about this multiple of d (d/D)^(2/3), which is proportional to dt to the power
+OF_DISTANCE, LINE_POWER = 5.0, 6.0
+#: Factor by which a new step is shorter than the estimate allows; a step shrinks at once to no less than this part, and
+#: is not lengthened unless it can grow by this factor.
+SAFETY, SHRINK_LIMIT, WORTH_GROWING = 0.9, 0.1, 1.2
+#: Lengths of steps are multiples of their power of two over this number.
+DIGITS = 2.0**40
+#: Part of the positive J^2 m to which a negative entry is raised.
+LEFT = 0.1
+
+
+def fifth_order(gamma: float, stages: int, order: int) -> np.ndarray:
+    r"""Return c with :math:`\sum_k c_k (1 - \gamma z)^{-k} = e^z + O(z^{order+1})`, k = 1..stages.
+
+    The coefficient of :math:`z^j` is :math:`\sum_k c_k \binom{k-1+j}{j} \gamma^j`.
+    """
+    matrix = np.array([[math.comb(k - 1 + j, j) * gamma**j for k in range(1, stages + 1)] for j in range(order + 1)])
+    right = np.array([1.0 / math.factorial(j) for j in range(order + 1)])
+    return np.linalg.solve(matrix, right)
+
+
+#: The L-stable member of order 5 with five stages,
+GAMMA5 = 0.27805384113
+FIFTH_WEIGHTS = tuple(float(c) for c in fifth_order(GAMMA5, 5, 4))
+#: and the formula of order 3 with the first four of its stages.
+THIRD_WEIGHTS = tuple(float(c) for c in fifth_order(GAMMA5, 4, 3))
+
+
+@jit
+def _exp_minus(q):
+    """Return exp(-q) for 0 <= q <= 708, to about 1 ulp; without calls or branches, so that loops over it vectorize."""
+    n = math.floor(q * LOG2E + 0.5)
+    r = (n * LN2_HIGH - q) + n * LN2_LOW
+    p = TAYLOR[13]
+    p = p * r + TAYLOR[12]
+    p = p * r + TAYLOR[11]
+    p = p * r + TAYLOR[10]
+    p = p * r + TAYLOR[9]
+    p = p * r + TAYLOR[8]
+    p = p * r + TAYLOR[7]
+    p = p * r + TAYLOR[6]
+    p = p * r + TAYLOR[5]
+    p = p * r + TAYLOR[4]
+    p = p * r + TAYLOR[3]
+    p = p * r + TAYLOR[2]
+    p = p * r + 1.0
+    p = p * r + 1.0
+    return p * POWERS_OF_TWO[np.uint64(n)]
+
+
+@jit
+def _edges(psi_a, psi_c, psi_e, psi_g, share_a, share_b, inverse, unit, right, left, lean_right, lean_left):
+    """Fill the rates and weights of edges between cells c and e, whose outer neighbors are a and g.
+
+    ``share_a`` and ``share_b`` weigh the second differences at c and at e; ``unit`` is D / h^2.
+    """
+    for t in range(right.size):
+        rise = (psi_e[t] - psi_c[t]) * inverse
+        bend = (share_a * (psi_e[t] - 2.0 * psi_c[t] + psi_a[t])
+                + share_b * (psi_g[t] - 2.0 * psi_e[t] + psi_c[t])) * inverse
+        q = min(abs(rise), EXP_LIMIT)
+        e = _exp_minus(q)
+        q2 = q * q
+        small = q < SERIES_LIMIT
+        # B(q) for q >= 0, and L(q)/q.
+        up = (1.0 - 0.5 * q + q2 * (1 / 12 - q2 * (1 / 720 - q2 * (1 / 30240 - q2 * (1 / 1209600))))
+              if small else q * e / (1.0 - e))
+        slope = (1 / 6 - q2 * (1 / 360 - q2 * (1 / 15120 - q2 * (1 / 604800)))
+                 if small else ((1.0 + e) / (1.0 - e) - 2.0 / q) / q)
+        factor = unit * min(max(1.0 + 0.5 * bend * slope, 0.5), 1.5)
+        right[t] = factor * (up + max(-rise, 0.0))
+        left[t] = factor * (up + max(rise, 0.0))
+        middle, lean = 1 / 6 - 0.5 * slope, 0.25 * slope * min(max(rise, -EXP_LIMIT), EXP_LIMIT)
+        low = max(middle - abs(lean), 0.0)
+        lean_right[t] = low + 2.0 * max(-lean, 0.0)
+        lean_left[t] = low + 2.0 * max(lean, 0.0)
+
+
+@jit
+def _unit_rates(psi, diffusion, h, periodic, rates):
+    """Fill the rates and weights of a block, (4, n, W): a, b, p, r of edge i in row i; the last edge is the seam."""
+    n, width = psi.shape
+    size = (n - 3) * width
+    flat, out = psi.reshape(n * width), rates.reshape(4, n * width)
+    inverse, unit = 1.0 / diffusion, diffusion / (h * h)
+    w = width
+    _edges(flat[:size], flat[w:][:size], flat[2 * w:][:size], flat[3 * w:][:size], 0.5, 0.5, inverse, unit,
+           out[0, w:][:size], out[1, w:][:size], out[2, w:][:size], out[3, w:][:size])
+    for i in (0, n - 2, n - 1):
+        e = i + 1 if i + 1 < n else 0
+        if periodic:
+            before, after, share_a, share_b = (i + n - 1) % n, (e + 1) % n, 0.5, 0.5
+        else:
+            before, after = max(i - 1, 0), min(i + 2, n - 1)
+            share_a, share_b = (0.0 if i == 0 else 1.0), (1.0 if i == 0 else 0.0)
+        _edges(flat[before * w:][:w], flat[i * w:][:w], flat[e * w:][:w], flat[after * w:][:w], share_a, share_b,
+               inverse, unit, out[0, i * w:][:w], out[1, i * w:][:w], out[2, i * w:][:w], out[3, i * w:][:w])
+    if not periodic:
+        _close(rates)
+
+
+@jit
+def _close(rates):
+    """Turn the rates and weights at both walls into those of point masses with weights (26, 21, 25)/24."""
+    n, width = rates.shape[1], rates.shape[2]
+    one = 1.0 / 24.0
+    for j in range(width):
+        for k in range(4):
+            rates[k, n - 1, j] = 0.0
+        last = n - 2
+        rates[2, 0, j] += one
+        rates[3, 0, j] -= one
+        rates[3, 1, j] += one
+        rates[3, last, j] += one
+        rates[2, last, j] -= one
+        rates[2, last - 1, j] += one
+        for i in range(3):
+            here = 24.0 / 26.0 if i == 0 else (24.0 / 21.0 if i == 1 else 24.0 / 25.0)
+            there = 24.0 / 21.0 if i == 0 else (24.0 / 25.0 if i == 1 else 1.0)
+            rates[0, i, j] *= here
+            rates[2, i, j] *= here
+            rates[1, i, j] *= there
+            rates[3, i, j] *= there
+            rates[1, last - i, j] *= here
+            rates[3, last - i, j] *= here
+            rates[0, last - i, j] *= there
+            rates[2, last - i, j] *= there
+
+
+@jit
+def _cut(weight, step):
+    """Return the weight of an edge, at most the rate of a step, so that J is stochastic, and 1/2, so that B is."""
+    return max(min(weight, step, 0.5), 0.0)
+
+
+@jit
+def _factor(rates, s, cut, periodic, f):
+    """Eliminate B - s A: f holds forward, pivot, backward, and on a periodic line to_border and from_border."""
+    n, width = rates.shape[1], rates.shape[2]
+    a, b, p, r = rates[0], rates[1], rates[2], rates[3]
+    forward, pivot, backward = f[0], f[1], f[2]
+    excess = np.empty(width)
+    for j in range(width):
+        excess[j] = 1.0
+    if not periodic:
+        for i in range(n - 1):
+            for j in range(width):
+                right, left = s * a[i, j], s * b[i, j]
+                right -= _cut(p[i, j], right) if cut else p[i, j]
+                left -= _cut(r[i, j], left) if cut else r[i, j]
+                inverse = 1.0 / (excess[j] + right)
+                forward[i, j] = right * inverse
+                pivot[i, j] = inverse
+                backward[i, j] = left * inverse
+                excess[j] = 1.0 + backward[i, j] * excess[j]
+        for j in range(width):
+            forward[n - 1, j] = backward[n - 1, j] = 0.0
+            pivot[n - 1, j] = 1.0 / excess[j]
+        return
+    to_border, from_border = f[3], f[4]
+    border = n - 1
+    for j in range(width):
+        e, last = 1.0, 1.0
+        left = s * b[border, j]
+        right = s * a[border, j]
+        to, back_to = (left - (_cut(r[border, j], left) if cut else r[border, j]),
+                       right - (_cut(p[border, j], right) if cut else p[border, j]))
+        for i in range(border):
+            right, left = s * a[i, j], s * b[i, j]
+            right -= _cut(p[i, j], right) if cut else p[i, j]
+            left -= _cut(r[i, j], left) if cut else r[i, j]
+            if i == border - 1:
+                to += right
+                back_to += left
+                right = left = 0.0
+            inverse = 1.0 / (e + right + to)
+            forward[i, j] = right * inverse
+            pivot[i, j] = inverse
+            backward[i, j] = left * inverse
+            to_border[i, j] = to * inverse
+            from_border[i, j] = back_to * inverse
+            last += from_border[i, j] * e
+            back_to *= forward[i, j]
+            to *= backward[i, j]
+            e = 1.0 + backward[i, j] * e
+        forward[border, j] = backward[border, j] = 0.0
+        pivot[border, j] = 1.0 / last
+
+
+@jit
+def _resolve(m, rates, s, cut, periodic, f, g, x):
+    """Fill x = J(s) m; g has room for two times the width of the block."""
+    if m.shape[1] == 1 and not cut and not periodic:
+        _resolve_line(m[:, 0], rates[2, :, 0], rates[3, :, 0], f[0, :, 0], f[1, :, 0], f[2, :, 0], x[:, 0])
+        return
+    n, width = m.shape
+    forward, pivot, backward, last = f[0], f[1], f[2], g[1]
+    _product(m, rates, s, cut, periodic, g[0], last, x)
+    if periodic:
+        _solve_cyclic(f, last, x)
+        return
+    for i in range(1, n - 1):
+        for j in range(width):
+            x[i, j] += forward[i - 1, j] * x[i - 1, j]
+    for j in range(width):
+        x[n - 1, j] = (last[j] + forward[n - 2, j] * x[n - 2, j]) * pivot[n - 1, j]
+    for i in range(n - 2, -1, -1):
+        for j in range(width):
+            x[i, j] = x[i, j] * pivot[i, j] + backward[i, j] * x[i + 1, j]
+
+
+@jit
+def _resolve_line(m, p, r, forward, pivot, backward, x):
+    """Fill x = J m of a single line between walls: the product by B goes along with the forward recursion."""
+    n = m.size
+    before, carry = 0.0, 0.0
+    for i in range(n - 1):
+        flux = p[i] * m[i] - r[i] * m[i + 1]
+        carry = (m[i] - flux + before) + carry
+        x[i] = carry
+        carry *= forward[i]
+        before = flux
+    carry = ((m[n - 1] + before) + carry) * pivot[n - 1]
+    x[n - 1] = carry
+    for i in range(n - 2, -1, -1):
+        carry = x[i] * pivot[i] + backward[i] * carry
+        x[i] = carry
+
+
+@jit
+def _product(m, rates, s, cut, periodic, before, last, x):
+    """Fill x = B m, but for its last row, which goes to ``last``."""
+    n, width = m.shape
+    a, b, p, r = rates[0], rates[1], rates[2], rates[3]
+    for j in range(width):
+        before[j] = 0.0
+        if periodic:
+            e = n - 1
+            before[j] = ((_cut(p[e, j], s * a[e, j]) if cut else p[e, j]) * m[e, j]
+                         - (_cut(r[e, j], s * b[e, j]) if cut else r[e, j]) * m[0, j])
+        last[j] = m[n - 1, j] - before[j]
+    if cut:
+        for i in range(n - 1):
+            for j in range(width):
+                flux = (_cut(p[i, j], s * a[i, j]) * m[i, j]
+                        - _cut(r[i, j], s * b[i, j]) * m[i + 1, j])
+                x[i, j] = m[i, j] - flux + before[j]
+                before[j] = flux
+    else:
+        for i in range(n - 1):
+            for j in range(width):
+                flux = p[i, j] * m[i, j] - r[i, j] * m[i + 1, j]
+                x[i, j] = m[i, j] - flux + before[j]
+                before[j] = flux
+    for j in range(width):
+        last[j] += before[j]
+
+
+@jit
+def _solve_cyclic(f, last, x):
+    """Solve (B - s A) y = x of a periodic line in place; the last row of x is given apart."""
+    n, width = x.shape
+    forward, pivot, backward, to_border, from_border = f[0], f[1], f[2], f[3], f[4]
+    for i in range(n - 1):
+        if i > 0:
+            for j in range(width):
+                x[i, j] += forward[i - 1, j] * x[i - 1, j]
+        for j in range(width):
+            last[j] += to_border[i, j] * x[i, j]
+    for j in range(width):
+        last[j] *= pivot[n - 1, j]
+        x[n - 1, j] = last[j]
+    for i in range(n - 2, -1, -1):
+        for j in range(width):
+            x[i, j] = x[i, j] * pivot[i, j] + backward[i, j] * x[i + 1, j] + from_border[i, j] * last[j]
+
+
+@jit
+def _generator(m, rates, periodic, g, x):
+    """Fill x = A m; the array g is scratch."""
+    n, width = m.shape
+    size = (n - 1) * width
+    a, b = rates[0].reshape(n * width), rates[1].reshape(n * width)
+    mf, gf, xf = m.reshape(n * width), g.reshape(n * width), x.reshape(n * width)
+    for t in range(size):
+        gf[t] = a[t] * mf[t] - b[t] * mf[t + width]
+    for t in range(size, size + width):
+        gf[t] = a[t] * mf[t] - b[t] * mf[t - size]
+    for t in range(size):
+        xf[t + width] = gf[t] - gf[t + width]
+    for t in range(width):
+        xf[t] = (gf[t + size] if periodic else 0.0) - gf[t]
+
+
+@jit
+def _solve(f, periodic, last, x):
+    """Solve (B - s A) y = x in place with the factors of `_factor`; ``last`` has room for the width."""
+    n, width = x.shape
+    if periodic:
+        for j in range(width):
+            last[j] = x[n - 1, j]
+        _solve_cyclic(f, last, x)
+        return
+    for i in range(n - 1):
+        for j in range(width):
+            x[i + 1, j] += f[0, i, j] * x[i, j]
+    for j in range(width):
+        x[n - 1, j] *= f[1, n - 1, j]
+    for i in range(n - 2, -1, -1):
+        for j in range(width):
+            x[i, j] = x[i, j] * f[1, i, j] + f[2, i, j] * x[i + 1, j]
+
+
+@jit
+def _combine(y, x):
+    """Replace x by x + sqrt(2) (x - y); return the lowest entry."""
+    lowest = 0.0
+    yf, xf = y.reshape(y.size), x.reshape(x.size)
+    for t in range(xf.size):
+        xf[t] += ROOT2 * (xf[t] - yf[t])
+        lowest = min(lowest, xf[t])
+    return lowest
+
+
+@jit
+def _mend(mass, safe, x):
+    """Raise negative entries of the lines of x to a part of those of ``safe``, and scale the lines to their mass.
+
+    Return the mass that was moved.
+    """
+    n, width = x.shape
+    moved = 0.0
+    for j in range(width):
+        total, lowest, raised = 0.0, 0.0, 0.0
+        for i in range(n):
+            lowest = min(lowest, x[i, j])
+            value = x[i, j] if x[i, j] >= 0.0 else LEFT * max(safe[i, j], 0.0)
+            raised += value - x[i, j]
+            total += value
+        if lowest < 0.0:
+            part = mass[j] / total if total > 0.0 else 1.0
+            for i in range(n):
+                x[i, j] = part * (x[i, j] if x[i, j] >= 0.0 else LEFT * max(safe[i, j], 0.0))
+            moved += raised
+    return moved
+
+
+@jit
+def _sums(m, mass):
+    """Fill the sums of the lines of m."""
+    n, width = m.shape
+    for j in range(width):
+        mass[j] = 0.0
+    for i in range(n):
+        for j in range(width):
+            mass[j] += m[i, j]
+
+
+@jit
+def _second_order(m, rates, s, cut, periodic, f, g, y, x):
+    """Fill x = J^2 m + sqrt(2) (J^2 - J) m, mended where it is negative; return the mass moved."""
+    _resolve(m, rates, s, cut, periodic, f, g, y)
+    _resolve(y, rates, s, cut, periodic, f, g, x)
+    if _combine(y, x) >= 0.0:
+        return 0.0
+    yf, xf = y.reshape(y.size), x.reshape(x.size)
+    for t in range(xf.size):
+        yf[t] = (xf[t] + ROOT2 * yf[t]) / (1.0 + ROOT2)
+    _sums(m, g[0])
+    return _mend(g[0], y, x)
+
+
+@jit
+def _load(flat, start, stride, step, lines, block):
+    """Copy ``lines`` lines (``step`` apart) of cells (``stride`` apart) into a block, zeros in the columns left."""
+    n, width = block.shape
+    for i in range(n):
+        at = start + i * stride
+        if step == 1:
+            for j in range(lines):
+                block[i, j] = flat[at + j]
+        else:
+            for j in range(lines):
+                block[i, j] = flat[at + j * step]
+        for j in range(lines, width):
+            block[i, j] = 0.0
+
+
+@jit
+def _store(block, start, stride, step, lines, flat):
+    for i in range(block.shape[0]):
+        at = start + i * stride
+        if step == 1:
+            for j in range(lines):
+                flat[at + j] = block[i, j]
+        else:
+            for j in range(lines):
+                flat[at + j * step] = block[i, j]
+
+
+@jit
+def _place(b, width, outer, n, inner):
+    """Return where block b lies: start, stride along the line, step between lines, number of lines."""
+    if inner == 1:
+        first = b * width
+        return first * n, 1, n, min(width, outer - first)
+    per_slab = (inner + width - 1) // width
+    slab, first = b // per_slab, (b % per_slab) * width
+    return slab * n * inner + first, inner, 1, min(width, inner - first)
+
+
+@jit
+def compact_sweep(masses, psi, diffusion, dt, count, h, outer, inner, periodic, kind, mode, rates, factors, moved,
+                  first, last):
+    """Move the lines of blocks first..last-1 along one axis by ``count`` times a time dt, in place.
+
+    Parameters
+    ----------
+    masses, psi : arrays, shape (outer * n * inner,)
+        Point masses and Psi, flat in C order.
+    diffusion, dt : float
+    count : int
+    h : float
+    outer, inner : int
+        Products of the shape before and after the axis.
+    kind : int
+        SECOND; EULER and HALVES, whose resolvents are made stochastic at any dt by smaller weights.
+    mode : int
+        NONE; FILL, RATES or BOTH, with what is kept in
+    rates, factors : arrays, shapes (blocks, 4, n, W) and (blocks, 3, n, W), or 5 factors on a periodic axis
+        In mode NONE their last axes alone are used, as the shape of a block.
+    moved : array, shape (blocks,)
+        Receives the mass that was moved in each block to mend negative entries.
+    first, last : int
+        Range of blocks.
+    """
+    n, width = rates.shape[2], rates.shape[3]
+    work, g = np.empty((4, n, width)), np.empty((2, width))
+    y, p = work[2], work[3]
+    own = np.empty((9 if mode == NONE else 0, n, width))
+    cut = kind != SECOND
+    s = dt * (GAMMA if kind == SECOND else (1.0 if kind == EULER else 0.5))
+    for b in range(first, last):
+        start, stride, step, lines = _place(b, width, outer, n, inner)
+        _load(masses, start, stride, step, lines, work[0])
+        unit = own[:4] if mode == NONE else rates[b]
+        f = own[4:] if mode == NONE else factors[b]
+        if mode in (NONE, FILL):
+            _load(psi, start, stride, step, lines, p)
+            _unit_rates(p, diffusion, h, periodic, unit)
+        if mode != BOTH:
+            _factor(unit, s, cut, periodic, f)
+        moved[b] = 0.0
+        for k in range(count):
+            m, x = work[k % 2], work[(k + 1) % 2]
+            if kind == SECOND:
+                moved[b] += _second_order(m, unit, s, cut, periodic, f, g, y, x)
+                continue
+            _resolve(m, unit, s, cut, periodic, f, g, x if kind == EULER else y)
+            if kind == HALVES:
+                _resolve(y, unit, s, cut, periodic, f, g, x)
+        _store(work[count % 2], start, stride, step, lines, masses)
+
+
+@jit
+def compact_line(m, rates, f, dt, known, periodic, x):
+    """Move one line (n, 1) by a time dt by the formula of order 5.
+
+    Return its distance to the formula of order 3 and to the start, and the mass moved to mend negative entries.
+    """
+    n = m.shape[0]
+    s = GAMMA5 * dt
+    # Not a constant, for which the functions would be compiled again.
+    cut = s < 0.0
+    if not known:
+        _factor(rates, s, cut, periodic, f)
+    y, g, low = np.empty((2, n, 1)), np.empty((2, 1)), np.zeros((n, 1))
+    for i in range(n):
+        x[i, 0] = 0.0
+        y[0, i, 0] = m[i, 0]
+    for k in range(5):
+        c5 = FIFTH_WEIGHTS[k]
+        c3 = THIRD_WEIGHTS[k] if k < 4 else 0.0
+        old, new = y[k % 2], y[(k + 1) % 2]
+        _resolve(old, rates, s, cut, periodic, f, g, new)
+        for i in range(n):
+            x[i, 0] += c5 * new[i, 0]
+            low[i, 0] += (c5 - c3) * new[i, 0]
+    distance, whole = 0.0, 0.0
+    for i in range(n):
+        distance += abs(low[i, 0])
+        whole += abs(x[i, 0] - m[i, 0])
+    _sums(m, g[0])
+    return distance, whole, _mend(g[0], y[1], x)
+
+
+@jit
+def _line_energy(m, mu, diffusion):
+    """Return sum m (D log m + mu) of a line, summed in blocks, so that round-off does not grow with the line."""
+    total = 0.0
+    for first in range(0, m.size, 64):
+        part = 0.0
+        for i in range(first, min(first + 64, m.size)):
+            part += m[i] * (diffusion * math.log(max(m[i], TINY)) + mu[i])
+        total += part
+    return total
+
+
+@jit
+def _line_dissipation(m, mu, diffusion, rates, f, periodic, g, x):
+    """Return -dF/dt of a line; f holds the factors of B itself."""
+    _generator(m, rates, periodic, x, g)
+    _solve(f, periodic, x[0], g)
+    total = 0.0
+    for i in range(m.shape[0]):
+        total -= g[i, 0] * (diffusion * math.log(max(m[i, 0], TINY)) + mu[i])
+    return total
+
+
+@jit
+def compact_start(start, psi, mu, diffusion, h, periodic, rates, f):
+    """Fill rates and the factors of B of a single line; return its dissipation, and the L1 norm of A m."""
+    n = start.size
+    m, x, g = np.empty((n, 1)), np.empty((n, 1)), np.empty((n, 1))
+    for i in range(n):
+        m[i, 0] = start[i]
+    _unit_rates(psi.reshape(n, 1), diffusion, h, periodic, rates)
+    _factor(rates, 0.0, n < 1, periodic, f[1])
+    _generator(m, rates, periodic, x, g)
+    speed = 0.0
+    for i in range(n):
+        speed += abs(g[i, 0])
+    return _line_dissipation(m, mu, diffusion, rates, f[1], periodic, g, x), speed
+
+
+@jit
+def compact_steps(start, mu, diffusion, periodic, scale, times, control, tolerance, rates, f, rows, laws):
+    """Take steps of a single line with a fixed Psi, until a time, until ``rows`` is full, or until there is trouble.
+
+    The steps of `compact_line`, accepted and controlled as those that Python takes one by one.
+
+    Parameters
+    ----------
+    start : array (n,)
+        Point masses.
+    mu : array (n,)
+        The chemical potential without its part D log m.
+    diffusion : float
+    periodic : bool
+    scale : float
+        The time_scale.
+    times : (t, stop, longest, energy, mass)
+        The time, the end, the longest step allowed, the energy at t, and the mass.
+    control : array (4,)
+        Step length, sum of the errors, shortest length, largest growth; brought up to date.
+    tolerance : (rtol, share, tightest, loosest)
+        rtol of a step, or a negative number and a multiple of the error of the grid with its bounds.
+    rates, f : arrays (4, n, 1) and (2, 5, n, 1)
+        As `compact_start` has filled them.
+    rows : array (k, 5)
+        Receives time, length by the clock, energy, dissipation and sum of the errors of each step.
+    laws : array (k, n)
+        Receives the point masses.
+
+    Returns
+    -------
+    (int, int, bool)
+        Steps accepted, steps rejected, and whether the next one needs another candidate.
+    """
+    n = start.size
+    t, stop, longest, energy, mass = times
+    rtol, share, tightest, loosest = tolerance
+    m, x, g = np.empty((n, 1)), np.empty((n, 1)), np.empty((n, 1))
+    for i in range(n):
+        m[i, 0] = start[i]
+    last, accepted, rejected = -1.0, 0, 0
+    while t < stop and accepted < rows.shape[0]:
+        count = max(1, math.ceil((stop - t) / min(control[0], longest) * (1 - 1e-9)))
+        dt = (stop - t) / count
+        if t + dt == t:
+            return accepted, rejected, True
+        clock = round_length(dt * scale)
+        distance, whole, moved = compact_line(m, rates, f[0], clock, clock == last, periodic, x)
+        last = clock
+        total, lowest = 0.0, 0.0
+        for i in range(n):
+            total += x[i, 0]
+            lowest = min(lowest, x[i, 0])
+        if not (abs(total - mass) <= MASS_ALARM * mass and lowest >= 0.0):
+            return accepted, rejected, True
+        if abs(total - mass) > MASS_SLACK * mass:
+            for i in range(n):
+                x[i, 0] *= mass / total
+        after = _line_energy(x[:, 0], mu, diffusion)
+        if not after <= energy + ENERGY_SLACK * max(1.0, abs(energy)):
+            return accepted, rejected, True
+        error = line_error(distance, whole, mass)
+        allowed = rtol
+        if rtol < 0.0:
+            allowed = min(max(share * GRID_SHARE * fourth_differences(x[:, 0], 1, n, 1) / mass, tightest), loosest)
+        if not next_length(control, dt, error, LINE_POWER, allowed):
+            rejected += 1
+            continue
+        control[1] += moved / mass
+        t = stop if count == 1 else t + dt
+        energy = after
+        for i in range(n):
+            laws[accepted, i] = m[i, 0] = x[i, 0]
+        rows[accepted, 0], rows[accepted, 1], rows[accepted, 2] = t, clock, energy
+        rows[accepted, 3] = _line_dissipation(m, mu, diffusion, rates, f[1], periodic, g, x)
+        rows[accepted, 4] = control[1]
+        accepted += 1
+    return accepted, rejected, False
+
+
+@jit
+def round_length(dt):
+    """Return a length of time rounded to 12 digits: steps that are equal but for round-off share their factors."""
+    mantissa, exponent = math.frexp(dt)
+    return math.ldexp(math.floor(mantissa * DIGITS + 0.5) / DIGITS, exponent)
+
+
+@jit
+def line_error(distance, whole, mass):
+    """Return the estimated error of a step by the formula of order 5, relative to the mass."""
+    error = OF_DISTANCE * distance * (distance / whole) ** (2.0 / 3.0) if whole > 0.0 else 0.0
+    return min(error, distance) / mass
+
+
+@jit
+def next_length(control, dt, error, power, tolerance):
+    """Accept or reject a step of length dt by its error, and set the next length.
+
+    ``control`` holds the length, the sum of the errors, the shortest length, and the largest growth.
+    """
+    if not error < math.inf:
+        control[0] = dt * SHRINK_LIMIT
+        return False
+    ratio = control[3] if error == 0.0 else SAFETY * (tolerance / error) ** (1.0 / power)
+    if error > tolerance and dt > control[2]:
+        control[0] = dt * max(SHRINK_LIMIT, min(ratio, SAFETY))
+        return False
+    control[1] += error
+    control[0] = dt * min(ratio, control[3]) if ratio > WORTH_GROWING or ratio < 1.0 else dt
+    return True
+
+
+@jit
+def extrapolate(start, fine, coarse, best):
+    """Fill best = fine + (fine - coarse) / 3.
+
+    Return the L1 norm of the correction and of the whole change since the start, and the lowest entry.
+    """
+    distance, whole, lowest = 0.0, 0.0, 0.0
+    for t in range(fine.size):
+        change = (fine[t] - coarse[t]) * (1.0 / 3.0)
+        best[t] = fine[t] + change
+        distance += abs(change)
+        whole += abs(fine[t] - start[t])
+        lowest = min(lowest, best[t])
+    return distance, whole, lowest
+
+
+@jit
+def fourth_differences(flat, outer, n, inner):
+    """Return the sum of the absolute fourth differences along an axis."""
+    total = 0.0
+    for o in range(outer):
+        for t in range((o * n + 2) * inner, ((o + 1) * n - 2) * inner):
+            total += abs(flat[t - 2 * inner] + flat[t + 2 * inner] - 4.0 * (flat[t - inner] + flat[t + inner])
+                         + 6.0 * flat[t])
+    return total
+
+
+def compact_layout(shape, axis: int) -> tuple[int, int, int, int]:
+    """Return (outer, inner, width, blocks) of an axis: how `compact_sweep` cuts the grid into blocks of lines.
+
+    A block of up to 64 lines, a multiple of 8 where there are so many, whose dozen arrays fit into a cache of 1 MB.
+    """
+    outer, inner, n = math.prod(shape[:axis]), math.prod(shape[axis + 1:]), shape[axis]
+    lines = outer if inner == 1 else inner
+    most = WIDEST if n <= LONG else WIDE
+    width = -(-lines // -(-lines // most))
+    width = width if lines < 8 else 8 * (-(-width // 8))
+    blocks = -(-lines // width)
+    return outer, inner, width, blocks if inner == 1 else outer * blocks
+
+
+@jit
+def compact_dissipation(masses, psi, mu, diffusion, h, outer, inner, periodic, width):
+    """Return minus the part of dF/dt of one axis, -sum_i mu_i (B^{-1} A m)_i."""
+    total = 0.0
+    n = masses.size // (outer * inner)
+    blocks = (outer + width - 1) // width if inner == 1 else outer * ((inner + width - 1) // width)
+    work = np.empty((5, n, width))
+    m, p, x, g, u = work[0], work[1], work[2], work[3], work[4]
+    rates, f = np.empty((4, n, width)), np.empty((5, n, width))
+    for b in range(blocks):
+        start, stride, step, lines = _place(b, width, outer, n, inner)
+        _load(masses, start, stride, step, lines, m)
+        _load(psi, start, stride, step, lines, p)
+        _load(mu, start, stride, step, lines, u)
+        _unit_rates(p, diffusion, h, periodic, rates)
+        # B - 0 A = B: the elimination serves for B itself.
+        _factor(rates, 0.0, width < 1, periodic, f)
+        _generator(m, rates, periodic, g, x)
+        _solve(f, periodic, g[0], x)
+        part = 0.0
+        for i in range(n):
+            for j in range(lines):
+                part -= u[i, j] * x[i, j]
+        total += part
+    return total

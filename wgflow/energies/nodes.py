@@ -1,0 +1,206 @@
+r"""Laws by their values at cell centers, and the averages over cells that belong to them.
+
+Compact finite volumes of fourth order hold the values :math:`p_i = \rho(x_i)` at the centers of uniform cells, for
+which a flow splits exactly into its axes. A `Density` is known by the averages :math:`a_i` over its cells. Along each
+axis
+
+.. math:: a_i = p_i + \tfrac{1}{24}(p_{i-1} - 2 p_i + p_{i+1}) + O(h^4), \qquad
+          a_0 = p_0 + \tfrac{1}{24}(p_0 - 2 p_1 + p_2) + O(h^3)
+
+at a wall. The mass of the averages is that of the values with the weights :math:`w = (26, 21, 25) / 24` at the three
+cells next to each wall and 1 elsewhere: :math:`\sum_i a_i = \sum_i w_i p_i`, a quadrature of fourth order. Energies are
+sums over the point masses :math:`m_i = w_i h p_i` in the same form as over masses of cells, on a `NodeGrid`, whose
+volumes contain the weights.
+
+Both maps are linear and inverses of each other. They are left out along an axis on which the density is not smooth on
+the scale of the cells (a box, a histogram), where a value at a center means nothing.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TypeVar, cast
+
+import numpy as np
+
+from wgflow.compiled.node_values import values_of_averages
+from wgflow.densities import Density
+from wgflow.errors import InvalidInput
+from wgflow.grids import Grid
+
+Law = TypeVar("Law")
+
+__all__ = ["NodeGrid", "at_nodes", "density_of_nodes", "has_nodes", "is_smooth", "node_grid", "nodes_of_density",
+           "with_nodes"]
+
+#: Quadrature weights of the three cells next to a wall.
+WALL = np.array([26.0, 21.0, 25.0]) / 24.0
+#: Least number of cells along an axis.
+FEWEST_CELLS = 8
+#: A weight vanishes at an origin if its logarithm there is below that of this cell by so much: from r^4 on.
+INNER, VANISHING = 5, -12.0
+#: A density is smooth along an axis if the sum of its fourth differences is at most this multiple of that of its second
+#: differences: 4 at a jump and at a kink, 3.4 for noise, (h/width)^2 times 2.9 for a Gaussian.
+SMOOTH = 2.0
+
+
+class NodeGrid(Grid):
+    """A uniform grid whose cells stand for their centers: its volumes contain the weights of a quadrature.
+
+    Parameters
+    ----------
+    cells : Grid
+        For which `has_nodes` holds.
+    """
+
+    cells: Grid
+
+    def __init__(self, cells: Grid):
+        vars(self).update({name: value for name, value in vars(cells).items()
+                           if name not in ("volumes", "log_reference", "_nodes")})
+        self.cells = cells
+        # The half cell at an origin counts as a whole one with half the weight.
+        self.widths = tuple(np.full(h.size, h[-1]) for h in cells.widths)
+        if cells.log_weight is not None:
+            self.log_weight = _log_values(cells.log_weight, cells.periodic)
+            for axis, half in enumerate(cells.origin):
+                if half:
+                    np.moveaxis(self.log_weight, axis, 0)[0] = np.moveaxis(cells.log_weight, axis, 0)[0] - np.log(2.0)
+
+    @cached_property
+    def volumes(self) -> np.ndarray:
+        volumes = self.widths[0]
+        for h in self.widths[1:]:
+            volumes = volumes[..., None] * h
+        volumes = volumes.copy()
+        for axis, periodic in enumerate(self.periodic):
+            if not periodic:
+                lines = np.moveaxis(volumes, axis, -1)
+                lines[..., :3] *= WALL
+                lines[..., -3:] *= WALL[::-1]
+        volumes.flags.writeable = False
+        return volumes
+
+
+def node_grid(grid: Grid) -> NodeGrid:
+    """Return the `NodeGrid` of a grid, made once."""
+    if "_nodes" not in vars(grid):
+        vars(grid)["_nodes"] = NodeGrid(grid)
+    return vars(grid)["_nodes"]
+
+
+def has_nodes(grid: Grid) -> bool:
+    """Return whether a grid's cells are even, and enough for the closures at its walls.
+
+    A half cell at an origin is allowed where the weight vanishes fast enough for what lies there not to matter.
+    """
+    if min(grid.shape) < FEWEST_CELLS or isinstance(grid, NodeGrid):
+        return False
+    for axis, (even, half, h) in enumerate(zip(grid.uniform, grid.origin, grid.widths)):
+        if even:
+            continue
+        if not half or grid.log_weight is None or not ((h[1:] == h[-1]).all() and h[0] == 0.5 * h[-1]):
+            return False
+        lines = np.moveaxis(grid.log_weight, axis, 0)
+        if not (lines[0] - lines[INNER] < VANISHING).all():
+            return False
+    return True
+
+
+def at_nodes(rho: Law) -> Law:
+    """Return a law by its values at the centers, if a solver has attached them; else the law itself."""
+    nodal = getattr(rho, "nodal", None)
+    return rho if nodal is None else nodal
+
+
+def nodes_of_density(rho: Density) -> Density:
+    """Return a density by its values at the centers, on a `NodeGrid`; those attached to it, if any."""
+    if rho.nodal is not None:
+        return rho.nodal
+    grid, values = rho.grid, rho.values.copy()
+    _scale_origins(values, grid, 0.5)
+    for axis, n in enumerate(grid.shape):
+        if is_smooth(values, axis):
+            outer, inner = int(np.prod(grid.shape[:axis])), int(np.prod(grid.shape[axis + 1:]))
+            values_of_averages(values.reshape(-1), outer, n, inner, grid.periodic[axis])
+    nodes = node_grid(grid)
+    return Density(nodes, _of_mass(values, nodes, rho.mass))
+
+
+def with_nodes(rho: Density, values: np.ndarray) -> Density:
+    """Attach values at the centers to a density that was made together with them, and return it."""
+    if not has_nodes(rho.grid):
+        raise InvalidInput(f"a density on {rho.grid} has no values at centers")
+    rho.nodal = Density(node_grid(rho.grid), values)
+    return rho
+
+
+def density_of_nodes(nodal: Density) -> Density:
+    """Return the density whose values at the centers are given; they are attached to it."""
+    grid, values = cast(NodeGrid, nodal.grid).cells, nodal.values
+    for axis in range(grid.ndim):
+        if is_smooth(values, axis):
+            values = _averages(values, axis, grid.periodic[axis])
+    if any(grid.origin):
+        values = values.copy()
+        _scale_origins(values, grid, 2.0)
+    rho = Density(grid, _of_mass(values, grid, nodal.mass))
+    rho.nodal = nodal
+    return rho
+
+
+def _log_values(log_averages: np.ndarray, periodic: tuple[bool, ...]) -> np.ndarray:
+    """Return the logarithm of a weight at the centers from that of its averages: w - delta^2 w / 24 along each axis.
+
+    Where the weight grows by large factors from cell to cell the differences are relative to the cell, and bounded.
+    """
+    logs = log_averages
+    for axis, turns in enumerate(periodic):
+        lines = np.moveaxis(logs, axis, 0)
+        with np.errstate(over="ignore"):
+            if turns:
+                bend = np.exp(np.roll(lines, -1, 0) - lines) + np.exp(np.roll(lines, 1, 0) - lines) - 2.0
+            else:
+                bend = np.empty(lines.shape)
+                bend[1:-1] = np.exp(lines[2:] - lines[1:-1]) + np.exp(lines[:-2] - lines[1:-1]) - 2.0
+                bend[0] = np.exp(lines[2] - lines[0]) - 2.0 * np.exp(lines[1] - lines[0]) + 1.0
+                bend[-1] = np.exp(lines[-3] - lines[-1]) - 2.0 * np.exp(lines[-2] - lines[-1]) + 1.0
+        bend = np.clip(bend / 24.0, -0.5, None)
+        logs = logs + np.moveaxis(np.where(bend < 0.5, np.log1p(-np.minimum(bend, 0.5)), -np.log1p(bend)), 0, axis)
+    return logs
+
+
+def _scale_origins(values: np.ndarray, grid: Grid, factor: float) -> None:
+    """Scale the values in the half cells at origins, in place."""
+    for axis, half in enumerate(grid.origin):
+        if half:
+            np.moveaxis(values, axis, 0)[0] *= factor
+
+
+def _averages(values: np.ndarray, axis: int, periodic: bool) -> np.ndarray:
+    """Return averages over cells of values at their centers, along an axis."""
+    p = np.moveaxis(values, axis, 0)
+    bend = np.empty(p.shape)
+    bend[1:-1] = p[2:] - 2.0 * p[1:-1] + p[:-2]
+    if periodic:
+        bend[0], bend[-1] = p[1] - 2.0 * p[0] + p[-1], p[0] - 2.0 * p[-1] + p[-2]
+    else:
+        bend[0], bend[-1] = bend[1], bend[-2]
+    return np.moveaxis(p + bend / 24.0, 0, axis)
+
+
+def is_smooth(values: np.ndarray, axis: int) -> bool:
+    """Return whether a density varies on a scale of more than a cell along an axis."""
+    lines = np.moveaxis(values, axis, 0)
+    second = lines[2:] - 2.0 * lines[1:-1] + lines[:-2]
+    fourth = second[2:] - 2.0 * second[1:-1] + second[:-2]
+    # Round-off of a flat density is no roughness.
+    slack = 1e-12 * float(values.max()) * values.size
+    return float(np.abs(fourth).sum()) <= SMOOTH * float(np.abs(second).sum()) + slack
+
+
+def _of_mass(values: np.ndarray, grid: Grid, mass: float) -> np.ndarray:
+    """Return values with negative ones raised to 0, scaled to a mass."""
+    values = np.maximum(values, 0.0)
+    total = float((values * grid.volumes).sum())
+    return values if total == mass else values * (mass / total)
