@@ -6,7 +6,6 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 
@@ -29,7 +28,7 @@ from wgflow.energies.dissipation import compact_dissipation_on_grid
 from wgflow.energies.nodes import NodeGrid
 from wgflow.energies.on_grid import EnergyOnGrid
 
-from .splitting import CACHE_BYTES, THREADED_CELLS
+from .splitting import CACHE_BYTES, THREADED_CELLS, shared
 from .stepper import Sweeps
 
 #: Parts of a line's factors: forward, pivot, backward, and two more on a periodic axis.
@@ -146,15 +145,7 @@ class CompactSweeps(Sweeps):
         mode, rates, factors = self._kept(axis, dt, kind)
         moved = np.zeros(blocks)
         arguments = (flat, psi, self.diffusion, dt, count, h, outer, inner, periodic, kind, mode, rates, factors, moved)
-        if self.pool is None or blocks < self.threads:
-            compact_sweep(*arguments, 0, blocks)
-        else:
-            cuts = [blocks * k // self.threads for k in range(self.threads + 1)]
-            lines = partial(compact_sweep, *arguments)
-            jobs = [self.pool.submit(lines, a, b) for a, b in pairwise(cuts[1:])]
-            lines(cuts[0], cuts[1])
-            for job in jobs:
-                job.result()
+        shared(partial(compact_sweep, *arguments), blocks, self.pool, self.threads)
         self.moved += float(moved.sum())
 
     def _kept(self, axis: int, dt: float, kind: int):

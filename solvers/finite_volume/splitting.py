@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
@@ -144,15 +145,7 @@ class LinearSweeps(Sweeps):
         arguments = (flat, psi, self.diffusion, dt, h, distance, outer, inner, periodic, mode, cache_mode, cache,
                      negligible)
         kernel = limited_sweep if mode in LIMITED else sweep
-        if self.pool is None or blocks < self.threads:
-            kernel(*arguments, 0, blocks)
-            return
-        cuts = [blocks * k // self.threads for k in range(self.threads + 1)]
-        lines = partial(kernel, *arguments)
-        jobs = [self.pool.submit(lines, a, b) for a, b in pairwise(cuts[1:])]
-        lines(cuts[0], cuts[1])
-        for job in jobs:
-            job.result()
+        shared(partial(kernel, *arguments), blocks, self.pool, self.threads)
 
     def _rates(self, axis: int, mode: int):
         """Return the array for the rates of an axis, and whether to use, fill or ignore it (it may be too large)."""
@@ -169,6 +162,18 @@ class LinearSweeps(Sweeps):
         """End the threads."""
         if self.pool is not None:
             self.pool.shutdown()
+
+
+def shared(lines: Callable[[int, int], object], blocks: int, pool: ThreadPoolExecutor | None, threads: int) -> None:
+    """Call a sweep for all blocks of lines, shared among threads where there are enough."""
+    if pool is None or blocks < threads:
+        lines(0, blocks)
+        return
+    cuts = [blocks * k // threads for k in range(threads + 1)]
+    jobs = [pool.submit(lines, a, b) for a, b in pairwise(cuts[1:])]
+    lines(cuts[0], cuts[1])
+    for job in jobs:
+        job.result()
 
 
 def order_of_sweeps(ndim: int, dt: float, mode: int) -> list[tuple[int, float]]:
