@@ -79,6 +79,15 @@ class Density:
 
     # ---------------------------------------------------------------- constructors
     @classmethod
+    def trusted(cls, grid: Grid, values: np.ndarray) -> Density:
+        """Return the density of values that a solver has checked: finite floats in C order, at least 0. Not copied."""
+        rho = cls.__new__(cls)
+        rho.grid, rho.values, rho.masses = grid, values, values * grid.volumes
+        rho.mass = float(rho.masses.sum())
+        values.flags.writeable = rho.masses.flags.writeable = False
+        return rho
+
+    @classmethod
     def from_values(cls, grid: Grid, values, *, normalize: bool = False, clip_negative: float = 0.0) -> Density:
         """Return the density with these cell averages, divided by its mass if ``normalize``."""
         rho = cls(grid, values, clip_negative=clip_negative)

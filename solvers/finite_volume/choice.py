@@ -26,6 +26,8 @@ SMOOTH = 2.0
 CARRIED = 4.0
 #: A law is at rest if its chemical potential differs between neighbors by less than this part of D.
 AT_REST = 1e-9
+#: With mean squared differences above this it is not, whatever the cells resolve.
+FAR_FROM_REST = 0.01
 
 
 def why_not_compact(flow: Flow, method: FiniteVolume) -> str | None:
@@ -60,7 +62,7 @@ def _unresolved(energy: EnergyOnGrid, rho: Density) -> str | None:
     psi, unit = energy.psi(energy.sweep_potential, rho.masses), 1.0 / rho.mass
     with np.errstate(over="ignore", invalid="ignore"):
         for axis in range(rho.grid.ndim):
-            m, p = np.moveaxis(rho.masses, axis, 0), np.moveaxis(psi, axis, 0)
+            m, p = rho.masses.swapaxes(0, axis), psi.swapaxes(0, axis)
             first = p[1:] - p[:-1]
             second = first[1:] - first[:-1]
             bend = float((np.abs(second) * m[1:-1]).sum()) * unit / energy.diffusion
@@ -90,12 +92,14 @@ def _at_rest(energy: EnergyOnGrid, rho: Density) -> str | None:
     """
     if rho.nodal is not None:
         return None
+    steep = _slopes(energy.chemical_potential(rho.masses) / energy.diffusion, rho)
+    if not steep <= FAR_FROM_REST:
+        return None
     values, gap = rho.values, np.zeros(rho.grid.shape)
     if all(is_smooth(values, axis) for axis in range(rho.grid.ndim)):
         for axis in range(rho.grid.ndim):
-            np.moveaxis(gap, axis, 0)[1:-1] += _second(np.moveaxis(values, axis, 0))
+            gap.swapaxes(0, axis)[1:-1] += _second(values.swapaxes(0, axis))
         gap = np.divide(gap, 24.0 * values, out=np.zeros(gap.shape), where=values > 0)
-    steep = _slopes(energy.chemical_potential(rho.masses) / energy.diffusion, rho)
     return "a start at rest" if steep <= max(_slopes(gap, rho), AT_REST**2) else None
 
 
@@ -104,6 +108,6 @@ def _slopes(field: np.ndarray, rho: Density) -> float:
     total = 0.0
     with np.errstate(over="ignore", invalid="ignore"):
         for axis in range(field.ndim):
-            f, m = np.moveaxis(field, axis, 0), np.moveaxis(rho.masses, axis, 0)
+            f, m = field.swapaxes(0, axis), rho.masses.swapaxes(0, axis)
             total += float(((f[1:] - f[:-1]) ** 2 * (m[1:] + m[:-1])).sum())
     return 0.5 * total / rho.mass

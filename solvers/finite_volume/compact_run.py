@@ -60,13 +60,13 @@ class CompactRun(FiniteVolumeRun):
         energy = replace(flow.on_grid, grid=rho0.grid)
         nodal = replace(flow, rho0=rho0)
         vars(nodal)["on_grid"] = energy
-        first = Density(flow.grid, flow.density.values)
+        first = Density.trusted(flow.grid, flow.density.values)
         first.nodal = rho0
 
         def law(masses: np.ndarray) -> Density:
             if np.array_equal(masses, rho0.masses):
                 return first
-            return density_of_nodes(Density(rho0.grid, masses / rho0.grid.volumes))
+            return density_of_nodes(Density.trusted(rho0.grid, masses / rho0.grid.volumes))
 
         flow.law = law
         sweeps = CompactSweeps(node_grid(flow.grid), energy.diffusion, not energy.moves,

@@ -124,7 +124,7 @@ def nodes_of_density(rho: Density) -> Density:
             outer, inner = int(np.prod(grid.shape[:axis])), int(np.prod(grid.shape[axis + 1:]))
             values_of_averages(values.reshape(-1), outer, n, inner, grid.periodic[axis])
     nodes = node_grid(grid)
-    return Density(nodes, _of_mass(values, nodes, rho.mass))
+    return Density.trusted(nodes, _of_mass(values, nodes, rho.mass))
 
 
 def with_nodes(rho: Density, values: np.ndarray) -> Density:
@@ -144,7 +144,7 @@ def density_of_nodes(nodal: Density) -> Density:
     if any(grid.origin):
         values = values.copy()
         _scale_origins(values, grid, 2.0)
-    rho = Density(grid, _of_mass(values, grid, nodal.mass))
+    rho = Density.trusted(grid, _of_mass(np.ascontiguousarray(values), grid, nodal.mass))
     rho.nodal = nodal
     return rho
 
@@ -179,19 +179,19 @@ def _scale_origins(values: np.ndarray, grid: Grid, factor: float) -> None:
 
 def _averages(values: np.ndarray, axis: int, periodic: bool) -> np.ndarray:
     """Return averages over cells of values at their centers, along an axis."""
-    p = np.moveaxis(values, axis, 0)
+    p = values.swapaxes(0, axis)
     bend = np.empty(p.shape)
     bend[1:-1] = p[2:] - 2.0 * p[1:-1] + p[:-2]
     if periodic:
         bend[0], bend[-1] = p[1] - 2.0 * p[0] + p[-1], p[0] - 2.0 * p[-1] + p[-2]
     else:
         bend[0], bend[-1] = bend[1], bend[-2]
-    return np.moveaxis(p + bend / 24.0, 0, axis)
+    return (p + bend / 24.0).swapaxes(0, axis)
 
 
 def is_smooth(values: np.ndarray, axis: int) -> bool:
     """Return whether a density varies on a scale of more than a cell along an axis."""
-    lines = np.moveaxis(values, axis, 0)
+    lines = values.swapaxes(0, axis)
     second = lines[2:] - 2.0 * lines[1:-1] + lines[:-2]
     fourth = second[2:] - 2.0 * second[1:-1] + second[:-2]
     # Round-off of a flat density is no roughness.
