@@ -53,13 +53,14 @@ def why_not_compact(flow: Flow, method: FiniteVolume) -> str | None:
     rho = flow.density
     if not np.isfinite(energy.potential).all():
         return "a potential that is not finite"
-    return _unresolved(energy, rho) or _at_rest(energy, rho)
+    field = energy.field(rho.masses, energy.interaction(rho.masses))
+    return _unresolved(energy, rho, field) or _at_rest(energy, rho, field)
 
 
-def _unresolved(energy: EnergyOnGrid, rho: Density) -> str | None:
+def _unresolved(energy: EnergyOnGrid, rho: Density, field: np.ndarray | None) -> str | None:
     """Return why the cells are too wide for the potential of a law, or None."""
-    energy = replace(energy, grid=node_grid(rho.grid))
-    psi, unit = energy.psi(energy.sweep_potential, rho.masses), 1.0 / rho.mass
+    psi, unit = replace(energy, grid=node_grid(rho.grid)).sweep_potential, 1.0 / rho.mass
+    psi = psi if field is None else psi + field
     with np.errstate(over="ignore", invalid="ignore"):
         for axis in range(rho.grid.ndim):
             m, p = rho.masses.swapaxes(0, axis), psi.swapaxes(0, axis)
@@ -85,14 +86,14 @@ def _second(a: np.ndarray) -> np.ndarray:
     return a[2:] - 2.0 * a[1:-1] + a[:-2]
 
 
-def _at_rest(energy: EnergyOnGrid, rho: Density) -> str | None:
+def _at_rest(energy: EnergyOnGrid, rho: Density, field: np.ndarray | None) -> str | None:
     """Return that a law is the Gibbs state at the centers of the cells, as near as the cells resolve it, or None.
 
     Its values then stay; as averages they would differ from those of a Gibbs state by h^2/24 times second derivatives.
     """
     if rho.nodal is not None:
         return None
-    steep = _slopes(energy.chemical_potential(rho.masses) / energy.diffusion, rho)
+    steep = _slopes(energy.chemical_potential(rho.masses, field) / energy.diffusion, rho)
     if not steep <= FAR_FROM_REST:
         return None
     values, gap = rho.values, np.zeros(rho.grid.shape)

@@ -18,7 +18,7 @@ from typing import cast
 
 import numpy as np
 
-from wgflow.compiled.compact import LINE_POWER, extrapolate, line_error, round_length
+from wgflow.compiled.compact import LEFT, LINE_POWER, extrapolate, line_error, round_length
 from wgflow.compiled.sweep import IMPLICIT_EULER
 from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.grids import Grid
@@ -28,8 +28,6 @@ from .stepper import FieldRule, Move, State, Stepper
 
 __all__ = ["Compact"]
 
-#: Part of F to which a negative entry of the extrapolation is raised.
-LEFT = 0.1
 #: With d = |F - C| / 3 and the whole change D of a step, d/D is proportional to dt^2, and the local error of E was
 #: about this multiple of d (d/D)^(1/2).
 OF_ESTIMATE = 1.5

@@ -46,11 +46,6 @@ class CompactRun(FiniteVolumeRun):
 
     def __init__(self, method: FiniteVolume, flow: Flow):
         super().__init__(method, flow)
-        if method.dt is None:
-            calm = bool(flow.on_grid.operators)
-            tolerance = Tolerance(method.rtol, method.tol, SHARE_OF_FIELD if calm else SHARE, TIGHTEST, LOOSEST)
-            self.controller = CompactController(tolerance, calm)
-        self.longest = method.max_step or math.inf
         sweeps, scale = cast(CompactSweeps, self.stepper.sweeps), flow.time_scale
         single = sweeps.static and flow.grid.ndim == 1 and sweeps.keeps
         self.loop = Loop(self.stepper, scale) if single and method.tol is None and not callable(scale) else None
@@ -73,6 +68,11 @@ class CompactRun(FiniteVolumeRun):
                                method.threads or default_threads())
         self.rule = Compact()
         return Stepper(nodal, sweeps, self.rule)
+
+    def make_controller(self) -> CompactController:
+        calm, method = bool(self.flow.on_grid.operators), self.method
+        tolerance = Tolerance(method.rtol, method.tol, SHARE_OF_FIELD if calm else SHARE, TIGHTEST, LOOSEST)
+        return CompactController(tolerance, calm)
 
     def advance(self, stop: float) -> Iterator[Step]:
         if self.method.dt is not None:

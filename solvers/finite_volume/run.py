@@ -66,9 +66,8 @@ class FiniteVolumeRun(Run):
         super().__init__(method, flow)
         self.stepper = self.make_stepper(flow, method)
         self.collapse = CollapseWatch(flow.on_grid)
-        self.controller: Any = None
-        if method.dt is None:
-            self.controller = Controller(Tolerance(method.rtol, method.tol, SPACE_SHARE, TIGHTEST, LOOSEST))
+        self.controller: Any = self.make_controller() if method.dt is None else None
+        self.longest = method.max_step or math.inf
         self.steps = 0
         # Where a fixed step is crossed in parts: its end, and the length of the part tried next.
         self.target: float | None = None
@@ -78,6 +77,10 @@ class FiniteVolumeRun(Run):
     def make_stepper(self, flow: Flow, method: FiniteVolume) -> Stepper:
         """Return the steps of the flow."""
         return make_stepper(flow, method)
+
+    def make_controller(self) -> Any:
+        """Return the choice of the step lengths."""
+        return Controller(Tolerance(self.method.rtol, self.method.tol, SPACE_SHARE, TIGHTEST, LOOSEST))
 
     def start(self) -> Step:
         self.state = self.stepper.start()
@@ -159,8 +162,8 @@ class FiniteVolumeRun(Run):
         if not controller.begun:
             controller.begin(self.flow.t1 - self.flow.t0, self._speed(), self._space_error(self.state))
         remaining = stop - self.state.t
-        length = controller.dt if self.method.max_step is None else min(controller.dt, self.method.max_step)
-        count = max(2 if controller.check_due else 1, math.ceil(remaining / length * (1 - 1e-9)))
+        count = max(2 if controller.check_due else 1,
+                    math.ceil(remaining / min(controller.dt, self.longest) * (1 - 1e-9)))
         dt = remaining / count
         self.check_moves(dt)
         end = stop if count == 1 else None

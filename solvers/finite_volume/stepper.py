@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from wgflow.compiled.compact import ENERGY_SLACK, MASS_ALARM, MASS_SLACK
 from wgflow.compiled.sweep import IMPLICIT_EULER
 from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.errors import ConvergenceError
@@ -29,12 +30,6 @@ from .energy_in_time import EnergyInTime
 
 __all__ = ["FieldRule", "State", "Stepper", "Sweeps"]
 
-#: A rise of F beyond this part of max(1, |F|) rejects a step (round-off of the energy's sums stays below).
-ENERGY_SLACK = 1e-13
-#: Relative mass defect that is not corrected (4 ulp), so that a state at rest is not rescaled back and forth.
-MASS_SLACK = 4 * 2.0**-52
-#: Relative mass defect that is an error: the linear solves are accurate to a few ulp.
-MASS_ALARM = 1e-10
 #: If a step is longer than this multiple of the last one, a half step predicts the field instead of extrapolation.
 LONGEST_EXTRAPOLATION = 3.0
 #: Halvings of a move that would raise an energy with functionals.

@@ -1,7 +1,7 @@
 r"""Compact Scharfetter-Gummel sweeps of fourth order along one axis, for many lines of cells at a time.
 
 The state is the point masses m_i = w_i h rho(x_i) of the cells of a uniform axis, with the quadrature weights w of
-`wgflow.energies.point_values` (1 but at walls). With q the rise of Psi/D over an edge, L = coth(q/2) - 2/q, c the mean
+`wgflow.energies.nodes` (1 but at walls). With q the rise of Psi/D over an edge, L = coth(q/2) - 2/q, c the mean
 of the second differences of Psi/D at its two cells and B(z) = z / (e^z - 1), the edge i | i+1 has
 
     a = D B(q) f / h^2,  b = D B(-q) f / h^2,  f = 1 + c L / (2 q)         (rates to the right and to the left),
@@ -9,7 +9,7 @@ of the second differences of Psi/D at its two cells and B(z) = z / (e^z - 1), th
 
 and the semi-discrete equation is B m' = A m, where A is the generator with these rates and (B m)_i = m_i - g_i +
 g_{i-1}, g_i = p m_i - r m_{i+1}. The flux a m_i - b m_{i+1} is an average of the exact flux over the edge; its first
-two moments give p and r. docs/schemes.md derives all of it.
+two moments give p and r. docs/fourth-order.md derives all of it.
 
 J(s) = (B - s A)^{-1} B keeps the mass and every Gibbs state, and is a stochastic matrix where s a >= p and s b >= r. It
 is eliminated as a generator with rates s a - p and s b - r, by sums alone (Grassmann, Taksar and Heyman 1985).
@@ -46,9 +46,12 @@ TAYLOR = tuple(1.0 / math.factorial(k) for k in range(14))
 WIDEST, LONG, WIDE = 64, 128, 32
 #: Smallest positive double: stands for an empty cell inside logarithms.
 TINY = 5e-324
-#: A rise of F beyond this part of max(1, |F|) is none of round-off; a relative defect of the mass that is not
-#: corrected, and one that is an error.
-ENERGY_SLACK, MASS_SLACK, MASS_ALARM = 1e-13, 4 * 2.0**-52, 1e-10
+#: A rise of F beyond this part of max(1, |F|) rejects a step (round-off of the energy's sums stays below).
+ENERGY_SLACK = 1e-13
+#: Relative mass defect that is not corrected (4 ulp), so that a state at rest is not rescaled back and forth.
+MASS_SLACK = 4 * 2.0**-52
+#: Relative mass defect that is an error: the linear solves are accurate to a few ulp.
+MASS_ALARM = 1e-10
 #: The error of the grid is the sum of fourth differences times this, relative to the mass: measured at .0027 to .0037
 #: of them for smooth densities.
 GRID_SHARE = 1.0 / 320.0
@@ -64,7 +67,7 @@ DIGITS = 2.0**40
 LEFT = 0.1
 
 
-def fifth_order(gamma: float, stages: int, order: int) -> np.ndarray:
+def resolvent_weights(gamma: float, stages: int, order: int) -> np.ndarray:
     r"""Return c with :math:`\sum_k c_k (1 - \gamma z)^{-k} = e^z + O(z^{order+1})`, k = 1..stages.
 
     The coefficient of :math:`z^j` is :math:`\sum_k c_k \binom{k-1+j}{j} \gamma^j`.
@@ -76,9 +79,9 @@ def fifth_order(gamma: float, stages: int, order: int) -> np.ndarray:
 
 #: The L-stable member of order 5 with five stages,
 GAMMA5 = 0.27805384113
-FIFTH_WEIGHTS = tuple(float(c) for c in fifth_order(GAMMA5, 5, 4))
+FIFTH_WEIGHTS = tuple(float(c) for c in resolvent_weights(GAMMA5, 5, 4))
 #: and the formula of order 3 with the first four of its stages.
-THIRD_WEIGHTS = tuple(float(c) for c in fifth_order(GAMMA5, 4, 3))
+THIRD_WEIGHTS = tuple(float(c) for c in resolvent_weights(GAMMA5, 4, 3))
 
 
 @jit

@@ -112,9 +112,9 @@ class EnergyOnGrid:
             total += factor * term.energy_of(masses, self.grid)
         return total
 
-    def chemical_potential(self, masses: np.ndarray) -> np.ndarray:
-        """Return mu, the derivative of F in the mass of each cell up to the constant D."""
-        mu = self.psi(self.energy_potential, masses)
+    def chemical_potential(self, masses: np.ndarray, field: np.ndarray | None = None) -> np.ndarray:
+        """Return mu, the derivative of F in the mass of each cell up to the constant D; the `field` if it is known."""
+        mu = self.psi(self.energy_potential, masses) if field is None else self.energy_potential + field
         if self.diffusion > 0:
             mu = mu + self.diffusion * np.log(np.maximum(masses, TINY))
         for factor, term in self.internal:
