@@ -29,7 +29,7 @@ import numpy as np
 import wgflow as wg
 from wgflow.errors import WGFlowError
 from wgflow.reduced_models import IsotropicGaussian
-from wgflow.solvers.finite_volume import method as finite_volume
+from wgflow.solvers.finite_volume import run as finite_volume
 from wgflow.solvers.stationary import stationary
 from wgflow.validation import exact
 from wgflow.validation.verification.catalogue import Case, catalogue
@@ -87,7 +87,7 @@ def fixed_steps(problem, cells: int, steps: int, rounds: int) -> dict[str, Any]:
             sol, spent, stepper = run(problem, cells, scheme, dt=dt)
             seconds[scheme].append(spent / steps)
             row[scheme] = {"error": distance(sol.final, truth), "cut": sol.certificate.n_rejected}
-    row["evaluations"] = stepper.n_evaluations / steps
+    row["evaluations"] = stepper.rule.n_evaluations / steps
     for scheme in SCHEMES:
         row[scheme]["seconds"] = statistics.median(seconds[scheme])
     row["cost"] = row["midpoint"]["seconds"] / row["extrapolated"]["seconds"]
