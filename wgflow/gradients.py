@@ -14,13 +14,17 @@ from wgflow.checks import call_user, real_array
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput, InvalidType
 
-__all__ = ["box_of", "check_points", "differences", "gradient_at", "located", "values_at"]
+__all__ = ["box_of", "check_points", "check_seams", "differences", "gradient_at", "located", "values_at"]
 Array = NDArray[np.float64]
 #: Step of the differences, relative to 1 or to the width of the box if that is smaller. For functions that vary on a
 #: scale of 1/3 the errors of truncation, h^6 f^(7) / 140, and of round-off, about 2 eps f / h, are then about equal.
 STEP = 0.005
 #: Points at which differences are evaluated at a time.
 BATCH = 100_000
+#: Atoms from which the ends of a period are looked at, and the jump there that is more than rounding, relative to the
+#: largest value.
+SEAM_PROBES = 64
+SEAM_JUMP = 1e-6
 #: Weights of the derivative at node s of the seven nodes -3, ..., 3, one row for each s.
 _NODES = np.arange(-3, 4)
 _WEIGHTS = np.array([np.linalg.solve(np.vander(_NODES - s, increasing=True).T.astype(float), np.eye(7)[1])
@@ -112,6 +116,36 @@ def differences(function: Callable[[Array], Array], points: Array, bounds: Seque
         for (axis, weight), value in zip(weights[start:start + count], values):
             out[axis] += weight * value
     return out
+
+
+def check_seams(function: Callable[[Array], Array], rho: Atoms, what: str) -> None:
+    """Refuse a function of points that differs between the two ends of a periodic coordinate.
+
+    On a circle such a function has a jump, a wall that no point passes, which a gradient does not show: points would
+    cross it as if it were not there, and run round the circle for ever.
+
+    Raises
+    ------
+    InvalidInput
+        If it jumps by more than 1e-6 of its largest value.
+    """
+    probes = rho.points[:, :: max(1, rho.points.shape[1] // SEAM_PROBES)]
+    for axis, (turns, (lo, hi)) in enumerate(zip(rho.periodic, rho.bounds)):
+        if not turns:
+            continue
+        first, last = probes.copy(), probes.copy()
+        first[axis], last[axis] = lo, hi
+        try:
+            values = function(np.concatenate([first, last], axis=1)).reshape(2, -1)
+        except InvalidInput:
+            # It has no value at the ends, so that it has no jump either that could be named.
+            continue
+        jump = float(np.abs(values[1] - values[0]).max())
+        if jump > SEAM_JUMP * float(np.abs(values).max()):
+            raise InvalidInput(f"{what} differs by {jump:.3g} between the two ends ({lo:g} and {hi:g}) of the periodic "
+                               f"coordinate {rho.names[axis]}: a wall there, through which points would walk. A force "
+                               "with a constant part round a circle is not a gradient, and out of scope; give a "
+                               "periodic function, or take a method on a grid if you mean the wall")
 
 
 def need_function(function, what: str) -> None:

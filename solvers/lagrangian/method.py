@@ -22,6 +22,8 @@ from .langevin import LangevinRun
 
 __all__ = ["Lagrangian"]
 Array = NDArray[np.float64]
+#: Times at which a driven energy is looked at before a run.
+LOOKS = 5
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,8 @@ class Lagrangian(Method):
         return Atoms(points, np.full(count, law.mass / count), law.bounds, law.powers, law.names, law.periodic)
 
     def begin(self, flow: Flow) -> Run:
+        for t in np.linspace(flow.t0, flow.t1, LOOKS) if flow.energy.time_dependent else (flow.t0,):
+            flow.energy_at(float(t)).check_atoms(flow.atoms)
         if flow.energy.spreads:
             return LangevinRun(self, flow, _generator(self.rng))
         if flow.energy.time_dependent:

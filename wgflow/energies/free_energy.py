@@ -92,6 +92,9 @@ class Term(Contract):
     def check_grid(self, grid: Grid, energy: FreeEnergy) -> None:
         """Refuse a grid on which the term makes no sense as a part of an energy; by default none."""
 
+    def check_atoms(self, rho: Atoms) -> None:
+        """Refuse atoms on whose coordinates the term makes no sense; by default none."""
+
     @property
     def spreads(self) -> bool:
         """Whether the term is an internal energy that spreads the law."""
@@ -217,6 +220,10 @@ class FreeEnergy(Term):
     def check_grid(self, grid: Grid, energy: FreeEnergy) -> None:
         for _, term in self.terms:
             term.check_grid(grid, energy)
+
+    def check_atoms(self, rho: Atoms) -> None:
+        for _, term in self.terms:
+            term.check_atoms(rho)
 
     def _parts_of(self, rho: Density | Atoms) -> list[tuple[float, Term]]:
         """Return the terms that a law has a value of."""

@@ -14,7 +14,7 @@ from wgflow.energies.free_energy import Term
 from wgflow.energies.nodes import at_nodes
 from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.errors import InvalidInput, InvalidType, WGFlowWarning
-from wgflow.gradients import check_points, gradient_at, need_function, values_at
+from wgflow.gradients import check_points, check_seams, gradient_at, need_function, values_at
 from wgflow.grids import Grid
 
 from .free_energy import FreeEnergy
@@ -103,6 +103,10 @@ class Potential(Term):
         if energy.spreads:
             nonlinear = any(factor and term.spreads and not term.diffusion for factor, term in energy.terms)
             self.check_reference(grid, scaled=not nonlinear)
+
+    def check_atoms(self, rho: Atoms) -> None:
+        if callable(self.V):
+            check_seams(self._at, rho, "V")
 
     def on_grid(self, grid: Grid) -> EnergyOnGrid:
         return EnergyOnGrid(grid, potential=self.values(grid))

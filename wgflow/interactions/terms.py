@@ -19,7 +19,7 @@ from wgflow.energies.free_energy import Term
 from wgflow.energies.nodes import at_nodes
 from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.errors import InvalidInput, InvalidType
-from wgflow.gradients import box_of, check_points, differences, need_function, values_at
+from wgflow.gradients import box_of, check_points, check_seams, differences, need_function, values_at
 from wgflow.grids import Grid
 
 from .forms import count_arguments, depends_on_displacement, displacement_kernel, low_rank_factors
@@ -61,6 +61,10 @@ class PairTerm(Term):
         if self._last is None or self._last[0] != grid:
             self._last = (grid, self._bind(grid))
         return self._last[1]
+
+    def check_atoms(self, rho: Atoms) -> None:
+        if any(rho.periodic):
+            check_seams(lambda points: self._at(rho, points), rho, "U rho")
 
     def on_grid(self, grid: Grid) -> EnergyOnGrid:
         return EnergyOnGrid(grid, operators=[(1.0, self.operator(grid))])
