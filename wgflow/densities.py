@@ -10,7 +10,7 @@ import numpy as np
 from wgflow.checks import call_user, real_array
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid
-from wgflow.sampling import sampler
+from wgflow.sampling import deposit, sampler
 
 __all__ = ["Density"]
 
@@ -158,7 +158,11 @@ class Density:
 
     @classmethod
     def from_samples(cls, grid: Grid, samples, *, weights=None) -> Density:
-        """Return the histogram of points, normalized.
+        """Return the law of points, of mass 1: a histogram that has their mean and covariance.
+
+        A point is shared by the cells whose centers are around it, and the masses are then changed a little so that
+        `mean` and `cov` are those of the points to rounding, where cells can do that: a single point keeps its mean,
+        and has the least variance that cells allow. Points within half a cell of a wall belong to the last cell.
 
         Parameters
         ----------
@@ -183,8 +187,10 @@ class Density:
                 raise InvalidInput(f"weights has shape {weights.shape}; need ({len(x)},), one for each point")
             if not (np.isfinite(weights) & (weights >= 0)).all():
                 raise InvalidInput("weights must be finite and >= 0: they are the masses of the points")
-        counts, _ = np.histogramdd(x, bins=list(grid.edges), weights=weights)
-        return cls.from_values(grid, counts / grid.volumes, normalize=True)
+            if not weights.any():
+                raise InvalidInput("weights are all 0; a density needs some mass")
+        masses = deposit(grid, x, np.ones(len(x)) if weights is None else weights)
+        return cls.from_values(grid, masses / grid.volumes, normalize=True)
 
     # ---------------------------------------------------------------- numbers
     def normalized(self) -> Density:

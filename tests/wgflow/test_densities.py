@@ -181,16 +181,55 @@ def test_samples_stay_out_of_empty_cells_and_repeat_with_the_seed():
     assert (x != rho.sample(4000, rng=7)).any()
 
 
-def test_a_histogram_of_points(rng):
-    rho = Density.from_samples(Grid((0, 4), cells=4), [0.5, 0.6, 3.5, 4.0])
+def test_points_on_centers_fill_their_cells():
+    rho = Density.from_samples(Grid((0, 4), cells=4), [0.5, 0.5, 3.5, 3.5])
     np.testing.assert_allclose(rho.masses, [0.5, 0.0, 0.0, 0.5])
-    weighted = Density.from_samples(Grid((0, 4), cells=4), [0.5, 0.6, 3.5, 4.0], weights=[1, 1, 0, 6])
+    weighted = Density.from_samples(Grid((0, 4), cells=4), [0.5, 0.5, 1.5, 3.5], weights=[1, 1, 0, 6])
     np.testing.assert_allclose(weighted.masses, [0.25, 0.0, 0.0, 0.75])
+    np.testing.assert_allclose(Density.from_samples(Grid((0, 4), cells=4), [0.0, 4.0]).masses, [0.5, 0.0, 0.0, 0.5])
+
+
+def test_points_are_a_histogram(rng):
     truth = Density.gaussian(PLANE, [0.0, 0.0], [0.5, 0.5])
     points = truth.sample(100_000, rng=rng)
-    again = Density.from_samples(Grid([(-6, 6), (-5, 5)], cells=(12, 10)), points)
-    coarse = truth.masses.reshape(12, 10, 10, 10).sum(axis=(1, 3))
-    assert np.abs(again.masses - coarse).sum() < 0.02
+    again = Density.from_samples(Grid([(-6, 6), (-5, 5)], cells=(30, 25)), points)
+    coarse = truth.masses.reshape(30, 4, 25, 4).sum(axis=(1, 3))
+    assert np.abs(again.masses - coarse).sum() < 0.05
+
+
+@pytest.mark.parametrize("grid", [
+    Grid((-9, 9), cells=60), Grid(edges=[np.sinh(np.linspace(-3, 3, 80))]), Grid([(-9, 9), (-8, 10)], cells=(40, 30)),
+    Grid([(-9, 9), (-8, 10), (-9, 9)], cells=(20, 21, 30)), Grid((0, 12), cells=40, origin=True)])
+@pytest.mark.parametrize("n", [3, 50, 2000])
+def test_points_keep_their_mean_and_covariance(grid, n, rng):
+    x = 1.3 + rng.standard_normal((n, grid.ndim)) @ (np.eye(grid.ndim) + 0.3 * np.tri(grid.ndim, k=-1))
+    x = np.abs(x) if grid.bounds[0][0] == 0 else x
+    weights = rng.random(n)
+    rho = Density.from_samples(grid, x, weights=weights)
+    assert rho.masses.min() >= 0
+    assert rho.mass == pytest.approx(1.0, rel=1e-14)
+    np.testing.assert_allclose(rho.mean(), np.average(x, axis=0, weights=weights).squeeze(), atol=1e-12)
+    if n > 3 + grid.ndim:
+        np.testing.assert_allclose(rho.cov(), np.cov(x.T, aweights=weights, bias=True), atol=1e-12)
+
+
+def test_one_point_keeps_its_place():
+    grid = Grid([(-1, 1), (0, 3)], cells=(7, 10))
+    for point in ([0.13, 1.31], [-0.77, 2.2], [2 / 7, 0.45]):
+        rho = Density.from_samples(grid, [point])
+        np.testing.assert_allclose(rho.mean(), point, atol=1e-14)
+        assert np.count_nonzero(rho.masses > 1e-14) <= 4
+    assert Density.from_samples(grid, [[2 / 7, 0.45]]).masses.max() == pytest.approx(1.0, abs=1e-12)
+
+
+def test_points_on_a_circle_are_shared_over_the_seam():
+    rho = Density.from_samples(Grid((0, 8), cells=8, boundary="periodic"), [0.25, 7.9, 3.5])
+    np.testing.assert_allclose(rho.masses[[0, 7, 3]], [(0.75 + 0.4) / 3, (0.25 + 0.6) / 3, 1 / 3])
+
+
+def test_points_without_mass_are_refused():
+    with pytest.raises(wg.InvalidInput, match="weights are all 0"):
+        Density.from_samples(Grid((0, 1), cells=4), [0.1, 0.2], weights=[0, 0])
 
 
 # ---------------------------------------------------------------- other constructors
