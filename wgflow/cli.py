@@ -56,6 +56,7 @@ def _warmup() -> None:
           for rho in (line, square)),
         lambda: wg.solve(wg.Entropy(2.0) + attraction, line, (0.0, 0.1), method=wg.JKO(tau=0.1)),
         lambda: wg.solve(wg.Entropy(2.0) + attraction, line, (0.0, 0.2), method=wg.JKO(0.1, "linearized", order=2)),
+        lambda: wg.solve(1 * attraction, line, (0.0, 0.1), method=wg.Lagrangian()),
         lambda: wg.solve(model.energy(), model.initial_density(0.8, radial), (0.0, 0.01), time_scale=model.time_scale),
         lambda: wg.validation.run_sgd(model, 16, 1e-4, [0.0, 0.001], rng=3),
     ]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from wgflow.certificate import ENERGY_TOLERANCE
 from wgflow.errors import ConvergenceError
 from wgflow.flows import Flow
+from wgflow.interactions.terms import PairTerm
 from wgflow.recorder import Interior, Step
 
 from ..base import Run
@@ -28,6 +29,10 @@ Array = NDArray[np.float64]
 ODE = {"DOP853": 12, "RK45": 6, "RK23": 3, "Radau": 0, "BDF": 0, "LSODA": 0}
 #: Steps shorter than this, relative to the times of the run, end it: they cannot be resolved.
 SMALLEST_STEP = 1e-14
+#: Distance from their center, in units of the error that a step may have, at which atoms that have met are joined.
+JOINED = 2.0
+#: Atoms with several coordinates, up to which all pairs are looked at for a meeting.
+MOST_PAIRED = 2000
 #: Places inside a step at which snapshots are taken if there are no output times.
 BETWEEN = (0.25, 0.5, 0.75)
 
@@ -47,6 +52,8 @@ class CharacteristicsRun(Run):
         self.points, self.lost = self.cloud.inside(flow.atoms.points), 0.0
         self.next_dt: float | None = None
         self.failure: Exception | None = None
+        self.paired = self.shape[1] <= MOST_PAIRED and any(
+            isinstance(term, PairTerm) and term.singles_out_pairs for _, term in flow.energy.terms)
         # The current solver, the time at which it ends, and its longest step.
         self.solver, self.stop, self.largest = None, flow.t0, math.inf
 
@@ -74,6 +81,12 @@ class CharacteristicsRun(Run):
         self._count_rejected(solver.nfev - before)
         t = stop if solver.status == "finished" else solver.t
         moved = solver.y[:-1].reshape(self.shape)
+        met = self._met(moved)
+        if met is not None:
+            if not self._may_join(moved, met):
+                self.largest, self.solver = self._halve(0.5 * (t - self.t)), None
+                return
+            moved = self._joined(moved, met)
         points = self.cloud.inside(moved)
         energy = self.cloud.energy_of(points, t)
         if not self._acceptable(t, points, energy):
@@ -86,9 +99,50 @@ class CharacteristicsRun(Run):
         self.t, self.points, self.energy, self.lowest = t, points, energy, min(energy, self.lowest)
         natural = getattr(solver, "h_abs", None) or solver.step_size
         self.next_dt = max(natural, dt) if t == stop and self.next_dt else natural
-        if landed or self.released or (math.isfinite(self.largest) and self.largest != self.method.dt):
+        shortened = math.isfinite(self.largest) and self.largest != self.method.dt
+        if landed or met is not None or self.released or shortened:
             self.solver, self.largest = None, self.method.dt or math.inf
         yield Step(t, points, energy, dissipated=self.lost)
+
+    def _met(self, moved: Array) -> Array | None:
+        """Return the number of a group for each atom, one for all that have met in the step; None for no meeting.
+
+        Two atoms have met if the way from one to the other has turned round: on the line they have changed places. At
+        one place they have one velocity, and move as one from there on. With several coordinates all pairs are
+        looked at, and so only for kernels between pairs, whose forces may jump where two atoms meet.
+        """
+        if self.shape[0] == 1:
+            order = np.argsort(self.points[0], kind="stable")
+            line = moved[0, order]
+            ahead = np.maximum.accumulate(line)
+            if (line >= ahead).all():
+                return None
+            behind = np.minimum.accumulate(line[::-1])[::-1]
+            groups = np.empty(line.size, dtype=int)
+            groups[order] = np.concatenate([[0], np.cumsum(ahead[:-1] <= behind[1:])])
+            return groups
+        if not self.paired:
+            return None
+        turned = sum((np.subtract.outer(x, x) * np.subtract.outer(y, y) for x, y in zip(self.points, moved)),
+                     np.zeros((self.shape[1],) * 2)) < 0
+        if not turned.any():
+            return None
+        from scipy.sparse import csgraph, csr_array
+
+        return csgraph.connected_components(csr_array(turned), directed=False)[1]
+
+    def _may_join(self, moved: Array, groups: Array) -> bool:
+        """Return whether no atom is farther from the center of its group than the tolerance."""
+        # SciPy bounds the root mean square of the errors of all coordinates.
+        tolerance = JOINED * math.sqrt(moved.size) * float(self.atol[:-1].min())
+        return float(np.abs(self._joined(moved, groups) - moved).max()) <= tolerance
+
+    def _joined(self, moved: Array, groups: Array) -> Array:
+        """Return the atoms with each group at its center of mass."""
+        mass = np.bincount(groups, self.weights)
+        alone = (np.bincount(groups) == 1)[groups]
+        centers = np.array([np.bincount(groups, self.weights * x) / mass for x in moved])
+        return np.where(alone, moved, centers[:, groups])
 
     def _within(self, solver) -> Iterator[Interior]:
         """Return the laws inside a step, which may be long, from the solver's own interpolation."""

@@ -41,8 +41,12 @@ class Lagrangian(Method):
     spectrally until the mass splits; a `Density` becomes the atoms of `Atoms.from_density`, of fourth order in the
     cells. No step that raises F by more than round-off is accepted. An atom that reaches a bound stays there as long as
     the velocity points outward (a cone of Psi at r = 0 brings mass to rest at exactly 0). Periodic coordinates are
-    wrapped. The dissipation :math:`\sum_i w_i |\nabla\Psi(\theta_i)|^2` is integrated along with the paths, with the
-    same error control.
+    wrapped. Atoms that meet under a force that jumps there, such as that of |z|, move as one from then on. The
+    dissipation :math:`\sum_i w_i |\nabla\Psi(\theta_i)|^2` is integrated along with the paths, with the same error
+    control.
+
+    A kernel that is a function of yours, depends on the distance alone and has no ``gradient`` is tabulated: its sums
+    over pairs then call no Python.
 
     **With noise** (finite beta) the atoms are interacting Langevin particles
 
@@ -53,8 +57,9 @@ class Lagrangian(Method):
     The noise is drawn exactly, also with the drift p/(beta x): it is the length of a Brownian motion in p + 1
     dimensions, hence positive. The splitting is symmetric: weak order 2 in dt away from bounds.
 
-    Good values: the default for Gauss rules; ``ode="LSODA"`` or ``"Radau"`` for stiff wells over long times;
-    ``rtol=1e-6`` for clouds of many atoms. With noise a ``dt`` over which the drift changes little.
+    Good values: the default for Gauss rules; ``ode="LSODA"`` or ``"Radau"`` for stiff wells over long times; ``"RK45"``
+    for kernels with kinks away from 0, where every pair that passes one costs steps; ``rtol=1e-6`` for clouds of many
+    atoms. With noise a ``dt`` over which the drift changes little.
 
     Parameters
     ----------

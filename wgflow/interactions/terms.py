@@ -22,6 +22,7 @@ from wgflow.errors import InvalidInput, InvalidType
 from wgflow.gradients import box_of, check_points, check_seams, differences, need_function, values_at
 from wgflow.grids import Grid
 
+from .distance_tables import Tables
 from .forms import count_arguments, depends_on_displacement, displacement_kernel, low_rank_factors
 from .kernel_checks import EXACTNESS, check_sampled_symmetry, kernel_at
 from .named_kernels import (
@@ -48,6 +49,9 @@ TABLE_SHARE = 0.25
 
 class PairTerm(Term):
     """A term 1/2 int int U rho rho; a subclass forms U rho on a grid and at points."""
+
+    #: Whether U may have a kink where its two points coincide.
+    singles_out_pairs: bool = True
 
     def __init__(self):
         self._last = None
@@ -122,6 +126,7 @@ class Convolution(PairTerm):
         super().__init__()
         self.w, self.average = _check_convolution(w, gradient, average), average
         self._gradient = _check_gradient(gradient)
+        self._tables = Tables(self.w) if callable(self.w) and not isinstance(self.w, Kernel) else None
 
     def _bind(self, grid: Grid):
         if isinstance(self.w, Kernel) and not all(grid.uniform):
@@ -132,13 +137,23 @@ class Convolution(PairTerm):
         need_function(self.w, "w")
         if isinstance(self.w, Kernel):
             return kernel_sum(self.w, rho, points)
+        sums = self._sums(rho, points)
+        if sums is not None:
+            return sums[0]
         return pair_sum(lambda x, y: displaced(self.w, x, y, rho, "w"), rho, points)
+
+    def _sums(self, rho: Density | Atoms, points: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return U rho and its gradient from a table; None for a kernel that has none, or a gradient of its own."""
+        return None if self._tables is None or self._gradient is not None else self._tables.sums(rho, points)
 
     def gradient(self, rho: Density | Atoms, points) -> np.ndarray:
         points = check_points(rho, points)
         need_function(self.w, "w")
         if isinstance(self.w, Kernel):
             return kernel_sum(self.w, rho, points, len(points))
+        sums = self._sums(rho, points)
+        if sums is not None:
+            return sums[1]
         if self._gradient is None:
             return differences(lambda x: self._at(rho, x), points, [(-np.inf, np.inf)] * len(points))
         return pair_sum(lambda x, y: displaced(self._gradient, x, y, rho, "gradient of w", len(points)), rho, points,
@@ -163,6 +178,8 @@ class LowRank(PairTerm):
         The gradients of the features for methods that move points: of the coordinates, returns shape
         (k, n_coordinates, n). By default differences of sixth order are taken, with a step of 0.005.
     """
+
+    singles_out_pairs = False
 
     def __init__(self, features, signs=None, gradients=None):
         super().__init__()
@@ -237,6 +254,7 @@ class Dense(PairTerm):
         self.U = U if callable(U) else real_array(U, "U")
         self.table = table
         self._gradient = _check_gradient(gradient)
+        self._tables = Tables(self.U, pairs=True) if callable(self.U) and gradient is None else None
 
     def _bind(self, grid: Grid):
         n = grid.size
@@ -254,10 +272,16 @@ class Dense(PairTerm):
 
     def _at(self, rho: Density | Atoms, points: np.ndarray) -> np.ndarray:
         need_function(self.U, "U")
+        sums = None if self._tables is None else self._tables.sums(rho, points)
+        if sums is not None:
+            return sums[0]
         return pair_sum(lambda x, y: at_pairs(self.U, x, y, "U"), rho, points)
 
     def gradient(self, rho: Density | Atoms, points) -> np.ndarray:
         points = check_points(rho, points)
+        sums = None if self._tables is None else self._tables.sums(rho, points)
+        if sums is not None:
+            return sums[1]
         if self._gradient is None:
             return differences(lambda x: self._at(rho, x), points, box_of(rho)[0])
         return pair_sum(lambda x, y: at_pairs(self._gradient, x, y, "gradient of U", len(points)), rho, points,
@@ -291,6 +315,8 @@ class Interaction(PairTerm):
 
     def __init__(self, U, gradient=None):
         super().__init__()
+        if isinstance(U, PairTerm):
+            self.singles_out_pairs = U.singles_out_pairs
         if not (callable(U) or isinstance(U, PairTerm)):
             U = real_array(U, "U")
         if gradient is not None and isinstance(U, PairTerm):
@@ -299,6 +325,7 @@ class Interaction(PairTerm):
         if isinstance(U, Kernel):
             U, gradient = Convolution(U, gradient), None
         self.U, self._gradient = U, _check_gradient(gradient)
+        self._form: tuple[int, PairTerm] | None = None
 
     def form(self, grid: Grid) -> str:
         """Return the form chosen on a grid, in words."""
@@ -317,9 +344,11 @@ class Interaction(PairTerm):
         """Return the form used for atoms: a sum over pairs, unless U is itself such a form."""
         if isinstance(self.U, PairTerm):
             return self.U
-        if callable(self.U) and count_arguments(self.U, ndim) == ndim:
-            return Convolution(self.U, self._gradient)
-        return Dense(self.U, gradient=self._gradient)
+        if self._form is None or self._form[0] != ndim:
+            displaced = callable(self.U) and count_arguments(self.U, ndim) == ndim
+            self._form = ndim, (Convolution(self.U, self._gradient) if displaced else
+                                Dense(self.U, gradient=self._gradient))
+        return self._form[1]
 
     def _at(self, rho: Density | Atoms, points: np.ndarray) -> np.ndarray:
         return self._on_points(len(points))._at(rho, points)
