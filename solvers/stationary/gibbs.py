@@ -186,12 +186,12 @@ class GibbsProblem:
         )
 
     def centered(self, law: Law | Iterate, f: np.ndarray) -> np.ndarray:
-        """Return f, shape (..., n), less its mean under the weights: in each group of cells, where there are several."""
+        """Return f, shape (..., n), less its mean under the weights, in each group of cells where there are several."""
         if self.groups is None:
             return f - (f @ law.weights)[..., None]
         shares = np.bincount(self.groups, law.weights)
-        means = [np.bincount(self.groups, row * law.weights, shares.size) for row in f.reshape(-1, self.size)]
-        means = np.array(means) / np.where(shares > 0, shares, 1.0)
+        sums = np.array([np.bincount(self.groups, row * law.weights) for row in f.reshape(-1, self.size)])
+        means = sums / np.where(shares > 0, shares, 1.0)
         return f - means[:, self.groups].reshape(f.shape)
 
     def change(self, state: Law | Iterate, v: np.ndarray) -> np.ndarray:

@@ -109,7 +109,7 @@ class Slope:
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 new = x + (goal - h) / stiff
             a, b = low[open_], high[open_]
-            # Where H' grows as a power of r, Newton's method in log r goes down by one step of a fixed length at a time.
+            # Where H' grows as a power of r, Newton's method in log r goes down by steps of one length.
             crawls = (np.abs(new - x) > FARTHEST) & (k % 3 == 2)
             usable = np.isfinite(stiff) & (stiff > 0) & (new >= a) & (new <= b) & ~crawls
             new = np.where(usable, new, 0.5 * (a + b))
@@ -155,8 +155,8 @@ class InternalProblem(GibbsProblem):
         stiff = self.slope(log_r)[2]
         usable = np.isfinite(stiff) & (stiff > 0)
         if not usable.any():
-            raise InvalidInput("the internal energy has r H''(r) = 0, or not finite, at all densities that a law on this "
-                               "grid can have; H must be convex, and not flat everywhere")
+            raise InvalidInput("the internal energy has r H''(r) = 0, or not finite, at all densities that a law on "
+                               "this grid can have; H must be convex, and not flat everywhere")
         return float(stiff[np.argmax(usable)])
 
     def _log_uniform(self, log_reference: np.ndarray, mass: float) -> float:
@@ -233,7 +233,7 @@ class InternalProblem(GibbsProblem):
     def energies(self, law: Law, field: np.ndarray) -> tuple[float, float]:
         shape = self.on_grid.grid.shape
         total = self.on_grid.frozen_energy(law.masses.reshape(shape), field.reshape(shape))
-        slope, pressure, _ = self.slope(self._log_r(law.masses))
+        slope = self.slope(self._log_r(law.masses))[0]
         filled = law.masses > 0
         size = np.abs(law.masses * slope)[filled].sum()
         return total, float(size)

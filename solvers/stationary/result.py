@@ -79,7 +79,8 @@ class Stationary:
         lines = [f"stationary state at beta = {self.beta:g}: F = {self.energy:.12g}",
                  f"  self-consistency residual {self.residual:.1e} (L1, relative to the mass)"]
         if self.gap is None:
-            lines.append(f"  {kind[self.stable]}; least curvature {self.curvature:.3g} (1: that of the internal energy)")
+            lines.append(f"  {kind[self.stable]}; least curvature {self.curvature:.3g} "
+                         "(1: that of the internal energy alone)")
             lines.append("  F is not known to be convex: no duality gap, other stationary states may exist "
                          "(stationary_branches)")
         elif self.level:

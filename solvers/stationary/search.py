@@ -26,7 +26,7 @@ from .result import BOUNDARY_NOTICE, Stationary
 __all__ = ["Stationary", "stationary", "stationary_branches"]
 
 METHODS = ("auto", "dual", "fixed-point")
-#: Least curvature, in units of the internal energy's, above which a state counts as stable; a rotation of the state gives 0.
+#: Least curvature, in units of the internal energy's, above which a state counts as stable; a rotation gives 0.
 NEUTRAL = 1e-6
 #: States within this Hellinger distance are the same.
 SAME_STATE = 1e-5
@@ -59,10 +59,10 @@ def stationary(energy, grid, *, rho0=None, method="auto", tolerance=1e-13, max_i
     several: with ``rho0`` the energy is lowered from there; without, from several starts, and the lowest state found is
     returned (`stationary_branches` returns all).
 
-    A compact support can fall into components, which exchange no mass at rest. Without ``rho0`` they have one constant
-    c, as at a minimum of F. With ``rho0`` each well of Psi keeps the mass that ``rho0`` has in it, and a constant of its
-    own, unless it is filled over a pass: then it shares its mass with the next well, as communicating vessels do. (The
-    flow from ``rho0`` may carry mass over a pass on its way; a run of FiniteVolume shows it.)
+    A compact support can fall into components, which exchange no mass at rest. Without ``rho0`` they have one
+    constant c, as at a minimum of F. With ``rho0`` each well of Psi keeps the mass that ``rho0`` has in it, and a
+    constant of its own, unless it is filled over a pass: then it shares its mass with the next well, as communicating
+    vessels do. (The flow from ``rho0`` may carry mass over a pass on its way; a run of FiniteVolume shows it.)
 
     Parameters
     ----------
@@ -70,13 +70,14 @@ def stationary(energy, grid, *, rho0=None, method="auto", tolerance=1e-13, max_i
         With an internal energy: an entropy of finite beta, a PowerEntropy, an InternalEnergy, or several.
     grid : Grid
     rho0 : Density, optional
-        Where to start, and how the mass is shared among components. A start with a symmetry of the energy keeps it, and may end in a saddle (``stable`` says so).
+        Where to start, and how the mass is shared among components. A start with a symmetry of the energy keeps it,
+        and may end in a saddle (``stable`` says so).
     method : {"auto", "dual", "fixed-point"}
         ``"dual"``: Newton's method on the dual of an interaction of low rank (found numerically for any form of kernel,
-        up to rank 96), in stages of falling internal energy; if its signs are mixed the dual has a saddle, and Newton's method on the
-        self-consistency equation finds the stationary state near ``rho0``, stable or not. ``"fixed-point"``:
-        the damped fixed-point iteration accelerated by conjugate gradients, with F falling at every step; for any
-        interaction. ``"auto"``: the dual where it is concave, else the fixed point.
+        up to rank 96), in stages of falling internal energy; if its signs are mixed the dual has a saddle, and Newton's
+        method on the self-consistency equation finds the stationary state near ``rho0``, stable or not.
+        ``"fixed-point"``: the damped fixed-point iteration accelerated by conjugate gradients, with F falling at every
+        step; for any interaction. ``"auto"``: the dual where it is concave, else the fixed point.
     tolerance : float
         Bound of the residual. Where rounding does not allow it (beta times the size of Psi above 1e2, say), the bound
         is the rounding error.
@@ -119,7 +120,7 @@ def stationary(energy, grid, *, rho0=None, method="auto", tolerance=1e-13, max_i
     search = _Search(energy, grid, mass, rho0, tolerance, max_iterations)
     if method not in METHODS:
         raise InvalidInput(f"method={method!r}: need one of {', '.join(map(repr, METHODS))}")
-    return search.one(method, None if rho0 is None else search.logs(rho0, "rho0"))
+    return search.one(method, None if rho0 is None else search.start_masses(rho0, "rho0"))
 
 
 def stationary_branches(energy, grid, *, starts=None, tolerance=1e-13, max_iterations=200, mass=None,
@@ -165,11 +166,13 @@ def stationary_branches(energy, grid, *, starts=None, tolerance=1e-13, max_itera
             raise InvalidInput("starts is empty; give densities, or None for the default starts")
     first = starts[0] if starts else None
     search = _Search(energy, grid, mass, first, tolerance, max_iterations)
-    logs = None if starts is None else [search.logs(rho, f"starts[{k}]") for k, rho in enumerate(starts)]
+    given = None if starts is None else [search.start_masses(rho, f"starts[{k}]") for k, rho in enumerate(starts)]
     if search.convex:
-        several = search.problem.compact and starts is not None
-        return search.distinct([search.one("auto", start) for start in (logs if several else [logs and logs[0]])])
-    return search.all(logs, max_branches)
+        if given is None:
+            return [search.one("auto", None)]
+        several = given if search.problem.compact else given[:1]
+        return search.distinct([search.one("auto", start) for start in several])
+    return search.all(given, max_branches)
 
 
 class _Search:
@@ -202,7 +205,7 @@ class _Search:
         self.factors: Factors | None = factorize(self.problem) if on_grid.operators else None
         self.convex = True if not on_grid.operators else is_convex(self.problem, self.factors)
 
-    def logs(self, rho, name: str) -> np.ndarray:
+    def start_masses(self, rho, name: str) -> np.ndarray:
         """Return the masses of a start, flat."""
         if not isinstance(rho, Density):
             raise InvalidType(f"{name} must be a wgflow.Density, got {type(rho).__name__}")
@@ -232,8 +235,8 @@ class _Search:
                 masses, start, steps = state.masses, state.q, steps + max(1, more)
                 psi = problem.potential + state.field
             else:
-                raise ConvergenceError(f"the wells of Psi still change after {WELL_ROUNDS} rounds; give a rho0 nearer to "
-                                       "a state at rest, or none for the minimum of F", reason="tolerance")
+                raise ConvergenceError(f"the wells of Psi still change after {WELL_ROUNDS} rounds; give a rho0 nearer "
+                                       "to a state at rest, or none for the minimum of F", reason="tolerance")
             return self.checked(state, steps, name)
         finally:
             self.problem = problem
@@ -354,7 +357,8 @@ class _Search:
 
     def failure(self, state: Iterate, steps: int, method: str) -> ConvergenceError:
         """Return the error for a missed tolerance, with the best state."""
-        fix = ("rounding errors of Psi are too large beside the internal energy: lower beta, or scale the energy down" if state.floor >= LARGEST_FLOOR else
+        fix = ("rounding errors of Psi are too large beside the internal energy: lower beta, or scale the other terms "
+               "down" if state.floor >= LARGEST_FLOOR else
                "start nearer (rho0=), raise max_iterations, or loosen the tolerance")
         error = ConvergenceError(
             f"residual {state.residual:.2e} after {steps} iterations ({method}), tolerance={self.tolerance:g} at "
@@ -398,11 +402,11 @@ class _Search:
         reduced = self.grid.log_weight is not None or any(
             isinstance(term, Potential) and term.reduced for _, term in self.energy.terms)
         if held > BOUNDARY_NOTICE and reduced:
-            (low, high), *_ = self.grid.bounds
-            warnings.warn(f"grid: {held:.1e} of the mass of the stationary state lies at an end of the box, which starts "
-                          f"[{low:g}, {high:g}]; these coordinates have no walls, and the state is that of the box: "
-                          "enlarge it (model.grid(cells, beta=beta, ridge=ridge) chooses it)", WGFlowWarning,
-                          stacklevel=4)
+            box = " x ".join(f"[{low:g}, {high:g}]" for low, high in self.grid.bounds)
+            warnings.warn(
+                f"grid: {held:.1e} of the mass of the stationary state lies at an end of the box {box}; these "
+                "coordinates have no walls there, and the state and its energy are those of the box: enlarge it; "
+                "model.grid(cells, beta=beta, ridge=ridge) chooses one", WGFlowWarning, stacklevel=4)
 
     @staticmethod
     def distinct(states: list[Stationary]) -> list[Stationary]:
