@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wgflow.checks import check_count, check_flag, check_positive
-from wgflow.errors import ConvergenceError, InvalidInput, WGFlowWarning
+from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, WGFlowWarning
 
-from .measure_problem import SIMPLER, LimitPoint, MeasureProblem, Solved
+from .measure_problem import SIMPLER, LimitPoint, MeasureProblem, Solved, Watch
 from .psi_search import Box, PsiSearch, check_box
 
 if TYPE_CHECKING:
@@ -105,6 +105,8 @@ def minimum_risk(
     tolerance: float = 1e-10,
     samples: int | None = None,
     throw: bool = True,
+    time_limit: float | None = None,
+    progress: bool | Callable[[int, float], object] = False,
 ) -> MinimumRisk:
     """Return the infimum of the model's risk; see `ReducedModel.minimum_risk`."""
 
@@ -112,6 +114,10 @@ def minimum_risk(
     if samples is not None:
         samples = check_count("samples", samples, 3)
     throw = check_flag("throw", throw)
+    check_positive("time_limit", time_limit, allow_none=True)
+    if not (isinstance(progress, bool) or callable(progress)):
+        raise InvalidType(f"progress must be a bool or a function of (rounds, gap), got {progress!r}")
+    watch = Watch(time_limit, progress)
     if not 1 <= model.n_coordinates <= 4:
         raise InvalidInput(f"minimum_risk searches 1 to 4 coordinates; {model.name} has {model.n_coordinates}")
     if np.any(model.signs <= 0.0):
@@ -123,24 +129,25 @@ def minimum_risk(
     if unbounded and not limits:
         raise InvalidInput(f"box={searched} is infinite, but {model.name} does not know the limits of its features; "
                            "give a finite box")
-    problem = MeasureProblem(model, searched, limits, PsiSearch.for_model(model, searched, limits, samples))
+    problem = MeasureProblem(model, searched, limits, PsiSearch.for_model(model, searched, limits, samples), watch)
     best = problem.simplified(problem.solve(tolerance), tolerance)
-    if best.state.limits:  # an optimum without them is preferred where there is one
+    if best.state.limits and not watch.over:  # an optimum without them is preferred where there is one
         cut = problem.near_box()
-        near = MeasureProblem(model, cut, (), PsiSearch.for_model(model, cut, (), samples)).solve(tolerance).state
+        search = PsiSearch.for_model(model, cut, (), samples)
+        near = MeasureProblem(model, cut, (), search, watch).solve(tolerance).state
         gap = problem.gap(near)
         if gap <= max(best.gap, SIMPLER * tolerance):
             best = Solved(near, gap, best.rounds)
     # A dip between two samples would make the gap too small: look again with other, closer samples.
     problem.search = PsiSearch.for_model(model, searched, limits, samples, closer=True)
     best = best._replace(gap=problem.gap(best.state))
-    if best.gap > tolerance:
+    if best.gap > tolerance and not watch.over:
         best = problem.solve(tolerance, best.state)
     result = _result(problem, best)
     if box is None:
         _warn_of_edges(result)
     if throw and not result.gap <= tolerance:
-        raise _missed(result, tolerance)
+        raise _missed(result, tolerance, time_limit if watch.over else None)
     return result
 
 
@@ -174,11 +181,12 @@ def _warn_of_edges(result: MinimumRisk) -> None:
                           "box, or this one if it is meant as a constraint", WGFlowWarning, stacklevel=4)
 
 
-def _missed(result: MinimumRisk, tolerance: float) -> ConvergenceError:
+def _missed(result: MinimumRisk, tolerance: float, time_limit: float | None) -> ConvergenceError:
+    late = "" if time_limit is None else f", at time_limit={time_limit:g} s"
     error = ConvergenceError(
-        f"minimum_risk: the gap is {result.gap:.2e} after {result.iterations} rounds, above tolerance={tolerance:g}; "
+        f"minimum_risk: the gap is {result.gap:.2e} after {result.iterations} rounds{late}, above tolerance={tolerance:g}; "
         "the measure found is .partial of this exception; use a larger tolerance or more samples, or throw=False",
-        reason="tolerance",
+        reason="tolerance" if time_limit is None else "time limit",
     )
     error.partial = result
     return error
