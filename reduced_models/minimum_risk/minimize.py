@@ -184,8 +184,9 @@ def _warn_of_edges(result: MinimumRisk) -> None:
 def _missed(result: MinimumRisk, tolerance: float, time_limit: float | None) -> ConvergenceError:
     late = "" if time_limit is None else f", at time_limit={time_limit:g} s"
     error = ConvergenceError(
-        f"minimum_risk: the gap is {result.gap:.2e} after {result.iterations} rounds{late}, above tolerance={tolerance:g}; "
-        "the measure found is .partial of this exception; use a larger tolerance or more samples, or throw=False",
+        f"minimum_risk: the gap is {result.gap:.2e} after {result.iterations} rounds{late}, above "
+        f"tolerance={tolerance:g}; the measure found is .partial of this exception; use a larger "
+        "tolerance or more samples, or throw=False",
         reason="tolerance" if time_limit is None else "time limit",
     )
     error.partial = result

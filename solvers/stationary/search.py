@@ -386,7 +386,10 @@ class _Search:
         else:
             message = f"the tolerance={self.tolerance:g} was missed ({method}, {steps} iterations)"
         held = boundary_mass(rho.masses, self.grid)
-        self.warn_of_box(held)
+        cut = self.box_words(held)
+        if cut:
+            warnings.warn(cut, WGFlowWarning, stacklevel=4)
+            message += f"; but {cut}"
         parts = support_components(self.grid, state.masses) if problem.compact else (self.mass,)
         level = ""
         if problem.compact:
@@ -397,16 +400,16 @@ class _Search:
         return Stationary(rho, float(self.energy(rho)), gap, dual, state.residual, steps, method, self.energy.beta,
                           stable, curvature, message, held, parts, level)
 
-    def warn_of_box(self, held: float) -> None:
-        """Warn of mass at the end of reduced coordinates, which have no walls."""
+    def box_words(self, held: float) -> str:
+        """Return what is wrong where mass lies at the end of reduced coordinates, which have no walls; else nothing."""
         reduced = self.grid.log_weight is not None or any(
             isinstance(term, Potential) and term.reduced for _, term in self.energy.terms)
-        if held > BOUNDARY_NOTICE and reduced:
-            box = " x ".join(f"[{low:g}, {high:g}]" for low, high in self.grid.bounds)
-            warnings.warn(
-                f"grid: {held:.1e} of the mass of the stationary state lies at an end of the box {box}; these "
+        if held <= BOUNDARY_NOTICE or not reduced:
+            return ""
+        box = " x ".join(f"[{low:g}, {high:g}]" for low, high in self.grid.bounds)
+        return (f"grid: {held:.1e} of the mass of the stationary state lies at an end of the box {box}; these "
                 "coordinates have no walls there, and the state and its energy are those of the box: enlarge it; "
-                "model.grid(cells, beta=beta, ridge=ridge) chooses one", WGFlowWarning, stacklevel=4)
+                "model.grid(cells, beta=beta, ridge=ridge) chooses one")
 
     @staticmethod
     def distinct(states: list[Stationary]) -> list[Stationary]:
