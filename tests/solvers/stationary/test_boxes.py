@@ -76,9 +76,9 @@ def test_the_law_under_noise_and_ridge_alone():
     assert noisy_deviation(None, 4, 5.0, 0.2, None, 2.0) == 1.0
     assert noisy_deviation(3.0, 9, math.inf, 0.2, None, 2.0) == 1.0
     assert noisy_deviation(3.0, 9, 5.0, 0.0, None, 2.0) == 1.0  # no ridge, no end: nothing is known
+    right = {"kappa": 1.0, "n": 4, "beta": 1.0, "ridge": 1.0, "t_end": 1.0, "time_scale": 1.0}
     for wrong in ({"beta": 0.0}, {"ridge": -1.0}, {"t_end": -1.0}, {"kappa": -1.0}):
         with pytest.raises(InvalidInput):
-            right = {"kappa": 1.0, "n": 4, "beta": 1.0, "ridge": 1.0, "t_end": 1.0, "time_scale": 1.0}
             noisy_deviation(**(right | wrong))
 
 
