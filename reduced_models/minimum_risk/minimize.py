@@ -78,6 +78,22 @@ class MinimumRisk:
         return float(np.sum(self.weights[~np.isfinite(self.atoms).all(axis=1)]))
 
     @property
+    def boundary_mass(self) -> float:
+        """Largest weight of the atoms on the edge of the box in one coordinate, beyond which the infimum may be less.
+
+        A low end at 0 is that of a radius and no edge.
+        """
+        return max(mass for mass, *_ in self._edges())
+
+    def _edges(self) -> list[tuple[float, int, float, float]]:
+        """Return the weight on the edges of each coordinate, the coordinate, and its ends."""
+        found = []
+        for axis, (low, high) in enumerate(self.box):
+            ends = [end for end in (low, high) if end != 0.0 and math.isfinite(end)]
+            found.append((float(np.sum(self.weights[np.isin(self.atoms[:, axis], ends)])), axis, low, high))
+        return found
+
+    @property
     def measure(self) -> Atoms:
         """The finite atoms as a measure, of mass 1 less ``mass_at_infinity``."""
         from wgflow.atoms import Atoms
@@ -168,13 +184,8 @@ def _result(problem: MeasureProblem, solved: Solved) -> MinimumRisk:
 
 
 def _warn_of_edges(result: MinimumRisk) -> None:
-    """Warn where atoms lie on the edge of the default box, beyond which the infimum may be less.
-
-    A low end at 0 is that of a radius and no edge.
-    """
-    for axis, (low, high) in enumerate(result.box):
-        ends = [end for end in (low, high) if end != 0.0 and math.isfinite(end)]
-        mass = float(np.sum(result.weights[np.isin(result.atoms[:, axis], ends)]))
+    """Warn where atoms lie on the edge of the default box, beyond which the infimum may be less."""
+    for mass, axis, low, high in result._edges():
         if mass > 0.0:
             warnings.warn(f"a part {mass:.2g} of the optimal measure lies on the edge of the searched box, coordinate "
                           f"{axis} in [{low:g}, {high:g}]: the infimum over all measures may be less; give a larger "

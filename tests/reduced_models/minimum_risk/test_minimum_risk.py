@@ -312,6 +312,11 @@ def test_a_smaller_box_is_a_constraint():
     values = [f.value for f in found]
     assert values == sorted(values, reverse=True)
     assert all(np.abs(f.atoms).max() <= box[0][1] for f, box in zip(found, boxes))
+    # What lies on the edge of a box is told.
+    for f, box in zip(found, boxes):
+        on_edge = [f.weights[np.abs(f.atoms[:, axis]) == box[0][1]].sum() for axis in (0, 1)]
+        assert f.boundary_mass == max(on_edge) > 0.1
+    assert IsotropicGaussian(40, delta=0.5).minimum_risk().boundary_mass == 0
     assert found[2].box == boxes[2]
 
 
