@@ -25,7 +25,7 @@ from .block_arguments import block, pair
 from .features.biradial import BiradialFeatures, Box
 from .features.biradial_choice import choose_biradial_features
 from .minimum_risk.measure_problem import LimitPoint
-from .radial_laws import check_held, chi_masses, gauss_chi_rule, log_sphere_weight
+from .radial_laws import check_held, chi_masses, gauss_chi_rule, log_sphere_weight, noisy_deviation
 from .two_classes import class_variances, delta_masses
 
 __all__ = ["AnisotropicGaussian", "TwoBlockModel"]
@@ -126,14 +126,15 @@ class TwoBlockModel(NetworkModel):
         """Return s_+ and s_-."""
         return [np.hypot(tau * np.asarray(r1, dtype=np.float64), r2) for tau in self.deviations]
 
-    def _default_radii(self, beta: float, ridge: float) -> tuple[float, float]:
+    def _default_radii(self, kappa: float | None, beta: float, ridge: float,
+                       t_end: float | None) -> tuple[float, float]:
         """Return the ends of the two radial axes of the default grid."""
-        ridge = check_positive("ridge", ridge, zero=True)
-        beta = check_positive("beta", beta, infinite=True)
+        deviation = noisy_deviation(kappa, self.d, beta, ridge, t_end, self.time_scale)
         radii = [factor * size for factor, size in zip(_RANGES, self.length_scales)]
-        if ridge > 0.0 and math.isfinite(beta) and math.isfinite(self.d):
-            noisy = [(math.sqrt(n) + 8.0) / math.sqrt(beta * ridge) for n in self.dimensions]
-            radii = [max(r, s) for r, s in zip(radii, noisy)]
+        if math.isfinite(self.d):
+            radii = [max(r, (math.sqrt(n) + 8.0) * deviation) for r, n in zip(radii, self.dimensions)]
+        elif kappa is not None:
+            radii = [max(r, 2.0 * kappa) for r in radii]
         return radii[0], radii[1]
 
     def log_weight(self, grid: Grid) -> FloatArray:
@@ -343,8 +344,10 @@ class AnisotropicGaussian(TwoBlockModel):
         cells: int | tuple[int, int] = (160, 120),
         r_max: tuple[float, float] | None = None,
         *,
+        kappa: float | None = None,
         beta: float = math.inf,
         ridge: float = 0.0,
+        t_end: float | None = None,
     ) -> Grid:
         """Return the grid on ``0 <= r1 <= r_max[0], 0 <= r2 <= r_max[1]`` with the measure of the spheres.
 
@@ -355,10 +358,11 @@ class AnisotropicGaussian(TwoBlockModel):
         r_max : pair of float, optional
             By default 3.5 and 2 times the lengths at which the mean data reach the outermost knot of the activation:
             the second block carries no information, and its weights grow little.
-        beta, ridge : float
-            For noisy flows: the default then also holds the law of the weights under noise and ridge alone.
+        kappa, beta, ridge, t_end : float
+            The default also holds the initial law of scale ``kappa``, and the law of the weights under noise and ridge
+            alone, until ``t_end`` where no ridge holds them.
         """
-        ends = self._default_radii(beta, ridge) if r_max is None else pair("r_max", r_max)
+        ends = self._default_radii(kappa, beta, ridge, t_end) if r_max is None else pair("r_max", r_max)
         grid = Grid([(0.0, end) for end in ends], cells=cells, names=self.coordinate_names)
         return grid if math.isinf(self.d) else self.weighted(grid)
 

@@ -242,6 +242,8 @@ class ReducedModel(Contract):
         tolerance: float = 1e-10,
         samples: int | None = None,
         throw: bool = True,
+        time_limit: float | None = None,
+        progress: bool | Callable[[int, float], object] = False,
     ) -> MinimumRisk:
         r"""Return the infimum of the risk over all probability measures, with a certificate.
 
@@ -264,6 +266,11 @@ class ReducedModel(Contract):
             20,000 and 30,000. The gap is formed anew on 2.3 times as many.
         throw : bool
             Whether to raise when the gap stays above the tolerance; otherwise the result says so by its ``gap``.
+        time_limit : float, optional
+            Seconds after which the search ends with the measure found, once its gap has been formed. One round takes
+            up to some seconds on several coordinates.
+        progress : bool or callable
+            ``True`` logs each round; a function is called with the number of rounds done and the gap.
 
         Returns
         -------
@@ -275,9 +282,10 @@ class ReducedModel(Contract):
         InvalidInput
             If a sign of the model is not positive, or the box is infinite where the model knows no limits.
         ConvergenceError
-            If the gap stays above ``tolerance``; ``.partial`` is the measure found.
+            If the gap stays above ``tolerance``, or at the time limit; ``.partial`` is the measure found.
         """
-        return minimum_risk(self, box=box, tolerance=tolerance, samples=samples, throw=throw)
+        return minimum_risk(self, box=box, tolerance=tolerance, samples=samples, throw=throw,
+                            time_limit=time_limit, progress=progress)
 
     def finite_width_excess(self, rho: Density | Atoms) -> float:
         r"""Return ``K`` of :math:`E\,R_N = R(\rho) + K/N` for ``N`` neurons drawn independently from ``rho``.

@@ -28,6 +28,7 @@ from .gaussian_laws import (
     normal_density,
     stack_coordinates,
 )
+from .radial_laws import noisy_deviation
 
 __all__ = ["FiniteData"]
 
@@ -225,6 +226,7 @@ class FiniteData(NetworkModel):
         mean0: ArrayLike = 0.0,
         beta: float = math.inf,
         ridge: float = 0.0,
+        t_end: float | None = None,
     ) -> Grid:
         """Return a grid on the parameters.
 
@@ -234,18 +236,18 @@ class FiniteData(NetworkModel):
             By default 400, 128, 48 and 24 an axis on 1 to 4 axes.
         bounds : sequence of (lo, hi), optional
             By default a box around ``mean0`` that holds 6 standard deviations of the initial law of ``kappa``, 6 of the
-            law under noise and ridge alone, the weights (and biases) that carry an input of root mean square length 4
-            times as far as the activation bends, and 4 times the root mean square of the labels for a.
+            law under noise and ridge alone (until ``t_end``, where no ridge holds it), the weights (and biases) that
+            carry an input of root mean square length 4 times as far as the activation bends, and 4 times the root mean
+            square of the labels for a.
         """
         if bounds is None:
             mean, deviations = self._initial(kappa, mean0)
-            beta, ridge = check_positive("beta", beta, infinite=True), check_positive("ridge", ridge, zero=True)
-            noise = 1.0 / math.sqrt(beta * ridge) if ridge > 0.0 else 0.0
+            noise = np.array([noisy_deviation(float(s), 1.0, beta, ridge, t_end, self.time_scale) for s in deviations])
             reach = _WIDTH * self.activation.length_scale
             widths = np.full(self.n_coordinates, reach / self._input_scale if self._input_scale > 0.0 else reach)
             if self.trains_readout:
                 widths[0], widths[1] = _WIDTH * math.sqrt(self.label_second_moment), reach
-            half = np.maximum(np.maximum(REACH * deviations, REACH * noise), widths)
+            half = np.maximum(REACH * noise, widths)
             half = np.where(half > 0.0, half, 1.0)
             bounds = np.stack([mean - half, mean + half], axis=1).tolist()
         cells = DEFAULT_CELLS[self.n_coordinates] if cells is None else cells

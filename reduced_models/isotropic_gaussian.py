@@ -25,7 +25,7 @@ from .critical_deltas import CriticalDeltas, StationaryDelta, critical_deltas, s
 from .features.neuron_pairs import kernel_pair_sums
 from .features.radial import HermiteFeatures, QuadratureFeatures, choose_features
 from .minimum_risk.measure_problem import LimitPoint
-from .radial_laws import check_held, chi_masses, chi_rule, gauss_chi_rule, log_sphere_weight
+from .radial_laws import check_held, chi_masses, chi_rule, gauss_chi_rule, log_sphere_weight, noisy_deviation
 from .two_classes import check_convention, class_variances, delta_masses
 
 __all__ = ["CriticalDeltas", "IsotropicGaussian", "StationaryDelta"]
@@ -172,7 +172,8 @@ class IsotropicGaussian(NetworkModel):
                                "use beta=inf or a finite d")
         return super().energy(beta, ridge)
 
-    def grid(self, cells: int = 400, r_max: float | None = None, *, beta: float = math.inf, ridge: float = 0.0) -> Grid:
+    def grid(self, cells: int = 400, r_max: float | None = None, *, kappa: float | None = None, beta: float = math.inf,
+             ridge: float = 0.0, t_end: float | None = None) -> Grid:
         """Return the grid on ``0 <= r <= r_max`` with the measure of the spheres, :math:`|S^{d-1}| r^{d-1} dr`.
 
         Parameters
@@ -182,16 +183,21 @@ class IsotropicGaussian(NetworkModel):
         r_max : float, optional
             By default 3.5 times the length at which the mean data reach the outermost knot of the activation, which
             holds the noiseless flow for the times of the experiments. Mass that escapes to infinity needs more.
+        kappa : float, optional
+            Scale of the initial law: the default then holds it too.
         beta, ridge : float
             For noisy flows: the default then also holds the law of the weights under noise and ridge alone, up to
             eight standard deviations beyond its mean length.
+        t_end : float, optional
+            End of the time span, for noise without ridge, under which the weights spread without bound.
         """
         if r_max is None:
             r_max = 3.5 * self.length_scale
-            ridge = check_positive("ridge", ridge, zero=True)
-            beta = check_positive("beta", beta, infinite=True)
-            if ridge > 0.0 and math.isfinite(beta) and math.isfinite(self.d):
-                r_max = max(r_max, (math.sqrt(self.d) + 8.0) / math.sqrt(beta * ridge))
+            deviation = noisy_deviation(kappa, self.d, beta, ridge, t_end, self.time_scale)
+            if math.isfinite(self.d):
+                r_max = max(r_max, (math.sqrt(self.d) + 8.0) * deviation)
+            elif kappa is not None:
+                r_max = max(r_max, 2.0 * kappa)
         r_max = check_positive("r_max", r_max)
         grid = Grid([(0.0, r_max)], cells=cells, names=["r"], origin=True)
         return grid if math.isinf(self.d) else self.weighted(grid)

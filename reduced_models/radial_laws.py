@@ -6,6 +6,7 @@ chi law.
 
 - `log_sphere_weight`: the reference measure on cells, for ``log_weight`` of a model and of a grid;
 - `chi_masses`: the masses of a chi law in cells, for ``initial_density``;
+- `noisy_deviation`: how wide noise makes a law, for the range of ``grid``;
 - `gauss_chi_rule`: its Gauss rule, for ``initial_atoms``; `chi_rule`: a rule for functions with kinks;
 - `cosine_moments`: moments of the cosine between two random directions, for kernels averaged over directions.
 """
@@ -25,7 +26,8 @@ from wgflow.grids import log_power_cell_average
 
 from .base import FloatArray
 
-__all__ = ["check_held", "chi_masses", "chi_rule", "cosine_moments", "gauss_chi_rule", "log_sphere_weight"]
+__all__ = ["check_held", "chi_masses", "chi_rule", "cosine_moments", "gauss_chi_rule", "log_sphere_weight",
+           "noisy_deviation"]
 
 #: Part of an initial law beyond the grid above which the grid is refused.
 LOST_MASS = 1e-6
@@ -108,6 +110,47 @@ def chi_masses(edges: ArrayLike, n: int, kappa: float, d: int | None = None) -> 
     x = 0.5 * (n if d is None else check_count("d", d, n)) * (edges / kappa) ** 2
     masses = np.where(x[:-1] > half, -np.diff(gammaincc(half, x)), np.diff(gammainc(half, x)))
     return np.maximum(masses, 0.0)
+
+
+def noisy_deviation(kappa: float | None, n: float, beta: float, ridge: float, t_end: float | None,
+                    time_scale: float) -> float:
+    r"""Return the largest standard deviation that a weight has under noise and ridge alone, until a time,
+
+    .. math:: s(t)^2 = \frac{\kappa^2}{n} e^{-2\lambda c t} + \frac{1 - e^{-2\lambda c t}}{\beta\lambda},
+              \qquad \frac{\kappa^2}{n} + \frac{2 c t}{\beta} \text{ for } \lambda = 0 .
+
+    Parameters
+    ----------
+    kappa : float or None
+        Root mean square length of the n weights at the start; None: 0.
+    n : float
+        Number of weights, may be infinite.
+    beta, ridge : float
+        Inverse temperature and :math:`\lambda`.
+    t_end : float or None
+        End of the time span; None: for all times, but without growth where no ridge ends it.
+    time_scale : float
+        The clock c.
+
+    Raises
+    ------
+    InvalidInput
+        If a parameter is out of range.
+
+    Examples
+    --------
+    >>> noisy_deviation(0.0, 40, beta=10.0, ridge=0.1, t_end=None, time_scale=2.0)
+    1.0
+    """
+    ridge, beta = check_positive("ridge", ridge, zero=True), check_positive("beta", beta, infinite=True)
+    start = 0.0 if kappa is None else check_positive("kappa", kappa, zero=True) ** 2 / n
+    span = math.inf if t_end is None else time_scale * check_positive("t_end", t_end, zero=True)
+    if math.isinf(beta) or math.isinf(n):
+        return math.sqrt(start)
+    if ridge == 0.0:
+        return math.sqrt(start + (0.0 if math.isinf(span) else 2.0 * span / beta))
+    left = math.exp(-2.0 * ridge * span)
+    return math.sqrt(max(start, start * left + (1.0 - left) / (beta * ridge)))
 
 
 def check_held(masses: FloatArray, edges: FloatArray, law: str, axis: str) -> None:

@@ -19,7 +19,7 @@ from wgflow.grids import Grid
 from .anisotropic_gaussian import TwoBlockModel
 from .base import FloatArray
 from .features.biradial import Box, without_constant_axes
-from .radial_laws import check_held
+from .radial_laws import check_held, noisy_deviation
 
 __all__ = ["ReLUNetwork"]
 
@@ -112,8 +112,10 @@ class ReLUNetwork(TwoBlockModel):
         cells: int | tuple[int, int, int, int] = 32,
         bounds: tuple[tuple[float, float], ...] | None = None,
         *,
+        kappa: float | None = None,
         beta: float = math.inf,
         ridge: float = 0.0,
+        t_end: float | None = None,
     ) -> Grid:
         """Return the grid on (a, b, r1, r2) with Lebesgue measure in a, b and that of the spheres in r1, r2.
 
@@ -124,12 +126,13 @@ class ReLUNetwork(TwoBlockModel):
         bounds : four (low, high) pairs, optional
             By default a and b between -3 and 3, r1 and r2 up to 3.5 and 2 length scales. The lower ends of r1 and r2
             are at least 0.
-        beta, ridge : float
-            For noisy flows: the default then also holds the law of the parameters under noise and ridge alone.
+        kappa, beta, ridge, t_end : float
+            The default also holds the initial law of scale ``kappa``, and the law of the parameters under noise and
+            ridge alone, until ``t_end`` where no ridge holds them.
         """
         if bounds is None:
-            radii = self._default_radii(beta, ridge)
-            side = _RANGE if math.isinf(beta) or ridge == 0.0 else max(_RANGE, 8.0 / math.sqrt(beta * ridge))
+            radii = self._default_radii(kappa, beta, ridge, t_end)
+            side = max(_RANGE, 8.0 * noisy_deviation(kappa, 1.0, beta, ridge, t_end, self.time_scale))
             bounds = ((-side, side), (-side, side), (0.0, radii[0]), (0.0, radii[1]))
         grid = Grid(bounds, cells=cells, names=self.coordinate_names if len(bounds) == 4 else None)
         self._check_axes(grid)

@@ -36,6 +36,8 @@ __all__ = ["gaussian_wasserstein", "kolmogorov", "wasserstein", "wasserstein_1d"
 Array = NDArray[np.float64]
 #: Entries of the largest cost matrix, 320 MB; larger requests are refused before they are allocated.
 MAX_COST_ENTRIES = 40_000_000
+#: Relative difference of the masses of two laws that counts as rounding, and as the tails that a box leaves out.
+SAME_MASS = 1e-6
 
 
 def _numbers(values: ArrayLike, name: str, ndim: int | None = None) -> Array:
@@ -81,28 +83,42 @@ def _is_atoms(obj: Any) -> bool:
     return hasattr(obj, "points") and hasattr(obj, "weights")
 
 
+def _check_laws(a: Any, b: Any, a_weights: ArrayLike | None, b_weights: ArrayLike | None) -> None:
+    """Refuse laws between which a distance makes no sense: of unequal mass, negative, or on a circle."""
+    masses = []
+    for obj, weights, name in ((a, a_weights, "a"), (b, b_weights, "b")):
+        if not (_is_density(obj) or _is_atoms(obj)):
+            continue
+        kind = "Atoms" if _is_atoms(obj) else "a Density"
+        own = np.asarray(obj.weights if _is_atoms(obj) else obj.masses, dtype=np.float64)
+        if weights is not None:
+            raise InvalidInput(f"{name} is {kind} and has its own masses: leave {name}_weights out")
+        if not own.min() >= 0:
+            raise InvalidInput(f"{name} is {kind} with a mass of {own.min():g}: masses must be >= 0 and numbers")
+        periodic = obj.periodic if _is_atoms(obj) else obj.grid.periodic
+        if any(periodic):
+            raise InvalidInput(f"{name} lives on a circle in coordinate {list(periodic).index(True)}: these are "
+                               "distances on the line and in space; compare the laws of an observable, such as cos(x), "
+                               "instead")
+        masses.append(float(own.sum()))
+        if not (np.isfinite(masses[-1]) and masses[-1] > 0):
+            raise InvalidInput(f"{name} has mass {masses[-1]:g}: need a finite mass > 0")
+    if len(masses) == 2 and abs(masses[0] - masses[1]) > SAME_MASS * max(masses):
+        raise InvalidInput(f"a has mass {masses[0]:.6g} and b has mass {masses[1]:.6g}: a distance is between laws of "
+                           "one mass; for their shapes alone take .normalized() of a Density, or Atoms of weights / "
+                           "weights.sum()")
+
+
 def _law(obj: Any, weights: ArrayLike | None, name: str) -> QuantileFunction | Callable[[Array], Array]:
     """Return the quantile function of a Density, of Atoms, of a sample (with weights), or the given one."""
     if _is_atoms(obj):
-        if weights is not None:
-            raise InvalidInput(f"{name} is Atoms and has its own weights: leave {name}_weights out")
         if obj.ndim != 1:
             raise InvalidInput(f"{name} has {obj.ndim} coordinates: take a marginal, or use wasserstein()")
-        if obj.periodic[0]:
-            raise InvalidInput(f"{name} lives on a circle: these are distances on the line; "
-                               "compare the laws of an observable, such as cos(x), instead")
         obj, weights = obj.points[0], obj.weights
     if _is_density(obj):
-        if weights is not None:
-            raise InvalidInput(f"{name} is a Density and has its own masses: leave {name}_weights out")
         if obj.grid.ndim != 1:
             raise InvalidInput(f"{name} has {obj.grid.ndim} axes: take a marginal, or use wasserstein()")
-        if obj.grid.periodic[0]:
-            raise InvalidInput(f"{name} lives on a circle: these are distances on the line; "
-                               "compare the laws of an observable, such as cos(x), instead")
         edges, masses = np.asarray(obj.grid.edges[0]), np.asarray(obj.masses, dtype=np.float64)
-        if not masses.sum() > 0:
-            raise InvalidInput(f"{name} has mass {masses.sum():g}: need > 0")
         return QuantileFunction.from_masses(masses, edges[:-1], edges[1:])
     if callable(getattr(obj, "ppf", None)):
         obj = obj.ppf
@@ -136,6 +152,12 @@ def _split_at_sign_changes(gap: Callable[[Array], Array], levels: Array) -> Arra
 
 def _quadrature(a: Callable[[Array], Array], b: Callable[[Array], Array], p: float) -> float:
     """Return ``int |Q_a - Q_b|^p`` where at least one side is a general quantile function."""
+    probe = np.linspace(0.0, 1.0, 258)[1:-1]
+    for name, quantile in (("a", a), ("b", b)):
+        values = np.asarray(quantile(probe), dtype=np.float64)
+        if values.shape != probe.shape or (np.diff(values) < -1e-12 * np.abs(values[1:])).any():
+            raise InvalidInput(f"{name}: a quantile function must return an array of its argument's shape, and must "
+                               "not fall; a distribution or density function is none")
 
     def gap(level: Array) -> Array:
         return np.asarray(a(level), dtype=np.float64) - np.asarray(b(level), dtype=np.float64)
@@ -170,8 +192,8 @@ def wasserstein_1d(a: Any, b: Any, p: float = 2, *, a_weights: ArrayLike | None 
     Parameters
     ----------
     a, b : Density, Atoms, array of shape (n,), quantile function or frozen SciPy distribution
-        The two laws. A Density is read as what it is, constant in each cell, Atoms as point masses; masses are
-        normalized to 1.
+        The two laws, of one mass, which counts as 1. A Density is read as what it is, constant in each cell, Atoms as
+        point masses; samples have no mass of their own.
     p : float, optional
         Order, at least 1; ``numpy.inf`` gives the largest displacement. Default 2.
     a_weights, b_weights : array of shape (n,), optional
@@ -185,7 +207,8 @@ def wasserstein_1d(a: Any, b: Any, p: float = 2, *, a_weights: ArrayLike | None 
     Raises
     ------
     InvalidInput
-        For an empty or non-finite sample, negative weights, p < 1, a Density of several axes or on a circle.
+        For an empty or non-finite sample, negative weights, p < 1, laws of unequal mass, of several axes or on a
+        circle, a quantile function that falls.
 
     Examples
     --------
@@ -193,6 +216,7 @@ def wasserstein_1d(a: Any, b: Any, p: float = 2, *, a_weights: ArrayLike | None 
     3.0
     """
     p = _order(p)
+    _check_laws(a, b, a_weights, b_weights)
     law_a, law_b = _law(a, a_weights, "a"), _law(b, b_weights, "b")
     if not (isinstance(law_a, QuantileFunction) and isinstance(law_b, QuantileFunction)):
         if p == np.inf:
@@ -212,6 +236,7 @@ def kolmogorov(a: Any, b: Any, *, a_weights: ArrayLike | None = None, b_weights:
     Both distribution functions are piecewise linear with jumps, so the supremum is reached at a breakpoint, on one
     side of it. Arguments as in :func:`wasserstein_1d`, quantile functions excepted.
     """
+    _check_laws(a, b, a_weights, b_weights)
     law_a, law_b = _law(a, a_weights, "a"), _law(b, b_weights, "b")
     if not (isinstance(law_a, QuantileFunction) and isinstance(law_b, QuantileFunction)):
         raise InvalidInput("kolmogorov needs densities or samples, not a quantile function")
@@ -326,10 +351,17 @@ def wasserstein(a: Any, b: Any, p: float = 2, *, a_weights: ArrayLike | None = N
             return obj.ndim
         if _is_density(obj):
             return obj.grid.ndim
-        return 1 if callable(obj) or callable(getattr(obj, "ppf", None)) or np.ndim(obj) < 2 else 2
+        if callable(obj) or callable(getattr(obj, "ppf", None)) or np.ndim(obj) < 2:
+            return 1
+        return int(np.shape(obj)[1])
 
+    def on_line(obj: Any) -> Any:
+        """Return points of shape (n, 1) as (n,)."""
+        return obj if _is_atoms(obj) or _is_density(obj) or np.ndim(obj) < 2 else np.ravel(obj)
+
+    _check_laws(a, b, a_weights, b_weights)
     if dimension(a) == 1 and dimension(b) == 1:
-        return wasserstein_1d(a, b, p, a_weights=a_weights, b_weights=b_weights)
+        return wasserstein_1d(on_line(a), on_line(b), p, a_weights=a_weights, b_weights=b_weights)
     if dimension(a) != dimension(b):
         raise InvalidInput(f"a lives in {dimension(a)} dimension(s) and b in {dimension(b)}: give points as (n, d)")
     (x, wx), (y, wy) = points(a, a_weights), points(b, b_weights)

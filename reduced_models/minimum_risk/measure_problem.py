@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,8 +17,9 @@ from .psi_search import Box, PsiSearch
 if TYPE_CHECKING:
     from ..base import ReducedModel
 
-__all__ = ["LimitPoint", "MeasureProblem", "Solved", "State"]
+__all__ = ["LimitPoint", "MeasureProblem", "Solved", "State", "Watch"]
 
+logger = logging.getLogger(__name__)
 FloatArray = NDArray[np.float64]
 
 _ROUNDS = 100  # of adding minima of Psi, at most
@@ -63,13 +66,41 @@ class Solved(NamedTuple):
     rounds: int
 
 
+class Watch:
+    """Looks at the clock, and tells of the progress, once in each round of a search.
+
+    Parameters
+    ----------
+    time_limit : float or None
+        Seconds.
+    progress : bool or callable
+        ``True`` writes to the log; a function is called with the number of rounds done and the gap.
+    """
+
+    def __init__(self, time_limit: float | None = None, progress: bool | Callable[[int, float], object] = False):
+        self.deadline = math.inf if time_limit is None else time.monotonic() + time_limit
+        self.progress, self.over, self.rounds = progress, False, 0
+
+    def __call__(self, gap: float) -> bool:
+        """Tell of one more round and of the gap reached; return whether the time is over."""
+        self.rounds += 1
+        if callable(self.progress):
+            self.progress(self.rounds, gap)
+        elif self.progress:
+            logger.info("minimum_risk: round %d, gap %.2e", self.rounds, gap)
+        self.over = time.monotonic() >= self.deadline
+        return self.over
+
+
 class MeasureProblem:
     """The minimum of |sum_i w_i F(x_i) - p|^2 (weighted by the signs s) over atoms x_i in a box and limit points.
 
     The weights w_i are non-negative and of total mass 1.
     """
 
-    def __init__(self, model: ReducedModel, box: Box, limits: tuple[LimitPoint, ...], search: PsiSearch):
+    def __init__(self, model: ReducedModel, box: Box, limits: tuple[LimitPoint, ...], search: PsiSearch,
+                 watch: Watch | None = None):
+        self.watch = watch or Watch()
         self.model, self.box, self.limits, self.search = model, box, limits, search
         self.target, self.signs = model.target, model.signs
         self.constant = model.label_second_moment - float(np.sum(self.signs * self.target**2))
@@ -137,7 +168,7 @@ class MeasureProblem:
             stalled = 0 if gap < best.gap else stalled + 1
             if gap < best.gap:
                 best = Solved(state, gap, rounds)
-            if best.gap <= 1e-6 * tolerance or stalled >= (2 if best.gap <= tolerance else 8):
+            if self.watch(best.gap) or best.gap <= 1e-6 * tolerance or stalled >= (2 if best.gap <= tolerance else 8):
                 break
             everything = np.concatenate([state.points, points], axis=1)
             state = self.refined(everything, sorted({*state.limits, *limits}))
@@ -153,6 +184,8 @@ class MeasureProblem:
         heavy = state.weights >= min(_LIGHT, float(np.max(state.weights[self.masses(state) > 0.0])))
         for start in (self.kept(state, heavy), state):
             for radius in _MERGE_RADII:
+                if self.watch.over:
+                    return solved
                 trial = self.polished(self.merged(start, radius))
                 gap = self.gap(trial)
                 if gap <= max(solved.gap, SIMPLER * tolerance):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wgflow.checks import check_count, check_flag, check_positive
-from wgflow.errors import ConvergenceError, InvalidInput, WGFlowWarning
+from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, WGFlowWarning
 
-from .measure_problem import SIMPLER, LimitPoint, MeasureProblem, Solved
+from .measure_problem import SIMPLER, LimitPoint, MeasureProblem, Solved, Watch
 from .psi_search import Box, PsiSearch, check_box
 
 if TYPE_CHECKING:
@@ -78,6 +78,22 @@ class MinimumRisk:
         return float(np.sum(self.weights[~np.isfinite(self.atoms).all(axis=1)]))
 
     @property
+    def boundary_mass(self) -> float:
+        """Largest weight of the atoms on the edge of the box in one coordinate, beyond which the infimum may be less.
+
+        A low end at 0 is that of a radius and no edge.
+        """
+        return max(mass for mass, *_ in self._edges())
+
+    def _edges(self) -> list[tuple[float, int, float, float]]:
+        """Return the weight on the edges of each coordinate, the coordinate, and its ends."""
+        found = []
+        for axis, (low, high) in enumerate(self.box):
+            ends = [end for end in (low, high) if end != 0.0 and math.isfinite(end)]
+            found.append((float(np.sum(self.weights[np.isin(self.atoms[:, axis], ends)])), axis, low, high))
+        return found
+
+    @property
     def measure(self) -> Atoms:
         """The finite atoms as a measure, of mass 1 less ``mass_at_infinity``."""
         from wgflow.atoms import Atoms
@@ -105,6 +121,8 @@ def minimum_risk(
     tolerance: float = 1e-10,
     samples: int | None = None,
     throw: bool = True,
+    time_limit: float | None = None,
+    progress: bool | Callable[[int, float], object] = False,
 ) -> MinimumRisk:
     """Return the infimum of the model's risk; see `ReducedModel.minimum_risk`."""
 
@@ -112,6 +130,10 @@ def minimum_risk(
     if samples is not None:
         samples = check_count("samples", samples, 3)
     throw = check_flag("throw", throw)
+    check_positive("time_limit", time_limit, allow_none=True)
+    if not (isinstance(progress, bool) or callable(progress)):
+        raise InvalidType(f"progress must be a bool or a function of (rounds, gap), got {progress!r}")
+    watch = Watch(time_limit, progress)
     if not 1 <= model.n_coordinates <= 4:
         raise InvalidInput(f"minimum_risk searches 1 to 4 coordinates; {model.name} has {model.n_coordinates}")
     if np.any(model.signs <= 0.0):
@@ -123,24 +145,25 @@ def minimum_risk(
     if unbounded and not limits:
         raise InvalidInput(f"box={searched} is infinite, but {model.name} does not know the limits of its features; "
                            "give a finite box")
-    problem = MeasureProblem(model, searched, limits, PsiSearch.for_model(model, searched, limits, samples))
+    problem = MeasureProblem(model, searched, limits, PsiSearch.for_model(model, searched, limits, samples), watch)
     best = problem.simplified(problem.solve(tolerance), tolerance)
-    if best.state.limits:  # an optimum without them is preferred where there is one
+    if best.state.limits and not watch.over:  # an optimum without them is preferred where there is one
         cut = problem.near_box()
-        near = MeasureProblem(model, cut, (), PsiSearch.for_model(model, cut, (), samples)).solve(tolerance).state
+        search = PsiSearch.for_model(model, cut, (), samples)
+        near = MeasureProblem(model, cut, (), search, watch).solve(tolerance).state
         gap = problem.gap(near)
         if gap <= max(best.gap, SIMPLER * tolerance):
             best = Solved(near, gap, best.rounds)
     # A dip between two samples would make the gap too small: look again with other, closer samples.
     problem.search = PsiSearch.for_model(model, searched, limits, samples, closer=True)
     best = best._replace(gap=problem.gap(best.state))
-    if best.gap > tolerance:
+    if best.gap > tolerance and not watch.over:
         best = problem.solve(tolerance, best.state)
     result = _result(problem, best)
     if box is None:
         _warn_of_edges(result)
     if throw and not result.gap <= tolerance:
-        raise _missed(result, tolerance)
+        raise _missed(result, tolerance, time_limit if watch.over else None)
     return result
 
 
@@ -161,24 +184,21 @@ def _result(problem: MeasureProblem, solved: Solved) -> MinimumRisk:
 
 
 def _warn_of_edges(result: MinimumRisk) -> None:
-    """Warn where atoms lie on the edge of the default box, beyond which the infimum may be less.
-
-    A low end at 0 is that of a radius and no edge.
-    """
-    for axis, (low, high) in enumerate(result.box):
-        ends = [end for end in (low, high) if end != 0.0 and math.isfinite(end)]
-        mass = float(np.sum(result.weights[np.isin(result.atoms[:, axis], ends)]))
+    """Warn where atoms lie on the edge of the default box, beyond which the infimum may be less."""
+    for mass, axis, low, high in result._edges():
         if mass > 0.0:
             warnings.warn(f"a part {mass:.2g} of the optimal measure lies on the edge of the searched box, coordinate "
                           f"{axis} in [{low:g}, {high:g}]: the infimum over all measures may be less; give a larger "
                           "box, or this one if it is meant as a constraint", WGFlowWarning, stacklevel=4)
 
 
-def _missed(result: MinimumRisk, tolerance: float) -> ConvergenceError:
+def _missed(result: MinimumRisk, tolerance: float, time_limit: float | None) -> ConvergenceError:
+    late = "" if time_limit is None else f", at time_limit={time_limit:g} s"
     error = ConvergenceError(
-        f"minimum_risk: the gap is {result.gap:.2e} after {result.iterations} rounds, above tolerance={tolerance:g}; "
-        "the measure found is .partial of this exception; use a larger tolerance or more samples, or throw=False",
-        reason="tolerance",
+        f"minimum_risk: the gap is {result.gap:.2e} after {result.iterations} rounds{late}, above "
+        f"tolerance={tolerance:g}; the measure found is .partial of this exception; use a larger "
+        "tolerance or more samples, or throw=False",
+        reason="tolerance" if time_limit is None else "time limit",
     )
     error.partial = result
     return error

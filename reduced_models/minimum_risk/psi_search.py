@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq, minimize
+from scipy.optimize import brentq
 
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
 
@@ -28,6 +28,10 @@ _FAR = 1e6  # an infinite axis is sampled up to this many length scales
 _NEAR = 1e2  # the same where features grow, whose rounding errors grow with them
 _FAR_POINTS = 64  # of the sample beyond the even part of an infinite axis
 _COMPASS_STEPS = 200  # of a search along the axes, at most
+_NEWTON_STEPS = 60  # of a descent, at most
+_DIFFERENCE = 1e-4  # step of the differences of gradients, in units of the sample's spacing
+_LENGTHS = np.array([1.0, 0.5, 0.2, 0.05, 0.01, 1e-3])  # of a Newton step that are tried
+_ROUNDING = 1e-15  # falls of Psi below this part of it end the Newton steps
 _DIPS = 16  # local minima followed, deepest first
 
 
@@ -156,43 +160,91 @@ class PsiSearch:
             dip &= np.concatenate([rise, edge], axis=axis) & np.concatenate([edge, ~rise], axis=axis)
         cells = np.flatnonzero(dip)
         cells = cells[np.argsort(table.ravel()[cells], kind="stable")][:_DIPS]
-        found = [self._descend(coefficients, self.points[:, cell], self._spacing(int(cell))) for cell in cells]
-        return np.stack(found, axis=1) if found else np.empty((len(self.axes), 0))
+        if not cells.size:
+            return np.empty((len(self.axes), 0))
+        spacings = np.stack([self._spacing(int(cell)) for cell in cells], axis=1)
+        points = self._newton(coefficients, self.points[:, cells], spacings)
+        return self._compass(coefficients, points, 0.1 * spacings)
 
     def _spacing(self, cell: int) -> FloatArray:
         index = np.unravel_index(cell, self.shape)
         return np.array([max(axis[min(i + 1, axis.size - 1)] - axis[max(i - 1, 0)], 1e-300) / 2.0
                          for axis, i in zip(self.axes, map(int, index))])
 
-    def _descend(self, coefficients: FloatArray, start: FloatArray, spacing: FloatArray) -> FloatArray:
-        """Return the bottom of a dip: quasi-Newton steps, then a search along the axes, which kinks do not stop."""
-        def psi(u: FloatArray) -> tuple[float, FloatArray]:
-            x = np.clip(start + spacing * u, self.low, self.high)
-            value = coefficients @ np.asarray(self.model.features(*x))
-            slope = np.tensordot(coefficients, np.asarray(self.model.feature_gradients(*x)), axes=1)
-            return float(value), spacing * slope
+    # All dips go down together: features cost about as much at one point as at a hundred.
+    def _psi(self, coefficients: FloatArray, x: FloatArray) -> FloatArray:
+        """Return Psi at points (n_coordinates, ...), which may lie outside the sample by rounding."""
+        flat = x.reshape(len(x), -1)
+        return np.asarray(coefficients @ np.asarray(self.model.features(*flat))).reshape(x.shape[1:])
 
-        bounds = list(zip((self.low - start) / spacing, (self.high - start) / spacing))
-        done = minimize(psi, np.zeros(start.size), jac=True, method="L-BFGS-B", bounds=bounds,
-                        options={"ftol": 0.0, "gtol": 1e-15, "maxiter": 300})
-        x = np.clip(start + spacing * done.x, self.low, self.high)
-        return self._compass(coefficients, x, 0.1 * spacing)
+    def _slope(self, coefficients: FloatArray, x: FloatArray) -> FloatArray:
+        """Return the gradient of Psi at points (n_coordinates, ...)."""
+        slopes = np.asarray(self.model.feature_gradients(*x.reshape(len(x), -1)))
+        return np.tensordot(coefficients, slopes, axes=1).reshape(x.shape)
 
-    def _compass(self, coefficients: FloatArray, x: FloatArray, step: FloatArray) -> FloatArray:
+    def _clipped(self, x: FloatArray) -> FloatArray:
+        ends = (-1,) + (1,) * (x.ndim - 1)
+        return np.clip(x, self.low.reshape(ends), self.high.reshape(ends))
+
+    def _newton(self, coefficients: FloatArray, x: FloatArray, spacings: FloatArray) -> FloatArray:
+        r"""Return points (n_coordinates, m) after damped Newton steps, each within the box, as long as Psi falls.
+
+        In units of the sample's spacing, with the eigenvalues of the Hessian H replaced by their sizes: the step is
+        :math:`-|H|^{-1} \nabla \Psi`, at most one spacing long; the best of several of its lengths is taken.
+        """
+        dim = len(x)
+        values, active = self._psi(coefficients, x), np.ones(x.shape[1], dtype=bool)
+        for _ in range(_NEWTON_STEPS):
+            if not active.any():
+                break
+            here, unit = x[:, active], spacings[:, active]
+            shifts = _DIFFERENCE * np.concatenate([np.zeros((dim, 1)), np.eye(dim), -np.eye(dim)], axis=1)
+            around = self._clipped(here[:, None, :] + shifts[:, :, None] * unit[:, None, :])
+            slopes = unit[:, None, :] * self._slope(coefficients, around)
+            gradient = slopes[:, 0]
+            # Of a point on the edge of the box the steps outwards are left out.
+            held = ((here <= self.low[:, None]) & (gradient > 0)) | ((here >= self.high[:, None]) & (gradient < 0))
+            gradient = np.where(held, 0.0, gradient)
+            moved = (around[:, 1:] - here[:, None, :]) / unit[:, None, :]
+            hessian = np.empty((here.shape[1], dim, dim))
+            for j in range(dim):
+                width = moved[j, j] - moved[j, dim + j]
+                hessian[:, :, j] = ((slopes[:, 1 + j] - slopes[:, 1 + dim + j]) / np.where(width > 0, width, 1.0)).T
+            hessian = 0.5 * (hessian + hessian.transpose(0, 2, 1))
+            free = ~held.T
+            hessian *= free[:, :, None] & free[:, None, :]
+            sizes, vectors = np.linalg.eigh(hessian)
+            sizes = np.maximum(np.abs(sizes), 1e-12 * np.abs(sizes).max(axis=1, keepdims=True) + 1e-300)
+            along = np.einsum("mij,im->mj", vectors, gradient)
+            step = -np.einsum("mij,mj->im", vectors, along / sizes)
+            step *= 1.0 / np.maximum(1.0, np.linalg.norm(step, axis=0))
+            trial = self._clipped(here[:, None, :] + _LENGTHS[None, :, None] * (unit * step)[:, None, :])
+            new = self._psi(coefficients, trial)
+            best = np.argmin(new, axis=0)
+            index, column = np.flatnonzero(active), np.arange(best.size)
+            falls = new[best, column] < values[index] - _ROUNDING * np.abs(values[index])
+            moves = index[falls]
+            x[:, moves], values[moves] = trial[:, best, column][:, falls], new[best, column][falls]
+            active[index[~falls]] = False
+        return x
+
+    def _compass(self, coefficients: FloatArray, x: FloatArray, steps: FloatArray) -> FloatArray:
+        """Return points after a search along the axes, which kinks do not stop."""
         rng = np.random.default_rng(90007)  # turned frames: a fixed one stalls on an oblique kink
-        best, dim, size = float(coefficients @ np.asarray(self.model.features(*x))), x.size, 1.0
+        best, dim, sizes = self._psi(coefficients, x), len(x), np.ones(x.shape[1])
         for _ in range(_COMPASS_STEPS):
-            if size < 1e-9:
+            active = np.flatnonzero(sizes >= 1e-9)
+            if not active.size:
                 break
             frame = np.concatenate([np.eye(dim), np.linalg.qr(rng.standard_normal((dim, dim)))[0]], axis=1)
-            moves = np.concatenate([frame, -frame], axis=1) * size * step[:, None]
-            trial = np.clip(x[:, None] + moves, self.low[:, None], self.high[:, None])
-            values = coefficients @ np.asarray(self.model.features(*trial))
-            i = int(np.argmin(values))
-            if values[i] < best:
-                x, best = trial[:, i], float(values[i])
-            else:
-                size *= 0.5
+            moves = np.concatenate([frame, -frame], axis=1)[:, :, None] * (sizes * steps)[:, None, active]
+            trial = self._clipped(x[:, None, active] + moves)
+            values = self._psi(coefficients, trial)
+            lowest, column = np.argmin(values, axis=0), np.arange(active.size)
+            falls = values[lowest, column] < best[active]
+            gone = active[falls]
+            x[:, gone], best[gone] = trial[:, lowest, column][:, falls], values[lowest, column][falls]
+            sizes[active[~falls]] *= 0.5
         return x
 
 

@@ -1,5 +1,6 @@
 """Stationary states: by duality with a gap, or by an accelerated fixed point."""
 
-from .search import Stationary, stationary, stationary_branches
+from .result import Stationary
+from .search import stationary, stationary_branches
 
 __all__ = ["Stationary", "stationary", "stationary_branches"]

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .fixed_point import FIRST_SPAN, GROWTH, GibbsProblem, Iterate
+from .fixed_point import GROWTH, first_factor, projected, symmetric_form
+from .gibbs import GibbsProblem, Iterate, Law
 
 __all__ = ["Factors", "default_starts", "factorize", "is_convex", "least_curvature", "maximize_dual"]
 
@@ -37,11 +38,11 @@ TABLE_CELLS = 1500
 TILTS = 3
 #: by this many standard deviations of the feature.
 TILT = 2.0
-#: Newton's method ends a stage of the path when log m changes by less than this,
+#: Newton's method ends a stage when q changes by less than this,
 STAGE_GOAL = 0.3
 #: and the last stage when it changes by less than this.
 FINAL_GOAL = 1e-9
-#: Newton steps in one stage of the path; if they do not suffice, beta grows more slowly.
+#: Newton steps in one stage; if they do not suffice, the internal energy falls more slowly.
 STAGE_STEPS = 30
 
 
@@ -142,10 +143,10 @@ def _is_positive(factor: float, operator) -> bool:
 
 
 def maximize_dual(problem: GibbsProblem, factors: Factors, masses: np.ndarray, budget: int) -> tuple[np.ndarray, int]:
-    """Return the log masses of the minimizer of a convex energy, by Newton's method on the dual along a path in beta.
+    """Return the q of the minimizer of a convex energy, by Newton's method on the dual in stages.
 
-    At large beta the curvature of the dual changes abruptly where the Gibbs law moves to other cells, and Newton's
-    method alone would take tiny steps; along the path each stage starts near its solution.
+    Where the internal energy is small the curvature of the dual changes abruptly where the law moves to other cells,
+    and Newton's method alone would take tiny steps. In stages of falling internal energy each starts near its solution.
 
     Parameters
     ----------
@@ -154,45 +155,42 @@ def maximize_dual(problem: GibbsProblem, factors: Factors, masses: np.ndarray, b
 
     Returns
     -------
-    log_masses, iterations
+    q, iterations
     """
     f = np.sqrt(factors.signs)[:, None] * factors.features
     base = problem.potential + problem.mass * factors.shift
     y = f @ masses
-    span = float(np.ptp(base + y @ f))
-    beta = min(problem.beta, FIRST_SPAN / span) if span > 0 else problem.beta
-    growth, done = GROWTH, 0
+    factor, growth, done = first_factor(problem, base + y @ f), GROWTH, 0
     while True:
-        last = beta >= problem.beta
+        last = factor <= 1.0
+        stage = problem if last else problem.scaled(factor)
         goal = FINAL_GOAL if last else STAGE_GOAL
-        new, steps, reached = _newton(problem, f, base, beta, y, goal, min(STAGE_STEPS, budget - done))
+        y, steps, reached = _newton(stage, f, base, y, goal, min(STAGE_STEPS, budget - done))
         done += steps
-        y = new
         if done >= budget or (last and reached):
             break
         if not reached:
             growth = max(1.5, np.sqrt(growth))
             if last:
                 break
-        beta = min(problem.beta, beta * growth)
-    return problem.log_reference - problem.beta * (base + y @ f), done
+        factor = max(1.0, factor / growth)
+    return problem.gibbs(base + y @ f), done
 
 
-def _newton(problem, f, base, beta, y, goal, budget):
-    """Do Newton's method on the dual at one beta; return the point, the number of steps, whether the goal is met."""
-    point = _dual_point(problem, f, base, beta, y)
+def _newton(problem: GibbsProblem, f, base, y, goal, budget):
+    """Do Newton's method on the dual of one stage; return the point, the steps, whether the goal is met."""
+    value, law, gradient = _dual_point(problem, f, base, y)
     for step in range(budget):
-        value, masses, gradient = point
-        if beta * np.ptp(gradient @ f) <= goal:
+        if problem.beta * np.ptp(gradient @ f) <= goal:
             return y, step, True
-        centered = f - (f @ masses)[:, None] / problem.mass
-        hessian = beta * (centered * masses) @ centered.T
+        centered = problem.centered(law, f)
+        hessian = problem.beta * law.total * (centered * law.weights) @ centered.T
         hessian[np.diag_indices_from(hessian)] += 1.0
         direction = np.linalg.solve(hessian, gradient)
         slope = float(gradient @ direction)
         size = 1.0
         while size > 1e-12:
-            trial = _dual_point(problem, f, base, beta, y + size * direction)
+            trial = _dual_point(problem, f, base, y + size * direction)
             gain = trial[0] - value
             if gain >= 1e-4 * size * slope:
                 break
@@ -202,32 +200,22 @@ def _newton(problem, f, base, beta, y, goal, budget):
             size *= 0.5
         else:
             return y, step, True  # nothing more to gain in floats
-        y, point = y + size * direction, trial
+        y, (value, law, gradient) = y + size * direction, trial
     return y, budget, False
 
 
-def _dual_point(problem, f, base, beta, y):
-    """Return the value of the dual, masses of the Gibbs law and gradient at y."""
-    exponent = problem.log_reference - beta * (base + y @ f)
-    top = exponent.max()
-    masses = np.exp(exponent - top)
-    total = masses.sum()
-    masses *= problem.mass / total
-    value = -0.5 * float(y @ y) - problem.mass / beta * (float(np.log(total)) + float(top))
-    return value, masses, f @ masses - y
+def _dual_point(problem: GibbsProblem, f, base, y) -> tuple[float, Law, np.ndarray]:
+    """Return the value of the dual, the law of its potential and the gradient at y."""
+    psi = base + y @ f
+    law = problem.law_of(psi)
+    return problem.least(law, psi) - 0.5 * float(y @ y), law, f @ law.masses - y
 
 
 def least_curvature(problem: GibbsProblem, state: Iterate, factors: Factors | None) -> tuple[float, np.ndarray]:
-    """Return the least eigenvalue of T at a state (see `fixed_point`; at most 1), and its eigenvector v."""
+    """Return the least eigenvalue of T at a state (see `gibbs`; at most 1), and its eigenvector v."""
     if factors is not None:
         return _low_rank_curvature(problem, state, factors)
-    s = np.sqrt(state.masses / problem.mass)
-
-    def apply(w: np.ndarray) -> np.ndarray:
-        w = w.ravel()
-        push = s * problem.interaction(problem.mass * s * (w - s * (s * w).sum()))
-        return w + problem.beta * (push - s * (s * push).sum())
-
+    apply = symmetric_form(problem, state)
     if problem.size <= 400:
         values, vectors = np.linalg.eigh(np.stack([apply(row) for row in np.eye(problem.size)], axis=1))
     else:
@@ -241,14 +229,13 @@ def least_curvature(problem: GibbsProblem, state: Iterate, factors: Factors | No
             if len(error.eigenvalues) == 0:
                 return float("nan"), np.zeros(problem.size)
             values, vectors = error.eigenvalues, error.eigenvectors
-    w = vectors[:, 0]
-    v = problem.beta * problem.interaction(problem.mass * s * w)
-    return min(1.0, float(values[0])), v - problem.mean(state, v)
+    moved = state.total * np.sqrt(state.weights) * projected(problem, state, vectors[:, 0])
+    return min(1.0, float(values[0])), problem.beta * problem.centered(state, problem.interaction(moved))
 
 
 def _low_rank_curvature(problem: GibbsProblem, state: Iterate, factors: Factors) -> tuple[float, np.ndarray]:
-    phi = factors.features - (factors.features @ state.masses)[:, None] / problem.mass
-    values, vectors = np.linalg.eigh((phi * state.masses) @ phi.T)
+    phi = problem.centered(state, factors.features)
+    values, vectors = np.linalg.eigh((phi * state.weights) @ phi.T * state.total)
     half = vectors * np.sqrt(np.maximum(values, 0.0))
     spectrum, modes = np.linalg.eigh(half.T @ (factors.signs[:, None] * half))
     if spectrum.size == 0 or spectrum[0] >= 0:
@@ -257,16 +244,16 @@ def _low_rank_curvature(problem: GibbsProblem, state: Iterate, factors: Factors)
 
 
 def default_starts(problem: GibbsProblem, factors: Factors | None) -> list[np.ndarray]:
-    """Return log masses from which stationary states of a nonconvex F are searched for.
+    """Return the q of laws from which stationary states of a nonconvex F are searched for.
 
-    The Gibbs law of the potential, alone and tilted along the leading features of the interaction; the reference
+    The law of the potential, alone and tilted along the leading features of the interaction; the reference
     measure; and lumps at a lattice of places.
     """
     grid = problem.on_grid.grid
     alone, flat = problem.gibbs(problem.potential), problem.gibbs(np.zeros(problem.size))
     starts = [alone, flat]
     if factors is not None:
-        weights = np.exp(alone) / problem.mass
+        weights = problem.law(alone).masses / problem.mass
         for k in np.argsort(-np.abs(factors.signs))[:TILTS]:
             f = factors.features[k]
             variance = float((weights * (f - (weights * f).sum()) ** 2).sum())

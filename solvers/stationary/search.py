@@ -1,27 +1,32 @@
-r"""Stationary states of a free energy on a grid: :math:`\rho_* = M w\,e^{-\beta \Psi(\rho_*)} / Z`."""
+r"""Stationary states of a free energy on a grid: :math:`H'(\rho_*/w) + V + U \rho_*` is constant on the support."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+import warnings
 
 import numpy as np
 
+from wgflow.certificate import boundary_mass
 from wgflow.checks import check_count, check_positive
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy, Term
-from wgflow.energies.on_grid import TINY
-from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
+from wgflow.energies.potentials import Potential
+from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, WGFlowWarning
 from wgflow.grids import Grid
 
+from .components import fill, find_wells, support_components
 from .dual_newton import Factors, default_starts, factorize, is_convex, least_curvature, maximize_dual
-from .fixed_point import LARGEST_FLOOR, GibbsProblem, Iterate, descend, descend_along_beta, find_root
+from .fixed_point import descend, descend_by_stages, find_root
+from .gibbs import LARGEST_FLOOR, GibbsProblem, Iterate
+from .internal_laws import InternalProblem
+from .result import BOUNDARY_NOTICE, Stationary
 
 __all__ = ["Stationary", "stationary", "stationary_branches"]
 
 METHODS = ("auto", "dual", "fixed-point")
-#: Least curvature, in units of the entropy's, above which a state counts as stable; a rotation of the state gives 0.
+#: Least curvature, in units of the internal energy's, above which a state counts as stable; a rotation gives 0.
 NEUTRAL = 1e-6
 #: States within this Hellinger distance are the same.
 SAME_STATE = 1e-5
@@ -33,98 +38,46 @@ SAME_MASS = 1e-9
 DEFLATIONS = 3
 #: Newton steps of a search for a root; a search that needs more is given up.
 ROOT_STEPS = 60
-
-
-@dataclass(frozen=True)
-class Stationary:
-    r"""A stationary state, with measures of its accuracy and its stability.
-
-    Attributes
-    ----------
-    density : Density
-        :math:`\rho_*`; a FiniteVolume flow that starts there does not move.
-    energy : float
-        :math:`F(\rho_*)`.
-    gap : float or None
-        Where the interaction energy is convex on laws of one mass, a bound of :math:`F(\rho_*) - \min F`: the energy
-        less ``dual_value``, formed without cancellation as :math:`\beta^{-1} KL(\rho_* | B(\rho_*))`, with
-        :math:`B(\rho) = M w e^{-\beta \Psi(\rho)} / Z`, hence free of the rounding error of F itself. None where the
-        energy is not known to be convex.
-    dual_value : float or None
-        Value of the dual problem at :math:`\rho_*`, below every energy; None where ``gap`` is.
-    residual : float
-        :math:`\|\rho_* - B(\rho_*)\|_{L^1} / M`.
-    iterations : int
-        Newton steps (for one of several branches: of the search that found it).
-    method : str
-        ``"dual"``, ``"fixed-point"``, ``"root"`` (Newton's method on the self-consistency equation) or
-        ``"closed form"`` (no interaction).
-    beta : float
-    stable : bool or None
-        Whether :math:`\rho_*` is a local minimum of F on the grid, by its Hessian (a state that a symmetry can move
-        freely, such as a rotation, counts as stable); None where the eigenvalue was not found.
-    curvature : float
-        Least eigenvalue of the Hessian of F in units of the entropy's, counted at most 1: negative at a saddle, 0 along
-        a free symmetry, 1 where F is convex.
-    message : str
-    """
-
-    density: Density
-    energy: float
-    gap: float | None
-    dual_value: float | None
-    residual: float
-    iterations: int
-    method: str
-    beta: float
-    stable: bool | None
-    curvature: float
-    message: str
-
-    def explain(self) -> str:
-        """Return the state in words."""
-        kind = {True: "stable (a local minimum of F)", False: "unstable (a saddle of F)", None: "stability unknown"}
-        lines = [f"stationary state at beta = {self.beta:g}: F = {self.energy:.12g}",
-                 f"  self-consistency residual {self.residual:.1e} (L1, relative to the mass)"]
-        if self.gap is None:
-            lines.append(f"  {kind[self.stable]}; least curvature {self.curvature:.3g} (1: that of the entropy alone)")
-            lines.append("  F is not known to be convex: no duality gap, other stationary states may exist "
-                         "(stationary_branches)")
-        else:
-            lines.append(f"  F is strictly convex: the only stationary state, F - min F <= {self.gap:.1e} "
-                         "apart from the rounding of F")
-        lines.append(f"  {self.message}")
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        return f"<pre>{self.explain()}</pre>"
+#: Rounds in which the wells of Psi and the law in them are found in turn,
+WELL_ROUNDS = 40
+#: until the law changes by less than this part of the mass.
+SAME_WELLS = 1e-10
 
 
 def stationary(energy, grid, *, rho0=None, method="auto", tolerance=1e-13, max_iterations=500, mass=None) -> Stationary:
     r"""Return the stationary state of a flow, the law that reproduces itself:
 
-    .. math:: \rho_* = M w\,e^{-\beta \Psi(\rho_*)} / Z, \qquad \Psi(\rho) = V + U \rho,
+    .. math:: H'(\rho_*/w) + \Psi(\rho_*) = c \text{ where } \rho_* > 0, \quad \ge c \text{ elsewhere},
+              \qquad \Psi(\rho) = V + U \rho,
 
-    for the free energy of the grid itself, the one that FiniteVolume lowers, with its cell masses as unknowns.
+    for the free energy of the grid itself, the one that FiniteVolume lowers with fluxes of second order, with its cell
+    masses as unknowns. With the entropy alone it is :math:`\rho_* = M w\,e^{-\beta \Psi(\rho_*)} / Z`; with power
+    entropies (m > 1) alone its support is compact.
 
     Where the interaction energy is convex on laws of one mass (every network energy, any positive definite kernel), F
-    has one stationary state, its minimum, and ``gap`` bounds the distance of the energy to it from the dual problem.
-    Elsewhere there can be several: with ``rho0`` the energy is lowered from there; without, from several starts, and
-    the lowest state found is returned (`stationary_branches` returns all).
+    has one minimum, and ``gap`` bounds the distance of the energy to it from the dual problem. Elsewhere there can be
+    several: with ``rho0`` the energy is lowered from there; without, from several starts, and the lowest state found is
+    returned (`stationary_branches` returns all).
+
+    A compact support can fall into components, which exchange no mass at rest. Without ``rho0`` they have one
+    constant c, as at a minimum of F. With ``rho0`` each well of Psi keeps the mass that ``rho0`` has in it, and a
+    constant of its own, unless it is filled over a pass: then it shares its mass with the next well, as communicating
+    vessels do. (The flow from ``rho0`` may carry mass over a pass on its way; a run of FiniteVolume shows it.)
 
     Parameters
     ----------
     energy : Term or FreeEnergy
-        With an entropy, beta < infinity.
+        With an internal energy: an entropy of finite beta, a PowerEntropy, an InternalEnergy, or several.
     grid : Grid
     rho0 : Density, optional
-        Where to start. A start with a symmetry of the energy keeps it, and may end in a saddle (``stable`` says so).
+        Where to start, and how the mass is shared among components. A start with a symmetry of the energy keeps it,
+        and may end in a saddle (``stable`` says so).
     method : {"auto", "dual", "fixed-point"}
         ``"dual"``: Newton's method on the dual of an interaction of low rank (found numerically for any form of kernel,
-        up to rank 96), along a path in beta; if its signs are mixed the dual has a saddle, and Newton's method on the
-        self-consistency equation finds the stationary state near ``rho0``, stable or not. ``"fixed-point"``:
-        the damped fixed-point iteration accelerated by conjugate gradients, with F falling at every step; for any
-        interaction. ``"auto"``: the dual where it is concave, else the fixed point.
+        up to rank 96), in stages of falling internal energy; if its signs are mixed the dual has a saddle, and Newton's
+        method on the self-consistency equation finds the stationary state near ``rho0``, stable or not.
+        ``"fixed-point"``: the damped fixed-point iteration accelerated by conjugate gradients, with F falling at every
+        step; for any interaction. ``"auto"``: the dual where it is concave, else the fixed point.
     tolerance : float
         Bound of the residual. Where rounding does not allow it (beta times the size of Psi above 1e2, say), the bound
         is the rounding error.
@@ -140,9 +93,14 @@ def stationary(energy, grid, *, rho0=None, method="auto", tolerance=1e-13, max_i
     Raises
     ------
     InvalidInput
-        If beta is infinite or an argument breaks a rule.
+        If there is no internal energy, a term of a kind of its own, or an argument breaks a rule.
     ConvergenceError
         If the tolerance is missed; ``error.partial`` is the best state.
+
+    Warns
+    -----
+    WGFlowWarning
+        If the coordinates of a network model end where mass lies: the box, not the equation, then holds the state.
 
     References
     ----------
@@ -162,7 +120,7 @@ def stationary(energy, grid, *, rho0=None, method="auto", tolerance=1e-13, max_i
     search = _Search(energy, grid, mass, rho0, tolerance, max_iterations)
     if method not in METHODS:
         raise InvalidInput(f"method={method!r}: need one of {', '.join(map(repr, METHODS))}")
-    return search.one(method, None if rho0 is None else search.logs(rho0, "rho0"))
+    return search.one(method, None if rho0 is None else search.start_masses(rho0, "rho0"))
 
 
 def stationary_branches(energy, grid, *, starts=None, tolerance=1e-13, max_iterations=200, mass=None,
@@ -173,7 +131,8 @@ def stationary_branches(energy, grid, *, starts=None, tolerance=1e-13, max_itera
     each saddle both ways down, looks for saddles between each two minima, and looks again with the states already
     found divided out (deflation). States that a symmetry moves freely, such as the rotations of a cluster on a circle,
     are one branch, represented by one member. A convex F provably has one state; otherwise no search can prove that it
-    is complete.
+    is complete. Components of compact supports have one constant c here (`stationary` with ``rho0`` has the others),
+    unless F is convex: then there is one state for each start.
 
     Parameters
     ----------
@@ -207,10 +166,13 @@ def stationary_branches(energy, grid, *, starts=None, tolerance=1e-13, max_itera
             raise InvalidInput("starts is empty; give densities, or None for the default starts")
     first = starts[0] if starts else None
     search = _Search(energy, grid, mass, first, tolerance, max_iterations)
-    logs = None if starts is None else [search.logs(rho, f"starts[{k}]") for k, rho in enumerate(starts)]
+    given = None if starts is None else [search.start_masses(rho, f"starts[{k}]") for k, rho in enumerate(starts)]
     if search.convex:
-        return [search.one("auto", None if logs is None else logs[0])]
-    return search.all(logs, max_branches)
+        if given is None:
+            return [search.one("auto", None)]
+        several = given if search.problem.compact else given[:1]
+        return search.distinct([search.one("auto", start) for start in several])
+    return search.all(given, max_branches)
 
 
 class _Search:
@@ -229,18 +191,22 @@ class _Search:
         self.energy = energy if isinstance(energy, FreeEnergy) else FreeEnergy([(1.0, energy)])
         self.grid, self.tolerance, self.budget = grid, tolerance, max_iterations
         on_grid = self.energy.assemble(grid)
-        on_grid.check_terms("the search for stationary states")
-        if not on_grid.diffusion > 0 or math.isinf(1.0 / on_grid.diffusion):
-            raise InvalidInput("beta=infinity: without an entropy a stationary state is a set of atoms, not a density, "
-                               "and the infimum of F need not be attained; add Entropy(beta), or, for a network model, "
-                               "ask model.minimum_risk() or the stationary deltas of the model")
+        on_grid.check_terms("the search for stationary states", internal=True)
+        nonlinear = any(factor > 0 for factor, _ in on_grid.internal)
+        if not nonlinear and (not on_grid.diffusion > 0 or math.isinf(1.0 / on_grid.diffusion)):
+            raise InvalidInput("beta=infinity: without an entropy or another internal energy a stationary state is a "
+                               "set of atoms, not a density, and the infimum of F need not be attained; add "
+                               "Entropy(beta), or, for a network model, ask model.minimum_risk() or the stationary "
+                               "deltas of the model")
         self.mass = float(mass) if mass is not None else 1.0 if rho0 is None else rho0.mass
-        self.problem = GibbsProblem(on_grid, self.mass)
+        self.problem = InternalProblem(on_grid, self.mass) if nonlinear else GibbsProblem(on_grid, self.mass)
+        self.uniform = self.problem.compact and grid.log_weight is None and not np.ptp(self.problem.potential) and all(
+            operator.transform is not None for _, operator in on_grid.operators)
         self.factors: Factors | None = factorize(self.problem) if on_grid.operators else None
         self.convex = True if not on_grid.operators else is_convex(self.problem, self.factors)
 
-    def logs(self, rho, name: str) -> np.ndarray:
-        """Return the log masses of a start."""
+    def start_masses(self, rho, name: str) -> np.ndarray:
+        """Return the masses of a start, flat."""
         if not isinstance(rho, Density):
             raise InvalidType(f"{name} must be a wgflow.Density, got {type(rho).__name__}")
         if rho.grid != self.grid:
@@ -248,33 +214,57 @@ class _Search:
         if abs(rho.mass - self.mass) > SAME_MASS * self.mass:
             raise InvalidInput(f"{name} has mass {rho.mass:g}, the stationary state is to have {self.mass:g}; give "
                                "densities of one mass (rho.normalized()), or leave mass out")
-        return np.log(np.maximum(rho.masses.ravel(), TINY))
+        return rho.masses.ravel()
 
     # ---------------------------------------------------------------- one state
-    def one(self, method: str, start: np.ndarray | None) -> Stationary:
-        """Return the state that `stationary` returns."""
+    def one(self, method: str, masses: np.ndarray | None) -> Stationary:
+        """Return the state that `stationary` returns, from the masses of a start."""
+        problem = self.problem
+        start = None if masses is None else problem.q_of(masses)
+        if masses is None or not isinstance(problem, InternalProblem) or not problem.compact:
+            return self.checked(*self.solve(method, start))
+        psi, steps = problem.potential + problem.interaction(masses), 0
+        try:
+            for _ in range(WELL_ROUNDS):
+                wells = fill(problem, psi, find_wells(self.grid, psi, masses))
+                self.problem = problem.parted(wells.labels, wells.masses)
+                target = self.problem.law_of(psi).masses
+                if steps and np.abs(target - masses).sum() <= SAME_WELLS * self.mass:
+                    break
+                state, more, name = self.solve(method, start)
+                masses, start, steps = state.masses, state.q, steps + max(1, more)
+                psi = problem.potential + state.field
+            else:
+                raise ConvergenceError(f"the wells of Psi still change after {WELL_ROUNDS} rounds; give a rho0 nearer "
+                                       "to a state at rest, or none for the minimum of F", reason="tolerance")
+            return self.checked(state, steps, name)
+        finally:
+            self.problem = problem
+
+    def solve(self, method: str, start: np.ndarray | None) -> tuple[Iterate, int, str]:
+        """Return a state, the number of Newton steps and the method that found it."""
         problem, goal = self.problem, self.tolerance
         if not problem.on_grid.operators:
-            return self.checked(problem.evaluate(problem.gibbs(problem.potential)), 0, "closed form")
+            return problem.evaluate(problem.gibbs(problem.potential)), 0, "closed form"
         if method == "dual" and self.factors is None:
             raise InvalidInput("method='dual': the interaction has no low-rank form (rank 96, to rounding) on this "
                                "grid; use method='fixed-point' or 'auto'")
         if self.factors is not None and self.convex and method != "fixed-point":
-            masses = np.exp(problem.gibbs(problem.potential) if start is None else problem.normalized(start)[0])
-            logs, steps = maximize_dual(problem, self.factors, masses, self.budget)
-            state, more = descend(problem, problem.evaluate(logs), goal, self.budget)
-            return self.checked(state, steps + more, "dual")
+            law = problem.law_of(problem.potential) if start is None else problem.law(start)
+            q, steps = maximize_dual(problem, self.factors, law.masses, self.budget)
+            state, more = descend(problem, problem.evaluate(q), goal, self.budget)
+            return state, steps + more, "dual"
         if method == "dual":
-            logs = problem.gibbs(problem.potential) if start is None else start
-            return self.checked(*find_root(problem, problem.evaluate(logs), goal, self.budget), "root")
+            q = problem.gibbs(problem.potential) if start is None else start
+            return *find_root(problem, problem.evaluate(q), goal, self.budget), "root"
         if self.convex:
-            return self.checked(*descend_along_beta(problem, start, goal, self.budget), "fixed-point")
+            return *descend_by_stages(problem, start, goal, self.budget), "fixed-point"
         if start is not None:
-            return self.checked(*descend(problem, problem.evaluate(start), goal, self.budget), "fixed-point")
-        ends = [self.down(problem.evaluate(logs)) for logs in default_starts(self.problem, self.factors)]
+            return *descend(problem, problem.evaluate(start), goal, self.budget), "fixed-point"
+        ends = [self.down(problem.evaluate(q)) for q in default_starts(self.problem, self.factors)]
         reached = [end for end in ends if self.good(end[0])]
         best = min(reached or ends, key=lambda end: end[0].energy if reached else end[0].residual)
-        return self.checked(*best, "fixed-point")
+        return *best, "fixed-point"
 
     def down(self, state: Iterate) -> tuple[Iterate, int]:
         """Lower F to a minimum: a saddle is left along its unstable direction, to the lower side."""
@@ -298,7 +288,7 @@ class _Search:
         ends = []
         for side in (0.5, -0.5):
             while abs(side) > 1e-4:
-                trial = self.problem.evaluate(state.log_masses + side * mode)
+                trial = self.problem.evaluate(state.q + side * mode)
                 if trial.energy < state.energy:
                     ends.append(descend(self.problem, trial, self.tolerance, self.budget))
                     break
@@ -311,8 +301,8 @@ class _Search:
         found: list[tuple[Iterate, int, str]] = []
         best: Iterate | None = None
         short = min(self.budget, ROOT_STEPS)
-        starts = default_starts(self.problem, self.factors) if starts is None else starts
-        first = [self.problem.evaluate(logs) for logs in starts]
+        starts = default_starts(self.problem, self.factors) if starts is None else map(self.problem.q_of, starts)
+        first = [self.problem.evaluate(q) for q in starts]
 
         def add(end: tuple[Iterate, int], method: str) -> bool:
             nonlocal best
@@ -329,7 +319,7 @@ class _Search:
         for state in first:
             add(descend(self.problem, state, self.tolerance, self.budget), "fixed-point")
             add(find_root(self.problem, state, self.tolerance, short), "root")
-        passes = [self.problem.evaluate(0.5 * (a[0].log_masses + b[0].log_masses))
+        passes = [self.problem.evaluate(0.5 * (a[0].q + b[0].q))
                   for a, b in itertools.islice(itertools.combinations(found, 2), limit)]
         for state in [*passes, *first]:
             for _ in range(DEFLATIONS):
@@ -345,7 +335,12 @@ class _Search:
         square = float(((np.sqrt(a.masses) - np.sqrt(b.masses)) ** 2).sum()) / self.mass
         if square <= SAME_STATE**2:
             return True
-        if abs(a.energy - b.energy) > SAME_ENERGY * (abs(a.energy) + self.problem.diffusion * self.mass):
+        if self.uniform:
+            # Where nothing but walls tells places apart, a state of compact support can stand anywhere.
+            shapes = np.sqrt(np.sort(a.masses)) - np.sqrt(np.sort(b.masses))
+            if float((shapes**2).sum()) <= SAME_STATE**2 * self.mass:
+                return True
+        if abs(a.energy - b.energy) > SAME_ENERGY * (abs(a.energy) + self.problem.unit * self.mass):
             return False
         return all(abs(least_curvature(self.problem, state, self.factors)[0]) <= NEUTRAL for state in (a, b))
 
@@ -362,11 +357,12 @@ class _Search:
 
     def failure(self, state: Iterate, steps: int, method: str) -> ConvergenceError:
         """Return the error for a missed tolerance, with the best state."""
-        fix = ("rounding errors of beta Psi are too large at this beta: lower it" if state.floor >= LARGEST_FLOOR else
+        fix = ("rounding errors of Psi are too large beside the internal energy: lower beta, or scale the other terms "
+               "down" if state.floor >= LARGEST_FLOOR else
                "start nearer (rho0=), raise max_iterations, or loosen the tolerance")
         error = ConvergenceError(
             f"residual {state.residual:.2e} after {steps} iterations ({method}), tolerance={self.tolerance:g} at "
-            f"beta={self.problem.beta:g}; {fix}", reason="tolerance")
+            f"beta={self.energy.beta:g}; {fix}", reason="tolerance")
         error.partial = self.result(state, steps, method)
         return error
 
@@ -377,7 +373,7 @@ class _Search:
         gap = dual = None
         curvature = 1.0
         if self.convex:
-            gap = problem.diffusion * state.divergence
+            gap = problem.gap(state)
             dual = problem.dual_value(state)
         else:
             curvature = least_curvature(problem, state, self.factors)[0]
@@ -389,5 +385,39 @@ class _Search:
                        f"tolerance={self.tolerance:g} ({method}, {steps} iterations)")
         else:
             message = f"the tolerance={self.tolerance:g} was missed ({method}, {steps} iterations)"
-        return Stationary(rho, float(self.energy(rho)), gap, dual, state.residual, steps, method, problem.beta, stable,
-                          curvature, message)
+        held = boundary_mass(rho.masses, self.grid)
+        cut = self.box_words(held)
+        if cut:
+            warnings.warn(cut, WGFlowWarning, stacklevel=4)
+            message += f"; but {cut}"
+        parts = support_components(self.grid, state.masses) if problem.compact else (self.mass,)
+        level = ""
+        if problem.compact:
+            level = ("a constant of the first variation for each well of Psi, with the mass that rho0 has there; F is "
+                     "compared with laws of these masses" if problem.groups is not None else
+                     "one constant of the first variation on all of it, as at a minimum of F; rho0 would decide the "
+                     "masses of components")
+        return Stationary(rho, float(self.energy(rho)), gap, dual, state.residual, steps, method, self.energy.beta,
+                          stable, curvature, message, held, parts, level)
+
+    def box_words(self, held: float) -> str:
+        """Return what is wrong where mass lies at the end of reduced coordinates, which have no walls; else nothing."""
+        reduced = self.grid.log_weight is not None or any(
+            isinstance(term, Potential) and term.reduced for _, term in self.energy.terms)
+        if held <= BOUNDARY_NOTICE or not reduced:
+            return ""
+        box = " x ".join(f"[{low:g}, {high:g}]" for low, high in self.grid.bounds)
+        return (f"grid: {held:.1e} of the mass of the stationary state lies at an end of the box {box}; these "
+                "coordinates have no walls there, and the state and its energy are those of the box: enlarge it; "
+                "model.grid(cells, beta=beta, ridge=ridge) chooses one")
+
+    @staticmethod
+    def distinct(states: list[Stationary]) -> list[Stationary]:
+        """Return states by increasing energy, each once."""
+        found: list[Stationary] = []
+        for state in sorted(states, key=lambda one: one.energy):
+            roots = np.sqrt(state.density.masses)
+            if not any(((np.sqrt(other.density.masses) - roots) ** 2).sum() <= SAME_STATE**2 * state.density.mass
+                       for other in found):
+                found.append(state)
+        return found

@@ -13,8 +13,10 @@ from hypothesis.extra.numpy import arrays
 from scipy.integrate import quad
 from scipy.special import ndtri
 
+import wgflow as wg
 from wgflow.errors import InvalidInput, InvalidType, ResourceError
 from wgflow.validation import gaussian_wasserstein, kolmogorov, wasserstein, wasserstein_1d, wasserstein_points
+from wgflow.validation.exact.base import l1_distance
 
 finite = st.floats(-5, 5).map(lambda v: round(v, 6))
 
@@ -237,3 +239,54 @@ def test_the_callers_arrays_are_left_alone():
     x.setflags(write=False)
     assert wasserstein_1d(x[::-1], x.astype(">f4"), 2) == 0.0
     np.testing.assert_array_equal(x, [3.0, 1.0, 2.0])
+
+
+# -------------------------------------------------------------------- laws between which there is no distance
+LINE = wg.Grid((0, 1), cells=10)
+PLANE = wg.Grid([(0, 1), (0, 1)], cells=(3, 4))
+RING = wg.Grid([(0, 1), (0, 1)], cells=(3, 4), boundary=("no-flux", "periodic"))
+
+
+def law(grid, mass=1.0):
+    return wg.Density(grid, mass * wg.Density.uniform(grid).values)
+
+
+@pytest.mark.parametrize(("a", "b", "words"), [
+    (law(LINE), law(LINE, 2.0), "a has mass 1 and b has mass 2"),
+    (law(PLANE, 0.5), law(PLANE), "a has mass 0.5 and b has mass 1"),
+    (wg.Atoms([[0.0, 1.0]], [0.5, 0.5]), wg.Atoms([[0.0, 1.0]], [1.0, 1.0]), "a has mass 1 and b has mass 2"),
+    (law(LINE, 1.1), wg.Atoms([[0.0, 1.0]], [0.5, 0.5]), "a has mass 1.1 and b has mass 1"),
+    (density([0, 1, 2], [1.5, -0.5]), uniform(0, 2), "a is a Density with a mass of -0.5"),
+    (density([0, 1, 2], [np.nan, 1.0]), uniform(0, 2), "a is a Density with a mass of nan"),
+    (law(RING), law(RING), "a lives on a circle in coordinate 1"),
+    (law(PLANE), law(RING), "b lives on a circle"),
+    (law(LINE), law(PLANE), r"a lives in 1 dimension\(s\) and b in 2"),
+    (law(PLANE), np.zeros((5, 3)), r"a lives in 2 dimension\(s\) and b in 3"),
+    (law(LINE), lambda s: 1 - s, "b: a quantile function .* must not fall"),
+    (law(LINE), lambda s: 0.5, "b: a quantile function must return an array"),
+])
+def test_distances_refuse_what_has_none(a, b, words):
+    with pytest.raises(InvalidInput, match=words):
+        wasserstein(a, b)
+    if "dimension" not in words and "quantile" not in words and getattr(a, "grid", LINE).ndim == 1:
+        for distance in (wasserstein_1d, kolmogorov):
+            with pytest.raises(InvalidInput, match=words):
+                distance(a, b)
+
+
+def test_weights_of_a_law_on_several_axes_are_its_own():
+    with pytest.raises(InvalidInput, match="a is a Density and has its own masses"):
+        wasserstein(law(PLANE), law(PLANE), a_weights=np.ones(12))
+
+
+def test_normalized_shapes_and_masses_within_rounding_have_a_distance():
+    heavy = law(LINE, 2.0)
+    assert wasserstein(heavy.normalized(), law(LINE)) == 0
+    assert wasserstein(law(LINE, 1 + 1e-9), law(LINE)) < 1e-12
+    assert wasserstein(heavy, law(LINE, 2.0)) == 0
+    assert wasserstein(np.zeros((4, 1)), [1.0, 1.0]) == 1  # points with one coordinate lie on the line
+
+
+def test_densities_on_two_grids_have_no_l1_distance():
+    with pytest.raises(InvalidInput, match="put both on one grid"):
+        l1_distance(law(LINE), law(wg.Grid((0, 2), cells=10)))

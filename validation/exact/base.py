@@ -251,6 +251,8 @@ def relative_errors(measured: dict[str, float], exact: dict[str, float]) -> dict
 
 def l1_distance(rho: Density, other: Density) -> float:
     """Return the L1 distance of two densities on the same grid."""
+    if rho.grid != other.grid:
+        raise InvalidInput(f"the densities live on {rho.grid} and {other.grid}; put both on one grid")
     return float(np.sum(np.abs(rho.values - other.values) * rho.grid.volumes))
 
 

@@ -41,9 +41,9 @@ class NoisySGD(Study):
     def run(self, folder: Path, *, quick: bool = False, fresh: bool = False) -> StudyReport:
         model = IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2)
         energy = model.energy(beta=_BETA, ridge=_RIDGE)
-        cells, step_size = (500, 4e-5) if quick else (2000, 5e-6)
+        cells, step_size = (750, 4e-5) if quick else (3000, 5e-6)
         times = np.array([0.0, 0.03, 0.1, 0.3, 1.0] if quick else [0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 5.0])
-        grid = model.grid(cells=cells, beta=_BETA, ridge=_RIDGE, r_max=6.0)
+        grid = model.grid(cells=cells, beta=_BETA, ridge=_RIDGE, r_max=9.0)  # 1e-9 of the law lies beyond
         star = stationary(energy, grid)
         output = flow_times(times, _T_END)
         # Of the order of ``stationary``, so that the energies of both are sums over the same masses of cells.

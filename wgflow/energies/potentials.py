@@ -59,6 +59,11 @@ class Potential(Term):
         self._last: tuple[Grid, np.ndarray] | None = None
         self._checked: tuple[Grid, bool] | None = None
 
+    @property
+    def reduced(self) -> bool:
+        """Whether the potential is one of reduced coordinates, which have a reference measure of their own."""
+        return self._reference is not None
+
     def values(self, grid: Grid) -> np.ndarray:
         """Return V at the cell centers of a grid, finite, of the grid's shape; a read-only array."""
         if self._last is None or self._last[0] != grid:

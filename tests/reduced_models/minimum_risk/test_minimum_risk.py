@@ -16,7 +16,7 @@ from wgflow.activations import NonMonotone, PiecewiseLinear, Polynomial, Ramp, R
 from wgflow.densities import Density
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, WGFlowWarning
 from wgflow.grids import Grid
-from wgflow.reduced_models import IsotropicGaussian
+from wgflow.reduced_models import AnisotropicGaussian, IsotropicGaussian
 from wgflow.reduced_models.base import ReducedModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:a part .* lies on the edge")
@@ -312,6 +312,11 @@ def test_a_smaller_box_is_a_constraint():
     values = [f.value for f in found]
     assert values == sorted(values, reverse=True)
     assert all(np.abs(f.atoms).max() <= box[0][1] for f, box in zip(found, boxes))
+    # What lies on the edge of a box is told.
+    for f, box in zip(found, boxes):
+        on_edge = [f.weights[np.abs(f.atoms[:, axis]) == box[0][1]].sum() for axis in (0, 1)]
+        assert f.boundary_mass == max(on_edge) > 0.1
+    assert IsotropicGaussian(40, delta=0.5).minimum_risk().boundary_mass == 0
     assert found[2].box == boxes[2]
 
 
@@ -411,3 +416,48 @@ def test_bad_width(n):
 def test_wrong_kinds_are_type_errors():
     with pytest.raises(InvalidType):
         Net(1, 3).minimum_risk(box=3.0)
+
+
+# -------------------------------------------------------------------- two coordinates
+@pytest.mark.slow
+@pytest.mark.parametrize(("s0", "delta"), [(10, 0.5), (20, 0.3), (4, 0.8)])
+def test_two_lengths_take_few_evaluations(s0, delta, monkeypatch):
+    model = AnisotropicGaussian(d=40, s0=s0, delta=delta)
+    calls = []
+    features = AnisotropicGaussian.features
+    monkeypatch.setattr(AnisotropicGaussian, "features", lambda *a: calls.append(1) or features(*a))
+    seen = []
+    result = model.minimum_risk(progress=lambda rounds, gap: seen.append((rounds, gap)))
+    assert result.gap <= 1e-10
+    assert len(calls) <= 8000  # a few milliseconds each; the dips of Psi go down together
+    assert [rounds for rounds, _ in seen] == list(range(1, len(seen) + 1))
+    assert min(gap for _, gap in seen) <= 1e-10
+    if (s0, delta) == (10, 0.5):
+        assert result.value == pytest.approx(0.419213854345, abs=1e-11)
+    # Psi is least at the atoms, by a search of its own.
+    rng = np.random.default_rng(11)
+    r = 4 * rng.random((2, 3000)) * np.array([[1.0], [rng.random()]])
+    coefficients = model.signs * (result.moments - model.target)
+    assert (coefficients @ model.features(*r)).min() >= coefficients @ result.moments - 1e-9
+
+
+def test_a_time_limit_ends_with_the_measure_found(ticking):
+    ticking("wgflow.reduced_models.minimum_risk.measure_problem")
+    model = IsotropicGaussian(d=40, delta=0.8)
+    exact = model.minimum_risk()
+    early = model.minimum_risk(time_limit=1e-9, throw=False)
+    assert early.iterations == 1
+    assert early.value >= exact.value - 1e-14
+    assert early.value - early.gap <= exact.value
+    with pytest.raises(ConvergenceError, match="1 rounds, at time_limit=1e-09 s") as caught:
+        model.minimum_risk(time_limit=1e-9)
+    assert caught.value.reason == "time limit"
+    assert caught.value.partial.value == early.value
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    ({"time_limit": 0.0}, "time_limit=0.0"), ({"progress": 3}, "progress must be a bool or a function"),
+])
+def test_limits_are_checked(arguments, words):
+    with pytest.raises(InvalidInput, match=words):
+        IsotropicGaussian(d=40, delta=0.2).minimum_risk(**arguments)
