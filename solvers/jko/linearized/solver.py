@@ -419,6 +419,13 @@ class LinearizedSolver(InnerSolver):
         transport(phi, np.argsort(-phi, kind="stable"), np.zeros(phi.size), tau, *self.graph.rows, masses, hamiltonian)
         return hamiltonian
 
+    def slopes(self, masses: np.ndarray) -> np.ndarray:
+        """Return H' of masses."""
+        slopes, curvatures = np.empty((2, masses.size))
+        floor = self.floor(masses)
+        internal_slopes(np.maximum(masses, floor), self.log_reference, floor, self.terms, slopes, curvatures)
+        return slopes
+
     def floor(self, masses) -> float:
         return FLOOR * float(masses.sum()) / masses.size
 
