@@ -38,7 +38,8 @@ from ...krylov import gmres
 if TYPE_CHECKING:
     from .stage import Iterate, Stage
 
-#: Least density at an end, and least derivative of a mass, in Newton's matrix, relative to the typical one.
+#: Least density at an end, and least derivative of a mass, in Newton's matrix, relative to the typical one (the largest
+#: derivative is its reciprocal).
 LEAST = 1e-13
 #: Halvings of a step.
 MAX_HALVINGS = 7
@@ -125,7 +126,7 @@ class LineNewton:
 
     def _next(self, pair: _Pair) -> _Pair | None:
         """Return the pair after one step of Newton's method."""
-        derivatives = np.maximum(pair.derivatives, LEAST * pair.derivatives.max())
+        derivatives = np.clip(pair.derivatives, LEAST / self.kappa, 1.0 / (LEAST * self.kappa))
         weights = np.maximum(pair.weights, LEAST * self.sigma)
         change = self._direction(pair, derivatives, weights)
         if change is None:
