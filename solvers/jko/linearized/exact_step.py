@@ -111,7 +111,7 @@ class ExactStep:
         spread = (lambda: self.spread_out(masses, tau))
         starts = [(spread, FEW_ITERATIONS), (spread, most)]
         if can_start(self.solver):
-            starts.insert(1, (lambda: slopes_of_quantiles(self.solver, masses, tau), ITERATIONS))
+            starts.insert(1, (lambda: slopes_of_quantiles(self.solver, masses, tau), most))
         return starts
 
     def spread_out(self, masses: np.ndarray, tau: float) -> np.ndarray:

@@ -41,6 +41,13 @@ if TYPE_CHECKING:
 #: Least density at an end, and least derivative of a mass, in Newton's matrix, relative to the typical one (the largest
 #: derivative is its reciprocal).
 LEAST = 1e-13
+#: Relative difference of two masses below which the tangent of H' stands for the chord.
+CLOSE = 1e-3
+#: Cells with a density below this part of the typical one are void.
+VOID = 1e-12
+#: Part of the way to a void that an end goes at most, and the distance in cells from which on it may enter.
+PART = 0.9
+NEAR = 1e-6
 #: Halvings of a step.
 MAX_HALVINGS = 7
 #: Iterations in a row that bring neither the residual nor the imbalance below its least value so far.
@@ -86,12 +93,25 @@ class LineNewton:
         self.floor = solver.floor(start)
         slopes, curvatures = np.empty((2, start.size))
         internal_slopes(start, solver.log_reference, self.floor, solver.terms, slopes, curvatures)
+        self.left, self.right = self._voids()
         squares = start * start
         self.kappa = compensated_dot(squares, curvatures) / float(squares.sum())
+        self.near = NEAR * float(np.diff(stage.grid.edges[0]).min())
         # No cell holds more than the whole mass.
         self.highest = np.empty(start.size)
         internal_slopes(np.full(start.size, stage.total), solver.log_reference, self.floor, solver.terms, self.highest,
                         curvatures)
+
+    def _voids(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return, for each cell, the nearest void to its left and to its right; infinity where there is none, in voids,
+        and where the internal energy leaves voids empty."""
+        n = self.stage.row.size
+        void = self.stage.row < VOID * self.sigma * np.diff(self.edges)
+        if not self.exact.singular:
+            return np.full(n, -np.inf), np.full(n, np.inf)
+        left, right = np.where(void, self.edges[1:], -np.inf), np.where(void, self.edges[:-1], np.inf)
+        left, right = np.maximum.accumulate(left), np.minimum.accumulate(right[::-1])[::-1]
+        return np.where(void, -np.inf, left), np.where(void, np.inf, right)
 
     def run(self, point: Iterate, limit: int) -> tuple[Iterate, int]:
         """Iterate from a point until the residual meets the tolerance or nothing improves; return the best, and the
@@ -126,7 +146,9 @@ class LineNewton:
 
     def _next(self, pair: _Pair) -> _Pair | None:
         """Return the pair after one step of Newton's method."""
-        derivatives = np.clip(pair.derivatives, LEAST / self.kappa, 1.0 / (LEAST * self.kappa))
+        # Where H' is finite at 0, an empty cell has no tangent, and mass that comes to it none to go by.
+        derivatives = pair.derivatives if self.exact.singular else self._chords(pair)
+        derivatives = np.clip(derivatives, LEAST / self.kappa, 1.0 / (LEAST * self.kappa))
         weights = np.maximum(pair.weights, LEAST * self.sigma)
         change = self._direction(pair, derivatives, weights)
         if change is None:
@@ -147,6 +169,15 @@ class LineNewton:
                     break
             share *= 0.5
         return best
+
+    def _chords(self, pair: _Pair) -> np.ndarray:
+        """Return the slopes of the chords of M(q) from the masses asked for to those moved, which tend to dM/dq."""
+        solver, target = self.solver, np.clip(pair.moved, self.floor, self.stage.total)
+        slopes, rest = np.empty((2, target.size))
+        internal_slopes(target, solver.log_reference, self.floor, solver.terms, slopes, rest)
+        change = target - pair.asked
+        far = np.abs(change) > CLOSE * np.maximum(target, pair.asked)
+        return np.divide(change, slopes - pair.unknown, out=pair.derivatives.copy(), where=far & (slopes != pair.unknown))
 
     def _direction(self, pair: _Pair, derivatives: np.ndarray, weights: np.ndarray) -> np.ndarray | None:
         """Return the change of q."""
@@ -172,4 +203,14 @@ class LineNewton:
         unknown, ends = np.empty(slopes.size), np.empty(sums.size)
         slopes_of_sums(slopes, self.kappa, solver.log_reference, solver.terms, pair.asked, unknown)
         ends_of_sums(sums, stage.row, self.edges, stage.density, self.below, self.sigma, ends)
-        return self._look(np.minimum(unknown, self.highest), ends)
+        return self._look(np.minimum(unknown, self.highest), self._before_voids(pair.ends, ends))
+
+    def _before_voids(self, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+        """Return new ends, of which none goes more than a part of the way from the old one to a void, unless it is near.
+
+        Beside a jump of the density to 0 the tangent takes ends into the void, from where the way back is long.
+        """
+        cells = np.clip(np.searchsorted(self.edges, old, side="right") - 1, 0, self.left.size - 1)
+        room_left, room_right = old - self.left[cells], self.right[cells] - old
+        low = np.where(room_left > self.near, old - PART * room_left, -np.inf)
+        return np.clip(new, low, np.where(room_right > self.near, old + PART * room_right, np.inf))
