@@ -17,6 +17,8 @@ MASS_TOLERANCE = 1e-13
 ENERGY_TOLERANCE = 1e-12
 #: Largest relative difference between energy lost and dissipation integrated, for runs with error control.
 DISSIPATION_TOLERANCE = 0.05
+#: Largest part of the law's path in steps of another scheme than the one asked for with which ``ok`` is True.
+SUBSTITUTED_TOLERANCE = 1e-5
 #: More mass than this at an artificial boundary is mentioned by ``explain``.
 BOUNDARY_NOTICE = 1e-6
 
@@ -67,6 +69,10 @@ class Certificate:
         (``FiniteVolume(tol=...)``).
     scheme : str
         Of finite volumes: the order of the fluxes in space, and why it is 2 where it is not 4.
+    substituted : float or None
+        With the JKO method, the part of the path (the sum of W2 over the steps) in steps of another scheme than the one
+        asked for: of first order in place of second, or with the linearized distance in place of the exact one. None
+        for other methods.
     functionals : tuple of str
         User-defined terms, known by their energy and first variation alone: no scheme guarantees in advance that F
         falls with them; it was checked at each step.
@@ -95,6 +101,7 @@ class Certificate:
     scheme: str = ""
     grid_error: float | None = None
     functionals: tuple[str, ...] = ()
+    substituted: float | None = None
 
     def checks(self) -> dict[str, tuple[bool, str]]:
         """Return each check by its name: whether it passed, and a sentence."""
@@ -106,6 +113,8 @@ class Certificate:
             "sign": (self.min_density >= 0, f"the smallest {'weight' if self.atomic else 'cell average'} was "
                      f"{self.min_density:.3g} (at least 0)"),
         }
+        if self.substituted is not None:
+            checks["scheme"] = (self.substituted <= SUBSTITUTED_TOLERANCE, self._substitution())
         if self.grid_error is not None and self.settings.get("tol"):
             checks["tolerance"] = self._tolerance(self.settings["tol"])
         if self.noisy:
@@ -121,6 +130,15 @@ class Certificate:
             f"energy lost and dissipation integrated differ by {self.dissipation_defect:.1e}"
             + (f" (at most {bound:g})" if self.controlled else " (fixed steps: reported, not judged)"))
         return checks
+
+    def _substitution(self) -> str:
+        """Return a sentence on the steps of another scheme than the one asked for."""
+        if not self.n_fallback:
+            return "every step was taken by the scheme asked for"
+        words = (f"{self.n_fallback} of {self.n_accepted} steps, {self.substituted:.1e} of the path, were taken by "
+                 f"another scheme than the one asked for (at most {SUBSTITUTED_TOLERANCE:.0e} of the path)")
+        passed = self.substituted is not None and self.substituted <= SUBSTITUTED_TOLERANCE
+        return words if passed else words + "; take a smaller tau, or on one axis inner='quantile'"
 
     def _tolerance(self, tol: float) -> tuple[bool, str]:
         """Return whether the estimated errors are within a tolerance, and a sentence."""

@@ -259,7 +259,16 @@ class Recorder:
             residual=self.residual, error_estimate=self.error_estimate, edi_defect=self.edi_defect,
             bias=self.bias, grid_error=self.grid_error, scheme=self.flow.scheme,
             completed=status == 0, controlled=self.method.controlled, settings=self.method.settings(),
-            versions=dict(library_versions()), functionals=self._functionals())
+            versions=dict(library_versions()), functionals=self._functionals(),
+            substituted=self._substituted())
+
+    def _substituted(self) -> float | None:
+        """Return the part of the path in steps of another scheme than the one asked for; None for other methods."""
+        if not self.jko_steps:
+            return None
+        lengths = np.sqrt([max(0.0, step.w2_squared) for step in self.jko_steps])
+        others = float(lengths[np.array(self.columns["fallback"][1:], dtype=bool)].sum())
+        return others / float(lengths.sum()) if others > 0 else 0.0
 
     def _functionals(self) -> tuple[str, ...]:
         return tuple(repr(term) for _, term in self.flow.on_grid.functionals)

@@ -160,6 +160,14 @@ class InnerSolver(ABC):
             of ``start.density`` (to 1e-13) and no negative cell.
         """
 
+    def substitute(self, start: JKOStep, tau: float) -> JKOStep | None:
+        """Return the step by another scheme than the one asked for, or None where the solver has none.
+
+        JKO takes it where `step` misses the tolerance, also by way of shorter steps. It counts as a fallback, with
+        which the certificate fails.
+        """
+        return None
+
     def extrapolate(self, before: JKOStep, now: JKOStep, share: float) -> JKOStep:
         r"""Return the point beyond ``now`` on the geodesic from ``before``, by ``share`` of its length.
 

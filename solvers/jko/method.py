@@ -48,7 +48,8 @@ class JKO(Method):
     inequality :math:`F(\rho_{k+1}) + W_2^2(\rho_{k+1}, \rho_k) / (2 \tau s) \le F(\rho_k)`, which is checked. The
     error is of first order in tau. With ``order=2`` a step is the variational BDF2 scheme of Gallouet, Natale and
     Todeschini: a JKO step of length 2 tau / 3 from the point a third beyond :math:`\rho_k` on the geodesic from
-    :math:`\rho_{k-1}`. Where it would raise F a plain step is taken (``certificate.n_fallback``).
+    :math:`\rho_{k-1}`. Where it would raise F a plain step is taken; it counts in ``certificate.n_fallback``, and the
+    certificate fails unless the law hardly moves in such steps (``certificate.substituted``).
 
     Steps are of equal length between two output times, and end on them: tau is shortened so that it divides the
     interval, never lengthened.
@@ -278,20 +279,25 @@ class JKORun(Run):
 
     # ---------------------------------------------------------------- one step
     def _solve(self, now: JKOStep, before: JKOStep | None, scaled: float, dt: float) -> tuple[JKOStep, bool]:
-        """A step that passes every check, and whether it is the plain step in place of the one of second order."""
+        """A step that passes every check, and whether it is another one than was asked for: a plain step in place of
+        one of second order, or one of another scheme."""
         if self.method.order == 2 and before is not None:
             ratio = scaled / now.tau
             start = self.inner.extrapolate(before, now, ratio * ratio / (1 + 2 * ratio))
             new = self.inner.step(start, scaled * (1 + ratio) / (1 + 2 * ratio))
             if new.residual <= self.tolerance and new.energy <= now.energy + self._slack(now):
                 return _of_length(new, scaled, self.inner.distance_squared(now, new)), False
-            return self._plain(now, scaled, dt), True
-        return self._plain(now, scaled, dt), False
+            return self._plain(now, scaled, dt)[0], True
+        return self._plain(now, scaled, dt)
 
-    def _plain(self, now: JKOStep, scaled: float, dt: float) -> JKOStep:
-        new = self.inner.step(now, scaled)
+    def _plain(self, now: JKOStep, scaled: float, dt: float) -> tuple[JKOStep, bool]:
+        """A step of first order, and whether another scheme than the one asked for has taken it."""
+        new, other = self.inner.step(now, scaled), None
         if not new.residual <= self.tolerance:
             new = self._continue(now, scaled, new)
+        if not new.residual <= self.tolerance:
+            other = self.inner.substitute(now, scaled)
+            new = new if other is None else other
         where = f"the JKO step from t = {self.t:.6g}, tau = {dt:.4g} (inner={self.inner.settings.NAME!r})"
         if not new.residual <= self.tolerance:
             raise _failure(f"{where} stopped at residual {new.residual:.2e} after {new.iterations} iterations, "
@@ -301,7 +307,7 @@ class JKORun(Run):
         if not self._excess(now, new) <= allowed:
             raise _failure(f"{where} breaks F(k+1) + W2^2/(2 tau) <= F(k) by {self._excess(now, new):.2e}; take a "
                            "smaller tau or tol", "energy increase", new, self.t, dt)
-        return new
+        return new, other is not None
 
     def _continue(self, now: JKOStep, scaled: float, missed: JKOStep) -> JKOStep:
         """Approach a step that missed its tolerance from shorter ones; the best iterate if that does not help."""

@@ -79,7 +79,8 @@ class Linearized(InnerSettings):
     Parameters
     ----------
     metric : {"exact", "linear"}
-        The distance of a step. A step for which the exact one does not converge is taken with the linear one.
+        The distance of a step. A step for which the exact one does not converge is taken with the linear one; it counts
+        in ``certificate.n_fallback``, and the certificate fails.
 
     Raises
     ------

@@ -16,7 +16,7 @@ from .jit import jit
 
 __all__ = [
     "assemble", "compensated_dot", "excess_energy", "imbalance", "internal_slopes", "invert_hamiltonian", "multiply",
-    "masses_of_slopes", "net_flux", "rows_of_edges", "transport",
+    "masses_of_slopes", "net_flux", "rows_of_edges", "slopes_of_sums", "transport",
 ]
 
 #: Below this relative difference a Bregman distance is taken from its quadratic part: its terms cancel.
@@ -219,6 +219,43 @@ def masses_of_slopes(slopes, log_reference, terms, masses, derivatives):
         masses[i] = math.exp(y + log_reference[i]) if y > -LOG_BOUND else 0.0
         derivatives[i] = masses[i] / curvature if masses[i] > 0.0 else 0.0
     return True
+
+
+@jit
+def slopes_of_sums(sums, factor, log_reference, terms, masses, slopes):
+    """Solve q + factor M(q) = s in each cell, where M(q) is the mass at which H' is q: fill ``slopes`` with q.
+
+    The left side rises with slope 1 at least; Newton's method in a bracket for the logarithm of the density, from
+    ``masses``. With powers above 1 alone, s <= 0 means an empty cell.
+    """
+    diffusion, _, exponents = terms
+    bounded = diffusion == 0.0
+    for j in range(exponents.size):
+        bounded = bounded and exponents[j] > 1.0
+    for i in range(sums.size):
+        s, reference = sums[i], log_reference[i]
+        if bounded and s <= 0.0:
+            slopes[i] = s
+            continue
+        low, high = -LOG_BOUND, LOG_BOUND
+        y = math.log(masses[i]) - reference if masses[i] > 0.0 else -0.5 * LOG_BOUND
+        slope, before = 0.0, math.inf
+        for _ in range(MAX_SCALAR):
+            slope, curvature = _slope(y, terms)
+            mass = factor * math.exp(min(y + reference, LOG_BOUND))
+            excess = slope + mass - s
+            if excess > 0.0:
+                high = y
+            else:
+                low = y
+            new = y - excess / (curvature + mass) if curvature + mass > 0.0 else math.nan
+            if not (low < new < high) or abs(new - y) > 0.5 * before:
+                new = 0.5 * (low + high)
+            before = abs(new - y)
+            y = new
+            if before <= 1e-15 * (1.0 + abs(new)):
+                break
+        slopes[i] = s - factor * math.exp(min(y + reference, LOG_BOUND)) if bounded else _slope(y, terms)[0]
 
 
 @jit

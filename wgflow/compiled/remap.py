@@ -23,13 +23,15 @@ import numpy as np
 
 from .jit import jit
 
-__all__ = ["advance_rows", "cost_of_ends", "face_densities", "image_of_faces", "limit_rows", "remap_line",
-           "remap_plane", "repeated", "semiconvex_rows", "sort_ends"]
+__all__ = ["advance_rows", "cost_of_ends", "ends_of_sums", "face_densities", "image_of_faces", "limit_rows",
+           "remap_line", "remap_plane", "repeated", "semiconvex_rows", "sort_ends", "sums_of_ends"]
 
 #: A quadratic density with end values up to this multiple of its mean is nowhere negative.
 STEEPEST = 3.0
 #: Turns around a periodic axis that an end may take, either way.
 TURNS = 1
+#: Iterations of a scalar equation.
+MAX_SCALAR = 60
 #: Weight of ends between empty cells.
 SMALLEST = 1e-300
 
@@ -102,6 +104,60 @@ def remap_line(masses, edges, density, ends, moved, weights):
             else:
                 moved[f - 1] = -_between(masses, edges, density, k, place, before, start)
         before, start = k, place
+
+
+@jit
+def sums_of_ends(ends, masses, edges, density, below, scale, sums):
+    """Fill ``sums`` with y + R(y) / scale at ends y, where R(y) is the mass below y; ``below`` is R at the edges."""
+    n = masses.size
+    k = 0
+    for f in range(ends.size):
+        y = ends[f]
+        while k < n - 1 and y >= edges[k + 1]:
+            k += 1
+        while k > 0 and y < edges[k]:
+            k -= 1
+        width = edges[k + 1] - edges[k]
+        place = min(max((y - edges[k]) / width, 0.0), 1.0)
+        part = width * _part(masses[k] / width, density[k], density[k + 1], 0.0, place)
+        sums[f] = y + (below[k] + part) / scale
+
+
+@jit
+def ends_of_sums(sums, masses, edges, density, below, scale, ends):
+    """Invert `sums_of_ends`: fill the ends; Newton's method in a bracket, since the sum rises with slope 1 at least."""
+    n = masses.size
+    k = 0
+    for f in range(sums.size):
+        s = sums[f]
+        while k < n - 1 and s >= edges[k + 1] + below[k + 1] / scale:
+            k += 1
+        while k > 0 and s < edges[k] + below[k] / scale:
+            k -= 1
+        width = edges[k + 1] - edges[k]
+        mean, left, right = masses[k] / width, density[k], density[k + 1]
+        rest = s - edges[k] - below[k] / scale
+        if rest <= 0.0:
+            ends[f] = edges[k] + rest
+            continue
+        if rest >= width + masses[k] / scale:
+            ends[f] = edges[k + 1] + (rest - width - masses[k] / scale)
+            continue
+        low, high, x = 0.0, 1.0, rest / (width + masses[k] / scale)
+        for _ in range(MAX_SCALAR):
+            excess = width * (x + _part(mean, left, right, 0.0, x) / scale) - rest
+            if excess > 0.0:
+                high = x
+            else:
+                low = x
+            new = x - excess / (width * (1.0 + _inside(mean, left, right, x) / scale))
+            if not low < new < high:
+                new = 0.5 * (low + high)
+            change = abs(new - x)
+            x = new
+            if change <= 1e-16 or high - low <= 1e-16:
+                break
+        ends[f] = edges[k] + x * width
 
 
 @jit

@@ -27,9 +27,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wgflow.compiled.linearized import compensated_dot, internal_slopes, masses_of_slopes
+from wgflow.compiled.linearized import compensated_dot, masses_of_slopes
 from wgflow.compiled.remap import advance_rows, limit_rows, repeated, semiconvex_rows, sort_ends
 
+from .quantile_start import can_start, slopes_of_quantiles
 from .stage import Iterate, Stage
 from .system import ScalarSystem
 
@@ -43,8 +44,8 @@ LOWEST = -0.8
 LARGEST_FACTOR = 4.0
 #: Iterations from one start.
 ITERATIONS = 60
-#: Iterations, on a line, from the step before, whose tails may be far from the solution's.
-FEW_ITERATIONS = 5
+#: Iterations, on a line, from a start that may be far from the solution, before a better one is formed.
+FEW_ITERATIONS = 12
 #: Least 1 + tau times a second derivative of the pressure in the approximate matrix.
 LEAST_STRETCH = 0.05
 
@@ -84,11 +85,7 @@ class ExactStep:
         stage, count = Stage(self, start, tau), 0
         best: Iterate | None = None
         known = [((lambda q=q: q), FEW_ITERATIONS if self.line else ITERATIONS) for q in unknowns]
-        *others, last = self._starts(start, tau)
-        cold = [(make, ITERATIONS) for make in others]
-        # On a line the start from the masses is the better one: that from the step before has poor tails.
-        guesses = (cold[:1] + known + cold[1:] if self.line else known + cold)
-        guesses.append((last, self.solver.max_iterations))
+        guesses = known + self._starts(start, tau)
         for make, limit in guesses:
             unknown = make()
             if self.solver.internal:
@@ -104,19 +101,18 @@ class ExactStep:
                 break
         return best, count
 
-    def _starts(self, masses: np.ndarray, tau: float) -> list[Callable[[], np.ndarray]]:
-        """Return functions that form guesses without a step before, the most promising first."""
+    def _starts(self, masses: np.ndarray, tau: float) -> list[tuple[Callable[[], np.ndarray], int]]:
+        """Return functions that form guesses without a step before, the most promising first, with iterations."""
+        most = self.solver.max_iterations
         if not self.solver.internal:
-            return [lambda: masses]
-        starts = [lambda: self.spread_out(masses, tau), lambda: self._slopes(masses, self.solver.floor(masses))]
-        return starts if self.line else starts[::-1]
-
-    def _slopes(self, masses: np.ndarray, floor: float) -> np.ndarray:
-        """Return H' of masses."""
-        slopes, curvatures = np.empty((2, masses.size))
-        internal_slopes(np.maximum(masses, floor), self.solver.log_reference, floor, self.solver.terms, slopes,
-                        curvatures)
-        return slopes
+            return [(lambda: masses, most)]
+        if not self.line:
+            return [(lambda: self.solver.slopes(masses), ITERATIONS), (lambda: self.spread_out(masses, tau), most)]
+        spread = (lambda: self.spread_out(masses, tau))
+        starts = [(spread, FEW_ITERATIONS), (spread, most)]
+        if can_start(self.solver):
+            starts.insert(1, (lambda: slopes_of_quantiles(self.solver, masses, tau), most))
+        return starts
 
     def spread_out(self, masses: np.ndarray, tau: float) -> np.ndarray:
         r"""Return H' of the masses, raised until it has no second derivative below `LOWEST` / tau.
@@ -124,7 +120,7 @@ class ExactStep:
         Then id + tau grad p keeps cells in order where V is not too concave, and empty cells get the parabolic tails of
         a heat kernel.
         """
-        slopes = self._slopes(masses, self.solver.floor(masses))
+        slopes = self.solver.slopes(masses)
         if self.singular:
             slopes = np.where(masses > 0, slopes, -np.inf)
         slopes = slopes.reshape(self.grid.shape)

@@ -79,8 +79,7 @@ class LinearizedSolver(InnerSolver):
     their sum is kept, and the inequality is checked; the residual is the square of the missing part of the mass. With
     ``order=2`` the step starts beyond :math:`\rho_k` on the geodesic from :math:`\rho_{k-1}`.
 
-    With ``metric="linear"``, on three axes, and where a step of the first kind does not converge or would raise the
-    energy (very rough data, steep barriers), the step is that of Cances, Gallouet and Todeschini, the convex problem
+    With ``metric="linear"`` and on three axes the step is that of Cances, Gallouet and Todeschini, the convex problem
 
     .. math::
         \min_{\rho \ge 0} \; F(\rho) + \frac{1}{2\tau} \|\rho_k - \rho\|^2_{\dot H^{-1}_\rho}, \qquad
@@ -102,7 +101,9 @@ class LinearizedSolver(InnerSolver):
     energy, which cancels the derivative of the metric. Its ``w2_squared`` is the squared weighted norm instead of the
     distance W2.
 
-    ``metric`` of a step says of which kind it is. Where there is a gap, the residual is the gap over the mass and the
+    Where a step of the first kind does not converge or would raise the energy, also by way of shorter steps, JKO takes
+    one of the second kind as a fallback, with which the certificate fails (`substitute`). ``metric`` of a step says of
+    which kind it is. Where there is a gap, the residual is the gap over the mass and the
     spread of the energy per mass. A gap is reported where the energy is known to be convex.
 
     Parameters
@@ -161,13 +162,16 @@ class LinearizedSolver(InnerSolver):
                        state={"phi": None, "previous": None})
 
     def step(self, start: JKOStep, tau: float, guess: JKOStep | None = None) -> JKOStep:
-        new = self._exact_step(self.exact, start, tau, guess) if self.exact is not None else None
-        if new is not None and new.residual <= self.tolerance:
-            return new
-        return self._linear_step(start, tau, guess)
+        if self.exact is None:
+            return self._linear_step(start, tau, guess)
+        return self._exact_step(self.exact, start, tau, guess)
 
-    def _exact_step(self, exact: ExactStep, start: JKOStep, tau: float, guess: JKOStep | None) -> JKOStep | None:
-        """Return a step along straight geodesics, or None where none is found that obeys the inequality."""
+    def substitute(self, start: JKOStep, tau: float) -> JKOStep | None:
+        return None if self.exact is None else self._linear_step(start, tau)
+
+    def _exact_step(self, exact: ExactStep, start: JKOStep, tau: float, guess: JKOStep | None) -> JKOStep:
+        """Return a step along straight geodesics; its residual is infinite where it breaks the energy-dissipation
+        inequality."""
         state = start.state
         masses = state.get("masses", start.rho.masses.ravel())
         q, previous = state.get("q"), state.get("q_previous")
@@ -179,16 +183,15 @@ class LinearizedSolver(InnerSolver):
         with np.errstate(over="ignore", invalid="ignore"):
             point, iterations = exact.solve(masses, tau, starts)
         if point is None or not math.isfinite(point.residual):
-            return None
+            return JKOStep(start.density, 0.0, start.energy, None, math.inf, iterations, tau, metric="exact", state=state)
         new = point.moved * (masses.sum() / point.moved.sum())
         density = Density(self.grid, new.reshape(self.grid.shape) / self.grid.volumes)
         energy, cost = self.energy(density.masses), exact.cost(masses, point, tau)
         before = self.energy(masses.reshape(self.grid.shape))
         gap = point.gap if self.convex and math.isfinite(point.gap) else None
-        if not energy + cost / (2 * tau) - before <= max(ENERGY_SLACK * max(1.0, abs(before)), gap or 0.0):
-            return None
+        obeys = energy + cost / (2 * tau) - before <= max(ENERGY_SLACK * max(1.0, abs(before)), gap or 0.0)
         dissipation = net_flux(point.pressure, new, *self.graph.edges, np.zeros(new.size))
-        return JKOStep(density, cost, energy, gap, point.residual, iterations, tau,
+        return JKOStep(density, cost, energy, gap, point.residual if obeys else math.inf, iterations, tau,
                        dissipation=dissipation, metric="exact",
                        state={"phi": None, "previous": None, "q": point.unknown, "q_previous": q,
                               "pressure": point.pressure})
@@ -418,6 +421,13 @@ class LinearizedSolver(InnerSolver):
         masses, hamiltonian = np.empty((2, phi.size))
         transport(phi, np.argsort(-phi, kind="stable"), np.zeros(phi.size), tau, *self.graph.rows, masses, hamiltonian)
         return hamiltonian
+
+    def slopes(self, masses: np.ndarray) -> np.ndarray:
+        """Return H' of masses."""
+        slopes, curvatures = np.empty((2, masses.size))
+        floor = self.floor(masses)
+        internal_slopes(np.maximum(masses, floor), self.log_reference, floor, self.terms, slopes, curvatures)
+        return slopes
 
     def floor(self, masses) -> float:
         return FLOOR * float(masses.sum()) / masses.size

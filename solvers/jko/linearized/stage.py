@@ -9,24 +9,18 @@ import numpy as np
 from wgflow.compiled.linearized import compensated_dot, excess_energy, internal_slopes, masses_of_slopes
 from wgflow.compiled.remap import cost_of_ends, face_densities, remap_line, remap_plane
 
+from .line import LineNewton
+
 if TYPE_CHECKING:
     from .exact_step import ExactStep
 
 #: Part of the mass that is spread evenly where H' of empty cells is infinite: tails fall off by thousands of orders of
 #: magnitude where V is steep, and masses below this part do not count.
-BACKGROUND = 1e-14
-#: Least part of the predicted rise of the dual value that a step must give.
-ARMIJO = 1e-4
-#: Part of the dual value below which round-off hides a rise.
-HIDDEN = 1e-11
+BACKGROUND = 1e-18
 #: Halvings of a step.
 MAX_HALVINGS = 12
 #: Factor by which the missing mass may grow in an accelerated step.
 GROWTH = 1.2
-#: Iterations for the interaction in a direction.
-INNER_ITERATIONS = 40
-#: The part of a direction's first change at which these iterations stop.
-FORCING = 1e-9
 #: Earlier iterates that acceleration uses.
 DEPTH = 6
 #: Iterations with one factorization.
@@ -58,7 +52,7 @@ class Stage:
     def __init__(self, exact: ExactStep, start: np.ndarray, tau: float):
         self.exact, self.start, self.tau = exact, np.ascontiguousarray(start), tau
         self.solver, self.grid = exact.solver, exact.grid
-        self.total, self.sharp = float(start.sum()), False
+        self.total = float(start.sum())
         if exact.singular:
             volumes = self.grid.volumes.ravel()
             self.start = (1 - BACKGROUND) * self.start + BACKGROUND * self.total / volumes.sum() * volumes
@@ -124,16 +118,6 @@ class Stage:
         gap, residual = self._judged(unknown, asked, moved, disorder)
         return Iterate(unknown, asked, pressure, moved, slope, weights, missing, gap, residual)
 
-    def value(self, point: Iterate) -> float:
-        """Return the dual value of the step on a line."""
-        solver = self.solver
-        value = (self.cost(self.grid.edges[0], self.ends(point.pressure)) / (2 * self.tau)
-                 + compensated_dot(point.slope, point.pressure) + solver.internal_energy(point.asked)
-                 - compensated_dot(point.asked, point.unknown))
-        if solver.is_nonlocal:
-            value += solver.nonlocal_remainder(point.asked, solver.field(point.asked))
-        return value
-
     def _judged(self, unknown, asked, moved, disorder) -> tuple[float, float]:
         """Return gap and residual: on a line the residual is the scaled gap, else the missing part of the mass squared.
         """
@@ -153,28 +137,25 @@ class Stage:
     # ---------------------------------------------------------------- Newton's method
     def newton(self, point: Iterate, limit: int) -> tuple[Iterate, int]:
         """Iterate until the residual meets the tolerance or no step helps; return the best iterate, and the count."""
+        if self.exact.newton:
+            return LineNewton(self).run(point, limit)
         solver, history = self.solver, History()
-        best, iteration, factored, self.sharp = point, 0, None, False
-        while best.residual > solver.tolerance and iteration < min(solver.max_iterations, limit):
-            if self.exact.newton or factored is None or iteration - factored >= FACTOR_ITERATIONS:
+        best, iteration, factored = point, 0, None
+        while best.residual > solver.tolerance and iteration < limit:
+            if factored is None or iteration - factored >= FACTOR_ITERATIONS:
                 if not self._factorize(point):
                     break
                 factored = iteration
                 history.clear()
             iteration += 1
-            direction = self._direction(point)
-            if self.exact.newton:
-                new = self._search(point, direction)
-            else:
-                new = self._accelerated(point, direction, history)
+            new = self._accelerated(point, self._direction(point), history)
             if new is None:
-                # Try again with a new factorization, on a line without the density beyond the walls: ends may come back
-                # from there.
-                if self.sharp or (not self.exact.newton and factored == iteration - 1):
+                # Try again with a new factorization.
+                if factored == iteration - 1:
                     break
-                factored, self.sharp = None, self.exact.newton
+                factored = None
                 continue
-            point, self.sharp = new, False
+            point = new
             if point.residual < best.residual:
                 best = point
         return best, iteration
@@ -189,62 +170,14 @@ class Stage:
         internal_slopes(reached, solver.log_reference, floor, solver.terms, slopes, curvatures)
         self.largest = LARGEST_CHANGE * compensated_dot(reached**2, curvatures) / float(reached.sum())
         derivatives = np.maximum(1.0 / curvatures, np.abs(point.slope - asked) / self.largest)
-        if exact.line:
-            distances = self.grid.distances[0]
-            weights = np.maximum(np.asarray(point.weights), 0.0)
-            if self.sharp:
-                ends = self.ends(point.pressure)
-                weights[(ends < exact.edges[0][0]) | (ends > exact.edges[0][-1])] = 0.0
-            rates = [weights[1:][:distances.size] * self.tau / distances]
-        else:
-            rates = exact.rates(np.maximum(point.moved, 0.0), point.pressure, self.tau)
-        self.derivatives, laplacian = derivatives, exact.system.set_rates(rates)
+        laplacian = exact.system.set_rates(exact.rates(np.maximum(point.moved, 0.0), point.pressure, self.tau))
         return exact.system.factorize(derivatives + laplacian)
 
     def _direction(self, point: Iterate) -> np.ndarray:
         rest = point.slope - point.asked
         if not self.solver.internal:
             return rest
-        direction = self.exact.system.solve(rest)
-        if not self.exact.newton:
-            return np.clip(direction, -self.largest, self.largest)
-        return direction if self.exact.local else self._with_nonlocal(direction, rest, point.asked)
-
-    def _with_nonlocal(self, direction: np.ndarray, rest: np.ndarray, masses: np.ndarray) -> np.ndarray:
-        """Return Newton's direction x, where (L + D) x + L E'' D x is the rest, D the derivatives of masses.
-
-        The iteration starts from ``direction``, the solution at E'' = 0; for interactions E'' is U.
-        """
-        solver, system = self.solver, self.exact.system
-        weights, history = np.sqrt(np.maximum(system.diagonal, 0.0)), History()
-        begin = float(np.linalg.norm(weights * direction))
-        for _ in range(INNER_ITERATIONS):
-            pulled = system.laplacian(solver.response(self.derivatives * direction, masses))
-            change = system.solve(rest - pulled) - direction
-            if not np.isfinite(change).all():
-                break
-            if np.linalg.norm(weights * change) <= FORCING * begin:
-                return direction + change
-            direction = direction + history.step(direction, change, weights)
-        return direction
-
-    def _search(self, point: Iterate, direction: np.ndarray) -> Iterate | None:
-        """Return a point along Newton's direction with less mass missing or a larger dual value; None without one."""
-        change = direction
-        if not self.exact.local:
-            change = direction + self.solver.response(self.derivatives * direction, point.asked)
-        rise = compensated_dot(point.slope - point.asked, change)
-        value, share = None, 1.0
-        for _ in range(2 * MAX_HALVINGS):
-            new = self.look(point.unknown + share * direction)
-            if new is not None:
-                if new.missing < (1 - 0.1 * share) * point.missing:
-                    return new
-                value = self.value(point) if value is None else value
-                if rise > HIDDEN * max(1.0, abs(value)) and self.value(new) >= value + ARMIJO * share * rise:
-                    return new
-            share *= 0.5
-        return None
+        return np.clip(self.exact.system.solve(rest), -self.largest, self.largest)
 
     def _accelerated(self, point: Iterate, direction: np.ndarray, history: History) -> Iterate | None:
         weights = np.sqrt(np.maximum(self.exact.system.diagonal, 0.0)) if self.solver.internal else np.ones(1)
