@@ -6,7 +6,7 @@ import math
 import numbers
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,6 +17,7 @@ from wgflow.atoms import Atoms
 from wgflow.checks import check_positive
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy, Term
+from wgflow.energies.nodes import NodeGrid
 from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, WGFlowError
 from wgflow.files.checkpoints import Checkpoint
@@ -34,6 +35,8 @@ T = TypeVar("T")
 
 #: Gauss-Legendre nodes with which a time_scale function is integrated over a step.
 CLOCK_NODES, CLOCK_WEIGHTS = np.polynomial.legendre.leggauss(4)
+#: A time is found by its place on the clock up to this part of a step, in at most so many trials.
+CLOCK_SLACK, CLOCK_TRIALS = 1e-9, 40
 
 
 @dataclass
@@ -110,7 +113,11 @@ class Flow:
         """Return the energy as arrays at a time."""
         if not self.energy.time_dependent:
             return self.on_grid
-        return self._driven(t, lambda: self.energy.at(t).assemble(self.grid, check=False))
+        if not isinstance(self.grid, NodeGrid):
+            return self._driven(t, lambda: self.energy.at(t).assemble(self.grid, check=False))
+        # Terms know cells; the same arrays serve sums over point masses.
+        cells = self.grid.cells
+        return replace(self._driven(t, lambda: self.energy.at(t).assemble(cells, check=False)), grid=self.grid)
 
     @staticmethod
     def _driven(t: float, make: Callable[[], T]) -> T:
@@ -127,6 +134,23 @@ class Flow:
             return scale * dt
         times = t + 0.5 * dt * (1 + CLOCK_NODES)
         return 0.5 * dt * float(CLOCK_WEIGHTS @ [self.scale_at(float(s), dt) for s in times])
+
+    def time_within(self, t: float, dt: float, share: float) -> float:
+        """Return the time at which a part of the step from t to t + dt has passed by the clock of time_scale."""
+        if not callable(self.time_scale):
+            return t + share * dt
+        goal, low, high = share * self.elapsed(t, dt), 0.0, dt
+        length = share * dt
+        for _ in range(CLOCK_TRIALS):
+            miss = self.elapsed(t, length) - goal
+            low, high = (low, length) if miss > 0 else (length, high)
+            if abs(miss) <= CLOCK_SLACK * goal:
+                break
+            # Newton's method, and halving where it leaves the bracket.
+            length -= miss / self.scale_at(t + length, dt)
+            if not low < length < high:
+                length = 0.5 * (low + high)
+        return t + length
 
     def scale_at(self, t: float, dt: float = 0.0) -> float:
         """Return time_scale at a time; an error in its function ends the run with a ConvergenceError."""

@@ -57,6 +57,8 @@ class Step(NamedTuple):
         As the scheme measures them; by default those of the law.
     jko : JKOStep or None
         What is known of a step of the JKO scheme.
+    inside : float or None
+        The dissipation in the middle of the step by the clock, where it was formed.
     """
 
     t: float
@@ -73,6 +75,7 @@ class Step(NamedTuple):
     mass: float | None = None
     min_density: float | None = None
     jko: JKOStep | None = None
+    inside: float | None = None
 
 
 class Interior(NamedTuple):
@@ -139,6 +142,8 @@ class Recorder:
             if self._last_rate is None:
                 # Nothing is known of the start: the first value stands for it.
                 self.rate(0.0, step.rate)
+            elif step.inside is not None:
+                self.rate(0.5 * (self._last_rate[0] + step.clock), step.inside)
             self.rate(step.clock, step.rate)
         if step.jko is not None:
             self.jko_steps.append(step.jko)

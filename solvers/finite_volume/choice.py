@@ -42,7 +42,6 @@ def why_not_compact(flow: Flow, method: FiniteVolume) -> str | None:
         (energy.diffusion <= 0, "no linear diffusion"),
         (bool(energy.internal), "nonlinear diffusion"),
         (bool(energy.functionals), "a term known by its energy and first variation alone"),
-        (flow.energy.time_dependent, "an energy that changes with time"),
         (not has_nodes(flow.grid), "cells that are not uniform, or fewer than 8 along an axis"),
     ):
         if holds:
@@ -54,7 +53,8 @@ def why_not_compact(flow: Flow, method: FiniteVolume) -> str | None:
     if not np.isfinite(energy.potential).all():
         return "a potential that is not finite"
     field = energy.field(rho.masses, energy.interaction(rho.masses))
-    return _unresolved(energy, rho, field) or _at_rest(energy, rho, field)
+    # What is at rest now is moved by an energy that changes with time.
+    return _unresolved(energy, rho, field) or (None if flow.energy.time_dependent else _at_rest(energy, rho, field))
 
 
 def _unresolved(energy: EnergyOnGrid, rho: Density, field: np.ndarray | None) -> str | None:

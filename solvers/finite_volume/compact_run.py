@@ -64,7 +64,7 @@ class CompactRun(FiniteVolumeRun):
             return density_of_nodes(Density.trusted(rho0.grid, masses / rho0.grid.volumes))
 
         flow.law = law
-        sweeps = CompactSweeps(node_grid(flow.grid), energy.diffusion, not energy.moves,
+        sweeps = CompactSweeps(node_grid(flow.grid), energy.diffusion, not (energy.moves or flow.energy.time_dependent),
                                method.threads or default_threads())
         self.rule = Compact()
         return Stepper(nodal, sweeps, self.rule)

@@ -220,10 +220,11 @@ class FiniteVolumeRun(Run):
         share = LARGE_GRID_SHARE if self.flow.grid.size > LARGE_GRID else DISSIPATION_SHARE
         if rate is not None:
             self.measured = new.energy - new.work
-        elif (self.measured + new.work - new.energy > share * lost or self.steps % DISSIPATION_STRIDE == 0
+        elif (self.stepper.energies.driven or self.measured + new.work - new.energy > share * lost or self.steps % DISSIPATION_STRIDE == 0
                 or new.t >= self.flow.t1):
             rate, self.measured = self.stepper.dissipation(new), new.energy - new.work
-        return Step(new.t, new.masses, new.energy, new.clock, rate, work=new.work, fallback=fallback)
+        inside, self.stepper.inside = self.stepper.inside, None
+        return Step(new.t, new.masses, new.energy, new.clock, rate, work=new.work, fallback=fallback, inside=inside)
 
     def _watch(self) -> None:
         self.collapse.check(self.t, self.last_dt, self.state.masses)
