@@ -16,9 +16,12 @@ from wgflow.arguments import check_span, check_times
 from wgflow.atoms import Atoms
 from wgflow.checks import check_positive
 from wgflow.densities import Density
+from wgflow.energies.clocks import Clock
+from wgflow.energies.drives import Drive
 from wgflow.energies.free_energy import FreeEnergy, Term
 from wgflow.energies.nodes import NodeGrid
 from wgflow.energies.on_grid import EnergyOnGrid
+from wgflow.energies.probes import AtomProbe, GridProbe
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, WGFlowError
 from wgflow.files.checkpoints import Checkpoint
 from wgflow.grids import Grid
@@ -33,8 +36,6 @@ __all__ = ["Flow", "make_flow", "run"]
 
 T = TypeVar("T")
 
-#: Gauss-Legendre nodes with which a time_scale function is integrated over a step.
-CLOCK_NODES, CLOCK_WEIGHTS = np.polynomial.legendre.leggauss(4)
 #: A time is found by its place on the clock up to this part of a step, in at most so many trials.
 CLOCK_SLACK, CLOCK_TRIALS = 1e-9, 40
 
@@ -75,6 +76,10 @@ class Flow:
         # What the certificate says of the scheme.
         self.scheme = ""
         self.size = self.rho0.points.size if isinstance(self.rho0, Atoms) else self.rho0.grid.size
+        scale = self.time_scale
+        self.clock = Clock(self.scale_at, self.t0, self.t1) if callable(scale) and self.t1 > self.t0 else None
+        # What the terms that change with time were sampled to be, once `scan` has been called.
+        self.drive: Drive | None = None
 
     @property
     def has_grid(self) -> bool:
@@ -109,15 +114,31 @@ class Flow:
         """Return the energy at a time; an error in a user's function ends the run with a ConvergenceError."""
         return self._driven(t, lambda: self.energy.at(t))
 
+    @cached_property
+    def _parts(self) -> tuple[EnergyOnGrid, FreeEnergy]:
+        """The terms that never change as arrays on the cells, and the others."""
+        # Terms know cells; the same arrays serve sums over point masses.
+        cells = self.grid.cells if isinstance(self.grid, NodeGrid) else self.grid
+        still, driven = (FreeEnergy([pair for pair in self.energy.terms if pair[1].time_dependent is moving])
+                         for moving in (False, True))
+        return still.assemble(cells, check=False), driven
+
     def on_grid_at(self, t: float) -> EnergyOnGrid:
         """Return the energy as arrays at a time."""
         if not self.energy.time_dependent:
             return self.on_grid
-        if not isinstance(self.grid, NodeGrid):
-            return self._driven(t, lambda: self.energy.at(t).assemble(self.grid, check=False))
-        # Terms know cells; the same arrays serve sums over point masses.
-        cells = self.grid.cells
-        return replace(self._driven(t, lambda: self.energy.at(t).assemble(cells, check=False)), grid=self.grid)
+        still, driven = self._parts
+        now = self._driven(t, lambda: driven.at(t).added_to(still, self.energy))
+        return replace(now, grid=self.grid) if now.grid is not self.grid else now
+
+    def scan(self) -> None:
+        """Sample the terms that change with time over the whole span; steps will end on their jumps."""
+        if not self.energy.time_dependent or self.t1 <= self.t0:
+            return
+        probe = AtomProbe(self.rho0) if isinstance(self.rho0, Atoms) else GridProbe(self.rho0)
+        given = tuple(t for t in self.energy.breakpoints if self.t0 < t < self.t1)
+        self.drive = Drive(self.energy, probe, self.t0, self.t1, given)
+        self.stops = sorted({*self.stops, *self.drive.jumps})
 
     @staticmethod
     def _driven(t: float, make: Callable[[], T]) -> T:
@@ -129,11 +150,9 @@ class Flow:
 
     def elapsed(self, t: float, dt: float) -> float:
         """Return the integral of time_scale from t to t + dt, the clock in which the equation is autonomous."""
-        scale = self.time_scale
-        if not callable(scale):
-            return scale * dt
-        times = t + 0.5 * dt * (1 + CLOCK_NODES)
-        return 0.5 * dt * float(CLOCK_WEIGHTS @ [self.scale_at(float(s), dt) for s in times])
+        if self.clock is not None:
+            return self.clock.elapsed(t, dt)
+        return self.scale_at(t) * dt
 
     def time_within(self, t: float, dt: float, share: float) -> float:
         """Return the time at which a part of the step from t to t + dt has passed by the clock of time_scale."""
@@ -201,6 +220,7 @@ def make_flow(energy: Term, rho0: Density | Atoms, t_span, t_eval, time_scale, m
     if flow.has_grid:
         # An energy that cannot be assembled is refused here, before the run.
         _ = flow.on_grid
+    flow.scan()
     return flow
 
 

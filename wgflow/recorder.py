@@ -59,6 +59,8 @@ class Step(NamedTuple):
         What is known of a step of the JKO scheme.
     inside : float or None
         The dissipation in the middle of the step by the clock, where it was formed.
+    rate_before : float or None
+        Where the energy jumps at t, the dissipation before the jump; ``rate`` is that after it.
     """
 
     t: float
@@ -76,6 +78,7 @@ class Step(NamedTuple):
     min_density: float | None = None
     jko: JKOStep | None = None
     inside: float | None = None
+    rate_before: float | None = None
 
 
 class Interior(NamedTuple):
@@ -144,6 +147,8 @@ class Recorder:
                 self.rate(0.0, step.rate)
             elif step.inside is not None:
                 self.rate(0.5 * (self._last_rate[0] + step.clock), step.inside)
+            if step.rate_before is not None:
+                self.rate(step.clock, step.rate_before)
             self.rate(step.clock, step.rate)
         if step.jko is not None:
             self.jko_steps.append(step.jko)
@@ -264,7 +269,19 @@ class Recorder:
             residual=self.residual, error_estimate=self.error_estimate, edi_defect=self.edi_defect,
             bias=self.bias, grid_error=self.grid_error, scheme=self.flow.scheme,
             completed=status == 0, controlled=self.method.controlled, settings=self.method.settings(),
-            versions=dict(library_versions()), functionals=self._functionals())
+            versions=dict(library_versions()), functionals=self._functionals(), **self._seen(history))
+
+    def _seen(self, history: History) -> dict[str, float | None]:
+        """Return what was seen of terms, or of a time_scale, that change with time; nothing where none does."""
+        drive, clock = self.flow.drive, self.flow.clock
+        if (drive is None and clock is None) or len(history) < 2:
+            return {}
+        gap = max(part.gap for part in (drive, clock) if part is not None)
+        missed = None
+        if drive is not None:
+            missed = 0.0 if self.method.follows else drive.missed(
+                history.t, [(t, law) for t, law, _ in self.snapshots], self.flow.elapsed)
+        return {"unseen_pulse": min(gap, float(history.dt.max())), "missed_drive": missed}
 
     def _functionals(self) -> tuple[str, ...]:
         return tuple(repr(term) for _, term in self.flow.on_grid.functionals)

@@ -208,7 +208,7 @@ class Times:
         if not self.driven:
             return None
         energies = [self.energies.at(self.start), self.at(0.25), self.middle, self.at(0.75),
-                    self.energies.at(self.end)]
+                    self.energies.before(self.end)]
         return work_of(weights, laws, energies)
 
 

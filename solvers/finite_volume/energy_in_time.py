@@ -28,10 +28,22 @@ class EnergyInTime:
         self.flow, self.driven = flow, flow.energy.time_dependent
         self._kept: dict[float, EnergyOnGrid] = {}
 
+    def before(self, t: float) -> EnergyOnGrid:
+        """Return the energy at the end of a step: before the jump, where the energy jumps."""
+        return self._at(self._sides(t)[0]) if self.driven else self.flow.on_grid
+
     def at(self, t: float) -> EnergyOnGrid:
-        """Return the energy at a time."""
-        if not self.driven:
-            return self.flow.on_grid
+        """Return the energy at a time: after the jump, where the energy jumps."""
+        return self._at(self._sides(t)[1]) if self.driven else self.flow.on_grid
+
+    def jumps(self, t: float) -> bool:
+        """Return whether the energy jumps at a time."""
+        return self.flow.drive is not None and t in self.flow.drive.jumps
+
+    def _sides(self, t: float) -> tuple[float, float]:
+        return (t, t) if self.flow.drive is None else self.flow.drive.sides(t)
+
+    def _at(self, t: float) -> EnergyOnGrid:
         kept = self._kept.pop(t, None)
         if kept is None:
             kept = self.flow.on_grid_at(t)
@@ -45,7 +57,7 @@ class EnergyInTime:
         """Return the energy inside a step, when a part of it by the clock of time_scale has passed."""
         if not self.driven:
             return self.flow.on_grid
-        return self.at(self.flow.time_within(t, dt, share))
+        return self._at(self.flow.time_within(t, dt, share))
 
 
 def work_of(weights: np.ndarray, laws: Sequence[np.ndarray], energies: Sequence[EnergyOnGrid]) -> float:

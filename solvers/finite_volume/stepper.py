@@ -214,6 +214,14 @@ class Stepper:
         """Return -dF/dt at time_scale 1."""
         return self.sweeps.dissipation(state.masses, self.psi(self.energies.at(state.t), state.interaction))
 
+    def dissipation_before(self, state: State) -> float | None:
+        """Return -dF/dt at time_scale 1 before the jump of the energy, where it jumps at the time of a state."""
+        if not self.energies.jumps(state.t):
+            return None
+        energy = self.energies.before(state.t)
+        field = energy.field(state.masses, energy.interaction(state.masses))
+        return self.sweeps.dissipation(state.masses, self.psi(energy, field))
+
     def speed(self, state: State) -> float:
         """Return the L1 norm of d rho/dt over the mass, at time_scale 1; 0 if it is not finite."""
         psi = self.psi(self.energies.at(state.t), state.interaction)
@@ -261,27 +269,37 @@ class Stepper:
         t = state.t + dt if stop is None else stop
         energy, work, now = after, state.work, frozen
         if driven:
-            now = self.energies.at(t)
+            now = self.energies.before(t)
             interaction = now.interaction(masses)
             energy = now.energy(masses, interaction)
             work += (energy - state.energy) - (after - before)
-        return State(t, state.clock + scaled, masses, energy, now.field(masses, interaction), state.interaction, scaled,
-                     work, middle)
+        return self._over_jumps(State(t, state.clock + scaled, masses, energy, now.field(masses, interaction),
+                                      state.interaction, scaled, work, middle))
 
     def _accept_with_work(self, frozen: EnergyOnGrid, state: State, dt: float, scaled: float, move: Move,
                           stop: float | None) -> State | None:
         """Return the state after a move that tells its work, or None if F less the work has risen."""
         masses, _, middle, done, half = move
         t = state.t + dt if stop is None else stop
-        now, work = self.energies.at(t), done or 0.0
+        now, work = self.energies.before(t), done or 0.0
         interaction = now.interaction(masses)
         energy = now.energy(masses, interaction)
         if not energy - work <= state.energy + ENERGY_SLACK * max(1.0, abs(state.energy)) or not masses.min() >= 0:
             return None
         if half is not None:
             self.inside = self.sweeps.dissipation(half, self.psi(frozen, middle))
-        return State(t, state.clock + scaled, masses, energy, now.field(masses, interaction), state.interaction, scaled,
-                     state.work + work, middle)
+        return self._over_jumps(State(t, state.clock + scaled, masses, energy, now.field(masses, interaction),
+                                      state.interaction, scaled, state.work + work, middle))
+
+    def _over_jumps(self, state: State) -> State:
+        """Return a state as it is after the jump of the energy at its time, if there is one: without a past."""
+        if not self.energies.jumps(state.t):
+            return state
+        now = self.energies.at(state.t)
+        interaction = now.interaction(state.masses)
+        energy = now.energy(state.masses, interaction)
+        return state._replace(energy=energy, work=state.work + energy - state.energy, previous=None, previous_dt=0.0,
+                              interaction=now.field(state.masses, interaction), middle=None)
 
 
 def damped(energy: EnergyOnGrid, masses: np.ndarray, moved: np.ndarray) -> np.ndarray:
