@@ -17,7 +17,7 @@ MASS_TOLERANCE = 1e-13
 ENERGY_TOLERANCE = 1e-12
 #: Largest relative difference between energy lost and dissipation integrated, for runs with error control.
 DISSIPATION_TOLERANCE = 0.05
-#: Largest part of the mass that driving which no step can have followed may have moved.
+#: Largest part of the mass that may have been moved in a step by driving that the step cannot have followed.
 DRIVE_TOLERANCE = 0.01
 #: More mass than this at an artificial boundary is mentioned by ``explain``.
 BOUNDARY_NOTICE = 1e-6
@@ -76,8 +76,8 @@ class Certificate:
         Where terms or time_scale change with time: a pulse that is shorter may have gone unseen between the times at
         which they were looked at. Give breakpoints around it (`TimeDependent`), or ``max_step``.
     missed_drive : float or None
-        The part of the mass that may have been moved by what was seen of terms that change with time, and that the
-        steps were too long to follow.
+        The largest part of the mass that may have been moved in one step by what was seen of terms that change with
+        time, and what the step was too long to follow.
     """
 
     mass_drift: float
@@ -120,8 +120,8 @@ class Certificate:
             checks["tolerance"] = self._tolerance(self.settings["tol"])
         if self.missed_drive is not None:
             checks["drive"] = (self.missed_drive <= DRIVE_TOLERANCE,
-                               f"terms that change with time moved at most {self.missed_drive:.1e} of the mass unseen by "
-                               f"steps (at most {DRIVE_TOLERANCE:g})"
+                               f"what a step could not follow of terms that change with time moved up to "
+                               f"{self.missed_drive:.1e} of the mass (at most {DRIVE_TOLERANCE:g})"
                                + ("" if self.missed_drive <= DRIVE_TOLERANCE else "; take shorter steps"))
         if self.noisy:
             return checks

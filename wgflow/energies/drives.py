@@ -225,7 +225,7 @@ class Drive:
 
     def missed(self, times: np.ndarray, laws: Sequence[tuple[float, np.ndarray]], elapsed: Callable[[float, float], float]
                ) -> float:
-        """Return the part of the mass that what steps cannot have followed may have moved.
+        """Return the largest part of the mass that may have been moved in a step by what it cannot have followed.
 
         Parameters
         ----------
@@ -236,13 +236,14 @@ class Drive:
         elapsed : callable
             Of t and dt: the length of a step by the clock of time_scale.
         """
-        total, known = 0.0, [t for t, _ in laws]
+        worst, known = 0.0, [t for t, _ in laws]
         for t, end in zip(times[:-1].tolist(), times[1:].tolist()):
             self.probe.weigh(laws[max(0, bisect_right(known, t) - 1)][1])
             left, least = self._left_over(t, end - t)
             # A step that is shorter than the distance of the samples sees more than they do.
-            total += left * elapsed(t, end - t) / (end - t) if end - t > least else 0.0
-        return total
+            if end - t > least:
+                worst = max(worst, left * elapsed(t, end - t) / (end - t))
+        return worst
 
     def _left_over(self, t: float, dt: float) -> tuple[float, float]:
         """Return what no polynomial follows in a step, and the least distance of its samples."""
