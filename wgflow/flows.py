@@ -131,6 +131,10 @@ class Flow:
         now = self._driven(t, lambda: driven.at(t).added_to(still, self.energy))
         return replace(now, grid=self.grid) if now.grid is not self.grid else now
 
+    def sides(self, t: float) -> tuple[float, float]:
+        """Return the times at which the energy is looked at for the end of a step, and for the start of the next."""
+        return (t, t) if self.drive is None else self.drive.sides(t)
+
     def scan(self) -> None:
         """Sample the terms that change with time over the whole span; steps will end on their jumps."""
         if not self.energy.time_dependent or self.t1 <= self.t0:

@@ -30,18 +30,15 @@ class EnergyInTime:
 
     def before(self, t: float) -> EnergyOnGrid:
         """Return the energy at the end of a step: before the jump, where the energy jumps."""
-        return self._at(self._sides(t)[0]) if self.driven else self.flow.on_grid
+        return self._at(self.flow.sides(t)[0]) if self.driven else self.flow.on_grid
 
     def at(self, t: float) -> EnergyOnGrid:
         """Return the energy at a time: after the jump, where the energy jumps."""
-        return self._at(self._sides(t)[1]) if self.driven else self.flow.on_grid
+        return self._at(self.flow.sides(t)[1]) if self.driven else self.flow.on_grid
 
     def jumps(self, t: float) -> bool:
         """Return whether the energy jumps at a time."""
         return self.flow.drive is not None and t in self.flow.drive.jumps
-
-    def _sides(self, t: float) -> tuple[float, float]:
-        return (t, t) if self.flow.drive is None else self.flow.drive.sides(t)
 
     def _at(self, t: float) -> EnergyOnGrid:
         kept = self._kept.pop(t, None)

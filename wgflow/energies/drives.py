@@ -197,6 +197,12 @@ class Drive:
         """Return the times at which the terms are looked at for the end of a step, and for the start of the next."""
         return self.jumps.get(t, (t, t))
 
+    def rests(self, t: float, dt: float) -> bool:
+        """Return whether the samples show no change in a step, whose ends are not after a jump and before it."""
+        low = max(0, int(np.searchsorted(self.times, t, side="right")) - 1)
+        high = min(self.times.size - 1, int(np.searchsorted(self.times, t + dt)))
+        return t not in self.jumps and t + dt not in self.jumps and self.changes[low] == self.changes[high]
+
     def longest(self, t: float, dt: float, allowed: float, law: np.ndarray, speed: Callable[[float, float], float]
                 ) -> float:
         """Return the longest step up to dt from t that the samples allow.

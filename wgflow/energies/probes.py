@@ -16,6 +16,8 @@ __all__ = ["AtomProbe", "GridProbe"]
 
 #: Points along each axis, by the number of axes.
 POINTS = {1: 16, 2: 8, 3: 5, 4: 4}
+#: Terms whose first variations at the points are kept, so that a switched interaction is formed once.
+KEPT = 4
 #: Atoms that are looked at.
 ATOMS = 32
 
@@ -48,6 +50,7 @@ class GridProbe:
         self.atoms = Atoms(self.points, weights, self.grid.bounds, None, None, self.grid.periodic)
         self.law = rho.masses
         self.at_points = True
+        self.kept: list[tuple[Term, np.ndarray]] = []
 
     def sample(self, terms: list[tuple[float, Term]]) -> np.ndarray:
         if self.at_points:
@@ -62,12 +65,24 @@ class GridProbe:
     def _at_points(self, terms: list[tuple[float, Term]]) -> np.ndarray:
         total = np.zeros(self.points.shape[1])
         for factor, term in terms:
+            value: np.ndarray
             if isinstance(term, Potential) and callable(term.V):
                 value = np.asarray(term.V(*self.points), dtype=float)
             else:
-                value = term.first_variation(self.atoms)
+                value = self._kept(term)
             total += factor * value
         return total
+
+    def _kept(self, term: Term) -> np.ndarray:
+        """Return the first variation of a term at the points; those of the last few terms are kept."""
+        for known, value in self.kept:
+            if known is term:
+                return value
+        if isinstance(term, FreeEnergy):
+            return self._at_points(list(term.terms))
+        value = term.first_variation(self.atoms)
+        self.kept = [*self.kept[1 - KEPT:], (term, value)]
+        return value
 
     def weigh(self, law: np.ndarray) -> None:
         masses = law[tuple(slice(f, f + b * s) for f, s, b in zip(self.first, self.strides, self.shape))]
