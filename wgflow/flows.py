@@ -140,7 +140,7 @@ class Flow:
         if not self.energy.time_dependent or self.t1 <= self.t0:
             return
         probe = AtomProbe(self.rho0) if isinstance(self.rho0, Atoms) else GridProbe(self.rho0)
-        given = tuple(t for t in self.energy.breakpoints if self.t0 < t < self.t1)
+        given = tuple(t for t in self.energy.breakpoints if self.t0 <= t < self.t1)
         self.drive = Drive(self.energy, probe, self.t0, self.t1, given)
         self.stops = sorted({*self.stops, *self.drive.jumps})
 
@@ -226,6 +226,16 @@ def make_flow(energy: Term, rho0: Density | Atoms, t_span, t_eval, time_scale, m
         _ = flow.on_grid
     flow.scan()
     return flow
+
+
+def law_after(energy: FreeEnergy, rho: Density, t0: float, t1: float, time_scale: float | Callable[[float], float],
+              method: Method) -> Density | None:
+    """Return the law at t1 of the flow from a law at t0; None where the run fails."""
+    try:
+        final = run(make_flow(energy, rho, (t0, t1), [t1], time_scale, method), method).final
+    except (ConvergenceError, InvalidInput):
+        return None
+    return final if isinstance(final, Density) else None
 
 
 def run(flow: Flow, method: Method, *, progress: bool = False, checkpoint=None, throw: bool = True,

@@ -217,7 +217,7 @@ class Recorder:
         return Solution(t=[s[0] for s in self.snapshots], densities=densities, energy=[s[2] for s in self.snapshots],
                         history=history, certificate=self._certificate(history, status), status=status, message=message,
                         free_energy=self.flow.energy, method=repr(self.method), time_scale=self.flow.time_scale,
-                        jko_steps=self.jko_steps)
+                        jko_steps=self.jko_steps, stepped_by=self.method)
 
     def _append(self, step: Step, dt: float) -> None:
         mass, least = self._weigh(step.law)
