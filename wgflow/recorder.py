@@ -255,6 +255,7 @@ class Recorder:
             self.stride *= 2
 
     def _certificate(self, history: History, status: int) -> Certificate:
+        unseen, missed = self._seen(history)
         # What the law lost by itself: the work of terms that change with time is not its own.
         energy, mass = history.energy - history.work, history.mass
         rises = np.diff(energy) / np.maximum(1.0, np.abs(energy[:-1]))
@@ -269,19 +270,20 @@ class Recorder:
             residual=self.residual, error_estimate=self.error_estimate, edi_defect=self.edi_defect,
             bias=self.bias, grid_error=self.grid_error, scheme=self.flow.scheme,
             completed=status == 0, controlled=self.method.controlled, settings=self.method.settings(),
-            versions=dict(library_versions()), functionals=self._functionals(), **self._seen(history))
+            versions=dict(library_versions()), functionals=self._functionals(), unseen_pulse=unseen,
+            missed_drive=missed)
 
-    def _seen(self, history: History) -> dict[str, float | None]:
-        """Return what was seen of terms, or of a time_scale, that change with time; nothing where none does."""
+    def _seen(self, history: History) -> tuple[float | None, float | None]:
+        """Return which pulses may have gone unseen, and what steps could not follow; None where nothing changes."""
         drive, clock = self.flow.drive, self.flow.clock
         if (drive is None and clock is None) or len(history) < 2:
-            return {}
+            return None, None
         gap = max(part.gap for part in (drive, clock) if part is not None)
         missed = None
         if drive is not None:
             missed = 0.0 if self.method.follows else drive.missed(
                 history.t, [(t, law) for t, law, _ in self.snapshots], self.flow.elapsed)
-        return {"unseen_pulse": min(gap, float(history.dt.max())), "missed_drive": missed}
+        return min(gap, float(history.dt.max())), missed
 
     def _functionals(self) -> tuple[str, ...]:
         return tuple(repr(term) for _, term in self.flow.on_grid.functionals)

@@ -68,6 +68,7 @@ class FiniteVolumeRun(Run):
         self.collapse = CollapseWatch(flow.on_grid)
         self.controller: Any = self.make_controller() if method.dt is None else None
         self.longest = method.max_step or math.inf
+        # Whether a law that has been calm may be moved all of a sudden.
         self.moved_from_outside = flow.drive is not None or flow.clock is not None
         self.steps = 0
         # Where a fixed step is crossed in parts: its end, and the length of the part tried next.
@@ -240,7 +241,8 @@ class FiniteVolumeRun(Run):
         share = LARGE_GRID_SHARE if self.flow.grid.size > LARGE_GRID else DISSIPATION_SHARE
         if rate is not None:
             self.measured = new.energy - new.work
-        elif (self.stepper.energies.driven or self.measured + new.work - new.energy > share * lost or self.steps % DISSIPATION_STRIDE == 0
+        elif (self.stepper.energies.driven or self.measured + new.work - new.energy > share * lost
+                or self.steps % DISSIPATION_STRIDE == 0
                 or new.t >= self.flow.t1):
             rate, self.measured = self.stepper.dissipation(new), new.energy - new.work
         inside, self.stepper.inside = self.stepper.inside, None

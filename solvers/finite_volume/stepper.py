@@ -132,7 +132,8 @@ class FieldRule(ABC):
 class Move(NamedTuple):
     """Masses m after a step, with U m if it is known, and the field in the middle of the step if that is kept.
 
-    Where a rule forms them, also the work done in the step by terms that change with time, and the masses in its middle.
+    Where a rule forms them, also the work done in the step by terms that change with time, and the masses in the middle
+    of the step.
     """
 
     masses: np.ndarray

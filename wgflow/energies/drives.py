@@ -19,6 +19,7 @@ import heapq
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -105,7 +106,7 @@ class Drive:
         """Return the times of the first look: irregular, and on both sides of given breakpoints."""
         ends = [self.t0, *sorted(self.jumps), self.t1]
         times: list[float] = []
-        for begin, end in zip(ends, ends[1:]):
+        for begin, end in pairwise(ends):
             first, last = self.jumps.get(begin, (begin, begin))[1], self.jumps.get(end, (end, end))[0]
             if not last > first:
                 continue
@@ -203,8 +204,8 @@ class Drive:
         high = min(self.times.size - 1, int(np.searchsorted(self.times, t + dt)))
         return t not in self.jumps and t + dt not in self.jumps and self.changes[low] == self.changes[high]
 
-    def longest(self, t: float, dt: float, allowed: float, law: np.ndarray, speed: Callable[[float, float], float]
-                ) -> float:
+    def longest(self, t: float, dt: float, allowed: float, law: np.ndarray,
+                speed: Callable[[float, float], float]) -> float:
         """Return the longest step up to dt from t that the samples allow.
 
         Parameters
@@ -229,8 +230,8 @@ class Drive:
                 return dt
             dt = max(0.5 * dt, least)
 
-    def missed(self, times: np.ndarray, laws: Sequence[tuple[float, np.ndarray]], elapsed: Callable[[float, float], float]
-               ) -> float:
+    def missed(self, times: np.ndarray, laws: Sequence[tuple[float, np.ndarray]],
+               elapsed: Callable[[float, float], float]) -> float:
         """Return the largest part of the mass that may have been moved in a step by what it cannot have followed.
 
         Parameters
@@ -243,7 +244,7 @@ class Drive:
             Of t and dt: the length of a step by the clock of time_scale.
         """
         worst, known = 0.0, [t for t, _ in laws]
-        for t, end in zip(times[:-1].tolist(), times[1:].tolist()):
+        for t, end in pairwise(times.tolist()):
             self.probe.weigh(laws[max(0, bisect_right(known, t) - 1)][1])
             left, least = self._left_over(t, end - t)
             # A step that is shorter than the distance of the samples sees more than they do.

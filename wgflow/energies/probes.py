@@ -117,8 +117,9 @@ class AtomProbe:
 
     def __init__(self, rho: Atoms):
         n = rho.points.shape[1]
-        # Every coordinate has its place among the chosen ones.
-        self.chosen = np.unique(np.argsort(rho.points[0], kind="stable")[np.linspace(0, n - 1, min(n, ATOMS)).astype(int)])
+        # Evenly chosen by the first coordinate.
+        order = np.argsort(rho.points[0], kind="stable")
+        self.chosen = order[np.linspace(0, n - 1, min(n, ATOMS)).astype(int)]
         weights = np.full(self.chosen.size, rho.mass / self.chosen.size)
         self.atoms = Atoms(rho.points[:, self.chosen], weights, rho.bounds, rho.powers, rho.names, rho.periodic)
         self.weigh(rho.points)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def push(force, breakpoints=()):
 def mean_of(force, t1, pieces=()):
     """m' = force(t) - m from 0, piece by piece."""
     mean, times = 0.0, [0.0, *pieces, t1]
-    for a, b in zip(times, times[1:]):
+    for a, b in pairwise(times):
         inside = 1e-13 * b
         mean = solve_ivp(lambda t, m: force(min(max(t, a + inside), b - inside)) - m, (a, b), [mean], rtol=1e-10,
                          atol=1e-13, max_step=(b - a) / 200).y[0, -1]
