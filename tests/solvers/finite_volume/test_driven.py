@@ -143,6 +143,20 @@ def test_an_attraction_that_grows():
     assert sol.certificate.ok, sol.certificate.explain()
 
 
+def test_a_trap_that_will_be_too_narrow_for_the_cells():
+    """The variance ends at 1/1600, a deviation of a quarter of a cell; with more cells the fluxes are the others."""
+    energy = wg.Entropy(1.0) + wg.TimeDependent(lambda t: wg.Potential(lambda x: (1.0 if t < 0.9 else 1600) * x**2 / 2))
+    schemes = []
+    for n in (120, 1200):
+        sol = wg.solve(energy, wg.Density.gaussian(wg.Grid((-6, 6), cells=n), 0.0, 0.9), (0, 1))
+        schemes.append(sol.certificate.scheme)
+    assert "second order" in schemes[0]
+    assert "too wide" in schemes[0]
+    assert "fourth order" in schemes[1]
+    assert sol.certificate.ok, sol.certificate.explain()
+    assert sol.final.cov() == pytest.approx(1 / 1600, rel=0.01)
+
+
 # ---------------------------------------------------------------- work
 def test_the_weights_are_those_of_the_quadrature():
     """A_ij = int l_i l_j' with l_i = 1, s, s^2 interpolated; every row adds up to 0."""
