@@ -1,12 +1,14 @@
 r"""The integral of a time_scale function, the clock on which a flow is autonomous.
 
 On each of some panels s is interpolated at 8 Gauss points, :math:`s \approx \sum_k c_k P_k`, and the polynomial is
-integrated. A panel of which :math:`|c_6| + |c_7|` times its length is not negligible is halved. So
+integrated. A panel of which :math:`|c_6| + |c_7|`, or a part of what the polynomial misses at its ends, times its length
+is not negligible is halved. So
 :math:`\tau(t) = \int_{t_0}^t s` is one and the same function for all steps, whatever their length.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable
 
@@ -23,10 +25,12 @@ COEFFICIENTS = (np.arange(8) + 0.5)[:, None] * legendre.legvander(NODES, 7).T * 
 #: Powers of the integral from -1 by the same values.
 INTEGRALS = np.array([np.pad(p, (0, 9 - p.size)) for p in (
     legendre.leg2poly(legendre.legint(c, lbnd=-1)) for c in COEFFICIENTS.T)]).T
+#: Beyond the outermost node lies this part of a panel, or less.
+OUTSIDE = 0.02
 #: Panels of a time span to begin with.
 PANELS = 40
 #: What a panel may miss, over the time span times the largest value on it: with few panels so far, and with many.
-EXACT, FEW = 1e-10, 500
+EXACT, FEW = 1e-11, 500
 ENOUGH, MANY = 1e-8, 5000
 #: A panel is not halved below this part of the span, and where s fails not below that.
 SHORTEST, FAILING = 1e-13, 1e-5
@@ -58,6 +62,8 @@ class Clock:
         self.starts: list[float] = []
         self.panels: list[tuple[float, list[float], float]] = []
         self.failure: tuple[float, ConvergenceError] | None = None
+        # The end of the last panel looked at, and s there.
+        self.last_end = (math.nan, math.nan)
 
     def elapsed(self, t: float, dt: float) -> float:
         """Return the integral of s from t to t + dt."""
@@ -96,6 +102,8 @@ class Clock:
         half = 0.5 * (b - a)
         try:
             values = np.array([self.scale(float(t)) for t in a + half * (1.0 + NODES)])
+            begin = self.last_end[1] if self.last_end[0] == a else self.scale(a)
+            end = self.scale(b)
         except ConvergenceError as error:
             if 2.0 * half > FAILING * self.span:
                 self.waiting += [(a + half, b), (a, a + half)]
@@ -104,11 +112,14 @@ class Clock:
             self.waiting.append((a, b))
             return
         c = COEFFICIENTS @ values
-        missed = 2.0 * half * (abs(c[6]) + abs(c[7])) / (self.span * float(values.max()))
+        outside = abs(float(c.sum()) - end) + abs(float(c[::2].sum() - c[1::2].sum()) - begin)
+        largest = max(begin, end, float(values.max()))
+        missed = 2.0 * half * (abs(c[6]) + abs(c[7]) + OUTSIDE * outside) / (self.span * largest)
         allowed = EXACT if len(self.starts) < FEW else ENOUGH if len(self.starts) < MANY else 1.0
         if missed > allowed and 2.0 * half > SHORTEST * self.span and a < a + half < b:
             self.waiting += [(a + half, b), (a, a + half)]
             return
+        self.last_end = b, end
         # At x = 1 a polynomial is the sum of its powers.
         done = self.panels[-1][0] + 0.5 * self.panels[-1][2] * sum(self.panels[-1][1]) if self.panels else 0.0
         self.starts.append(a)
