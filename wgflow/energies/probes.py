@@ -6,7 +6,6 @@ import numpy as np
 
 from wgflow.atoms import Atoms
 from wgflow.densities import Density
-from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
 
 from .free_energy import FreeEnergy, Term
@@ -56,9 +55,14 @@ class GridProbe:
         if self.at_points:
             try:
                 return self._at_points(terms)
-            except (InvalidInput, NotImplementedError):
-                # Known on the cells of the grid alone.
+            except Exception:
+                # Known on the cells of the grid alone; or it fails there, too.
+                value = self._on_cells(terms)
                 self.at_points = False
+                return value
+        return self._on_cells(terms)
+
+    def _on_cells(self, terms: list[tuple[float, Term]]) -> np.ndarray:
         energy = FreeEnergy(terms).assemble(self.grid, check=False)
         return np.broadcast_to(energy.psi(energy.potential, self.law), self.grid.shape)[self.picked].ravel()
 
