@@ -59,6 +59,11 @@ class Method(Contract):
         """Whether the steps are chosen by an error tolerance; fixed steps are reported, not judged."""
         return False
 
+    @property
+    def follows(self) -> bool:
+        """Whether steps are shortened until they can follow terms that change with time (see `Drive.longest`)."""
+        return False
+
     #: Whether the method knows energies that change with time.
     DRIVEN: ClassVar[bool] = False
     #: Whether the law is held by points, which `atoms` makes of the initial law, and not by the cells of a grid.

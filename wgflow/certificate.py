@@ -19,6 +19,8 @@ ENERGY_TOLERANCE = 1e-12
 DISSIPATION_TOLERANCE = 0.05
 #: Largest part of the law's path in steps of another scheme than the one asked for with which ``ok`` is True.
 SUBSTITUTED_TOLERANCE = 1e-5
+#: Largest part of the mass that may have been moved in a step by driving that the step cannot have followed.
+DRIVE_TOLERANCE = 0.01
 #: More mass than this at an artificial boundary is mentioned by ``explain``.
 BOUNDARY_NOTICE = 1e-6
 
@@ -76,6 +78,12 @@ class Certificate:
     functionals : tuple of str
         User-defined terms, known by their energy and first variation alone: no scheme guarantees in advance that F
         falls with them; it was checked at each step.
+    unseen_pulse : float or None
+        Where terms or time_scale change with time: a pulse that is shorter may have gone unseen between the times at
+        which they were looked at. Give breakpoints around it (`TimeDependent`), or ``max_step``.
+    missed_drive : float or None
+        The largest part of the mass that may have been moved in one step by what was seen of terms that change with
+        time, and what the step was too long to follow.
     """
 
     mass_drift: float
@@ -102,6 +110,8 @@ class Certificate:
     grid_error: float | None = None
     functionals: tuple[str, ...] = ()
     substituted: float | None = None
+    unseen_pulse: float | None = None
+    missed_drive: float | None = None
 
     def checks(self) -> dict[str, tuple[bool, str]]:
         """Return each check by its name: whether it passed, and a sentence."""
@@ -117,6 +127,11 @@ class Certificate:
             checks["scheme"] = (self.substituted <= SUBSTITUTED_TOLERANCE, self._substitution())
         if self.grid_error is not None and self.settings.get("tol"):
             checks["tolerance"] = self._tolerance(self.settings["tol"])
+        if self.missed_drive is not None:
+            checks["drive"] = (self.missed_drive <= DRIVE_TOLERANCE,
+                               f"what a step could not follow of terms that change with time moved up to "
+                               f"{self.missed_drive:.1e} of the mass (at most {DRIVE_TOLERANCE:g})"
+                               + ("" if self.missed_drive <= DRIVE_TOLERANCE else "; take shorter steps"))
         if self.noisy:
             return checks
         checks["energy"] = (self.max_energy_increase <= ENERGY_TOLERANCE,
@@ -167,6 +182,9 @@ class Certificate:
                          f"the energy (Richardson, observed order {self.error_order:.2f})")
         elif self.error_estimate is not None:
             lines.append(f"  estimated time error {self.error_estimate:.1e} (L1, summed over the run)")
+        if self.unseen_pulse is not None:
+            lines.append(f"  what changes with time was looked at every {self.unseen_pulse:.2g} or more often: shorter "
+                         "pulses may have gone unseen")
         if self.residual:
             lines.append(f"  largest residual of the inner solver {self.residual:.1e}")
         if self.edi_defect is not None:

@@ -6,7 +6,7 @@ import math
 import numbers
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,8 +16,12 @@ from wgflow.arguments import check_span, check_times
 from wgflow.atoms import Atoms
 from wgflow.checks import check_positive
 from wgflow.densities import Density
+from wgflow.energies.clocks import Clock
+from wgflow.energies.drives import Drive
 from wgflow.energies.free_energy import FreeEnergy, Term
+from wgflow.energies.nodes import NodeGrid
 from wgflow.energies.on_grid import EnergyOnGrid
+from wgflow.energies.probes import AtomProbe, GridProbe
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, WGFlowError
 from wgflow.files.checkpoints import Checkpoint
 from wgflow.grids import Grid
@@ -32,8 +36,8 @@ __all__ = ["Flow", "make_flow", "run"]
 
 T = TypeVar("T")
 
-#: Gauss-Legendre nodes with which a time_scale function is integrated over a step.
-CLOCK_NODES, CLOCK_WEIGHTS = np.polynomial.legendre.leggauss(4)
+#: A time is found by its place on the clock up to this part of a step, in at most so many trials.
+CLOCK_SLACK, CLOCK_TRIALS = 1e-9, 40
 
 
 @dataclass
@@ -72,6 +76,10 @@ class Flow:
         # What the certificate says of the scheme.
         self.scheme = ""
         self.size = self.rho0.points.size if isinstance(self.rho0, Atoms) else self.rho0.grid.size
+        scale = self.time_scale
+        self.clock = Clock(self.scale_at, self.t0, self.t1) if callable(scale) and self.t1 > self.t0 else None
+        # What the terms that change with time were sampled to be, once `scan` has been called.
+        self.drive: Drive | None = None
 
     @property
     def has_grid(self) -> bool:
@@ -106,11 +114,35 @@ class Flow:
         """Return the energy at a time; an error in a user's function ends the run with a ConvergenceError."""
         return self._driven(t, lambda: self.energy.at(t))
 
+    @cached_property
+    def _parts(self) -> tuple[EnergyOnGrid, FreeEnergy]:
+        """The terms that never change as arrays on the cells, and the others."""
+        # Terms know cells; the same arrays serve sums over point masses.
+        cells = self.grid.cells if isinstance(self.grid, NodeGrid) else self.grid
+        still, driven = (FreeEnergy([pair for pair in self.energy.terms if pair[1].time_dependent is moving])
+                         for moving in (False, True))
+        return still.assemble(cells, check=False), driven
+
     def on_grid_at(self, t: float) -> EnergyOnGrid:
         """Return the energy as arrays at a time."""
         if not self.energy.time_dependent:
             return self.on_grid
-        return self._driven(t, lambda: self.energy.at(t).assemble(self.grid, check=False))
+        still, driven = self._parts
+        now = self._driven(t, lambda: driven.at(t).added_to(still, self.energy))
+        return replace(now, grid=self.grid) if now.grid is not self.grid else now
+
+    def sides(self, t: float) -> tuple[float, float]:
+        """Return the times at which the energy is looked at for the end of a step, and for the start of the next."""
+        return (t, t) if self.drive is None else self.drive.sides(t)
+
+    def scan(self) -> None:
+        """Sample the terms that change with time over the whole span; steps will end on their jumps."""
+        if not self.energy.time_dependent or self.t1 <= self.t0:
+            return
+        probe = AtomProbe(self.rho0) if isinstance(self.rho0, Atoms) else GridProbe(self.rho0)
+        given = tuple(t for t in self.energy.breakpoints if self.t0 <= t < self.t1)
+        self.drive = Drive(self.energy, probe, self.t0, self.t1, given)
+        self.stops = sorted({*self.stops, *self.drive.jumps})
 
     @staticmethod
     def _driven(t: float, make: Callable[[], T]) -> T:
@@ -122,11 +154,26 @@ class Flow:
 
     def elapsed(self, t: float, dt: float) -> float:
         """Return the integral of time_scale from t to t + dt, the clock in which the equation is autonomous."""
-        scale = self.time_scale
-        if not callable(scale):
-            return scale * dt
-        times = t + 0.5 * dt * (1 + CLOCK_NODES)
-        return 0.5 * dt * float(CLOCK_WEIGHTS @ [self.scale_at(float(s), dt) for s in times])
+        if self.clock is not None:
+            return self.clock.elapsed(t, dt)
+        return self.scale_at(t) * dt
+
+    def time_within(self, t: float, dt: float, share: float) -> float:
+        """Return the time at which a part of the step from t to t + dt has passed by the clock of time_scale."""
+        if not callable(self.time_scale):
+            return t + share * dt
+        goal, low, high = share * self.elapsed(t, dt), 0.0, dt
+        length = share * dt
+        for _ in range(CLOCK_TRIALS):
+            miss = self.elapsed(t, length) - goal
+            low, high = (low, length) if miss > 0 else (length, high)
+            if abs(miss) <= CLOCK_SLACK * goal:
+                break
+            # Newton's method, and halving where it leaves the bracket.
+            length -= miss / self.scale_at(t + length, dt)
+            if not low < length < high:
+                length = 0.5 * (low + high)
+        return t + length
 
     def scale_at(self, t: float, dt: float = 0.0) -> float:
         """Return time_scale at a time; an error in its function ends the run with a ConvergenceError."""
@@ -177,7 +224,18 @@ def make_flow(energy: Term, rho0: Density | Atoms, t_span, t_eval, time_scale, m
     if flow.has_grid:
         # An energy that cannot be assembled is refused here, before the run.
         _ = flow.on_grid
+    flow.scan()
     return flow
+
+
+def law_after(energy: FreeEnergy, rho: Density, t0: float, t1: float, time_scale: float | Callable[[float], float],
+              method: Method) -> Density | None:
+    """Return the law at t1 of the flow from a law at t0; None where the run fails."""
+    try:
+        final = run(make_flow(energy, rho, (t0, t1), [t1], time_scale, method), method).final
+    except (ConvergenceError, InvalidInput):
+        return None
+    return final if isinstance(final, Density) else None
 
 
 def run(flow: Flow, method: Method, *, progress: bool = False, checkpoint=None, throw: bool = True,

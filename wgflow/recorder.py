@@ -57,6 +57,10 @@ class Step(NamedTuple):
         As the scheme measures them; by default those of the law.
     jko : JKOStep or None
         What is known of a step of the JKO scheme.
+    inside : float or None
+        The dissipation in the middle of the step by the clock, where it was formed.
+    rate_before : float or None
+        Where the energy jumps at t, the dissipation before the jump; ``rate`` is that after it.
     """
 
     t: float
@@ -73,6 +77,8 @@ class Step(NamedTuple):
     mass: float | None = None
     min_density: float | None = None
     jko: JKOStep | None = None
+    inside: float | None = None
+    rate_before: float | None = None
 
 
 class Interior(NamedTuple):
@@ -139,6 +145,10 @@ class Recorder:
             if self._last_rate is None:
                 # Nothing is known of the start: the first value stands for it.
                 self.rate(0.0, step.rate)
+            elif step.inside is not None:
+                self.rate(0.5 * (self._last_rate[0] + step.clock), step.inside)
+            if step.rate_before is not None:
+                self.rate(step.clock, step.rate_before)
             self.rate(step.clock, step.rate)
         if step.jko is not None:
             self.jko_steps.append(step.jko)
@@ -207,7 +217,7 @@ class Recorder:
         return Solution(t=[s[0] for s in self.snapshots], densities=densities, energy=[s[2] for s in self.snapshots],
                         history=history, certificate=self._certificate(history, status), status=status, message=message,
                         free_energy=self.flow.energy, method=repr(self.method), time_scale=self.flow.time_scale,
-                        jko_steps=self.jko_steps)
+                        jko_steps=self.jko_steps, stepped_by=self.method)
 
     def _append(self, step: Step, dt: float) -> None:
         mass, least = self._weigh(step.law)
@@ -245,6 +255,7 @@ class Recorder:
             self.stride *= 2
 
     def _certificate(self, history: History, status: int) -> Certificate:
+        unseen, missed = self._seen(history)
         # What the law lost by itself: the work of terms that change with time is not its own.
         energy, mass = history.energy - history.work, history.mass
         rises = np.diff(energy) / np.maximum(1.0, np.abs(energy[:-1]))
@@ -259,8 +270,8 @@ class Recorder:
             residual=self.residual, error_estimate=self.error_estimate, edi_defect=self.edi_defect,
             bias=self.bias, grid_error=self.grid_error, scheme=self.flow.scheme,
             completed=status == 0, controlled=self.method.controlled, settings=self.method.settings(),
-            versions=dict(library_versions()), functionals=self._functionals(),
-            substituted=self._substituted())
+            versions=dict(library_versions()), functionals=self._functionals(), substituted=self._substituted(),
+            unseen_pulse=unseen, missed_drive=missed)
 
     def _substituted(self) -> float | None:
         """Return the part of the path in steps of another scheme than the one asked for; None for other methods."""
@@ -269,6 +280,18 @@ class Recorder:
         lengths = np.sqrt([max(0.0, step.w2_squared) for step in self.jko_steps])
         others = float(lengths[np.array(self.columns["fallback"][1:], dtype=bool)].sum())
         return others / float(lengths.sum()) if others > 0 else 0.0
+
+    def _seen(self, history: History) -> tuple[float | None, float | None]:
+        """Return which pulses may have gone unseen, and what steps could not follow; None where nothing changes."""
+        drive, clock = self.flow.drive, self.flow.clock
+        if (drive is None and clock is None) or len(history) < 2:
+            return None, None
+        gap = max(part.gap for part in (drive, clock) if part is not None)
+        missed = None
+        if drive is not None:
+            missed = 0.0 if self.method.follows else drive.missed(
+                history.t, [(t, law) for t, law, _ in self.snapshots], self.flow.elapsed)
+        return min(gap, float(history.dt.max())), missed
 
     def _functionals(self) -> tuple[str, ...]:
         return tuple(repr(term) for _, term in self.flow.on_grid.functionals)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from wgflow.atoms import Atoms
 from wgflow.densities import Density
-from wgflow.errors import InvalidInput
+from wgflow.errors import InvalidInput, WGFlowWarning
 from wgflow.uphill import uphill
 
 if TYPE_CHECKING:
@@ -24,9 +25,12 @@ if TYPE_CHECKING:
     from wgflow.energies.free_energy import FreeEnergy
     from wgflow.grids import Grid
     from wgflow.jko_steps import JKOStep
+    from wgflow.solvers.base import Method
 
 __all__ = ["History", "Solution"]
 
+#: Snapshots that differ by more than this part of the mass are not joined by straight lines without a word.
+FAR_APART = 1e-3
 #: The kind of the laws: densities on a grid, or atoms.
 Law = TypeVar("Law", Density, Atoms)
 
@@ -97,7 +101,8 @@ class Solution(Generic[Law]):
 
     def __init__(self, *, t: ArrayLike, densities: Sequence[Law], energy: ArrayLike, history: History,
                  certificate: Certificate, status: int, message: str, free_energy: FreeEnergy | None, method: str,
-                 time_scale: float | Callable[[float], float] | None = 1.0, jko_steps: Sequence[JKOStep] = ()):
+                 time_scale: float | Callable[[float], float] | None = 1.0, jko_steps: Sequence[JKOStep] = (),
+                 stepped_by: Method | None = None):
         self.t = np.asarray(t, dtype=float)
         self.densities: list[Law] = list(densities)
         self.energy = np.asarray(energy, dtype=float)
@@ -106,6 +111,7 @@ class Solution(Generic[Law]):
         self.status, self.message = status, message
         self.free_energy, self.method, self.time_scale = free_energy, method, time_scale
         self.jko_steps = tuple(jko_steps)
+        self._stepped_by = stepped_by
 
     @property
     def success(self) -> bool:
@@ -130,9 +136,11 @@ class Solution(Generic[Law]):
         return self.densities[-1]
 
     def density(self, t: float) -> Law:
-        """Return the density at a time: a snapshot, or linear in time between the two neighbors.
+        """Return the density at a time: a snapshot, or the flow from the last snapshot before, solved again up to t.
 
-        For atoms the path of each is linear in time (the shorter way around on a periodic coordinate).
+        A solution from a file does not hold what it was solved with: it is linear in time between two snapshots, with a
+        warning where these differ by more than a thousandth of the mass. For atoms the path of each is linear in time
+        (the shorter way around on a periodic coordinate).
 
         Parameters
         ----------
@@ -152,6 +160,16 @@ class Solution(Generic[Law]):
                                    "law of particles with noise is not known there: solve(..., t_eval=[...])")
             return cast(Law, _between(cast(Atoms, self.densities[k - 1]), cast(Atoms, self.densities[k]), share))
         first, second = (cast(Density, self.densities[j]) for j in (k - 1, k))
+        if self._stepped_by is not None and self.free_energy is not None:
+            found = uphill("wgflow.flows", "law_after")(self.free_energy, first, float(self.t[k - 1]), t,
+                                                        self.time_scale, self._stepped_by)
+            if found is not None:
+                return cast(Law, found)
+        apart = float(np.abs(second.masses - first.masses).sum()) / first.mass
+        if apart > FAR_APART:
+            warnings.warn(f"the density at t={t:g} is interpolated linearly between the snapshots at {self.t[k - 1]:g} "
+                          f"and {self.t[k]:g}, which differ by {apart:.2g} of the mass (L1): it may be off by as much; "
+                          "solve again with t_eval", WGFlowWarning, stacklevel=2)
         return cast(Law, Density(first.grid, (1 - share) * first.values + share * second.values))
 
     @cached_property

@@ -10,6 +10,7 @@ import numpy as np
 from wgflow.densities import Density
 from wgflow.energies.nodes import has_nodes, is_smooth, node_grid
 from wgflow.energies.on_grid import EnergyOnGrid
+from wgflow.errors import ConvergenceError
 from wgflow.flows import Flow
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ SMOOTH = 2.0
 #: The compact weights make waves behind narrow laws that are carried along: the mean cell Peclet number times the sum
 #: of the second differences, over the mass, stays below this. For a Gaussian the latter is (h/deviation)^2.
 CARRIED = 4.0
+#: An energy that changes with time is looked at at so many times, and at those of its jumps, so many in all at most.
+LATER, MOST_LATER = 4, 16
 #: A law is at rest if its chemical potential differs between neighbors by less than this part of D.
 AT_REST = 1e-9
 #: With mean squared differences above this it is not, whatever the cells resolve.
@@ -42,7 +45,6 @@ def why_not_compact(flow: Flow, method: FiniteVolume) -> str | None:
         (energy.diffusion <= 0, "no linear diffusion"),
         (bool(energy.internal), "nonlinear diffusion"),
         (bool(energy.functionals), "a term known by its energy and first variation alone"),
-        (flow.energy.time_dependent, "an energy that changes with time"),
         (not has_nodes(flow.grid), "cells that are not uniform, or fewer than 8 along an axis"),
     ):
         if holds:
@@ -54,11 +56,29 @@ def why_not_compact(flow: Flow, method: FiniteVolume) -> str | None:
     if not np.isfinite(energy.potential).all():
         return "a potential that is not finite"
     field = energy.field(rho.masses, energy.interaction(rho.masses))
+    if flow.energy.time_dependent:
+        # What is at rest now will be moved.
+        return _unresolved(energy, rho, field) or _unresolved_later(flow, rho)
     return _unresolved(energy, rho, field) or _at_rest(energy, rho, field)
 
 
-def _unresolved(energy: EnergyOnGrid, rho: Density, field: np.ndarray | None) -> str | None:
-    """Return why the cells are too wide for the potential of a law, or None."""
+def _unresolved_later(flow: Flow, rho: Density) -> str | None:
+    """Return why the cells will be too wide for the potential, where the law is now, or None."""
+    times = [*np.linspace(flow.t0, flow.t1, LATER + 1)[1:].tolist(), *([] if flow.drive is None else flow.drive.ends)]
+    for t in times[:MOST_LATER]:
+        try:
+            energy = flow.on_grid_at(flow.sides(t)[1] if t < flow.t1 else t)
+        except ConvergenceError:
+            # The run will meet it.
+            break
+        reason = _unresolved(energy, rho, energy.field(rho.masses, energy.interaction(rho.masses)), now=False)
+        if reason is not None:
+            return f"{reason}, at t = {t:.4g}"
+    return None
+
+
+def _unresolved(energy: EnergyOnGrid, rho: Density, field: np.ndarray | None, now: bool = True) -> str | None:
+    """Return why the cells are too wide for the potential of a law, or None; ``now`` if the law is that of the time."""
     psi, unit = replace(energy, grid=node_grid(rho.grid)).sweep_potential, 1.0 / rho.mass
     psi = psi if field is None else psi + field
     with np.errstate(over="ignore", invalid="ignore"):
@@ -72,7 +92,7 @@ def _unresolved(energy: EnergyOnGrid, rho: Density, field: np.ndarray | None) ->
                         f"above {RESOLVED:g}")
             slope = float((np.abs(first) * (m[1:] + m[:-1])).sum()) * 0.5 * unit / energy.diffusion
             rough = float(np.abs(_second(m)).sum()) * unit
-            if not slope * rough <= CARRIED:
+            if now and not slope * rough <= CARRIED:
                 return (f"a narrow law that is carried along: second differences of {rough:.2g} of its mass, with a "
                         f"cell Peclet number of {slope:.2g}, along axis {axis}; their product should be below "
                         f"{CARRIED:g}")

@@ -8,6 +8,16 @@ with a fixed Psi needs no splitting: it takes five resolvents of one length, of 
 With an interaction the field is needed at the middle of each of the three Strang steps: at dt/4 by extrapolation of
 quadratic order through the last fields, then at dt/2 from the law in the middle, which serves C, and at 3 dt/4 through
 it: two evaluations of U a step.
+
+If the energy changes with time, C takes it in the middle of the step, F at its quarters, by the clock of time_scale.
+Both are symmetric in time up to their resolvents, so that E stays of third order. The work of E is the quadrature
+
+.. math:: \int \partial_t F(\rho(t), t)\,dt \approx \sum_{ij} A_{ij} F_j(\rho_i), \qquad
+          A_{ij} = \int_0^1 l_i(s)\,l_j'(s)\,ds,
+
+over start, middle and end, with the l_i of quadratic interpolation: of fourth order. F and C lower a frozen energy in
+each of their sweeps, and the rest of the change of the energy is their work: of second order, and F less the work falls
+whatever the step.
 """
 
 from __future__ import annotations
@@ -24,6 +34,7 @@ from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.grids import Grid
 
 from .compact_sweeps import CompactSweeps
+from .energy_in_time import EnergyInTime, work_of
 from .stepper import FieldRule, Move, State, Stepper
 
 __all__ = ["Compact"]
@@ -35,6 +46,12 @@ OF_ESTIMATE = 1.5
 EXTRAPOLATED = 0.3125
 #: A step longer than this multiple of the last one does not extrapolate the field.
 LONGEST_EXTRAPOLATION = 2.5
+#: The work of a step as a sum over the laws at start, middle and end (rows) and the energies at start, quarter, middle,
+#: three quarters and end (columns): by quadratic interpolation of both at start, middle and end;
+QUADRATIC = np.array([[-3, 0, 4, 0, -1], [-4, 0, 0, 0, 4], [1, 0, -4, 0, 3]]) / 6.0
+#: with two frozen energies, and with one.
+TWO_FROZEN = np.array([[-1.0, 1, 0, 0, 0], [0, -1, 0, 1, 0], [0, 0, 0, -1, 1]])
+ONE_FROZEN = np.array([[-1.0, 0, 1, 0, 0], [0, 0, 0, 0, 0], [0, 0, -1, 0, 1]])
 
 
 class Compact(FieldRule):
@@ -53,12 +70,14 @@ class Compact(FieldRule):
     def __init__(self) -> None:
         self.error, self.power, self.moved = 0.0, 4.0, 0.0
 
-    def moves(self, stepper: Stepper, energy: EnergyOnGrid, state: State, scaled: float) -> Iterator[Move]:
+    def moves(self, stepper: Stepper, energy: EnergyOnGrid, state: State, scaled: float,
+              end: float) -> Iterator[Move]:
         sweeps = cast(CompactSweeps, stepper.sweeps)
         if not energy.moves and sweeps.static and len(sweeps.axes) == 1 and sweeps.keeps:
             yield from self._of_line(stepper, sweeps.potential(energy), state.masses, round_length(scaled))
         else:
-            yield from self._extrapolated(stepper, energy, state, round_length(scaled))
+            yield from self._extrapolated(stepper, Times(stepper.energies, energy, state.t, end), state,
+                                          round_length(scaled))
 
     def _of_line(self, stepper: Stepper, psi: np.ndarray, masses: np.ndarray, dt: float) -> Iterator[Move]:
         """Yield the masses of a single line after a step with a fixed Psi."""
@@ -73,13 +92,17 @@ class Compact(FieldRule):
                 self.power, self.error = 3.0, float(np.abs(moved - best).sum()) / stepper.mass
             yield Move(stepper.conserve(moved))
 
-    def _extrapolated(self, stepper: Stepper, energy: EnergyOnGrid, state: State, dt: float) -> Iterator[Move]:
+    def _extrapolated(self, stepper: Stepper, times: Times, state: State, dt: float) -> Iterator[Move]:
         """Yield E, F and C."""
         middle = None
-        if energy.moves:
-            coarse, fine, mended, missed, middle = self._with_field(stepper, energy, state, dt)
+        if times.middle.moves:
+            coarse, fine, half, mended, missed, middle = self._with_field(stepper, times, state, dt)
+        elif times.driven:
+            coarse, fine, half, mended = self._driven(stepper, times, state.masses, dt)
+            missed = 0.0
         else:
-            coarse, fine, mended = self._fixed(stepper, stepper.sweeps.potential(energy), state.masses, dt)
+            half = state.masses
+            coarse, fine, mended = self._fixed(stepper, stepper.sweeps.potential(times.middle), state.masses, dt)
             missed = 0.0
         # What C had to mend beyond F falls with dt; what F had to, and E, does not.
         moved, missed = mended[1], missed + max(0.0, mended[0] - mended[1])
@@ -90,12 +113,14 @@ class Compact(FieldRule):
         self.moved, missed = moved / stepper.mass, missed / stepper.mass
         distance, whole = distance / stepper.mass, whole / stepper.mass
         error = OF_ESTIMATE * distance * math.sqrt(distance / whole) if whole > 0.0 else 0.0
-        self.power, self.error = 4.0, min(error, distance) + missed
-        yield Move(stepper.conserve(best), middle=middle)
-        self.power, self.error = 3.0, distance + missed
-        yield Move(stepper.conserve(fine), middle=middle)
-        self.error = 4.0 * distance + missed
-        yield Move(stepper.conserve(coarse), middle=middle)
+        # Half of what E adds to F belongs to the first half of the step.
+        for masses, power, error, weights, share in ((best, 4.0, min(error, distance), QUADRATIC, 0.5),
+                                                     (fine, 3.0, distance, TWO_FROZEN, 0.0),
+                                                     (coarse, 3.0, 4.0 * distance, ONE_FROZEN, 0.0)):
+            self.power, self.error = power, error + missed
+            new = stepper.conserve(masses)
+            inside = half + share * (new - fine) if times.driven and share else half
+            yield Move(new, middle=middle, work=times.work(weights, (state.masses, inside, new)), half=inside)
 
     @staticmethod
     def _fixed(stepper: Stepper, psi: np.ndarray, masses: np.ndarray, dt: float):
@@ -106,16 +131,31 @@ class Compact(FieldRule):
         fine = sweeps.move(masses, psi, 0.5 * dt, sweeps.second, count=2)
         return coarse, fine, (moved, sweeps.moved)
 
-    def _with_field(self, stepper: Stepper, energy: EnergyOnGrid, state: State, dt: float):
-        """Return C m, F m, the mass moved to mend each, what the extrapolated field has missed, and the middle one."""
+    @staticmethod
+    def _driven(stepper: Stepper, times: Times, masses: np.ndarray, dt: float):
+        """Return C m, F m, the law in the middle, and the mass moved to mend C and F, where Psi changes with time."""
+        sweeps = cast(CompactSweeps, stepper.sweeps)
+        coarse = sweeps.move(masses, sweeps.potential(times.middle), dt, sweeps.second)
+        moved = sweeps.moved
+        half = sweeps.move(masses, sweeps.potential(times.at(0.25)), 0.5 * dt, sweeps.second)
+        more = sweeps.moved
+        fine = sweeps.move(half, sweeps.potential(times.at(0.75)), 0.5 * dt, sweeps.second)
+        return coarse, fine, half, (moved, more + sweeps.moved)
+
+    def _with_field(self, stepper: Stepper, times: Times, state: State, dt: float):
+        """Return C m, F m, the law in the middle, the mass moved to mend C and F, what the extrapolated field has
+        missed, and the field in the middle.
+        """
         sweeps, now = cast(CompactSweeps, stepper.sweeps), cast(np.ndarray, state.interaction)
 
-        def half_step(masses, field):
+        def half_step(masses, field, energy):
             new = sweeps.move(masses, stepper.psi(energy, field), 0.5 * dt, sweeps.second)
             return new, sweeps.moved
 
-        def field_of(masses):
+        def field_of(masses, energy):
             return energy.field(masses, energy.interaction(masses))
+
+        energy, early, late = times.middle, times.at(0.25), times.at(0.75)
 
         last, guess = state.previous_dt, None
         if state.middle is not None and dt <= LONGEST_EXTRAPOLATION * last:
@@ -124,22 +164,52 @@ class Compact(FieldRule):
         else:
             # Without fields of the past: the field of an implicit Euler step, mended by that of the half step.
             start = sweeps.move(state.masses, stepper.psi(energy, now), 0.5 * dt, IMPLICIT_EULER)
-            half, _ = half_step(state.masses, 0.5 * (now + field_of(stepper.conserve(start))))
-            guess = field_of(half)
+            half, _ = half_step(state.masses, 0.5 * (now + field_of(stepper.conserve(start), energy)), early)
+            guess = field_of(half, energy)
             eighth = now + 0.25 * (guess - now)
-            quarter = sweeps.move(state.masses, stepper.psi(energy, eighth), 0.25 * dt, sweeps.second)
-            first = field_of(quarter)
-        half, moved = half_step(state.masses, first)
-        middle = field_of(half)
+            quarter = sweeps.move(state.masses, stepper.psi(times.at(0.125), eighth), 0.25 * dt, sweeps.second)
+            first = field_of(quarter, early)
+        half, moved = half_step(state.masses, first, early)
+        middle = field_of(half, energy)
         if state.middle is not None and dt <= LONGEST_EXTRAPOLATION * last:
             second = interpolated(0.75 * dt, (-0.5 * last, 0.0, 0.5 * dt), (state.middle, now, middle))
         else:
             second = interpolated(0.75 * dt, (0.0, 0.25 * dt, 0.5 * dt), (now, first, middle))
         coarse = sweeps.move(state.masses, stepper.psi(energy, middle), dt, sweeps.second)
         mended = sweeps.moved
-        fine, more = half_step(half, second)
+        fine, more = half_step(half, second, late)
         missed = EXTRAPOLATED * dt * speed_of_field(state.masses, guess - middle, sweeps.grid)
-        return coarse, fine, (mended, moved + more), missed, middle
+        return coarse, fine, half, (mended, moved + more), missed, middle
+
+
+class Times:
+    """The energy at the times of a step; the same at all of them if it does not change.
+
+    Parameters
+    ----------
+    energies : EnergyInTime
+    middle : EnergyOnGrid
+    start, end : float
+    """
+
+    def __init__(self, energies: EnergyInTime, middle: EnergyOnGrid, start: float, end: float):
+        self.energies, self.middle, self.start, self.end = energies, middle, start, end
+        self.driven = energies.driven
+
+    def at(self, share: float) -> EnergyOnGrid:
+        """Return the energy when a part of the step has passed by the clock."""
+        return self.energies.within(self.start, self.end - self.start, share) if self.driven else self.middle
+
+    def work(self, weights: np.ndarray, laws: tuple[np.ndarray, ...]) -> float | None:
+        """Return the work by a quadrature over the laws at start, middle and end; None if the energy does not change.
+
+        The columns of ``weights`` are the energies at start, quarter, middle, three quarters and end.
+        """
+        if not self.driven:
+            return None
+        energies = [self.energies.at(self.start), self.at(0.25), self.middle, self.at(0.75),
+                    self.energies.before(self.end)]
+        return work_of(weights, laws, energies)
 
 
 def speed_of_field(masses: np.ndarray, field: np.ndarray, grid: Grid) -> float:

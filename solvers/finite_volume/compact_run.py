@@ -55,6 +55,7 @@ class CompactRun(FiniteVolumeRun):
         energy = replace(flow.on_grid, grid=rho0.grid)
         nodal = replace(flow, rho0=rho0)
         vars(nodal)["on_grid"] = energy
+        nodal.clock, nodal.drive = flow.clock, flow.drive
         first = Density.trusted(flow.grid, flow.density.values)
         first.nodal = rho0
 
@@ -64,7 +65,7 @@ class CompactRun(FiniteVolumeRun):
             return density_of_nodes(Density.trusted(rho0.grid, masses / rho0.grid.volumes))
 
         flow.law = law
-        sweeps = CompactSweeps(node_grid(flow.grid), energy.diffusion, not energy.moves,
+        sweeps = CompactSweeps(node_grid(flow.grid), energy.diffusion, not (energy.moves or flow.energy.time_dependent),
                                method.threads or default_threads())
         self.rule = Compact()
         return Stepper(nodal, sweeps, self.rule)
@@ -92,7 +93,8 @@ class CompactRun(FiniteVolumeRun):
     def _one(self, control: CompactController, stop: float) -> Iterator[Step]:
         """Try one step."""
         remaining = stop - self.state.t
-        count = max(1, math.ceil(remaining / min(control.dt, self.longest) * (1 - 1e-9)))
+        longest = self._seen(min(remaining, control.dt, self.longest))
+        count = max(1, math.ceil(remaining / longest * (1 - 1e-9)))
         dt = remaining / count
         self.check_moves(dt)
         end, self.rule.moved = stop if count == 1 else None, 0.0

@@ -1,14 +1,18 @@
-"""The energy of a flow as arrays at any time; the same arrays at all times if it does not change."""
+"""The energy of a flow as arrays at any time, and the work that its change does on a law."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
 
 from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.flows import Flow
 
-__all__ = ["EnergyInTime"]
+__all__ = ["EnergyInTime", "work_of"]
 
-#: Number of times whose energies are kept: the middle and the end of a step, and of each half of a doubled step.
-KEPT = 6
+#: Number of times whose energies are kept: both ends of a step, its eighth, quarters and middle, and one to spare.
+KEPT = 8
 
 
 class EnergyInTime:
@@ -24,12 +28,59 @@ class EnergyInTime:
         self.flow, self.driven = flow, flow.energy.time_dependent
         self._kept: dict[float, EnergyOnGrid] = {}
 
+    def before(self, t: float) -> EnergyOnGrid:
+        """Return the energy at the end of a step: before the jump, where the energy jumps."""
+        return self._at(self.flow.sides(t)[0]) if self.driven else self.flow.on_grid
+
     def at(self, t: float) -> EnergyOnGrid:
-        """Return the energy at a time."""
-        if not self.driven:
-            return self.flow.on_grid
-        if t not in self._kept:
+        """Return the energy at a time: after the jump, where the energy jumps."""
+        return self._at(self.flow.sides(t)[1]) if self.driven else self.flow.on_grid
+
+    def jumps(self, t: float) -> bool:
+        """Return whether the energy jumps at a time."""
+        return self.flow.drive is not None and t in self.flow.drive.jumps
+
+    def _at(self, t: float) -> EnergyOnGrid:
+        kept = self._kept.pop(t, None)
+        if kept is None:
+            kept = self.flow.on_grid_at(t)
             if len(self._kept) >= KEPT:
                 del self._kept[next(iter(self._kept))]
-            self._kept[t] = self.flow.on_grid_at(t)
-        return self._kept[t]
+        # The order is that of use: what has not been used for longest makes room.
+        self._kept[t] = kept
+        return kept
+
+    def within(self, t: float, dt: float, share: float) -> EnergyOnGrid:
+        """Return the energy inside a step, when a part of it by the clock of time_scale has passed."""
+        if not self.driven:
+            return self.flow.on_grid
+        return self._at(self.flow.time_within(t, dt, share))
+
+
+def work_of(weights: np.ndarray, laws: Sequence[np.ndarray], energies: Sequence[EnergyOnGrid]) -> float:
+    r"""Return :math:`\sum_{ij} A_{ij} F_j(\rho_i)`, the work :math:`\int \partial_t F(\rho(t), t)\,dt` by a quadrature.
+
+    The rows of A add up to 0, so that only what changes with time counts.
+
+    Parameters
+    ----------
+    weights : array (laws, energies)
+    laws : sequence of arrays
+        Masses at some times of a step.
+    energies : sequence of EnergyOnGrid
+        With potentials and interactions that change with time, at some times of the step.
+    """
+    operators = {id(operator): operator for energy in energies for _, operator in energy.operators}
+    factors = {key: np.array([sum(c for c, operator in energy.operators if id(operator) == key)
+                              for energy in energies]) for key, operator in operators.items()}
+    total = 0.0
+    for row, masses in zip(weights, laws):
+        used = [(weight, energy.potential) for weight, energy in zip(row, energies) if weight]
+        if not used:
+            continue
+        total += float((masses * sum(weight * potential for weight, potential in used)).sum())
+        for key, operator in operators.items():
+            factor = float(row @ (factors[key] - factors[key][0]))
+            if factor:
+                total += 0.5 * factor * float((masses * operator.apply(masses)).sum())
+    return total

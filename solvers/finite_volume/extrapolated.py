@@ -25,7 +25,8 @@ __all__ = ["Extrapolated"]
 class Extrapolated(FieldRule):
     """The field at the middle of the step, extrapolated; see the module's text."""
 
-    def moves(self, stepper: Stepper, energy: EnergyOnGrid, state: State, scaled: float) -> Iterator[Move]:
+    def moves(self, stepper: Stepper, energy: EnergyOnGrid, state: State, scaled: float,
+              end: float) -> Iterator[Move]:
         field = self._middle(stepper, energy, state, scaled)
         masses = stepper.sweeps.move(state.masses, stepper.psi(energy, field), scaled, stepper.sweeps.second)
         yield Move(stepper.conserve(masses))

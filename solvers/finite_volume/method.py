@@ -128,6 +128,11 @@ class FiniteVolume(Method):
         """Whether steps are chosen by the error tolerance."""
         return self.dt is None
 
+    @property
+    def follows(self) -> bool:
+        """Whether steps are shortened until they can follow terms that change with time."""
+        return self.dt is None
+
     def begin(self, flow: Flow) -> FiniteVolumeRun:
         reason = why_not_compact(flow, self)
         if reason is None:

@@ -63,7 +63,8 @@ class Midpoint(FieldRule):
     def __init__(self) -> None:
         self.n_evaluations = self.n_newton = self.n_damped = 0
 
-    def moves(self, stepper: Stepper, energy: EnergyOnGrid, state: State, scaled: float) -> Iterator[Move]:
+    def moves(self, stepper: Stepper, energy: EnergyOnGrid, state: State, scaled: float,
+              end: float) -> Iterator[Move]:
         sweeps = stepper.sweeps
         if not energy.moves:
             # Without an equation the step need not be smooth in Psi: the mode of second order comes first.

@@ -68,6 +68,8 @@ class FiniteVolumeRun(Run):
         self.collapse = CollapseWatch(flow.on_grid)
         self.controller: Any = self.make_controller() if method.dt is None else None
         self.longest = method.max_step or math.inf
+        # Whether a law that has been calm may be moved all of a sudden.
+        self.moved_from_outside = flow.drive is not None or flow.clock is not None
         self.steps = 0
         # Where a fixed step is crossed in parts: its end, and the length of the part tried next.
         self.target: float | None = None
@@ -130,6 +132,16 @@ class FiniteVolumeRun(Run):
     def _space_error(self, state: State) -> float:
         return self.stepper.sweeps.space_error(state.masses)
 
+    def _seen(self, dt: float) -> float:
+        """Return the longest step, up to a length, whose driving was seen."""
+        drive = self.flow.drive
+        if drive is None or self.state.t + dt <= drive.clear:
+            return dt
+        tolerance = self.controller.tolerance.of_step(self._space_error(self.state), self.controller.total_error, dt,
+                                                      self.flow.t1 - self.state.t)
+        return drive.longest(self.state.t, dt, tolerance, self.state.masses,
+                             lambda t, length: self.flow.elapsed(t, length) / length)
+
     # ---------------------------------------------------------------- fixed steps
     def _fixed(self, dt: float, stop: float) -> Iterator[Step]:
         """Go to the next multiple of dt in one step, or in as many as the energy asks for: the next of them."""
@@ -162,8 +174,8 @@ class FiniteVolumeRun(Run):
         if not controller.begun:
             controller.begin(self.flow.t1 - self.flow.t0, self._speed(), self._space_error(self.state))
         remaining = stop - self.state.t
-        count = max(2 if controller.check_due else 1,
-                    math.ceil(remaining / min(controller.dt, self.longest) * (1 - 1e-9)))
+        longest = self._seen(min(remaining, controller.dt, self.longest))
+        count = max(2 if controller.check_due else 1, math.ceil(remaining / longest * (1 - 1e-9)))
         dt = remaining / count
         self.check_moves(dt)
         end = stop if count == 1 else None
@@ -189,13 +201,22 @@ class FiniteVolumeRun(Run):
         if new is None:
             controller.cut(dt)
             return []
-        controller.watch(float(np.abs(new.masses - self.state.masses).sum()) / (self.stepper.mass * dt))
+        speed = float(np.abs(new.masses - self.state.masses).sum()) / (self.stepper.mass * dt)
+        if self.moved_from_outside and not controller.calm(speed):
+            # Nothing of the last steps says how accurate this one is.
+            controller.trust = 0
+            return []
+        controller.watch(speed)
         return [new]
 
     def _pair(self, controller: Controller, dt: float, stop: float | None) -> list[State]:
-        """Two steps against one of double length: the difference estimates the error of the two."""
-        first = self.stepper.step(self.state, dt)
-        second = self.stepper.step(first, dt, stop) if first is not None else None
+        """Two steps against one of double length: the difference estimates the error of the two.
+
+        That is so for two steps of one length by the clock of time_scale.
+        """
+        part = dt if self.flow.clock is None else self.flow.time_within(self.state.t, 2 * dt, 0.5) - self.state.t
+        first = self.stepper.step(self.state, part)
+        second = self.stepper.step(first, 2 * dt - part, stop) if first is not None else None
         self.energy_rose = second is None
         if first is None or second is None:
             controller.cut(dt)
@@ -220,10 +241,13 @@ class FiniteVolumeRun(Run):
         share = LARGE_GRID_SHARE if self.flow.grid.size > LARGE_GRID else DISSIPATION_SHARE
         if rate is not None:
             self.measured = new.energy - new.work
-        elif (self.measured + new.work - new.energy > share * lost or self.steps % DISSIPATION_STRIDE == 0
+        elif (self.stepper.energies.driven or self.measured + new.work - new.energy > share * lost
+                or self.steps % DISSIPATION_STRIDE == 0
                 or new.t >= self.flow.t1):
             rate, self.measured = self.stepper.dissipation(new), new.energy - new.work
-        return Step(new.t, new.masses, new.energy, new.clock, rate, work=new.work, fallback=fallback)
+        inside, self.stepper.inside = self.stepper.inside, None
+        return Step(new.t, new.masses, new.energy, new.clock, rate, work=new.work, fallback=fallback, inside=inside,
+                    rate_before=self.stepper.dissipation_before(new))
 
     def _watch(self) -> None:
         self.collapse.check(self.t, self.last_dt, self.state.masses)

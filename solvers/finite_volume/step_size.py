@@ -78,7 +78,11 @@ class Controller:
     def watch(self, speed: float) -> None:
         """Count a step without a check, and ask for a check if the density has sped up."""
         self.total_error += 0.5 * self.last_error
-        self.trust = self.trust - 1 if speed <= SPEED_ALARM * self.last_speed else 0
+        self.trust = self.trust - 1 if self.calm(speed) else 0
+
+    def calm(self, speed: float) -> bool:
+        """Return whether the density has not sped up since the last check."""
+        return speed <= SPEED_ALARM * self.last_speed
 
     def cut(self, dt: float) -> None:
         """Halve the step after a rise of the energy."""

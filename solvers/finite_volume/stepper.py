@@ -9,6 +9,8 @@ If the energy changes with time, a step from t to t + dt uses the energy at t + 
 frozen F cannot rise. The rest of the change of F is the work of the terms that change with time:
 
 .. math:: F_{n+1}(\rho_{n+1}) - F_n(\rho_n) = [F_{n+1/2}(\rho_{n+1}) - F_{n+1/2}(\rho_n)] + \Delta W.
+
+A rule of higher order forms the work of its moves itself; they are accepted if F less the work has not risen.
 """
 
 from __future__ import annotations
@@ -112,16 +114,33 @@ class FieldRule(ABC):
     """The choice of the field that replaces U rho at the middle of a step."""
 
     @abstractmethod
-    def moves(self, stepper: Stepper, energy: EnergyOnGrid, state: State, scaled: float) -> Iterator[Move]:
-        """Yield the masses after a step, the best first, until one is accepted."""
+    def moves(self, stepper: Stepper, energy: EnergyOnGrid, state: State, scaled: float,
+              end: float) -> Iterator[Move]:
+        """Yield the masses after a step, the best first, until one is accepted.
+
+        Parameters
+        ----------
+        stepper : Stepper
+        energy : EnergyOnGrid
+            In the middle of the step.
+        state : State
+        scaled, end : float
+            The length of the step by the clock of time_scale, and the time at its end.
+        """
 
 
 class Move(NamedTuple):
-    """Masses m after a step, with U m if it is known, and the field in the middle of the step if that is kept."""
+    """Masses m after a step, with U m if it is known, and the field in the middle of the step if that is kept.
+
+    Where a rule forms them, also the work done in the step by terms that change with time, and the masses in the middle
+    of the step.
+    """
 
     masses: np.ndarray
     interaction: np.ndarray | None = None
     middle: np.ndarray | None = None
+    work: float | None = None
+    half: np.ndarray | None = None
 
 
 class Stepper:
@@ -138,6 +157,8 @@ class Stepper:
         self.flow, self.sweeps, self.rule = flow, sweeps, rule
         self.mass = flow.rho0.mass
         self.energies = EnergyInTime(flow)
+        # The dissipation in the middle of the last step, where it was formed.
+        self.inside: float | None = None
 
     def start(self) -> State:
         """Return the state at the start of the flow."""
@@ -150,9 +171,9 @@ class Stepper:
 
     def step(self, state: State, dt: float, stop: float | None = None) -> State | None:
         """Return the state a time dt later (exactly at ``stop`` if given), or None if it breaks a property."""
-        scaled = self.flow.elapsed(state.t, dt)
-        energy = self.energies.at(state.t + 0.5 * dt)
-        for move in self.rule.moves(self, energy, state, scaled):
+        scaled, self.inside = self.flow.elapsed(state.t, dt), None
+        energy = self.energies.within(state.t, dt, 0.5)
+        for move in self.rule.moves(self, energy, state, scaled, state.t + dt if stop is None else stop):
             new = self._accept(energy, state, dt, scaled, move, stop)
             if new is not None:
                 return new
@@ -166,8 +187,8 @@ class Stepper:
         a = min(1, (H(m) - H(m*)) / <d, U d>) lowers F. With functionals there is no such bound: a is halved until F has
         fallen, as it does for small a.
         """
-        scaled = self.flow.elapsed(state.t, dt)
-        energy = self.energies.at(state.t + 0.5 * dt)
+        scaled, self.inside = self.flow.elapsed(state.t, dt), None
+        energy = self.energies.within(state.t, dt, 0.5)
         if self.energies.driven:
             state = state._replace(interaction=energy.field(state.masses, energy.interaction(state.masses)))
         moved = self.conserve(self.sweeps.move(state.masses, self.psi(energy, state.interaction), scaled,
@@ -193,6 +214,14 @@ class Stepper:
     def dissipation(self, state: State) -> float:
         """Return -dF/dt at time_scale 1."""
         return self.sweeps.dissipation(state.masses, self.psi(self.energies.at(state.t), state.interaction))
+
+    def dissipation_before(self, state: State) -> float | None:
+        """Return -dF/dt at time_scale 1 before the jump of the energy, where it jumps at the time of a state."""
+        if not self.energies.jumps(state.t):
+            return None
+        energy = self.energies.before(state.t)
+        field = energy.field(state.masses, energy.interaction(state.masses))
+        return self.sweeps.dissipation(state.masses, self.psi(energy, field))
 
     def speed(self, state: State) -> float:
         """Return the L1 norm of d rho/dt over the mass, at time_scale 1; 0 if it is not finite."""
@@ -227,8 +256,10 @@ class Stepper:
     def _accept(self, frozen: EnergyOnGrid, state: State, dt: float, scaled: float, move: Move,
                 stop: float | None) -> State | None:
         """Return the state after a move, or None if the frozen F has risen or a mass is negative."""
-        masses, interaction, middle = move
+        masses, interaction, middle, done, _ = move
         driven = self.energies.driven
+        if done is not None:
+            return self._accept_with_work(frozen, state, dt, scaled, move, stop)
         if interaction is None or driven:
             interaction = frozen.interaction(masses)
         self.sweeps.check(masses)
@@ -239,12 +270,37 @@ class Stepper:
         t = state.t + dt if stop is None else stop
         energy, work, now = after, state.work, frozen
         if driven:
-            now = self.energies.at(t)
+            now = self.energies.before(t)
             interaction = now.interaction(masses)
             energy = now.energy(masses, interaction)
             work += (energy - state.energy) - (after - before)
-        return State(t, state.clock + scaled, masses, energy, now.field(masses, interaction), state.interaction, scaled,
-                     work, middle)
+        return self._over_jumps(State(t, state.clock + scaled, masses, energy, now.field(masses, interaction),
+                                      state.interaction, scaled, work, middle))
+
+    def _accept_with_work(self, frozen: EnergyOnGrid, state: State, dt: float, scaled: float, move: Move,
+                          stop: float | None) -> State | None:
+        """Return the state after a move that tells its work, or None if F less the work has risen."""
+        masses, _, middle, done, half = move
+        t = state.t + dt if stop is None else stop
+        now, work = self.energies.before(t), done or 0.0
+        interaction = now.interaction(masses)
+        energy = now.energy(masses, interaction)
+        if not energy - work <= state.energy + ENERGY_SLACK * max(1.0, abs(state.energy)) or not masses.min() >= 0:
+            return None
+        if half is not None:
+            self.inside = self.sweeps.dissipation(half, self.psi(frozen, middle))
+        return self._over_jumps(State(t, state.clock + scaled, masses, energy, now.field(masses, interaction),
+                                      state.interaction, scaled, state.work + work, middle))
+
+    def _over_jumps(self, state: State) -> State:
+        """Return a state as it is after the jump of the energy at its time, if there is one: without a past."""
+        if not self.energies.jumps(state.t):
+            return state
+        now = self.energies.at(state.t)
+        interaction = now.interaction(state.masses)
+        energy = now.energy(state.masses, interaction)
+        return state._replace(energy=energy, work=state.work + energy - state.energy, previous=None, previous_dt=0.0,
+                              interaction=now.field(state.masses, interaction), middle=None)
 
 
 def damped(energy: EnergyOnGrid, masses: np.ndarray, moved: np.ndarray) -> np.ndarray:

@@ -38,7 +38,11 @@ BETWEEN = (0.25, 0.5, 0.75)
 
 
 class CharacteristicsRun(Run):
-    """A run without noise; its state is the points, row by row, and the energy dissipated so far."""
+    """A run without noise; its state is the points, row by row, and the energy dissipated so far.
+
+    With a time_scale function the solver goes by its clock, on which the flow is autonomous, so that no pulse of it is
+    passed over.
+    """
 
     method: Lagrangian
 
@@ -56,6 +60,8 @@ class CharacteristicsRun(Run):
             isinstance(term, PairTerm) and term.singles_out_pairs for _, term in flow.energy.terms)
         # The current solver, the time at which it ends, and its longest step.
         self.solver, self.stop, self.largest = None, flow.t0, math.inf
+        # Where the clock of the solver begins.
+        self.origin = flow.t0
 
     def start(self) -> Step:
         self.energy = self.lowest = self.cloud.energy_of(self.points, self.t)
@@ -79,7 +85,7 @@ class CharacteristicsRun(Run):
                                    "floats can resolve, or the energy is not finite where atoms move",
                                    reason="step too small", t=self.t)
         self._count_rejected(solver.nfev - before)
-        t = stop if solver.status == "finished" else solver.t
+        t = stop if solver.status == "finished" else self._time(solver.t)
         moved = solver.y[:-1].reshape(self.shape)
         met = self._met(moved)
         if met is not None:
@@ -95,7 +101,7 @@ class CharacteristicsRun(Run):
         if not self.flow.t_eval:
             yield from self._within(solver)
         landed = self.cloud.bounded and not np.array_equal(np.clip(moved, self.cloud.low, self.cloud.high), moved)
-        dt, self.lost = t - self.t, float(solver.y[-1])
+        dt, self.lost = self._length(t - self.t), float(solver.y[-1])
         self.t, self.points, self.energy, self.lowest = t, points, energy, min(energy, self.lowest)
         natural = getattr(solver, "h_abs", None) or solver.step_size
         self.next_dt = max(natural, dt) if t == stop and self.next_dt else natural
@@ -148,8 +154,8 @@ class CharacteristicsRun(Run):
         """Return the laws inside a step, which may be long, from the solver's own interpolation."""
         path = solver.dense_output()
         for share in BETWEEN:
-            t = path.t_old + share * (path.t - path.t_old)
-            points = self.cloud.inside(path(t)[:-1].reshape(self.shape))
+            place = path.t_old + share * (path.t - path.t_old)
+            t, points = self._time(place), self.cloud.inside(path(place)[:-1].reshape(self.shape))
             yield Interior(t, points, self.cloud.energy_of(points, t))
 
     def _start(self, stop: float, largest: float):
@@ -159,17 +165,32 @@ class CharacteristicsRun(Run):
         self.any_held = bool(self.held.any())
         self.released = False
         y = np.append(self.points.ravel(), self.lost)
-        span = stop - self.t
+        begin, end, self.origin = self.t, stop, self.t
+        if self.flow.clock is not None:
+            begin, end = 0.0, self._length(stop - self.t)
+            largest = self._length(largest) if largest < stop - self.t else math.inf
+        span = end - begin
         first = None if self.next_dt is None else min(self.next_dt, largest, span)
         with np.errstate(all="ignore"):
-            return self.Solver(self._rate, self.t, y, stop, first_step=first, rtol=self.method.rtol, atol=self.atol,
+            return self.Solver(self._rate, begin, y, end, first_step=first, rtol=self.method.rtol, atol=self.atol,
                                max_step=min(largest, span) if math.isfinite(largest) else np.inf)
+
+    def _length(self, dt: float) -> float:
+        """Return a length of time from now on as the solver counts it."""
+        return dt if self.flow.clock is None else self.flow.elapsed(self.t, dt)
+
+    def _time(self, place: float) -> float:
+        """Return the time at which the solver is somewhere."""
+        if self.flow.clock is None:
+            return place
+        whole = self.stop - self.origin
+        return self.flow.time_within(self.origin, whole, place / self.flow.elapsed(self.origin, whole))
 
     def _rate(self, t: float, y: Array) -> Array:
         try:
             points = y[:-1].reshape(self.shape)
             velocity = -self.cloud.gradient(self.cloud.inside(points), t)
-            scale = self.flow.scale_at(t)
+            scale = self.flow.scale_at(t) if self.flow.clock is None else 1.0
         except Exception as error:  # an exception must not travel through SciPy's compiled solvers
             self.failure = self.failure or error
             return np.full(y.shape, np.nan)
@@ -205,7 +226,7 @@ class CharacteristicsRun(Run):
                     "non-finite": "the energy is not finite where atoms move",
                     "step too small": "atoms leave their bounds faster than floats can resolve"}[self.reason]
             raise ConvergenceError(f"step too small at t = {self.t:.6g}: {text}", reason=self.reason, t=self.t, dt=dt)
-        self.next_dt = dt
+        self.next_dt = self._length(dt)
         return dt
 
     def _count_rejected(self, evaluations: int) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from wgflow.atoms import Atoms
 from wgflow.errors import ConvergenceError
 from wgflow.flows import Flow
 from wgflow.recorder import Step
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 DRIFT_SHARE = 0.05
 #: and at most this part of the time span.
 SPAN_SHARE = 0.02
+#: Where the flow changes with time, particles at whose points the change of the drift is measured before each step;
+MEASURED = 64
+#: a step may miss this part of the law's width of what it cannot follow of terms that change with time,
+UNFOLLOWED = 1e-3
+#: and is shortened so many times at most before it is tried.
+SHORTENINGS = 60
 #: Displacement at which the change of the drift is measured, relative to the cloud's extent or 1.
 PROBE = 1e-4
 #: A span that exceeds a whole number of steps by less than this part of it needs no additional step.
@@ -53,6 +60,9 @@ class LangevinRun(Run):
         self.points = self.cloud.inside(flow.atoms.points)
         # Steps of equal length: where they began, their number, and how many of them are done.
         self.begin, self.count, self.done = flow.t0, 0, 0
+        # Without a given dt each step has its own length where the drift or the clock changes with time.
+        self.rate: float | None = None
+        self.changes = method.dt is None and (flow.drive is not None or flow.clock is not None)
 
     def start(self) -> Step:
         energy = self.cloud.energy_of(self.points, self.t)
@@ -61,6 +71,11 @@ class LangevinRun(Run):
         return Step(self.t, self.points, energy)
 
     def advance(self, stop: float) -> Iterator[Step]:
+        if self.changes:
+            remaining = stop - self.t
+            count = max(1, math.ceil(remaining / self._own_step(remaining) * (1 - SLACK)))
+            yield self._step(stop if count == 1 else self.t + remaining / count)
+            return
         if self.done >= self.count:
             self.begin, self.done = self.t, 0
             self.count = max(1, math.ceil((stop - self.t) / self.dt * (1 - SLACK)))
@@ -72,29 +87,57 @@ class LangevinRun(Run):
 
     def _default_step(self) -> float:
         """Return a part of 1 / L, L measuring how fast the drift of the initial particles changes with the point."""
-        extent = np.ptp(self.points, axis=1, keepdims=True)
-        probe = PROBE * np.where(extent > 0, extent, 1.0)
-        # Fixed directions, so that the measurement draws no numbers from the stream of the noise.
-        signs = np.where(np.random.default_rng(8191).random(self.points.shape) < 0.5, -1.0, 1.0)
-        moved = self.cloud.inside(self.points + probe * signs)
-        moved = np.where(moved == self.points, self.cloud.inside(self.points - probe * signs), moved)
-        change = self._drift(moved, moved) - self._drift(self.points, self.points)
         span = self.flow.t1 - self.flow.t0
-        rate = float(np.quantile(np.abs(change / probe).max(axis=0), 0.99))
+        rate = self._drift_rate(self.cloud.rho0, self.points, self.t)
         speed = self.flow.elapsed(self.flow.t0, SPAN_SHARE * span) / (SPAN_SHARE * span)
         return min(SPAN_SHARE * span, DRIFT_SHARE / (rate * speed)) if rate > 0 else SPAN_SHARE * span
 
-    def _drift(self, points: Array, cloud: Array) -> Array:
-        """Return -grad Psi at points of the law of the particles at ``cloud``."""
-        return -self.flow.energy_at(self.flow.t0).gradient(self.cloud.rho0.moved(cloud), points)
+    def _drift_rate(self, law: Atoms, points: Array, t: float) -> float:
+        """Return L, how fast the drift at points, which stand for the law, changes with the point."""
+        extent = np.ptp(points, axis=1, keepdims=True)
+        probe = PROBE * np.where(extent > 0, extent, 1.0)
+        # Fixed directions, so that the measurement draws no numbers from the stream of the noise.
+        signs = np.where(np.random.default_rng(8191).random(points.shape) < 0.5, -1.0, 1.0)
+        moved = self.cloud.inside(points + probe * signs)
+        moved = np.where(moved == points, self.cloud.inside(points - probe * signs), moved)
+        energy = self.flow.energy_at(t)
+        change = energy.gradient(law.moved(points), points) - energy.gradient(law.moved(moved), moved)
+        return float(np.quantile(np.abs(change / probe).max(axis=0), 0.99))
+
+    def _own_step(self, longest: float) -> float:
+        """Return a step from the present time over which the drift, as it is at both ends, changes little."""
+        dt, drive = min(longest, SPAN_SHARE * (self.flow.t1 - self.flow.t0)), self.flow.drive
+        if drive is not None and self.t + dt > drive.clear:
+            dt = drive.longest(self.t, dt, UNFOLLOWED, self.points,
+                               lambda t, length: self.flow.elapsed(t, length) / length)
+        if self.rate is None or (drive is not None and self.t in drive.jumps):
+            self.rate = self._rate_now(self.flow.sides(self.t)[1])
+        for _ in range(SHORTENINGS):
+            still = drive is None or drive.rests(self.t, dt)
+            there = self.rate if still else self._rate_now(self.flow.sides(self.t + dt)[0])
+            change = max(self.rate, there) * self.flow.elapsed(self.t, dt) / DRIFT_SHARE
+            if change <= 1.0:
+                break
+            # What the end of the step showed may be far from what a shorter one meets.
+            dt *= max(0.5, 0.95 / change)
+        self.rate = there
+        return dt
+
+    def _rate_now(self, t: float) -> float:
+        """Return how fast the drift at a time changes with the point, at some of the present particles."""
+        points, rho = self.points[:, :: max(1, self.points.shape[1] // MEASURED)], self.cloud.rho0
+        law = Atoms(points, np.full(points.shape[1], rho.mass / points.shape[1]), rho.bounds, rho.powers, rho.names,
+                    rho.periodic)
+        return self._drift_rate(law, points, t)
 
     def _step(self, end: float) -> Step:
         dt = end - self.t
         self.check_moves(dt)
         elapsed = self.flow.elapsed(self.t, dt)
         points = self._noise(self.points, 0.5 * elapsed)
-        first = -self.cloud.gradient(points, self.t)
-        second = -self.cloud.gradient(self.cloud.inside(points + elapsed * first), end)
+        # A jump of the energy belongs to the step that begins there.
+        first = -self.cloud.gradient(points, self.flow.sides(self.t)[1])
+        second = -self.cloud.gradient(self.cloud.inside(points + elapsed * first), self.flow.sides(end)[0])
         points = self.cloud.inside(points + 0.5 * elapsed * (first + second))
         if np.isfinite(points).all():
             points = self._noise(points, 0.5 * elapsed)

@@ -68,8 +68,8 @@ class Lagrangian(Method):
     ode : {"DOP853", "RK45", "RK23", "Radau", "BDF", "LSODA"}
         Solver of `scipy.integrate`.
     dt : float, optional
-        Step with noise; by default a twentieth of the time in which the drift changes, measured at the start. Without
-        noise the largest step.
+        Step with noise; by default a twentieth of the time in which the drift changes, measured at the start, and
+        before each step where terms or time_scale change with time. Without noise the largest step.
     n_particles : int, optional
         With noise, the number of particles of equal weights drawn from rho0: 1000 by default for a Density. Atoms are
         used as they are unless it is given.
@@ -118,6 +118,11 @@ class Lagrangian(Method):
     def controlled(self) -> bool:
         """Whether an error tolerance chooses the steps: without noise it does."""
         return True
+
+    @property
+    def follows(self) -> bool:
+        """Whether steps are shortened until they can follow terms that change with time."""
+        return self.dt is None
 
     def settings(self) -> dict:
         """Return the settings by name, the seed of ``rng`` in its place."""

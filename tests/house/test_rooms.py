@@ -29,6 +29,7 @@ UPHILL = {
     ("wgflow/grids.py", "wgflow.automatic_grids", "problem_grid"),
     ("wgflow/solution.py", "wgflow.files.solutions", "save"),
     ("wgflow/solution.py", "wgflow.files.solutions", "to_dataset"),
+    ("wgflow/solution.py", "wgflow.flows", "law_after"),
     ("wgflow/solution.py", "wgflow.pictures.solutions", "animate_solution"),
     ("wgflow/solution.py", "wgflow.pictures.solutions", "plot_solution"),
 }

@@ -89,11 +89,12 @@ def test_more_output_times_do_not_change_an_accurate_solution():
     assert np.abs(few - many).max() < 1e-5 * few.max()
 
 
-def test_the_density_between_snapshots_is_linear_in_time():
+def test_the_density_between_snapshots_is_that_of_the_flow():
     sol = solve(t_eval=[0.2, 0.6])
-    middle = sol.density(0.5)
-    expected = 0.25 * sol.densities[0].values + 0.75 * sol.densities[1].values
-    np.testing.assert_allclose(middle.values, expected, rtol=1e-13)
+    told = solve(t_eval=[0.2, 0.5, 0.6]).densities[1]
+    linear = 0.25 * sol.densities[0].masses + 0.75 * sol.densities[1].masses
+    miss = np.abs(sol.density(0.5).masses - told.masses).sum()
+    assert miss < 0.02 * np.abs(linear - told.masses).sum()
     assert sol.density(0.2) is sol.densities[0]
     with pytest.raises(InvalidInput, match=r"t=0.1 is outside the solution"):
         sol.density(0.1)

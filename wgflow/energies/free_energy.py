@@ -105,6 +105,11 @@ class Term(Contract):
         """Whether the term changes with time (see `TimeDependent`)."""
         return False
 
+    @property
+    def breakpoints(self) -> tuple[float, ...]:
+        """Times at which the term jumps."""
+        return ()
+
     def at(self, t: float) -> Term:
         """Return the term as it is at a time: itself, unless it changes with time."""
         return self
@@ -159,12 +164,20 @@ class FreeEnergy(Term):
         """Whether a term changes with time."""
         return any(term.time_dependent for _, term in self.terms)
 
+    @property
+    def breakpoints(self) -> tuple[float, ...]:
+        """Times at which a term jumps, in order."""
+        return tuple(sorted({t for _, term in self.terms for t in term.breakpoints}))
+
     def at(self, t: float) -> FreeEnergy:
         """The free energy as it is at a time."""
         if not self.time_dependent:
             return self
-        now = [factor * (FreeEnergy([]) + term.at(t)) for factor, term in self.terms]
-        return FreeEnergy([pair for part in now for pair in part.terms])
+        pairs: list[tuple[float, Term]] = []
+        for factor, term in self.terms:
+            now = term.at(t)
+            pairs += [(factor * f, part) for f, part in now.terms] if isinstance(now, FreeEnergy) else [(factor, now)]
+        return FreeEnergy(pairs)
 
     def energy(self, rho: Density | Atoms) -> float:
         """F; of atoms, whose entropy is infinite, the sum of the other terms."""
@@ -202,16 +215,21 @@ class FreeEnergy(Term):
         InvalidInput
             If a term does not fit the grid, changes with time (take ``energy.at(t)``), or disagrees with itself.
         """
-        self.check_grid(grid, self)
-        total = EnergyOnGrid(grid, potential=np.zeros(grid.shape))
+        total = self.added_to(EnergyOnGrid(grid, potential=np.zeros(grid.shape)), self)
+        if check:
+            check_terms([term for _, term in self.terms], grid)
+        return total
+
+    def added_to(self, rest: EnergyOnGrid, whole: FreeEnergy) -> EnergyOnGrid:
+        """Return an energy on a grid plus these terms, parts of a whole of which the terms may refuse the grid."""
+        total = rest
+        self.check_grid(rest.grid, whole)
         for factor, term in self.terms:
             if term.time_dependent:
                 raise InvalidInput(f"{term!r} changes with time; take energy.at(t)")
-            total = total.plus(factor, term.on_grid(grid))
+            total = total.plus(factor, term.on_grid(rest.grid))
         if not np.isfinite(total.potential).all():
             raise InvalidInput("the sum of the potentials is not finite; scale them down")
-        if check:
-            check_terms([term for _, term in self.terms], grid)
         return total
 
     def on_grid(self, grid: Grid) -> EnergyOnGrid:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from wgflow.atoms import Atoms
+from wgflow.checks import real_array
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy, Term
 from wgflow.errors import InvalidInput, InvalidType
@@ -30,6 +32,9 @@ class TimeDependent(Term):
         ``lambda t: wg.Potential(lambda x: (x - np.sin(t))**2 / 2)``. It is called several times a step; construct an
         interaction outside of it, so that its kernel is evaluated once: ``U = wg.Interaction(...)``,
         ``lambda t: np.tanh(t) * U``.
+    breakpoints : sequence of float, optional
+        Times at which the term jumps, or begins or ends a short pulse. A step ends on each of them, and between two of
+        them the term is looked at in any case. Jumps that last are found without being given.
 
     Raises
     ------
@@ -47,14 +52,22 @@ class TimeDependent(Term):
     0.368 0.368
     """
 
-    def __init__(self, term_at: Callable[[float], Any]):
+    def __init__(self, term_at: Callable[[float], Any], breakpoints: ArrayLike = ()):
         if isinstance(term_at, Term) or not callable(term_at):
             raise InvalidType(f"term_at must be a function of t that returns a term, got {type(term_at).__name__}")
         self._term_at = term_at
+        times = np.atleast_1d(real_array(breakpoints, "breakpoints"))
+        if times.ndim != 1 or not np.isfinite(times).all():
+            raise InvalidInput(f"breakpoints has shape {times.shape}; need a sequence of finite times")
+        self._breakpoints = tuple(sorted(set(times.tolist())))
 
     @property
     def time_dependent(self) -> bool:
         return True
+
+    @property
+    def breakpoints(self) -> tuple[float, ...]:
+        return self._breakpoints
 
     def at(self, t: float) -> Term:
         """Return the term as it is at a time."""

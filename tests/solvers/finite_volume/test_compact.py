@@ -34,7 +34,6 @@ OTHERS = [
     ("scheme='midpoint'", wg.Entropy(2.0) + WELL + ATTRACTION, RHO, {"scheme": "midpoint"}),
     ("no linear diffusion", 1 * WELL, RHO, {}),
     ("nonlinear diffusion", wg.Entropy(2.0) + wg.PowerEntropy(2.0), RHO, {}),
-    ("changes with time", wg.Entropy(2.0) + wg.TimeDependent(lambda t: WELL), RHO, {}),
     ("not uniform", wg.Entropy(2.0) + WELL, wg.Density.uniform(wg.Grid(edges=np.linspace(-1, 1, 40) ** 3)), {}),
     ("cells too wide", wg.Entropy(500.0) + WELL, wg.Density.gaussian(wg.Grid((-4, 4), cells=30), 0.5, 0.3), {}),
     ("not smooth at 0", wg.Entropy(2.0) + wg.Interaction(wg.interactions.power(1.0)), RHO, {}),

@@ -129,7 +129,8 @@ def test_in_the_plane_and_driven():
     known = wg.Entropy(3.0) + wg.TimeDependent(
         lambda t: (1 + t) * wg.LowRank(lambda x, y: (np.sin(2 * math.pi * y) + x)[None]))
     for scheme in ("extrapolated", "midpoint"):
-        sols = [wg.solve(e, rho0, (0, 0.2), method=wg.FiniteVolume(dt=0.01, scheme=scheme)) for e in (energy, known)]
+        sols = [wg.solve(e, rho0, (0, 0.2), method=wg.FiniteVolume(dt=0.01, scheme=scheme, order=2))
+                for e in (energy, known)]
         np.testing.assert_allclose(sols[0].final.values, sols[1].final.values, atol=1e-9)
         assert sols[0].history.work[-1] == pytest.approx(sols[1].history.work[-1], abs=1e-10)
 
