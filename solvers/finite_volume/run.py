@@ -21,6 +21,7 @@ from .splitting import LinearSweeps, default_threads
 from .step_size import LOOSEST, SPACE_SHARE, TIGHTEST, Controller
 from .stepper import FieldRule, State, Stepper, Sweeps
 from .tolerance import Tolerance
+from .transport import transport_of
 
 if TYPE_CHECKING:
     from .method import FiniteVolume
@@ -69,6 +70,7 @@ class FiniteVolumeRun(Run):
         self.controller: Any = self.make_controller() if method.dt is None else None
         self.longest = method.max_step or math.inf
         self.steps = 0
+        self.transport = transport_of(flow, method)
         # Where a fixed step is crossed in parts: its end, and the length of the part tried next.
         self.target: float | None = None
         self.trial = 0.0
@@ -113,7 +115,9 @@ class FiniteVolumeRun(Run):
         return self.state.masses
 
     def advance(self, stop: float) -> Iterator[Step]:
-        if self.controller is not None:
+        if self.explicit:
+            yield from self._explicit(stop)
+        elif self.controller is not None:
             yield from self._adaptive(self.controller, stop)
         else:
             yield from self._fixed(self.method.dt or math.inf, stop)
@@ -122,7 +126,12 @@ class FiniteVolumeRun(Run):
         self.stepper.sweeps.close()
 
     def _first_rate(self) -> float:
-        return self.stepper.dissipation(self.state)
+        return self.stepper.dissipation(self.state) if self.transport is None else self.transport.rate
+
+    @property
+    def explicit(self) -> bool:
+        """Whether the next steps are explicit ones."""
+        return self.transport is not None and self.controller.left is None
 
     def _speed(self) -> float:
         return self.stepper.speed(self.state) * self.flow.elapsed(self.flow.t0, 1e-9) * 1e9
@@ -158,6 +167,14 @@ class FiniteVolumeRun(Run):
         self._watch()
 
     # ---------------------------------------------------------------- adaptive steps
+    def _explicit(self, stop: float) -> Iterator[Step]:
+        """Take explicit steps, as many as one compiled call does."""
+        controller = self.controller
+        if not controller.begun:
+            controller.begin(self.flow.t1 - self.flow.t0, 0.0, 0.0)
+        for new, known in self.transport.steps(self, stop):
+            yield self._commit(new, False, **known)
+
     def _adaptive(self, controller: Controller, stop: float) -> Iterator[Step]:
         if not controller.begun:
             controller.begin(self.flow.t1 - self.flow.t0, self._speed(), self._space_error(self.state))
@@ -210,7 +227,8 @@ class FiniteVolumeRun(Run):
         return [first, second] if judged else []
 
     # ---------------------------------------------------------------- both
-    def _commit(self, new: State, fallback: bool, rate: float | None = None) -> Step:
+    def _commit(self, new: State, fallback: bool, rate: float | None = None, mass: float | None = None,
+                min_density: float | None = None) -> Step:
         """Go on to a state, and form its dissipation where that is due and not given."""
         self.last_dt, self.state, self.t = new.t - self.t, new, new.t
         if self.method.tol is not None:
@@ -223,7 +241,8 @@ class FiniteVolumeRun(Run):
         elif (self.measured + new.work - new.energy > share * lost or self.steps % DISSIPATION_STRIDE == 0
                 or new.t >= self.flow.t1):
             rate, self.measured = self.stepper.dissipation(new), new.energy - new.work
-        return Step(new.t, new.masses, new.energy, new.clock, rate, work=new.work, fallback=fallback)
+        return Step(new.t, new.masses, new.energy, new.clock, rate, work=new.work, fallback=fallback, mass=mass,
+                    min_density=min_density)
 
     def _watch(self) -> None:
         self.collapse.check(self.t, self.last_dt, self.state.masses)
