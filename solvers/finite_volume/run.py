@@ -21,7 +21,7 @@ from .splitting import LinearSweeps, default_threads
 from .step_size import LOOSEST, SPACE_SHARE, TIGHTEST, Controller
 from .stepper import FieldRule, State, Stepper, Sweeps
 from .tolerance import Tolerance
-from .transport import transport_of
+from .transport import Transport, transport_of
 
 if TYPE_CHECKING:
     from .method import FiniteVolume
@@ -70,7 +70,7 @@ class FiniteVolumeRun(Run):
         self.controller: Any = self.make_controller() if method.dt is None else None
         self.longest = method.max_step or math.inf
         self.steps = 0
-        self.transport = transport_of(flow, method)
+        self.transport, self.fluxes = transport_of(flow, method), flow.scheme
         # Where a fixed step is crossed in parts: its end, and the length of the part tried next.
         self.target: float | None = None
         self.trial = 0.0
@@ -112,11 +112,12 @@ class FiniteVolumeRun(Run):
         if self.controller is not None:
             vars(self.controller).update(saved["controller"])
             self.error_estimate = self.controller.total_error if self.steps else None
+        self._tell_transport()
         return self.state.masses
 
     def advance(self, stop: float) -> Iterator[Step]:
-        if self.explicit:
-            yield from self._explicit(stop)
+        if self.transport is not None and self.controller.left is None:
+            yield from self._explicit(self.transport, stop)
         elif self.controller is not None:
             yield from self._adaptive(self.controller, stop)
         else:
@@ -128,10 +129,12 @@ class FiniteVolumeRun(Run):
     def _first_rate(self) -> float:
         return self.stepper.dissipation(self.state) if self.transport is None else self.transport.rate
 
-    @property
-    def explicit(self) -> bool:
-        """Whether the next steps are explicit ones."""
-        return self.transport is not None and self.controller.left is None
+    def _tell_transport(self) -> None:
+        """Say in the certificate which steps were explicit ones."""
+        if self.transport is not None:
+            left = self.controller.left
+            until = "" if left is None else f" to t = {left:.4g}, implicit ones beyond"
+            self.flow.scheme = f"{self.fluxes}, explicit steps of third order in time{until}"
 
     def _speed(self) -> float:
         return self.stepper.speed(self.state) * self.flow.elapsed(self.flow.t0, 1e-9) * 1e9
@@ -167,13 +170,14 @@ class FiniteVolumeRun(Run):
         self._watch()
 
     # ---------------------------------------------------------------- adaptive steps
-    def _explicit(self, stop: float) -> Iterator[Step]:
+    def _explicit(self, transport: Transport, stop: float) -> Iterator[Step]:
         """Take explicit steps, as many as one compiled call does."""
         controller = self.controller
         if not controller.begun:
             controller.begin(self.flow.t1 - self.flow.t0, 0.0, 0.0)
-        for new, known in self.transport.steps(self, stop):
+        for new, known in transport.steps(self, stop):
             yield self._commit(new, False, **known)
+        self._tell_transport()
 
     def _adaptive(self, controller: Controller, stop: float) -> Iterator[Step]:
         if not controller.begun:

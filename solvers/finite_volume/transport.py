@@ -72,7 +72,7 @@ class Transport:
         self.rate = self._take(flow.density.masses.copy(), (flow.t0, flow.t0, 1.0, 0.0), np.zeros(3), 0)[0][4]
 
     def steps(self, run: FiniteVolumeRun, stop: float) -> Iterator[tuple[State, dict[str, float]]]:
-        """Yield the states after steps towards a time, with what is known of them; note where these steps should end."""
+        """Yield the states after steps towards a time, and what is known of them; note where they should end."""
         state, controller = run.state, run.controller
         numbers = np.array([controller.dt, controller.total_error, controller.dt_floor])
         (accepted, rejected, rises, longer, _), rows, laws, fields = self._take(

@@ -14,9 +14,9 @@ negative, however long the step, and the step
 
 keeps this by convexity. 2 m2 - m is Heun's step: its distance to m3 tells the error for nothing.
 
-U is of low rank, sum_k s_k phi_k phi_k' (zeros make the number of features a multiple of 4), or a table whose row i begins at ``origin + i * pitch`` of a flat array: pitch
-n for a matrix, -1 for a function of the distance. All functions are in one file because Numba's cache does not look at
-others.
+U is of low rank, sum_k s_k phi_k phi_k' (zeros make the number of features a multiple of 4), or a table whose row i
+begins at ``origin + i * pitch`` of a flat array: pitch n for a matrix, -1 for a function of the distance. All functions
+are in one file because Numba's cache does not look at others.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ NEGLIGIBLE = 1e-16
 ALIKE = 0.25
 #: A slope is at most this part of the density, so that fluxes keep their direction.
 STEEPEST = 0.9
-#: With d the distance to Heun's step and D the whole change of a step, d/D is proportional to dt^2, and the error of the
-#: step was about this multiple of d (d/D)^(1/2), which is proportional to dt to the power
+#: With d the distance to Heun's step and D the whole change of a step, d/D is proportional to dt^2, and the error of
+#: the step was about this multiple of d (d/D)^(1/2), which is proportional to dt to the power
 OF_DISTANCE, POWER = 1.0, 4.0
 #: Factor by which a new step is shorter than the estimate allows; a step changes at once by no more than these factors.
 SAFETY, SHRINK_LIMIT, GROWTH_LIMIT = 0.9, 0.1, 16.0
