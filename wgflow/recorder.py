@@ -220,14 +220,16 @@ class Recorder:
                         jko_steps=self.jko_steps, stepped_by=self.method)
 
     def _append(self, step: Step, dt: float) -> None:
-        mass, least = self._weigh(step.law)
+        mass, least = step.mass, step.min_density
+        if mass is None or least is None:
+            mass, least = (own if given is None else given for own, given in zip(self._weigh(step.law), (mass, least)))
         columns = self.columns
         columns["accepted"].append(len(columns["t"]))
         columns["t"].append(step.t)
         columns["dt"].append(dt)
         columns["energy"].append(step.energy)
-        columns["mass"].append(mass if step.mass is None else step.mass)
-        columns["min_density"].append(least if step.min_density is None else step.min_density)
+        columns["mass"].append(mass)
+        columns["min_density"].append(least)
         columns["rejected"].append(self.n_rejected)
         columns["fallback"].append(step.fallback)
         columns["work"].append(step.work)

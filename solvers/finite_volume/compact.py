@@ -28,7 +28,16 @@ from typing import cast
 
 import numpy as np
 
-from wgflow.compiled.compact import LEFT, LINE_POWER, extrapolate, line_error, round_length
+from wgflow.compiled.compact import (
+    EXTRAPOLATED,
+    LEFT,
+    LINE_POWER,
+    LONGEST_EXTRAPOLATION,
+    OF_ESTIMATE,
+    extrapolate,
+    line_error,
+    round_length,
+)
 from wgflow.compiled.sweep import IMPLICIT_EULER
 from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.grids import Grid
@@ -39,13 +48,6 @@ from .stepper import FieldRule, Move, State, Stepper
 
 __all__ = ["Compact"]
 
-#: With d = |F - C| / 3 and the whole change D of a step, d/D is proportional to dt^2, and the local error of E was
-#: about this multiple of d (d/D)^(1/2).
-OF_ESTIMATE = 1.5
-#: The error of the field at the quarters of a step, as a part of that of the same extrapolation to its middle.
-EXTRAPOLATED = 0.3125
-#: A step longer than this multiple of the last one does not extrapolate the field.
-LONGEST_EXTRAPOLATION = 2.5
 #: The work of a step as a sum over the laws at start, middle and end (rows) and the energies at start, quarter, middle,
 #: three quarters and end (columns): by quadratic interpolation of both at start, middle and end;
 QUADRATIC = np.array([[-3, 0, 4, 0, -1], [-4, 0, 0, 0, 4], [1, 0, -4, 0, 3]]) / 6.0

@@ -17,6 +17,7 @@ from wgflow.recorder import Step
 
 from .compact import Compact
 from .compact_sweeps import CompactSweeps
+from .field_loop import field_loop
 from .run import MAX_HALVINGS, FiniteVolumeRun
 from .splitting import default_threads
 from .stepper import State, Stepper
@@ -49,6 +50,7 @@ class CompactRun(FiniteVolumeRun):
         sweeps, scale = cast(CompactSweeps, self.stepper.sweeps), flow.time_scale
         single = sweeps.static and flow.grid.ndim == 1 and sweeps.keeps
         self.loop = Loop(self.stepper, scale) if single and method.tol is None and not callable(scale) else None
+        self.field_loop = field_loop(self.stepper, scale) if method.tol is None and method.controlled else None
 
     def make_stepper(self, flow: Flow, method: FiniteVolume) -> Stepper:
         rho0 = nodes_of_density(flow.density)
@@ -87,6 +89,14 @@ class CompactRun(FiniteVolumeRun):
             for new, rate in found:
                 yield self._commit(new, False, rate)
             if found:
+                return
+        if self.field_loop is not None and not self.rejections:
+            moved = False
+            for new, rate in self.field_loop.steps(self, stop):
+                yield self._commit(new, False, rate)
+                self._watch()
+                moved = True
+            if moved:
                 return
         yield from self._one(control, stop)
 

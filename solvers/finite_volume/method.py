@@ -34,7 +34,8 @@ class FiniteVolume(Method):
     extrapolated Strang splitting of order 3 (several axes, interactions) or a rational approximation of order 5 (one
     axis). docs/fourth-order.md derives them.
     Fluxes of order 2: averages over the cells and factors that depend on the density, at any Peclet number, also at
-    beta = infinity, with the exponential midpoint rule; see docs/schemes.md.
+    beta = infinity, with the exponential midpoint rule; a law on one axis without diffusion is carried by explicit
+    steps of third order. See docs/schemes.md.
 
     Behavior: without ``dt`` steps are chosen so that the local time error (L1) stays below ``rtol``, by default a part
     of the error of the grid, estimated from differences of the density. A step whose energy rises is halved, six times

@@ -21,6 +21,7 @@ from .splitting import LinearSweeps, default_threads
 from .step_size import LOOSEST, SPACE_SHARE, TIGHTEST, Controller
 from .stepper import FieldRule, State, Stepper, Sweeps
 from .tolerance import Tolerance
+from .transport import Transport, transport_of
 
 if TYPE_CHECKING:
     from .method import FiniteVolume
@@ -71,6 +72,7 @@ class FiniteVolumeRun(Run):
         # Whether a law that has been calm may be moved all of a sudden.
         self.moved_from_outside = flow.drive is not None or flow.clock is not None
         self.steps = 0
+        self.transport, self.fluxes = transport_of(flow, method), flow.scheme
         # Where a fixed step is crossed in parts: its end, and the length of the part tried next.
         self.target: float | None = None
         self.trial = 0.0
@@ -112,10 +114,13 @@ class FiniteVolumeRun(Run):
         if self.controller is not None:
             vars(self.controller).update(saved["controller"])
             self.error_estimate = self.controller.total_error if self.steps else None
+        self._tell_transport()
         return self.state.masses
 
     def advance(self, stop: float) -> Iterator[Step]:
-        if self.controller is not None:
+        if self.transport is not None and self.controller.left is None:
+            yield from self._explicit(self.transport, stop)
+        elif self.controller is not None:
             yield from self._adaptive(self.controller, stop)
         else:
             yield from self._fixed(self.method.dt or math.inf, stop)
@@ -124,7 +129,14 @@ class FiniteVolumeRun(Run):
         self.stepper.sweeps.close()
 
     def _first_rate(self) -> float:
-        return self.stepper.dissipation(self.state)
+        return self.stepper.dissipation(self.state) if self.transport is None else self.transport.rate
+
+    def _tell_transport(self) -> None:
+        """Say in the certificate which steps were explicit ones."""
+        if self.transport is not None:
+            left = self.controller.left
+            until = "" if left is None else f" to t = {left:.4g}, implicit ones beyond"
+            self.flow.scheme = f"{self.fluxes}, explicit steps of third order in time{until}"
 
     def _speed(self) -> float:
         return self.stepper.speed(self.state) * self.flow.elapsed(self.flow.t0, 1e-9) * 1e9
@@ -170,6 +182,15 @@ class FiniteVolumeRun(Run):
         self._watch()
 
     # ---------------------------------------------------------------- adaptive steps
+    def _explicit(self, transport: Transport, stop: float) -> Iterator[Step]:
+        """Take explicit steps, as many as one compiled call does."""
+        controller = self.controller
+        if not controller.begun:
+            controller.begin(self.flow.t1 - self.flow.t0, 0.0, 0.0)
+        for new, known in transport.steps(self, stop):
+            yield self._commit(new, False, **known)
+        self._tell_transport()
+
     def _adaptive(self, controller: Controller, stop: float) -> Iterator[Step]:
         if not controller.begun:
             controller.begin(self.flow.t1 - self.flow.t0, self._speed(), self._space_error(self.state))
@@ -231,7 +252,8 @@ class FiniteVolumeRun(Run):
         return [first, second] if judged else []
 
     # ---------------------------------------------------------------- both
-    def _commit(self, new: State, fallback: bool, rate: float | None = None) -> Step:
+    def _commit(self, new: State, fallback: bool, rate: float | None = None, mass: float | None = None,
+                min_density: float | None = None) -> Step:
         """Go on to a state, and form its dissipation where that is due and not given."""
         self.last_dt, self.state, self.t = new.t - self.t, new, new.t
         if self.method.tol is not None:
@@ -246,8 +268,8 @@ class FiniteVolumeRun(Run):
                 or new.t >= self.flow.t1):
             rate, self.measured = self.stepper.dissipation(new), new.energy - new.work
         inside, self.stepper.inside = self.stepper.inside, None
-        return Step(new.t, new.masses, new.energy, new.clock, rate, work=new.work, fallback=fallback, inside=inside,
-                    rate_before=self.stepper.dissipation_before(new))
+        return Step(new.t, new.masses, new.energy, new.clock, rate, work=new.work, fallback=fallback, mass=mass,
+                    min_density=min_density, inside=inside, rate_before=self.stepper.dissipation_before(new))
 
     def _watch(self) -> None:
         self.collapse.check(self.t, self.last_dt, self.state.masses)

@@ -38,11 +38,14 @@ class Controller:
         Whether the next steps should be a checked pair.
     total_error : float
         Sum of the error estimates so far; unchecked steps count with the last estimate.
+    left : float or None
+        The time at which explicit steps gave way to implicit ones.
     """
 
     def __init__(self, tolerance: Tolerance):
         self.tolerance = tolerance
         self.dt = self.total_error = 0.0
+        self.left: float | None = None
 
     @property
     def begun(self) -> bool:

@@ -63,6 +63,13 @@ OF_DISTANCE, LINE_POWER = 5.0, 6.0
 SAFETY, SHRINK_LIMIT, WORTH_GROWING = 0.9, 0.1, 1.2
 #: Lengths of steps are multiples of their power of two over this number.
 DIGITS = 2.0**40
+#: With d = |F - C| / 3 and the whole change D of a step, d/D is proportional to dt^2, and the local error of E was
+#: about this multiple of d (d/D)^(1/2).
+OF_ESTIMATE = 1.5
+#: The error of the field at the quarters of a step, as a part of that of the same extrapolation to its middle.
+EXTRAPOLATED = 0.3125
+#: A step longer than this multiple of the last one does not extrapolate the field.
+LONGEST_EXTRAPOLATION = 2.5
 #: Part of the positive J^2 m to which a negative entry is raised.
 LEFT = 0.1
 
@@ -669,6 +676,174 @@ def compact_steps(start, mu, diffusion, periodic, scale, times, control, toleran
         rows[accepted, 4] = control[1]
         accepted += 1
     return accepted, rejected, False
+
+
+@jit(fastmath={"reassoc", "contract"})
+def _line_field(m, features, signs, table, origin, pitch, field):
+    """Fill U m; features come in fours, so that m and the sums are read once for all of them."""
+    n = m.shape[0]
+    for i in range(n):
+        total = 0.0
+        if table.size > 0:
+            row = table[origin + i * pitch:][:n]
+            for k in range(n):
+                total += row[k] * m[k, 0]
+        field[i] = total
+    for k in range(0, signs.size, 4):
+        one, two, three, four = features[k], features[k + 1], features[k + 2], features[k + 3]
+        a, b, c, d = 0.0, 0.0, 0.0, 0.0
+        for i in range(n):
+            a += one[i] * m[i, 0]
+            b += two[i] * m[i, 0]
+            c += three[i] * m[i, 0]
+            d += four[i] * m[i, 0]
+        a, b, c, d = a * signs[k], b * signs[k + 1], c * signs[k + 2], d * signs[k + 3]
+        for i in range(n):
+            field[i] += one[i] * a + two[i] * b + (three[i] * c + four[i] * d)
+
+
+@jit
+def _quadratic(t, t0, t1, t2, v0, v1, v2, base, out):
+    """Fill ``base`` plus the value at t of the parabola through three values."""
+    w0 = (t - t1) / (t0 - t1) * ((t - t2) / (t0 - t2))
+    w1 = (t - t0) / (t1 - t0) * ((t - t2) / (t1 - t2))
+    w2 = (t - t0) / (t2 - t0) * ((t - t1) / (t2 - t1))
+    for i in range(base.size):
+        out[i, 0] = base[i] + (w0 * v0[i] + w1 * v1[i] + w2 * v2[i])
+
+
+@jit
+def _line_sweep(m, psi, diffusion, h, periodic, dt, rates, f, g, y, x):
+    """Fill x = S(dt) m of a single line; return the mass moved to mend negative entries."""
+    _unit_rates(psi, diffusion, h, periodic, rates)
+    # Not a constant, for which the functions would be compiled again.
+    cut = dt < 0.0
+    _factor(rates, dt * GAMMA, cut, periodic, f)
+    return _second_order(m, rates, dt * GAMMA, cut, periodic, f, g, y, x)
+
+
+@jit
+def compact_field_steps(start, past, potentials, interaction, shifts, line, times, control, tolerance, rows, laws,
+                        fields, middles):
+    """Take steps of a single line whose field U m moves with it, until a time, until ``rows`` is full, or until trouble.
+
+    The steps that Python takes one by one (`wgflow.solvers.finite_volume.compact`), where the first candidate is good
+    and there are fields of the past.
+
+    Parameters
+    ----------
+    start : array (n,)
+        Point masses.
+    past : array (3, n)
+        U m at the start of the last step, in its middle, and now; changed.
+    potentials : array (2, n)
+        The potential that drives the fluxes, and the chemical potential, both without U m and D log m.
+    interaction : (features, signs, table)
+        As `wgflow.solvers.finite_volume.line_interaction` makes them.
+    shifts : (origin, pitch)
+        Where the rows of the table begin.
+    line : (diffusion, h, periodic)
+    times : (t, stop, longest, scale, last, energy, mass)
+        The time, the end, the longest step allowed, the time_scale, the length of the last step by the clock, the
+        energy at t, and the mass.
+    control, tolerance
+        As in `compact_steps`.
+    rows : array (k, 5)
+        Receives time, length by the clock, energy, dissipation and sum of the errors of each step.
+    laws, fields, middles : arrays (k, n)
+        Receive the point masses, U m, and that in the middle of the step.
+
+    Returns
+    -------
+    (int, int)
+        Steps accepted, steps rejected. Fewer than wanted: the next one needs more care.
+    """
+    n = start.size
+    t, stop, longest, scale, last, energy, mass = times
+    rtol, share, tightest, loosest = tolerance
+    diffusion, h, periodic = line
+    features, signs, table = interaction
+    before, between, now = past[0], past[1], past[2]
+    rates, f, g = np.empty((4, n, 1)), np.empty((5, n, 1)), np.empty((2, 1))
+    work, lines = np.empty((7, n, 1)), np.empty((3, n))
+    m, half, fine, coarse, x, y, psi = work[0], work[1], work[2], work[3], work[4], work[5], work[6]
+    middle, after, mu = lines[0], lines[1], lines[2]
+    for i in range(n):
+        m[i, 0] = start[i]
+    accepted, rejected = 0, 0
+    while t < stop and accepted < rows.shape[0]:
+        count = max(1, math.ceil((stop - t) / min(control[0], longest) * (1 - 1e-9)))
+        dt = (stop - t) / count
+        clock = dt * scale
+        s = round_length(clock)
+        if t + dt == t or s > LONGEST_EXTRAPOLATION * last:
+            break
+        _quadratic(0.25 * s, -last, -0.5 * last, 0.0, before, between, now, potentials[0], psi)
+        moved = _line_sweep(m, psi, diffusion, h, periodic, 0.5 * s, rates, f, g, y, half)
+        _line_field(half, features, signs, table, shifts[0], shifts[1], middle)
+        _quadratic(0.75 * s, -0.5 * last, 0.0, 0.5 * s, between, now, middle, potentials[0], psi)
+        moved += _line_sweep(half, psi, diffusion, h, periodic, 0.5 * s, rates, f, g, y, fine)
+        # What the extrapolation to the middle has missed.
+        _quadratic(0.5 * s, -last, -0.5 * last, 0.0, before, between, now, middle, psi)
+        for i in range(n):
+            mu[i] = psi[i, 0] - 2.0 * middle[i]
+            psi[i, 0] = potentials[0, i] + middle[i]
+        missed = EXTRAPOLATED * s * _speed_of_field(m, mu, h)
+        mended = _line_sweep(m, psi, diffusion, h, periodic, s, rates, f, g, y, coarse)
+        distance, whole, lowest = extrapolate(m[:, 0], fine[:, 0], coarse[:, 0], x[:, 0])
+        missed += max(0.0, mended - moved)
+        if lowest < 0.0:
+            _sums(fine, g[0])
+            moved += _mend(g[0], fine, x)
+        total, lowest = 0.0, 0.0
+        for i in range(n):
+            total += x[i, 0]
+            lowest = min(lowest, x[i, 0])
+        if not (abs(total - mass) <= MASS_ALARM * mass and lowest >= 0.0):
+            break
+        if abs(total - mass) > MASS_SLACK * mass:
+            for i in range(n):
+                x[i, 0] *= mass / total
+        _line_field(x, features, signs, table, shifts[0], shifts[1], after)
+        for i in range(n):
+            mu[i] = potentials[1, i] + 0.5 * after[i]
+        level = _line_energy(x[:, 0], mu, diffusion)
+        if not level <= energy + ENERGY_SLACK * max(1.0, abs(energy)):
+            break
+        error = OF_ESTIMATE * distance * math.sqrt(distance / whole) if whole > 0.0 else 0.0
+        error = (min(error, distance) + missed) / mass
+        allowed = rtol
+        if rtol < 0.0:
+            allowed = min(max(share * GRID_SHARE * fourth_differences(x[:, 0], 1, n, 1) / mass, tightest), loosest)
+        if not next_length(control, dt, error, 4.0, allowed):
+            rejected += 1
+            continue
+        control[1] += moved / mass
+        t = stop if count == 1 else t + dt
+        last, energy = clock, level
+        for i in range(n):
+            laws[accepted, i] = m[i, 0] = x[i, 0]
+            before[i], between[i], now[i] = now[i], middle[i], after[i]
+            fields[accepted, i], middles[accepted, i] = after[i], middle[i]
+            psi[i, 0], mu[i] = potentials[0, i] + after[i], potentials[1, i] + after[i]
+        _unit_rates(psi, diffusion, h, periodic, rates)
+        _factor(rates, 0.0, n < 1, periodic, f)
+        rows[accepted, 0], rows[accepted, 1], rows[accepted, 2] = t, clock, energy
+        rows[accepted, 3] = _line_dissipation(m, mu, diffusion, rates, f, periodic, coarse, fine)
+        rows[accepted, 4] = control[1]
+        accepted += 1
+    return accepted, rejected
+
+
+@jit
+def _speed_of_field(m, field, h):
+    """Return the L1 norm of div(rho grad field) on a line."""
+    total, before, n = 0.0, 0.0, m.shape[0]
+    for i in range(n - 1):
+        flux = (m[i + 1, 0] + m[i, 0]) * (field[i + 1] - field[i]) * (0.5 / (h * h))
+        total += abs(flux - before)
+        before = flux
+    return total + abs(before)
 
 
 @jit
