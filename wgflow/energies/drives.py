@@ -17,13 +17,12 @@ from __future__ import annotations
 
 import heapq
 import math
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
-from numpy.polynomial.legendre import legvander
 
 from wgflow.energies.free_energy import FreeEnergy, Term
 
@@ -45,8 +44,10 @@ STEEP = 8.0
 JUMPS, SAME_TIME = 30, 2.0**-50
 #: Samples before and after a step that are taken with those in it, and the degree of the polynomial.
 BESIDE, DEGREE = 2, 4
-#: The check of a step looks ahead this many steps first, so that the next ones need none.
-AHEAD = 4.0
+#: A step with so few samples in it is not checked.
+HARDLY = 2
+#: The check of a step looks farther ahead, so that the next ones need none: by these factors of the last time.
+LONGER, SHORTER = 1.5, 0.6
 #: Rounding of a drive that does not change, relative to its values.
 ROUNDING = 1e-13
 
@@ -62,6 +63,9 @@ class Probe(Protocol):
 
     def effect(self, changes: np.ndarray) -> np.ndarray:
         """Return how fast each of some vectors (rows), as a change of the terms, would move the law."""
+
+    def bend(self, values: np.ndarray) -> np.ndarray:
+        """Return how much each of some vectors (rows) bends with the place, over the law."""
 
 
 class Drive:
@@ -92,7 +96,7 @@ class Drive:
         self.same = SAME_TIME * max(abs(t0), abs(t1))
         self.jumps = {t: (math.nextafter(t, -math.inf), math.nextafter(t, math.inf)) for t in breakpoints}
         self.known: dict[float, np.ndarray] = {}
-        self.clear = t0
+        self.clear, self.stretch = t0, 0.0
         for t in self._first_times():
             self._look(t)
         self._refine()
@@ -143,24 +147,27 @@ class Drive:
         self._sort()
         if self.times.size < 3 or self.changes[-1] == 0:
             return
-        times, values = self.times, self.values
-        share = ((times[1:-1] - times[:-2]) / (times[2:] - times[:-2]))[:, None]
-        bend = self.probe.effect(values[1:-1] - (1.0 - share) * values[:-2] - share * values[2:])
+        times, order = self.times, self.times.tolist()
+        # What the cubic polynomials through two samples on each side miss; at the ends, the lines through one.
+        around = [np.clip(np.arange(1, times.size - 1) + k, 0, times.size - 1) for k in (-2, -1, 1, 2)]
+        bend = self.probe.effect(self.values[1:-1] - _interpolated(times[1:-1], times, self.values, around))
         rough = np.maximum(np.append(bend, 0.0), np.append(0.0, bend)) * np.diff(times)
         crossed = {self.jumps[t][0] for t in self.jumps}
-        queue = [(-size, a, b) for size, a, b in zip(rough.tolist(), times.tolist(), times[1:].tolist())
+        queue = [(-size, a, b) for size, (a, b) in zip(rough.tolist(), pairwise(order))
                  if size > ROUGH and a not in crossed]
         heapq.heapify(queue)
         left = MORE
         while queue and left:
             _, a, b = heapq.heappop(queue)
-            middle = 0.5 * (a + b)
+            middle, k = 0.5 * (a + b), bisect_right(order, a)
+            near = order[max(0, k - 2):k + 2]
             value = self._look(middle)
             left -= 1
             if value is None or not b - a > 4.0 * self.same:
                 continue
-            off = value - 0.5 * (self.known[a] + self.known[b])
-            size = float(self.probe.effect(off[None])[0]) * 0.5 * (b - a)
+            insort(order, middle)
+            guess = sum(weight * self.known[t] for weight, t in zip(_weights(middle, near), near))
+            size = float(self.probe.effect((value - guess)[None])[0]) * 0.5 * (b - a)
             if size > ROUGH:
                 heapq.heappush(queue, (-size, a, middle))
                 heapq.heappush(queue, (-size, middle, b))
@@ -193,10 +200,24 @@ class Drive:
             a, b = (a, middle) if first > second else (middle, b)
         self.jumps[b] = (a, b)
 
+    def most_bent(self) -> float:
+        """Return the time at which the terms bend most over the law."""
+        return float(self.times[int(np.argmax(self.probe.bend(self.values)))]) if self.times.size else self.t0
+
     # ---------------------------------------------------------------- steps
     def sides(self, t: float) -> tuple[float, float]:
         """Return the times at which the terms are looked at for the end of a step, and for the start of the next."""
         return self.jumps.get(t, (t, t))
+
+    def follows(self, t: float, dt: float) -> bool:
+        """Return whether a step needs no check: it has been checked, or has hardly any samples in it.
+
+        The times at which such a step looks at the terms stand closer than the samples do.
+        """
+        if t + dt <= self.clear:
+            return True
+        low, high = np.searchsorted(self.times, (t, t + dt), side="right")
+        return bool(high - low <= HARDLY)
 
     def rests(self, t: float, dt: float) -> bool:
         """Return whether the samples show no change in a step, whose ends are not after a jump and before it."""
@@ -220,13 +241,15 @@ class Drive:
         """
         self.probe.weigh(law)
         end = min((end for end in self.ends if end > t), default=self.t1)
-        for length in (min(AHEAD * dt, end - t), dt):
-            if self._left_over(t, length)[0] * speed(t, length) <= allowed:
-                self.clear = t + length
-                return dt
+        # What has been followed at one stretch before is tried first.
+        ahead = min(max(self.stretch, dt), end - t)
+        if self._left_over(t, ahead)[0] * speed(t, ahead) <= allowed:
+            self.clear, self.stretch = t + ahead, LONGER * ahead
+            return dt
+        self.stretch = SHORTER * ahead
         while True:
             left, least = self._left_over(t, dt)
-            if left * speed(t, dt) <= allowed or dt <= least:
+            if left * speed(t, dt) <= allowed or dt <= least or self.follows(t, dt):
                 return dt
             dt = max(0.5 * dt, least)
 
@@ -244,11 +267,11 @@ class Drive:
             Of t and dt: the length of a step by the clock of time_scale.
         """
         worst, known = 0.0, [t for t, _ in laws]
+        self.clear = -math.inf
         for t, end in pairwise(times.tolist()):
             self.probe.weigh(laws[max(0, bisect_right(known, t) - 1)][1])
             left, least = self._left_over(t, end - t)
-            # A step that is shorter than the distance of the samples sees more than they do.
-            if end - t > least:
+            if end - t > least and not self.follows(t, end - t):
                 worst = max(worst, left * elapsed(t, end - t) / (end - t))
         return worst
 
@@ -269,11 +292,35 @@ class Drive:
             return 0.0, dt
         times = self.times[begin:end]
         gaps = self.gaps[begin:end]
-        powers = legvander((2.0 * times - (times[0] + times[-1])) / (times[-1] - times[0]),
-                           min(DEGREE, end - begin - 2))
+        powers = np.vander((2.0 * times - (times[0] + times[-1])) / (times[-1] - times[0]),
+                           min(DEGREE, end - begin - 2) + 1)
         values = self.values[begin:end]
         weighted = powers.T * gaps
         fit = np.linalg.solve(weighted @ powers, weighted @ values)
         inside = slice(low - begin, high - begin)
         effect = self.probe.effect(values[inside] - powers[inside] @ fit)
         return float(effect @ np.minimum(gaps[inside], dt)), float(gaps[inside].min())
+
+
+def _weights(t: float, times: Sequence[float]) -> list[float]:
+    """Return the weights at t of the polynomial through values at some times."""
+    return [math.prod((t - other) / (own - other) for other in times if other != own) for own in times]
+
+
+def _interpolated(t: np.ndarray, times: np.ndarray, values: np.ndarray, around: list[np.ndarray]) -> np.ndarray:
+    """Return at each of some times the polynomial through the samples around it; those that coincide count once."""
+    total = np.zeros((t.size, values.shape[1]))
+    for j, own in enumerate(around):
+        weight = np.ones(t.size)
+        for k, other in enumerate(around):
+            # At the ends of the list places are clipped, onto the time itself or onto a neighbor.
+            if k != j:
+                same = (times[other] == times[own]) | (times[other] == t)
+                gap = np.where(same, 1.0, times[own] - times[other])
+                weight *= np.where(same, 1.0, (t - times[other]) / gap)
+        repeated = np.zeros(t.size, dtype=bool)
+        for other in around[:j]:
+            repeated |= other == own
+        weight[repeated | (times[own] == t)] = 0.0
+        total += weight[:, None] * values[own]
+    return total

@@ -110,6 +110,15 @@ class GridProbe:
             total += inner + np.abs(flux[..., [0, -1]]).sum(axis=across)
         return total / self.mass
 
+    def bend(self, values: np.ndarray) -> np.ndarray:
+        fields = values.reshape(-1, *self.shape)
+        total = np.zeros(len(fields))
+        for axis, n in enumerate(self.shape):
+            if n > 2:
+                psi, m = np.moveaxis(fields, axis + 1, -1), np.moveaxis(self.masses, axis, -1)[..., 1:-1]
+                total += (np.abs(np.diff(psi, 2, axis=-1)) * m).sum(axis=tuple(range(1, psi.ndim)))
+        return total
+
 
 class AtomProbe:
     """Some atoms of a law, and the forces on them.
@@ -139,3 +148,7 @@ class AtomProbe:
         """Return the mean speeds of the atoms in units of the width of the law, summed over the coordinates."""
         forces = np.abs(changes.reshape(len(changes), self.widths.size, -1)).mean(axis=2)
         return (forces / self.widths).sum(axis=1)
+
+    def bend(self, values: np.ndarray) -> np.ndarray:
+        forces = values.reshape(len(values), self.widths.size, -1)
+        return np.abs(np.diff(forces, axis=2)).sum(axis=(1, 2))
