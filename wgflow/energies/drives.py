@@ -86,8 +86,8 @@ class Drive:
         The longest time between two samples: a shorter pulse may have been missed.
     jumps : dict
         For each time of a jump the last time before it and the first after it at which the terms are looked at.
-    clear : float
-        The time up to which steps from the last one looked at are followed.
+    clear : (float, float)
+        The times between which steps have been found to be followed.
     """
 
     def __init__(self, energy: FreeEnergy, probe: Probe, t0: float, t1: float, breakpoints: tuple[float, ...] = ()):
@@ -96,14 +96,16 @@ class Drive:
         self.same = SAME_TIME * max(abs(t0), abs(t1))
         self.jumps = {t: (math.nextafter(t, -math.inf), math.nextafter(t, math.inf)) for t in breakpoints}
         self.known: dict[float, np.ndarray] = {}
-        self.clear, self.stretch = t0, 0.0
+        self.clear, self.stretch = (t0, t0), 0.0
         for t in self._first_times():
             self._look(t)
+        self._sort()
         self._refine()
         self._find_jumps()
-        self._sort()
         self.gap = float(np.diff(self.times).max(initial=0.0)) if self.times.size > 1 else t1 - t0
         self.ends = sorted(self.jumps)
+        # The samples between two jumps: the first after each, with both ends of the list.
+        self.firsts = [0, *np.searchsorted(self.times, self.ends).tolist(), self.times.size]
 
     # ---------------------------------------------------------------- sampling
     def _first_times(self) -> list[float]:
@@ -143,8 +145,7 @@ class Drive:
         self.changes = np.concatenate([[0], np.cumsum(change > ROUNDING * size)])
 
     def _refine(self) -> None:
-        """Add samples where the drive is not linear between two of them, the worst first."""
-        self._sort()
+        """Add samples where those around do not tell the drive, the worst first."""
         if self.times.size < 3 or self.changes[-1] == 0:
             return
         times, order = self.times, self.times.tolist()
@@ -171,10 +172,11 @@ class Drive:
             if size > ROUGH:
                 heapq.heappush(queue, (-size, a, middle))
                 heapq.heappush(queue, (-size, middle, b))
+        if left < MORE:
+            self._sort()
 
     def _find_jumps(self) -> None:
         """Find the times of jumps by bisection."""
-        self._sort()
         if self.times.size < 4 or self.changes[-1] == 0:
             return
         change = self.probe.effect(np.diff(self.values, axis=0))
@@ -185,6 +187,8 @@ class Drive:
             a, b = float(self.times[k]), float(self.times[k + 1])
             if a not in crossed:
                 self._bisect(a, b, float(change[k]))
+        if found.size:
+            self._sort()
 
     def _bisect(self, a: float, b: float, size: float) -> None:
         while b - a > self.same:
@@ -214,7 +218,7 @@ class Drive:
 
         The times at which such a step looks at the terms stand closer than the samples do.
         """
-        if t + dt <= self.clear:
+        if self.clear[0] <= t and t + dt <= self.clear[1]:
             return True
         low, high = np.searchsorted(self.times, (t, t + dt), side="right")
         return bool(high - low <= HARDLY)
@@ -240,11 +244,11 @@ class Drive:
             Of t and dt: the mean of time_scale over a step.
         """
         self.probe.weigh(law)
-        end = min((end for end in self.ends if end > t), default=self.t1)
+        end = [*self.ends, self.t1][bisect_right(self.ends, t)]
         # What has been followed at one stretch before is tried first.
         ahead = min(max(self.stretch, dt), end - t)
         if self._left_over(t, ahead)[0] * speed(t, ahead) <= allowed:
-            self.clear, self.stretch = t + ahead, LONGER * ahead
+            self.clear, self.stretch = (t, t + ahead), LONGER * ahead
             return dt
         self.stretch = SHORTER * ahead
         while True:
@@ -267,7 +271,7 @@ class Drive:
             Of t and dt: the length of a step by the clock of time_scale.
         """
         worst, known = 0.0, [t for t, _ in laws]
-        self.clear = -math.inf
+        self.clear = (self.t0, self.t0)
         for t, end in pairwise(times.tolist()):
             self.probe.weigh(laws[max(0, bisect_right(known, t) - 1)][1])
             left, least = self._left_over(t, end - t)
@@ -283,10 +287,9 @@ class Drive:
         if high <= low:
             return 0.0, dt
         # A jump ends a step, and no polynomial goes through it.
-        start = max((end for end in self.ends if end <= t), default=-math.inf)
-        stop = min((end for end in self.ends if end > t), default=math.inf)
-        begin = max(low - BESIDE, int(np.searchsorted(self.times, start)))
-        end = min(high + BESIDE, int(np.searchsorted(self.times, stop)))
+        k = bisect_right(self.ends, t)
+        begin = max(low - BESIDE, self.firsts[k])
+        end = min(high + BESIDE, self.firsts[k + 1])
         high = min(high, end)
         if end - begin < 3 or self.changes[end - 1] == self.changes[begin]:
             return 0.0, dt

@@ -94,9 +94,15 @@ class GridProbe:
             shape = masses.shape
             masses = masses.reshape(*shape[:axis], b, s, *shape[axis + 1:]).sum(axis=axis + 1)
         self.masses = masses
+        if len(self.shape) == 1:
+            # Differences, densities and differences again as one matrix.
+            slopes = np.diff(np.eye(self.shape[0]), axis=0)
+            self.matrix = slopes.T @ ((0.5 * (masses[1:] + masses[:-1]) / self.distances[0] ** 2)[:, None] * slopes)
 
     def effect(self, changes: np.ndarray) -> np.ndarray:
         r"""Return the L1 norms of div(rho grad psi) over the mass, summed over the axes, by differences of blocks."""
+        if len(self.shape) == 1:
+            return np.abs(changes @ self.matrix).sum(axis=1) / self.mass
         fields = changes.reshape(-1, *self.shape)
         total = np.zeros(len(fields))
         for axis, distances in enumerate(self.distances):
