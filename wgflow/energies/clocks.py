@@ -54,7 +54,7 @@ class Clock:
     """
 
     def __init__(self, scale: Callable[[float], float], t0: float, t1: float):
-        self.scale, self.t0, self.span = scale, t0, t1 - t0
+        self.scale, self.end, self.span = scale, t1, t1 - t0
         ends = t0 + self.span * np.arange(PANELS + 1) / PANELS
         ends[-1] = t1
         self.gap = float(np.diff(NODES).max()) * 0.5 * self.span / PANELS
@@ -67,12 +67,16 @@ class Clock:
 
     def elapsed(self, t: float, dt: float) -> float:
         """Return the integral of s from t to t + dt."""
+        over = t + dt - self.end
+        if over > 0 and over > SHORTEST * self.span:
+            # Beyond the span s stays what it is at the end.
+            return self.elapsed(t, self.end - t) + over * self.scale(self.end)
         self._reach(t + dt)
         first, last = (max(0, bisect_right(self.starts, time) - 1) for time in (t, t + dt))
         if first == last:
             start = self.starts[first]
             if dt < SHORT * self.panels[first][2]:
-                return dt * self.scale(min(t + 0.5 * dt, self.t0 + self.span))
+                return dt * self.scale(min(t + 0.5 * dt, self.end))
             return self._part(first, t + dt - start) - self._part(first, t - start)
         total = self.panels[last][0] - self.panels[first + 1][0]
         whole = self.panels[first + 1][0] - self.panels[first][0]
