@@ -241,7 +241,7 @@ def stiffening(t):
     return wg.Potential(lambda x: k * x * x / 2, gradient=lambda x: k * x[None])
 
 
-@pytest.mark.parametrize("term", [stiff, stiffening])
+@pytest.mark.parametrize("term", [stiff, pytest.param(stiffening, marks=pytest.mark.slow)])
 def test_particles_follow_a_trap_that_becomes_stiff(term):
     sol = wg.solve(wg.Entropy(1.0) + wg.TimeDependent(term), REST, (0, 1.08), wg.Lagrangian(n_particles=400, rng=271),
                    t_eval=[1.08])
