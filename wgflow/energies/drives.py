@@ -148,6 +148,11 @@ class Drive:
         """Add samples where those around do not tell the drive, the worst first."""
         if self.times.size < 3 or self.changes[-1] == 0:
             return
+        share = ((self.times[1:-1] - self.times[:-2]) / (self.times[2:] - self.times[:-2]))[:, None]
+        off = self.values[1:-1] - (1.0 - share) * self.values[:-2] - share * self.values[2:]
+        if float((self.probe.effect(off) * self.gaps[1:-1]).max()) <= ROUGH:
+            # Straight lines would do.
+            return
         times, order = self.times, self.times.tolist()
         # What the cubic polynomials through two samples on each side miss; at the ends, the lines through one.
         around = [np.clip(np.arange(1, times.size - 1) + k, 0, times.size - 1) for k in (-2, -1, 1, 2)]
