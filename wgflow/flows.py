@@ -247,6 +247,9 @@ def run(flow: Flow, method: Method, *, progress: bool = False, checkpoint=None, 
             with _keeper(checkpoint, flow, method, recorder, state is not None) as keeper:
                 method.integrate(flow, recorder, checkpoint=keeper, state=state)
         except ConvergenceError as error:
+            if not recorder.columns["t"]:
+                # Before anything was known.
+                raise
             error.partial = recorder.solution(1, str(error))
             if throw:
                 raise

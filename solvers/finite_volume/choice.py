@@ -25,8 +25,6 @@ SMOOTH = 2.0
 #: The compact weights make waves behind narrow laws that are carried along: the mean cell Peclet number times the sum
 #: of the second differences, over the mass, stays below this. For a Gaussian the latter is (h/deviation)^2.
 CARRIED = 4.0
-#: An energy that changes with time is looked at at so many times, and at those of its jumps, so many in all at most.
-LATER, MOST_LATER = 4, 16
 #: A law is at rest if its chemical potential differs between neighbors by less than this part of D.
 AT_REST = 1e-9
 #: With mean squared differences above this it is not, whatever the cells resolve.
@@ -63,18 +61,17 @@ def why_not_compact(flow: Flow, method: FiniteVolume) -> str | None:
 
 
 def _unresolved_later(flow: Flow, rho: Density) -> str | None:
-    """Return why the cells will be too wide for the potential, where the law is now, or None."""
-    times = [*np.linspace(flow.t0, flow.t1, LATER + 1)[1:].tolist(), *([] if flow.drive is None else flow.drive.ends)]
-    for t in times[:MOST_LATER]:
-        try:
-            energy = flow.on_grid_at(flow.sides(t)[1] if t < flow.t1 else t)
-        except ConvergenceError:
-            # The run will meet it.
-            break
-        reason = _unresolved(energy, rho, energy.field(rho.masses, energy.interaction(rho.masses)), now=False)
-        if reason is not None:
-            return f"{reason}, at t = {t:.4g}"
-    return None
+    """Return why the cells will be too wide for the potential where it is steepest over the present law, or None."""
+    if flow.drive is None:
+        return None
+    t = flow.drive.most_bent()
+    try:
+        energy = flow.on_grid_at(t)
+    except ConvergenceError:
+        # The run will meet it.
+        return None
+    reason = _unresolved(energy, rho, energy.field(rho.masses, energy.interaction(rho.masses)), now=False)
+    return None if reason is None else f"{reason}, at t = {t:.4g}"
 
 
 def _unresolved(energy: EnergyOnGrid, rho: Density, field: np.ndarray | None, now: bool = True) -> str | None:

@@ -147,7 +147,7 @@ class FiniteVolumeRun(Run):
     def _seen(self, dt: float) -> float:
         """Return the longest step, up to a length, whose driving was seen."""
         drive = self.flow.drive
-        if drive is None or self.state.t + dt <= drive.clear:
+        if drive is None or drive.follows(self.state.t, dt):
             return dt
         tolerance = self.controller.tolerance.of_step(self._space_error(self.state), self.controller.total_error, dt,
                                                       self.flow.t1 - self.state.t)

@@ -107,7 +107,7 @@ class LangevinRun(Run):
     def _own_step(self, longest: float) -> float:
         """Return a step from the present time over which the drift, as it is at both ends, changes little."""
         dt, drive = min(longest, SPAN_SHARE * (self.flow.t1 - self.flow.t0)), self.flow.drive
-        if drive is not None and self.t + dt > drive.clear:
+        if drive is not None and not drive.follows(self.t, dt):
             dt = drive.longest(self.t, dt, UNFOLLOWED, self.points,
                                lambda t, length: self.flow.elapsed(t, length) / length)
         if self.rate is None or (drive is not None and self.t in drive.jumps):

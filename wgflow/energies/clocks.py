@@ -1,8 +1,8 @@
 r"""The integral of a time_scale function, the clock on which a flow is autonomous.
 
 On each of some panels s is interpolated at 8 Gauss points, :math:`s \approx \sum_k c_k P_k`, and the polynomial is
-integrated. A panel of which :math:`|c_6| + |c_7|`, or a part of what the polynomial misses at its ends, times its length
-is not negligible is halved. So
+integrated. A panel is halved while its length times :math:`|c_6| + |c_7|`, or times a part of what the polynomial
+misses at its ends, is not negligible. So
 :math:`\tau(t) = \int_{t_0}^t s` is one and the same function for all steps, whatever their length.
 """
 
@@ -54,7 +54,7 @@ class Clock:
     """
 
     def __init__(self, scale: Callable[[float], float], t0: float, t1: float):
-        self.scale, self.t0, self.span = scale, t0, t1 - t0
+        self.scale, self.end, self.span = scale, t1, t1 - t0
         ends = t0 + self.span * np.arange(PANELS + 1) / PANELS
         ends[-1] = t1
         self.gap = float(np.diff(NODES).max()) * 0.5 * self.span / PANELS
@@ -67,12 +67,16 @@ class Clock:
 
     def elapsed(self, t: float, dt: float) -> float:
         """Return the integral of s from t to t + dt."""
+        over = t + dt - self.end
+        if over > 0 and over > SHORTEST * self.span:
+            # Beyond the span s stays what it is at the end.
+            return self.elapsed(t, self.end - t) + over * self.scale(self.end)
         self._reach(t + dt)
         first, last = (max(0, bisect_right(self.starts, time) - 1) for time in (t, t + dt))
         if first == last:
             start = self.starts[first]
             if dt < SHORT * self.panels[first][2]:
-                return dt * self.scale(min(t + 0.5 * dt, self.t0 + self.span))
+                return dt * self.scale(min(t + 0.5 * dt, self.end))
             return self._part(first, t + dt - start) - self._part(first, t - start)
         total = self.panels[last][0] - self.panels[first + 1][0]
         whole = self.panels[first + 1][0] - self.panels[first][0]
@@ -98,12 +102,17 @@ class Clock:
         if self.failure is not None and t > self.failure[0]:
             raise self.failure[1]
 
+    def _value(self, t: float, guess: float) -> float:
+        """Return s at the end of a panel; a guess where it has no value there, as where it is 0 at a single time."""
+        try:
+            return self.scale(t)
+        except ConvergenceError:
+            return guess
+
     def _add(self, a: float, b: float) -> None:
         half = 0.5 * (b - a)
         try:
             values = np.array([self.scale(float(t)) for t in a + half * (1.0 + NODES)])
-            begin = self.last_end[1] if self.last_end[0] == a else self.scale(a)
-            end = self.scale(b)
         except ConvergenceError as error:
             if 2.0 * half > FAILING * self.span:
                 self.waiting += [(a + half, b), (a, a + half)]
@@ -112,8 +121,9 @@ class Clock:
             self.waiting.append((a, b))
             return
         c = COEFFICIENTS @ values
-        outside = abs(float(c.sum()) - end) + abs(float(c[::2].sum() - c[1::2].sum()) - begin)
-        largest = max(begin, end, float(values.max()))
+        first, last = float(c[::2].sum() - c[1::2].sum()), float(c.sum())
+        begin, end = self.last_end[1] if self.last_end[0] == a else self._value(a, first), self._value(b, last)
+        outside, largest = abs(last - end) + abs(first - begin), max(begin, end, float(values.max()))
         missed = 2.0 * half * (abs(c[6]) + abs(c[7]) + OUTSIDE * outside) / (self.span * largest)
         allowed = EXACT if len(self.starts) < FEW else ENOUGH if len(self.starts) < MANY else 1.0
         if missed > allowed and 2.0 * half > SHORTEST * self.span and a < a + half < b:

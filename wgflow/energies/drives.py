@@ -17,13 +17,12 @@ from __future__ import annotations
 
 import heapq
 import math
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
-from numpy.polynomial.legendre import legvander
 
 from wgflow.energies.free_energy import FreeEnergy, Term
 
@@ -45,8 +44,10 @@ STEEP = 8.0
 JUMPS, SAME_TIME = 30, 2.0**-50
 #: Samples before and after a step that are taken with those in it, and the degree of the polynomial.
 BESIDE, DEGREE = 2, 4
-#: The check of a step looks ahead this many steps first, so that the next ones need none.
-AHEAD = 4.0
+#: A step with so few samples in it is not checked.
+HARDLY = 2
+#: The check of a step looks farther ahead, so that the next ones need none: by these factors of the last time.
+LONGER, SHORTER = 1.5, 0.6
 #: Rounding of a drive that does not change, relative to its values.
 ROUNDING = 1e-13
 
@@ -62,6 +63,9 @@ class Probe(Protocol):
 
     def effect(self, changes: np.ndarray) -> np.ndarray:
         """Return how fast each of some vectors (rows), as a change of the terms, would move the law."""
+
+    def bend(self, values: np.ndarray) -> np.ndarray:
+        """Return how much each of some vectors (rows) bends with the place, over the law."""
 
 
 class Drive:
@@ -82,8 +86,8 @@ class Drive:
         The longest time between two samples: a shorter pulse may have been missed.
     jumps : dict
         For each time of a jump the last time before it and the first after it at which the terms are looked at.
-    clear : float
-        The time up to which steps from the last one looked at are followed.
+    clear : (float, float)
+        The times between which steps have been found to be followed.
     """
 
     def __init__(self, energy: FreeEnergy, probe: Probe, t0: float, t1: float, breakpoints: tuple[float, ...] = ()):
@@ -92,14 +96,16 @@ class Drive:
         self.same = SAME_TIME * max(abs(t0), abs(t1))
         self.jumps = {t: (math.nextafter(t, -math.inf), math.nextafter(t, math.inf)) for t in breakpoints}
         self.known: dict[float, np.ndarray] = {}
-        self.clear = t0
+        self.clear, self.stretch = (t0, t0), 0.0
         for t in self._first_times():
             self._look(t)
+        self._sort()
         self._refine()
         self._find_jumps()
-        self._sort()
         self.gap = float(np.diff(self.times).max(initial=0.0)) if self.times.size > 1 else t1 - t0
         self.ends = sorted(self.jumps)
+        # The samples between two jumps: the first after each, with both ends of the list.
+        self.firsts = [0, *np.searchsorted(self.times, self.ends).tolist(), self.times.size]
 
     # ---------------------------------------------------------------- sampling
     def _first_times(self) -> list[float]:
@@ -139,35 +145,43 @@ class Drive:
         self.changes = np.concatenate([[0], np.cumsum(change > ROUNDING * size)])
 
     def _refine(self) -> None:
-        """Add samples where the drive is not linear between two of them, the worst first."""
-        self._sort()
+        """Add samples where those around do not tell the drive, the worst first."""
         if self.times.size < 3 or self.changes[-1] == 0:
             return
-        times, values = self.times, self.values
-        share = ((times[1:-1] - times[:-2]) / (times[2:] - times[:-2]))[:, None]
-        bend = self.probe.effect(values[1:-1] - (1.0 - share) * values[:-2] - share * values[2:])
+        share = ((self.times[1:-1] - self.times[:-2]) / (self.times[2:] - self.times[:-2]))[:, None]
+        off = self.values[1:-1] - (1.0 - share) * self.values[:-2] - share * self.values[2:]
+        if float((self.probe.effect(off) * self.gaps[1:-1]).max()) <= ROUGH:
+            # Straight lines would do.
+            return
+        times, order = self.times, self.times.tolist()
+        # What the cubic polynomials through two samples on each side miss; at the ends, the lines through one.
+        around = [np.clip(np.arange(1, times.size - 1) + k, 0, times.size - 1) for k in (-2, -1, 1, 2)]
+        bend = self.probe.effect(self.values[1:-1] - _interpolated(times[1:-1], times, self.values, around))
         rough = np.maximum(np.append(bend, 0.0), np.append(0.0, bend)) * np.diff(times)
         crossed = {self.jumps[t][0] for t in self.jumps}
-        queue = [(-size, a, b) for size, a, b in zip(rough.tolist(), times.tolist(), times[1:].tolist())
+        queue = [(-size, a, b) for size, (a, b) in zip(rough.tolist(), pairwise(order))
                  if size > ROUGH and a not in crossed]
         heapq.heapify(queue)
         left = MORE
         while queue and left:
             _, a, b = heapq.heappop(queue)
-            middle = 0.5 * (a + b)
+            middle, k = 0.5 * (a + b), bisect_right(order, a)
+            near = order[max(0, k - 2):k + 2]
             value = self._look(middle)
             left -= 1
             if value is None or not b - a > 4.0 * self.same:
                 continue
-            off = value - 0.5 * (self.known[a] + self.known[b])
-            size = float(self.probe.effect(off[None])[0]) * 0.5 * (b - a)
+            insort(order, middle)
+            guess = sum(weight * self.known[t] for weight, t in zip(_weights(middle, near), near))
+            size = float(self.probe.effect((value - guess)[None])[0]) * 0.5 * (b - a)
             if size > ROUGH:
                 heapq.heappush(queue, (-size, a, middle))
                 heapq.heappush(queue, (-size, middle, b))
+        if left < MORE:
+            self._sort()
 
     def _find_jumps(self) -> None:
         """Find the times of jumps by bisection."""
-        self._sort()
         if self.times.size < 4 or self.changes[-1] == 0:
             return
         change = self.probe.effect(np.diff(self.values, axis=0))
@@ -178,6 +192,8 @@ class Drive:
             a, b = float(self.times[k]), float(self.times[k + 1])
             if a not in crossed:
                 self._bisect(a, b, float(change[k]))
+        if found.size:
+            self._sort()
 
     def _bisect(self, a: float, b: float, size: float) -> None:
         while b - a > self.same:
@@ -193,10 +209,24 @@ class Drive:
             a, b = (a, middle) if first > second else (middle, b)
         self.jumps[b] = (a, b)
 
+    def most_bent(self) -> float:
+        """Return the time at which the terms bend most over the law."""
+        return float(self.times[int(np.argmax(self.probe.bend(self.values)))]) if self.times.size else self.t0
+
     # ---------------------------------------------------------------- steps
     def sides(self, t: float) -> tuple[float, float]:
         """Return the times at which the terms are looked at for the end of a step, and for the start of the next."""
         return self.jumps.get(t, (t, t))
+
+    def follows(self, t: float, dt: float) -> bool:
+        """Return whether a step needs no check: it has been checked, or has hardly any samples in it.
+
+        The times at which such a step looks at the terms stand closer than the samples do.
+        """
+        if self.clear[0] <= t and t + dt <= self.clear[1]:
+            return True
+        low, high = np.searchsorted(self.times, (t, t + dt), side="right")
+        return bool(high - low <= HARDLY)
 
     def rests(self, t: float, dt: float) -> bool:
         """Return whether the samples show no change in a step, whose ends are not after a jump and before it."""
@@ -219,14 +249,16 @@ class Drive:
             Of t and dt: the mean of time_scale over a step.
         """
         self.probe.weigh(law)
-        end = min((end for end in self.ends if end > t), default=self.t1)
-        for length in (min(AHEAD * dt, end - t), dt):
-            if self._left_over(t, length)[0] * speed(t, length) <= allowed:
-                self.clear = t + length
-                return dt
+        end = [*self.ends, self.t1][bisect_right(self.ends, t)]
+        # What has been followed at one stretch before is tried first.
+        ahead = min(max(self.stretch, dt), end - t)
+        if self._left_over(t, ahead)[0] * speed(t, ahead) <= allowed:
+            self.clear, self.stretch = (t, t + ahead), LONGER * ahead
+            return dt
+        self.stretch = SHORTER * ahead
         while True:
             left, least = self._left_over(t, dt)
-            if left * speed(t, dt) <= allowed or dt <= least:
+            if left * speed(t, dt) <= allowed or dt <= least or self.follows(t, dt):
                 return dt
             dt = max(0.5 * dt, least)
 
@@ -244,11 +276,11 @@ class Drive:
             Of t and dt: the length of a step by the clock of time_scale.
         """
         worst, known = 0.0, [t for t, _ in laws]
+        self.clear = (self.t0, self.t0)
         for t, end in pairwise(times.tolist()):
             self.probe.weigh(laws[max(0, bisect_right(known, t) - 1)][1])
             left, least = self._left_over(t, end - t)
-            # A step that is shorter than the distance of the samples sees more than they do.
-            if end - t > least:
+            if end - t > least and not self.follows(t, end - t):
                 worst = max(worst, left * elapsed(t, end - t) / (end - t))
         return worst
 
@@ -260,20 +292,43 @@ class Drive:
         if high <= low:
             return 0.0, dt
         # A jump ends a step, and no polynomial goes through it.
-        start = max((end for end in self.ends if end <= t), default=-math.inf)
-        stop = min((end for end in self.ends if end > t), default=math.inf)
-        begin = max(low - BESIDE, int(np.searchsorted(self.times, start)))
-        end = min(high + BESIDE, int(np.searchsorted(self.times, stop)))
+        k = bisect_right(self.ends, t)
+        begin = max(low - BESIDE, self.firsts[k])
+        end = min(high + BESIDE, self.firsts[k + 1])
         high = min(high, end)
         if end - begin < 3 or self.changes[end - 1] == self.changes[begin]:
             return 0.0, dt
         times = self.times[begin:end]
         gaps = self.gaps[begin:end]
-        powers = legvander((2.0 * times - (times[0] + times[-1])) / (times[-1] - times[0]),
-                           min(DEGREE, end - begin - 2))
+        powers = np.vander((2.0 * times - (times[0] + times[-1])) / (times[-1] - times[0]),
+                           min(DEGREE, end - begin - 2) + 1)
         values = self.values[begin:end]
         weighted = powers.T * gaps
         fit = np.linalg.solve(weighted @ powers, weighted @ values)
         inside = slice(low - begin, high - begin)
         effect = self.probe.effect(values[inside] - powers[inside] @ fit)
         return float(effect @ np.minimum(gaps[inside], dt)), float(gaps[inside].min())
+
+
+def _weights(t: float, times: Sequence[float]) -> list[float]:
+    """Return the weights at t of the polynomial through values at some times."""
+    return [math.prod((t - other) / (own - other) for other in times if other != own) for own in times]
+
+
+def _interpolated(t: np.ndarray, times: np.ndarray, values: np.ndarray, around: list[np.ndarray]) -> np.ndarray:
+    """Return at each of some times the polynomial through the samples around it; those that coincide count once."""
+    total = np.zeros((t.size, values.shape[1]))
+    for j, own in enumerate(around):
+        weight = np.ones(t.size)
+        for k, other in enumerate(around):
+            # At the ends of the list places are clipped, onto the time itself or onto a neighbor.
+            if k != j:
+                same = (times[other] == times[own]) | (times[other] == t)
+                gap = np.where(same, 1.0, times[own] - times[other])
+                weight *= np.where(same, 1.0, (t - times[other]) / gap)
+        repeated = np.zeros(t.size, dtype=bool)
+        for other in around[:j]:
+            repeated |= other == own
+        weight[repeated | (times[own] == t)] = 0.0
+        total += weight[:, None] * values[own]
+    return total

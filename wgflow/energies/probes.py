@@ -94,9 +94,15 @@ class GridProbe:
             shape = masses.shape
             masses = masses.reshape(*shape[:axis], b, s, *shape[axis + 1:]).sum(axis=axis + 1)
         self.masses = masses
+        if len(self.shape) == 1:
+            # Differences, densities and differences again as one matrix.
+            slopes = np.diff(np.eye(self.shape[0]), axis=0)
+            self.matrix = slopes.T @ ((0.5 * (masses[1:] + masses[:-1]) / self.distances[0] ** 2)[:, None] * slopes)
 
     def effect(self, changes: np.ndarray) -> np.ndarray:
         r"""Return the L1 norms of div(rho grad psi) over the mass, summed over the axes, by differences of blocks."""
+        if len(self.shape) == 1:
+            return np.abs(changes @ self.matrix).sum(axis=1) / self.mass
         fields = changes.reshape(-1, *self.shape)
         total = np.zeros(len(fields))
         for axis, distances in enumerate(self.distances):
@@ -109,6 +115,15 @@ class GridProbe:
             inner = np.abs(np.diff(flux, axis=-1)).sum(axis=across)
             total += inner + np.abs(flux[..., [0, -1]]).sum(axis=across)
         return total / self.mass
+
+    def bend(self, values: np.ndarray) -> np.ndarray:
+        fields = values.reshape(-1, *self.shape)
+        total = np.zeros(len(fields))
+        for axis, n in enumerate(self.shape):
+            if n > 2:
+                psi, m = np.moveaxis(fields, axis + 1, -1), np.moveaxis(self.masses, axis, -1)[..., 1:-1]
+                total += (np.abs(np.diff(psi, 2, axis=-1)) * m).sum(axis=tuple(range(1, psi.ndim)))
+        return total
 
 
 class AtomProbe:
@@ -139,3 +154,7 @@ class AtomProbe:
         """Return the mean speeds of the atoms in units of the width of the law, summed over the coordinates."""
         forces = np.abs(changes.reshape(len(changes), self.widths.size, -1)).mean(axis=2)
         return (forces / self.widths).sum(axis=1)
+
+    def bend(self, values: np.ndarray) -> np.ndarray:
+        forces = values.reshape(len(values), self.widths.size, -1)
+        return np.abs(np.diff(forces, axis=2)).sum(axis=(1, 2))

@@ -211,6 +211,17 @@ def test_a_clock_is_the_integral(scale, integral, t1):
             assert clock.elapsed(a, dt) == pytest.approx(integral(a + dt) - integral(a), abs=1e-9 * integral(t1))
 
 
+def test_a_clock_that_starts_from_zero_and_is_asked_beyond_its_end():
+    def scale(t):
+        if t <= 0:
+            raise wg.ConvergenceError("0")
+        return 2 * t
+
+    clock = Clock(scale, 0.0, 1.0)
+    assert clock.elapsed(0.0, 1.0) == pytest.approx(1.0, rel=1e-12)
+    assert clock.elapsed(0.5, 1.0) == pytest.approx(0.75 + 0.5 * 2.0, rel=1e-12)
+
+
 def test_a_clock_asks_no_more_than_it_must():
     calls = []
     clock = Clock(lambda t: calls.append(t) or 2.0, 0.0, 1.0)
@@ -230,7 +241,7 @@ def stiffening(t):
     return wg.Potential(lambda x: k * x * x / 2, gradient=lambda x: k * x[None])
 
 
-@pytest.mark.parametrize("term", [stiff, stiffening])
+@pytest.mark.parametrize("term", [stiff, pytest.param(stiffening, marks=pytest.mark.slow)])
 def test_particles_follow_a_trap_that_becomes_stiff(term):
     sol = wg.solve(wg.Entropy(1.0) + wg.TimeDependent(term), REST, (0, 1.08), wg.Lagrangian(n_particles=400, rng=271),
                    t_eval=[1.08])
