@@ -87,11 +87,11 @@ class LocalEnergy:
         s = np.zeros(p.shape)
         for _ in range(MAX_SCALAR):
             r = np.exp(s)
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
                 excess = self.slope(r) - p
                 bend = self.diffusion + sum(factor * term.second_derivative(r) * r for factor, term in self.internal)
+                new = s - excess / bend
             low, high = np.where(excess <= 0, s, low), np.where(excess >= 0, s, high)
-            new = s - excess / bend
             new = np.where((new > low) & (new < high), new, 0.5 * (low + high))
             change, s = np.abs(new - s).max(), new
             if change < 4e-16 * max(1.0, np.abs(s).max()):

@@ -402,8 +402,9 @@ class _Search:
 
     def box_words(self, held: float) -> str:
         """Return what is wrong where mass lies at the end of reduced coordinates, which have no walls; else nothing."""
-        reduced = self.grid.log_weight is not None or any(
-            isinstance(term, Potential) and term.reduced for _, term in self.energy.terms)
+        # Weighted axes from 0 on are radii.
+        radial = self.grid.log_weight is not None and any(low == 0.0 for low, _ in self.grid.bounds)
+        reduced = radial or any(isinstance(term, Potential) and term.reduced for _, term in self.energy.terms)
         if held <= BOUNDARY_NOTICE or not reduced:
             return ""
         box = " x ".join(f"[{low:g}, {high:g}]" for low, high in self.grid.bounds)

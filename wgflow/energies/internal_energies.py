@@ -352,6 +352,7 @@ class _MinusLog(Potential):
 
     def __init__(self, reference):
         self.grid: Grid | None = None
+        self.at_centers = False
         if isinstance(reference, Density):
             empty = reference.values <= 0
             if empty.any():
@@ -363,6 +364,7 @@ class _MinusLog(Potential):
                                    "a probability law: use reference.normalized()")
             self.grid, self.name = reference.grid, "Density"
             weight = reference.grid.log_weight
+            self.at_centers = True
             super().__init__((0.0 if weight is None else weight) - np.log(reference.values))
             return
         if not callable(reference):
@@ -374,6 +376,12 @@ class _MinusLog(Potential):
         if self.grid is not None and grid != self.grid:
             raise InvalidInput(f"reference lives on {self.grid}, the density on {grid}; put both on one grid")
         return super().values(grid)
+
+    def gradient(self, rho: Density | Atoms, points) -> np.ndarray:
+        if self.at_centers:
+            raise InvalidInput("RelativeEntropy: its reference is a Density, known at the centers of cells and not at "
+                               "points; give it as a function of the coordinates")
+        return super().gradient(rho, points)
 
     def __repr__(self):
         return f"Potential(-log {self.name})"

@@ -58,6 +58,9 @@ def test_walls_are_told_without_a_warning():
         warnings.simplefilter("error", WGFlowWarning)
         star = wg.stationary(wg.Entropy(1.0) + wg.Potential(lambda x: 5 * x), wg.Grid((0, 1), cells=100))
         ring = wg.stationary(wg.Entropy(1.0) + wg.Potential(np.cos), wg.Grid((-3, 3), cells=100, boundary="periodic"))
+        weighted = wg.Grid((-1, 1), cells=100, boundary="no-flux")
+        weighted = wg.Grid(edges=weighted.edges, log_weight=-weighted.centers[0])
+        wg.stationary(wg.Entropy(1.0) + wg.Potential(np.cos), weighted)
     assert star.boundary_mass == pytest.approx(-math.expm1(-0.05) / -math.expm1(-5.0), rel=1e-3)
     assert "right at a wall" in star.explain()
     assert ring.boundary_mass == 0

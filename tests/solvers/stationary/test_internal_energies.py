@@ -269,6 +269,7 @@ def test_the_curvature_is_that_of_the_whole_energy():
     assert curvature == pytest.approx(least_curvature(problem, state, None)[0], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_copies_of_a_cluster_are_one_branch():
     grid = wg.Grid((-8, 8), cells=400)
     energy = 0.3 * wg.PowerEntropy(2) + wg.Convolution(lambda z: -np.maximum(1 - np.abs(z) / 2, 0.0) ** 2)
