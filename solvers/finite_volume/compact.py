@@ -116,10 +116,10 @@ class Compact(FieldRule):
         distance, whole = distance / stepper.mass, whole / stepper.mass
         error = OF_ESTIMATE * distance * math.sqrt(distance / whole) if whole > 0.0 else 0.0
         # Half of what E adds to F belongs to the first half of the step.
-        for masses, power, error, weights, share in ((best, 4.0, min(error, distance), QUADRATIC, 0.5),
+        for masses, power, own, weights, share in ((best, 4.0, min(error, distance), QUADRATIC, 0.5),
                                                      (fine, 3.0, distance, TWO_FROZEN, 0.0),
                                                      (coarse, 3.0, 4.0 * distance, ONE_FROZEN, 0.0)):
-            self.power, self.error = power, error + missed
+            self.power, self.error = power, own + missed
             new = stepper.conserve(masses)
             inside = half + share * (new - fine) if times.driven and share else half
             yield Move(new, middle=middle, work=times.work(weights, (state.masses, inside, new)), half=inside)

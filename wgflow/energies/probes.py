@@ -6,7 +6,6 @@ import numpy as np
 
 from wgflow.atoms import Atoms
 from wgflow.densities import Density
-from wgflow.grids import Grid
 
 from .free_energy import FreeEnergy, Term
 from .potentials import Potential

@@ -29,8 +29,8 @@ def mean_of(force, t1, pieces=()):
     """m' = force(t) - m from 0, piece by piece."""
     mean, times = 0.0, [0.0, *pieces, t1]
     for a, b in pairwise(times):
-        inside = 1e-13 * b
-        mean = solve_ivp(lambda t, m: force(min(max(t, a + inside), b - inside)) - m, (a, b), [mean], rtol=1e-10,
+        low, high = a + 1e-13 * b, b - 1e-13 * b
+        mean = solve_ivp(lambda t, m, low=low, high=high: force(min(max(t, low), high)) - m, (a, b), [mean], rtol=1e-10,
                          atol=1e-13, max_step=(b - a) / 200).y[0, -1]
     return mean
 
