@@ -66,7 +66,8 @@ class FieldLoop:
         control.take(numbers)
         run.n_rejected += rejected
         clock, field = state.clock, state.interaction
-        for (t, length, energy, rate, total), masses, own, middle in zip(rows[:accepted].tolist(), laws, fields, middles):
+        known = rows[:accepted].tolist()
+        for (t, length, energy, rate, total), masses, own, middle in zip(known, laws, fields, middles):
             clock += length
             run.error_estimate = total
             yield State(t, clock, masses, energy, own, field, length, middle=middle), rate

@@ -725,7 +725,7 @@ def _line_sweep(m, psi, diffusion, h, periodic, dt, rates, f, g, y, x):
 @jit
 def compact_field_steps(start, past, potentials, interaction, shifts, line, times, control, tolerance, rows, laws,
                         fields, middles):
-    """Take steps of a single line whose field U m moves with it, until a time, until ``rows`` is full, or until trouble.
+    """Take steps of a single line with an interaction, until a time, until ``rows`` is full, or until there is trouble.
 
     The steps that Python takes one by one (`wgflow.solvers.finite_volume.compact`), where the first candidate is good
     and there are fields of the past.
