@@ -703,13 +703,13 @@ def _line_field(m, features, signs, table, origin, pitch, field):
 
 
 @jit
-def _quadratic(t, t0, t1, t2, v0, v1, v2, base, out):
-    """Fill ``base`` plus the value at t of the parabola through three values."""
+def _quadratic(t, t0, t1, t2, values, base, out):
+    """Fill ``base`` plus the value at t of the parabola through the first three rows of values, at t0, t1 and t2."""
     w0 = (t - t1) / (t0 - t1) * ((t - t2) / (t0 - t2))
     w1 = (t - t0) / (t1 - t0) * ((t - t2) / (t1 - t2))
     w2 = (t - t0) / (t2 - t0) * ((t - t1) / (t2 - t1))
     for i in range(base.size):
-        out[i, 0] = base[i] + (w0 * v0[i] + w1 * v1[i] + w2 * v2[i])
+        out[i, 0] = base[i] + (w0 * values[0, i] + w1 * values[1, i] + w2 * values[2, i])
 
 
 @jit
@@ -735,7 +735,7 @@ def compact_field_steps(start, past, potentials, interaction, shifts, line, time
     start : array (n,)
         Point masses.
     past : array (3, n)
-        U m at the start of the last step, in its middle, and now; changed.
+        U m at the start of the last step, in its middle, and now.
     potentials : array (2, n)
         The potential that drives the fluxes, and the chemical potential, both without U m and D log m.
     interaction : (features, signs, table)
@@ -763,13 +763,15 @@ def compact_field_steps(start, past, potentials, interaction, shifts, line, time
     rtol, share, tightest, loosest = tolerance
     diffusion, h, periodic = line
     features, signs, table = interaction
-    before, between, now = past[0], past[1], past[2]
     rates, f, g = np.empty((4, n, 1)), np.empty((5, n, 1)), np.empty((2, 1))
-    work, lines = np.empty((7, n, 1)), np.empty((3, n))
+    # The law, its half step, the two halves, the whole step; and U m of the past and in the middle of this step.
+    work, known, lines = np.empty((7, n, 1)), np.empty((4, n)), np.empty((2, n))
     m, half, fine, coarse, x, y, psi = work[0], work[1], work[2], work[3], work[4], work[5], work[6]
-    middle, after, mu = lines[0], lines[1], lines[2]
+    middle, after, mu = known[3], lines[0], lines[1]
     for i in range(n):
         m[i, 0] = start[i]
+        for k in range(3):
+            known[k, i] = past[k, i]
     accepted, rejected = 0, 0
     while t < stop and accepted < rows.shape[0]:
         count = max(1, math.ceil((stop - t) / min(control[0], longest) * (1 - 1e-9)))
@@ -778,18 +780,25 @@ def compact_field_steps(start, past, potentials, interaction, shifts, line, time
         s = round_length(clock)
         if t + dt == t or s > LONGEST_EXTRAPOLATION * last:
             break
-        _quadratic(0.25 * s, -last, -0.5 * last, 0.0, before, between, now, potentials[0], psi)
-        moved = _line_sweep(m, psi, diffusion, h, periodic, 0.5 * s, rates, f, g, y, half)
-        _line_field(half, features, signs, table, shifts[0], shifts[1], middle)
-        _quadratic(0.75 * s, -0.5 * last, 0.0, 0.5 * s, between, now, middle, potentials[0], psi)
-        moved += _line_sweep(half, psi, diffusion, h, periodic, 0.5 * s, rates, f, g, y, fine)
-        # What the extrapolation to the middle has missed.
-        _quadratic(0.5 * s, -last, -0.5 * last, 0.0, before, between, now, middle, psi)
-        for i in range(n):
-            mu[i] = psi[i, 0] - 2.0 * middle[i]
-            psi[i, 0] = potentials[0, i] + middle[i]
-        missed = EXTRAPOLATED * s * _speed_of_field(m, mu, h)
-        mended = _line_sweep(m, psi, diffusion, h, periodic, s, rates, f, g, y, coarse)
+        moved, mended, missed = 0.0, 0.0, 0.0
+        # A loop, so that each function is compiled into this one once.
+        for k in range(3):
+            if k < 2:
+                _quadratic((0.25 + 0.5 * k) * s, -last if k == 0 else -0.5 * last, -0.5 * last if k == 0 else 0.0,
+                           0.0 if k == 0 else 0.5 * s, known[k:], potentials[0], psi)
+            else:
+                for i in range(n):
+                    psi[i, 0] = potentials[0, i] + middle[i]
+            mended = _line_sweep(work[k % 2], psi, diffusion, h, periodic, 0.5 * s if k < 2 else s, rates, f, g, y,
+                                 work[k + 1])
+            moved += mended if k < 2 else 0.0
+            if k == 0:
+                _line_field(half, features, signs, table, shifts[0], shifts[1], middle)
+                # What the extrapolation to the middle has missed.
+                _quadratic(0.5 * s, -last, -0.5 * last, 0.0, known, middle, psi)
+                for i in range(n):
+                    mu[i] = psi[i, 0] - 2.0 * middle[i]
+                missed = EXTRAPOLATED * s * _speed_of_field(m, mu, h)
         distance, whole, lowest = extrapolate(m[:, 0], fine[:, 0], coarse[:, 0], x[:, 0])
         missed += max(0.0, mended - moved)
         if lowest < 0.0:
@@ -823,7 +832,7 @@ def compact_field_steps(start, past, potentials, interaction, shifts, line, time
         last, energy = clock, level
         for i in range(n):
             laws[accepted, i] = m[i, 0] = x[i, 0]
-            before[i], between[i], now[i] = now[i], middle[i], after[i]
+            known[0, i], known[1, i], known[2, i] = known[2, i], middle[i], after[i]
             fields[accepted, i], middles[accepted, i] = after[i], middle[i]
             psi[i, 0], mu[i] = potentials[0, i] + after[i], potentials[1, i] + after[i]
         _unit_rates(psi, diffusion, h, periodic, rates)

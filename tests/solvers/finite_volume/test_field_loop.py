@@ -97,7 +97,7 @@ def test_extrapolation_and_speed_against_numpy():
     n = 12
     values, base, out = rng.standard_normal((3, n)), rng.standard_normal(n), np.empty((n, 1))
     times = (-0.8, -0.4, 0.0)
-    compact._quadratic(0.3, *times, *values, base, out)
+    compact._quadratic(0.3, *times, values, base, out)
     np.testing.assert_allclose(out[:, 0], base + interpolated(0.3, times, tuple(values)), rtol=1e-13, atol=1e-13)
     grid, m = wg.Grid((0, 3), cells=n), rng.random(n)
     assert compact._speed_of_field(m[:, None], base, 0.25) == pytest.approx(speed_of_field(m, base, grid), rel=1e-13)
