@@ -53,13 +53,14 @@ class FieldLoop:
     def steps(self, run: CompactRun, stop: float) -> Iterator[tuple[State, float]]:
         """Yield the states after steps towards a time, with their dissipation; none where a step needs more care."""
         state, control, tolerance = run.state, run.controller, run.controller.tolerance
-        if state.middle is None:
+        past = state.previous, state.middle, state.interaction
+        if any(field is None for field in past):
             return
         count = min(self.batch, run.room)
         rows, numbers = np.empty((count, 5)), control.numbers
         laws, fields, middles = np.empty((3, count, self.n))
         accepted, rejected = compact_field_steps(
-            state.masses, np.stack([state.previous, state.middle, state.interaction]), *self.given,
+            state.masses, np.array(past), *self.given,
             (state.t, stop, run.longest, self.scale, state.previous_dt, state.energy, self.stepper.mass), numbers,
             (-1.0 if tolerance.rtol is None else tolerance.rtol, tolerance.share, tolerance.tightest,
              tolerance.loosest), rows, laws, fields, middles)
