@@ -54,21 +54,22 @@ class FieldLoop:
     def steps(self, run: CompactRun, stop: float) -> Iterator[tuple[State, float]]:
         """Yield the states after steps towards a time, with their dissipation; none where a step needs more care."""
         state, control, tolerance = run.state, run.controller, run.controller.tolerance
-        if state.middle is None:
+        past = state.previous, state.middle, state.interaction
+        if any(field is None for field in past):
             return
         count = min(self.batch, run.room)
         rows, numbers = np.empty((count, 5)), control.numbers
         laws, fields, middles = np.empty((3, count, self.n))
         accepted, rejected = compact_field_steps(
-            state.masses, np.stack([state.previous, state.middle, state.interaction]), *self.given,
+            state.masses, np.array(past), *self.given,
             (state.t, stop, run.longest, self.scale, state.previous_dt, state.energy, self.stepper.mass), numbers,
             (-1.0 if tolerance.rtol is None else tolerance.rtol, tolerance.share, tolerance.tightest,
              tolerance.loosest), rows, laws, fields, middles)
         control.take(numbers)
         run.n_rejected += rejected
         clock, field = state.clock, state.interaction
-        for row, masses, own, middle in zip(rows[:accepted].tolist(), laws, fields, middles):
-            t, length, energy, rate, total = row
+        known = rows[:accepted].tolist()
+        for (t, length, energy, rate, total), masses, own, middle in zip(known, laws, fields, middles):
             clock += length
             run.error_estimate = total
             yield State(t, clock, masses, energy, own, field, length, middle=middle), rate

@@ -583,6 +583,19 @@ def _line_dissipation(m, mu, diffusion, rates, f, periodic, g, x):
 
 
 @jit
+def _sound(x, mass):
+    """Scale a line to its exact mass; return whether it had it up to round-off, and no mass is negative."""
+    total, lowest = 0.0, 0.0
+    for i in range(x.shape[0]):
+        total += x[i, 0]
+        lowest = min(lowest, x[i, 0])
+    if abs(total - mass) > MASS_SLACK * mass:
+        for i in range(x.shape[0]):
+            x[i, 0] *= mass / total
+    return abs(total - mass) <= MASS_ALARM * mass and lowest >= 0.0
+
+
+@jit
 def compact_start(start, psi, mu, diffusion, h, periodic, rates, f):
     """Fill rates and the factors of B of a single line; return its dissipation, and the L1 norm of A m."""
     n = start.size
@@ -647,15 +660,8 @@ def compact_steps(start, mu, diffusion, periodic, scale, times, control, toleran
         clock = round_length(dt * scale)
         distance, whole, moved = compact_line(m, rates, f[0], clock, clock == last, periodic, x)
         last = clock
-        total, lowest = 0.0, 0.0
-        for i in range(n):
-            total += x[i, 0]
-            lowest = min(lowest, x[i, 0])
-        if not (abs(total - mass) <= MASS_ALARM * mass and lowest >= 0.0):
+        if not _sound(x, mass):
             return accepted, rejected, True
-        if abs(total - mass) > MASS_SLACK * mass:
-            for i in range(n):
-                x[i, 0] *= mass / total
         after = _line_energy(x[:, 0], mu, diffusion)
         if not after <= energy + ENERGY_SLACK * max(1.0, abs(energy)):
             return accepted, rejected, True
@@ -703,13 +709,13 @@ def _line_field(m, features, signs, table, origin, pitch, field):
 
 
 @jit
-def _quadratic(t, t0, t1, t2, v0, v1, v2, base, out):
-    """Fill ``base`` plus the value at t of the parabola through three values."""
+def _quadratic(t, t0, t1, t2, values, base, out):
+    """Fill ``base`` plus the value at t of the parabola through the first three rows of values, at t0, t1 and t2."""
     w0 = (t - t1) / (t0 - t1) * ((t - t2) / (t0 - t2))
     w1 = (t - t0) / (t1 - t0) * ((t - t2) / (t1 - t2))
     w2 = (t - t0) / (t2 - t0) * ((t - t1) / (t2 - t1))
     for i in range(base.size):
-        out[i, 0] = base[i] + (w0 * v0[i] + w1 * v1[i] + w2 * v2[i])
+        out[i, 0] = base[i] + (w0 * values[0, i] + w1 * values[1, i] + w2 * values[2, i])
 
 
 @jit
@@ -723,9 +729,47 @@ def _line_sweep(m, psi, diffusion, h, periodic, dt, rates, f, g, y, x):
 
 
 @jit
+def _field_step(work, dt, last, known, potential, features, signs, table, shifts, diffusion, h, periodic, rates, f, g,
+                mu):
+    """Fill the candidate of a step with an interaction; ``known`` has U m of the past, and receives that in the middle.
+
+    ``work`` holds the law, the half step, the two halves F, the whole step C, the candidate E = F + (F - C) / 3, and
+    two arrays of scratch. Return |F - C| / 3, the whole change, the mass moved, and the error beside |F - C|.
+    """
+    n = mu.size
+    m, half, fine, coarse, x, y, psi = work[0], work[1], work[2], work[3], work[4], work[5], work[6]
+    middle = known[3]
+    moved, mended, missed = 0.0, 0.0, 0.0
+    # A loop, so that each function is compiled into this one once.
+    for k in range(3):
+        if k < 2:
+            _quadratic((0.25 + 0.5 * k) * dt, -last if k == 0 else -0.5 * last, -0.5 * last if k == 0 else 0.0,
+                       0.0 if k == 0 else 0.5 * dt, known[k:], potential, psi)
+        else:
+            for i in range(n):
+                psi[i, 0] = potential[i] + middle[i]
+        mended = _line_sweep(work[k % 2], psi, diffusion, h, periodic, 0.5 * dt if k < 2 else dt, rates, f, g, y,
+                             work[k + 1])
+        moved += mended if k < 2 else 0.0
+        if k == 0:
+            _line_field(half, features, signs, table, shifts[0], shifts[1], middle)
+            # What the extrapolation to the middle has missed.
+            _quadratic(0.5 * dt, -last, -0.5 * last, 0.0, known, middle, psi)
+            for i in range(n):
+                mu[i] = psi[i, 0] - 2.0 * middle[i]
+            missed = EXTRAPOLATED * dt * _speed_of_field(m, mu, h)
+    distance, whole, lowest = extrapolate(m[:, 0], fine[:, 0], coarse[:, 0], x[:, 0])
+    missed += max(0.0, mended - moved)
+    if lowest < 0.0:
+        _sums(fine, g[0])
+        moved += _mend(g[0], fine, x)
+    return distance, whole, moved, missed
+
+
+@jit
 def compact_field_steps(start, past, potentials, interaction, shifts, line, times, control, tolerance, rows, laws,
                         fields, middles):
-    """Take steps of a single line whose field U m moves with it, until a time, ``rows`` is full, or there is trouble.
+    """Take steps of a single line with an interaction, until a time, until ``rows`` is full, or until there is trouble.
 
     The steps that Python takes one by one (`wgflow.solvers.finite_volume.compact`), where the first candidate is good
     and there are fields of the past.
@@ -735,7 +779,7 @@ def compact_field_steps(start, past, potentials, interaction, shifts, line, time
     start : array (n,)
         Point masses.
     past : array (3, n)
-        U m at the start of the last step, in its middle, and now; changed.
+        U m at the start of the last step, in its middle, and now.
     potentials : array (2, n)
         The potential that drives the fluxes, and the chemical potential, both without U m and D log m.
     interaction : (features, signs, table)
@@ -763,13 +807,14 @@ def compact_field_steps(start, past, potentials, interaction, shifts, line, time
     rtol, share, tightest, loosest = tolerance
     diffusion, h, periodic = line
     features, signs, table = interaction
-    before, between, now = past[0], past[1], past[2]
     rates, f, g = np.empty((4, n, 1)), np.empty((5, n, 1)), np.empty((2, 1))
-    work, lines = np.empty((7, n, 1)), np.empty((3, n))
-    m, half, fine, coarse, x, y, psi = work[0], work[1], work[2], work[3], work[4], work[5], work[6]
-    middle, after, mu = lines[0], lines[1], lines[2]
+    work, known, lines = np.empty((7, n, 1)), np.empty((4, n)), np.empty((2, n))
+    m, fine, coarse, x, psi = work[0], work[2], work[3], work[4], work[6]
+    middle, after, mu = known[3], lines[0], lines[1]
     for i in range(n):
         m[i, 0] = start[i]
+        for k in range(3):
+            known[k, i] = past[k, i]
     accepted, rejected = 0, 0
     while t < stop and accepted < rows.shape[0]:
         count = max(1, math.ceil((stop - t) / min(control[0], longest) * (1 - 1e-9)))
@@ -778,32 +823,10 @@ def compact_field_steps(start, past, potentials, interaction, shifts, line, time
         s = round_length(clock)
         if t + dt == t or s > LONGEST_EXTRAPOLATION * last:
             break
-        _quadratic(0.25 * s, -last, -0.5 * last, 0.0, before, between, now, potentials[0], psi)
-        moved = _line_sweep(m, psi, diffusion, h, periodic, 0.5 * s, rates, f, g, y, half)
-        _line_field(half, features, signs, table, shifts[0], shifts[1], middle)
-        _quadratic(0.75 * s, -0.5 * last, 0.0, 0.5 * s, between, now, middle, potentials[0], psi)
-        moved += _line_sweep(half, psi, diffusion, h, periodic, 0.5 * s, rates, f, g, y, fine)
-        # What the extrapolation to the middle has missed.
-        _quadratic(0.5 * s, -last, -0.5 * last, 0.0, before, between, now, middle, psi)
-        for i in range(n):
-            mu[i] = psi[i, 0] - 2.0 * middle[i]
-            psi[i, 0] = potentials[0, i] + middle[i]
-        missed = EXTRAPOLATED * s * _speed_of_field(m, mu, h)
-        mended = _line_sweep(m, psi, diffusion, h, periodic, s, rates, f, g, y, coarse)
-        distance, whole, lowest = extrapolate(m[:, 0], fine[:, 0], coarse[:, 0], x[:, 0])
-        missed += max(0.0, mended - moved)
-        if lowest < 0.0:
-            _sums(fine, g[0])
-            moved += _mend(g[0], fine, x)
-        total, lowest = 0.0, 0.0
-        for i in range(n):
-            total += x[i, 0]
-            lowest = min(lowest, x[i, 0])
-        if not (abs(total - mass) <= MASS_ALARM * mass and lowest >= 0.0):
+        distance, whole, moved, missed = _field_step(work, s, last, known, potentials[0], features, signs, table,
+                                                     shifts, diffusion, h, periodic, rates, f, g, mu)
+        if not _sound(x, mass):
             break
-        if abs(total - mass) > MASS_SLACK * mass:
-            for i in range(n):
-                x[i, 0] *= mass / total
         _line_field(x, features, signs, table, shifts[0], shifts[1], after)
         for i in range(n):
             mu[i] = potentials[1, i] + 0.5 * after[i]
@@ -823,7 +846,7 @@ def compact_field_steps(start, past, potentials, interaction, shifts, line, time
         last, energy = clock, level
         for i in range(n):
             laws[accepted, i] = m[i, 0] = x[i, 0]
-            before[i], between[i], now[i] = now[i], middle[i], after[i]
+            known[0, i], known[1, i], known[2, i] = known[2, i], middle[i], after[i]
             fields[accepted, i], middles[accepted, i] = after[i], middle[i]
             psi[i, 0], mu[i] = potentials[0, i] + after[i], potentials[1, i] + after[i]
         _unit_rates(psi, diffusion, h, periodic, rates)

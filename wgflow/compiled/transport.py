@@ -181,6 +181,34 @@ def _fall(flux, potential, field, periodic):
 
 
 @jit
+def _three_stages(stages, dt, mass, potential, features, signs, table, origin, pitch, lines, periodic, flux, work,
+                  field, later, speed):
+    """Fill the three stages of a step, rows 1 to 3; row 0 is the law, whose fluxes are given, the last row is scratch.
+
+    Fill U, the fluxes and the velocities of the last stage, too; return its distance to Heun's step and to the law.
+    """
+    m, y, x, euler = stages[0], stages[2], stages[3], stages[4]
+    total, distance, whole = 0.0, 0.0, 0.0
+    # A loop, so that each function is compiled into this one once.
+    for k in range(3):
+        old, new, kept = stages[k], stages[k + 1], (0.0 if k == 0 else (0.75 if k == 1 else 1.0 / 3.0))
+        _euler(old, dt, flux if k == 0 else later, periodic, work[0], euler)
+        for i in range(m.size):
+            new[i] = kept * m[i] + (1.0 - kept) * euler[i]
+        if k == 2:
+            for i in range(m.size):
+                total += x[i]
+                distance += abs(x[i] - (2.0 * y[i] - m[i]))
+                whole += abs(x[i] - m[i])
+            if abs(total - mass) > MASS_SLACK * mass:
+                for i in range(m.size):
+                    x[i] *= mass / total
+        _field(new, features, signs, table, origin, pitch, field)
+        _fluxes(new, potential, field, lines, periodic, work, later, speed)
+    return distance, whole
+
+
+@jit
 def transport_steps(start, potential, features, signs, table, shifts, lines, periodic, times, control, tolerance, rows,
                     laws, fields):
     """Take steps until a time, until ``rows`` is full, or until there is trouble.
@@ -218,9 +246,10 @@ def transport_steps(start, potential, features, signs, table, shifts, lines, per
     t, stop, longest, scale, energy, mass = times
     rtol, share, tightest, loosest = tolerance
     origin, pitch = shifts
-    work, edges, stages = np.empty((5, n + 2)), np.empty((3, n + 1)), np.empty((5, n))
+    work, edges, stages, fields_of = np.empty((5, n + 2)), np.empty((3, n + 1)), np.empty((5, n)), np.empty((2, n))
     flux, speed, later = edges[0], edges[1], edges[2]
-    m, x, y, field, w = stages[0], stages[1], stages[2], stages[3], stages[4]
+    m, x = stages[0], stages[3]
+    field, w = fields_of[0], fields_of[1]
     for i in range(n):
         m[i] = start[i]
     _field(m, features, signs, table, origin, pitch, field)
@@ -235,25 +264,8 @@ def transport_steps(start, potential, features, signs, table, shifts, lines, per
             halvings = MAX_HALVINGS + 1
             break
         clock = dt * scale
-        _euler(m, clock, flux, periodic, work[0], x)
-        _field(x, features, signs, table, origin, pitch, w)
-        _fluxes(x, potential, w, lines, periodic, work, later, speed)
-        _euler(x, clock, later, periodic, work[0], y)
-        for i in range(n):
-            y[i] = 0.75 * m[i] + 0.25 * y[i]
-        _field(y, features, signs, table, origin, pitch, w)
-        _fluxes(y, potential, w, lines, periodic, work, later, speed)
-        _euler(y, clock, later, periodic, work[0], x)
-        total, distance, whole = 0.0, 0.0, 0.0
-        for i in range(n):
-            x[i] = (m[i] + 2.0 * x[i]) * (1.0 / 3.0)
-            total += x[i]
-            distance += abs(x[i] - (2.0 * y[i] - m[i]))
-            whole += abs(x[i] - m[i])
-        if abs(total - mass) > MASS_SLACK * mass:
-            for i in range(n):
-                x[i] *= mass / total
-        _field(x, features, signs, table, origin, pitch, w)
+        distance, whole = _three_stages(stages, clock, mass, potential, features, signs, table, origin, pitch, lines,
+                                        periodic, flux, work, w, later, speed)
         after = _energy(x, potential, w)
         error = min(OF_DISTANCE * distance * math.sqrt(distance / max(whole, TINY)), distance) / mass
         if not (after <= energy + ENERGY_SLACK * max(1.0, abs(energy)) and error < math.inf):
@@ -261,7 +273,6 @@ def transport_steps(start, potential, features, signs, table, shifts, lines, per
             halvings += 1
             control[0] = 0.5 * dt
             continue
-        _fluxes(x, potential, w, lines, periodic, work, later, speed)
         allowed = rtol
         if rtol < 0.0:
             allowed = min(max(share * _grid_error(work[0, :n]), tightest), loosest)
