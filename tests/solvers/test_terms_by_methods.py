@@ -194,8 +194,11 @@ def test_the_flow_of_the_whole_energy_or_a_refusal(method, kind, base):
 
 @pytest.mark.parametrize("base", BASE)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("search", [stationary, lambda *a: stationary_branches(*a, max_branches=2)[0]],
-                         ids=["stationary", "stationary_branches"])
+@pytest.mark.parametrize("search", [
+    pytest.param(stationary, id="stationary"),
+    pytest.param(lambda *a: stationary_branches(*a, max_branches=2)[0], id="stationary_branches",
+                 marks=pytest.mark.slow),
+])
 def test_a_stationary_state_of_the_whole_energy_or_a_refusal(search, kind, base):
     energy = BASE[base].term + KINDS[kind].term + wg.Potential(lambda x: 0.3 * x * x)
     try:
