@@ -143,7 +143,8 @@ def test_entropy_and_power_entropy_together():
 
 
 @pytest.mark.parametrize("internal", [
-    wg.PowerEntropy(1.2), wg.PowerEntropy(0.5), wg.PowerEntropy(0.9), FAST_AND_SLOW, 0.05 * CROWDING, 0.01 * SATURATED,
+    wg.PowerEntropy(1.2), wg.PowerEntropy(0.5), wg.PowerEntropy(0.9), FAST_AND_SLOW, 0.05 * CROWDING,
+    pytest.param(0.01 * SATURATED, marks=pytest.mark.slow),
     0.1 * wg.Entropy(2.0) + 3 * wg.PowerEntropy(5) + wg.PowerEntropy(0.7), wg.PowerEntropy(2) + wg.PowerEntropy(4),
     wg.Entropy(50.0) + 0.2 * FAST_AND_SLOW,
 ], ids=repr)
