@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -147,6 +147,8 @@ class Run(Contract):
         Steps that `advance` may yield, at most, where it yields several.
     grid_error : float or None
         Largest estimated error of the grid so far (L1, relative to the mass), where the method estimates it.
+    check_time : callable
+        Raises ConvergenceError where the time limit is reached: for `advance` to call in steps that may take long.
     """
 
     error_estimate: float | None = None
@@ -156,6 +158,7 @@ class Run(Contract):
 
     def __init__(self, method: Method, flow: Flow):
         self.method, self.flow, self.t = method, flow, flow.t0
+        self.check_time: Callable[[], None] = lambda: None
 
     @abstractmethod
     def start(self) -> Step:
@@ -285,6 +288,7 @@ def run_to_end(method: Method, run: Run, flow: Flow, recorder: Recorder, checkpo
                state: tuple[dict, dict] | None) -> None:
     """Go to the end of the time span; see `Method.integrate`."""
     limits = _Limits(method)
+    run.check_time = lambda: limits.check_time(run.t)
     try:
         if state is None:
             _begin(run, flow, recorder)
@@ -354,7 +358,11 @@ class _Limits:
             raise ConvergenceError(f"max_steps={self.method.max_steps} reached at t = {t:.6g}; raise max_steps, or "
                                    "take longer steps (a looser tolerance, a larger dt); a checkpoint can be resumed",
                                    reason="max steps", t=t)
+        self.check_time(t)
+        return self.method.max_steps - self.steps
+
+    def check_time(self, t: float) -> None:
+        """Raise ConvergenceError where the time limit is reached; runs whose steps take long look at it inside them."""
         if time.monotonic() > self.deadline:
             raise ConvergenceError(f"time_limit={self.method.time_limit:g} s reached at t = {t:.6g}",
                                    reason="time limit", t=t)
-        return self.method.max_steps - self.steps

@@ -14,7 +14,7 @@ from __future__ import annotations
 import difflib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
@@ -99,6 +99,8 @@ class InnerSolver(ABC):
     def __init__(self, parts: EnergyOnGrid, grid: Grid, settings: InnerSettings, tolerance: float | None = None,
                  max_iterations: int | None = None):
         self.parts, self.grid, self.settings = parts, grid, settings
+        # Called in every loop of a step: it raises ConvergenceError where the run's time limit is reached.
+        self.check_time: Callable[[], None] = no_limit
         self.tolerance = self.TOLERANCE if tolerance is None else tolerance
         self.max_iterations = self.MAX_ITERATIONS if max_iterations is None else max_iterations
 
@@ -182,6 +184,10 @@ class InnerSolver(ABC):
         Order 2 needs it, since its steps do not start at the density before them, and adaptive steps do.
         """
         return math.nan
+
+
+def no_limit() -> None:
+    """Let a step go on for as long as it takes."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -175,6 +175,7 @@ class JKORun(Run):
         self.row: tuple[float, int, int] = (flow.t0, 0, 0)
 
     def start(self) -> Step:
+        self.inner.check_time = self.check_time
         self.now = self.inner.begin(self.flow.density)
         if math.isfinite(self.now.energy):
             self._warn_of_concavity()
@@ -202,6 +203,7 @@ class JKORun(Run):
         for step in (self.now, self.before):
             if step is not None:
                 self.inner.check_state(step)
+        self.inner.check_time = self.check_time
         self.now = self.inner.resume(self.flow.density, self.now)
         return self.now.rho.masses
 
@@ -249,7 +251,7 @@ class JKORun(Run):
                 first, fell = self._solve(self.now, self.before, halves[0], dt)
                 second, fell2 = self._solve(first, self.now, halves[1], dt)
             except ConvergenceError as missed:
-                if missed.reason == "callback":
+                if missed.reason in ("callback", "time limit"):
                     raise
                 error, failure = math.inf, missed
             else:

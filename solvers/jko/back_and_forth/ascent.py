@@ -31,6 +31,7 @@ import numpy as np
 from wgflow.compiled.extension import extend
 from wgflow.compiled.multigrid import Multigrid, add_bending
 
+from ..base import no_limit
 from ..local_energy import LocalEnergy
 from .transport_dual import TransportDual
 
@@ -147,9 +148,13 @@ class Ascent:
     energy : LocalEnergy
     widths : sequence of float
     tau : float
+    check_time : callable
+        Called in every loop; it raises ConvergenceError where the run's time limit is reached.
     """
 
-    def __init__(self, transport: TransportDual, energy: LocalEnergy, widths: Sequence[float], tau: float):
+    def __init__(self, transport: TransportDual, energy: LocalEnergy, widths: Sequence[float], tau: float,
+                 check_time: Callable[[], None] = no_limit):
+        self.check_time = check_time
         self.transport, self.energy, self.widths, self.tau = transport, energy, widths, tau
         self.price = 1.0
         self.scratch = np.empty_like(transport.start)
@@ -160,6 +165,7 @@ class Ascent:
 
     def evaluate(self, phi: np.ndarray) -> DualPoint:
         """Return J at phi, with its derivatives and the gap."""
+        self.check_time()
         self.evaluations += 1
         higher = self.transport.majorant(phi, phi.ndim - 1)
         phi = phi if higher is None else higher
@@ -312,6 +318,7 @@ class Ascent:
 
     def _newton_product(self, v: np.ndarray, response: np.ndarray) -> np.ndarray:
         """Return the negative second derivative of J, at fixed total mass, applied to v."""
+        self.check_time()
         self.products += 1
         centered = v - float((response * v).sum()) / float(response.sum())
         return response * centered + self.transport.curvature(v)

@@ -176,7 +176,7 @@ class BackAndForthSolver(InnerSolver):
         variation = self.nonlocal_variation(masses)
         potential = self._potential(variation)
         energy = LocalEnergy(parts.diffusion, parts.internal, self.reference, potential, float(masses.sum()))
-        ascent = Ascent(transport, energy, self.widths, tau)
+        ascent = Ascent(transport, energy, self.widths, tau, self.check_time)
         scale = self._scale(ascent)
         point = ascent.best_of(guesses or [np.zeros(masses.shape), self._still(energy, masses)])
         if not point.gap <= GOOD_GUESS * scale(point):
@@ -256,7 +256,7 @@ class BackAndForthSolver(InnerSolver):
         for axis in axes:
             masses, widths[axis] = pairs(masses, axis), 2.0 * widths[axis]
         transport = TransportDual(masses, widths, tau, points=self.settings.points, smearings=1)
-        ascent = Ascent(transport, coarse_energy, widths, tau)
+        ascent = Ascent(transport, coarse_energy, widths, tau, self.check_time)
         scale = self._scale(ascent)
         finer = self._coarse_guess(coarse_energy, transport.start, tau)
         starts = [finer] if finer is not None else [np.zeros(masses.shape), self._still(coarse_energy, masses)]

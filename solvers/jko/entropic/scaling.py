@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from wgflow.compiled.log_convolution import LogConvolution, LogSum
 
+from ..base import no_limit
 from .energy import LARGEST_EXPONENT, SeparableEnergy
 
 __all__ = ["Coupling", "ScalingProblem", "safe_exp", "self_potential", "weighted"]
@@ -76,10 +78,13 @@ class ScalingProblem:
     start : array of the grid's shape
         log a; -infinity in empty cells.
     tau : float
+    check_time : callable
+        Called in every loop; it raises ConvergenceError where the run's time limit is reached.
     """
 
-    def __init__(self, convolution: LogConvolution, energy: SeparableEnergy, start: np.ndarray, tau: float):
-        self.convolution, self.energy, self.start = convolution, energy, start
+    def __init__(self, convolution: LogConvolution, energy: SeparableEnergy, start: np.ndarray, tau: float,
+                 check_time: Callable[[], None]):
+        self.convolution, self.energy, self.start, self.check_time = convolution, energy, start, check_time
         self.kappa = tau / convolution.epsilon
         self.masses = np.exp(start)
         self.mass = float(self.masses.sum())
@@ -114,6 +119,7 @@ class ScalingProblem:
         return self.proximal(psi, self._scale(v)[2].values, guess)
 
     def _scale(self, v: np.ndarray) -> tuple[LogSum, np.ndarray, LogSum]:
+        self.check_time()
         toward = self.convolution(v)
         u = self.start - toward.values
         return toward, u, self.convolution(u)
@@ -144,6 +150,7 @@ class ScalingProblem:
         norm = float((weight * left * left).sum())
         target = LINEAR_TOLERANCE * norm
         for _ in range(MAX_LINEAR):
+            self.check_time()
             if not norm > target:
                 break
             product = p - root * self._there_and_back(point, root * p)
@@ -163,7 +170,7 @@ class ScalingProblem:
 
 
 def self_potential(convolution: LogConvolution, logs: np.ndarray, guess: np.ndarray,
-                   tolerance: float) -> tuple[np.ndarray, float]:
+                   tolerance: float, check_time: Callable[[], None] = no_limit) -> tuple[np.ndarray, float]:
     r"""Return log d with :math:`d\,K d = b`, the scaling of a law with itself, and the defect of its marginal.
 
     Parameters
@@ -174,12 +181,15 @@ def self_potential(convolution: LogConvolution, logs: np.ndarray, guess: np.ndar
     guess : array of the grid's shape
     tolerance : float
         Sum of abs(d K d - b) over the mass at which to stop.
+    check_time : callable
+        Called in every iteration.
     """
     masses, filled = np.exp(logs), logs > -np.inf
     mass = float(masses.sum())
     d = np.where(filled, guess, -np.inf)
     defect = np.inf
     for _ in range(MAX_SELF):
+        check_time()
         around = convolution(d)
         excess = np.subtract(logs, around.values + d, out=np.zeros(logs.shape), where=filled)
         before, defect = defect, float((masses * np.abs(np.expm1(-np.clip(excess, -50.0, 50.0)))).sum()) / mass

@@ -25,6 +25,8 @@ from .scaling import Coupling, ScalingProblem, safe_exp, self_potential, weighte
 
 #: The default of epsilon, in squared widths of a cell.
 DEFAULT_RATIO = 1.0
+#: Largest exponent h^2 / epsilon of the kernel between neighbors: twice the logarithm of the smallest number.
+LARGEST_KERNEL_EXPONENT = 1416.0
 #: The least epsilon at which mass still moves freely between cells, in squared widths of a cell.
 LEAST_RATIO = 0.5
 #: Factor on epsilon from one level of a ladder to the next.
@@ -208,7 +210,7 @@ class EntropicSolver(InnerSolver):
         The start is the best one of some laws, or the result at a larger epsilon.
         """
         convolution = self._convolution(factor)
-        problem = ScalingProblem(convolution, self.separable, a, tau)
+        problem = ScalingProblem(convolution, self.separable, a, tau, self.check_time)
         mixer = Mixer() if self.is_nonlocal else None
         if coarser:
             # The potential is carried over instead of the law, since it hardly depends on epsilon.
@@ -246,7 +248,7 @@ class EntropicSolver(InnerSolver):
         return d, self._psi(np.exp(logs), d, convolution, tau)
 
     def _self(self, convolution: LogConvolution, logs: np.ndarray, guess: np.ndarray, tolerance: float) -> np.ndarray:
-        return self_potential(convolution, logs, guess, tolerance)[0] if self.debiased else guess
+        return self_potential(convolution, logs, guess, tolerance, self.check_time)[0] if self.debiased else guess
 
     def _psi(self, masses: np.ndarray, d: np.ndarray, convolution: LogConvolution, tau: float) -> np.ndarray:
         """Return the linear part of the energy: V, the linearized nonlocal terms and self-transport."""
@@ -273,8 +275,8 @@ class EntropicSolver(InnerSolver):
         convolution = self._convolution(1.0)
         old, new = np.exp(a), np.exp(result.logs)
         mass, state = float(start.rho.mass), start.state
-        d_old, _ = self_potential(convolution, a, state.get("self_scaling", 0.5 * a), 1e-13)
-        d_new, _ = self_potential(convolution, result.logs, result.d, 1e-13)
+        d_old, _ = self_potential(convolution, a, state.get("self_scaling", 0.5 * a), 1e-13, self.check_time)
+        d_new, _ = self_potential(convolution, result.logs, result.d, 1e-13, self.check_time)
         itself_old, itself_new = weighted(old, d_old), weighted(new, d_new)
         between = weighted(old, coupling.u) + weighted(new, coupling.v)
         divergence = max(0.0, epsilon * (between - itself_old - itself_new))
@@ -309,6 +311,11 @@ class EntropicSolver(InnerSolver):
         """Return epsilon, which must suit the widths and the periods of the grid."""
         widest = max(self.widths)
         epsilon = DEFAULT_RATIO * widest**2 if self.settings.epsilon is None else self.settings.epsilon
+        if epsilon < widest**2 / LARGEST_KERNEL_EXPONENT:
+            raise InvalidInput(f"epsilon={epsilon:.3g}: between neighboring cells the kernel exp(-h^2 / (2 epsilon)) is "
+                               f"below the smallest number, so that no mass can move; need at least h^2 / "
+                               f"{LARGEST_KERNEL_EXPONENT:g} = {widest**2 / LARGEST_KERNEL_EXPONENT:.3g}, and take "
+                               f"h^2 = {widest**2:.3g}, or more cells")
         if epsilon < LEAST_RATIO * widest**2:
             warnings.warn(f"epsilon={epsilon:.3g} is below {LEAST_RATIO:g} h^2 = {LEAST_RATIO * widest**2:.3g}: the "
                           "law is locked to its cells; take a larger epsilon, or more cells", WGFlowWarning,

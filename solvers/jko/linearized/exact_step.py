@@ -44,8 +44,10 @@ LOWEST = -0.8
 LARGEST_FACTOR = 4.0
 #: Iterations from one start.
 ITERATIONS = 60
-#: Iterations, on a line, from a start that may be far from the solution, before a better one is formed.
-FEW_ITERATIONS = 12
+#: Iterations, on a line, from the step before, whose tails may be far from the solution's, before a better start is
+#: formed; and from the masses.
+FEW_ITERATIONS = 5
+LONGER = 12
 #: Least 1 + tau times a second derivative of the pressure in the approximate matrix.
 LEAST_STRETCH = 0.05
 
@@ -109,10 +111,12 @@ class ExactStep:
         if not self.line:
             return [(lambda: self.solver.slopes(masses), ITERATIONS), (lambda: self.spread_out(masses, tau), most)]
         spread = (lambda: self.spread_out(masses, tau))
-        starts = [(spread, FEW_ITERATIONS), (spread, most)]
-        if can_start(self.solver):
-            starts.insert(1, (lambda: slopes_of_quantiles(self.solver, masses, tau), most))
-        return starts
+        if not can_start(self.solver):
+            return [(spread, most)]
+        quantiles = (lambda: slopes_of_quantiles(self.solver, masses, tau)), most
+        # Where H' is finite at 0 the law stays where it is in its tails, and the start from the masses is often at once
+        # the better one.
+        return [quantiles, (spread, most)] if self.singular else [(spread, LONGER), quantiles, (spread, most)]
 
     def spread_out(self, masses: np.ndarray, tau: float) -> np.ndarray:
         r"""Return H' of the masses, raised until it has no second derivative below `LOWEST` / tau.

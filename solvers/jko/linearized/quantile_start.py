@@ -49,6 +49,7 @@ def slopes_of_quantiles(solver: LinearizedSolver, masses: np.ndarray, tau: float
     if parts.functionals:
         parts = replace(parts, potential=solver.field(masses), operators=[], functionals=[])
     quantiles = QuantileSolver(parts, grid, Quantile(), TOLERANCE, ITERATIONS)
+    quantiles.check_time = solver.check_time
     step = quantiles.step(quantiles.begin(Density(grid, masses / grid.volumes)), tau)
     new = step.state["last"] + (grid.edges[0][0] - quantiles.edges[0])
     old = new - tau * step.state["velocity"]

@@ -366,6 +366,7 @@ class LinearizedSolver(InnerSolver):
     # ---------------------------------------------------------------- nonlocal terms
     def field(self, masses: np.ndarray) -> np.ndarray:
         """Return V + E'(m) at the cells, all but H'; at order 2 with the correction of the metric."""
+        self.check_time()
         if not self.is_nonlocal:
             return self.base
         variation = self.nonlocal_variation(masses.reshape(self.grid.shape))

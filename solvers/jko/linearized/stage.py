@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 #: Part of the mass that is spread evenly where H' of empty cells is infinite: tails fall off by thousands of orders of
 #: magnitude where V is steep, and masses below this part do not count.
-BACKGROUND = 1e-18
+BACKGROUND = 1e-16
 #: Halvings of a step.
 MAX_HALVINGS = 12
 #: Factor by which the missing mass may grow in an accelerated step.

@@ -282,6 +282,7 @@ class QuantileSolver(InnerSolver):
 
     def _look(self, x, y, tau: float) -> _Point:
         """Return the point at positions x: energy, objective, and the slopes of V + U rho."""
+        self.check_time()
         nodes, mesh = self.nodes, self.mesh
         values, slopes, curvatures = np.empty((3, x.size))
         field, bends, excess = self.potential, self.bends, 0.0
