@@ -21,7 +21,7 @@ from .splitting import LinearSweeps, default_threads
 from .step_size import LOOSEST, SPACE_SHARE, TIGHTEST, Controller
 from .stepper import FieldRule, State, Stepper, Sweeps
 from .tolerance import Tolerance
-from .transport import Transport, transport_of
+from .explicit import Transport, transport_of
 
 if TYPE_CHECKING:
     from .method import FiniteVolume

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wgflow.compiled.transport import transport_steps
+from wgflow.compiled.explicit import transport_steps
 from wgflow.flows import Flow
 from wgflow.grids import Grid
 
