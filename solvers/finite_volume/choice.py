@@ -1,4 +1,4 @@
-"""The choice between compact fluxes of fourth order and those of second order."""
+"""The choice between compact fluxes of fourth order, those of second order, and transport along characteristics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wgflow.flows import Flow
 if TYPE_CHECKING:
     from .method import FiniteVolume
 
-__all__ = ["why_not_compact"]
+__all__ = ["carries", "is_rough", "why_not_compact"]
 
 #: Compact fluxes are the better ones while the mean of |Psi''| h^2 / D over the law stays below this,
 RESOLVED = 2.0
@@ -28,6 +28,17 @@ CARRIED = 4.0
 AT_REST = 1e-9
 #: With mean squared differences above this it is not, whatever the cells resolve.
 FAR_FROM_REST = 0.01
+
+
+def carries(energy: EnergyOnGrid, method: FiniteVolume) -> bool:
+    """Return whether masses are carried along characteristics: without diffusion, unless plain fluxes are asked for."""
+    return energy.diffusion == 0 and not energy.internal and method.corrected
+
+
+def is_rough(energy: EnergyOnGrid) -> bool:
+    """Return whether a kernel of the interaction is not smooth at 0, as far as that is known."""
+    return any((operator.kernel is not None and not operator.kernel.smooth) or operator.average
+               for _, operator in energy.operators)
 
 
 def why_not_compact(flow: Flow, method: FiniteVolume) -> str | None:
@@ -47,8 +58,7 @@ def why_not_compact(flow: Flow, method: FiniteVolume) -> str | None:
     ):
         if holds:
             return reason
-    if any((operator.kernel is not None and not operator.kernel.smooth) or operator.average
-           for _, operator in energy.operators):
+    if is_rough(energy):
         return "an interaction that is not smooth at 0"
     rho = flow.density
     if not np.isfinite(energy.potential).all():

@@ -12,7 +12,7 @@ from wgflow.errors import InvalidInput
 from wgflow.flows import Flow
 
 from ..base import Method
-from .choice import why_not_compact
+from .choice import carries, why_not_compact
 from .compact_run import CompactRun
 from .run import FiniteVolumeRun
 
@@ -135,5 +135,8 @@ class FiniteVolume(Method):
             return CompactRun(self, flow)
         if self.order == 4 and flow.t1 > flow.t0:
             raise InvalidInput(f"order=4: fluxes of fourth order do not serve {reason}; leave order out")
-        flow.scheme = f"fluxes of second order in space ({reason})"
+        if carries(flow.on_grid, self):
+            flow.scheme = "characteristics, of second order in space, with jumps kept within a cell (no diffusion)"
+        else:
+            flow.scheme = f"fluxes of second order in space ({reason})"
         return FiniteVolumeRun(self, flow)

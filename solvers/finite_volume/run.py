@@ -14,6 +14,7 @@ from wgflow.recorder import Step
 
 from ..base import Run
 from .blow_up import CollapseWatch
+from .choice import carries, is_rough
 from .extrapolated import Extrapolated
 from .midpoint import Midpoint
 from .nonlinear import NonlinearSweeps
@@ -21,6 +22,7 @@ from .splitting import LinearSweeps, default_threads
 from .step_size import LOOSEST, SPACE_SHARE, TIGHTEST, Controller
 from .stepper import FieldRule, State, Stepper, Sweeps
 from .tolerance import Tolerance
+from .transport import TransportSweeps
 
 if TYPE_CHECKING:
     from .method import FiniteVolume
@@ -47,6 +49,8 @@ def make_stepper(flow: Flow, method: FiniteVolume) -> Stepper:
     sweeps: Sweeps
     if energy.internal:
         sweeps = NonlinearSweeps(flow.grid, Diffusion(energy), method.corrected, negligible)
+    elif carries(energy, method):
+        sweeps = TransportSweeps(flow.grid, is_rough(energy), method.threads or default_threads())
     else:
         static = not (energy.moves or flow.energy.time_dependent)
         sweeps = LinearSweeps(flow.grid, energy.diffusion, method.corrected, negligible, static,
