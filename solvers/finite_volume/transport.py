@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from wgflow.compiled.transport import AS_THEY_ARE, ROUGH_FIELD, SMOOTH_FIELD, carry
+from wgflow.compiled.transport import ROUGH_FIELD, SMOOTH_FIELD, carry
 from wgflow.energies.dissipation import transport_rate
 from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.grids import Grid
@@ -42,7 +42,7 @@ class TransportSweeps(Sweeps):
 
     def __init__(self, grid: Grid, rough: bool, threads: int):
         self.grid, self.threads = grid, threads
-        self.fields = [ROUGH_FIELD if rough else SMOOTH_FIELD if even else AS_THEY_ARE for even in grid.uniform]
+        self.field = ROUGH_FIELD if rough else SMOOTH_FIELD
         self.pool = ThreadPoolExecutor(threads) if threads > 1 and grid.size >= THREADED_CELLS else None
 
     def potential(self, energy: EnergyOnGrid) -> np.ndarray:
@@ -62,8 +62,7 @@ class TransportSweeps(Sweeps):
         for axis, part in order_of_sweeps(self.grid.ndim, dt, mode):
             m, p = (_lines(values, axis) for values in (masses, psi))
             moved = np.empty(m.shape)
-            kernel = partial(carry, m, p, self.grid.widths[axis], self.grid.distances[axis], self.fields[axis], part,
-                             moved)
+            kernel = partial(carry, m, p, self.grid.widths[axis], self.grid.distances[axis], self.field, part, moved)
             shared(kernel, len(m), self.pool, self.threads)
             shape = np.moveaxis(masses, axis, -1).shape
             masses = np.ascontiguousarray(np.moveaxis(moved.reshape(shape), -1, axis))

@@ -22,7 +22,7 @@ right place in it.
 
 Velocities at edges are improved where that is possible, but always keep their signs:
 
-* SMOOTH_FIELD: a - (a_before - 2 a + a_after) / 24, of fourth order.
+* SMOOTH_FIELD: from Psi in four cells, a - (a_before - 2 a + a_after) / 24 on even cells.
 * ROUGH_FIELD, for kernels that are singular at 0: there Psi knows the mass of a cut cell, but not where in the cell it
   is, which is an error of first order. Beside a cut cell velocities are extrapolated from the side that has mass.
 """
@@ -36,14 +36,18 @@ import numpy as np
 from .jit import jit
 
 #: How velocities at edges are improved.
-AS_THEY_ARE, SMOOTH_FIELD, ROUGH_FIELD = 0, 1, 2
+SMOOTH_FIELD, ROUGH_FIELD = 0, 1
 #: Differences of Psi within 4 ulp of its values are round-off, and carry nothing.
 ROUND_OFF = 4 * 2.0**-52
 #: The density jumps in a cell if the step over it exceeds this multiple of the differences on its two sides. Over a
 #: front at which the density vanishes like a root it is 3.4 times as large at most.
-JUMP = 5.0
-#: The density counts as smooth in a cell if the second differences of both neighbors have its sign and this part of it.
-ALIKE = 0.25
+JUMP = 8.0
+#: The density counts as smooth in a cell if the second differences of both neighbors have its sign and ALIKE of its
+#: size, and as rough below UNLIKE of it. In between slopes are limited in part: a sharp switch would be noise to the
+#: choice of the steps.
+UNLIKE, ALIKE = 0.1, 0.4
+#: Squares below this have few digits left: what they belong to counts as rough.
+SQUARES = 1e-290
 #: Largest half slope of a cell relative to its density: parabolas stay positive.
 STEEPEST = 0.9
 #: Speeds at the ends of a piece within this relative distance are equal: their quotient would lose its digits.
@@ -59,10 +63,13 @@ REST = 16 * 2.0**-52
 # -------------------------------------------------------------------- the density
 @jit
 def _half_slope(fall, rise, smooth, most):
-    """Return Koren's limited half slopes at the right and left end of a cell, from those on its two sides."""
+    """Return Koren's limited half slopes at the right and left end of a cell, from those on its two sides.
+
+    ``smooth`` is the part of the difference between unlimited and limited slopes that is left to them.
+    """
     low, high = abs(fall), abs(rise)
-    limit = low + high if smooth else (2.0 * min(low, high) if fall * rise > 0.0 else 0.0)
-    limit = min(limit, most)
+    limit = 2.0 * min(low, high) if fall * rise > 0.0 else 0.0
+    limit = min(limit + smooth * (low + high - limit), most)
     return (max(-limit, min(limit, (fall + 2.0 * rise) / 3.0)), max(-limit, min(limit, (2.0 * fall + rise) / 3.0)))
 
 
@@ -104,7 +111,8 @@ def _reconstruct(r, widths, distances, periodic, bend, step, left, right, cut):
             rise = fall
         elif cut[a] > 0.0:
             fall = rise
-        smooth = min(bend[a] * bend[i], bend[e] * bend[i]) > ALIKE * bend[i] * bend[i]
+        alike, own = min(bend[a] * bend[i], bend[e] * bend[i]), bend[i] * bend[i]
+        smooth = min(max((alike - UNLIKE * own) / ((ALIKE - UNLIKE) * own), 0.0), 1.0) if own > SQUARES else 0.0
         ahead, behind = _half_slope(fall, rise, smooth, STEEPEST * r[i])
         left[i], right[i] = r[i] - behind, r[i] + ahead
     for i in range(first, last):
@@ -140,13 +148,19 @@ def _bounded(wanted, own):
 
 
 @jit
-def _smooth_speeds(own, periodic, speed):
-    """Fill speeds of fourth order on even cells."""
-    n = own.size - 1
+def _smooth_speeds(own, widths, distances, periodic, speed):
+    """Fill derivatives at the edges of the cubic through Psi at the centers of four cells, by divided differences."""
+    n = widths.size
     first, last = (0, n) if periodic else (2, n - 1)
     for i in range(first, last):
-        a = i - 1 if i > 0 else n - 1
-        speed[i] = _bounded(own[i] - (own[a] - 2.0 * own[i] + own[i + 1]) / 24.0, own[i])
+        a, b = (i - 1 if i > 0 else n - 1), (i - 2 if i > 1 else n - 2 + i)
+        before, here, after = distances[b], distances[a], distances[i]
+        low = (own[i] - own[a]) / (before + here)
+        high = (own[i + 1] - own[i]) / (here + after)
+        t, u = 0.5 * widths[a], -0.5 * widths[i]
+        cubic = (high - low) / (before + here + after)
+        wanted = own[i] + low * (t + u) + cubic * (u * (t + before) + t * (t + before) + t * u)
+        speed[i] = _bounded(wanted, own[i])
     if periodic:
         speed[n] = speed[0]
 
@@ -197,12 +211,14 @@ def _divide(m, r, widths, edge_speed, left, right, cut, node, speed, width, mass
             mass[k + 1] = m[i] - mass[k]
             ends[0, k] = ends[1, k] = mass[k] / width[k]
             ends[0, k + 1] = ends[1, k + 1] = mass[k + 1] / width[k + 1]
-            speed[k + 1] = begin + s * (end - begin)
-            if begin * end > 0.0:
+            linear = begin + s * (end - begin)
+            near = linear if begin * end > 0.0 else begin if left[i] > right[i] else end
+            speed[k + 1] = linear
+            if near != 0.0:
                 up = begin + width[k] * (begin - edge_speed[a]) / widths[a]
                 down = end - width[k + 1] * (edge_speed[e + 1] - end) / widths[e]
                 wanted = (left[i] * up + right[i] * down) / (left[i] + right[i])
-                speed[k + 1] = _bounded(wanted, speed[k + 1])
+                speed[k + 1] = _bounded(wanted, near)
             k += 2
         else:
             width[k], mass[k] = widths[i], m[i]
@@ -300,7 +316,7 @@ def carry(masses, psi, widths, distances, field, dt, moved, first, last):
     widths, distances : arrays
         Of the cells, and between neighboring centers: n - 1, or n on a periodic line.
     field : int
-        AS_THEY_ARE, SMOOTH_FIELD (on even cells) or ROUGH_FIELD.
+        SMOOTH_FIELD or ROUGH_FIELD.
     dt : float
     first, last : int
         Range of lines.
@@ -318,9 +334,9 @@ def carry(masses, psi, widths, distances, field, dt, moved, first, last):
         _reconstruct(r, widths, distances, periodic, bend, step, left, right, cut)
         _own_speeds(psi[j], distances, own)
         better[:] = own
-        if field == SMOOTH_FIELD:
-            _smooth_speeds(own, periodic, better)
-        elif field == ROUGH_FIELD:
+        if field == SMOOTH_FIELD and n > 3:
+            _smooth_speeds(own, widths, distances, periodic, better)
+        elif field == ROUGH_FIELD and n > 3:
             _rough_speeds(own, widths, periodic, left, right, cut, better)
         count = _divide(masses[j], r, widths, better, left, right, cut, node, speed, width, mass, ends)
         for k in range(count):
