@@ -15,7 +15,7 @@ from wgflow.flows import Flow
 if TYPE_CHECKING:
     from .method import FiniteVolume
 
-__all__ = ["carries", "is_rough", "why_not_compact"]
+__all__ = ["carries", "why_not_compact"]
 
 #: Compact fluxes are the better ones while the mean of |Psi''| h^2 / D over the law stays below this,
 RESOLVED = 2.0
@@ -31,14 +31,12 @@ FAR_FROM_REST = 0.01
 
 
 def carries(energy: EnergyOnGrid, method: FiniteVolume) -> bool:
-    """Return whether masses are carried along characteristics: without diffusion, unless plain fluxes are asked for."""
-    return energy.diffusion == 0 and not energy.internal and method.corrected
+    """Return whether masses are carried along characteristics: without diffusion, unless other fluxes are asked for.
 
-
-def is_rough(energy: EnergyOnGrid) -> bool:
-    """Return whether a kernel of the interaction is not smooth at 0, as far as that is known."""
-    return any((operator.kernel is not None and not operator.kernel.smooth) or operator.average
-               for _, operator in energy.operators)
+    scheme="midpoint" is for steps of any length; its equation asks for fluxes that depend smoothly on Psi.
+    """
+    smooth = method.scheme == "midpoint" and energy.moves
+    return energy.diffusion == 0 and not energy.internal and method.corrected and not smooth
 
 
 def why_not_compact(flow: Flow, method: FiniteVolume) -> str | None:
@@ -58,7 +56,7 @@ def why_not_compact(flow: Flow, method: FiniteVolume) -> str | None:
     ):
         if holds:
             return reason
-    if is_rough(energy):
+    if energy.rough:
         return "an interaction that is not smooth at 0"
     rho = flow.density
     if not np.isfinite(energy.potential).all():

@@ -14,7 +14,7 @@ from wgflow.recorder import Step
 
 from ..base import Run
 from .blow_up import CollapseWatch
-from .choice import carries, is_rough
+from .choice import carries
 from .extrapolated import Extrapolated
 from .midpoint import Midpoint
 from .nonlinear import NonlinearSweeps
@@ -50,7 +50,7 @@ def make_stepper(flow: Flow, method: FiniteVolume) -> Stepper:
     if energy.internal:
         sweeps = NonlinearSweeps(flow.grid, Diffusion(energy), method.corrected, negligible)
     elif carries(energy, method):
-        sweeps = TransportSweeps(flow.grid, is_rough(energy), method.threads or default_threads())
+        sweeps = TransportSweeps(flow.grid, energy.rough, method.threads or default_threads())
     else:
         static = not (energy.moves or flow.energy.time_dependent)
         sweeps = LinearSweeps(flow.grid, energy.diffusion, method.corrected, negligible, static,

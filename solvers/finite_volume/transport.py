@@ -4,7 +4,8 @@ A step is composed as for linear diffusion (`stepper`): Psi = V + U rho frozen a
 splitting by axis, each step checked. Only the sweep along an axis differs: the masses of a line are moved along the
 characteristics of the frozen Psi and added up in the cells again (`wgflow.compiled.transport`). At any dt it keeps the
 mass and the sign, lowers the frozen energy :math:`\sum_i \Psi_i m_i`, and leaves states at rest whose Psi is constant
-on their support; so that one move serves all modes.
+on their support; so that one move serves all modes,
+which differ in the order of the axes alone.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from functools import partial
 
 import numpy as np
 
+from wgflow.compiled.sweep import CORRECTED, IMPLICIT_EULER
 from wgflow.compiled.transport import ROUGH_FIELD, SMOOTH_FIELD, carry
 from wgflow.energies.dissipation import transport_rate
 from wgflow.energies.on_grid import EnergyOnGrid
@@ -37,11 +39,10 @@ class TransportSweeps(Sweeps):
         Number of threads among which lines are shared; the result has the same bits for any number.
     """
 
-    #: Modes: one step split symmetrically, and one axis after the other.
-    second, smooth = 0, (0, 2)
+    second, smooth = CORRECTED, (CORRECTED, IMPLICIT_EULER)
 
     def __init__(self, grid: Grid, rough: bool, threads: int):
-        self.grid, self.threads = grid, threads
+        self.grid, self.rough, self.threads = grid, rough, threads
         self.field = ROUGH_FIELD if rough else SMOOTH_FIELD
         self.pool = ThreadPoolExecutor(threads) if threads > 1 and grid.size >= THREADED_CELLS else None
 
@@ -49,7 +50,7 @@ class TransportSweeps(Sweeps):
         return energy.sweep_potential
 
     def dissipation(self, masses: np.ndarray, psi: np.ndarray) -> float:
-        return transport_rate(masses, psi, self.grid)
+        return transport_rate(masses, psi, self.grid, self.rough)
 
     def space_error(self, masses: np.ndarray) -> float:
         """Return the size of second differences to the power 3/2, as the reconstruction is of third order."""

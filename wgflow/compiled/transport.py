@@ -192,6 +192,18 @@ def _rough_speeds(own, widths, periodic, left, right, cut, speed):
         speed[0] = speed[n]
 
 
+@jit
+def _improve(own, widths, distances, periodic, field, left, right, cut, speed):
+    """Fill the improved velocities at the edges."""
+    speed[:] = own
+    if widths.size < 4:
+        return
+    if field == SMOOTH_FIELD:
+        _smooth_speeds(own, widths, distances, periodic, speed)
+    else:
+        _rough_speeds(own, widths, periodic, left, right, cut, speed)
+
+
 # -------------------------------------------------------------------- the pieces
 @jit
 def _divide(m, r, widths, edge_speed, left, right, cut, node, speed, width, mass, ends):
@@ -333,11 +345,7 @@ def carry(masses, psi, widths, distances, field, dt, moved, first, last):
             r[i] = masses[j, i] / widths[i]
         _reconstruct(r, widths, distances, periodic, bend, step, left, right, cut)
         _own_speeds(psi[j], distances, own)
-        better[:] = own
-        if field == SMOOTH_FIELD and n > 3:
-            _smooth_speeds(own, widths, distances, periodic, better)
-        elif field == ROUGH_FIELD and n > 3:
-            _rough_speeds(own, widths, periodic, left, right, cut, better)
+        _improve(own, widths, distances, periodic, field, left, right, cut, better)
         count = _divide(masses[j], r, widths, better, left, right, cut, node, speed, width, mass, ends)
         for k in range(count):
             time[k] = _crossing(speed[k], speed[k + 1], width[k])
@@ -348,25 +356,31 @@ def carry(masses, psi, widths, distances, field, dt, moved, first, last):
 
 
 @jit
-def transport_dissipation(masses, psi, widths, distances):
-    r"""Return :math:`\int r a^2` of lines: the sum over the edges of density times velocity squared times length.
+def transport_dissipation(masses, psi, widths, distances, field):
+    r"""Return the sum over the edges of lines of flux times fall of Psi: -d/dt sum_i Psi_i m_i, semi-discrete.
 
-    An edge counts the halves of its two cells, and of a cell that is cut the part on its side of the jump; the density
-    is that of the cell that it comes from, at the edge.
+    The flux is the density at the edge, of the cell that it comes from, times the speed. At a cell that is cut the fall
+    over half of the cell is replaced by that over the part on this side of the jump: a cell that fills up counts by its
+    mass, where the flux over its far edge comes all at once.
     """
     lines, n = masses.shape
     periodic = distances.size == n
-    cells, own = np.empty((6, n)), np.empty(n + 1)
+    cells, edges = np.empty((6, n)), np.empty((2, n + 1))
     r, bend, step, left, right, cut = cells[0], cells[1], cells[2], cells[3], cells[4], cells[5]
+    own, better = edges[0], edges[1]
     total = 0.0
     for j in range(lines):
         for i in range(n):
             r[i] = masses[j, i] / widths[i]
         _reconstruct(r, widths, distances, periodic, bend, step, left, right, cut)
         _own_speeds(psi[j], distances, own)
+        _improve(own, widths, distances, periodic, field, left, right, cut, better)
         for i in range(distances.size):
             k = i + 1 if i + 1 < n else 0
-            speed = own[i + 1]
-            length = (0.5 if cut[i] < 0.0 else 1.0 - cut[i]) * widths[i] + (0.5 if cut[k] < 0.0 else cut[k]) * widths[k]
-            total += (right[i] if speed > 0.0 else left[k]) * length * speed * speed
+            length = distances[i]
+            if cut[i] >= 0.0:
+                length += (0.5 - cut[i]) * widths[i]
+            if cut[k] >= 0.0:
+                length += (cut[k] - 0.5) * widths[k]
+            total += (right[i] if own[i + 1] > 0.0 else left[k]) * length * own[i + 1] * better[i + 1]
     return total

@@ -9,7 +9,7 @@ import numpy as np
 from wgflow.atoms import Atoms
 from wgflow.compiled.compact import compact_dissipation, compact_layout
 from wgflow.compiled.sweep import _axis_dissipation, axis_layout
-from wgflow.compiled.transport import transport_dissipation
+from wgflow.compiled.transport import ROUGH_FIELD, SMOOTH_FIELD, transport_dissipation
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy
 from wgflow.energies.nodes import NodeGrid, at_nodes
@@ -42,17 +42,18 @@ def dissipation_on_grid(energy: EnergyOnGrid, masses: np.ndarray) -> float:
     if isinstance(energy.grid, NodeGrid):
         return compact_dissipation_on_grid(masses, psi, energy.grid, energy.diffusion)
     if energy.diffusion == 0:
-        return transport_rate(masses, psi, energy.grid)
+        return transport_rate(masses, psi, energy.grid, energy.rough)
     return linear_dissipation(masses, psi, energy.grid, energy.diffusion)
 
 
-def transport_rate(masses: np.ndarray, psi: np.ndarray, grid: Grid) -> float:
+def transport_rate(masses: np.ndarray, psi: np.ndarray, grid: Grid, rough: bool) -> float:
     r"""Return :math:`\int \rho\,|\nabla\Psi|^2` of cell masses, summed over the axes: -dF/dt without diffusion."""
     total = 0.0
     for axis in range(grid.ndim):
         m, u = (np.array(np.moveaxis(a, axis, -1), dtype=float, order="C").reshape(-1, grid.shape[axis])
                 for a in (masses, psi))
-        total += transport_dissipation(m, u, grid.widths[axis], grid.distances[axis])
+        total += transport_dissipation(m, u, grid.widths[axis], grid.distances[axis],
+                                       ROUGH_FIELD if rough else SMOOTH_FIELD)
     return float(total)
 
 
