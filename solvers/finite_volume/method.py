@@ -35,6 +35,7 @@ class FiniteVolume(Method):
     axis). docs/fourth-order.md derives them.
     Fluxes of order 2: averages over the cells and factors that depend on the density, at any Peclet number, also at
     beta = infinity, with the exponential midpoint rule; see docs/schemes.md.
+    No diffusion: masses are carried along characteristics, with jumps kept within a cell; see there, too.
 
     Behavior: without ``dt`` steps are chosen so that the local time error (L1) stays below ``rtol``, by default a part
     of the error of the grid, estimated from differences of the density. A step whose energy rises is halved, six times

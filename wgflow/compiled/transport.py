@@ -23,8 +23,9 @@ right place in it.
 Velocities at edges are improved where that is possible, but always keep their signs:
 
 * SMOOTH_FIELD: from Psi in four cells, a - (a_before - 2 a + a_after) / 24 on even cells.
-* ROUGH_FIELD, for kernels that are singular at 0: there Psi knows the mass of a cut cell, but not where in the cell it
-  is, which is an error of first order. Beside a cut cell velocities are extrapolated from the side that has mass.
+* ROUGH_FIELD, for kernels that are singular at 0: Psi is smooth where the density is. There, too, it is taken from four
+  cells. But Psi knows the mass of a cut cell, and not where in the cell it is, which is an error of first order: beside
+  a cut cell velocities are extrapolated from the side that has mass.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ STEEPEST = 0.9
 NEAR = 1e-8
 #: Beyond a jump to less than this part of the density there is too little mass for velocities of its own.
 THIN = 0.1
+#: In rough fields Psi is taken from four cells where the smallest density is at least this part of the largest.
+EVEN = 0.02
 #: An improved speed is at least this part of the one that Psi gives, and at most this multiple.
 LEAST, LARGEST = 0.5, 2.0
 #: A line is at rest if no more than this part of its mass moves: 16 ulp.
@@ -148,12 +151,20 @@ def _bounded(wanted, own):
 
 
 @jit
-def _smooth_speeds(own, widths, distances, periodic, speed):
-    """Fill derivatives at the edges of the cubic through Psi at the centers of four cells, by divided differences."""
+def _smooth_speeds(own, r, cut, least, widths, distances, periodic, speed):
+    """Fill derivatives at the edges of the cubic through Psi at the centers of four cells, by divided differences.
+
+    With ``least`` > 0 only where no cell of the four is cut, and their smallest density is at least this part of the
+    largest.
+    """
     n = widths.size
     first, last = (0, n) if periodic else (2, n - 1)
     for i in range(first, last):
         a, b = (i - 1 if i > 0 else n - 1), (i - 2 if i > 1 else n - 2 + i)
+        e = i + 1 if i + 1 < n else 0
+        if least > 0.0 and (max(cut[b], cut[a], cut[i], cut[e]) >= 0.0
+                            or min(r[b], r[a], r[i], r[e]) < least * max(r[b], r[a], r[i], r[e])):
+            continue
         before, here, after = distances[b], distances[a], distances[i]
         low = (own[i] - own[a]) / (before + here)
         high = (own[i + 1] - own[i]) / (here + after)
@@ -193,14 +204,13 @@ def _rough_speeds(own, widths, periodic, left, right, cut, speed):
 
 
 @jit
-def _improve(own, widths, distances, periodic, field, left, right, cut, speed):
+def _improve(own, r, widths, distances, periodic, field, left, right, cut, speed):
     """Fill the improved velocities at the edges."""
     speed[:] = own
     if widths.size < 4:
         return
-    if field == SMOOTH_FIELD:
-        _smooth_speeds(own, widths, distances, periodic, speed)
-    else:
+    _smooth_speeds(own, r, cut, EVEN if field == ROUGH_FIELD else 0.0, widths, distances, periodic, speed)
+    if field == ROUGH_FIELD:
         _rough_speeds(own, widths, periodic, left, right, cut, speed)
 
 
@@ -345,7 +355,7 @@ def carry(masses, psi, widths, distances, field, dt, moved, first, last):
             r[i] = masses[j, i] / widths[i]
         _reconstruct(r, widths, distances, periodic, bend, step, left, right, cut)
         _own_speeds(psi[j], distances, own)
-        _improve(own, widths, distances, periodic, field, left, right, cut, better)
+        _improve(own, r, widths, distances, periodic, field, left, right, cut, better)
         count = _divide(masses[j], r, widths, better, left, right, cut, node, speed, width, mass, ends)
         for k in range(count):
             time[k] = _crossing(speed[k], speed[k + 1], width[k])
@@ -374,7 +384,7 @@ def transport_dissipation(masses, psi, widths, distances, field):
             r[i] = masses[j, i] / widths[i]
         _reconstruct(r, widths, distances, periodic, bend, step, left, right, cut)
         _own_speeds(psi[j], distances, own)
-        _improve(own, widths, distances, periodic, field, left, right, cut, better)
+        _improve(own, r, widths, distances, periodic, field, left, right, cut, better)
         for i in range(distances.size):
             k = i + 1 if i + 1 < n else 0
             length = distances[i]

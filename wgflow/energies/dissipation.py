@@ -16,8 +16,8 @@ from wgflow.energies.nodes import NodeGrid, at_nodes
 from wgflow.energies.nonlinear_fluxes import Diffusion, dissipation_rate
 from wgflow.energies.on_grid import TINY
 from wgflow.errors import InvalidInput
-from wgflow.grids import Grid
 from wgflow.gradients import free_part
+from wgflow.grids import Grid
 
 from .on_grid import EnergyOnGrid
 

@@ -31,9 +31,8 @@ class Twin:
         self.reconstruct()
         own = self.speeds(psi)
         better = own.copy()
-        if field == SMOOTH_FIELD:
-            self.by_cubics(own, psi, better)
-        else:
+        self.by_cubics(own, psi, better, 0.02 if field == ROUGH_FIELD else 0.0)
+        if field == ROUGH_FIELD:
             self.beside_jumps(own, better)
         self.divide(better)
 
@@ -77,10 +76,13 @@ class Twin:
     def near(wanted, own):
         return math.copysign(np.clip(wanted * np.sign(own), 0.5 * abs(own), 2 * abs(own)), own)
 
-    def by_cubics(self, own, psi, better):
-        places = np.cumsum(np.append(0.0, np.roll(self.d, 0)[:-1]))
+    def by_cubics(self, own, psi, better, least):
+        places = np.cumsum(np.append(0.0, self.d[:-1]))
         for i in range(0 if self.periodic else 2, self.n if self.periodic else self.n - 1):
             k = (i + np.arange(-2, 2)) % self.n
+            r = self.m[k] / self.h[k]
+            if least and ((self.cut[k] >= 0).any() or r.min() < least * r.max()):
+                continue
             x = places[k] if not self.periodic else np.cumsum(np.append(0.0, self.d[k[:3]]))
             cubic = np.polyfit(x - x[1], psi[k] - psi[k[1]], 3)
             better[i] = self.near(-np.polyval(np.polyder(cubic), 0.5 * self.h[k[1]]), own[i])
