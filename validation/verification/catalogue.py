@@ -205,7 +205,7 @@ def _charges() -> list[Case]:
     # root-like front, the front has an error of h^(3/2), but with order 1.1 on these grids.
     return [
         _front("log-gas", "semicircle", exact.LogGas(), order=1.0, jko=(0.1, 5)),
-        _front("log-gas", "to rest", exact.LogGas(t_end=6.0), order=1.4),
+        _front("log-gas", "to rest", exact.LogGas(t_end=6.0), order=1.35),
         _smooth("newtonian-line", "two Gaussians", exact.NewtonianLine(), jko=(0.1, 5)),
         _front("newtonian-line", "uniform", exact.NewtonianBall(ndim=1), order=None,
                density_limits=dict.fromkeys(_FRONT, 1e-4)),

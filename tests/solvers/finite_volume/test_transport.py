@@ -1,4 +1,4 @@
-"""Transport without diffusion: the compiled lines against a twin, exact jumps, observed orders, and what always holds."""
+"""Transport without diffusion: compiled lines against a twin, exact jumps, observed orders, and what always holds."""
 
 from __future__ import annotations
 
