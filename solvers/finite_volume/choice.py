@@ -1,4 +1,4 @@
-"""The choice between compact fluxes of fourth order and those of second order."""
+"""The choice between compact fluxes of fourth order, those of second order, and transport along characteristics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wgflow.flows import Flow
 if TYPE_CHECKING:
     from .method import FiniteVolume
 
-__all__ = ["why_not_compact"]
+__all__ = ["carries", "why_not_compact"]
 
 #: Compact fluxes are the better ones while the mean of |Psi''| h^2 / D over the law stays below this,
 RESOLVED = 2.0
@@ -29,6 +29,19 @@ CARRIED = 4.0
 AT_REST = 1e-9
 #: With mean squared differences above this it is not, whatever the cells resolve.
 FAR_FROM_REST = 0.01
+
+
+def carries(flow: Flow, method: FiniteVolume) -> bool:
+    """Return whether masses are carried along characteristics: a law with jumps, without diffusion.
+
+    Smooth laws are left to fluxes, which are as accurate, cheaper, and dissipate what they say in long steps, too.
+    scheme="midpoint" is for steps of any length; its equation asks for fluxes that depend smoothly on Psi.
+    """
+    energy = flow.on_grid
+    implicit = method.scheme == "midpoint" and energy.moves
+    if energy.diffusion > 0 or energy.internal or not method.corrected or implicit:
+        return False
+    return not all(is_smooth(flow.density.values, axis) for axis in range(flow.grid.ndim))
 
 
 def why_not_compact(flow: Flow, method: FiniteVolume) -> str | None:
@@ -47,8 +60,7 @@ def why_not_compact(flow: Flow, method: FiniteVolume) -> str | None:
     ):
         if holds:
             return reason
-    if any((operator.kernel is not None and not operator.kernel.smooth) or operator.average
-           for _, operator in energy.operators):
+    if energy.rough:
         return "an interaction that is not smooth at 0"
     rho = flow.density
     if not np.isfinite(energy.potential).all():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wgflow.compiled.explicit import transport_steps
+from wgflow.energies.nodes import is_smooth
 from wgflow.flows import Flow
 from wgflow.grids import Grid
 
@@ -33,15 +34,20 @@ LONGER = 8.0
 BATCH, BATCH_SIZE = 64, 1_000_000
 
 
+def takes_explicit_steps(flow: Flow, method: FiniteVolume) -> bool:
+    """Return whether a flow is for explicit steps: a smooth law on a line without diffusion, in a smooth field."""
+    energy = flow.on_grid
+    return bool(
+        flow.t1 > flow.t0 and flow.grid.ndim == 1 and energy.diffusion == 0 and not energy.internal
+        and not energy.functionals and not flow.energy.time_dependent and not callable(flow.time_scale)
+        and method.controlled and method.tol is None and method.corrected
+        and (method.scheme == "extrapolated" or not energy.moves) and np.isfinite(energy.potential).all()
+        and not energy.rough and is_smooth(flow.density.values, 0) and line_interaction(energy) is not None)
+
+
 def transport_of(flow: Flow, method: FiniteVolume) -> Transport | None:
     """Return the explicit steps of a flow; None if it is not for them."""
-    energy = flow.on_grid
-    if (flow.t1 <= flow.t0 or flow.grid.ndim > 1 or energy.diffusion > 0 or energy.internal or energy.functionals
-            or flow.energy.time_dependent or callable(flow.time_scale) or not method.controlled
-            or method.tol is not None or not method.corrected or (method.scheme != "extrapolated" and energy.moves)
-            or not np.isfinite(energy.potential).all()):
-        return None
-    interaction = line_interaction(energy)
+    interaction = line_interaction(flow.on_grid) if takes_explicit_steps(flow, method) else None
     return None if interaction is None else Transport(flow, method.rtol, interaction)
 
 

@@ -12,8 +12,9 @@ from wgflow.errors import InvalidInput
 from wgflow.flows import Flow
 
 from ..base import Method
-from .choice import why_not_compact
+from .choice import carries, why_not_compact
 from .compact_run import CompactRun
+from .explicit import takes_explicit_steps
 from .run import FiniteVolumeRun
 
 __all__ = ["FiniteVolume"]
@@ -34,8 +35,9 @@ class FiniteVolume(Method):
     extrapolated Strang splitting of order 3 (several axes, interactions) or a rational approximation of order 5 (one
     axis). docs/fourth-order.md derives them.
     Fluxes of order 2: averages over the cells and factors that depend on the density, at any Peclet number, also at
-    beta = infinity, with the exponential midpoint rule; a law on one axis without diffusion is carried by explicit
-    steps of third order. See docs/schemes.md.
+    beta = infinity, with the exponential midpoint rule.
+    No diffusion: masses are carried along characteristics, with jumps kept within a cell; a smooth law on one axis
+    takes explicit steps of third order. See docs/schemes.md.
 
     Behavior: without ``dt`` steps are chosen so that the local time error (L1) stays below ``rtol``, by default a part
     of the error of the grid, estimated from differences of the density. A step whose energy rises is halved, six times
@@ -141,5 +143,10 @@ class FiniteVolume(Method):
             return CompactRun(self, flow)
         if self.order == 4 and flow.t1 > flow.t0:
             raise InvalidInput(f"order=4: fluxes of fourth order do not serve {reason}; leave order out")
-        flow.scheme = f"fluxes of second order in space ({reason})"
+        if takes_explicit_steps(flow, self):
+            flow.scheme = "fluxes of second order in space (no diffusion)"
+        elif carries(flow, self):
+            flow.scheme = "characteristics, of second order in space, with jumps kept within a cell (no diffusion)"
+        else:
+            flow.scheme = f"fluxes of second order in space ({reason})"
         return FiniteVolumeRun(self, flow)

@@ -14,6 +14,8 @@ from wgflow.recorder import Step
 
 from ..base import Run
 from .blow_up import CollapseWatch
+from .choice import carries
+from .explicit import Transport, transport_of
 from .extrapolated import Extrapolated
 from .midpoint import Midpoint
 from .nonlinear import NonlinearSweeps
@@ -21,7 +23,7 @@ from .splitting import LinearSweeps, default_threads
 from .step_size import LOOSEST, SPACE_SHARE, TIGHTEST, Controller
 from .stepper import FieldRule, State, Stepper, Sweeps
 from .tolerance import Tolerance
-from .explicit import Transport, transport_of
+from .transport import TransportSweeps
 
 if TYPE_CHECKING:
     from .method import FiniteVolume
@@ -48,6 +50,8 @@ def make_stepper(flow: Flow, method: FiniteVolume) -> Stepper:
     sweeps: Sweeps
     if energy.internal:
         sweeps = NonlinearSweeps(flow.grid, Diffusion(energy), method.corrected, negligible)
+    elif carries(flow, method):
+        sweeps = TransportSweeps(flow.grid, energy.rough, method.threads or default_threads())
     else:
         static = not (energy.moves or flow.energy.time_dependent)
         sweeps = LinearSweeps(flow.grid, energy.diffusion, method.corrected, negligible, static,

@@ -9,6 +9,7 @@ import numpy as np
 from wgflow.atoms import Atoms
 from wgflow.compiled.compact import compact_dissipation, compact_layout
 from wgflow.compiled.sweep import _axis_dissipation, axis_layout
+from wgflow.compiled.transport import ROUGH_FIELD, SMOOTH_FIELD, transport_dissipation
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy
 from wgflow.energies.nodes import NodeGrid, at_nodes
@@ -16,10 +17,11 @@ from wgflow.energies.nonlinear_fluxes import Diffusion, dissipation_rate
 from wgflow.energies.on_grid import TINY
 from wgflow.errors import InvalidInput
 from wgflow.gradients import free_part
+from wgflow.grids import Grid
 
 from .on_grid import EnergyOnGrid
 
-__all__ = ["dissipation", "dissipation_on_grid", "linear_dissipation"]
+__all__ = ["dissipation", "dissipation_on_grid", "linear_dissipation", "transport_rate"]
 
 
 def dissipation(energy: FreeEnergy, rho: Density | Atoms) -> float:
@@ -40,6 +42,17 @@ def dissipation_on_grid(energy: EnergyOnGrid, masses: np.ndarray) -> float:
     if isinstance(energy.grid, NodeGrid):
         return compact_dissipation_on_grid(masses, psi, energy.grid, energy.diffusion)
     return linear_dissipation(masses, psi, energy.grid, energy.diffusion)
+
+
+def transport_rate(masses: np.ndarray, psi: np.ndarray, grid: Grid, rough: bool) -> float:
+    r"""Return :math:`\int \rho\,|\nabla\Psi|^2` of cell masses, summed over the axes: -dF/dt without diffusion."""
+    total = 0.0
+    for axis in range(grid.ndim):
+        m, u = (np.array(np.moveaxis(a, axis, -1), dtype=float, order="C").reshape(-1, grid.shape[axis])
+                for a in (masses, psi))
+        total += transport_dissipation(m, u, grid.widths[axis], grid.distances[axis],
+                                       ROUGH_FIELD if rough else SMOOTH_FIELD)
+    return float(total)
 
 
 def compact_dissipation_on_grid(masses: np.ndarray, psi: np.ndarray, grid: NodeGrid, diffusion: float) -> float:

@@ -155,6 +155,12 @@ class EnergyOnGrid:
         """Whether the field changes with the law."""
         return bool(self.operators or self.functionals)
 
+    @property
+    def rough(self) -> bool:
+        """Whether a kernel of the interaction is not smooth at 0, as far as that is known."""
+        return any((operator.kernel is not None and not operator.kernel.smooth) or bool(operator.average)
+                   for _, operator in self.operators)
+
     @cached_property
     def sweep_potential(self) -> np.ndarray:
         """V - D log w: what drives the fluxes of linear diffusion, apart from the field."""

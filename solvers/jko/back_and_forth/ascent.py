@@ -33,7 +33,7 @@ from wgflow.compiled.multigrid import Multigrid, add_bending
 
 from ..base import no_limit
 from ..local_energy import LocalEnergy
-from .explicit_dual import TransportDual
+from .transport_dual import TransportDual
 
 __all__ = ["Ascent", "DualPoint", "halves"]
 

@@ -20,7 +20,7 @@ from ..base import InnerSolver
 from ..local_energy import LocalEnergy, pairs
 from ..settings import BackAndForth
 from .ascent import Ascent, DualPoint, halves
-from .explicit_dual import TransportDual, smear
+from .transport_dual import TransportDual, smear
 
 __all__ = ["BackAndForthSolver"]
 

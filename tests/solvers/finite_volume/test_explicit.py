@@ -101,7 +101,7 @@ def test_explicit_and_implicit_steps_solve_the_same_equation(monkeypatch):
 
 LINE = wg.Grid((-2, 2), cells=80)
 FLOWS = {
-    "a box in two wells": (1 * wg.Potential(well), wg.Density.from_function(LINE, lambda x: 1.0 * (abs(x) < 0.4)), 3.0),
+    "two wells": (1 * wg.Potential(well), wg.Density.gaussian(LINE, 0.1, 0.1), 3.0),
     "attraction": (1 * wg.Convolution(lambda z: -np.exp(-4 * z**2)), wg.Density.gaussian(LINE, 0.0, 0.3), 2.0),
     "strong repulsion": (wg.Potential(well) + wg.Convolution(lambda z: 300 * np.exp(-z**2)),
                          wg.Density.gaussian(LINE, 0.2, 0.1), 0.5),
@@ -155,6 +155,11 @@ def test_a_law_at_rest_stays():
     sol = wg.solve(1 * wg.Potential(lambda x: x**2), rho, (0, 50))
     assert np.array_equal(sol.final.masses, rho.masses)
     assert sol.certificate.n_accepted < 10
+
+
+def test_a_law_with_jumps_goes_along_characteristics():
+    rho = wg.Density.from_function(LINE, lambda x: 1.0 * (abs(x) < 0.4))
+    assert "characteristics" in wg.solve(1 * wg.Potential(well), rho, (0, 0.1)).certificate.scheme
 
 
 @pytest.mark.parametrize("settings", [{"dt": 0.1}, {"corrected": False}, {"tol": 0.1}])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wgflow.compiled import transport
+from wgflow.compiled import explicit
 
 
 def reconstructed(r, h, d, periodic):
@@ -82,17 +82,17 @@ def test_fluxes_and_stages_against_numpy(periodic, uneven):
     n = m.size
     potential, field = rng.standard_normal((2, n))
     work, flux, speed, x = np.empty((5, n + 2)), np.empty(n + 1), np.empty(n + 1), np.empty(n)
-    transport._fluxes(m, potential, field, lines, periodic, work, flux, speed)
+    explicit._fluxes(m, potential, field, lines, periodic, work, flux, speed)
     wanted = upwind(m, potential + field, h, d, periodic)
     np.testing.assert_allclose(flux, wanted, rtol=1e-12, atol=1e-13)
     for dt in (1e-3, 0.5, 10.0):
-        transport._euler(m, dt, flux, periodic, work[0], x)
+        explicit._euler(m, dt, flux, periodic, work[0], x)
         np.testing.assert_allclose(x, euler(m, dt, wanted, periodic), rtol=1e-12, atol=1e-13)
         assert x.min() >= 0
         assert x.sum() == pytest.approx(m.sum(), rel=1e-14)
     psi = potential + field
     fall = np.roll(psi, 1) - psi
-    assert transport._fall(flux, potential, field, periodic) == pytest.approx(float((flux[:n] * fall).sum()), rel=1e-12)
+    assert explicit._fall(flux, potential, field, periodic) == pytest.approx(float((flux[:n] * fall).sum()), rel=1e-12)
     assert (flux[:n] * fall).min() >= 0
 
 
@@ -125,7 +125,7 @@ def test_a_step_against_numpy(periodic, scale):
     def energy(m):
         return float(m @ potential + 0.5 * m @ U @ m)
 
-    found = transport.transport_steps(m, potential, features, 0 * signs, full, (0, n), lines, periodic,
+    found = explicit.transport_steps(m, potential, features, 0 * signs, full, (0, n), lines, periodic,
                                       (0.0, dt, 1.0, 1.0, energy(m), m.sum()), control, (1e-3, 0.2, 1e-9, 1e-3), rows,
                                       laws, fields)
     assert found[0] == 1
@@ -145,7 +145,7 @@ def test_interactions_in_all_forms():
     line = np.concatenate([kernel[:0:-1], kernel])
     dense = kernel[np.abs(np.arange(n)[:, None] - np.arange(n))]
     field = np.empty(n)
-    transport._field(m, features, signs, line, n - 1, -1, field)
+    explicit._field(m, features, signs, line, n - 1, -1, field)
     np.testing.assert_allclose(field, (features.T * signs) @ (features @ m) + dense @ m, rtol=1e-12, atol=1e-12)
-    transport._field(m, features[:0], signs[:0], dense.ravel(), 0, n, field)
+    explicit._field(m, features[:0], signs[:0], dense.ravel(), 0, n, field)
     np.testing.assert_allclose(field, dense @ m, rtol=1e-12, atol=1e-12)
