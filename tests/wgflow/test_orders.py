@@ -136,11 +136,7 @@ def test_space_without_diffusion(name):
 
 @pytest.mark.parametrize("name", ["contraction", "expansion", "cosine"])
 def test_time_without_diffusion(name):
-    # Characteristics of a field at rest are exact at any step; plain fluxes are of second order.
-    long, short = (TRANSPORT[name].errors(solve(TRANSPORT[name], 200, dt=TRANSPORT[name].t_end / n))["density"]
-                   for n in (16, 256))
-    assert long < 1.3 * short or long < 1e-4
-    order, errors = time_order(TRANSPORT[name], 200, (16, 32, 64, 128, 256), corrected=False)
+    order, errors = time_order(TRANSPORT[name], 200, (16, 32, 64, 128, 256))
     assert order == pytest.approx(2.0, abs=0.1), errors
 
 
