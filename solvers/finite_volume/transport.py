@@ -80,7 +80,8 @@ class Transport:
         controller.dt, controller.total_error = float(numbers[0]), float(numbers[1])
         before = run.n_rejected
         clock, moves = state.clock, run.flow.on_grid.moves
-        for (t, length, energy, rate, total, mass, least, refused), masses, field in zip(rows[:accepted].tolist(), laws, fields):
+        for row, masses, field in zip(rows[:accepted].tolist(), laws, fields):
+            t, length, energy, rate, total, mass, least, refused = row
             clock += length
             run.error_estimate, run.n_rejected = total, before + int(refused)
             yield State(t, clock, masses, energy, field if moves else None, None, length), {
