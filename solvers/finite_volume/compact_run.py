@@ -85,10 +85,11 @@ class CompactRun(FiniteVolumeRun):
         if not control.begun:
             control.begin(self.flow.t1 - self.flow.t0, self._speed(), self._space_error(self.state))
         if self.loop is not None and not self.rejections:
-            found = list(self.loop.steps(self, stop))
-            for new, rate in found:
+            moved = False
+            for new, rate in self.loop.steps(self, stop):
                 yield self._commit(new, False, rate)
-            if found:
+                moved = True
+            if moved:
                 return
         if self.field_loop is not None and not self.rejections:
             moved = False
@@ -211,16 +212,17 @@ class Loop:
         """Yield the states after steps towards a time, with their dissipation; none where a step needs more care."""
         state, control, tolerance = run.state, run.controller, run.controller.tolerance
         count = min(self.batch, run.room)
-        rows, laws, numbers = np.empty((count, 5)), np.empty((count, self.grid.size)), control.numbers
+        rows, laws, numbers = np.empty((count, 6)), np.empty((count, self.grid.size)), control.numbers
         rtol = -1.0 if tolerance.rtol is None else tolerance.rtol
         accepted, rejected, _ = compact_steps(
             state.masses, self.mu, self.diffusion, self.grid.periodic[0], self.scale,
             (state.t, stop, run.longest, state.energy, self.stepper.mass), numbers,
             (rtol, tolerance.share, tolerance.tightest, tolerance.loosest), *self.storage, rows, laws)
         control.take(numbers)
-        run.n_rejected += rejected
+        before = run.n_rejected
         clock = state.clock
-        for (t, length, energy, rate, total), masses in zip(rows[:accepted].tolist(), laws):
+        for (t, length, energy, rate, total, refused), masses in zip(rows[:accepted].tolist(), laws):
             clock += length
-            run.error_estimate = total
+            run.error_estimate, run.n_rejected = total, before + int(refused)
             yield State(t, clock, masses, energy, None, None, length), rate
+        run.n_rejected = before + rejected

@@ -84,19 +84,21 @@ class Transport:
         (accepted, rejected, rises, longer, _), rows, laws, fields = self._take(
             state.masses, (state.t, stop, run.longest, state.energy), numbers, min(self.batch, run.room))
         controller.dt, controller.total_error = float(numbers[0]), float(numbers[1])
-        run.n_rejected += rejected
+        before = run.n_rejected
         clock, moves = state.clock, run.flow.on_grid.moves
-        for (t, length, energy, rate, total, mass, least), masses, field in zip(rows[:accepted].tolist(), laws, fields):
+        for row, masses, field in zip(rows[:accepted].tolist(), laws, fields):
+            t, length, energy, rate, total, mass, least, refused = row
             clock += length
-            run.error_estimate = total
+            run.error_estimate, run.n_rejected = total, before + int(refused)
             yield State(t, clock, masses, energy, field if moves else None, None, length), {
                 "rate": rate, "mass": mass, "min_density": least}
+        run.n_rejected = before + rejected
         if rises or longer > LONGER:
             controller.left = run.t
 
     def _take(self, masses: np.ndarray, times: tuple[float, float, float, float], numbers: np.ndarray, count: int):
         """Return what the compiled steps return, and the arrays that they have filled."""
-        rows, laws, fields = np.empty((count, 7)), np.empty((count, self.n)), np.empty((count, self.n))
+        rows, laws, fields = np.empty((count, 8)), np.empty((count, self.n)), np.empty((count, self.n))
         t, stop, longest, energy = times
         found = transport_steps(masses, *self.given, (t, stop, longest, self.scale, energy, self.mass), numbers,
                                 self.tolerance, rows, laws, fields)

@@ -58,7 +58,7 @@ class FieldLoop:
         if any(field is None for field in past):
             return
         count = min(self.batch, run.room)
-        rows, numbers = np.empty((count, 5)), control.numbers
+        rows, numbers = np.empty((count, 6)), control.numbers
         laws, fields, middles = np.empty((3, count, self.n))
         accepted, rejected = compact_field_steps(
             state.masses, np.array(past), *self.given,
@@ -66,11 +66,12 @@ class FieldLoop:
             (-1.0 if tolerance.rtol is None else tolerance.rtol, tolerance.share, tolerance.tightest,
              tolerance.loosest), rows, laws, fields, middles)
         control.take(numbers)
-        run.n_rejected += rejected
+        before = run.n_rejected
         clock, field = state.clock, state.interaction
         known = rows[:accepted].tolist()
-        for (t, length, energy, rate, total), masses, own, middle in zip(known, laws, fields, middles):
+        for (t, length, energy, rate, total, refused), masses, own, middle in zip(known, laws, fields, middles):
             clock += length
-            run.error_estimate = total
+            run.error_estimate, run.n_rejected = total, before + int(refused)
             yield State(t, clock, masses, energy, own, field, length, middle=middle), rate
             field = own
+        run.n_rejected = before + rejected

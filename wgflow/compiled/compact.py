@@ -635,8 +635,8 @@ def compact_steps(start, mu, diffusion, periodic, scale, times, control, toleran
         rtol of a step, or a negative number and a multiple of the error of the grid with its bounds.
     rates, f : arrays (4, n, 1) and (2, 5, n, 1)
         As `compact_start` has filled them.
-    rows : array (k, 5)
-        Receives time, length by the clock, energy, dissipation and sum of the errors of each step.
+    rows : array (k, 6)
+        Receives time, length by the clock, energy, dissipation, sum of the errors and steps rejected, of each step.
     laws : array (k, n)
         Receives the point masses.
 
@@ -679,7 +679,7 @@ def compact_steps(start, mu, diffusion, periodic, scale, times, control, toleran
             laws[accepted, i] = m[i, 0] = x[i, 0]
         rows[accepted, 0], rows[accepted, 1], rows[accepted, 2] = t, clock, energy
         rows[accepted, 3] = _line_dissipation(m, mu, diffusion, rates, f[1], periodic, g, x)
-        rows[accepted, 4] = control[1]
+        rows[accepted, 4], rows[accepted, 5] = control[1], rejected
         accepted += 1
     return accepted, rejected, False
 
@@ -792,8 +792,8 @@ def compact_field_steps(start, past, potentials, interaction, shifts, line, time
         energy at t, and the mass.
     control, tolerance
         As in `compact_steps`.
-    rows : array (k, 5)
-        Receives time, length by the clock, energy, dissipation and sum of the errors of each step.
+    rows : array (k, 6)
+        Receives time, length by the clock, energy, dissipation, sum of the errors and steps rejected, of each step.
     laws, fields, middles : arrays (k, n)
         Receive the point masses, U m, and that in the middle of the step.
 
@@ -853,7 +853,7 @@ def compact_field_steps(start, past, potentials, interaction, shifts, line, time
         _factor(rates, 0.0, n < 1, periodic, f)
         rows[accepted, 0], rows[accepted, 1], rows[accepted, 2] = t, clock, energy
         rows[accepted, 3] = _line_dissipation(m, mu, diffusion, rates, f, periodic, coarse, fine)
-        rows[accepted, 4] = control[1]
+        rows[accepted, 4], rows[accepted, 5] = control[1], rejected
         accepted += 1
     return accepted, rejected
 

@@ -231,8 +231,9 @@ def transport_steps(start, potential, features, signs, table, shifts, lines, per
         Step length, sum of the errors, shortest length; brought up to date.
     tolerance : (rtol, share, tightest, loosest)
         rtol of a step, or a negative number and a multiple of the error of the grid with its bounds.
-    rows : array (k, 7)
-        Receives time, length by the clock, energy, dissipation, sum of the errors, mass and least density.
+    rows : array (k, 8)
+        Receives time, length by the clock, energy, dissipation, sum of the errors, mass, least density and steps
+        rejected.
     laws, fields : arrays (k, n)
         Receive the masses, and U times them.
 
@@ -295,5 +296,6 @@ def transport_steps(start, potential, features, signs, table, shifts, lines, per
         most, rate = scale * _outflow(m, mass, speed, lines), _fall(flux, potential, field, periodic)
         rows[accepted, 0], rows[accepted, 1], rows[accepted, 2] = t, clock, energy
         rows[accepted, 3], rows[accepted, 4], rows[accepted, 5], rows[accepted, 6] = rate, control[1], total, least
+        rows[accepted, 7] = rejected
         accepted += 1
     return accepted, rejected, halvings > MAX_HALVINGS, control[0] * most / COURANT, rate

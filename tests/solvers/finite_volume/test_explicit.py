@@ -179,3 +179,17 @@ def test_symmetry_is_kept():
         return wg.solve(well + kernel, wg.Density.gaussian(grid, 0.4 * sign, 0.3), (0, 1)).final.values
 
     np.testing.assert_allclose(solved(1), solved(-1)[::-1], rtol=1e-10, atol=1e-13)
+
+
+def test_a_run_that_is_cut_and_resumed_has_the_same_bits(tmp_path):
+    energy, rho = wg.Potential(well) + wg.Convolution(lambda z: -np.exp(-z * z)), wg.Density.gaussian(LINE, 0.3, 0.2)
+    whole = wg.solve(energy, rho, (0, 1.0))
+    for cut in (1, 7, 64, 70):
+        path = tmp_path / f"run{cut}"
+        wg.solve(energy, rho, (0, 1.0), method=wg.FiniteVolume(max_steps=cut), checkpoint=path, throw=False)
+        again = wg.resume(path, energy=energy, method=wg.FiniteVolume())
+        assert again.certificate.scheme == whole.certificate.scheme
+        assert np.array_equal(again.history.t, whole.history.t)
+        assert np.array_equal(again.history.energy, whole.history.energy)
+        assert np.array_equal(again.history.rejected, whole.history.rejected)
+        assert np.array_equal(again.final.masses, whole.final.masses)

@@ -133,6 +133,11 @@ def test_in_many_short_pieces(order, tmp_path):
     assert digest(part) == digest(whole)
 
 
+def one_by_one(monkeypatch):
+    """Let Python take all steps, and no compiled loop."""
+    monkeypatch.setattr("wgflow.solvers.finite_volume.compact_run.field_loop", lambda stepper, scale: None)
+
+
 class Stop(BaseException):
     """Something from outside that no code of the package expects."""
 
@@ -143,6 +148,7 @@ class Stop(BaseException):
 def test_an_exception_inside_a_step(kind, where, order, tmp_path, monkeypatch):
     from wgflow.solvers.finite_volume.stepper import Stepper
 
+    one_by_one(monkeypatch)
     whole, path = solve(Line, fv(order)), tmp_path / "run"
     original = getattr(Stepper, where)
     for cut in (3, 10, 33, 34, 35):
@@ -174,6 +180,7 @@ def test_rejections_and_the_fallback_are_resumed_too(order, tmp_path, monkeypatc
             return None
         return original(self, state, dt, stop)
 
+    one_by_one(monkeypatch)
     monkeypatch.setattr(Stepper, "step", stubborn)
     for settings in ({"order": order}, {"dt": 0.05, "order": order}):
         whole, path = solve(Line, fv(**settings), t_eval=[0.2, 0.6]), tmp_path / "run"
