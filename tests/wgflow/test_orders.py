@@ -134,8 +134,8 @@ def test_time_on_two_axes(name, fluxes, expected):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRANSPORT)
 def test_space_without_diffusion(name):
-    # Where the field is at rest steps have no error in time. Those shorter than a cell have a smaller one in space, too,
-    # so that with steps of one length finer grids lose that advantage: an order is to be seen with long steps alone.
+    # Where the field is at rest steps have no error in time. Those shorter than a cell have a smaller one in space, so
+    # that with steps of one length finer grids lose that advantage: an order is to be seen with long steps alone.
     problem = TRANSPORT[name]
     steps = {"rtol": 1e-9} if name == "attraction" else {"dt": problem.t_end / 8}
     order, errors = space_order(problem, (200, 280, 400, 560, 800), **steps)
