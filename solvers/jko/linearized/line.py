@@ -86,7 +86,7 @@ class LineNewton:
     def __init__(self, stage: Stage):
         self.stage, self.exact, self.solver = stage, stage.exact, stage.solver
         self.tau, self.edges = stage.tau, stage.exact.edges[0]
-        self.below = np.concatenate(([0.0], np.cumsum(stage.row)))
+        self.below: np.ndarray = np.append(0.0, np.cumsum(stage.row))
         start, solver = stage.start, stage.solver
         density = start / np.diff(stage.grid.edges[0])
         self.sigma = compensated_dot(start, density) / stage.total
