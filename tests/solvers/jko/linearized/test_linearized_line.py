@@ -1,4 +1,4 @@
-"""Exact steps of inner="linearized" on a line from any law, and what the certificate says of a step by another scheme."""
+"""Exact steps of inner="linearized" on a line from any law; what a certificate says of a step by another scheme."""
 
 import itertools
 import math
