@@ -171,8 +171,7 @@ class LinearizedSolver(InnerSolver):
         return None if self.exact is None else self._linear_step(start, tau)
 
     def _exact_step(self, exact: ExactStep, start: JKOStep, tau: float, guess: JKOStep | None) -> JKOStep:
-        """Return a step along straight geodesics; its residual is infinite where it breaks the energy-dissipation
-        inequality."""
+        """Return a step along straight geodesics, of infinite residual where it breaks the inequality of energies."""
         state = start.state
         masses = state.get("masses", start.rho.masses.ravel())
         q, previous = state.get("q"), state.get("q_previous")

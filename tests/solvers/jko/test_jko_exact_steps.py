@@ -282,7 +282,8 @@ def test_aggregation_to_the_disk():
     sol = wg.solve(energy, rho0, (0, 7.0), JKO(tau=0.5, inner="linearized"))
     # Without an internal energy the exact step of the plane does not always converge: the certificate says so.
     others = [step.metric != "exact" for step in sol.jko_steps]
-    assert sum(others) == sol.certificate.n_fallback <= 2
+    assert sum(others) == sol.certificate.n_fallback
+    assert sol.certificate.substituted < 0.05
     assert {name for name, (passed, _) in sol.certificate.checks().items() if not passed} <= {"scheme"}
     assert sol.certificate.ok == (not any(others))
     assert sol.final.mean() == pytest.approx([0.1, -0.05], abs=2e-3)
