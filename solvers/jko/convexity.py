@@ -11,7 +11,7 @@ import numpy as np
 from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.grids import Grid
 
-__all__ = ["concavity"]
+__all__ = ["concavity", "is_convex_form"]
 
 #: Rounding errors of the values, relative to the largest; second differences are raised by their effect.
 ROUNDING = 8.0 * float(np.finfo(float).eps)
@@ -56,3 +56,13 @@ def _least_curvature(values: np.ndarray, grid: Grid) -> float:
 
 def _along(values: np.ndarray, axis: int, ndim: int) -> np.ndarray:
     return values.reshape([-1 if k == axis else 1 for k in range(ndim)])
+
+def is_convex_form(factor: float, operator) -> bool:
+    """Return whether the form of an interaction shows that it is positive semi-definite."""
+    if factor == 0:
+        return True
+    for name in ("signs", "transform"):
+        spectrum = getattr(operator, name, None)
+        if spectrum is not None:
+            return bool((factor * spectrum >= -1e-13 * np.abs(spectrum).max()).all())
+    return False

@@ -312,9 +312,9 @@ class EntropicSolver(InnerSolver):
         widest = max(self.widths)
         epsilon = DEFAULT_RATIO * widest**2 if self.settings.epsilon is None else self.settings.epsilon
         if epsilon < widest**2 / LARGEST_KERNEL_EXPONENT:
-            raise InvalidInput(f"epsilon={epsilon:.3g}: between neighboring cells the kernel exp(-h^2 / (2 epsilon)) is "
+            raise InvalidInput(f"epsilon={epsilon:.3g}: between neighboring cells the kernel exp(-h^2/(2 epsilon)) is "
                                f"below the smallest number, so that no mass can move; need at least h^2 / "
-                               f"{LARGEST_KERNEL_EXPONENT:g} = {widest**2 / LARGEST_KERNEL_EXPONENT:.3g}, and take "
+                               f"{LARGEST_KERNEL_EXPONENT:g} = {widest**2 / LARGEST_KERNEL_EXPONENT:.3g}; take "
                                f"h^2 = {widest**2:.3g}, or more cells")
         if epsilon < LEAST_RATIO * widest**2:
             warnings.warn(f"epsilon={epsilon:.3g} is below {LEAST_RATIO:g} h^2 = {LEAST_RATIO * widest**2:.3g}: the "

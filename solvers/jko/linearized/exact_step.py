@@ -110,9 +110,12 @@ class ExactStep:
             return [(lambda: masses, most)]
         if not self.line:
             return [(lambda: self.solver.slopes(masses), ITERATIONS), (lambda: self.spread_out(masses, tau), most)]
-        spread = (lambda: self.spread_out(masses, tau))
         if not can_start(self.solver):
-            return [(spread, most)]
+            return [(lambda: self.spread_out(masses, tau), most)]
+
+        def spread() -> np.ndarray:
+            return self.spread_out(masses, tau)
+
         quantiles = (lambda: slopes_of_quantiles(self.solver, masses, tau)), most
         # Where H' is finite at 0 the law stays where it is in its tails, and the start from the masses is often at once
         # the better one.

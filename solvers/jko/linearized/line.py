@@ -86,7 +86,7 @@ class LineNewton:
     def __init__(self, stage: Stage):
         self.stage, self.exact, self.solver = stage, stage.exact, stage.solver
         self.tau, self.edges = stage.tau, stage.exact.edges[0]
-        self.below = np.concatenate(([0.0], np.cumsum(stage.row)))
+        self.below: np.ndarray = np.append(0.0, np.cumsum(stage.row))
         start, solver = stage.start, stage.solver
         density = start / np.diff(stage.grid.edges[0])
         self.sigma = compensated_dot(start, density) / stage.total
@@ -177,7 +177,8 @@ class LineNewton:
         internal_slopes(target, solver.log_reference, self.floor, solver.terms, slopes, rest)
         change = target - pair.asked
         far = np.abs(change) > CLOSE * np.maximum(target, pair.asked)
-        return np.divide(change, slopes - pair.unknown, out=pair.derivatives.copy(), where=far & (slopes != pair.unknown))
+        far &= slopes != pair.unknown
+        return np.divide(change, slopes - pair.unknown, out=pair.derivatives.copy(), where=far)
 
     def _direction(self, pair: _Pair, derivatives: np.ndarray, weights: np.ndarray) -> np.ndarray | None:
         """Return the change of q."""
@@ -206,7 +207,7 @@ class LineNewton:
         return self._look(np.minimum(unknown, self.highest), self._before_voids(pair.ends, ends))
 
     def _before_voids(self, old: np.ndarray, new: np.ndarray) -> np.ndarray:
-        """Return new ends, of which none goes more than a part of the way from the old one to a void, unless it is near.
+        """Return new ends, none of which goes more than a part of the way from the old one to a void unless it is near.
 
         Beside a jump of the density to 0 the tangent takes ends into the void, from where the way back is long.
         """

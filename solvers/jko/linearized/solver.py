@@ -17,6 +17,7 @@ from wgflow.grids import Grid
 from wgflow.jko_steps import JKOStep
 
 from ..base import InnerSolver
+from ..convexity import is_convex_form
 from ..settings import Linearized
 from .exact_step import MAX_AXES as EXACT_AXES
 from .exact_step import ExactStep
@@ -154,7 +155,7 @@ class LinearizedSolver(InnerSolver):
         # Newton's matrix is tried with the interaction's second variation, then without it (of functionals, always).
         self.second_variations: tuple[Product | None, ...] = (self._interaction, None) if parts.operators else (None,)
         self.exact = ExactStep(self) if settings.metric == "exact" and grid.ndim <= EXACT_AXES else None
-        self.convex = not parts.functionals and all(_is_convex(factor, op) for factor, op in parts.operators)
+        self.convex = not parts.functionals and all(is_convex_form(factor, op) for factor, op in parts.operators)
 
     # ---------------------------------------------------------------- the contract of InnerSolver
     def begin(self, density: Density) -> JKOStep:
@@ -170,8 +171,7 @@ class LinearizedSolver(InnerSolver):
         return None if self.exact is None else self._linear_step(start, tau)
 
     def _exact_step(self, exact: ExactStep, start: JKOStep, tau: float, guess: JKOStep | None) -> JKOStep:
-        """Return a step along straight geodesics; its residual is infinite where it breaks the energy-dissipation
-        inequality."""
+        """Return a step along straight geodesics, of infinite residual where it breaks the inequality of energies."""
         state = start.state
         masses = state.get("masses", start.rho.masses.ravel())
         q, previous = state.get("q"), state.get("q_previous")
@@ -183,7 +183,8 @@ class LinearizedSolver(InnerSolver):
         with np.errstate(over="ignore", invalid="ignore"):
             point, iterations = exact.solve(masses, tau, starts)
         if point is None or not math.isfinite(point.residual):
-            return JKOStep(start.density, 0.0, start.energy, None, math.inf, iterations, tau, metric="exact", state=state)
+            return JKOStep(start.density, 0.0, start.energy, None, math.inf, iterations, tau, metric="exact",
+                           state=state)
         new = point.moved * (masses.sum() / point.moved.sum())
         density = Density(self.grid, new.reshape(self.grid.shape) / self.grid.volumes)
         energy, cost = self.energy(density.masses), exact.cost(masses, point, tau)
@@ -446,14 +447,3 @@ def _deviation(values, masses) -> float:
     total = masses.sum()
     mean = (masses * values).sum() / total
     return math.sqrt(max(0.0, float((masses * (values - mean) ** 2).sum() / total)))
-
-
-def _is_convex(factor: float, operator) -> bool:
-    """Return whether the form of an interaction shows that it is positive semi-definite."""
-    if factor == 0:
-        return True
-    for name in ("signs", "transform"):
-        spectrum = getattr(operator, name, None)
-        if spectrum is not None:
-            return bool((factor * spectrum >= -1e-13 * np.abs(spectrum).max()).all())
-    return False

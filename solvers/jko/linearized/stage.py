@@ -57,7 +57,7 @@ class Stage:
             volumes = self.grid.volumes.ravel()
             self.start = (1 - BACKGROUND) * self.start + BACKGROUND * self.total / volumes.sum() * volumes
         if exact.line:
-            self.row = np.tile(self.start, (exact.edges[0].size - 1) // start.size)
+            self.row: np.ndarray = np.tile(self.start, (exact.edges[0].size - 1) // start.size)
             self.density = np.empty(self.row.size + 1)
             face_densities(self.row, exact.edges[0], start.size if self.grid.periodic[0] else 0, self.density)
 

@@ -223,8 +223,23 @@ def test_limits(ticking):
     with pytest.raises(wg.ConvergenceError, match="time_limit") as caught:
         wg.solve(ENERGY, RHO0, (0, 1e3), JKO(tau=1e-4, time_limit=0.25))
     assert caught.value.reason == "time limit"
-    # The clock is looked at before every step: 0.25 s are the sixteen of them that it lets through.
-    assert caught.value.partial.certificate.n_accepted == 16
+    # The clock is looked at before every step and at every iteration of it; 0.25 s are sixteen looks.
+    assert caught.value.partial.certificate.n_accepted == 4
+
+
+@pytest.mark.parametrize("inner", ["quantile", "linearized", "back-and-forth", "entropic"])
+def test_the_time_limit_reaches_the_loops_of_a_step(inner, ticking):
+    ticking("wgflow.solvers.base")
+    with pytest.raises(wg.ConvergenceError, match="time_limit") as caught:
+        wg.solve(ENERGY, RHO0, (0, 1), JKO(tau=1.0, inner=inner, time_limit=0.03))
+    assert caught.value.reason == "time limit"
+    assert caught.value.partial.certificate.n_accepted == 0
+
+
+@pytest.mark.parametrize("epsilon", [1e-300, 1e-9])
+def test_an_epsilon_that_locks_all_mass_is_refused(epsilon):
+    with pytest.raises(wg.InvalidInput, match=r"epsilon=1e-\d+: between neighboring cells .* need at least"):
+        wg.solve(ENERGY, RHO0, (0, 0.1), JKO(tau=0.1, inner="entropic", options={"epsilon": epsilon}))
 
 
 def test_times_that_floats_cannot_tell_apart():

@@ -279,7 +279,13 @@ def test_aggregation_to_the_disk():
     grid = wg.Grid([(-1.6, 1.6)] * 2, cells=40)
     energy = wg.FreeEnergy([(1.0, Convolution(quadratic() + newtonian(2)))])
     rho0 = supersampled(grid, lambda x, y: (np.maximum(np.abs(x - 0.1), np.abs(y + 0.05)) < 0.6).astype(float))
-    sol = run(energy, rho0, "linearized", 0.5, 14)
+    sol = wg.solve(energy, rho0, (0, 7.0), JKO(tau=0.5, inner="linearized"))
+    # Without an internal energy the exact step of the plane does not always converge: the certificate says so.
+    others = [step.metric != "exact" for step in sol.jko_steps]
+    assert sum(others) == sol.certificate.n_fallback
+    assert sol.certificate.substituted < 0.05
+    assert {name for name, (passed, _) in sol.certificate.checks().items() if not passed} <= {"scheme"}
+    assert sol.certificate.ok == (not any(others))
     assert sol.final.mean() == pytest.approx([0.1, -0.05], abs=2e-3)
     spread = second_moment(sol.final) - float((sol.final.mean() ** 2).sum())
     assert math.sqrt(2 * spread) == pytest.approx(1.0, abs=4e-3)

@@ -1,4 +1,4 @@
-"""Exact steps of inner="linearized" on a line from any law, and what the certificate says of a step by another scheme."""
+"""Exact steps of inner="linearized" on a line from any law; what a certificate says of a step by another scheme."""
 
 import itertools
 import math
@@ -18,7 +18,9 @@ PULLED = (wg.Entropy(beta=4.0) + wg.Potential(lambda x: 0.25 * x**2)
 def one_step(energy, rho0, tau):
     sol = wg.solve(energy, rho0, (0, tau), method=wg.JKO(tau=tau, inner="linearized"))
     assert [step.metric for step in sol.jko_steps] == ["exact"]
-    assert sol.certificate.ok and sol.certificate.n_fallback == 0 and sol.certificate.substituted == 0.0
+    assert sol.certificate.ok
+    assert sol.certificate.n_fallback == 0
+    assert sol.certificate.substituted == 0.0
     return sol.final
 
 
@@ -116,4 +118,5 @@ def test_a_step_of_another_scheme_fails_the_certificate(monkeypatch):
     assert sol.certificate.n_fallback == 2
     assert not sol.certificate.ok
     assert [name for name, (passed, _) in sol.certificate.checks().items() if not passed] == ["scheme"]
-    assert "2 of 3 steps" in sol.certificate.explain() and "inner='quantile'" in sol.certificate.explain()
+    assert "2 of 3 steps" in sol.certificate.explain()
+    assert "inner='quantile'" in sol.certificate.explain()
