@@ -17,6 +17,8 @@ MASS_TOLERANCE = 1e-13
 ENERGY_TOLERANCE = 1e-12
 #: Largest relative difference between energy lost and dissipation integrated, for runs with error control.
 DISSIPATION_TOLERANCE = 0.05
+#: Largest distance of the energy lost from the bounds of the dissipation integrated, relative to it.
+GAP_TOLERANCE = 0.05
 #: More mass than this at an artificial boundary is mentioned by ``explain``.
 BOUNDARY_NOTICE = 1e-6
 
@@ -67,6 +69,16 @@ class Certificate:
         (``FiniteVolume(tol=...)``).
     scheme : str
         Of finite volumes: the order of the fluxes in space, and why it is 2 where it is not 4.
+    equation_defect, equation_bound : float or None
+        What the change of a test function's integral misses of what the equation demands, and how much a right run of
+        this resolution may miss, both relative to the parts of the demand (`wgflow.audit`); those of the test function
+        and the part of the run for which their ratio is largest. None where nothing was audited.
+    not_judged : str
+        Why the equation could not be judged, and what to do; empty if it was.
+    dissipation_gap : float or None
+        How far the energy lost (less work) lies outside the integrals of the smaller and of the larger one of the
+        dissipations at the two ends of each stretch, relative to it. Inside for every start, also where the dissipation
+        is infinite at first. None where the dissipation at the start is not formed.
     functionals : tuple of str
         User-defined terms, known by their energy and first variation alone: no scheme guarantees in advance that F
         falls with them; it was checked at each step.
@@ -95,10 +107,14 @@ class Certificate:
     scheme: str = ""
     grid_error: float | None = None
     functionals: tuple[str, ...] = ()
+    equation_defect: float | None = None
+    equation_bound: float | None = None
+    not_judged: str = ""
+    dissipation_gap: float | None = None
 
-    def checks(self) -> dict[str, tuple[bool, str]]:
-        """Return each check by its name: whether it passed, and a sentence."""
-        checks = {
+    def checks(self) -> dict[str, tuple[bool | None, str]]:
+        """Return each check by its name: True, False, or None if it could not be judged; and a sentence."""
+        checks: dict[str, tuple[bool | None, str]] = {
             "completed": (self.completed, "the end of the time span was reached"
                           if self.completed else "the run stopped before the end of the time span"),
             "mass": (self.mass_drift <= MASS_TOLERANCE,
@@ -108,19 +124,38 @@ class Certificate:
         }
         if self.grid_error is not None and self.settings.get("tol"):
             checks["tolerance"] = self._tolerance(self.settings["tol"])
+        if self.not_judged or self.equation_defect is not None:
+            checks["equation"] = self._equation()
         if self.noisy:
             return checks
         checks["energy"] = (self.max_energy_increase <= ENERGY_TOLERANCE,
                        f"the largest rise of the free energy in a step was {self.max_energy_increase:.1e} "
                        f"of max(1, |F|) (at most {ENERGY_TOLERANCE:.0e})")
-        if self.dissipation_defect is None:
-            return checks
-        bound = DISSIPATION_TOLERANCE if self.controlled else math.inf
-        checks["dissipation"] = (
-            self.dissipation_defect <= bound,
-            f"energy lost and dissipation integrated differ by {self.dissipation_defect:.1e}"
-            + (f" (at most {bound:g})" if self.controlled else " (fixed steps: reported, not judged)"))
+        if self.dissipation_gap is not None:
+            checks["dissipation"] = (
+                self.dissipation_gap <= GAP_TOLERANCE,
+                f"the energy lost lies {'within' if self.dissipation_gap == 0 else f'{self.dissipation_gap:.1e} outside'}"
+                f" the bounds of the dissipation integrated (at most {GAP_TOLERANCE:g} outside)")
+        elif self.dissipation_defect is not None and self.controlled:
+            checks["dissipation"] = (
+                self.dissipation_defect <= DISSIPATION_TOLERANCE,
+                f"energy lost and dissipation integrated differ by {self.dissipation_defect:.1e} "
+                f"(at most {DISSIPATION_TOLERANCE:g})")
         return checks
+
+    def _equation(self) -> tuple[bool | None, str]:
+        """Return whether the run solves its equation, and a sentence."""
+        words = ""
+        if self.equation_defect is not None and self.equation_bound is not None:
+            words = (f"tested in weak form, the equation holds up to {self.equation_defect:.1e} of its terms (at most "
+                     f"{self.equation_bound:.1e} at this resolution)")
+            if self.equation_defect > self.equation_bound:
+                return False, (f"tested in weak form, the equation misses {self.equation_defect:.1e} of its terms (at "
+                               f"most {self.equation_bound:.1e} at this resolution): another equation was solved, or "
+                               "something happens between the steps")
+        if self.not_judged:
+            return None, f"the equation could not be judged: {self.not_judged}"
+        return True, words
 
     def _tolerance(self, tol: float) -> tuple[bool, str]:
         """Return whether the estimated errors are within a tolerance, and a sentence."""
@@ -132,14 +167,23 @@ class Certificate:
         return grid + time <= tol, words
 
     @property
+    def verdict(self) -> str:
+        """``"failed"`` if a check failed, else ``"not judged"`` if one could not be judged, else ``"holds"``."""
+        answers = [answer for answer, _ in self.checks().values()]
+        return "failed" if False in answers else "not judged" if None in answers else "holds"
+
+    @property
     def ok(self) -> bool:
-        """Whether every check passed."""
-        return all(passed for passed, _ in self.checks().values())
+        """Whether every check holds: the verdict is "holds"."""
+        return self.verdict == "holds"
 
     def explain(self) -> str:
         """Return the certificate in words."""
-        lines = [f"certificate: {'all checks passed' if self.ok else 'NOT ALL CHECKS PASSED'}"]
-        lines += [f"  {'ok  ' if passed else 'FAIL'} {text}" for passed, text in self.checks().values()]
+        heads = {"holds": "all checks passed", "failed": "NOT ALL CHECKS PASSED",
+                 "not judged": "nothing failed, but not everything could be judged"}
+        marks = {True: "ok  ", False: "FAIL", None: "?   "}
+        lines = [f"certificate: {heads[self.verdict]}"]
+        lines += [f"  {marks[answer]} {text}" for answer, text in self.checks().values()]
         lines.append(f"  {self.n_accepted} steps accepted, {self.n_rejected} rejected, "
                      f"{self.n_fallback} by the fallback")
         if self.scheme:
@@ -154,6 +198,9 @@ class Certificate:
         if self.edi_defect is not None:
             lines.append("  F(k+1) + W2^2/(2 tau) <= F(k) held at every step" if self.edi_defect <= 0 else
                          f"  F(k+1) + W2^2/(2 tau) exceeded F(k) by at most {self.edi_defect:.1e} of max(1, |F|)")
+        if self.dissipation_defect is not None and "dissipation" not in self.checks():
+            lines.append(f"  energy lost and dissipation integrated differ by {self.dissipation_defect:.1e} (fixed "
+                         "steps: reported, not judged)")
         if self.bias is not None:
             lines.append(f"  regularization moved the law by about {self.bias:.1e} (W2, summed over the steps)")
         if self.functionals:
@@ -169,8 +216,8 @@ class Certificate:
         return "\n".join(lines)
 
     def to_dict(self) -> dict:
-        """Return all fields as plain numbers, strings and dictionaries, with ``ok``."""
-        return {f.name: getattr(self, f.name) for f in fields(self)} | {"ok": self.ok}
+        """Return all fields as plain numbers, strings and dictionaries, with ``ok`` and ``verdict``."""
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"ok": self.ok, "verdict": self.verdict}
 
     def _repr_html_(self) -> str:
         return f"<pre>{self.explain()}</pre>"

@@ -1,0 +1,280 @@
+r"""Both sides of a flow's equation in weak form, from the law on the cells of a grid and the user's functions.
+
+With the test functions :math:`\varphi_k` of `modes`, the pressure P(r) = r H'(r) - H(r) (D r for an entropy) and the
+reference measure w,
+
+.. math:: M_k = \int \varphi_k\,\rho, \qquad
+          R_k = - \int \rho\,\nabla\varphi_k \cdot \nabla V
+                - \iint \rho\,\rho'\,\nabla\varphi_k \cdot \nabla_1 U
+                + \int P(\rho / w)\,\nabla \cdot (w \nabla\varphi_k),
+          \qquad \frac{d M_k}{dt} = s(t)\,R_k.
+
+No derivative of rho occurs, and nothing of a solver: grad V is formed from values of the user's V at the faces of the
+cells, grad U from the kernel (`pairs`), P from H. Moments of averages over cells are exact.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wgflow.audit.modes import Modes, choose_modes, contract
+from wgflow.audit.pairs import COUNTS, Nodes, gradients, pair_tables
+from wgflow.densities import Density
+from wgflow.energies.free_energy import FreeEnergy, Term
+from wgflow.energies.internal_energies import InternalEnergy
+from wgflow.energies.nodes import node_grid
+from wgflow.energies.potentials import Potential
+from wgflow.errors import InvalidInput
+from wgflow.gradients import values_at
+from wgflow.grids import Grid
+from wgflow.interactions.terms import PairTerm
+
+__all__ = ["Sides", "WeakForm"]
+
+Array = NDArray[np.float64]
+
+
+class Sides(NamedTuple):
+    """The sides of the equation at one time, each an array of K numbers.
+
+    Attributes
+    ----------
+    moments, drift, interaction, diffusion
+        M, and the three parts of R.
+    doubt
+        What the sums over cells leave open in R: the resolution of the density, of V and of U.
+    """
+
+    moments: Array
+    drift: Array
+    interaction: Array
+    diffusion: Array
+    doubt: Array
+
+    @property
+    def rate(self) -> Array:
+        """R, the sum of the parts."""
+        return self.drift + self.interaction + self.diffusion
+
+
+class WeakForm:
+    """The equation of an energy on a grid, in weak form.
+
+    Parameters
+    ----------
+    energy : FreeEnergy
+    law : Density
+        The initial law, whose spread sets the scale of some test functions.
+    nodal : bool
+        Whether laws are given by masses at the centers of the cells (`wgflow.energies.nodes`).
+    """
+
+    def __init__(self, energy: FreeEnergy, law: Density, nodal: bool = False):
+        grid = law.grid
+        self.energy, self.grid, self.nodal, self.mass = energy, grid, nodal, law.mass
+        self.modes = choose_modes(grid.bounds, grid.periodic, grid.shape, _spread(law))
+        widths = [None if nodal else h for h in grid.widths]
+        pairs = [self.modes.factors(axis, x, h) for axis, (x, h) in enumerate(zip(grid.centers, widths))]
+        self.values = [value for value, _ in pairs]
+        self.slopes = [[slope if other == axis else pairs[other][0] for other in range(grid.ndim)]
+                       for axis, (_, slope) in enumerate(pairs)]
+        self.count = len(self.modes.waves)
+        self.steepest = np.sqrt(self.modes.bend)
+        self.volumes = node_grid(grid).volumes if nodal else grid.volumes
+        self.weight = None if grid.log_weight is None else _center_slopes(grid.log_weight, grid)
+        self.tables: dict[int, tuple[Term, list]] = {}
+        self.driven = energy.time_dependent
+        self.node_sets: dict[int, Nodes] = {}
+        terms = flat(energy)
+        self.diffusion = sum(factor * term.diffusion for factor, term in terms)
+        self.internal = [(f, t) for f, t in terms if isinstance(t, InternalEnergy)]
+        self.potentials = [(f, t) for f, t in terms if isinstance(t, Potential)]
+        self.pairs = [(f, t) for f, t in terms if isinstance(t, PairTerm)]
+        known = (InternalEnergy, Potential, PairTerm)
+        self.changing = [(f, t) for f, t in terms if t.time_dependent]
+        self.others = [(f, t) for f, t in terms if not (isinstance(t, known) or t.is_internal or t.time_dependent)]
+        self.forces: list[Array] | None = None
+        if self.potentials:
+            self.forces, doubts = zip(*(self._force(axis) for axis in range(self.grid.ndim)))
+            self.unclear = sum(doubts)
+
+    def sides(self, masses: Array) -> Sides:
+        """Return the sides for masses of cells (or at their centers, where laws are nodal), without changing terms."""
+        zero = np.zeros(self.count)
+        moments = contract(masses, self.values)
+        drift, doubt = zero, zero
+        if self.forces is not None:
+            drift = -self._along(masses, self.forces)
+            doubt = self.steepest * float((masses * self.unclear).sum())
+        diffusion = -self.diffusion * self.modes.bend * moments
+        if self.weight is not None and self.diffusion:
+            diffusion = diffusion + self.diffusion * self._along(masses, self.weight)
+        for factor, term in self.internal:
+            diffusion = diffusion + factor * self._pressure(masses, term)
+        interaction = zero
+        if self.pairs:
+            interaction, gap = self._interaction(masses, self.pairs)
+            doubt = doubt + gap
+        if self.others:
+            interaction = interaction - self._functionals(masses)
+        doubt = doubt + self._roughness(masses) * (np.abs(drift) + np.abs(interaction) + np.abs(diffusion))
+        return Sides(moments, drift, interaction, diffusion, doubt)
+
+    def changing_rates(self, laws: list[Array], times: Array) -> Array:
+        """Return drift and interaction by the terms that change with time, of a law at each time, (2, n, K)."""
+        out = np.zeros((2, len(times), self.count))
+        nodes = self._nodes(COUNTS[self.grid.ndim])
+        for row, (t, masses) in enumerate(zip(times, laws)):
+            q = nodes.masses(masses)
+            for outer, changing in self.changing:
+                for factor, term in flat(FreeEnergy([(outer, changing)]).at(float(t))):
+                    if isinstance(term, Potential):
+                        out[0, row] -= factor * self._drift_at_nodes(term, nodes, q)
+                    elif isinstance(term, PairTerm):
+                        out[1, row] += self._interaction(masses, [(factor, term)])[0]
+                    else:
+                        raise InvalidInput(f"{term!r} changes with time and is neither a Potential nor an Interaction")
+        return out
+
+    # ---------------------------------------------------------------- parts
+    def _along(self, masses: Array, field: list[Array]) -> Array:
+        """Return the integrals of grad phi . field."""
+        return sum(contract(masses * part, self.slopes[axis]) for axis, part in enumerate(field))
+
+    def _force(self, axis: int) -> tuple[Array, Array]:
+        """Return the slope of V along an axis, averaged over cells or at their centers, and how unsure it is."""
+        grid, n = self.grid, self.grid.shape[axis]
+        axes = [grid.edges[axis] if k == axis else c for k, c in enumerate(grid.centers)]
+        mesh = np.meshgrid(*axes, indexing="ij")
+        V = np.zeros(mesh[0].shape)
+        for factor, term in self.potentials:
+            V += factor * _at_faces(term, mesh, axis, grid)
+        V = np.moveaxis(V, axis, 0)
+        edges = grid.edges[axis].reshape(-1, *[1] * (grid.ndim - 1))
+        narrow = np.diff(V, axis=0) / np.diff(edges, axis=0)
+        wide = narrow.copy()
+        wide[1:-1] = (V[3:] - V[:-3]) / (edges[3:] - edges[:-3])
+        if n > 2:
+            wide[0], wide[-1] = 2.0 * narrow[0] - narrow[1], 2.0 * narrow[-1] - narrow[-2]
+        gap = (narrow - wide) / 8.0
+        gap[0] = gap[-1] = 0.0
+        force = narrow + gap if self.nodal else narrow
+        bend = np.abs(np.diff(narrow, axis=0))
+        rough = np.abs(gap)
+        # The slopes of phi and V together vary over a cell; a part of their covariance stays open.
+        rough[1:-1] += np.abs(np.diff(narrow, 2, axis=0)) / 24.0 if bend.size else 0.0
+        return np.ascontiguousarray(np.moveaxis(force, 0, axis)), np.ascontiguousarray(np.moveaxis(rough, 0, axis))
+
+    def _pressure(self, masses: Array, term: InternalEnergy) -> Array:
+        log_w = self.grid.log_weight
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            reference = self.volumes if log_w is None else self.volumes * np.exp(log_w)
+            r = masses / reference
+            p = np.where(masses > 0, (r * term.derivative(r) - term.H(r)) * reference, 0.0)
+        p[~np.isfinite(p)] = 0.0
+        total = -self.modes.bend * contract(p, self.values)
+        return total if self.weight is None else total + self._along(p, self.weight)
+
+    def _nodes(self, count: int) -> Nodes:
+        if count not in self.node_sets:
+            self.node_sets[count] = Nodes(self.grid, count, self.modes)
+        return self.node_sets[count]
+
+    def _interaction(self, masses: Array, pairs) -> tuple[Array, Array]:
+        """Return the part of interactions, and how far it is from that by half as many nodes."""
+        total, gap = np.zeros((2, len(self.modes.waves)))
+        full = COUNTS[self.grid.ndim]
+        sizes = (full, max(4, full // 2))
+        q = [self._nodes(count).masses(masses) for count in sizes]
+        for factor, term in pairs:
+            if id(term) not in self.tables:
+                self.tables[id(term)] = term, [pair_tables(term, self._nodes(count)) for count in sizes]
+            tables = self.tables[id(term)][1]
+            if tables[0] is None:
+                total -= factor * self._tabulated(masses, term)
+                continue
+            fine, coarse = ((table @ x) @ x for table, x in zip(tables, q))
+            total -= factor * fine
+            gap += np.abs(factor * (fine - coarse)) / 8.0
+        return total, gap
+
+    def _tabulated(self, masses: Array, term: PairTerm) -> Array:
+        """Return the part of a kernel that is given by its values between cells."""
+        return self._along(masses, _center_slopes(term.operator(self.grid).apply(masses), self.grid))
+
+    def _functionals(self, masses: Array) -> Array:
+        """Return the part of terms of the user's own, from their first variations at the centers of cells."""
+        rho = Density(self.grid, masses / self.grid.volumes)
+        total = sum((factor * np.asarray(term.first_variation(rho)) for factor, term in self.others),
+                    np.zeros(self.grid.shape))
+        return self._along(masses, _center_slopes(total, self.grid))
+
+    def _drift_at_nodes(self, term: Potential, nodes: Nodes, q: Array) -> Array:
+        if not callable(term.V):
+            raise InvalidInput(f"{term!r} changes with time and is given by values at the centers of cells")
+        force = gradients(lambda x: values_at(term.V, x, "V"), nodes.points, self.grid.bounds)
+        return np.einsum("kda,da->k", nodes.slopes, force * q)
+
+    def _roughness(self, masses: Array) -> float:
+        """Return the sum of second differences of the density over 24 of its mass: what averages leave open."""
+        total = 0.0
+        for axis in range(masses.ndim):
+            m = masses.swapaxes(0, axis)
+            total += float(np.abs(m[2:] - 2.0 * m[1:-1] + m[:-2]).sum())
+        return total / (24.0 * self.mass)
+
+
+def flat(energy: FreeEnergy) -> list[tuple[float, Term]]:
+    """Return the terms of an energy and of the energies among them, with their factors."""
+    out: list[tuple[float, Term]] = []
+    for factor, term in energy.terms:
+        out += [(factor * f, t) for f, t in flat(term)] if isinstance(term, FreeEnergy) else [(factor, term)]
+    return [(factor, term) for factor, term in out if factor]
+
+
+def _spread(law: Density) -> Array:
+    """Return the standard deviation along each axis."""
+    out = np.empty(law.grid.ndim)
+    for axis, x in enumerate(law.grid.centers):
+        m = law.masses.sum(axis=tuple(k for k in range(law.grid.ndim) if k != axis)) / law.mass
+        mean = float(m @ x)
+        out[axis] = np.sqrt(max(0.0, float(m @ (x - mean) ** 2)))
+    return out
+
+
+def _center_slopes(values: Array, grid: Grid) -> list[Array]:
+    """Return differences of values at the centers of cells along each axis."""
+    out = []
+    for axis, x in enumerate(grid.centers):
+        v = np.moveaxis(values, axis, 0)
+        x = x.reshape(-1, *[1] * (grid.ndim - 1))
+        slope = np.empty(v.shape)
+        slope[1:-1] = (v[2:] - v[:-2]) / (x[2:] - x[:-2])
+        if grid.periodic[axis]:
+            lo, hi = grid.bounds[axis]
+            slope[0] = (v[1] - v[-1]) / (x[1] - x[-1] + hi - lo)
+            slope[-1] = (v[0] - v[-2]) / (x[0] - x[-2] + hi - lo)
+        else:
+            slope[0], slope[-1] = (v[1] - v[0]) / (x[1] - x[0]), (v[-1] - v[-2]) / (x[-1] - x[-2])
+        out.append(np.ascontiguousarray(np.moveaxis(slope, 0, axis)))
+    return out
+
+
+def _at_faces(term: Potential, mesh: list[Array], axis: int, grid: Grid) -> Array:
+    """Return V at the faces across an axis; where it is known at centers alone, or infinite, from its values there."""
+    V = term.V
+    found = None
+    if callable(V):
+        with np.errstate(all="ignore"):
+            found = np.array(np.broadcast_to(np.asarray(V(*mesh), dtype=float), mesh[0].shape))
+        if np.isfinite(found).all():
+            return found
+    center = np.moveaxis(term.values(grid), axis, 0)
+    faces = np.empty((center.shape[0] + 1, *center.shape[1:]))
+    faces[1:-1] = 0.5 * (center[1:] + center[:-1])
+    faces[0], faces[-1] = 1.5 * center[0] - 0.5 * center[1], 1.5 * center[-1] - 0.5 * center[-2]
+    faces = np.moveaxis(faces, 0, axis)
+    return faces if found is None else np.where(np.isfinite(found), found, faces)
