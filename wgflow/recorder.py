@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from wgflow.atoms import Atoms
-from wgflow.audit.listener import Audit, Finding
+from wgflow.audit.listener import Audit
 from wgflow.certificate import Certificate, boundary_mass, library_versions, mass_on_bounds
 from wgflow.densities import Density
 from wgflow.energies.on_grid import TINY
@@ -225,8 +225,10 @@ class Recorder:
             self.columns["min_density"] = [least.get(t, value) for t, value in
                                            zip(self.columns["t"], self.columns["min_density"])]
         history = History(self.columns)
+        certificate, audit = self._certificate(history, status), self.audit
         return Solution(t=[s[0] for s in self.snapshots], densities=densities, energy=[s[2] for s in self.snapshots],
-                        history=history, certificate=self._certificate(history, status), status=status, message=message,
+                        history=history, status=status, message=message,
+                        certificate=certificate if audit is None else lambda: _audited(certificate, audit),
                         free_energy=self.flow.energy, method=repr(self.method), time_scale=self.flow.time_scale,
                         jko_steps=self.jko_steps)
 
@@ -270,7 +272,6 @@ class Recorder:
         energy, mass = history.energy - history.work, history.mass
         rises = np.diff(energy) / np.maximum(1.0, np.abs(energy[:-1]))
         lost = float(energy[0] - energy[-1]) if len(history) > 1 else 0.0
-        found = Finding(None, None) if self.audit is None else self.audit.finding()
         return Certificate(
             mass_drift=float(np.abs(mass / mass[0] - 1).max()),
             min_density=float(history.min_density.min()),
@@ -280,8 +281,7 @@ class Recorder:
             n_accepted=len(history) - 1, n_rejected=self.n_rejected, n_fallback=self.n_fallback,
             residual=self.residual, error_estimate=self.error_estimate, edi_defect=self.edi_defect,
             bias=self.bias, grid_error=self.grid_error, scheme=self.flow.scheme,
-            dissipation_gap=self._dissipation_gap(lost), equation_defect=found.defect, equation_bound=found.bound,
-            not_judged=found.note,
+            dissipation_gap=self._dissipation_gap(lost),
             completed=status == 0, controlled=self.method.controlled, settings=self.method.settings(),
             versions=dict(library_versions()), functionals=self._functionals())
 
@@ -319,6 +319,12 @@ class AtomRecorder(Recorder):
         if not self.flow.energy.spreads:
             return replace(certificate, atomic=True)
         return replace(certificate, atomic=True, noisy=True, controlled=False, dissipation_defect=None)
+
+
+def _audited(certificate: Certificate, audit: Audit) -> Certificate:
+    """Return a certificate with what an audit finds."""
+    found = audit.finding()
+    return replace(certificate, equation_defect=found.defect, equation_bound=found.bound, not_judged=found.note)
 
 
 def _logarithmic_mean(a: float, b: float) -> float:

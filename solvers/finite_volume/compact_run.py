@@ -83,7 +83,7 @@ class CompactRun(FiniteVolumeRun):
             control.begin(self.flow.t1 - self.flow.t0, self._speed(), self._space_error(self.state))
         if self.loop is not None and not self.rejections:
             found = list(self.loop.steps(self, stop))
-            for new, rate in found:
+            for new, rate, self.error_estimate in found:
                 yield self._commit(new, False, rate)
             if found:
                 return
@@ -195,8 +195,11 @@ class Loop:
             float(self.grid.widths[0][0]), self.grid.periodic[0], *self.storage)
         self.batch = max(1, min(BATCH, BATCH_SIZE // n))
 
-    def steps(self, run: CompactRun, stop: float) -> Iterator[tuple[State, float]]:
-        """Yield the states after steps towards a time, with their dissipation; none where a step needs more care."""
+    def steps(self, run: CompactRun, stop: float) -> Iterator[tuple[State, float, float]]:
+        """Yield the states after steps towards a time, none where a step needs more care.
+
+        Each with its dissipation and the sum of the estimated errors.
+        """
         state, control, tolerance = run.state, run.controller, run.controller.tolerance
         count = min(self.batch, run.room)
         rows, laws, numbers = np.empty((count, 5)), np.empty((count, self.grid.size)), control.numbers
@@ -210,5 +213,4 @@ class Loop:
         clock = state.clock
         for (t, length, energy, rate, total), masses in zip(rows[:accepted].tolist(), laws):
             clock += length
-            run.error_estimate = total
-            yield State(t, clock, masses, energy, None, None, length), rate
+            yield State(t, clock, masses, energy, None, None, length), rate, total

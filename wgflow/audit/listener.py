@@ -23,13 +23,14 @@ by the Euler-Lagrange equation of a step and Taylor's formula; the right side is
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wgflow.audit.quadrature import step_integrals
+from wgflow.audit.quadrature import StepIntegrals
 from wgflow.audit.weak_form import WeakForm
 from wgflow.errors import WGFlowError
 
@@ -42,6 +43,10 @@ __all__ = ["Audit", "Finding"]
 Array = NDArray[np.float64]
 #: Samples that are kept; beyond it every second one is dropped.
 ROOM = 64
+#: The same where terms change with time, and with them the law perhaps at every step.
+LONG_ROOM = 4096
+#: Memory for laws that wait to be looked at.
+KEPT_BYTES = 32e6
 #: Parts of the run that are judged by themselves, beside the whole.
 WINDOWS = 4
 #: A right run may miss this part of the change that the equation demands,
@@ -50,8 +55,12 @@ OF_CHANGE = 0.01
 OF_PARTS = 1e-3
 #: and this part of what they demand for the test function for which it is most.
 OF_LARGEST = 2e-4
-#: Multiples of the errors that a run has estimated in time, and of what its resolution leaves open.
-TIME_MARGIN, SPACE_MARGIN = 2.0, 3.0
+#: Multiple of the error in time that a run has estimated,
+TIME_MARGIN = 2.0
+#: of the same times the speed at which R reacts to it, over a step: cubics may double it at each end,
+STIFF_MARGIN = 5.0
+#: and of what its resolution leaves open.
+SPACE_MARGIN = 3.0
 #: A bound above this part of the demanded change, for every test function, judges nothing.
 JUDGES = 0.15
 #: A bound below this part of the mass is good enough, whatever is demanded.
@@ -81,8 +90,20 @@ class Finding(NamedTuple):
     note: str = ""
 
 
+class Pending(NamedTuple):
+    """A law that waits to be looked at: time, estimated error so far, what JKO may miss so far, masses."""
+
+    t: float
+    error: float
+    may_miss: float
+    law: Array
+
+
 class Audit:
     """Listens to the accepted steps of a run on a grid.
+
+    Laws are kept and looked at when the certificate is read, or before where they would take too much memory: a solve
+    pays for copies alone.
 
     Parameters
     ----------
@@ -92,41 +113,77 @@ class Audit:
     def __init__(self, flow: Flow):
         self.flow = flow
         self.form: WeakForm | None = None
-        self.stride, self.steps, self.failure = 1, 0, ""
-        # Each sample is a row of numbers: the time, the error in time so far, the sides, and the sums over steps.
-        self.samples: list[Array] = []
-        # Drift and interaction by terms that change with time, and what JKO may miss, summed over all steps.
-        self.sums = np.zeros((3, 0))
-        self.judged_by = "steps"
-        self.last: tuple[float, Array] | None = None
+        self.stride, self.steps, self.failure, self.judged_by = 1, 0, "", "steps"
+        # A law that has been looked at is a row: time, error, what JKO may miss, the sides, and the integrals so far of
+        # drift and interaction by terms that change with time.
+        self.samples: list[Pending | Array] = []
+        self.seen: Array | None = None
+        self.may_miss = 0.0
+        self.kept = max(1, int(KEPT_BYTES / (8 * flow.size)))
 
     def start(self, step: Step) -> None:
         """Take the initial state."""
         if self.flow.t1 > self.flow.t0:
-            self._guarded(lambda: self._take(step, 0.0))
+            self.samples.append(Pending(step.t, 0.0, 0.0, step.law.copy()))
 
     def step(self, step: Step, error: float | None) -> None:
         """Take an accepted step, and the error in time that has been estimated so far (None: it is not estimated)."""
-        if self.failure or self.form is None and not self.samples:
+        if self.failure or not self.samples:
             return
         self.steps += 1
-        self._guarded(lambda: self._take(step, error))
+        if step.jko is not None and step.excess is not None:
+            self.judged_by = "JKO"
+            self.may_miss += 0.5 * step.jko.w2_squared
+        elif error is None or step.jko is not None:
+            self.judged_by = "first order"
+        if self.judged_by != "JKO" and self.steps % self.stride and step.t < self.flow.t1:
+            return
+        self.samples.append(Pending(step.t, error or 0.0, self.may_miss, step.law.copy()))
+        driven = self.flow.energy.time_dependent
+        full = len(self.samples) > (LONG_ROOM if driven else ROOM) and self.judged_by != "JKO"
+        if len(self.samples) % self.kept == 0 or (full and driven):
+            self._guarded(self._look)
+        if full and len(self.samples) > 2:
+            self.samples = [*self.samples[:-1:2], self.samples[-1]]
+            self.stride *= 2
 
     def dump(self) -> dict:
-        """Return what has been found: of the samples only the first ``rows`` are meant."""
-        return {"samples": self.samples, "rows": len(self.samples), "sums": self.sums, "stride": self.stride,
-                "steps": self.steps, "failure": self.failure, "judged_by": self.judged_by}
+        """Return what has been found; ``rows_of`` gives the samples as rows of numbers."""
+        return {"rows_of": partial(self._rows_or_none, self.samples[:], self.seen), "may_miss": self.may_miss,
+                "stride": self.stride, "steps": self.steps, "failure": self.failure, "judged_by": self.judged_by}
 
     def restore(self, saved: dict | None, law: Array) -> None:
-        """Take up what `dump` gave, and the law that was recorded last."""
+        """Take up what `dump` gave, its samples as rows, and the law that was recorded last."""
         if saved is None:
             self.failure = "its first part was run by another version of wgflow"
             return
-        self.samples, self.sums = [np.asarray(row) for row in saved["samples"]], np.asarray(saved["sums"])
-        self.stride, self.steps = int(saved["stride"]), int(saved["steps"])
+        rows = np.asarray(saved["samples"], dtype=float)
+        self.stride, self.steps, self.may_miss = int(saved["stride"]), int(saved["steps"]), float(saved["may_miss"])
         self.failure, self.judged_by = str(saved["failure"]), str(saved["judged_by"])
-        if self.samples:
-            self.last = float(self.samples[-1][0]), law
+        if not self.failure and self.steps and not len(rows):
+            self.failure = "a term could not be evaluated in weak form"
+        if len(rows) and not (rows.shape[1:] == (3 + 8 * self._formed().count,) and np.isfinite(rows).all()):
+            raise ValueError("the samples of the audit do not fit the flow")
+        self.samples, self.seen = list(rows), law
+
+    def rows_of(self, samples: list[Pending | Array], seen: Array | None) -> Array:
+        """Return samples as rows of numbers, given the law of the last one that is a row already."""
+        form, rows = self._formed(), []
+        for sample in samples:
+            if isinstance(sample, Pending):
+                sums = rows[-1][-2 * form.count:] if rows else np.zeros(2 * form.count)
+                if form.driven and rows and seen is not None:
+                    sums = sums + self._between(float(rows[-1][0]), sample.t, seen, sample.law).ravel()
+                seen = sample.law
+                sample = np.concatenate([sample[:3], *form.sides(sample.law), sums])
+            rows.append(sample)
+        return np.array(rows)
+
+    def _rows_or_none(self, samples: list[Pending | Array], seen: Array | None) -> Array:
+        """Return samples as rows, and none where a term cannot be evaluated."""
+        rows = [np.zeros((0, 0))]
+        self._guarded(lambda: rows.append(self.rows_of(samples, seen)))
+        return rows[-1]
 
     def _guarded(self, call: Callable[[], None]) -> None:
         try:
@@ -134,83 +191,72 @@ class Audit:
         except (WGFlowError, ArithmeticError, ValueError, TypeError) as error:
             self.failure = f"a term could not be evaluated in weak form: {error}"
 
-    def _take(self, step: Step, error: float | None) -> None:
+    def _look(self) -> None:
+        last = self.samples[-1]
+        self.samples = list(self.rows_of(self.samples, self.seen))
+        if isinstance(last, Pending):
+            self.seen = last.law
+
+    def _formed(self) -> WeakForm:
         if self.form is None:
             self.form = WeakForm(self.flow.energy, self.flow.density, nodal=self.flow.law is not None)
-            if not self.samples:
-                self.sums = np.zeros((3, self.form.count))
-        if self.steps:
-            self._over(step, error)
-        if self.form.driven:
-            self.last = step.t, step.law.copy()
-        if self.judged_by == "JKO" or self.steps % self.stride == 0 or step.t >= self.flow.t1:
-            sides = self.form.sides(step.law)
-            self.samples.append(np.concatenate([[step.t, error or 0.0], *sides, *self.sums]))
-            if len(self.samples) > ROOM and self.judged_by != "JKO":
-                self.samples = [*self.samples[:-1:2], self.samples[-1]] if len(self.samples) % 2 else self.samples[::2]
-                self.stride *= 2
+        return self.form
 
-    def _over(self, step: Step, error: float | None) -> None:
-        """Take what happens between the last law and the one after a step."""
-        sums = self.sums.copy()
-        if step.jko is not None and step.excess is not None:
-            self.judged_by = "JKO"
-            sums[2] += 0.5 * self.form.modes.bend * step.jko.w2_squared
-        elif error is None or step.jko is not None:
-            self.judged_by = "first order"
-        if self.form.driven and self.last is not None:
-            (begin, before), share = self.last, 0.5 * (1.0 + NODES)
-            times = begin + (step.t - begin) * share
-            parts = self.form.changing_rates([(1.0 - a) * before + a * step.law for a in share], times)
-            clock = 0.5 * (step.t - begin) * WEIGHTS * np.array([self.flow.scale_at(float(t)) for t in times])
-            sums[0] += clock @ parts[0]
-            sums[1] += clock @ parts[1]
-        self.sums = sums
+    def _between(self, begin: float, end: float, before: Array, after: Array) -> Array:
+        """Return drift and interaction by terms that change with time over a step, (2, K)."""
+        share = 0.5 * (1.0 + NODES)
+        times = begin + (end - begin) * share
+        parts = self._formed().changing_rates([(1.0 - a) * before + a * after for a in share], times)
+        return 0.5 * (end - begin) * (WEIGHTS * np.array([self.flow.scale_at(float(t)) for t in times])) @ parts
 
     # ---------------------------------------------------------------- the end
     def finding(self) -> Finding:
         """Return what was found."""
-        if self.failure or len(self.samples) < 2 or self.form is None:
+        if self.failure or len(self.samples) < 2:
             return Finding(None, None, self.failure)
-        rows, count = np.array(self.samples), self.form.count
-        if rows.shape[1] != 2 + 8 * count:
-            return Finding(None, None, "its first part was run by another version of wgflow")
-        try:
-            return self._judge(rows[:, 0], rows[:, 1], rows[:, 2:].reshape(len(rows), 8, count).swapaxes(0, 1))
-        except (WGFlowError, ArithmeticError, ValueError) as error:
-            return Finding(None, None, f"the clock could not be evaluated: {error}")
+        self._guarded(self._look)
+        if self.failure:
+            return Finding(None, None, self.failure)
+        rows, count = np.array(self.samples), self._formed().count
+        table = rows[:, 3:].reshape(len(rows), 8, count).swapaxes(0, 1)
+        return self._judge(*rows[:, :3].T, table)
 
-    def _judge(self, t: Array, error: Array, table: Array) -> Finding:
+    def _judge(self, t: Array, error: Array, may_miss: Array, table: Array) -> Finding:
         """Return the finding from the samples: defect, demand and allowed errors of each interval between them."""
-        moments, drift, interaction, diffusion, doubt = table[:5]
-        driven_drift, driven_interaction, may_miss = np.diff(table[5:], axis=1)
-        clock = self.flow.scale_at if callable(self.flow.time_scale) else float(self.flow.time_scale)
-        rate = drift + interaction + diffusion
-        weights, lower = step_integrals(t, clock, 4), step_integrals(t, clock, min(3, len(t) - 1))
-        straight = np.abs(step_integrals(t, clock, 2))
-        # Of each interval the value at its end.
-        ends = np.zeros(weights.shape)
-        np.fill_diagonal(ends[:, 1:], straight.sum(axis=1))
-        allowed = may_miss + SPACE_MARGIN * (straight @ doubt)
+        moments, drift, interaction, diffusion, doubt, speed = table[:6]
+        driven_drift, driven_interaction = np.diff(table[6:], axis=1)
+        integral = StepIntegrals(t, self.flow.scale_at if callable(self.flow.time_scale) else self.flow.time_scale)
+        rate, mass = drift + interaction + diffusion, self._formed().mass
+        change, size = integral(rate, 4), integral.mean(np.abs(rate))
+        allowed = np.diff(may_miss)[:, None] * self._formed().modes.bend + SPACE_MARGIN * integral.mean(doubt)
+        stiff = integral.mean(speed)
         if self.judged_by == "JKO":
-            weights = ends
+            change = integral.ends(rate)
         else:
-            gap, most = np.abs((weights - lower) @ rate), straight @ np.abs(rate)
+            gap = np.abs(change - integral(rate, min(3, len(t) - 1)))
             # A wave that changes much within a step: what the step does to it is not known in between.
-            allowed += np.where(gap > UNRESOLVED * most, most + np.abs(np.diff(moments, axis=0)), gap)
-            allowed += (TIME_MARGIN * self.form.mass * np.diff(error))[:, None]
+            unresolved = gap > UNRESOLVED * size
             if self.judged_by == "first order":
-                allowed += np.abs((weights - ends) @ rate)
-            if self.form.driven:
-                allowed += np.abs((weights - straight) @ rate)
-        change = weights @ rate + driven_drift + driven_interaction
-        demand = (np.abs(weights @ drift + driven_drift) + np.abs(weights @ interaction + driven_interaction)
-                  + np.abs(weights @ diffusion))
+                gap += np.abs(change - integral.ends(rate))
+                unresolved |= stiff > 1.0
+            allowed += np.where(unresolved, size + np.abs(np.diff(moments, axis=0)), gap)
+            allowed += mass * np.diff(error)[:, None] * (TIME_MARGIN + STIFF_MARGIN * stiff)
+        driven = np.abs(driven_drift) + np.abs(driven_interaction)
+        if self._formed().driven:
+            # Between two steps the law was taken to be linear in time.
+            smooth = integral(moments, 4)
+            bent = np.abs(smooth - integral.mean(moments))
+            if self.judged_by == "first order":
+                bent += np.abs(smooth - integral.ends(moments))
+            allowed += driven * (bent / integral.lengths).max(axis=1)[:, None] * 2.0 / mass
+        demand = (np.abs(integral.mean(drift) + driven_drift) + np.abs(integral.mean(interaction) + driven_interaction)
+                  + np.abs(integral.mean(diffusion)))
+        change = change + driven_drift + driven_interaction
         return self._worst(np.diff(moments, axis=0) - change, np.abs(change), demand, allowed)
 
     def _worst(self, missed: Array, change: Array, demand: Array, allowed: Array) -> Finding:
         """Return the test function and the part of the run for which the defect is the largest part of its bound."""
-        n, mass = len(missed), self.form.mass
+        n, mass = len(missed), self._formed().mass
         cuts = [round(n * k / WINDOWS) for k in range(WINDOWS + 1)] if n >= 4 * WINDOWS else []
         worst, note = (-1.0, 0.0, 0.0), ""
         for begin, end in [(0, n), *pairwise(cuts)]:

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from wgflow.compiled.lowrank import rows_dot
+
 __all__ = ["Modes", "choose_modes", "contract"]
 
 Array = NDArray[np.float64]
@@ -99,7 +101,8 @@ def choose_modes(bounds, periodic, shape, spread: Array) -> Modes:
 def contract(field: Array, factors: list[Array]) -> Array:
     """Return the sums of a field (n_1, ..., n_d) against K products of factors (K, n_j), shape (K,)."""
     if field.ndim == 1:
-        return factors[0] @ field
+        # Not by BLAS, whose last bits depend on where an array lies: a run that is resumed has the same certificate.
+        return rows_dot(factors[0], field if field.flags.writeable else field.copy())
     table = field @ factors[-1].T
     for factor in factors[-2::-1]:
         table = (table * factor.T).sum(axis=-2)

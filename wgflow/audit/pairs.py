@@ -16,17 +16,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cached_property
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wgflow.audit.modes import Modes
+from wgflow.compiled.lowrank import rows_dot
 from wgflow.gradients import values_at
 from wgflow.grids import Grid
 from wgflow.interactions.named_kernels import Kernel
 from wgflow.interactions.terms import Convolution, Dense, Interaction, LowRank, PairTerm
 
-__all__ = ["Nodes", "gradients", "pair_tables"]
+__all__ = ["Nodes", "PairForce", "gradients", "pair_force"]
 
 Array = NDArray[np.float64]
 #: Nodes along each axis, by the number of axes.
@@ -67,10 +69,12 @@ class Nodes:
 
     def masses(self, masses: Array) -> Array:
         """Return the masses at the nodes, one after the other."""
+        if masses.ndim == 1 and self.maps[0] is not None:
+            return rows_dot(self.maps[0], masses if masses.flags.writeable else masses.copy())
         for axis, weights in enumerate(self.maps):
             if weights is not None:
                 masses = np.moveaxis(np.tensordot(weights, masses, axes=(1, axis)), 0, axis)
-        return masses.ravel()
+        return np.array(masses).ravel()
 
     @cached_property
     def slopes(self) -> Array:
@@ -114,13 +118,38 @@ def _cubic(nodes: Array, x: Array, period: float) -> Array:
     return out
 
 
-def pair_tables(term: PairTerm, nodes: Nodes) -> Array | None:
-    r"""Return the symmetric tables B, shape (K, n, n), with which the rate of an interaction is :math:`-q^T B q`.
+class PairForce:
+    r"""The part of an interaction in the rates of test functions, from the masses q at nodes.
 
-    None where the kernel is known by its values between cells alone.
+    With G the gradients of U in its first point between nodes it is
+    :math:`-\sum_a q_a\,\nabla\varphi(x_a) \cdot \sum_b G_{ab} q_b`; on the diagonal, for a kernel that is not
+    smooth at 0, the average over a cell of nodes of the symmetric form stands for it.
+
+    Parameters
+    ----------
+    nodes : Nodes
+    left, right : arrays of shape (n_axes * n_nodes, j) and (j, n_nodes), or (n_axes * n_nodes, n_nodes) and None
+        G, or its two factors.
+    diagonal : array of shape (K, n_nodes), optional
     """
+
+    def __init__(self, nodes: Nodes, left: Array, right: Array | None = None, diagonal: Array | None = None):
+        self.nodes, self.left, self.right, self.diagonal = nodes, np.ascontiguousarray(left), right, diagonal
+
+    def rates(self, q: Array) -> Array:
+        """Return the part for each test function, shape (K,)."""
+        slopes = self.nodes.slopes
+        force = rows_dot(self.left, q if self.right is None else rows_dot(self.right, q))
+        total = rows_dot(slopes.reshape(len(slopes), -1), (force.reshape(-1, q.size) * q).ravel())
+        return -total if self.diagonal is None else -total - rows_dot(self.diagonal, q * q)
+
+
+def pair_force(term: PairTerm, nodes: Nodes) -> PairForce | None:
+    """Return the part of an interaction; None where its kernel is known by its values between cells alone."""
     while isinstance(term, Interaction):
-        term = term._on_points(nodes.grid.ndim) if callable(term.U) else term.U
+        term = term._on_points(nodes.grid.ndim) if callable(term.U) else cast(PairTerm, term.U)
+        if isinstance(term, np.ndarray):
+            return None
     if isinstance(term, Convolution) and callable(term.w):
         return _displaced(term, nodes)
     if isinstance(term, LowRank) and callable(term.features):
@@ -130,38 +159,25 @@ def pair_tables(term: PairTerm, nodes: Nodes) -> Array | None:
     return None
 
 
-def _symmetric(slopes: Array, gradient: Array) -> Array:
-    """Return the symmetric part of grad phi(x_a) . G[:, a, b]."""
-    table = np.einsum("kda,dab->kab", slopes, gradient)
-    return 0.5 * (table + table.swapaxes(1, 2))
-
-
-def _displaced(term: Convolution, nodes: Nodes) -> Array:
+def _displaced(term: Convolution, nodes: Nodes) -> PairForce:
     points, grid = nodes.points, nodes.grid
     gap = points[:, :, None] - points[:, None, :]
     for axis, (lo, hi) in enumerate(grid.bounds):
         if grid.periodic[axis]:
             gap[axis] -= (hi - lo) * np.round(gap[axis] / (hi - lo))
-    flat = gap.reshape(len(gap), -1)
-    # Even nodes have few displacements: each is evaluated once.
-    scale = np.array([1e-9 * (hi - lo) for lo, hi in grid.bounds])[:, None]
-    _, index, back = np.unique(np.round(flat / scale).astype(np.int64), axis=1, return_index=True, return_inverse=True)
+    count = points.shape[1]
     gradient_of = _kernel_gradient(term, grid)
-    single = flat[:, index]
     with np.errstate(all="ignore"):
-        values = gradient_of(single)
+        values = gradient_of(gap.reshape(len(gap), -1))
     values[:, ~np.isfinite(values).all(axis=0)] = 0.0
-    tables = _symmetric(nodes.slopes, values[:, back.ravel()].reshape(gap.shape))
-    rough = term.average or (isinstance(term.w, Kernel) and not term.w.smooth)
-    if rough:
+    diagonal = None
+    if term.average or (isinstance(term.w, Kernel) and not term.w.smooth):
         near = np.meshgrid(*[h * ((np.arange(NEAR) + 0.5) / NEAR - 0.5) for h in nodes.gaps], indexing="ij")
         z = np.array([x.ravel() for x in near])
         virial = float((z * gradient_of(z)).sum(axis=0).mean())
         parts = [nodes.modes.factors(axis, x)[0] for axis, x in enumerate(points)]
-        laplacian = -nodes.modes.bend[:, None] * np.prod(parts, axis=0)
-        diagonal = np.arange(points.shape[1])
-        tables[:, diagonal, diagonal] = 0.5 * virial * laplacian / len(points)
-    return tables
+        diagonal = -0.5 * virial / len(points) * nodes.modes.bend[:, None] * np.prod(parts, axis=0)
+    return PairForce(nodes, values.reshape(len(gap) * count, count), None, diagonal)
 
 
 def _kernel_gradient(term: Convolution, grid: Grid):
@@ -179,22 +195,21 @@ def _kernel_gradient(term: Convolution, grid: Grid):
     return lambda z: gradients(lambda y: values_at(term.w, y, "w"), z, free)
 
 
-def _ranked(term: LowRank, nodes: Nodes) -> Array:
+def _ranked(term: LowRank, nodes: Nodes) -> PairForce:
     def features(x: Array) -> Array:
-        return values_at(term.features, x, "features", (None,))  # type: ignore[arg-type]
+        return values_at(cast(Any, term.features), x, "features", (None,))
 
     values = features(nodes.points)
     signs = np.ones(len(values)) if term.signs is None else term.signs
-    slopes = gradients(features, nodes.points, nodes.grid.bounds)
-    return _symmetric(nodes.slopes, np.einsum("j,dja,jb->dab", signs, slopes, values))
+    slopes = gradients(features, nodes.points, nodes.grid.bounds) * signs[:, None]
+    return PairForce(nodes, np.moveaxis(slopes, 1, 2).reshape(-1, len(values)), np.ascontiguousarray(values))
 
 
-def _dense(term: Dense, nodes: Nodes) -> Array:
+def _dense(term: Dense, nodes: Nodes) -> PairForce:
     n = nodes.points.shape[1]
     first, second = np.repeat(nodes.points, n, axis=1), np.tile(nodes.points, n)
 
     def kernel(x: Array) -> Array:
-        return values_at(term.U, np.concatenate([x, second]), "U")  # type: ignore[arg-type]
+        return values_at(cast(Any, term.U), np.concatenate([x, second]), "U")
 
-    gradient = gradients(kernel, first, nodes.grid.bounds)
-    return _symmetric(nodes.slopes, gradient.reshape(-1, n, n))
+    return PairForce(nodes, gradients(kernel, first, nodes.grid.bounds).reshape(-1, n))

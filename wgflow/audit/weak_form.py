@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wgflow.audit.modes import Modes, choose_modes, contract
-from wgflow.audit.pairs import COUNTS, Nodes, gradients, pair_tables
+from wgflow.audit.pairs import COUNTS, Nodes, PairForce, gradients, pair_force
+from wgflow.compiled.lowrank import rows_dot
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy, Term
 from wgflow.energies.internal_energies import InternalEnergy
@@ -35,6 +36,8 @@ from wgflow.interactions.terms import PairTerm
 __all__ = ["Sides", "WeakForm"]
 
 Array = NDArray[np.float64]
+#: Numbers in the tables of test functions; on larger grids sums go axis by axis.
+MOST_ROWS = 1_000_000
 
 
 class Sides(NamedTuple):
@@ -46,6 +49,8 @@ class Sides(NamedTuple):
         M, and the three parts of R.
     doubt
         What the sums over cells leave open in R: the resolution of the density, of V and of U.
+    speed
+        By how much R may change with the law, for a change of 1 of the moments, at most.
     """
 
     moments: Array
@@ -53,11 +58,7 @@ class Sides(NamedTuple):
     interaction: Array
     diffusion: Array
     doubt: Array
-
-    @property
-    def rate(self) -> Array:
-        """R, the sum of the parts."""
-        return self.drift + self.interaction + self.diffusion
+    speed: Array
 
 
 class WeakForm:
@@ -84,8 +85,8 @@ class WeakForm:
         self.count = len(self.modes.waves)
         self.steepest = np.sqrt(self.modes.bend)
         self.volumes = node_grid(grid).volumes if nodal else grid.volumes
-        self.weight = None if grid.log_weight is None else _center_slopes(grid.log_weight, grid)
-        self.tables: dict[int, tuple[Term, list]] = {}
+        self.weighted = [] if grid.log_weight is None else [self._flux_rows(axis) for axis in range(grid.ndim)]
+        self.pair_forces: dict[int, tuple[Term, list[PairForce | None]]] = {}
         self.driven = energy.time_dependent
         self.node_sets: dict[int, Nodes] = {}
         terms = flat(energy)
@@ -99,21 +100,29 @@ class WeakForm:
         self.forces: list[Array] | None = None
         if self.potentials:
             self.forces, doubts = zip(*(self._force(axis) for axis in range(self.grid.ndim)))
-            self.unclear = sum(doubts)
+            self.unclear, self.strength = sum(doubts), sum(np.abs(force) for force in self.forces)
+        self.rows = None
+        if (2 * self.count + 2) * self.grid.size <= MOST_ROWS:
+            self.rows = self._rows()
 
     def sides(self, masses: Array) -> Sides:
         """Return the sides for masses of cells (or at their centers, where laws are nodal), without changing terms."""
-        zero = np.zeros(self.count)
-        moments = contract(masses, self.values)
-        drift, doubt = zero, zero
-        if self.forces is not None:
-            drift = -self._along(masses, self.forces)
-            doubt = self.steepest * float((masses * self.unclear).sum())
-        diffusion = -self.diffusion * self.modes.bend * moments
-        if self.weight is not None and self.diffusion:
-            diffusion = diffusion + self.diffusion * self._along(masses, self.weight)
+        zero, n = np.zeros(self.count), self.count
+        speed = self.diffusion * self.modes.bend
+        if self.rows is not None:
+            sums = rows_dot(self.rows, masses.reshape(-1) if masses.flags.writeable else masses.flatten())
+            moments, drift, doubt, force = sums[:n], sums[n:2 * n], sums[2 * n:2 * n + 1], sums[2 * n + 1:]
+        else:
+            moments = contract(masses, self.values)
+            drift, doubt, force = zero, zero[:1], zero[:1]
+            if self.forces is not None:
+                drift = -self._along(masses, self.forces)
+                doubt, force = (np.array([(masses * part).sum()]) for part in (self.unclear, self.strength))
+        doubt, speed = self.steepest * doubt, speed + self.steepest * (force / self.mass)
+        diffusion = self.diffusion * self._spreading(masses, moments) if self.diffusion else zero
         for factor, term in self.internal:
-            diffusion = diffusion + factor * self._pressure(masses, term)
+            part, pressure = self._pressure(masses, term)
+            diffusion, speed = diffusion + factor * part, speed + self.modes.bend * (factor * pressure / self.mass)
         interaction = zero
         if self.pairs:
             interaction, gap = self._interaction(masses, self.pairs)
@@ -121,7 +130,7 @@ class WeakForm:
         if self.others:
             interaction = interaction - self._functionals(masses)
         doubt = doubt + self._roughness(masses) * (np.abs(drift) + np.abs(interaction) + np.abs(diffusion))
-        return Sides(moments, drift, interaction, diffusion, doubt)
+        return Sides(moments, drift, interaction, diffusion, doubt, speed)
 
     def changing_rates(self, laws: list[Array], times: Array) -> Array:
         """Return drift and interaction by the terms that change with time, of a law at each time, (2, n, K)."""
@@ -138,6 +147,24 @@ class WeakForm:
                     else:
                         raise InvalidInput(f"{term!r} changes with time and is neither a Potential nor an Interaction")
         return out
+
+    def _rows(self) -> Array:
+        """Return the arrays against which the masses are summed, one after the other: for grids that are not large."""
+        shape = self.grid.shape
+
+        def spread(factors: list[Array]) -> Array:
+            out = factors[0]
+            for factor in factors[1:]:
+                out = out[..., None] * factor.reshape(len(factor), *[1] * (out.ndim - 1), -1)
+            return out
+
+        rows = np.zeros((2 * self.count + 2, *shape))
+        rows[:self.count] = spread(self.values)
+        if self.forces is not None:
+            for force, slopes in zip(self.forces, self.slopes):
+                rows[self.count:-2] -= spread(slopes) * force
+            rows[-2], rows[-1] = self.unclear, self.strength
+        return rows.reshape(len(rows), -1)
 
     # ---------------------------------------------------------------- parts
     def _along(self, masses: Array, field: list[Array]) -> Array:
@@ -168,15 +195,44 @@ class WeakForm:
         rough[1:-1] += np.abs(np.diff(narrow, 2, axis=0)) / 24.0 if bend.size else 0.0
         return np.ascontiguousarray(np.moveaxis(force, 0, axis)), np.ascontiguousarray(np.moveaxis(rough, 0, axis))
 
-    def _pressure(self, masses: Array, term: InternalEnergy) -> Array:
+    def _pressure(self, masses: Array, term: InternalEnergy) -> tuple[Array, float]:
+        """Return the part of an internal energy, and the integral of its pressure."""
         log_w = self.grid.log_weight
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             reference = self.volumes if log_w is None else self.volumes * np.exp(log_w)
             r = masses / reference
             p = np.where(masses > 0, (r * term.derivative(r) - term.H(r)) * reference, 0.0)
         p[~np.isfinite(p)] = 0.0
-        total = -self.modes.bend * contract(p, self.values)
-        return total if self.weight is None else total + self._along(p, self.weight)
+        return self._spreading(p, None), float(p.sum())
+
+    def _spreading(self, p: Array, moments: Array | None) -> Array:
+        """Return the integrals of div(w grad phi) / w times a pressure, which is given by its integrals over cells."""
+        if not self.weighted:
+            return -self.modes.bend * (contract(p, self.values) if moments is None else moments)
+        total = np.zeros(self.count)
+        for axis, (upper, lower, above, below) in enumerate(self.weighted):
+            for ratio, slope, sign in ((upper, above, 1.0), (lower, below, -1.0)):
+                factors = [slope if k == axis else values for k, values in enumerate(self.values)]
+                total += sign * contract(p * ratio, factors)
+        return total
+
+    def _flux_rows(self, axis: int) -> tuple[Array, Array, Array, Array]:
+        """Return w at the upper and lower faces of the cells over w h in them, and slopes of test functions there."""
+        grid = self.grid
+        log_w = np.moveaxis(np.asarray(grid.log_weight), axis, 0)
+        inner = _log_at_faces(log_w)
+        # At the ends of an axis test functions have no slope, and on a circle the weight goes on.
+        first, last = log_w[:1], log_w[-1:]
+        if grid.periodic[axis]:
+            first = last = 0.5 * (first + last)
+        faces = np.concatenate([first, inner, last])
+        width = grid.widths[axis].reshape(-1, *[1] * (grid.ndim - 1))
+        with np.errstate(over="ignore"):
+            upper, lower = np.exp(faces[1:] - log_w) / width, np.exp(faces[:-1] - log_w) / width
+        edges = grid.edges[axis]
+        above, below = (self.modes.factors(axis, x)[1] for x in (edges[1:], edges[:-1]))
+        rows = [np.ascontiguousarray(np.moveaxis(_of_one_axis(ratio), 0, axis)) for ratio in (upper, lower)]
+        return rows[0], rows[1], above, below
 
     def _nodes(self, count: int) -> Nodes:
         if count not in self.node_sets:
@@ -190,15 +246,15 @@ class WeakForm:
         sizes = (full, max(4, full // 2))
         q = [self._nodes(count).masses(masses) for count in sizes]
         for factor, term in pairs:
-            if id(term) not in self.tables:
-                self.tables[id(term)] = term, [pair_tables(term, self._nodes(count)) for count in sizes]
-            tables = self.tables[id(term)][1]
-            if tables[0] is None:
+            if id(term) not in self.pair_forces:
+                self.pair_forces[id(term)] = term, [pair_force(term, self._nodes(count)) for count in sizes]
+            fine, coarse = self.pair_forces[id(term)][1]
+            if fine is None or coarse is None:
                 total -= factor * self._tabulated(masses, term)
                 continue
-            fine, coarse = ((table @ x) @ x for table, x in zip(tables, q))
-            total -= factor * fine
-            gap += np.abs(factor * (fine - coarse)) / 8.0
+            part = fine.rates(q[0])
+            total += factor * part
+            gap += np.abs(factor * (part - coarse.rates(q[1]))) / 8.0
         return total, gap
 
     def _tabulated(self, masses: Array, term: PairTerm) -> Array:
@@ -219,12 +275,17 @@ class WeakForm:
         return np.einsum("kda,da->k", nodes.slopes, force * q)
 
     def _roughness(self, masses: Array) -> float:
-        """Return the sum of second differences of the density over 24 of its mass: what averages leave open."""
+        """Return what averages over cells leave open, relative to the mass: second differences of the density over 24.
+
+        At walls the whole of the last difference counts: mass that is pressed against a wall lies in half a cell.
+        """
         total = 0.0
         for axis in range(masses.ndim):
             m = masses.swapaxes(0, axis)
-            total += float(np.abs(m[2:] - 2.0 * m[1:-1] + m[:-2]).sum())
-        return total / (24.0 * self.mass)
+            total += float(np.abs(m[2:] - 2.0 * m[1:-1] + m[:-2]).sum()) / 24.0
+            if not self.grid.periodic[axis]:
+                total += float(np.abs(m[1] - m[0]).sum()) + float(np.abs(m[-1] - m[-2]).sum())
+        return total / self.mass
 
 
 def flat(energy: FreeEnergy) -> list[tuple[float, Term]]:
@@ -260,6 +321,27 @@ def _center_slopes(values: Array, grid: Grid) -> list[Array]:
         else:
             slope[0], slope[-1] = (v[1] - v[0]) / (x[1] - x[0]), (v[-1] - v[-2]) / (x[-1] - x[-2])
         out.append(np.ascontiguousarray(np.moveaxis(slope, 0, axis)))
+    return out
+
+
+def _of_one_axis(ratio: Array) -> Array:
+    """Return an array with its other axes shrunk to 1 where it varies along the first alone."""
+    line = ratio[(slice(None), *[slice(0, 1)] * (ratio.ndim - 1))]
+    return line if np.allclose(ratio, line, rtol=1e-9, atol=0.0) else ratio
+
+
+def _log_at_faces(log_w: Array) -> Array:
+    """Return the logarithm of a weight between cells from those of its averages, of fourth order where it is smooth."""
+    low, high = log_w[:-1], log_w[1:]
+    out = 0.5 * (low + high)
+    if len(log_w) < 4:
+        return out
+    middle = out[1:-1]
+    with np.errstate(over="ignore"):
+        near = np.exp(low[1:-1] - middle) + np.exp(high[1:-1] - middle)
+        far = np.exp(low[:-2] - middle) + np.exp(high[2:] - middle)
+        value = (7.0 * near - far) / 12.0
+    out[1:-1] = np.where((value > 0.5) & (value < 2.0), middle + np.log(np.maximum(value, 0.5)), middle)
     return out
 
 
