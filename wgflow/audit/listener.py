@@ -7,11 +7,11 @@ For each test function :math:`\varphi_k` of `weak_form`, and for the whole run a
 The integral is taken from R at the accepted steps (a sample of them, where there are many) by cubics; where terms change
 with time, at times of the audit's own between the steps. A right run has a defect too, which its errors explain:
 
-.. math:: |\mathrm{defect}_k| \le \tfrac{1}{100} \int |s R_k| + \tfrac{1}{1000} \sum_{parts} \int |s R_k^{part}|
+.. math:: |\mathrm{defect}_k| \le 0.006 \int |s R_k| + 0.0007 \sum_{parts} \int |s R_k^{part}|
           + \text{errors},
 
-where the errors are what the integral over time leaves open, twice the error in time that the run has estimated, and
-three times what its resolution leaves open. For the steps of JKO
+where the errors are what the integral over time leaves open, and one and a half times the error in
+time that the run has estimated and what its resolution leaves open. For the steps of JKO
 
 .. math:: \Bigl|\int \varphi\,(\rho_1 - \rho_0) - \tau R_\varphi(\rho_1)\Bigr|
           \le \tfrac12 \sup |D^2\varphi|\,W_2^2(\rho_0, \rho_1)
@@ -50,17 +50,17 @@ KEPT_BYTES = 32e6
 #: Parts of the run that are judged by themselves, beside the whole.
 WINDOWS = 4
 #: A right run may miss this part of the change that the equation demands,
-OF_CHANGE = 0.01
+OF_CHANGE = 0.006
 #: and this part of what drift, interaction and diffusion demand separately,
-OF_PARTS = 1e-3
+OF_PARTS = 7e-4
 #: and this part of what they demand for the test function for which it is most.
 OF_LARGEST = 2e-4
 #: Multiple of the error in time that a run has estimated,
-TIME_MARGIN = 2.0
+TIME_MARGIN = 1.5
 #: of the same times the speed at which R reacts to it, over a step: cubics may double it at each end,
 STIFF_MARGIN = 5.0
 #: and of what its resolution leaves open.
-SPACE_MARGIN = 3.0
+SPACE_MARGIN = 1.5
 #: A bound above this part of the demanded change, for every test function, judges nothing.
 JUDGES = 0.15
 #: A bound below this part of the mass is good enough, whatever is demanded.
