@@ -122,7 +122,11 @@ class Recorder:
         self.jko_steps: list = []
         self.edi_defect: float | None = None
         self.bias: float | None = None
-        self.audit = Audit(flow) if flow.has_grid else None
+        self.audit: Audit | None = None
+        if flow.has_grid:
+            # On three axes, and where it is asked for, JKO is solved with a distance that is linear near each step.
+            options = method.settings().get("options") or {}
+            self.audit = Audit(flow, options.get("metric") == "linear" or flow.grid.ndim > 2)
 
     def start(self, first: Step) -> None:
         """Record the initial state, a step of length 0."""

@@ -144,6 +144,12 @@ class PairForce:
         return -total if self.diagonal is None else -total - rows_dot(self.diagonal, q * q)
 
 
+    def size(self, q: Array) -> float:
+        """Return the integral of the forces between all pairs without regard to their directions, of one law."""
+        q = np.abs(q)
+        return float((rows_dot(np.abs(self.left), q).reshape(-1, q.size) * q).sum())
+
+
 def pair_force(term: PairTerm, nodes: Nodes) -> PairForce | None:
     """Return the part of an interaction; None where its kernel is known by its values between cells alone."""
     while isinstance(term, Interaction):

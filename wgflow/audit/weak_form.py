@@ -36,6 +36,10 @@ from wgflow.interactions.terms import PairTerm
 __all__ = ["Sides", "WeakForm"]
 
 Array = NDArray[np.float64]
+#: Slopes of V over one cell and over three that differ by more than this part show a jump.
+JUMP = 0.3
+#: A law is rough on the scale of the cells if its second differences add up to more than this part of its mass.
+ROUGH = 0.5
 #: Numbers in the tables of test functions; on larger grids sums go axis by axis.
 MOST_ROWS = 1_000_000
 
@@ -123,13 +127,13 @@ class WeakForm:
         for factor, term in self.internal:
             part, pressure = self._pressure(masses, term)
             diffusion, speed = diffusion + factor * part, speed + self.modes.bend * (factor * pressure / self.mass)
-        interaction = zero
+        interaction, roughness = zero, self._roughness(masses)
         if self.pairs:
-            interaction, gap = self._interaction(masses, self.pairs)
+            interaction, gap = self._interaction(masses, self.pairs, roughness)
             doubt = doubt + gap
         if self.others:
             interaction = interaction - self._functionals(masses)
-        doubt = doubt + self._roughness(masses) * (np.abs(drift) + np.abs(interaction) + np.abs(diffusion))
+        doubt = doubt + roughness * (np.abs(drift) + np.abs(interaction) + np.abs(diffusion))
         return Sides(moments, drift, interaction, diffusion, doubt, speed)
 
     def changing_rates(self, laws: list[Array], times: Array) -> Array:
@@ -189,10 +193,12 @@ class WeakForm:
         gap = (narrow - wide) / 8.0
         gap[0] = gap[-1] = 0.0
         force = narrow + gap if self.nodal else narrow
-        bend = np.abs(np.diff(narrow, axis=0))
         rough = np.abs(gap)
         # The slopes of phi and V together vary over a cell; a part of their covariance stays open.
-        rough[1:-1] += np.abs(np.diff(narrow, 2, axis=0)) / 24.0 if bend.size else 0.0
+        rough[1:-1] += np.abs(np.diff(narrow, 2, axis=0)) / 24.0
+        # A jump of V: between which values the slope lies there nobody knows.
+        steep = np.maximum(np.abs(narrow), np.abs(wide))
+        rough = np.where(np.abs(narrow - wide) > JUMP * steep, np.maximum(rough, steep), rough)
         return np.ascontiguousarray(np.moveaxis(force, 0, axis)), np.ascontiguousarray(np.moveaxis(rough, 0, axis))
 
     def _pressure(self, masses: Array, term: InternalEnergy) -> tuple[Array, float]:
@@ -239,8 +245,12 @@ class WeakForm:
             self.node_sets[count] = Nodes(self.grid, count, self.modes)
         return self.node_sets[count]
 
-    def _interaction(self, masses: Array, pairs) -> tuple[Array, Array]:
-        """Return the part of interactions, and how far it is from that by half as many nodes."""
+    def _interaction(self, masses: Array, pairs: list, roughness: float = 0.0) -> tuple[Array, Array]:
+        """Return the part of interactions, and how far it is from that by half as many nodes.
+
+        Attraction and repulsion may cancel within a kernel that is singular: what the roughness of the law leaves open
+        is then a part of their sizes.
+        """
         total, gap = np.zeros((2, len(self.modes.waves)))
         full = COUNTS[self.grid.ndim]
         sizes = (full, max(4, full // 2))
@@ -254,7 +264,10 @@ class WeakForm:
                 continue
             part = fine.rates(q[0])
             total += factor * part
-            gap += np.abs(factor * (part - coarse.rates(q[1]))) / 8.0
+            # Of fourth order where the kernel is smooth; a singular one may be of first.
+            gap += np.abs(factor * (part - coarse.rates(q[1]))) * (0.25 if fine.diagonal is None else 1.0)
+            if fine.diagonal is not None:
+                gap += roughness * abs(factor) * fine.size(q[0]) * self.steepest
         return total, gap
 
     def _tabulated(self, masses: Array, term: PairTerm) -> Array:
@@ -277,15 +290,18 @@ class WeakForm:
     def _roughness(self, masses: Array) -> float:
         """Return what averages over cells leave open, relative to the mass: second differences of the density over 24.
 
-        At walls the whole of the last difference counts: mass that is pressed against a wall lies in half a cell.
+        Four times as much for a law that is rough on the scale of the cells, or without diffusion, where fluxes are
+        limited at every extremum of the density. At walls the whole of the last difference counts: mass that is
+        pressed against a wall lies in half a cell.
         """
-        total = 0.0
+        bends = walls = 0.0
         for axis in range(masses.ndim):
             m = masses.swapaxes(0, axis)
-            total += float(np.abs(m[2:] - 2.0 * m[1:-1] + m[:-2]).sum()) / 24.0
+            bends += float(np.abs(m[2:] - 2.0 * m[1:-1] + m[:-2]).sum())
             if not self.grid.periodic[axis]:
-                total += float(np.abs(m[1] - m[0]).sum()) + float(np.abs(m[-1] - m[-2]).sum())
-        return total / self.mass
+                walls += float(np.abs(m[1] - m[0]).sum()) + float(np.abs(m[-1] - m[-2]).sum())
+        calm = bends < ROUGH * self.mass and (self.diffusion or self.internal)
+        return (bends / (24.0 if calm else 6.0) + walls) / self.mass
 
 
 def flat(energy: FreeEnergy) -> list[tuple[float, Term]]:
