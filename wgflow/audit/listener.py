@@ -69,10 +69,12 @@ JUDGES = 0.15
 NEGLIGIBLE = 1e-3
 #: Cubics and parabolas through the rates that differ by more than this part of their size do not resolve a step.
 UNRESOLVED = 0.1
+#: Nor does a step over which the rate changes much and that is longer than its time by this factor.
+STIFF = 3.0
 #: Gauss-Legendre nodes between two steps at which terms that change with time are evaluated.
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(3)
-#: Changes of moments below this part of the mass are rounding.
-ROUNDING = 1e-11
+#: Changes of moments below this part of the mass are nothing.
+NOTHING = 2e-5
 
 
 class Finding(NamedTuple):
@@ -241,7 +243,8 @@ class Audit:
         else:
             gap = np.abs(change - integral(rate, min(3, len(t) - 1)))
             # A wave that changes much within a step: what the step does to it is not known in between.
-            unresolved = gap > UNRESOLVED * size
+            jump = np.abs(np.diff(rate, axis=0)) > 0.5 * np.maximum(np.abs(rate[1:]), np.abs(rate[:-1]))
+            unresolved = (gap > UNRESOLVED * size) | (jump & (stiff > STIFF))
             if self.judged_by == "first order":
                 gap += np.abs(change - integral.ends(rate))
                 unresolved |= stiff > 1.0
@@ -267,7 +270,7 @@ class Audit:
         worst, note = (-1.0, 0.0, 0.0), ""
         for begin, end in [(0, n), *pairwise(cuts)]:
             parts = demand[begin:end].sum(axis=0)
-            least = OF_LARGEST * float(parts.max()) + ROUNDING * mass
+            least = OF_LARGEST * float(parts.max()) + NOTHING * mass
             bound = (OF_CHANGE * change[begin:end].sum(axis=0) + OF_PARTS * parts + allowed[begin:end].sum(axis=0)
                      + least)
             defect = np.abs(missed[begin:end].sum(axis=0))

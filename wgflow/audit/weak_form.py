@@ -38,6 +38,8 @@ __all__ = ["Sides", "WeakForm"]
 Array = NDArray[np.float64]
 #: Slopes of V over one cell and over three that differ by more than this part show a jump.
 JUMP = 0.3
+#: A law lies in single cells if they add up to more than this multiple; for all mass in one cell they are 4.
+POINTS = 2.0
 #: A law is rough on the scale of the cells if its second differences add up to more than this part of its mass.
 ROUGH = 0.5
 #: Numbers in the tables of test functions; on larger grids sums go axis by axis.
@@ -290,9 +292,9 @@ class WeakForm:
     def _roughness(self, masses: Array) -> float:
         """Return what averages over cells leave open, relative to the mass: second differences of the density over 24.
 
-        Four times as much for a law that is rough on the scale of the cells, or without diffusion, where fluxes are
-        limited at every extremum of the density. At walls the whole of the last difference counts: mass that is
-        pressed against a wall lies in half a cell.
+        Four times as much for a law (twelve times for one in single cells) that is rough on the scale of the cells,
+        or without diffusion, where fluxes are limited at every extremum of the density. At walls the whole of the last
+        difference counts: mass that is pressed against a wall lies in half a cell.
         """
         bends = walls = 0.0
         for axis in range(masses.ndim):
@@ -301,7 +303,8 @@ class WeakForm:
             if not self.grid.periodic[axis]:
                 walls += float(np.abs(m[1] - m[0]).sum()) + float(np.abs(m[-1] - m[-2]).sum())
         calm = bends < ROUGH * self.mass and (self.diffusion or self.internal)
-        return (bends / (24.0 if calm else 6.0) + walls) / self.mass
+        share = 24.0 if calm else 6.0 if bends < POINTS * self.mass else 2.0
+        return (bends / share + walls) / self.mass
 
 
 def flat(energy: FreeEnergy) -> list[tuple[float, Term]]:
