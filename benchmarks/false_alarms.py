@@ -1,8 +1,8 @@
 """Random problems whose true answers are known by refinement: how often the certificate is wrong about them.
 
-``python benchmarks/false_alarms.py --count 200`` draws wells, attractions, temperatures, clocks and starts (smooth ones,
-boxes, histograms, points), solves each by `FiniteVolume()` with Richardson's error estimate, and again on four times the
-cells. It counts
+``python benchmarks/false_alarms.py --count 200`` draws wells, interactions, temperatures and starts (smooth ones,
+boxes, histograms, points), solves each by `FiniteVolume()` with Richardson's error estimate, and again on four times
+the cells. It counts
 
 * false alarms: the verdict is "failed", or "not judged", though the error is below the estimate or below one percent;
 * misses: the verdict is "holds", though the error is above three times the estimate.
@@ -81,8 +81,8 @@ def main() -> int:
         if alarm or shy or miss:
             print(f"problem {k}: {c.verdict}, error {error:.1e}, estimate {estimate:.1e}, defect over bound "
                   f"{ratios[-1]:.2f}: {[name for name, (answer, _) in c.checks().items() if answer is not True]}")
-    print(f"{options.count} problems: {alarms} false alarms, {unjudged} not judged though right, {misses} misses; defect "
-          f"over bound: median {np.median(ratios):.3f}, largest {max(ratios):.2f}")
+    print(f"{options.count} problems: {alarms} false alarms, {unjudged} not judged though right, {misses} misses; "
+          f"defect over bound: median {np.median(ratios):.3f}, largest {max(ratios):.2f}")
     return 0
 
 

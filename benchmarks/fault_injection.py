@@ -154,7 +154,8 @@ def main() -> int:
     only = parser.parse_args().only
     seen = judged = false_alarms = 0
     right: dict[int, wg.Solution] = {}
-    print(f"{'fault':38s} {'L1':>8s}  {'verdict':11s} {'defect':>8s} {'bound':>8s} {'ratio':>7s}   right run: defect, ratio")
+    print(f"{'fault':38s} {'L1':>8s}  {'verdict':11s} {'defect':>8s} {'bound':>8s} {'ratio':>7s}   "
+          "right run: defect, ratio")
     for name, run, fault in FAULTS:
         if only not in name:
             continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import platform
 from dataclasses import dataclass, field, fields
 
@@ -132,10 +131,11 @@ class Certificate:
                        f"the largest rise of the free energy in a step was {self.max_energy_increase:.1e} "
                        f"of max(1, |F|) (at most {ENERGY_TOLERANCE:.0e})")
         if self.dissipation_gap is not None:
+            where = "within" if self.dissipation_gap == 0 else f"{self.dissipation_gap:.1e} outside"
             checks["dissipation"] = (
                 self.dissipation_gap <= GAP_TOLERANCE,
-                f"the energy lost lies {'within' if self.dissipation_gap == 0 else f'{self.dissipation_gap:.1e} outside'}"
-                f" the bounds of the dissipation integrated (at most {GAP_TOLERANCE:g} outside)")
+                f"the energy lost lies {where} the bounds of the dissipation integrated (at most {GAP_TOLERANCE:g} "
+                "outside)")
         elif self.dissipation_defect is not None and self.controlled:
             checks["dissipation"] = (
                 self.dissipation_defect <= DISSIPATION_TOLERANCE,

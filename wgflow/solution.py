@@ -96,7 +96,8 @@ class Solution(Generic[Law]):
     """
 
     def __init__(self, *, t: ArrayLike, densities: Sequence[Law], energy: ArrayLike, history: History,
-                 certificate: Certificate | Callable[[], Certificate], status: int, message: str, free_energy: FreeEnergy | None, method: str,
+                 certificate: Certificate | Callable[[], Certificate], status: int, message: str,
+                 free_energy: FreeEnergy | None, method: str,
                  time_scale: float | Callable[[float], float] | None = 1.0, jko_steps: Sequence[JKOStep] = ()):
         self.t = np.asarray(t, dtype=float)
         self.densities: list[Law] = list(densities)

@@ -4,8 +4,8 @@ For each test function :math:`\varphi_k` of `weak_form`, and for the whole run a
 
 .. math:: \mathrm{defect}_k = M_k(b) - M_k(a) - \int_a^b s(t)\,R_k(t)\,dt .
 
-The integral is taken from R at the accepted steps (a sample of them, where there are many) by cubics; where terms change
-with time, at times of the audit's own between the steps. A right run has a defect too, which its errors explain:
+The integral is taken from R at the accepted steps (a sample of them, where there are many) by cubics; where terms
+change with time, at times of the audit's own between the steps. A right run has a defect too, which its errors explain:
 
 .. math:: |\mathrm{defect}_k| \le 0.006 \int |s R_k| + 0.0007 \sum_{parts} \int |s R_k^{part}|
           + \text{errors},
@@ -72,7 +72,7 @@ UNRESOLVED = 0.1
 #: Nor does a step over which the rate changes much and that is longer than its time by this factor.
 STIFF = 3.0
 #: Gauss-Legendre nodes between two steps at which terms that change with time are evaluated.
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(3)
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(5)
 #: Changes of moments below this part of the mass are nothing.
 NOTHING = 2e-5
 
@@ -176,10 +176,11 @@ class Audit:
 
     def rows_of(self, samples: list[Pending | Array], seen: Array | None) -> Array:
         """Return samples as rows of numbers, given the law of the last one that is a row already."""
-        form, rows = self._formed(), []
+        form = self._formed()
+        rows: list[Array] = []
         for sample in samples:
             if isinstance(sample, Pending):
-                sums = rows[-1][-2 * form.count:] if rows else np.zeros(2 * form.count)
+                sums: Array = rows[-1][-2 * form.count:] if rows else np.zeros(2 * form.count)
                 if form.driven and rows and seen is not None:
                     sums = sums + self._between(float(rows[-1][0]), sample.t, seen, sample.law).ravel()
                 seen = sample.law
@@ -227,7 +228,7 @@ class Audit:
             return Finding(None, None, self.failure)
         rows, count = np.array(self.samples), self._formed().count
         table = rows[:, 3:].reshape(len(rows), 8, count).swapaxes(0, 1)
-        return self._judge(*rows[:, :3].T, table)
+        return self._judge(rows[:, 0], rows[:, 1], rows[:, 2], table)
 
     def _judge(self, t: Array, error: Array, may_miss: Array, table: Array) -> Finding:
         """Return the finding from the samples: defect, demand and allowed errors of each interval between them."""

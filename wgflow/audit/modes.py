@@ -2,9 +2,9 @@ r"""Test functions: products of cosines along the axes of a box.
 
 .. math:: \varphi(x) = \prod_j \cos(\kappa_j (x_j - a_j) + p_j)
 
-Their normal derivatives vanish at the two ends a, b of a no-flux axis, where :math:`\kappa (b - a) / \pi` and p = 0 make
-them so, and on a periodic axis they are Fourier modes, cosines and sines. The wave numbers are the lowest ones of the
-box, and those of the scale of the initial law, which is what counts where the box stands for infinity.
+On a no-flux axis from a to b, p = 0 and :math:`\kappa (b - a) / \pi` is a whole number, so that normal derivatives
+vanish at the ends; on a periodic axis they are Fourier modes, cosines and sines. The wave numbers are the lowest ones
+of the box, and those of the scale of the initial law, which is what counts where the box stands for infinity.
 """
 
 from __future__ import annotations

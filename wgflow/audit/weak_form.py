@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from wgflow.audit.modes import Modes, choose_modes, contract
+from wgflow.audit.modes import choose_modes, contract
 from wgflow.audit.pairs import COUNTS, Nodes, PairForce, gradients, pair_force
 from wgflow.compiled.lowrank import rows_dot
 from wgflow.densities import Density
@@ -105,8 +105,10 @@ class WeakForm:
         self.others = [(f, t) for f, t in terms if not (isinstance(t, known) or t.is_internal or t.time_dependent)]
         self.forces: list[Array] | None = None
         if self.potentials:
-            self.forces, doubts = zip(*(self._force(axis) for axis in range(self.grid.ndim)))
-            self.unclear, self.strength = sum(doubts), sum(np.abs(force) for force in self.forces)
+            found = [self._force(axis) for axis in range(self.grid.ndim)]
+            self.forces = [force for force, _ in found]
+            self.unclear = np.sum([doubt for _, doubt in found], axis=0)
+            self.strength = np.sum([np.abs(force) for force in self.forces], axis=0)
         self.rows = None
         if (2 * self.count + 2) * self.grid.size <= MOST_ROWS:
             self.rows = self._rows()
@@ -175,16 +177,16 @@ class WeakForm:
     # ---------------------------------------------------------------- parts
     def _along(self, masses: Array, field: list[Array]) -> Array:
         """Return the integrals of grad phi . field."""
-        return sum(contract(masses * part, self.slopes[axis]) for axis, part in enumerate(field))
+        return np.sum([contract(masses * part, self.slopes[axis]) for axis, part in enumerate(field)], axis=0)
 
     def _force(self, axis: int) -> tuple[Array, Array]:
         """Return the slope of V along an axis, averaged over cells or at their centers, and how unsure it is."""
         grid, n = self.grid, self.grid.shape[axis]
         axes = [grid.edges[axis] if k == axis else c for k, c in enumerate(grid.centers)]
-        mesh = np.meshgrid(*axes, indexing="ij")
-        V = np.zeros(mesh[0].shape)
+        mesh = list(np.meshgrid(*axes, indexing="ij"))
+        V: Array = np.zeros(mesh[0].shape)
         for factor, term in self.potentials:
-            V += factor * _at_faces(term, mesh, axis, grid)
+            V = V + factor * _at_faces(term, mesh, axis, grid)
         V = np.moveaxis(V, axis, 0)
         edges = grid.edges[axis].reshape(-1, *[1] * (grid.ndim - 1))
         narrow = np.diff(V, axis=0) / np.diff(edges, axis=0)

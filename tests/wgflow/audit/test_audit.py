@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 import wgflow as wg
 from wgflow.audit import distance_from_rest
 from wgflow.audit.quadrature import StepIntegrals
