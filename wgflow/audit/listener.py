@@ -64,7 +64,7 @@ STIFF_MARGIN = 5.0
 #: and of what its resolution leaves open.
 SPACE_MARGIN = 1.5
 #: A bound above this part of the demanded change, for every test function, judges nothing.
-JUDGES = 0.15
+JUDGES = 0.5
 #: A bound below this part of the mass is good enough, whatever is demanded.
 NEGLIGIBLE = 1e-3
 #: Cubics and parabolas through the rates that differ by more than this part of their size do not resolve a step.
