@@ -44,6 +44,8 @@ POINTS = 2.0
 ROUGH = 0.5
 #: Part of the forces within a singular kernel, which may cancel, that the roughness of a law leaves open.
 SIZE_SHARE = 0.1
+#: Logarithm of the factor over four cells up to which a weight is taken for a polynomial.
+MODERATE = 2.0
 #: Numbers in the tables of test functions; on larger grids sums go axis by axis.
 MOST_ROWS = 1_000_000
 
@@ -354,17 +356,24 @@ def _of_one_axis(ratio: Array) -> Array:
 
 
 def _log_at_faces(log_w: Array) -> Array:
-    """Return the logarithm of a weight between cells from those of its averages, of fourth order where it is smooth."""
+    """Return the logarithm of a weight between cells from those of its averages, of fourth order.
+
+    By polynomials where the weight varies by a moderate factor over four cells (exact for r, r^2, r^3), by its
+    logarithm where it varies by more: the average of e^(a x) over a cell of width 1 is sinh(a/2) / (a/2) times its
+    value at the center.
+    """
     low, high = log_w[:-1], log_w[1:]
     out = 0.5 * (low + high)
     if len(log_w) < 4:
         return out
-    middle = out[1:-1]
+    middle, outer = out[1:-1], 0.5 * (low[:-2] + high[2:])
+    half = np.maximum(0.5 * np.abs(high - low)[1:-1], 1e-8)
+    steep = 1.125 * middle - 0.125 * outer - (half + np.log1p(-np.exp(-2.0 * half)) - np.log(2.0 * half))
     with np.errstate(over="ignore"):
         near = np.exp(low[1:-1] - middle) + np.exp(high[1:-1] - middle)
         far = np.exp(low[:-2] - middle) + np.exp(high[2:] - middle)
-        value = (7.0 * near - far) / 12.0
-    out[1:-1] = np.where((value > 0.5) & (value < 2.0), middle + np.log(np.maximum(value, 0.5)), middle)
+        gentle = middle + np.log(np.maximum((7.0 * near - far) / 12.0, 0.5))
+    out[1:-1] = np.where(np.abs(high[2:] - low[:-2]) < MODERATE, gentle, steep)
     return out
 
 

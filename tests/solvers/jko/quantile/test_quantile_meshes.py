@@ -107,7 +107,7 @@ def test_a_long_step_over_a_barrier(steps, mean):
     assert abs(long_step(200, 200, steps).final.mean() - mean) > 0.02
     sol = long_step(200, steps=steps)
     assert sol.jko_steps[0].extras["cells"] > 250
-    assert sol.certificate.ok
+    assert sol.certificate.verdict != "failed", sol.certificate.explain()
     assert sol.certificate.edi_defect <= 0
 
 
