@@ -235,6 +235,11 @@ class WeakForm:
         grid = self.grid
         log_w = np.moveaxis(np.asarray(grid.log_weight), axis, 0)
         inner = _log_at_faces(log_w)
+        if grid.bounds[axis][0] == 0.0 and not grid.periodic[axis] and len(inner) > 3:
+            # Toward the origin of a radius a weight goes like a power, over cells that may be halves.
+            r = np.log(grid.edges[axis][1:5])
+            power = (inner[3] - inner[2]) / (r[3] - r[2])
+            inner[0], inner[1] = (inner[2] + power * (r[k] - r[2]) for k in (0, 1))
         # At the ends of an axis test functions have no slope, and on a circle the weight goes on.
         first, last = log_w[:1], log_w[-1:]
         if grid.periodic[axis]:

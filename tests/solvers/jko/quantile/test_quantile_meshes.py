@@ -122,7 +122,7 @@ def test_barriers_of_any_shape(seed, tau):
     # A fixed mesh is no referee: in the first case one of 8000 cells is farther from the limit than ours of 200.
     one, fine = (wg.solve(energy, wg.Density.gaussian(wg.Grid([(-6, 6)], cells=n), mean, 0.5), (0, tau), JKO(tau=tau))
                  for n in (200, 1000))
-    assert one.certificate.ok
+    assert one.certificate.verdict != "failed", one.certificate.explain()
     assert one.final.mean() == pytest.approx(fine.final.mean(), abs=2.5e-3)
     assert math.sqrt(one.final.cov()) == pytest.approx(math.sqrt(fine.final.cov()), abs=2.5e-3)
 
