@@ -310,12 +310,21 @@ class WeakForm:
         bends = walls = 0.0
         for axis in range(masses.ndim):
             m = masses.swapaxes(0, axis)
+            if not self.grid.uniform[axis] and len(m) > 2:
+                # Of cells of different widths the densities, against what lies between those of the neighbors.
+                x = self.grid.centers[axis].reshape(-1, *[1] * (m.ndim - 1))
+                volumes = self.volumes.swapaxes(0, axis)
+                v, share = m / volumes, (x[1:-1] - x[:-2]) / (x[2:] - x[:-2])
+                bends += 2.0 * float((np.abs((1 - share) * v[:-2] + share * v[2:] - v[1:-1]) * volumes[1:-1]).sum())
+                walls += float(np.abs(v[1] - v[0]).sum() * volumes[0].max()
+                               + np.abs(v[-1] - v[-2]).sum() * volumes[-1].max()) * (not self.grid.periodic[axis])
+                continue
             bends += float(np.abs(m[2:] - 2.0 * m[1:-1] + m[:-2]).sum())
             if not self.grid.periodic[axis]:
                 walls += float(np.abs(m[1] - m[0]).sum()) + float(np.abs(m[-1] - m[-2]).sum())
         calm = bends < ROUGH * self.mass and (self.diffusion or self.internal)
-        share = 24.0 if calm else 6.0 if bends < POINTS * self.mass else 2.0
-        return (bends / share + walls) / self.mass
+        part = 24.0 if calm else 6.0 if bends < POINTS * self.mass else 2.0
+        return (bends / part + walls) / self.mass
 
 
 def flat(energy: FreeEnergy) -> list[tuple[float, Term]]:
