@@ -22,7 +22,7 @@ __all__ = ["Modes", "choose_modes", "contract"]
 
 Array = NDArray[np.float64]
 #: A wave is at least this many cells long.
-CELLS_PER_WAVE = 16.0
+CELLS_PER_WAVE = 24.0
 #: Modes that vary along several axes, at most.
 MOST_MIXED = 4
 
