@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import platform
 from dataclasses import dataclass, field, fields
 
@@ -21,6 +20,8 @@ DISSIPATION_TOLERANCE = 0.05
 SUBSTITUTED_TOLERANCE = 1e-5
 #: Largest part of the mass that may have been moved in a step by driving that the step cannot have followed.
 DRIVE_TOLERANCE = 0.01
+#: Largest distance of the energy lost from the bounds of the dissipation integrated, relative to it.
+GAP_TOLERANCE = 0.05
 #: More mass than this at an artificial boundary is mentioned by ``explain``.
 BOUNDARY_NOTICE = 1e-6
 
@@ -75,6 +76,16 @@ class Certificate:
         With the JKO method, the part of the path (the sum of W2 over the steps) in steps of another scheme than the one
         asked for: of first order in place of second, or with the linearized distance in place of the exact one. None
         for other methods.
+    equation_defect, equation_bound : float or None
+        What the change of a test function's integral misses of what the equation demands, and how much a right run of
+        this resolution may miss, both relative to the parts of the demand (`wgflow.audit`); those of the test function
+        and the part of the run for which their ratio is largest. None where nothing was audited.
+    not_judged : str
+        Why the equation could not be judged, and what to do; empty if it was.
+    dissipation_gap : float or None
+        How far the energy lost (less work) lies outside the integrals of the smaller and of the larger one of the
+        dissipations at the two ends of each stretch, relative to it. Inside for every start, also where the dissipation
+        is infinite at first. None where the dissipation at the start is not formed.
     functionals : tuple of str
         User-defined terms, known by their energy and first variation alone: no scheme guarantees in advance that F
         falls with them; it was checked at each step.
@@ -112,10 +123,14 @@ class Certificate:
     substituted: float | None = None
     unseen_pulse: float | None = None
     missed_drive: float | None = None
+    equation_defect: float | None = None
+    equation_bound: float | None = None
+    not_judged: str = ""
+    dissipation_gap: float | None = None
 
-    def checks(self) -> dict[str, tuple[bool, str]]:
-        """Return each check by its name: whether it passed, and a sentence."""
-        checks = {
+    def checks(self) -> dict[str, tuple[bool | None, str]]:
+        """Return each check by its name: True, False, or None if it could not be judged; and a sentence."""
+        checks: dict[str, tuple[bool | None, str]] = {
             "completed": (self.completed, "the end of the time span was reached"
                           if self.completed else "the run stopped before the end of the time span"),
             "mass": (self.mass_drift <= MASS_TOLERANCE,
@@ -132,18 +147,24 @@ class Certificate:
                                f"what a step could not follow of terms that change with time moved up to "
                                f"{self.missed_drive:.1e} of the mass (at most {DRIVE_TOLERANCE:g})"
                                + ("" if self.missed_drive <= DRIVE_TOLERANCE else "; take shorter steps"))
+        if self.not_judged or self.equation_defect is not None:
+            checks["equation"] = self._equation()
         if self.noisy:
             return checks
         checks["energy"] = (self.max_energy_increase <= ENERGY_TOLERANCE,
                        f"the largest rise of the free energy in a step was {self.max_energy_increase:.1e} "
                        f"of max(1, |F|) (at most {ENERGY_TOLERANCE:.0e})")
-        if self.dissipation_defect is None:
-            return checks
-        bound = DISSIPATION_TOLERANCE if self.controlled else math.inf
-        checks["dissipation"] = (
-            self.dissipation_defect <= bound,
-            f"energy lost and dissipation integrated differ by {self.dissipation_defect:.1e}"
-            + (f" (at most {bound:g})" if self.controlled else " (fixed steps: reported, not judged)"))
+        if self.dissipation_gap is not None:
+            where = "within" if self.dissipation_gap == 0 else f"{self.dissipation_gap:.1e} outside"
+            checks["dissipation"] = (
+                self.dissipation_gap <= GAP_TOLERANCE,
+                f"the energy lost lies {where} the bounds of the dissipation integrated (at most {GAP_TOLERANCE:g} "
+                "outside)")
+        elif self.dissipation_defect is not None and self.controlled:
+            checks["dissipation"] = (
+                self.dissipation_defect <= DISSIPATION_TOLERANCE,
+                f"energy lost and dissipation integrated differ by {self.dissipation_defect:.1e} "
+                f"(at most {DISSIPATION_TOLERANCE:g})")
         return checks
 
     def _substitution(self) -> str:
@@ -155,6 +176,20 @@ class Certificate:
         passed = self.substituted is not None and self.substituted <= SUBSTITUTED_TOLERANCE
         return words if passed else words + "; take a smaller tau, or on one axis inner='quantile'"
 
+    def _equation(self) -> tuple[bool | None, str]:
+        """Return whether the run solves its equation, and a sentence."""
+        words = ""
+        if self.equation_defect is not None and self.equation_bound is not None:
+            words = (f"tested in weak form, the equation holds up to {self.equation_defect:.1e} of its terms (at most "
+                     f"{self.equation_bound:.1e} at this resolution)")
+            if self.equation_defect > self.equation_bound:
+                return False, (f"tested in weak form, the equation misses {self.equation_defect:.1e} of its terms (at "
+                               f"most {self.equation_bound:.1e} at this resolution): another equation was solved, or "
+                               "something happens between the steps")
+        if self.not_judged:
+            return None, f"the equation could not be judged: {self.not_judged}"
+        return True, words
+
     def _tolerance(self, tol: float) -> tuple[bool, str]:
         """Return whether the estimated errors are within a tolerance, and a sentence."""
         grid, time = self.grid_error or 0.0, self.error_estimate or 0.0
@@ -165,14 +200,23 @@ class Certificate:
         return grid + time <= tol, words
 
     @property
+    def verdict(self) -> str:
+        """``"failed"`` if a check failed, else ``"not judged"`` if one could not be judged, else ``"holds"``."""
+        answers = [answer for answer, _ in self.checks().values()]
+        return "failed" if False in answers else "not judged" if None in answers else "holds"
+
+    @property
     def ok(self) -> bool:
-        """Whether every check passed."""
-        return all(passed for passed, _ in self.checks().values())
+        """Whether every check holds: the verdict is "holds"."""
+        return self.verdict == "holds"
 
     def explain(self) -> str:
         """Return the certificate in words."""
-        lines = [f"certificate: {'all checks passed' if self.ok else 'NOT ALL CHECKS PASSED'}"]
-        lines += [f"  {'ok  ' if passed else 'FAIL'} {text}" for passed, text in self.checks().values()]
+        heads = {"holds": "all checks passed", "failed": "NOT ALL CHECKS PASSED",
+                 "not judged": "nothing failed, but not everything could be judged"}
+        marks = {True: "ok  ", False: "FAIL", None: "?   "}
+        lines = [f"certificate: {heads[self.verdict]}"]
+        lines += [f"  {marks[answer]} {text}" for answer, text in self.checks().values()]
         lines.append(f"  {self.n_accepted} steps accepted, {self.n_rejected} rejected, "
                      f"{self.n_fallback} by the fallback")
         if self.scheme:
@@ -190,6 +234,9 @@ class Certificate:
         if self.edi_defect is not None:
             lines.append("  F(k+1) + W2^2/(2 tau) <= F(k) held at every step" if self.edi_defect <= 0 else
                          f"  F(k+1) + W2^2/(2 tau) exceeded F(k) by at most {self.edi_defect:.1e} of max(1, |F|)")
+        if self.dissipation_defect is not None and "dissipation" not in self.checks():
+            lines.append(f"  energy lost and dissipation integrated differ by {self.dissipation_defect:.1e} (fixed "
+                         "steps: reported, not judged)")
         if self.bias is not None:
             lines.append(f"  regularization moved the law by about {self.bias:.1e} (W2, summed over the steps)")
         if self.functionals:
@@ -205,8 +252,8 @@ class Certificate:
         return "\n".join(lines)
 
     def to_dict(self) -> dict:
-        """Return all fields as plain numbers, strings and dictionaries, with ``ok``."""
-        return {f.name: getattr(self, f.name) for f in fields(self)} | {"ok": self.ok}
+        """Return all fields as plain numbers, strings and dictionaries, with ``ok`` and ``verdict``."""
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"ok": self.ok, "verdict": self.verdict}
 
     def _repr_html_(self) -> str:
         return f"<pre>{self.explain()}</pre>"

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from wgflow.atoms import Atoms
+from wgflow.audit.listener import Audit
 from wgflow.certificate import Certificate, boundary_mass, library_versions, mass_on_bounds
 from wgflow.densities import Density
+from wgflow.energies.on_grid import TINY
 from wgflow.jko_steps import JKOStep
 from wgflow.solution import History, Solution
 
@@ -24,6 +26,8 @@ __all__ = ["AtomRecorder", "Interior", "Recorder", "Step"]
 #: Without t_eval about this many snapshots are kept, thinned as the run goes on, within this many bytes.
 SNAPSHOTS = 64
 SNAPSHOT_BYTES = 256e6
+#: Relative rounding of an energy, a sum over cells, as a part of the sum of the sizes of its terms.
+ROUNDING = 1e-13
 
 
 class Step(NamedTuple):
@@ -102,7 +106,7 @@ class Recorder:
     """
 
     COUNTERS = ("stride", "since_snapshot", "n_rejected", "n_fallback", "dissipated", "boundary", "residual",
-                "error_estimate", "grid_error", "edi_defect", "bias", "_last_rate")
+                "error_estimate", "grid_error", "edi_defect", "bias", "_last_rate", "least", "most")
 
     def __init__(self, flow: Flow, method: Method, report: Callable[[float], None] | None = None):
         self.flow, self.method, self.report = flow, method, report
@@ -112,6 +116,9 @@ class Recorder:
         self.room = max(4, min(SNAPSHOTS, int(SNAPSHOT_BYTES / (8 * flow.size))))
         self.n_rejected = self.n_fallback = 0
         self.dissipated = self.boundary = self.residual = 0.0
+        # Bounds of the dissipation integrated; None where it is not known at the start.
+        self.least: float | None = None
+        self.most: float | None = None
         self.error_estimate: float | None = None
         self.grid_error: float | None = None
         self._last_rate: tuple[float, float] | None = None
@@ -121,13 +128,21 @@ class Recorder:
         self.jko_steps: list = []
         self.edi_defect: float | None = None
         self.bias: float | None = None
+        self.audit: Audit | None = None
+        if flow.has_grid:
+            # On three axes, and where it is asked for, JKO is solved with a distance that is linear near each step.
+            options = method.settings().get("options") or {}
+            self.audit = Audit(flow, options.get("metric") == "linear" or flow.grid.ndim > 2)
 
     def start(self, first: Step) -> None:
         """Record the initial state, a step of length 0."""
         self._append(first, 0.0)
         self.boundary = self._at_boundary(first.law)
         if first.rate is not None:
+            self.least = self.most = 0.0
             self.rate(0.0, first.rate)
+        if self.audit is not None:
+            self.audit.start(first)
         if not self.flow.t_eval or self.flow.t_eval[0] == self.flow.t0:
             self.snapshots.append((self.flow.t0, first.law.copy(), first.energy))
 
@@ -153,6 +168,8 @@ class Recorder:
         if step.jko is not None:
             self.jko_steps.append(step.jko)
         self._append(step, step.t - self.columns["t"][-1])
+        if self.audit is not None:
+            self.audit.step(step, self.error_estimate)
         if not self.flow.t_eval:
             self.since_snapshot += 1
             if step.t >= self.flow.t1 or self.since_snapshot >= self.stride:
@@ -182,13 +199,18 @@ class Recorder:
         """
         if self._last_rate is not None:
             before_time, before = self._last_rate
-            self.dissipated += (scaled_time - before_time) * _logarithmic_mean(before, value)
+            length = scaled_time - before_time
+            self.dissipated += length * _logarithmic_mean(before, value)
+            if self.least is not None and self.most is not None:
+                self.least += length * min(before, value)
+                self.most += length * max(before, value)
         self._last_rate = (scaled_time, value)
 
     def dump(self) -> dict:
         """What has been recorded: numbers, and lists of which only the first ``rows`` and ``n_snapshots`` are meant."""
         return {"columns": self.columns, "rows": len(self.columns["t"]), "snapshots": self.snapshots,
                 "n_snapshots": len(self.snapshots), "jko_steps": self.jko_steps, "n_jko_steps": len(self.jko_steps),
+                "audit": None if self.audit is None else self.audit.dump(),
                 **{name: getattr(self, name) for name in self.COUNTERS}}
 
     def restore(self, saved: dict, masses) -> None:
@@ -196,7 +218,10 @@ class Recorder:
         self.columns, self.snapshots, self.last_masses = saved["columns"], saved["snapshots"], masses
         self.jko_steps = list(saved["jko_steps"])
         for name in self.COUNTERS:
-            setattr(self, name, saved[name])
+            # Files of former versions know no bounds of the dissipation.
+            setattr(self, name, saved.get(name) if name in ("least", "most") else saved[name])
+        if self.audit is not None:
+            self.audit.restore(saved.get("audit"), masses)
 
     def solution(self, status: int, message: str) -> Solution:
         """The Solution of what has been recorded."""
@@ -214,8 +239,10 @@ class Recorder:
             self.columns["min_density"] = [least.get(t, value) for t, value in
                                            zip(self.columns["t"], self.columns["min_density"])]
         history = History(self.columns)
+        certificate, audit = self._certificate(history, status), self.audit
         return Solution(t=[s[0] for s in self.snapshots], densities=densities, energy=[s[2] for s in self.snapshots],
-                        history=history, certificate=self._certificate(history, status), status=status, message=message,
+                        history=history, status=status, message=message,
+                        certificate=certificate if audit is None else lambda: _audited(certificate, audit),
                         free_energy=self.flow.energy, method=repr(self.method), time_scale=self.flow.time_scale,
                         jko_steps=self.jko_steps, stepped_by=self.method)
 
@@ -261,7 +288,7 @@ class Recorder:
         # What the law lost by itself: the work of terms that change with time is not its own.
         energy, mass = history.energy - history.work, history.mass
         rises = np.diff(energy) / np.maximum(1.0, np.abs(energy[:-1]))
-        lost = energy[0] - energy[-1] if len(history) > 1 else 0.0
+        lost = float(energy[0] - energy[-1]) if len(history) > 1 else 0.0
         return Certificate(
             mass_drift=float(np.abs(mass / mass[0] - 1).max()),
             min_density=float(history.min_density.min()),
@@ -271,6 +298,7 @@ class Recorder:
             n_accepted=len(history) - 1, n_rejected=self.n_rejected, n_fallback=self.n_fallback,
             residual=self.residual, error_estimate=self.error_estimate, edi_defect=self.edi_defect,
             bias=self.bias, grid_error=self.grid_error, scheme=self.flow.scheme,
+            dissipation_gap=self._dissipation_gap(lost),
             completed=status == 0, controlled=self.method.controlled, settings=self.method.settings(),
             versions=dict(library_versions()), functionals=self._functionals(), substituted=self._substituted(),
             unseen_pulse=unseen, missed_drive=missed)
@@ -294,6 +322,15 @@ class Recorder:
             missed = 0.0 if self.method.follows else drive.missed(
                 history.t, [(t, law) for t, law, _ in self.snapshots], self.flow.elapsed)
         return min(gap, float(history.dt.max())), missed
+
+    def _dissipation_gap(self, lost: float) -> float | None:
+        """Return how far the energy lost lies outside the bounds of the dissipation integrated, relative to it."""
+        if self.least is None or self.most is None or not self.flow.has_grid:
+            return None
+        outside = max(self.least - lost, lost - self.most, 0.0)
+        # Sums over cells of numbers as large as these are rounded, at both ends.
+        rounding = ROUNDING * self.flow.on_grid.size_of_terms(self.flow.density.masses)
+        return max(0.0, outside - rounding) / max(lost, self.least, rounding, TINY)
 
     def _functionals(self) -> tuple[str, ...]:
         return tuple(repr(term) for _, term in self.flow.on_grid.functionals)
@@ -320,6 +357,12 @@ class AtomRecorder(Recorder):
         if not self.flow.energy.spreads:
             return replace(certificate, atomic=True)
         return replace(certificate, atomic=True, noisy=True, controlled=False, dissipation_defect=None)
+
+
+def _audited(certificate: Certificate, audit: Audit) -> Certificate:
+    """Return a certificate with what an audit finds."""
+    found = audit.finding()
+    return replace(certificate, equation_defect=found.defect, equation_bound=found.bound, not_judged=found.note)
 
 
 def _logarithmic_mean(a: float, b: float) -> float:

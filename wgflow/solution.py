@@ -100,18 +100,33 @@ class Solution(Generic[Law]):
     """
 
     def __init__(self, *, t: ArrayLike, densities: Sequence[Law], energy: ArrayLike, history: History,
-                 certificate: Certificate, status: int, message: str, free_energy: FreeEnergy | None, method: str,
+                 certificate: Certificate | Callable[[], Certificate], status: int, message: str,
+                 free_energy: FreeEnergy | None, method: str,
                  time_scale: float | Callable[[float], float] | None = 1.0, jko_steps: Sequence[JKOStep] = (),
                  stepped_by: Method | None = None):
         self.t = np.asarray(t, dtype=float)
         self.densities: list[Law] = list(densities)
         self.energy = np.asarray(energy, dtype=float)
         self.history = history
-        self.certificate = certificate
+        self._certificate = certificate
         self.status, self.message = status, message
         self.free_energy, self.method, self.time_scale = free_energy, method, time_scale
         self.jko_steps = tuple(jko_steps)
         self._stepped_by = stepped_by
+
+    @property
+    def certificate(self) -> Certificate:
+        """The certificate; the equation is audited when it is read for the first time."""
+        if callable(self._certificate):
+            self._certificate = self._certificate()
+        return self._certificate
+
+    @certificate.setter
+    def certificate(self, certificate: Certificate) -> None:
+        self._certificate = certificate
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_certificate": self.certificate}
 
     @property
     def success(self) -> bool:

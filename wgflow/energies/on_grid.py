@@ -98,6 +98,15 @@ class EnergyOnGrid:
             total += factor * term.energy(masses)
         return total
 
+    def size_of_terms(self, masses: np.ndarray) -> float:
+        """Return the sum of the absolute values of what is added up to F, up to interactions: it rounds like that."""
+        sizes = np.abs(self.potential)
+        if self.diffusion > 0:
+            sizes = sizes + self.diffusion * (np.abs(np.log(np.maximum(masses, TINY)))
+                                              + np.abs(self.grid.log_reference))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return float((masses * sizes).sum())
+
     def frozen_energy(self, masses: np.ndarray, field: np.ndarray | None) -> float:
         """Return the energy with a fixed field W in place of interactions and functionals, which is convex in m."""
         mu = self.energy_potential if field is None else self.energy_potential + field

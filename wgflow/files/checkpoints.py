@@ -186,11 +186,14 @@ def _pack(latest: tuple[dict, dict], header: dict, arrays: dict) -> tuple[dict, 
     if snapshots:
         arrays["snapshot_masses"] = [s[1] for s in snapshots]
     arrays |= {f"state_{name}": value for name, value in state.items() if isinstance(value, np.ndarray)}
+    audit = recorded["audit"]
+    arrays["audit_samples"] = audit["rows_of"]()
+    header = header | {"audit": {name: value for name, value in audit.items() if name != "rows_of"}}
     steps, step_arrays = pack_steps(recorded["jko_steps"][:recorded["n_jko_steps"]])
     header = header | {
         "state": {name: value for name, value in state.items() if not isinstance(value, np.ndarray)},
         "recorder": {name: value for name, value in recorded.items()
-                     if name not in ("columns", "snapshots", "jko_steps")},
+                     if name not in ("columns", "snapshots", "jko_steps", "audit")},
         "jko_steps": steps,
     }
     return header, arrays | step_arrays
@@ -207,7 +210,9 @@ def unpack_run(header: dict, arrays: dict) -> tuple[dict, dict]:
     lengths = {len(column) for column in columns.values()}
     if not len(times) == len(energies) == len(masses) or lengths != {header["recorder"]["rows"]}:
         raise ValueError("its columns have different lengths")
-    record = {"columns": columns, "snapshots": list(zip(times, masses, energies)),
+    # Files of former versions have none.
+    audit = header["audit"] | {"samples": arrays["audit_samples"]} if "audit" in header else None
+    record = {"columns": columns, "audit": audit, "snapshots": list(zip(times, masses, energies)),
               "jko_steps": unpack_steps(header["jko_steps"], arrays)}
     return header["recorder"] | record, state
 

@@ -107,7 +107,7 @@ def test_a_long_step_over_a_barrier(steps, mean):
     assert abs(long_step(200, 200, steps).final.mean() - mean) > 0.02
     sol = long_step(200, steps=steps)
     assert sol.jko_steps[0].extras["cells"] > 250
-    assert sol.certificate.ok
+    assert sol.certificate.verdict != "failed", sol.certificate.explain()
     assert sol.certificate.edi_defect <= 0
 
 
@@ -122,7 +122,7 @@ def test_barriers_of_any_shape(seed, tau):
     # A fixed mesh is no referee: in the first case one of 8000 cells is farther from the limit than ours of 200.
     one, fine = (wg.solve(energy, wg.Density.gaussian(wg.Grid([(-6, 6)], cells=n), mean, 0.5), (0, tau), JKO(tau=tau))
                  for n in (200, 1000))
-    assert one.certificate.ok
+    assert one.certificate.verdict != "failed", one.certificate.explain()
     assert one.final.mean() == pytest.approx(fine.final.mean(), abs=2.5e-3)
     assert math.sqrt(one.final.cov()) == pytest.approx(math.sqrt(fine.final.cov()), abs=2.5e-3)
 

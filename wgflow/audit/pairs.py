@@ -1,0 +1,221 @@
+r"""Kernels between few nodes, for interactions and terms that change with time.
+
+A law of many cells is replaced by masses q at the nodes of a coarse tensor grid, :math:`q_a = \sum_i m_i L_a(x_i)` with
+the piecewise cubic Lagrange polynomials L of the nodes. For a smooth f this is a quadrature of fourth order in the
+distance H of the nodes: :math:`\sum_i m_i f(x_i) = \sum_a q_a f(x_a) + O(H^4)`, whatever the law. An interaction
+contributes
+
+.. math:: -\iint \rho(x)\,\rho(y)\,\nabla\varphi(x) \cdot \nabla_x U(x, y)
+          = -\tfrac12 \iint \rho\,\rho\,[\nabla\varphi(x) - \nabla\varphi(y)] \cdot \nabla w(x - y)
+
+(the second form for :math:`U = w(x - y)`), which is bounded even for the logarithm, and is summed over pairs of nodes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wgflow.audit.modes import Modes
+from wgflow.compiled.lowrank import rows_dot
+from wgflow.gradients import values_at
+from wgflow.grids import Grid
+from wgflow.interactions.named_kernels import Kernel
+from wgflow.interactions.terms import Convolution, Dense, Interaction, LowRank, PairTerm
+
+__all__ = ["Nodes", "PairForce", "gradients", "pair_force"]
+
+Array = NDArray[np.float64]
+#: Nodes along each axis, by the number of axes.
+COUNTS = {1: 64, 2: 20, 3: 8, 4: 5}
+#: Step of central differences, relative to 1 or to the box where that is smaller.
+STEP = 1e-4
+#: Points along each axis of a cell of nodes, over which a kernel that is not smooth at 0 is averaged there.
+NEAR = 8
+
+
+class Nodes:
+    """The nodes of a grid, and the map from the masses of its cells to theirs.
+
+    Parameters
+    ----------
+    grid : Grid
+    count : int
+        Nodes along each axis, where there are more cells than that.
+    modes : Modes
+        Test functions.
+    """
+
+    def __init__(self, grid: Grid, count: int, modes: Modes):
+        self.grid, self.modes = grid, modes
+        self.axes: list[Array] = []
+        self.maps: list[Array | None] = []
+        for axis, (lo, hi) in enumerate(grid.bounds):
+            if grid.shape[axis] <= count + count // 2:
+                self.axes.append(grid.centers[axis])
+                self.maps.append(None)
+                continue
+            turns = grid.periodic[axis]
+            nodes = lo + (hi - lo) * (np.arange(count) / count if turns else np.linspace(0.0, 1.0, count))
+            self.axes.append(nodes)
+            self.maps.append(_cubic(nodes, grid.centers[axis], (hi - lo) if turns else 0.0))
+        self.points = np.array([x.ravel() for x in np.meshgrid(*self.axes, indexing="ij")])
+        self.gaps = [float(np.diff(x).mean()) for x in self.axes]
+
+    def masses(self, masses: Array) -> Array:
+        """Return the masses at the nodes, one after the other."""
+        if masses.ndim == 1 and self.maps[0] is not None:
+            return rows_dot(self.maps[0], masses if masses.flags.writeable else masses.copy())
+        for axis, weights in enumerate(self.maps):
+            if weights is not None:
+                masses = np.moveaxis(np.tensordot(weights, masses, axes=(1, axis)), 0, axis)
+        return np.array(masses).ravel()
+
+    @cached_property
+    def slopes(self) -> Array:
+        """The gradients of the test functions at the nodes, shape (K, n_axes, n_nodes)."""
+        parts = [self.modes.factors(axis, x) for axis, x in enumerate(self.points)]
+        out = np.empty((len(self.modes.waves), *self.points.shape))
+        for axis in range(len(parts)):
+            out[:, axis] = parts[axis][1]
+            for other in range(len(parts)):
+                if other != axis:
+                    out[:, axis] *= parts[other][0]
+        return out
+
+
+def gradients(function: Callable[[Array], Array], points: Array, bounds) -> Array:
+    """Return central differences of a function at points (n_axes, n), the axis in front; one-sided at bounds."""
+    out = []
+    for axis, (lo, hi) in enumerate(bounds):
+        step = STEP * min(1.0, hi - lo)
+        ahead, behind = points.copy(), points.copy()
+        ahead[axis] = np.minimum(points[axis] + step, hi)
+        behind[axis] = np.maximum(points[axis] - step, lo)
+        out.append((function(ahead) - function(behind)) / (ahead[axis] - behind[axis]))
+    return np.array(out)
+
+
+def _cubic(nodes: Array, x: Array, period: float) -> Array:
+    """Return the cubic Lagrange polynomials of even nodes at points, (n_nodes, n)."""
+    count, gap = nodes.size, nodes[1] - nodes[0]
+    place = (x - nodes[0]) / gap
+    first = np.floor(place).astype(int) - 1
+    if not period:
+        first = np.clip(first, 0, count - 4)
+    s, out, columns = place - first, np.zeros((count, x.size)), np.arange(x.size)
+    for j in range(4):
+        weight = np.ones(x.size)
+        for k in range(4):
+            if k != j:
+                weight *= (s - k) / (j - k)
+        np.add.at(out, ((first + j) % count, columns), weight)
+    return out
+
+
+class PairForce:
+    r"""The part of an interaction in the rates of test functions, from the masses q at nodes.
+
+    With G the gradients of U in its first point between nodes it is
+    :math:`-\sum_a q_a\,\nabla\varphi(x_a) \cdot \sum_b G_{ab} q_b`; on the diagonal, for a kernel that is not
+    smooth at 0, the average over a cell of nodes of the symmetric form stands for it.
+
+    Parameters
+    ----------
+    nodes : Nodes
+    left, right : arrays of shape (n_axes * n_nodes, j) and (j, n_nodes), or (n_axes * n_nodes, n_nodes) and None
+        G, or its two factors.
+    diagonal : array of shape (K, n_nodes), optional
+    """
+
+    def __init__(self, nodes: Nodes, left: Array, right: Array | None = None, diagonal: Array | None = None):
+        self.nodes, self.left, self.right, self.diagonal = nodes, np.ascontiguousarray(left), right, diagonal
+
+    def rates(self, q: Array) -> Array:
+        """Return the part for each test function, shape (K,)."""
+        slopes = self.nodes.slopes
+        force = rows_dot(self.left, q if self.right is None else rows_dot(self.right, q))
+        total = rows_dot(slopes.reshape(len(slopes), -1), (force.reshape(-1, q.size) * q).ravel())
+        return -total if self.diagonal is None else -total - rows_dot(self.diagonal, q * q)
+
+
+    def size(self, q: Array) -> float:
+        """Return the integral of the forces between all pairs without regard to their directions, of one law."""
+        q = np.abs(q)
+        return float((rows_dot(np.abs(self.left), q).reshape(-1, q.size) * q).sum())
+
+
+def pair_force(term: PairTerm, nodes: Nodes) -> PairForce | None:
+    """Return the part of an interaction; None where its kernel is known by its values between cells alone."""
+    while isinstance(term, Interaction):
+        term = term._on_points(nodes.grid.ndim) if callable(term.U) else cast(PairTerm, term.U)
+        if isinstance(term, np.ndarray):
+            return None
+    if isinstance(term, Convolution) and callable(term.w):
+        return _displaced(term, nodes)
+    if isinstance(term, LowRank) and callable(term.features):
+        return _ranked(term, nodes)
+    if isinstance(term, Dense) and callable(term.U):
+        return _dense(term, nodes)
+    return None
+
+
+def _displaced(term: Convolution, nodes: Nodes) -> PairForce:
+    points, grid = nodes.points, nodes.grid
+    gap = points[:, :, None] - points[:, None, :]
+    for axis, (lo, hi) in enumerate(grid.bounds):
+        if grid.periodic[axis]:
+            gap[axis] -= (hi - lo) * np.round(gap[axis] / (hi - lo))
+    count = points.shape[1]
+    gradient_of = _kernel_gradient(term, grid)
+    with np.errstate(all="ignore"):
+        values = gradient_of(gap.reshape(len(gap), -1))
+    values[:, ~np.isfinite(values).all(axis=0)] = 0.0
+    diagonal = None
+    if term.average or (isinstance(term.w, Kernel) and not term.w.smooth):
+        near = np.meshgrid(*[h * ((np.arange(NEAR) + 0.5) / NEAR - 0.5) for h in nodes.gaps], indexing="ij")
+        z = np.array([x.ravel() for x in near])
+        virial = float((z * gradient_of(z)).sum(axis=0).mean())
+        parts = [nodes.modes.factors(axis, x)[0] for axis, x in enumerate(points)]
+        diagonal = -0.5 * virial / len(points) * nodes.modes.bend[:, None] * np.prod(parts, axis=0)
+    return PairForce(nodes, values.reshape(len(gap) * count, count), None, diagonal)
+
+
+def _kernel_gradient(term: Convolution, grid: Grid):
+    periods = [hi - lo if turns else 0.0 for (lo, hi), turns in zip(grid.bounds, grid.periodic)]
+    if isinstance(term.w, Kernel):
+        if any(periods):
+            from wgflow.interactions.periodic_kernels import periodic_kernel
+
+            reach = [0.0 if period else 2.0 ** math.ceil(math.log2(hi - lo))
+                     for period, (lo, hi) in zip(periods, grid.bounds)]
+            kernel = periodic_kernel(term.w.parts, tuple(periods), tuple(reach))
+            return lambda z: kernel.gradient(*z)
+        return lambda z: term.w.gradient(*z)
+    free = [(-math.inf, math.inf)] * grid.ndim
+    return lambda z: gradients(lambda y: values_at(term.w, y, "w"), z, free)
+
+
+def _ranked(term: LowRank, nodes: Nodes) -> PairForce:
+    def features(x: Array) -> Array:
+        return values_at(cast(Any, term.features), x, "features", (None,))
+
+    values = features(nodes.points)
+    signs = np.ones(len(values)) if term.signs is None else term.signs
+    slopes = gradients(features, nodes.points, nodes.grid.bounds) * signs[:, None]
+    return PairForce(nodes, np.moveaxis(slopes, 1, 2).reshape(-1, len(values)), np.ascontiguousarray(values))
+
+
+def _dense(term: Dense, nodes: Nodes) -> PairForce:
+    n = nodes.points.shape[1]
+    first, second = np.repeat(nodes.points, n, axis=1), np.tile(nodes.points, n)
+
+    def kernel(x: Array) -> Array:
+        return values_at(cast(Any, term.U), np.concatenate([x, second]), "U")
+
+    return PairForce(nodes, gradients(kernel, first, nodes.grid.bounds).reshape(-1, n))

@@ -1,0 +1,74 @@
+"""Integrals over time of what is known at the times of steps, by piecewise polynomials."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["StepIntegrals"]
+
+Array = NDArray[np.float64]
+#: Gauss-Legendre nodes of an interval: exact for cubics, and for a clock that changes, its own.
+FEW, MANY = np.polynomial.legendre.leggauss(2), np.polynomial.legendre.leggauss(13)
+
+
+class StepIntegrals:
+    r"""The integrals over each interval of s(t) times the polynomial through nearby values.
+
+    Parameters
+    ----------
+    t : array of shape (n,)
+        Increasing times.
+    scale : float or callable
+        The clock s.
+    """
+
+    def __init__(self, t: Array, scale: float | Callable[[float], float]):
+        nodes, weights = MANY if callable(scale) else FEW
+        half = 0.5 * np.diff(t)[:, None]
+        self.t, self.nodes = t, t[:-1, None] + half * (1.0 + nodes)
+        speed = np.array([[scale(float(s)) for s in row] for row in self.nodes]) if callable(scale) else scale
+        self.factor = half * weights * speed
+        self.weights: dict[int, tuple[NDArray[np.int64], Array]] = {}
+        # The integral of s over each interval.
+        self.lengths = self.factor.sum(axis=1)[:, None]
+
+    def __call__(self, values: Array, points: int) -> Array:
+        """Return the integrals (n - 1, K) of values (n, K).
+
+        Parameters
+        ----------
+        values : array
+        points : int
+            Values that a polynomial goes through: 4 for cubics, of order 4; fewer where there are fewer times.
+        """
+        if points not in self.weights:
+            self.weights[points] = self._weights(min(points, self.t.size))
+        stencil, weights = self.weights[points]
+        return np.einsum("nj,njk->nk", weights, values[stencil])
+
+    def _weights(self, points: int) -> tuple[NDArray[np.int64], Array]:
+        """Return the places of the values for each interval, and their weights."""
+        t, count = self.t, self.t.size - 1
+        first = np.clip(np.arange(count) - (points - 1) // 2, 0, t.size - points)
+        stencil = first[:, None] + np.arange(points)
+        known = t[stencil]
+        # Lagrange polynomial j at node x is the product over k != j of (x - t_k) / (t_j - t_k).
+        away = self.nodes[:, :, None] - known[:, None, :]
+        apart = known[:, :, None] - known[:, None, :]
+        weights = np.empty(stencil.shape)
+        for j in range(points):
+            others = [k for k in range(points) if k != j]
+            basis = (away[:, :, others] / apart[:, None, j, others]).prod(axis=2)
+            weights[:, j] = (basis * self.factor).sum(axis=1)
+        return stencil, weights
+
+    def ends(self, values: Array) -> Array:
+        """Return the integrals of the values at the ends of the intervals."""
+        return self.lengths * values[1:]
+
+    def mean(self, values: Array) -> Array:
+        """Return the integrals of the means of the values at the two ends."""
+        return 0.5 * self.lengths * (values[1:] + values[:-1])
