@@ -234,7 +234,9 @@ class Audit:
         """Return the finding from the samples: defect, demand and allowed errors of each interval between them."""
         moments, drift, interaction, diffusion, doubt, speed = table[:6]
         driven_drift, driven_interaction = np.diff(table[6:], axis=1)
-        integral = StepIntegrals(t, self.flow.scale_at if callable(self.flow.time_scale) else self.flow.time_scale)
+        jumps = () if self.flow.drive is None else self.flow.drive.ends
+        integral = StepIntegrals(t, self.flow.scale_at if callable(self.flow.time_scale) else self.flow.time_scale,
+                                 jumps)
         rate, mass = drift + interaction + diffusion, self._formed().mass
         change, size = integral(rate, 4), integral.mean(np.abs(rate))
         allowed = np.diff(may_miss)[:, None] * self._formed().modes.bend + SPACE_MARGIN * integral.mean(doubt)
@@ -244,6 +246,9 @@ class Audit:
         else:
             gap = np.abs(change - integral(rate, min(3, len(t) - 1)))
             # A wave that changes much within a step: what the step does to it is not known in between.
+            # Cubics overshoot where steps of very different lengths follow each other.
+            mean = integral.mean(rate)
+            change = np.where(np.abs(change - mean) > np.abs(integral.mean(np.abs(rate))) + gap, mean, change)
             jump = np.abs(np.diff(rate, axis=0)) > 0.5 * np.maximum(np.abs(rate[1:]), np.abs(rate[:-1]))
             unresolved = (gap > UNRESOLVED * size) | (jump & (stiff > STIFF))
             if self.judged_by == "first order":

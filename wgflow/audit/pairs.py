@@ -33,6 +33,8 @@ __all__ = ["Nodes", "PairForce", "gradients", "pair_force"]
 Array = NDArray[np.float64]
 #: Nodes along each axis, by the number of axes.
 COUNTS = {1: 64, 2: 20, 3: 8, 4: 5}
+#: The same for potentials that change with time, which need no pairs and may become steep.
+DRIVEN_COUNTS = {1: 2048, 2: 48, 3: 16, 4: 8}
 #: Step of central differences, relative to 1 or to the box where that is smaller.
 STEP = 1e-4
 #: Points along each axis of a cell of nodes, over which a kernel that is not smooth at 0 is averaged there.

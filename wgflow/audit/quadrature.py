@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,15 +24,19 @@ class StepIntegrals:
         Increasing times.
     scale : float or callable
         The clock s.
+    jumps : sequence of float
+        Times at which values have kinks, since terms jump there: no polynomial goes across.
     """
 
-    def __init__(self, t: Array, scale: float | Callable[[float], float]):
+    def __init__(self, t: Array, scale: float | Callable[[float], float], jumps: Sequence[float] = ()):
         nodes, weights = MANY if callable(scale) else FEW
         half = 0.5 * np.diff(t)[:, None]
         self.t, self.nodes = t, t[:-1, None] + half * (1.0 + nodes)
         speed = np.array([[scale(float(s)) for s in row] for row in self.nodes]) if callable(scale) else scale
         self.factor = half * weights * speed
         self.weights: dict[int, tuple[NDArray[np.int64], Array]] = {}
+        cuts = np.unique(np.searchsorted(t, [s for s in jumps if t[0] < s < t[-1]]))
+        self.pieces = list(pairwise([0, *cuts.tolist(), t.size - 1]))
         # The integral of s over each interval.
         self.lengths = self.factor.sum(axis=1)[:, None]
 
@@ -45,24 +50,27 @@ class StepIntegrals:
             Values that a polynomial goes through: 4 for cubics, of order 4; fewer where there are fewer times.
         """
         if points not in self.weights:
-            self.weights[points] = self._weights(min(points, self.t.size))
+            self.weights[points] = self._weights(points)
         stencil, weights = self.weights[points]
         return np.einsum("nj,njk->nk", weights, values[stencil])
 
     def _weights(self, points: int) -> tuple[NDArray[np.int64], Array]:
-        """Return the places of the values for each interval, and their weights."""
-        t, count = self.t, self.t.size - 1
-        first = np.clip(np.arange(count) - (points - 1) // 2, 0, t.size - points)
-        stencil = first[:, None] + np.arange(points)
-        known = t[stencil]
-        # Lagrange polynomial j at node x is the product over k != j of (x - t_k) / (t_j - t_k).
-        away = self.nodes[:, :, None] - known[:, None, :]
-        apart = known[:, :, None] - known[:, None, :]
-        weights = np.empty(stencil.shape)
-        for j in range(points):
-            others = [k for k in range(points) if k != j]
-            basis = (away[:, :, others] / apart[:, None, j, others]).prod(axis=2)
-            weights[:, j] = (basis * self.factor).sum(axis=1)
+        """Return the places of the values for each interval, and their weights; 0 for places that do not count."""
+        stencil = np.zeros((self.t.size - 1, points), dtype=np.int64)
+        weights = np.zeros(stencil.shape)
+        for begin, end in self.pieces:
+            count = min(points, end - begin + 1)
+            first = np.clip(np.arange(begin, end) - (count - 1) // 2, begin, end + 1 - count)
+            places = first[:, None] + np.arange(count)
+            known = self.t[places]
+            # Lagrange polynomial j at node x is the product over k != j of (x - t_k) / (t_j - t_k).
+            away = self.nodes[begin:end, :, None] - known[:, None, :]
+            apart = known[:, :, None] - known[:, None, :]
+            for j in range(count):
+                others = [k for k in range(count) if k != j]
+                basis = (away[:, :, others] / apart[:, None, j, others]).prod(axis=2)
+                weights[begin:end, j] = (basis * self.factor[begin:end]).sum(axis=1)
+            stencil[begin:end, :count] = places
         return stencil, weights
 
     def ends(self, values: Array) -> Array:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wgflow.audit.modes import choose_modes, contract
-from wgflow.audit.pairs import COUNTS, Nodes, PairForce, gradients, pair_force
+from wgflow.audit.pairs import COUNTS, DRIVEN_COUNTS, Nodes, PairForce, gradients, pair_force
 from wgflow.compiled.lowrank import rows_dot
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy, Term
@@ -95,7 +95,11 @@ class WeakForm:
         self.count = len(self.modes.waves)
         self.steepest = np.sqrt(self.modes.bend)
         self.volumes = node_grid(grid).volumes if nodal else grid.volumes
+        own = node_grid(grid) if nodal else grid
         self.weighted = [] if grid.log_weight is None else [self._flux_rows(axis) for axis in range(grid.ndim)]
+        # How (log w)' makes test functions spread at the centers of cells, along each axis.
+        self.pulls = [] if own.log_weight is None else [
+            self._pull(np.asarray(own.log_weight), axis) for axis in range(grid.ndim)]
         self.pair_forces: dict[int, tuple[Term, list[PairForce | None]]] = {}
         self.driven = energy.time_dependent
         self.node_sets: dict[int, Nodes] = {}
@@ -131,9 +135,11 @@ class WeakForm:
                 drift = -self._along(masses, self.forces)
                 doubt, force = (np.array([(masses * part).sum()]) for part in (self.unclear, self.strength))
         doubt, speed = self.steepest * doubt, speed + self.steepest * (force / self.mass)
-        diffusion = self.diffusion * self._spreading(masses, moments) if self.diffusion else zero
+        diffusion, open_part = self._spreading(masses, moments) if self.diffusion else (zero, zero)
+        diffusion, doubt = self.diffusion * diffusion, doubt + self.diffusion * open_part
         for factor, term in self.internal:
-            part, pressure = self._pressure(masses, term)
+            (part, open_part), pressure = self._pressure(masses, term)
+            doubt = doubt + abs(factor) * open_part
             diffusion, speed = diffusion + factor * part, speed + self.modes.bend * (factor * pressure / self.mass)
         interaction, roughness = zero, self._roughness(masses)
         if self.pairs:
@@ -147,7 +153,7 @@ class WeakForm:
     def changing_rates(self, laws: list[Array], times: Array) -> Array:
         """Return drift and interaction by the terms that change with time, of a law at each time, (2, n, K)."""
         out = np.zeros((2, len(times), self.count))
-        nodes = self._nodes(COUNTS[self.grid.ndim])
+        nodes = self._nodes(DRIVEN_COUNTS[self.grid.ndim])
         for row, (t, masses) in enumerate(zip(times, laws)):
             q = nodes.masses(masses)
             for outer, changing in self.changing:
@@ -209,7 +215,7 @@ class WeakForm:
         rough = np.where(np.abs(narrow - wide) > JUMP * steep, np.maximum(rough, steep), rough)
         return np.ascontiguousarray(np.moveaxis(force, 0, axis)), np.ascontiguousarray(np.moveaxis(rough, 0, axis))
 
-    def _pressure(self, masses: Array, term: InternalEnergy) -> tuple[Array, float]:
+    def _pressure(self, masses: Array, term: InternalEnergy) -> tuple[tuple[Array, Array], float]:
         """Return the part of an internal energy, and the integral of its pressure."""
         log_w = self.grid.log_weight
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
@@ -219,16 +225,44 @@ class WeakForm:
         p[~np.isfinite(p)] = 0.0
         return self._spreading(p, None), float(p.sum())
 
-    def _spreading(self, p: Array, moments: Array | None) -> Array:
-        """Return the integrals of div(w grad phi) / w times a pressure, which is given by its integrals over cells."""
+    def _spreading(self, p: Array, moments: Array | None) -> tuple[Array, Array]:
+        """Return the integrals of div(w grad phi) / w times a pressure, which is given by its integrals over cells.
+
+        Beside them how unsure they are: what they differ by from the same at the centers of cells.
+        """
         if not self.weighted:
-            return -self.modes.bend * (contract(p, self.values) if moments is None else moments)
+            return -self.modes.bend * (contract(p, self.values) if moments is None else moments), np.zeros(self.count)
+        at_centers = self._spreading_at_centers(p)
+        if self.nodal:
+            return at_centers, np.zeros(self.count)
         total = np.zeros(self.count)
         for axis, (upper, lower, above, below) in enumerate(self.weighted):
             for ratio, slope, sign in ((upper, above, 1.0), (lower, below, -1.0)):
                 factors = [slope if k == axis else values for k, values in enumerate(self.values)]
                 total += sign * contract(p * ratio, factors)
+        return total, np.abs(total - at_centers)
+
+    def _spreading_at_centers(self, p: Array) -> Array:
+        """Return the integrals of (Laplacian phi + grad phi . grad log w) times a pressure at the centers of cells."""
+        pairs = [self.modes.factors(axis, x, None) for axis, x in enumerate(self.grid.centers)]
+        total = -self.modes.bend * contract(p, [value for value, _ in pairs])
+        for axis, pull in enumerate(self.pulls):
+            factors = [pairs[k][k == axis] for k in range(self.grid.ndim)]
+            total += contract(p * pull, factors)
         return total
+
+    def _pull(self, log_w: Array, axis: int) -> Array:
+        """Return the slope of log w along an axis at the centers of cells; exact for powers of a radius."""
+        x = self.grid.centers[axis].reshape(-1, *[1] * (log_w.ndim - 1))
+        radius = self.grid.bounds[axis][0] == 0.0 and not self.grid.periodic[axis]
+        lines = np.moveaxis(log_w, axis, 0)
+        if self.grid.periodic[axis]:
+            period = self.grid.bounds[axis][1] - self.grid.bounds[axis][0]
+            lines = np.concatenate([lines[-2:], lines, lines[:2]])
+            x = np.concatenate([x[-2:] - period, x, x[:2] + period])
+        slope = _slopes(lines, np.log(x) if radius else x)
+        slope = slope[2:-2] if self.grid.periodic[axis] else slope / x if radius else slope
+        return np.ascontiguousarray(np.moveaxis(slope, 0, axis))
 
     def _flux_rows(self, axis: int) -> tuple[Array, Array, Array, Array]:
         """Return w at the upper and lower faces of the cells over w h in them, and slopes of test functions there."""
@@ -324,6 +358,9 @@ class WeakForm:
                 walls += float(np.abs(m[1] - m[0]).sum()) + float(np.abs(m[-1] - m[-2]).sum())
         calm = bends < ROUGH * self.mass and (self.diffusion or self.internal)
         part = 24.0 if calm else 6.0 if bends < POINTS * self.mass else 2.0
+        if not (calm or all(self.grid.uniform)):
+            # The limited fluxes of cells of different widths are of first order.
+            part = min(part, 4.0)
         return (bends / part + walls) / self.mass
 
 
@@ -342,6 +379,23 @@ def _spread(law: Density) -> Array:
         m = law.masses.sum(axis=tuple(k for k in range(law.grid.ndim) if k != axis)) / law.mass
         mean = float(m @ x)
         out[axis] = np.sqrt(max(0.0, float(m @ (x - mean) ** 2)))
+    return out
+
+
+def _slopes(values: Array, x: Array) -> Array:
+    """Return the slopes along the first axis of the cubics through each value and its neighbors."""
+    if len(values) < 5:
+        return np.gradient(values, x.reshape(-1), axis=0)
+    first = np.clip(np.arange(len(values)) - 2, 0, len(values) - 5)
+    known = x[first[:, None] + np.arange(5)]
+    out = np.zeros(values.shape)
+    for j in range(5):
+        others = [k for k in range(5) if k != j]
+        weight = np.zeros(x.shape)
+        for skipped in others:
+            rest = [k for k in others if k != skipped]
+            weight = weight + (x[:, None] - known[:, rest]).prod(axis=1)
+        out += values[first + j] * weight / (known[:, j, None] - known[:, others]).prod(axis=1)
     return out
 
 
