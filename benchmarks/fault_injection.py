@@ -113,7 +113,7 @@ def short_of(share: float):
 @contextmanager
 def one_by_one(fault: AbstractContextManager) -> Iterator[None]:
     """Put a fault into steps that are taken one by one, which compiled loops would not call."""
-    with fault, mock.patch("wgflow.solvers.finite_volume.compact_run.field_loop", lambda *a: None):
+    with fault, mock.patch("wgflow.solvers.finite_volume.compact_run.field_loop", return_value=None):
         yield
 
 

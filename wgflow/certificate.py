@@ -159,7 +159,8 @@ class Certificate:
             checks["dissipation"] = (
                 self.dissipation_gap <= GAP_TOLERANCE or not self.controlled,
                 f"the energy lost lies {where} the bounds of the dissipation integrated "
-                + (f"(at most {GAP_TOLERANCE:g} outside)" if self.controlled else "(fixed steps: reported, not judged)"))
+                + (f"(at most {GAP_TOLERANCE:g} outside)" if self.controlled
+                   else "(fixed steps: reported, not judged)"))
         elif self.dissipation_defect is not None and self.controlled:
             checks["dissipation"] = (
                 self.dissipation_defect <= DISSIPATION_TOLERANCE,

@@ -360,7 +360,7 @@ class WeakForm:
         part = 24.0 if calm else 6.0 if bends < POINTS * self.mass else 2.0
         if not (calm or all(self.grid.uniform)):
             # The limited fluxes of cells of different widths are of first order.
-            part = min(part, 4.0)
+            part = min(part, 3.0)
         return (bends / part + walls) / self.mass
 
 
