@@ -33,8 +33,8 @@ __all__ = ["Nodes", "PairForce", "gradients", "pair_force"]
 Array = NDArray[np.float64]
 #: Nodes along each axis, by the number of axes.
 COUNTS = {1: 64, 2: 20, 3: 8, 4: 5}
-#: The same for potentials that change with time, which need no pairs and may become steep.
-DRIVEN_COUNTS = {1: 2048, 2: 48, 3: 16, 4: 8}
+#: The same where there are no pairs: for interactions of low rank, and potentials that change with time.
+LINEAR_COUNTS = {1: 2048, 2: 48, 3: 16, 4: 8}
 #: Step of central differences, relative to 1 or to the box where that is smaller.
 STEP = 1e-4
 #: Points along each axis of a cell of nodes, over which a kernel that is not smooth at 0 is averaged there.
@@ -152,12 +152,26 @@ class PairForce:
         return float((rows_dot(np.abs(self.left), q).reshape(-1, q.size) * q).sum())
 
 
-def pair_force(term: PairTerm, nodes: Nodes) -> PairForce | None:
-    """Return the part of an interaction; None where its kernel is known by its values between cells alone."""
+def form_on_points(term: PairTerm, ndim: int) -> PairTerm | None:
+    """Return the form of an interaction; None where its kernel is known by its values between cells alone."""
     while isinstance(term, Interaction):
-        term = term._on_points(nodes.grid.ndim) if callable(term.U) else cast(PairTerm, term.U)
+        term = term._on_points(ndim) if callable(term.U) else cast(PairTerm, term.U)
         if isinstance(term, np.ndarray):
             return None
+    return term
+
+
+def count_of(term: PairTerm, ndim: int) -> int:
+    """Return the number of nodes along each axis for an interaction."""
+    return (LINEAR_COUNTS if isinstance(form_on_points(term, ndim), LowRank) else COUNTS)[ndim]
+
+
+def pair_force(term: PairTerm, nodes: Nodes) -> PairForce | None:
+    """Return the part of an interaction; None where its kernel is known by its values between cells alone."""
+    found = form_on_points(term, nodes.grid.ndim)
+    if found is None:
+        return None
+    term = found
     if isinstance(term, Convolution) and callable(term.w):
         return _displaced(term, nodes)
     if isinstance(term, LowRank) and callable(term.features):

@@ -20,8 +20,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from wgflow.audit.differences import at_faces, center_slopes, log_at_faces, of_one_axis, slopes
 from wgflow.audit.modes import choose_modes, contract
-from wgflow.audit.pairs import COUNTS, DRIVEN_COUNTS, Nodes, PairForce, gradients, pair_force
+from wgflow.audit.pairs import LINEAR_COUNTS, Nodes, PairForce, count_of, gradients, pair_force
 from wgflow.compiled.lowrank import rows_dot
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy, Term
@@ -30,7 +31,6 @@ from wgflow.energies.nodes import node_grid
 from wgflow.energies.potentials import Potential
 from wgflow.errors import InvalidInput
 from wgflow.gradients import values_at
-from wgflow.grids import Grid
 from wgflow.interactions.terms import PairTerm
 
 __all__ = ["Sides", "WeakForm"]
@@ -42,10 +42,10 @@ JUMP = 0.3
 POINTS = 2.0
 #: A law is rough on the scale of the cells if its second differences add up to more than this part of its mass.
 ROUGH = 0.5
+#: Where half as many nodes give a part that differs by more than this, they tell nothing of an order.
+COARSE = 0.1
 #: Part of the forces within a singular kernel, which may cancel, that the roughness of a law leaves open.
 SIZE_SHARE = 0.1
-#: Logarithm of the factor over four cells up to which a weight is taken for a polynomial.
-MODERATE = 2.0
 #: Numbers in the tables of test functions; on larger grids sums go axis by axis.
 MOST_ROWS = 1_000_000
 
@@ -153,7 +153,7 @@ class WeakForm:
     def changing_rates(self, laws: list[Array], times: Array) -> Array:
         """Return drift and interaction by the terms that change with time, of a law at each time, (2, n, K)."""
         out = np.zeros((2, len(times), self.count))
-        nodes = self._nodes(DRIVEN_COUNTS[self.grid.ndim])
+        nodes = self._nodes(LINEAR_COUNTS[self.grid.ndim])
         for row, (t, masses) in enumerate(zip(times, laws)):
             q = nodes.masses(masses)
             for outer, changing in self.changing:
@@ -196,7 +196,7 @@ class WeakForm:
         mesh = list(np.meshgrid(*axes, indexing="ij"))
         V: Array = np.zeros(mesh[0].shape)
         for factor, term in self.potentials:
-            V = V + factor * _at_faces(term, mesh, axis, grid)
+            V = V + factor * at_faces(term, mesh, axis, grid)
         V = np.moveaxis(V, axis, 0)
         edges = grid.edges[axis].reshape(-1, *[1] * (grid.ndim - 1))
         narrow = np.diff(V, axis=0) / np.diff(edges, axis=0)
@@ -263,7 +263,7 @@ class WeakForm:
             period = self.grid.bounds[axis][1] - self.grid.bounds[axis][0]
             lines = np.concatenate([lines[-2:], lines, lines[:2]])
             x = np.concatenate([x[-2:] - period, x, x[:2] + period])
-        slope = _slopes(lines, np.log(x) if radius else x)
+        slope = slopes(lines, np.log(x) if radius else x)
         slope = slope[2:-2] if self.grid.periodic[axis] else slope / x if radius else slope
         return np.ascontiguousarray(np.moveaxis(slope, 0, axis))
 
@@ -271,7 +271,7 @@ class WeakForm:
         """Return w at the upper and lower faces of the cells over w h in them, and slopes of test functions there."""
         grid = self.grid
         log_w = np.moveaxis(np.asarray(grid.log_weight), axis, 0)
-        inner = _log_at_faces(log_w)
+        inner = log_at_faces(log_w)
         if grid.bounds[axis][0] == 0.0 and not grid.periodic[axis] and len(inner) > 3:
             # Toward the origin of a radius a weight goes like a power, over cells that may be halves.
             r = np.log(grid.edges[axis][1:5])
@@ -287,7 +287,7 @@ class WeakForm:
             upper, lower = np.exp(faces[1:] - log_w) / width, np.exp(faces[:-1] - log_w) / width
         edges = grid.edges[axis]
         above, below = (self.modes.factors(axis, x)[1] for x in (edges[1:], edges[:-1]))
-        rows = [np.ascontiguousarray(np.moveaxis(_of_one_axis(ratio), 0, axis)) for ratio in (upper, lower)]
+        rows = [np.ascontiguousarray(np.moveaxis(of_one_axis(ratio), 0, axis)) for ratio in (upper, lower)]
         return rows[0], rows[1], above, below
 
     def _nodes(self, count: int) -> Nodes:
@@ -302,10 +302,14 @@ class WeakForm:
         is then a part of their sizes.
         """
         total, gap = np.zeros((2, len(self.modes.waves)))
-        full = COUNTS[self.grid.ndim]
-        sizes = (full, max(4, full // 2))
-        q = [self._nodes(count).masses(masses) for count in sizes]
+        known: dict[int, Array] = {}
         for factor, term in pairs:
+            full = count_of(term, self.grid.ndim)
+            sizes = (full, max(4, full // 2))
+            for count in sizes:
+                if count not in known:
+                    known[count] = self._nodes(count).masses(masses)
+            q = [known[count] for count in sizes]
             if id(term) not in self.pair_forces:
                 self.pair_forces[id(term)] = term, [pair_force(term, self._nodes(count)) for count in sizes]
             fine, coarse = self.pair_forces[id(term)][1]
@@ -315,21 +319,23 @@ class WeakForm:
             part = fine.rates(q[0])
             total += factor * part
             # Of fourth order where the kernel is smooth; a singular one may be of first.
-            gap += np.abs(factor * (part - coarse.rates(q[1]))) * (0.25 if fine.diagonal is None else 0.5)
+            other = coarse.rates(q[1])
+            share = np.where(np.abs(part - other) > COARSE * np.abs(part), 1.0, 0.25 if fine.diagonal is None else 0.5)
+            gap += np.abs(factor * (part - other)) * share
             if fine.diagonal is not None:
                 gap += SIZE_SHARE * roughness * abs(factor) * fine.size(q[0]) * self.steepest
         return total, gap
 
     def _tabulated(self, masses: Array, term: PairTerm) -> Array:
         """Return the part of a kernel that is given by its values between cells."""
-        return self._along(masses, _center_slopes(term.operator(self.grid).apply(masses), self.grid))
+        return self._along(masses, center_slopes(term.operator(self.grid).apply(masses), self.grid))
 
     def _functionals(self, masses: Array) -> Array:
         """Return the part of terms of the user's own, from their first variations at the centers of cells."""
         rho = Density(self.grid, masses / self.grid.volumes)
         total = sum((factor * np.asarray(term.first_variation(rho)) for factor, term in self.others),
                     np.zeros(self.grid.shape))
-        return self._along(masses, _center_slopes(total, self.grid))
+        return self._along(masses, center_slopes(total, self.grid))
 
     def _drift_at_nodes(self, term: Potential, nodes: Nodes, q: Array) -> Array:
         if not callable(term.V):
@@ -383,83 +389,3 @@ def _spread(law: Density) -> Array:
         mean = float(m @ x)
         out[axis] = np.sqrt(max(0.0, float(m @ (x - mean) ** 2)))
     return out
-
-
-def _slopes(values: Array, x: Array) -> Array:
-    """Return the slopes along the first axis of the cubics through each value and its neighbors."""
-    if len(values) < 5:
-        return np.gradient(values, x.reshape(-1), axis=0)
-    first = np.clip(np.arange(len(values)) - 2, 0, len(values) - 5)
-    known = x[first[:, None] + np.arange(5)]
-    out = np.zeros(values.shape)
-    for j in range(5):
-        others = [k for k in range(5) if k != j]
-        weight = np.zeros(x.shape)
-        for skipped in others:
-            rest = [k for k in others if k != skipped]
-            weight = weight + (x[:, None] - known[:, rest]).prod(axis=1)
-        out += values[first + j] * weight / (known[:, j, None] - known[:, others]).prod(axis=1)
-    return out
-
-
-def _center_slopes(values: Array, grid: Grid) -> list[Array]:
-    """Return differences of values at the centers of cells along each axis."""
-    out = []
-    for axis, x in enumerate(grid.centers):
-        v = np.moveaxis(values, axis, 0)
-        x = x.reshape(-1, *[1] * (grid.ndim - 1))
-        slope = np.empty(v.shape)
-        slope[1:-1] = (v[2:] - v[:-2]) / (x[2:] - x[:-2])
-        if grid.periodic[axis]:
-            lo, hi = grid.bounds[axis]
-            slope[0] = (v[1] - v[-1]) / (x[1] - x[-1] + hi - lo)
-            slope[-1] = (v[0] - v[-2]) / (x[0] - x[-2] + hi - lo)
-        else:
-            slope[0], slope[-1] = (v[1] - v[0]) / (x[1] - x[0]), (v[-1] - v[-2]) / (x[-1] - x[-2])
-        out.append(np.ascontiguousarray(np.moveaxis(slope, 0, axis)))
-    return out
-
-
-def _of_one_axis(ratio: Array) -> Array:
-    """Return an array with its other axes shrunk to 1 where it varies along the first alone."""
-    line = ratio[(slice(None), *[slice(0, 1)] * (ratio.ndim - 1))]
-    return line if np.allclose(ratio, line, rtol=1e-9, atol=0.0) else ratio
-
-
-def _log_at_faces(log_w: Array) -> Array:
-    """Return the logarithm of a weight between cells from those of its averages, of fourth order.
-
-    By polynomials where the weight varies by a moderate factor over four cells (exact for r, r^2, r^3), by its
-    logarithm where it varies by more: the average of e^(a x) over a cell of width 1 is sinh(a/2) / (a/2) times its
-    value at the center.
-    """
-    low, high = log_w[:-1], log_w[1:]
-    out = 0.5 * (low + high)
-    if len(log_w) < 4:
-        return out
-    middle, outer = out[1:-1], 0.5 * (low[:-2] + high[2:])
-    half = np.maximum(0.5 * np.abs(high - low)[1:-1], 1e-8)
-    steep = 1.125 * middle - 0.125 * outer - (half + np.log1p(-np.exp(-2.0 * half)) - np.log(2.0 * half))
-    with np.errstate(over="ignore"):
-        near = np.exp(low[1:-1] - middle) + np.exp(high[1:-1] - middle)
-        far = np.exp(low[:-2] - middle) + np.exp(high[2:] - middle)
-        gentle = middle + np.log(np.maximum((7.0 * near - far) / 12.0, 0.5))
-    out[1:-1] = np.where(np.abs(high[2:] - low[:-2]) < MODERATE, gentle, steep)
-    return out
-
-
-def _at_faces(term: Potential, mesh: list[Array], axis: int, grid: Grid) -> Array:
-    """Return V at the faces across an axis; where it is known at centers alone, or infinite, from its values there."""
-    V = term.V
-    found = None
-    if callable(V):
-        with np.errstate(all="ignore"):
-            found = np.array(np.broadcast_to(np.asarray(V(*mesh), dtype=float), mesh[0].shape))
-        if np.isfinite(found).all():
-            return found
-    center = np.moveaxis(term.values(grid), axis, 0)
-    faces = np.empty((center.shape[0] + 1, *center.shape[1:]))
-    faces[1:-1] = 0.5 * (center[1:] + center[:-1])
-    faces[0], faces[-1] = 1.5 * center[0] - 0.5 * center[1], 1.5 * center[-1] - 0.5 * center[-2]
-    faces = np.moveaxis(faces, 0, axis)
-    return faces if found is None else np.where(np.isfinite(found), found, faces)
