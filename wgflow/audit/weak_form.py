@@ -320,7 +320,8 @@ class WeakForm:
             total += factor * part
             # Of fourth order where the kernel is smooth; a singular one may be of first.
             other = coarse.rates(q[1])
-            share = np.where(np.abs(part - other) > COARSE * np.abs(part), 1.0, 0.25 if fine.diagonal is None else 0.5)
+            unlike = np.abs(part - other) > COARSE * np.abs(part)
+            share = 0.5 if fine.diagonal is not None else np.where(unlike, 1.0, 0.25)
             gap += np.abs(factor * (part - other)) * share
             if fine.diagonal is not None:
                 gap += SIZE_SHARE * roughness * abs(factor) * fine.size(q[0]) * self.steepest
