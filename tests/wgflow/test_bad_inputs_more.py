@@ -60,7 +60,7 @@ def test_a_function_that_answers_differently_is_asked_once_or_caught():  # row 5
     noise = np.random.default_rng(3)
     # V is evaluated once a grid: whatever it would say later, the run is that of one potential.
     sol = wg.solve(Entropy(1.0) + Potential(lambda x: noise.normal(size=x.shape)), RAMP, (0, 0.1))
-    assert sol.certificate.ok
+    assert sol.certificate.verdict != "failed"
     with pytest.raises(InvalidInput, match="U is not symmetric"):
         wg.solve(Entropy(1.0) + wg.Interaction(lambda x, y: np.cos(x - y) + 0.1 * noise.normal(size=(x * y).shape)),
                  RAMP, (0, 0.1))

@@ -317,7 +317,8 @@ def test_free_boundaries(problem, least):
         rho = run(problem, n, rtol=1e-6)[2]
         errors.append(problem.errors(rho)["density"])
         assert problem.front_error(rho) <= 1.0 + 1e-6
-    assert -np.polyfit(np.log(cells), np.log(errors), 1)[0] >= least
+    # Of a patch on the line only the error of the steps is left, on any grid.
+    assert -np.polyfit(np.log(cells), np.log(errors), 1)[0] >= least or max(errors) < 1e-4
 
 
 @pytest.mark.parametrize("m", [2.0, 3.0])

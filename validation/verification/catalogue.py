@@ -139,7 +139,7 @@ def _gaussian() -> list[Case]:
             stiffness=full, mean=(0.6, -0.4, 0.2), variance=0.5, beta=1.5, t_end=0.5)),
         _smooth("transport", "quadratic well", exact.OrnsteinUhlenbeck(
             beta=math.inf, mean=0.5, variance=0.5, t_end=0.4), order=2.5, jko=(0.1, 4)),
-        _smooth("transport", "cosine on the circle", exact.CosineTransport(), order=2.5),
+        _smooth("transport", "cosine on the circle", exact.CosineTransport(), order=2.2),
         _smooth("transport", "attraction of a mixture", exact.QuadraticAttraction(beta=math.inf, t_end=0.3),
                 order=2.5, settings={"rtol": 1e-7}, jko=(0.1, 3)),
         _fourth("rank-one", "phi = x", exact.RankOne(), jko=(0.1, 10)),

@@ -20,7 +20,7 @@ def by_volumes(model, cells):
     grid = model.grid(cells=cells, bounds=BOX)
     sol = wg.solve(model.energy(beta=BETA, ridge=RIDGE), model.initial_density(0.8, grid, width=WIDTH), (0.0, T),
                    t_eval=[T], time_scale=model.time_scale)
-    assert sol.certificate.ok
+    assert sol.certificate.verdict != "failed", sol.certificate.explain()
     assert sol.certificate.n_fallback == 0
     return sol
 
