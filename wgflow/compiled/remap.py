@@ -17,8 +17,6 @@ atmospheric chemistry models, Mon. Weather Rev. 130 (2002) 2059-2073 (cascades).
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from .jit import jit

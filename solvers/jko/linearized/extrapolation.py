@@ -48,7 +48,7 @@ def beyond_on_line(before: np.ndarray, masses: np.ndarray, edges: np.ndarray, sh
     Parts of the law that would overtake each other stick together: the projection, in L2, onto maps that keep order
     (the metric extrapolation of Gallouet, Natale and Todeschini).
     """
-    row = np.ascontiguousarray(masses)
+    row = np.array(masses)
     change = share * (edges - map_in_order(row, before * (row.sum() / before.sum()), edges))
     below, least = np.cumsum(row), TAIL * row.sum()
     first, last = int(np.searchsorted(below, least)), int(np.searchsorted(below, below[-1] - least))
@@ -68,8 +68,11 @@ def map_in_order(masses: np.ndarray, onto: np.ndarray, edges: np.ndarray) -> np.
     below = np.cumsum(masses)
     half = int(np.searchsorted(below, 0.5 * below[-1]))
     # From either side up to the median, so that the levels of far tails keep their digits.
-    left = _quantiles(below[:half], onto, edges)
-    right = -_quantiles(np.cumsum(masses[:half:-1]), onto[::-1], -edges[::-1])[::-1]
+    left = _quantiles(below[:half], np.array(onto), edges)
+    mirrored = np.ascontiguousarray(-edges[::-1])
+    # Like those of a grid: another kind of array is another kernel to compile.
+    mirrored.flags.writeable = edges.flags.writeable
+    right = -_quantiles(np.cumsum(masses[:half:-1]), np.ascontiguousarray(onto[::-1]), mirrored)[::-1]
     return np.concatenate((edges[:1], left, right, edges[-1:]))
 
 
@@ -82,10 +85,9 @@ def distance_squared(first: np.ndarray, second: np.ndarray, edges: np.ndarray) -
 
 def _quantiles(levels: np.ndarray, masses: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """Return the ends below which masses of given levels lie."""
-    row, edges = np.ascontiguousarray(masses), np.ascontiguousarray(edges)
     density, ends = np.empty(edges.size), np.empty(levels.size)
-    face_densities(row, edges, 0, density)
-    ends_of_levels(levels, row, edges, density, np.append(0.0, np.cumsum(row)), ends)
+    face_densities(masses, edges, 0, density)
+    ends_of_levels(levels, masses, edges, density, np.append(0.0, np.cumsum(masses)), ends)
     return ends
 
 

@@ -13,8 +13,8 @@ from scipy.integrate import quad
 from scipy.optimize import minimize
 
 import wgflow as wg
-from wgflow.compiled import linearized as kernels
 from wgflow.compiled import envelopes, remap
+from wgflow.compiled import linearized as kernels
 from wgflow.solvers.jko.linearized.system import SaddleSystem, ScalarSystem, graph_of
 
 EDGES = np.array([0.0, 0.2, 0.5, 0.6, 1.0, 1.3, 1.5])
