@@ -170,11 +170,11 @@ class InnerSolver(ABC):
         """
         return None
 
-    def extrapolate(self, before: JKOStep, now: JKOStep, share: float) -> JKOStep:
+    def extrapolate(self, before: JKOStep, now: JKOStep, share: float) -> JKOStep | None:
         r"""Return the point beyond ``now`` on the geodesic from ``before``, by ``share`` of its length.
 
         A step of order 2 (BDF2) starts there. With constant tau, ``share`` is 1/3 and the step from there has length
-        2 tau / 3.
+        2 tau / 3. None where the law does not allow it: JKO then takes a plain step, which counts as a fallback.
         """
         raise InvalidInput(f"order=2: {type(self).__name__} has order {self.ORDERS}; use order=1")
 

@@ -286,6 +286,8 @@ class JKORun(Run):
         if self.method.order == 2 and before is not None:
             ratio = scaled / now.tau
             start = self.inner.extrapolate(before, now, ratio * ratio / (1 + 2 * ratio))
+            if start is None:
+                return self._plain(now, scaled, dt)[0], True
             new = self.inner.step(start, scaled * (1 + ratio) / (1 + 2 * ratio))
             if new.residual <= self.tolerance and new.energy <= now.energy + self._slack(now):
                 return _of_length(new, scaled, self.inner.distance_squared(now, new)), False

@@ -14,8 +14,9 @@ import numpy as np
 from .jit import jit
 
 __all__ = [
-    "excess_widths", "factor_tridiagonal", "forces", "inner_product", "longest_step", "mend", "move", "newton_system",
-    "objective", "raster", "slopes_of_cdf", "solve_tridiagonal", "spread", "weighted_distance",
+    "conjugate_step", "excess_widths", "factor_tridiagonal", "forces", "inner_product", "longest_step", "mend", "move",
+    "newton_system", "objective", "raster", "slopes_of_cdf", "solve_tridiagonal", "spread", "tridiagonal_product",
+    "weighted_distance",
 ]
 
 
@@ -148,6 +149,36 @@ def solve_tridiagonal(pivots, multipliers, pinned, right, out):
     out[n - 1] /= pivots[n - 1]
     for j in range(n - 2, -1, -1):
         out[j] = out[j] / pivots[j] - multipliers[j + 1] * out[j + 1]
+
+
+@jit
+def tridiagonal_product(diagonal, off, pinned, p, far, product):
+    """Fill ``product`` with a tridiagonal matrix times p, plus ``far``, 0 in pinned rows; return p times product."""
+    n = p.size
+    total = 0.0
+    for j in range(n):
+        y = diagonal[j] * p[j] + far[j]
+        if j > 0:
+            y += off[j - 1] * p[j - 1]
+        if j < n - 1:
+            y += off[j] * p[j + 1]
+        product[j] = 0.0 if pinned[j] else y
+        total += p[j] * product[j]
+    return total
+
+
+@jit
+def conjugate_step(share, p, product, direction, left, pivots, multipliers, pinned, z):
+    """Move ``direction`` by a share of p, ``left`` by that of -product; solve for z and return left times z."""
+    n = p.size
+    for j in range(n):
+        direction[j] += share * p[j]
+        left[j] -= share * product[j]
+    solve_tridiagonal(pivots, multipliers, pinned, left, z)
+    total = 0.0
+    for j in range(n):
+        total += left[j] * z[j]
+    return total
 
 
 @jit

@@ -17,14 +17,12 @@ atmospheric chemistry models, Mon. Weather Rev. 130 (2002) 2059-2073 (cascades).
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from .jit import jit
 
-__all__ = ["advance_rows", "cost_of_ends", "ends_of_sums", "face_densities", "image_of_faces", "limit_rows",
-           "remap_line", "remap_plane", "repeated", "semiconvex_rows", "sort_ends", "sums_of_ends"]
+__all__ = ["advance_rows", "cost_of_ends", "ends_of_levels", "ends_of_sums", "face_densities", "image_of_faces",
+           "remap_line", "remap_plane", "repeated", "sort_ends", "sums_of_ends"]
 
 #: A quadratic density with end values up to this multiple of its mean is nowhere negative.
 STEEPEST = 3.0
@@ -151,6 +149,41 @@ def ends_of_sums(sums, masses, edges, density, below, scale, ends):
             else:
                 low = x
             new = x - excess / (width * (1.0 + _inside(mean, left, right, x) / scale))
+            if not low < new < high:
+                new = 0.5 * (low + high)
+            change = abs(new - x)
+            x = new
+            if change <= 1e-16 or high - low <= 1e-16:
+                break
+        ends[f] = edges[k] + x * width
+
+
+@jit
+def ends_of_levels(levels, masses, edges, density, below, ends):
+    """Fill the ends below which given masses lie, in rising order; Newton's method in a bracket.
+
+    ``below`` is the mass below the edges. A level in a void has the void's upper end.
+    """
+    n = masses.size
+    k = 0
+    for f in range(levels.size):
+        while k < n - 1 and levels[f] >= below[k + 1]:
+            k += 1
+        width = edges[k + 1] - edges[k]
+        rest = (levels[f] - below[k]) / width
+        mean, left, right = masses[k] / width, density[k], density[k + 1]
+        if rest <= 0.0 or rest >= mean:
+            ends[f] = edges[k] if rest <= 0.0 else edges[k + 1]
+            continue
+        low, high, x = 0.0, 1.0, rest / mean
+        for _ in range(MAX_SCALAR):
+            excess = _part(mean, left, right, 0.0, x) - rest
+            if excess > 0.0:
+                high = x
+            else:
+                low = x
+            slope = _inside(mean, left, right, x)
+            new = x - excess / slope if slope > 0.0 else low
             if not low < new < high:
                 new = 0.5 * (low + high)
             change = abs(new - x)
@@ -360,58 +393,6 @@ def _sorted_turn(ends, masses, edges, periodic):
     ends[0] = min(max(ends[0], edges[0]), edges[0] + 2 * TURNS * period)
     ends[m] = ends[0] + period
     return sort_ends(ends, masses, ends[0], ends[0] + period)
-
-
-# -------------------------------------------------------------------- starts
-@jit
-def semiconvex_rows(values, points, curvature, raised):
-    r"""Fill each row of ``raised`` with :math:`\max_j v_j - \tfrac c2 (x_i - x_j)^2`: no second derivative is below -c.
-
-    Upper envelope of parabolas from left to right; values may be minus infinity.
-    """
-    rows, n = values.shape
-    best, begin = np.empty(n, dtype=np.int64), np.empty(n)
-    for r in range(rows):
-        count = 0
-        for j in range(n):
-            value = values[r, j]
-            if value == -math.inf:
-                continue
-            start = -math.inf
-            while count > 0:
-                k = best[count - 1]
-                gap = points[j] - points[k]
-                start = 0.5 * (points[j] + points[k]) - (value - values[r, k]) / (curvature * gap)
-                if start > begin[count - 1]:
-                    break
-                count -= 1
-                start = -math.inf
-            best[count], begin[count] = j, start
-            count += 1
-        k = 0
-        for i in range(n):
-            raised[r, i] = -math.inf
-            while k < count - 1 and begin[k + 1] <= points[i]:
-                k += 1
-            if count > 0:
-                gap = points[i] - points[best[k]]
-                raised[r, i] = values[r, best[k]] - 0.5 * curvature * gap * gap
-
-
-@jit
-def limit_rows(values, points, faces, tau, low, high):
-    r"""Lower rows of values, in place, until no face goes beyond ``low`` or ``high`` by :math:`x + \tau v'(x)`.
-
-    ``points`` are the places of values, ``faces`` those between them.
-    """
-    rows, n = values.shape
-    for r in range(rows):
-        for i in range(1, n):
-            most = values[r, i - 1] + (points[i] - points[i - 1]) * (high - faces[i - 1]) / tau
-            values[r, i] = min(values[r, i], most)
-        for i in range(n - 2, -1, -1):
-            most = values[r, i + 1] + (points[i + 1] - points[i]) * (faces[i] - low) / tau
-            values[r, i] = min(values[r, i], most)
 
 
 # -------------------------------------------------------------------- geodesics

@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wgflow.compiled.envelopes import limit_rows, semiconvex_rows
 from wgflow.compiled.linearized import compensated_dot, masses_of_slopes
-from wgflow.compiled.remap import advance_rows, limit_rows, repeated, semiconvex_rows, sort_ends
+from wgflow.compiled.remap import repeated, sort_ends
 
 from .quantile_start import can_start, slopes_of_quantiles
 from .stage import Iterate, Stage
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 MAX_AXES = 2
 #: Least second derivative of H' of a start, times tau.
 LOWEST = -0.8
-#: Largest factor by which extrapolation changes the mass of a cell: far tails cannot be extrapolated.
-LARGEST_FACTOR = 4.0
 #: Iterations from one start.
 ITERATIONS = 60
 #: Iterations, on a line, from the step before, whose tails may be far from the solution's, before a better start is
@@ -153,10 +152,10 @@ class ExactStep:
         return pressure.ravel() - field
 
     def _semiconvex(self, values: np.ndarray, axis: int, curvature: float) -> np.ndarray:
-        points, flat, _ = self._rows(values, axis)
+        points, flat, _ = self.rows(values, axis)
         raised = np.empty_like(flat)
         semiconvex_rows(flat, points, curvature, raised)
-        return self._back(raised, axis)
+        return self.back(raised, axis)
 
     def cost(self, start: np.ndarray, point: Iterate, tau: float) -> float:
         r"""Return the squared distance of start and moved masses; on two axes :math:`\tau^2 \int \rho |\nabla p|^2`."""
@@ -164,36 +163,7 @@ class ExactStep:
             return Stage(self, start, tau).squared_distance(point.pressure)
         return tau**2 * compensated_dot(point.moved, 2.0 * self._kinetic(point.pressure))
 
-    def beyond(self, before: np.ndarray, masses: np.ndarray, pressure: np.ndarray, tau: float,
-               share: float) -> np.ndarray:
-        r"""Return the masses a ``share`` farther on the geodesic from those a time tau before.
-
-        Geodesics R that pass the present masses in almost the same direction have almost the same second derivative
-        there. So the one with velocity :math:`-\nabla p` corrects the curvature of the linear extrapolation:
-        :math:`R(s \tau) + s (R(-\tau) - \rho_{k-1})`, up to :math:`O(\tau^3)`.
-        """
-        there, back = self._along(masses, pressure, share * tau), self._along(masses, pressure, -tau)
-        return np.clip(there + share * (back - before), masses / LARGEST_FACTOR, masses * LARGEST_FACTOR)
-
-    def _along(self, masses: np.ndarray, pressure: np.ndarray, length: float) -> np.ndarray:
-        r"""Return masses that have moved with velocity :math:`-\nabla p` on straight lines for a time.
-
-        The pressure at the end solves :math:`\partial_t p = |\nabla p|^2 / 2`, one axis after the other.
-        """
-        ahead = pressure.reshape(self.grid.shape)
-        shaped = masses.reshape(self.grid.shape)
-        for axis in range(self.grid.ndim):
-            ahead = self._advanced(ahead, shaped, axis, length)
-        return Stage(self, masses, length).move(ahead.ravel())[0]
-
-    def _advanced(self, values: np.ndarray, masses: np.ndarray, axis: int, time: float) -> np.ndarray:
-        points, flat, edges = self._rows(values, axis)
-        _, weights, _ = self._rows(masses, axis)
-        advanced = np.empty_like(flat)
-        advance_rows(flat, weights, points, edges, time, advanced)
-        return self._back(advanced, axis)
-
-    def _rows(self, values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def rows(self, values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return centers of an axis, an array as rows along it, and edges, repeated where the axis is periodic."""
         edges, rows = self.edges[axis], np.moveaxis(values, axis, -1)
         turns = (edges.size - 1) // rows.shape[-1]
@@ -205,8 +175,8 @@ class ExactStep:
             rows = np.concatenate((rows,) * turns, axis=-1)
         return points, np.ascontiguousarray(rows).reshape(-1, rows.shape[-1]), edges
 
-    def _back(self, flat: np.ndarray, axis: int) -> np.ndarray:
-        """Return rows of `_rows` as an array of the grid."""
+    def back(self, flat: np.ndarray, axis: int) -> np.ndarray:
+        """Return rows of `rows` as an array of the grid."""
         shape = list(self.grid.shape)
         n = shape.pop(axis)
         first = n * (flat.shape[-1] // n // 2)

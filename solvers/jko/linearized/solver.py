@@ -21,6 +21,7 @@ from ..convexity import is_convex_form
 from ..settings import Linearized
 from .exact_step import MAX_AXES as EXACT_AXES
 from .exact_step import ExactStep
+from .extrapolation import beyond, distance_squared
 from .start import approach, improve
 from .system import Product, SaddleSystem, graph_of
 
@@ -78,7 +79,7 @@ class LinearizedSolver(InnerSolver):
     minimizes F plus a discrete distance, has a dual value and a gap, and obeys the energy-dissipation inequality, by
     comparison with the density that it starts from. On two axes masses are moved by the map, none becomes negative,
     their sum is kept, and the inequality is checked; the residual is the square of the missing part of the mass. With
-    ``order=2`` the step starts beyond :math:`\rho_k` on the geodesic from :math:`\rho_{k-1}`.
+    ``order=2`` the step starts beyond :math:`\rho_k` on the geodesic from :math:`\rho_{k-1}`, where this is known.
 
     With ``metric="linear"`` and on three axes the step is that of Cances, Gallouet and Todeschini, the convex problem
 
@@ -220,32 +221,31 @@ class LinearizedSolver(InnerSolver):
                        point.residual, iterations, tau, dissipation=dissipation, metric="linear",
                        state={"phi": point.phi, "previous": phi})
 
-    def extrapolate(self, before: JKOStep, now: JKOStep, share: float) -> JKOStep:
+    def extrapolate(self, before: JKOStep, now: JKOStep, share: float) -> JKOStep | None:
         # share = w^2 / (1 + 2 w) for steps of ratio w; the step from here has length tau w (1 + w) / (1 + 2 w).
         ratio = share + math.sqrt(share * share + share)
         sigma = now.tau * ratio * (1 + ratio) / (1 + 2 * ratio)
-        masses, phi = now.rho.masses.ravel(), now.state["phi"]
-        pressure = now.state.get("pressure")
-        if pressure is not None and self.exact is not None:
-            beyond = self.exact.beyond(before.rho.masses.ravel(), masses, pressure, now.tau, share)
-            state = {**now.state, "masses": beyond * (masses.sum() / beyond.sum())}
-            return JKOStep(now.density, 0.0, now.energy, None, 0.0, 0, now.tau, state=state)
-        beyond = np.maximum(masses + share * (masses - before.rho.masses.ravel()), KEPT * masses)
-        beyond *= masses.sum() / beyond.sum()
-        state = {**now.state, "masses": beyond}
+        old, masses, phi = before.rho.masses.ravel(), now.rho.masses.ravel(), now.state["phi"]
+        ahead: np.ndarray | None = np.maximum(masses + share * (masses - old), KEPT * masses)
+        if self.exact is not None:
+            ahead = beyond(self.exact, old, masses, now.state.get("pressure"), now.tau, share)
+        if ahead is None:
+            return None
+        state = {**now.state, "masses": ahead * (masses.sum() / ahead.sum())}
         if phi is not None:
             state["lift"] = self._hamiltonian(phi, sigma) - phi
         return JKOStep(now.density, 0.0, now.energy, None, 0.0, 0, now.tau, state=state)
 
     def distance_squared(self, first: JKOStep, second: JKOStep) -> float:
-        r"""Return the squared norm :math:`\|\rho_1 - \rho_2\|^2_{\dot H^{-1}}`, weighted by the mean of the two."""
+        """Return W2 squared on a line with two ends, else the squared H^-1 norm weighted by the mean of the two."""
         a, b = first.rho.masses.ravel(), second.rho.masses.ravel()
-        zero, system = np.zeros(a.size), self.system
-        system.assemble(zero, 0.5 * (a + b), np.full(a.size, STIFF), 1.0)
-        if not system.factorize():
+        if self.grid.ndim == 1 and not self.grid.periodic[0]:
+            return distance_squared(a, b, self.grid.edges[0])
+        self.system.assemble(np.zeros(a.size), 0.5 * (a + b), np.full(a.size, STIFF), 1.0)
+        if not self.system.factorize():
             return math.nan
-        right = np.column_stack((a - b, zero))
-        return max(0.0, compensated_dot(right[:, 0], system.direct(right)[:, 0]))
+        right = np.column_stack((a - b, np.zeros(a.size)))
+        return max(0.0, compensated_dot(right[:, 0], self.system.direct(right)[:, 0]))
 
     # ---------------------------------------------------------------- Newton's method
     def _minimize(self, masses, tau: float, starts: list[np.ndarray]) -> tuple[_Point, int]:

@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from wgflow.compiled.quantile import (
+    conjugate_step,
     forces,
     inner_product,
     longest_step,
@@ -19,6 +20,7 @@ from wgflow.compiled.quantile import (
     raster,
     solve_tridiagonal,
     spread,
+    tridiagonal_product,
     weighted_distance,
 )
 from wgflow.compiled.splines import bend_spline, bend_spline_adjoint, deposit, evaluate, factor_spline
@@ -184,7 +186,10 @@ class QuantileSolver(InnerSolver):
         state, (low, high) = start.state, self.bounds
         self._use(state)
         starts = self._first(state, tau, guess)
-        point, residual, iterations = self._minimize(state["positions"], tau, starts)
+        # The law from which the step starts is known; only its distance to where the step is measured from is not.
+        y = state["positions"]
+        known = start.energy - state["credit"] + weighted_distance(state["last"], y, self.mesh.weights) / (2.0 * tau)
+        point, residual, iterations = self._minimize(y, tau, starts, known)
         for _ in range(MOST_ROUNDS):
             finer = self._refined(state, point.x) if residual <= self.tolerance else None
             if finer is None:
@@ -258,8 +263,12 @@ class QuantileSolver(InnerSolver):
             mend(last, new, LEAST_WIDTH, self.mesh.weights, self.bounds)
         return [new, last]
 
-    def _minimize(self, y, tau: float, starts: list[np.ndarray]) -> tuple[_Point, float, int]:
-        point = min((self._look(x, y, tau) for x in starts), key=_objective)
+    def _minimize(self, y, tau: float, starts: list[np.ndarray],
+                  known: float = -math.inf) -> tuple[_Point, float, int]:
+        """Return the best iterate, its residual and the iterations; ``known`` is the objective at the last start."""
+        point = self._look(starts[0], y, tau)
+        if len(starts) > 1 and not point.objective <= known:
+            point = min(point, self._look(starts[-1], y, tau), key=_objective)
         best, least, since, iteration = point, math.inf, 0, 0
         while iteration < self.max_iterations and since < PATIENCE:
             iteration += 1
@@ -330,31 +339,22 @@ class QuantileSolver(InnerSolver):
     def _conjugate_gradients(self, x, gradient, diagonal, off, pinned, pivots, multipliers, far=None) -> np.ndarray:
         """Return H^-1 g; the interaction's mixed derivatives are applied on the grid, or by a matrix."""
         weights = self.mesh.weights
-        direction, left = np.zeros(x.size), gradient.copy()
-        z = np.empty(x.size)
+        direction, left, (z, product, none) = np.zeros(x.size), gradient.copy(), np.zeros((3, x.size))
         solve_tridiagonal(pivots, multipliers, pinned, left, z)
-        p, rho = z.copy(), float((left * z).sum())
+        p, rho = z.copy(), inner_product(left, z)
         target = FORCING**2 * rho
         for k in range(MAX_LINEAR):
             if not rho > 0:
                 break
-            product = diagonal * p
-            product[:-1] += off * p[1:]
-            product[1:] += off * p[:-1]
-            if self.is_nonlocal:
-                product += weights * self._mixed(x, weights * p)
+            mixed = weights * self._mixed(x, weights * p) if self.is_nonlocal else none
             if far is not None:
-                product += far @ p
-            product[pinned] = 0.0
-            curvature = float((p * product).sum())
+                mixed = mixed + far @ p
+            curvature = tridiagonal_product(diagonal, off, pinned, p, mixed, product)
             if not curvature > 0:
                 # The interaction makes H indefinite. What the directions so far combine to is a direction of descent.
                 return direction if k else p
-            share = rho / curvature
-            direction += share * p
-            left -= share * product
-            solve_tridiagonal(pivots, multipliers, pinned, left, z)
-            rho, before = float((left * z).sum()), rho
+            before = rho
+            rho = conjugate_step(rho / curvature, p, product, direction, left, pivots, multipliers, pinned, z)
             if rho <= target:
                 break
             p = z + (rho / before) * p

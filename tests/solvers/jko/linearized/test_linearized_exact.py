@@ -233,16 +233,27 @@ def test_a_circle_has_no_beginning(shift, cells):
 
 
 # -------------------------------------------------------------------- order 2
-def test_second_order_in_tau():
-    grid = wg.Grid([(-4, 6)], cells=800)
+def test_order_two_is_bdf2_of_positions():
+    # In positions m + s xi the step of order 2 is BDF2 for m' = -m and s' = 1 / s - s, after one Euler step.
+    grid = wg.Grid([(-4, 6)], cells=400)
     energy, rho0 = wg.Entropy(1.0) + wg.Potential(quadratic), wg.Density.gaussian(grid, 2.0, 0.25)
+
+    def spread(z, dt):
+        return (z + np.sqrt(z * z + 4 * dt * (1 + dt))) / (2 * (1 + dt))
+
     taus, errors = (0.1, 0.05, 0.025), []
     for tau in taus:
-        sol = solve(energy, rho0, (0, 1), jko(tau, order=2))
-        errors.append([abs(sol.final.mean() - 0.735758882343), abs(sol.final.cov() - 0.898498537573)])
-    assert np.array(errors)[-1].max() < 1e-3
-    for column in np.array(errors).T:
-        assert 1.8 < slope(taus, column) < 2.3
+        means, spreads = [2.0, 2.0 / (1 + tau)], [0.5, spread(0.5, tau)]
+        for _ in range(round(1 / tau) - 1):
+            means.append((4 * means[-1] - means[-2]) / 3 / (1 + 2 * tau / 3))
+            spreads.append(spread((4 * spreads[-1] - spreads[-2]) / 3, 2 * tau / 3))
+        law = solve(energy, rho0, (0, 1), jko(tau, order=2)).final
+        h = 10 / 400
+        assert law.mean() == pytest.approx(means[-1], abs=0.1 * h**2)
+        assert law.cov() == pytest.approx(spreads[-1] ** 2, abs=0.1 * h**2)
+        errors.append(abs(law.mean() - 0.735758882343))
+    assert errors[-1] < 1e-3
+    assert 1.8 < slope(taus, errors) < 2.3
 
 
 def test_second_order_in_the_plane():

@@ -13,8 +13,8 @@ from scipy.integrate import quad
 from scipy.optimize import minimize
 
 import wgflow as wg
+from wgflow.compiled import envelopes, remap
 from wgflow.compiled import linearized as kernels
-from wgflow.compiled import remap
 from wgflow.solvers.jko.linearized.system import SaddleSystem, ScalarSystem, graph_of
 
 EDGES = np.array([0.0, 0.2, 0.5, 0.6, 1.0, 1.3, 1.5])
@@ -173,13 +173,13 @@ def test_starts():
     values, points = rng.normal(size=(3, 12)), np.sort(rng.random(12))
     values[1, ::2] = -np.inf
     raised = np.empty_like(values)
-    remap.semiconvex_rows(values, points, 7.0, raised)
+    envelopes.semiconvex_rows(values, points, 7.0, raised)
     expected = (values[:, None, :] - 3.5 * (points[:, None] - points) ** 2).max(axis=2)
     assert raised == pytest.approx(expected, abs=1e-12)
     faces = 0.5 * (points[1:] + points[:-1])
     limited = 5 * values[::2].copy()
     before = limited.copy()
-    remap.limit_rows(limited, points, faces, 0.3, 0.0, 1.0)
+    envelopes.limit_rows(limited, points, faces, 0.3, 0.0, 1.0)
     ends = faces + 0.3 * np.diff(limited) / np.diff(points)
     assert (limited <= before).all()
     assert ends.min() >= -1e-12

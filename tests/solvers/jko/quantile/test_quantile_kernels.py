@@ -107,6 +107,25 @@ def test_tridiagonal_twin(rng):
     assert not kernels.factor_tridiagonal(diagonal - 7, off, pinned, pivots, multipliers)
 
 
+def test_conjugate_gradients_twin(rng):
+    n, pinned = 8, np.zeros(8, bool)
+    pinned[[0, 5]] = True
+    diagonal, off, (far, p) = rng.random(n) + 6, rng.standard_normal(n - 1), rng.standard_normal((2, n))
+    matrix, product = np.diag(diagonal) + np.diag(off, 1) + np.diag(off, -1), np.empty(n)
+    curvature = kernels.tridiagonal_product(diagonal, off, pinned, p, far, product)
+    expected = np.where(pinned, 0.0, matrix @ p + far)
+    assert product == pytest.approx(expected, rel=1e-13, abs=1e-13)
+    assert curvature == pytest.approx(p @ expected, rel=1e-13)
+    pivots, multipliers, z, other = np.empty((4, n))
+    kernels.factor_tridiagonal(diagonal, off, pinned, pivots, multipliers)
+    direction, left = rng.standard_normal((2, n))
+    moved, rest = direction + 0.3 * p, left - 0.3 * product
+    kernels.solve_tridiagonal(pivots, multipliers, pinned, rest, other)
+    total = kernels.conjugate_step(0.3, p, product, direction, left, pivots, multipliers, pinned, z)
+    for found, plain in ((direction, moved), (left, rest), (z, other), (total, rest @ other)):
+        assert found == pytest.approx(plain, rel=1e-13)
+
+
 def test_raster_twin(rng):
     x, masses = np.sort(rng.random(30)) * 3, rng.random(29)
     edges = np.linspace(-0.5, 3.5, 14)
