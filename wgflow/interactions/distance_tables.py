@@ -138,7 +138,7 @@ def distance_table(function: Callable, reach: float, ndim: int, periodic: bool) 
         if not _of_distance(function, along, reach, ndim):
             return None
         step = reach / CELLS
-        nodes = step * np.arange(CELLS + 1)
+        nodes: Array = step * np.arange(CELLS + 1, dtype=np.float64)
         values = along(nodes)
         box = [(0.0, math.inf)]
         slopes = differences(along, nodes[None], box)[0]
