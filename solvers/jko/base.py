@@ -162,6 +162,10 @@ class InnerSolver(ABC):
             of ``start.density`` (to 1e-13) and no negative cell.
         """
 
+    def remedy(self, missed: JKOStep) -> str:
+        """Return what to do about a step that missed the tolerance, for the message of the error."""
+        return "take a smaller tau, more max_iterations or a larger tol"
+
     def substitute(self, start: JKOStep, tau: float) -> JKOStep | None:
         """Return the step by another scheme than the one asked for, or None where the solver has none.
 

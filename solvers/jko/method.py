@@ -305,7 +305,7 @@ class JKORun(Run):
         where = f"the JKO step from t = {self.t:.6g}, tau = {dt:.4g} (inner={self.inner.settings.NAME!r})"
         if not new.residual <= self.tolerance:
             raise _failure(f"{where} stopped at residual {new.residual:.2e} after {new.iterations} iterations, "
-                           f"tolerance {self.tolerance:.2e}; take a smaller tau, more max_iterations or a larger tol",
+                           f"tolerance {self.tolerance:.2e}; {self.inner.remedy(new)}",
                            "tolerance", new, self.t, dt)
         allowed = max(self._slack(now), new.gap or 0.0, new.round_off or 0.0) + _blur(new)
         if not self._excess(now, new) <= allowed:

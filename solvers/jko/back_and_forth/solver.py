@@ -142,6 +142,13 @@ class BackAndForthSolver(InnerSolver):
             phi = [step.state["phi"]]
         return cast(JKOStep, best)
 
+    def remedy(self, missed: JKOStep) -> str:
+        if missed.iterations >= self.max_iterations:
+            return super().remedy(missed)
+        return ("the ascent has stalled, as it does where dF/drho jumps or rho is close to a bound (obstacles, "
+                "PowerEntropy of large m), and more iterations do not help; use "
+                "inner=wg.solvers.Linearized(metric='linear'), or FiniteVolume()")
+
     def _transports(self, masses: np.ndarray, before: float, tau: float) -> Iterator[TransportDual]:
         """Yield representations of the density: the exact one; smeared ones, as long as F does not rise."""
         exact = TransportDual(masses, self.widths, tau, points=self.settings.points, pool=self.pool)

@@ -351,3 +351,28 @@ def test_a_missed_tolerance_is_no_silent_success():
 def test_what_is_refused(energy, grid, options, words):
     with pytest.raises(wg.InvalidInput, match=words):
         solve(energy, wg.Density.uniform(grid), 0.1, 0.1, options=options)
+
+
+@pytest.mark.parametrize(("power", "height", "tau"), [(8.0, 0.0, 0.002), (20.0, 0.0, 0.05), (2.0, 10.0, 0.05)])
+def test_a_stall_is_told_with_remedies_that_work(power, height, tau):
+    grid = wg.Grid([(0, 1)] * 2, cells=32)
+    x, y = np.meshgrid(*grid.centers, indexing="ij")
+    patch = wg.Density.from_values(grid, 1.0 * ((np.abs(x - 0.35) < 0.2) & (np.abs(y - 0.5) < 0.2)))
+    energy = PowerEntropy(power) + wg.Potential(
+        lambda x, y: (x - 0.9) ** 2 + (y - 0.5) ** 2 + height * (np.hypot(x - 0.6, y - 0.5) < 0.12))
+    with pytest.raises(wg.ConvergenceError, match="ascent has stalled") as caught:
+        wg.solve(energy, patch, (0, tau), JKO(tau=tau, inner="back-and-forth"))
+    assert caught.value.reason == "tolerance"
+    assert "more max_iterations" not in str(caught.value)
+    assert "inner=wg.solvers.Linearized(metric='linear'), or FiniteVolume()" in str(caught.value)
+    for method in (JKO(tau=tau, inner=wg.solvers.Linearized(metric="linear")), wg.FiniteVolume()):
+        assert wg.solve(energy, patch, (0, tau), method).certificate.ok
+
+
+def test_a_limit_of_iterations_is_no_stall():
+    grid = wg.Grid([(0, 1)] * 2, cells=16)
+    rho = wg.Density.gaussian(grid, [0.5, 0.5], 0.02)
+    with pytest.raises(wg.ConvergenceError, match="more max_iterations") as caught:
+        wg.solve(wg.FreeEnergy([(1.0, PowerEntropy(2.0))]), rho, (0, 0.01),
+                 JKO(tau=0.01, inner="back-and-forth", max_iterations=1, tol=1e-12))
+    assert "stalled" not in str(caught.value)
