@@ -193,9 +193,10 @@ class Certificate:
             if self.equation_defect > CLEARLY * self.equation_bound and not layer:
                 return False, f"{missed}: another equation was solved, or something happens between the steps"
             if self.equation_defect > self.equation_bound:
-                return None, (f"{missed}, more than expected and less than another equation would miss; "
-                              + ("mass is pressed against an end of the grid, within cells" if layer
-                                 else "take more cells, or shorter steps"))
+                return None, f"{missed}: " + (
+                    "mass is pressed against an end of the grid, within cells" if layer else
+                    "its errors are larger than estimated, or its equation is wrong by a few percent; take more cells, "
+                    "or shorter steps, and look whether this goes away")
         if self.not_judged and not self.controlled:
             return True, f"the equation could not be judged (fixed steps: reported): {self.not_judged}"
         if self.not_judged:
