@@ -41,8 +41,12 @@ def test_the_coordinate_is_named():
     1.0 * wg.Potential(lambda x: -np.log(np.abs(np.cos(x / 2)))),  # infinite at the seam: a barrier, no jump
 ])
 def test_functions_on_the_circle_pass(energy):
-    assert wg.solve(energy, wg.Density.from_function(CIRCLE, lambda x: 1 + 0.5 * np.cos(x)), (0, 0.1),
-                    method=wg.Lagrangian()).certificate.ok
+    energy.check_atoms(wg.Atoms.from_density(wg.Density.from_function(CIRCLE, lambda x: 1 + 0.5 * np.cos(x))))
+
+
+def test_a_run_on_the_circle_with_a_kink_at_the_seam():
+    rho0 = wg.Density.from_function(CIRCLE, lambda x: 1 + 0.5 * np.cos(x))
+    assert wg.solve(1.0 * wg.Potential(lambda x: x**2), rho0, (0, 0.1), method=wg.Lagrangian()).certificate.ok
 
 
 @pytest.mark.filterwarnings("ignore:V differs")
