@@ -18,13 +18,13 @@ import wgflow as wg
 from wgflow.solvers.finite_volume import run
 
 TIMES = tuple(float(t) for t in 3.0 * np.linspace(0, 1, 62) ** 2)
-EXPLICIT = run.transport_of
+EXPLICIT = run.explicit_steps_of
 ROUNDS = 9
 
 
 def solved(problem, explicit: bool, **settings) -> tuple[wg.Solution, float]:
     """Return a solution and its processor time in milliseconds."""
-    run.transport_of = EXPLICIT if explicit else lambda flow, method: None
+    run.explicit_steps_of = EXPLICIT if explicit else lambda flow, method: None
     energy, rho, t_eval, scale = problem
     start = time.process_time()
     sol = wg.solve(energy, rho, (0.0, t_eval[-1]), wg.FiniteVolume(**settings), t_eval=t_eval, time_scale=scale)

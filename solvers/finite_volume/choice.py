@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wgflow.densities import Density
-from wgflow.energies.nodes import has_nodes, is_smooth, node_grid
+from wgflow.energies.nodes import has_nodes, is_smooth_everywhere, node_grid
 from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.errors import ConvergenceError
 from wgflow.flows import Flow
@@ -41,7 +41,7 @@ def carries(flow: Flow, method: FiniteVolume) -> bool:
     implicit = method.scheme == "midpoint" and energy.moves
     if energy.diffusion > 0 or energy.internal or not method.corrected or implicit:
         return False
-    return not all(is_smooth(flow.density.values, axis) for axis in range(flow.grid.ndim))
+    return not is_smooth_everywhere(flow.density.values)
 
 
 def why_not_compact(flow: Flow, method: FiniteVolume) -> str | None:
@@ -126,7 +126,7 @@ def _at_rest(energy: EnergyOnGrid, rho: Density, field: np.ndarray | None) -> st
     if not steep <= FAR_FROM_REST:
         return None
     values, gap = rho.values, np.zeros(rho.grid.shape)
-    if all(is_smooth(values, axis) for axis in range(rho.grid.ndim)):
+    if is_smooth_everywhere(values):
         for axis in range(rho.grid.ndim):
             gap.swapaxes(0, axis)[1:-1] += _second(values.swapaxes(0, axis))
         gap = np.divide(gap, 24.0 * values, out=np.zeros(gap.shape), where=values > 0)

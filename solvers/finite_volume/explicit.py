@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wgflow.compiled.explicit import transport_steps
+from wgflow.compiled.explicit import explicit_steps
 from wgflow.energies.nodes import is_smooth
 from wgflow.flows import Flow
 from wgflow.grids import Grid
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .method import FiniteVolume
     from .run import FiniteVolumeRun
 
-__all__ = ["Transport", "transport_of"]
+__all__ = ["ExplicitSteps", "explicit_steps_of"]
 
 #: The tolerance of a step is this part of the error of the grid, but at least and at most these.
 SHARE, TIGHTEST, LOOSEST = 0.2, 1e-9, 1e-3
@@ -34,24 +34,23 @@ LONGER = 8.0
 BATCH, BATCH_SIZE = 64, 1_000_000
 
 
-def takes_explicit_steps(flow: Flow, method: FiniteVolume) -> bool:
-    """Return whether a flow is for explicit steps: a smooth law on a line without diffusion, in a smooth field."""
+def explicit_steps_of(flow: Flow, method: FiniteVolume) -> ExplicitSteps | None:
+    """Return the explicit steps of a flow; None if it is not for them.
+
+    They are for a smooth law on a line without diffusion, in a smooth field.
+    """
     energy = flow.on_grid
-    return bool(
-        flow.t1 > flow.t0 and flow.grid.ndim == 1 and energy.diffusion == 0 and not energy.internal
-        and not energy.functionals and not flow.energy.time_dependent and not callable(flow.time_scale)
-        and method.controlled and method.tol is None and method.corrected
-        and (method.scheme == "extrapolated" or not energy.moves) and np.isfinite(energy.potential).all()
-        and not energy.rough and is_smooth(flow.density.values, 0) and line_interaction(energy) is not None)
+    if not (flow.t1 > flow.t0 and flow.grid.ndim == 1 and energy.diffusion == 0 and not energy.internal
+            and not energy.functionals and not flow.energy.time_dependent and not callable(flow.time_scale)
+            and method.controlled and method.tol is None and method.corrected
+            and (method.scheme == "extrapolated" or not energy.moves) and np.isfinite(energy.potential).all()
+            and not energy.rough and is_smooth(flow.density.values, 0)):
+        return None
+    interaction = line_interaction(energy)
+    return None if interaction is None else ExplicitSteps(flow, method.rtol, interaction)
 
 
-def transport_of(flow: Flow, method: FiniteVolume) -> Transport | None:
-    """Return the explicit steps of a flow; None if it is not for them."""
-    interaction = line_interaction(flow.on_grid) if takes_explicit_steps(flow, method) else None
-    return None if interaction is None else Transport(flow, method.rtol, interaction)
-
-
-class Transport:
+class ExplicitSteps:
     """Explicit steps of a law on a line; see the module's text.
 
     Parameters
@@ -100,7 +99,7 @@ class Transport:
         """Return what the compiled steps return, and the arrays that they have filled."""
         rows, laws, fields = np.empty((count, 8)), np.empty((count, self.n)), np.empty((count, self.n))
         t, stop, longest, energy = times
-        found = transport_steps(masses, *self.given, (t, stop, longest, self.scale, energy, self.mass), numbers,
+        found = explicit_steps(masses, *self.given, (t, stop, longest, self.scale, energy, self.mass), numbers,
                                 self.tolerance, rows, laws, fields)
         return found, rows, laws, fields
 

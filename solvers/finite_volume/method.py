@@ -14,7 +14,6 @@ from wgflow.flows import Flow
 from ..base import Method
 from .choice import carries, why_not_compact
 from .compact_run import CompactRun
-from .explicit import takes_explicit_steps
 from .run import FiniteVolumeRun
 
 __all__ = ["FiniteVolume"]
@@ -143,9 +142,7 @@ class FiniteVolume(Method):
             return CompactRun(self, flow)
         if self.order == 4 and flow.t1 > flow.t0:
             raise InvalidInput(f"order=4: fluxes of fourth order do not serve {reason}; leave order out")
-        if takes_explicit_steps(flow, self):
-            flow.scheme = "fluxes of second order in space (no diffusion)"
-        elif carries(flow, self):
+        if carries(flow, self):
             flow.scheme = "characteristics, of second order in space, with jumps kept within a cell (no diffusion)"
         else:
             flow.scheme = f"fluxes of second order in space ({reason})"

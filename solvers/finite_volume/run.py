@@ -15,7 +15,7 @@ from wgflow.recorder import Step
 from ..base import Run
 from .blow_up import CollapseWatch
 from .choice import carries
-from .explicit import Transport, transport_of
+from .explicit import ExplicitSteps, explicit_steps_of
 from .extrapolated import Extrapolated
 from .midpoint import Midpoint
 from .nonlinear import NonlinearSweeps
@@ -76,7 +76,7 @@ class FiniteVolumeRun(Run):
         # Whether a law that has been calm may be moved all of a sudden.
         self.moved_from_outside = flow.drive is not None or flow.clock is not None
         self.steps = 0
-        self.transport, self.fluxes = transport_of(flow, method), flow.scheme
+        self.explicit, self.fluxes = explicit_steps_of(flow, method), flow.scheme
         # Where a fixed step is crossed in parts: its end, and the length of the part tried next.
         self.target: float | None = None
         self.trial = 0.0
@@ -118,12 +118,12 @@ class FiniteVolumeRun(Run):
         if self.controller is not None:
             vars(self.controller).update(saved["controller"])
             self.error_estimate = self.controller.total_error if self.steps else None
-        self._tell_transport()
+        self._tell_explicit()
         return self.state.masses
 
     def advance(self, stop: float) -> Iterator[Step]:
-        if self.transport is not None and self.controller.left is None:
-            yield from self._explicit(self.transport, stop)
+        if self.explicit is not None and self.controller.left is None:
+            yield from self._explicit(self.explicit, stop)
         elif self.controller is not None:
             yield from self._adaptive(self.controller, stop)
         else:
@@ -133,11 +133,11 @@ class FiniteVolumeRun(Run):
         self.stepper.sweeps.close()
 
     def _first_rate(self) -> float:
-        return self.stepper.dissipation(self.state) if self.transport is None else self.transport.rate
+        return self.stepper.dissipation(self.state) if self.explicit is None else self.explicit.rate
 
-    def _tell_transport(self) -> None:
+    def _tell_explicit(self) -> None:
         """Say in the certificate which steps were explicit ones."""
-        if self.transport is not None:
+        if self.explicit is not None:
             left = self.controller.left
             until = "" if left is None else f" to t = {left:.4g}, implicit ones beyond"
             self.flow.scheme = f"{self.fluxes}, explicit steps of third order in time{until}"
@@ -186,14 +186,14 @@ class FiniteVolumeRun(Run):
         self._watch()
 
     # ---------------------------------------------------------------- adaptive steps
-    def _explicit(self, transport: Transport, stop: float) -> Iterator[Step]:
+    def _explicit(self, explicit: ExplicitSteps, stop: float) -> Iterator[Step]:
         """Take explicit steps, as many as one compiled call does."""
         controller = self.controller
         if not controller.begun:
             controller.begin(self.flow.t1 - self.flow.t0, 0.0, 0.0)
-        for new, known in transport.steps(self, stop):
+        for new, known in explicit.steps(self, stop):
             yield self._commit(new, False, **known)
-        self._tell_transport()
+        self._tell_explicit()
 
     def _adaptive(self, controller: Controller, stop: float) -> Iterator[Step]:
         if not controller.begun:

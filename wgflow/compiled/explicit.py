@@ -209,7 +209,7 @@ def _three_stages(stages, dt, mass, potential, features, signs, table, origin, p
 
 
 @jit
-def transport_steps(start, potential, features, signs, table, shifts, lines, periodic, times, control, tolerance, rows,
+def explicit_steps(start, potential, features, signs, table, shifts, lines, periodic, times, control, tolerance, rows,
                     laws, fields):
     """Take steps until a time, until ``rows`` is full, or until there is trouble.
 

@@ -12,7 +12,7 @@ from wgflow.compiled.sweep import _axis_dissipation, axis_layout
 from wgflow.compiled.transport import ROUGH_FIELD, SMOOTH_FIELD, transport_dissipation
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy
-from wgflow.energies.nodes import NodeGrid, at_nodes, is_smooth
+from wgflow.energies.nodes import NodeGrid, at_nodes, is_smooth_everywhere
 from wgflow.energies.nonlinear_fluxes import Diffusion, dissipation_rate
 from wgflow.energies.on_grid import TINY
 from wgflow.errors import InvalidInput
@@ -41,7 +41,7 @@ def dissipation_on_grid(energy: EnergyOnGrid, masses: np.ndarray) -> float:
     psi = energy.psi(energy.sweep_potential, masses)
     if isinstance(energy.grid, NodeGrid):
         return compact_dissipation_on_grid(masses, psi, energy.grid, energy.diffusion)
-    if energy.diffusion == 0 and not all(is_smooth(masses / energy.grid.volumes, k) for k in range(energy.grid.ndim)):
+    if energy.diffusion == 0 and not is_smooth_everywhere(masses / energy.grid.volumes):
         # A law with jumps, which lie within cells.
         return transport_rate(masses, psi, energy.grid, energy.rough)
     return linear_dissipation(masses, psi, energy.grid, energy.diffusion)

@@ -30,7 +30,8 @@ from wgflow.grids import Grid
 
 Law = TypeVar("Law")
 
-__all__ = ["NodeGrid", "at_nodes", "density_of_nodes", "has_nodes", "is_smooth", "node_grid", "nodes_of_density",
+__all__ = ["NodeGrid", "at_nodes", "density_of_nodes", "has_nodes", "is_smooth",
+           "is_smooth_everywhere", "node_grid", "nodes_of_density",
            "with_nodes"]
 
 #: Quadrature weights of the three cells next to a wall.
@@ -197,6 +198,11 @@ def is_smooth(values: np.ndarray, axis: int) -> bool:
     # Round-off of a flat density is no roughness.
     slack = 1e-12 * float(values.max()) * values.size
     return float(np.abs(fourth).sum()) <= SMOOTH * float(np.abs(second).sum()) + slack
+
+
+def is_smooth_everywhere(values: np.ndarray) -> bool:
+    """Return whether a density is smooth along all axes."""
+    return all(is_smooth(values, axis) for axis in range(values.ndim))
 
 
 def _of_mass(values: np.ndarray, grid: Grid, mass: float) -> np.ndarray:

@@ -32,7 +32,7 @@ OTHERS = [
     ("order=2", wg.Entropy(2.0) + WELL, RHO, {"order": 2}),
     ("corrected=False", wg.Entropy(2.0) + WELL, RHO, {"corrected": False}),
     ("scheme='midpoint'", wg.Entropy(2.0) + WELL + ATTRACTION, RHO, {"scheme": "midpoint"}),
-    ("no diffusion", 1 * WELL, RHO, {}),
+    ("no linear diffusion", 1 * WELL, RHO, {}),
     ("nonlinear diffusion", wg.Entropy(2.0) + wg.PowerEntropy(2.0), RHO, {}),
     ("not uniform", wg.Entropy(2.0) + WELL, wg.Density.uniform(wg.Grid(edges=np.linspace(-1, 1, 40) ** 3)), {}),
     ("cells too wide", wg.Entropy(500.0) + WELL, wg.Density.gaussian(wg.Grid((-4, 4), cells=30), 0.5, 0.3), {}),

@@ -89,7 +89,7 @@ def test_explicit_and_implicit_steps_solve_the_same_equation(monkeypatch):
     rho, gaps = model.initial_density(0.8, model.grid(cells=60)), []
     explicit = wg.solve(model.energy(), rho, (0, 0.3), time_scale=model.time_scale, method=wg.FiniteVolume(rtol=1e-8))
     assert "explicit" in explicit.certificate.scheme
-    monkeypatch.setattr(run, "transport_of", lambda flow, method: None)
+    monkeypatch.setattr(run, "explicit_steps_of", lambda flow, method: None)
     for count in (100, 400, 1600):
         sol = wg.solve(model.energy(), rho, (0, 0.3), time_scale=model.time_scale,
                        method=wg.FiniteVolume(dt=0.3 / count))

@@ -125,7 +125,7 @@ def test_a_step_against_numpy(periodic, scale):
     def energy(m):
         return float(m @ potential + 0.5 * m @ U @ m)
 
-    found = explicit.transport_steps(m, potential, features, 0 * signs, full, (0, n), lines, periodic,
+    found = explicit.explicit_steps(m, potential, features, 0 * signs, full, (0, n), lines, periodic,
                                       (0.0, dt, 1.0, 1.0, energy(m), m.sum()), control, (1e-3, 0.2, 1e-9, 1e-3), rows,
                                       laws, fields)
     assert found[0] == 1
