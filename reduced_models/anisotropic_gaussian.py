@@ -22,6 +22,7 @@ from wgflow.grids import Grid
 
 from .base import FloatArray, NetworkModel
 from .block_arguments import block, pair
+from .data_rules import DataRule
 from .features.biradial import BiradialFeatures, Box
 from .features.biradial_choice import choose_biradial_features
 from .minimum_risk.measure_problem import LimitPoint
@@ -102,6 +103,13 @@ class TwoBlockModel(NetworkModel):
     def _basis(self) -> BiradialFeatures:
         return choose_biradial_features(self.activation, self.deviations, self.dimensions, self._box(), self.tolerance,
                                         self._relax)
+
+    @cached_property
+    def _data_rule(self) -> DataRule:
+        return self._basis.data_rule(self.dimensions)
+
+    def sample_covariance(self, moments: FloatArray, slopes: FloatArray) -> FloatArray:
+        return self._data_rule.sample_covariance(moments, slopes)
 
     def _box(self) -> Box:
         """Return where the features are accurate to the tolerance: twice the default grid."""

@@ -297,6 +297,37 @@ class ReducedModel(Contract):
         own = float(np.sum(self.diagonal(*points) * weights))
         return own - float(np.sum(self.signs * self.moments(rho) ** 2))
 
+    def sample_covariance(self, moments: FloatArray, slopes: FloatArray) -> FloatArray:
+        r"""Return the covariance that one fresh sample (x, y) gives to the moves of functionals under SGD.
+
+        A functional :math:`\int g\,\rho` whose g has the slopes :math:`c_k = \int \nabla g \cdot \nabla F_k\,\rho`
+        is moved by a step of SGD on the sample by :math:`2 \epsilon (y - \hat y(x)) B(x)`, where
+
+        .. math:: \hat y(x) = \sum_k z_k \varphi_k(x), \qquad B(x) = \sum_k c_k \varphi_k(x),
+
+        and :math:`\varphi_k` are the functions of the data that belong to the features: the output of a neuron,
+        averaged over what its coordinates leave open, is :math:`\sum_k F_k(\theta) \varphi_k(x)`.
+
+        Parameters
+        ----------
+        moments : ndarray, shape (k,)
+            z.
+        slopes : ndarray, shape (n, k)
+            A row c for each functional.
+
+        Returns
+        -------
+        ndarray, shape (n, n)
+            Covariances of :math:`(y - \hat y) B` over the data.
+
+        Raises
+        ------
+        InvalidInput
+            By a model that does not know these functions.
+        """
+        raise InvalidInput(f"{self.name} does not say what one sample adds to the noise of SGD; give its class a "
+                           "method sample_covariance(moments, slopes)")
+
     def _check_axes(self, grid: Grid) -> None:
         if grid.ndim != self.n_coordinates:
             raise InvalidInput(

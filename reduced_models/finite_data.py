@@ -19,6 +19,7 @@ from wgflow.grid_checks import MAX_AXES
 from wgflow.grids import Grid
 
 from .base import FloatArray, NetworkModel
+from .data_rules import DataRule
 from .gaussian_laws import (
     DEFAULT_CELLS,
     REACH,
@@ -208,6 +209,15 @@ class FiniteData(NetworkModel):
                       for i in range(0, max(points.shape[1], 1), size)]
             values = np.concatenate(blocks, axis=-1)
         return values.reshape(values.shape[:-1] + shape)
+
+    @cached_property
+    def _data_rule(self) -> DataRule:
+        scale = math.sqrt(self.n_samples)
+        outputs = scale * (np.eye(self.n_samples) if self._basis is None else self._basis)
+        return DataRule(np.full(self.n_samples, 1.0 / self.n_samples), self.y, outputs)
+
+    def sample_covariance(self, moments: FloatArray, slopes: FloatArray) -> FloatArray:
+        return self._data_rule.sample_covariance(moments, slopes)
 
     def diagonal(self, *coordinates: ArrayLike) -> FloatArray:
         points = stack_coordinates(self, coordinates)

@@ -22,6 +22,7 @@ from wgflow.grids import Grid
 
 from .base import FloatArray, NetworkModel
 from .critical_deltas import CriticalDeltas, StationaryDelta, critical_deltas, stationary_deltas
+from .data_rules import DataRule
 from .features.neuron_pairs import kernel_pair_sums
 from .features.radial import HermiteFeatures, QuadratureFeatures, choose_features
 from .minimum_risk.measure_problem import LimitPoint
@@ -155,6 +156,13 @@ class IsotropicGaussian(NetworkModel):
     def feature_curvatures(self, r: ArrayLike) -> FloatArray:
         """Return the second derivatives of the features, shape (k, *shape), for ``r > 0``."""
         return self._basis(np.asarray(r, dtype=np.float64), 2)
+
+    @cached_property
+    def _data_rule(self) -> DataRule:
+        return self._basis.data_rule(self.d)
+
+    def sample_covariance(self, moments: FloatArray, slopes: FloatArray) -> FloatArray:
+        return self._data_rule.sample_covariance(moments, slopes)
 
     def potential(self, r: ArrayLike) -> FloatArray:
         plus, minus = self.deviations

@@ -108,6 +108,12 @@ class LinearNeuron(GaussianNetwork):
     def diagonal(self, *coordinates: ArrayLike) -> FloatArray:
         return np.sum(np.square(self.features(*coordinates)), axis=0)
 
+    def sample_covariance(self, moments: FloatArray, slopes: FloatArray) -> FloatArray:
+        # x = S^1/2 g: the functions of the data are the components of the normal vector g.
+        gap = self.target - moments
+        along = slopes @ gap
+        return (gap @ gap + self.noise_variance) * (slopes @ slopes.T) + np.multiply.outer(along, along)
+
     def _default_bounds(self, kappa: float, mean0: FloatArray, beta: float, ridge: float) -> FloatArray:
         if math.isfinite(beta) and ridge == 0.0:
             raise InvalidInput(f"beta={beta:g} with ridge=0: the law spreads forever, so that no grid holds it; "

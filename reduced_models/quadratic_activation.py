@@ -14,6 +14,7 @@ from wgflow.checks import check_flag, check_positive, check_real
 from wgflow.errors import ConvergenceError, InvalidInput
 
 from .base import FloatArray
+from .data_rules import quadratic_form_moment
 from .gaussian_laws import (
     REACH,
     GaussianNetwork,
@@ -181,6 +182,30 @@ class QuadraticActivation(GaussianNetwork):
     def diagonal(self, *coordinates: ArrayLike) -> FloatArray:
         v = np.einsum("ij,j...->i...", self._root, stack_coordinates(self, coordinates))
         return (2.0 if self.centered else 3.0) * np.sum(v * v, axis=0) ** 2
+
+    def _unpack(self, features: FloatArray) -> FloatArray:
+        """Return the symmetric matrix A in whitened variables whose features are given: the inverse of `_pack`."""
+        i, j = self._pairs
+        shifted = np.zeros((self.n_coordinates,) * 2)
+        shifted[i, j] = features / np.where(i == j, math.sqrt(2.0), 2.0)
+        shifted[j, i] = shifted[i, j]
+        share, d = self._trace_share, self.n_coordinates
+        return shifted - share * np.trace(shifted) / (1.0 + share * d) * np.eye(d)
+
+    def sample_covariance(self, moments: FloatArray, slopes: FloatArray) -> FloatArray:
+        if self.centered:
+            raise InvalidInput("centered=True: SGD cannot train such neurons; use centered=False")
+        # In whitened variables y - yhat = <g, D g> + b_0 + noise, and B(x) = <g, C g>.
+        gap, pushes = self._white_matrix - self._unpack(moments), [self._unpack(row) for row in slopes]
+        means = np.array([quadratic_form_moment([gap, c]) + self.offset * np.trace(c) for c in pushes])
+        squares = np.array([[self._error_square_moment(gap, a, b) for b in pushes] for a in pushes])
+        return squares - np.multiply.outer(means, means)
+
+    def _error_square_moment(self, gap: FloatArray, a: FloatArray, b: FloatArray) -> float:
+        """Return E (y - yhat)^2 <g, A g> <g, B g> for y - yhat = <g, D g> + b_0 plus noise."""
+        constant = self.offset**2 + self.noise_variance
+        return (quadratic_form_moment([gap, gap, a, b]) + 2.0 * self.offset * quadratic_form_moment([gap, a, b])
+                + constant * quadratic_form_moment([a, b]))
 
     def _default_bounds(self, kappa: float, mean0: FloatArray, beta: float, ridge: float) -> FloatArray:
         start = kappa**2 / mean0.size + float(np.sum(mean0**2))

@@ -9,20 +9,23 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from . import comparison, convergence, distances, exact, particles, studies, verification
+    from . import comparison, convergence, distances, exact, fluctuations, particles, studies, verification
     from .comparison import STATISTICS, Comparison, Statistic, compare
     from .distances import gaussian_wasserstein, kolmogorov, wasserstein, wasserstein_1d, wasserstein_points
+    from .fluctuations import Scatter, predict_scatter
     from .particles import SGDResult, run_sgd
     from .verification import Verification, Verified, verify
 
 _HOME = {
     "Comparison": "comparison",
     "STATISTICS": "comparison",
+    "Scatter": "fluctuations",
     "Statistic": "comparison",
     "compare": "comparison",
     "SGDResult": "particles",
     "gaussian_wasserstein": "distances",
     "kolmogorov": "distances",
+    "predict_scatter": "fluctuations",
     "run_sgd": "particles",
     "Verification": "verification",
     "Verified": "verification",
@@ -31,11 +34,12 @@ _HOME = {
     "wasserstein_1d": "distances",
     "wasserstein_points": "distances",
 }
-_MODULES = ("comparison", "convergence", "distances", "exact", "particles", "studies", "verification")
+_MODULES = ("comparison", "convergence", "distances", "exact", "fluctuations", "particles", "studies", "verification")
 __all__ = [
     "STATISTICS",
     "Comparison",
     "SGDResult",
+    "Scatter",
     "Statistic",
     "Verification",
     "Verified",
@@ -44,9 +48,11 @@ __all__ = [
     "convergence",
     "distances",
     "exact",
+    "fluctuations",
     "gaussian_wasserstein",
     "kolmogorov",
     "particles",
+    "predict_scatter",
     "run_sgd",
     "studies",
     "verification",

@@ -10,8 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from wgflow.activations.base import Activation
+from wgflow.errors import InvalidInput
 
 from ..base import FloatArray
+from ..data_rules import DataRule, radial_data
 from .radial import tail_at_infinity
 
 __all__ = ["BiradialFeatures", "Box", "Terms", "without_constant_axes"]
@@ -104,6 +106,28 @@ class BiradialFeatures:
             points = (x.ravel()[part] for x in (b, r1, r2))
             self._combine(self._slopes(*points), out[:, :, part])
         return out.reshape(-1, 4, *b.shape)
+
+    def data_rule(self, dims: tuple[float, float]) -> DataRule:
+        """Return the data of the two classes with the functions that belong to the features.
+
+        Raises
+        ------
+        InvalidInput
+            Where windows serve a block of few dimensions.
+        """
+        if len(self.groups) != 2:
+            raise InvalidInput(f"dimensions {dims}: where a block has few dimensions the noise of single samples is "
+                               "not worked out; take blocks of more dimensions")
+        halves = [(terms.i // 2, terms.j // 2) for terms in self.groups]
+        degrees = [max(int(half[k].max()) for half in halves) for k in (0, 1)]
+        weights, (first, second) = radial_data(dims, degrees)
+        terms = [math.sqrt(2.0) * first[:, i] * second[:, j] for i, j in halves]
+        zeros = [np.zeros_like(table) for table in terms]
+        both = np.block([[terms[0], zeros[1]], [zeros[0], terms[1]]])
+        # The features are the first term of each class, and orthonormal combinations of all the others.
+        means = both[:, [0, terms[0].shape[1]]]
+        labels = np.repeat([1.0, -1.0], weights.size)
+        return DataRule(0.5 * np.tile(weights, 2), labels, np.concatenate([means, both @ self.rotation.T], axis=1))
 
     @property
     def at_infinity(self) -> tuple[FloatArray, float] | None:

@@ -22,7 +22,9 @@ one another). Three things move a correct run away from rho:
    taken as one Gaussian mode (a common shift), the least favorable case for a distance. As phi is itself estimated from
    few runs, phi~ = max(phi, (phi + median over times of phi) / 2) borrows strength from the other times, and the factor
    kappa of Student's t pays for the rest. Damping (phi < 1) does not narrow the band. A single run has no spread: its
-   band consists of part 1 alone, and the verdict says so.
+   band consists of part 1 alone, and the verdict says so. Where the scatter is predicted
+   (:func:`wgflow.validation.predict_scatter`), phi is the predicted variance over that of independent draws, with
+   kappa = 1: a single run is then enough. A distance takes the larger phi of its coordinate's mean and deviation.
 3. *Pooling.* Runs that share noise scatter about rho, so that the law of all their particles is wider than rho by their
    excess scatter e^2 = E^2 - its mean over the replicates: W_1 and W_2 may grow by sqrt(s^2 + e^2) - s (s the deviation
    of rho), the Kolmogorov distance by 2 e^2, any other distance by its value between rho and rho stretched to the
@@ -69,8 +71,14 @@ class Bands:
 
 
 def simultaneous_bands(quantities: Sequence[Quantity], columns: Sequence[AtOneTime], n_runs: int,
-                       level: float) -> Bands:
-    """Return the bands of parts 1 to 4, from what was found at each time."""
+                       level: float, ratios: Array | None = None) -> Bands:
+    """Return the bands of parts 1 to 4, from what was found at each time.
+
+    Parameters
+    ----------
+    ratios : array of shape (quantities, times), optional
+        Predicted values of phi, which take the place of part 2's estimate wherever they are not NaN.
+    """
     observed, null_mean, null_std, null_spread = (
         np.array([getattr(column, name) for column in columns]).T
         for name in ("spread", "null_mean", "null_std", "null_spread"))
@@ -78,6 +86,8 @@ def simultaneous_bands(quantities: Sequence[Quantity], columns: Sequence[AtOneTi
     is_distance = np.array([q.is_distance for q in quantities])[:, None]
     mean = np.where(is_distance, null_mean, 0.0)
     added = np.stack([excess_variance(*rows, n_runs, level) for rows in zip(observed, null_spread)])
+    if ratios is not None:
+        added = np.where(np.isnan(ratios), added, np.maximum(0.0, ratios - 1.0))
     independent = mean + factor * null_std
     scattered = np.sqrt(independent**2 + factor**2 * (mean**2 + null_std**2) * added)
     excess = np.maximum(0.0, observed - null_spread)

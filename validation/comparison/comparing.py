@@ -18,6 +18,7 @@ from wgflow.solution import Solution
 from .bands import excess_factor, simultaneous_bands
 from .null_law import at_one_time, fits_of, is_sample, laws_at, quantities_of
 from .particle_runs import ParticleRuns, Particles, particle_runs
+from .predicted_scatter import check_scatter, predicted_ratios
 from .result import Comparison
 from .risk_response import Risks, response_of, risks_of
 from .statistics import STATISTICS, Statistic, check_statistics
@@ -25,6 +26,7 @@ from .statistics import STATISTICS, Statistic, check_statistics
 if TYPE_CHECKING:
     from wgflow.reduced_models.base import ReducedModel
 
+    from ..fluctuations import Scatter
     from ..particles import SGDResult
 
 __all__ = ["compare"]
@@ -38,6 +40,7 @@ def compare(
     *,
     statistics: Sequence[Statistic] = STATISTICS,
     coarse: SGDResult | None = None,
+    scatter: Scatter | None = None,
     model: ReducedModel | None = None,
     level: float = 0.01,
     n_null: int = 400,
@@ -69,6 +72,9 @@ def compare(
         Runs at the same times of half as many neurons with twice the step size. N neurons with step epsilon are off the
         flow by b epsilon + c/N on average, beside their scatter, and to first order this is the difference between the
         two kinds of runs: by its amount the bands are widened (``first_order_bias``).
+    scatter : Scatter, optional
+        The scatter of the runs as `predict_scatter` gives it for their width, step size and times. It takes the place
+        of the scatter that the runs show, which few runs show badly and a single run not at all.
     model : ReducedModel, optional
         The network model, ``particles.model`` by default; without one the risk is left out.
     level : float, optional
@@ -110,12 +116,14 @@ def compare(
     runs = particle_runs(particles, start.ndim if isinstance(start, Atoms) else start.grid.ndim)
     model = runs.model if model is None else model
     runs = replace(runs, model=model)
-    found = _compared(sol, runs, statistics, model, level, n_null, np.random.default_rng(rng))
+    if scatter is not None:
+        check_scatter(scatter, runs)
+    found = _compared(sol, runs, statistics, model, level, n_null, np.random.default_rng(rng), scatter)
     return found if coarse is None else _with_first_order_bias(found, coarse, statistics, model)
 
 
 def _compared(sol: Solution, runs: ParticleRuns, statistics: Sequence[Statistic], model: ReducedModel | None,
-              level: float, n_null: int, rng: np.random.Generator) -> Comparison:
+              level: float, n_null: int, rng: np.random.Generator, scatter: Scatter | None) -> Comparison:
     """Return the comparison without what coarser runs would tell."""
     t, start = runs.times_in(sol), sol.density(sol.t[0])
     names = _coordinate_names(start, model, runs.coordinates.shape[3])
@@ -127,7 +135,8 @@ def _compared(sol: Solution, runs: ParticleRuns, statistics: Sequence[Statistic]
         response = None if risks is None or model is None else response_of(model, laws)
         risk = None if risks is None else (risks.difference[j], risks.spread[j])
         columns.append(at_one_time(laws, runs.coordinates[:, j], statistics, response, risk, n_null, rng))
-    bands = simultaneous_bands(quantities, columns, runs.n_runs, level)
+    ratios = None if scatter is None else predicted_ratios(scatter, quantities, columns, runs)
+    bands = simultaneous_bands(quantities, columns, runs.n_runs, level, ratios)
     difference = np.array([column.fit for column in columns]).T
     pde = np.array([[q.at_law(column) for column in columns] for q in quantities])
     if risks is not None:
@@ -137,7 +146,8 @@ def _compared(sol: Solution, runs: ParticleRuns, statistics: Sequence[Statistic]
         t, tuple(q.name for q in quantities), pde, pde + difference, difference, bands.lower, bands.upper,
         inflation=bands.inflation, level=level, n_runs=runs.n_runs, n_particles=runs.count, n_null=n_null,
         seed=getattr(rng.bit_generator.seed_seq, "entropy", None), solution=sol, runs=runs, coordinate_names=names,
-        is_distance=np.array([q.is_distance for q in quantities]), notes=_notes(sol, start, runs, model, risks))
+        is_distance=np.array([q.is_distance for q in quantities]),
+        notes=_notes(sol, start, runs, model, risks, scatter))
 
 
 def _with_first_order_bias(found: Comparison, coarse: Particles, statistics: Sequence[Statistic],
@@ -182,7 +192,7 @@ def _coordinate_names(start: object, model: ReducedModel | None, ndim: int) -> t
 
 
 def _notes(sol: Solution, start: object, runs: ParticleRuns, model: ReducedModel | None,
-           risks: Risks | None) -> tuple[str, ...]:
+           risks: Risks | None, scatter: Scatter | None) -> tuple[str, ...]:
     """Return what the reader must know beside the numbers."""
     notes = [] if risks is None else [*risks.notes]
     if model is None:
@@ -198,7 +208,9 @@ def _notes(sol: Solution, start: object, runs: ParticleRuns, model: ReducedModel
             notes.append(f"Distances refer to marginals smoothed from {start.size} atoms, and have wide bands; means, "
                          "deviations and risk are sharp.")
     notes += runs.notes
-    if runs.n_runs == 1:
+    if scatter is not None:
+        notes.append("The scatter of the runs is predicted, to first order in 1/N and the step size.")
+    elif runs.n_runs == 1:
         noise = "the noise of SGD" if runs.is_sgd else "noise that the particles share"
         notes.append(f"One run shows no scatter: {noise} is not in the bands.")
     return tuple(notes)

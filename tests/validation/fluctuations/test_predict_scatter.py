@@ -1,0 +1,262 @@
+"""The predicted scatter of functionals: closed forms, limits, other ways to the same number, and SGD itself."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.stats import chi2
+
+import wgflow as wg
+from wgflow.errors import InvalidInput
+from wgflow.reduced_models import (
+    AnisotropicGaussian,
+    FiniteData,
+    IsotropicGaussian,
+    LinearNeuron,
+    QuadraticActivation,
+    ReLUNetwork,
+)
+from wgflow.reduced_models.data_rules import laguerre_table, quadratic_form_moment
+from wgflow.reduced_models.radial_laws import gauss_chi_rule
+from wgflow.validation import compare, predict_scatter, run_sgd
+
+C, B, V = 1.5, 1.0, 0.3
+
+
+def linear():
+    return LinearNeuron(covariance=C, direction=B, noise_variance=V)
+
+
+def exact_parts(t, mean0, var0, n, step, beta=math.inf, ridge=0.0):
+    """The three variances of the mean of linear neurons in one dimension, by their integrals."""
+    rate, rest = 2 * (C + ridge), C * B / (C + ridge)
+    u, weights = np.polynomial.legendre.leggauss(40)
+    u, weights = 0.5 * t * (u + 1), 0.5 * t * weights
+    gap = B - (rest + (mean0 - rest) * np.exp(-rate * u))
+    decay = np.exp(-2 * rate * (t - u))
+    return [math.exp(-2 * rate * t) * var0 / n, 4 * step * weights @ (decay * (2 * C**2 * gap**2 + C * V)),
+            4 / (beta * n) * weights @ decay]
+
+
+# ------------------------------------------------------------------ closed forms
+@pytest.mark.parametrize("ridge", [0.0, 0.7])
+def test_linear_neurons_without_noise(ridge):
+    model = linear()
+    start = model.initial_atoms(math.sqrt(0.2), mean0=-0.5)
+    found = predict_scatter(model, [0.0, 0.1, 0.4], 100, 1e-3, start=start, functionals=["mean of theta"], ridge=ridge)
+    exact = np.array([exact_parts(t, -0.5, 0.2, 100, 1e-3, ridge=ridge) for t in found.t]).T
+    assert_allclose(found.parts()[:, 0], exact, rtol=1e-6, atol=1e-15)
+
+
+def test_linear_neurons_with_noise_converge_to_second_order():
+    model, errors = linear(), []
+    exact = exact_parts(0.4, -0.5, 0.2, 100, 1e-3, beta=3.0, ridge=0.7)
+    for cells, steps in ((100, 25), (200, 50), (400, 100)):
+        grid = model.grid(cells=cells, kappa=math.sqrt(0.2), mean0=-0.5, beta=3.0, ridge=0.7)
+        start = model.initial_density(math.sqrt(0.2), grid, mean0=-0.5)
+        found = predict_scatter(model, [0.4], 100, 1e-3, start=start, functionals=["mean of theta"], beta=3.0,
+                                ridge=0.7, n_steps=steps)
+        errors.append(np.abs(found.parts().ravel() / exact - 1.0))
+    assert np.max(errors[-1]) < 1e-3
+    assert np.all(np.log2(errors[0] / errors[-1]) / 2 > 1.6)
+
+
+def test_recursion_of_sgd_itself():
+    """m <- m + 2 s (y - m x) x is SGD of linear neurons: its variance over many recursions."""
+    rng, runs, s = np.random.default_rng(3), 40_000, 1e-3
+    m = -0.5 + math.sqrt(0.2 / 100) * rng.standard_normal(runs)
+    for _ in range(400):
+        x = math.sqrt(C) * rng.standard_normal(runs)
+        m += 2 * s * (B * x + math.sqrt(V) * rng.standard_normal(runs) - m * x) * x
+    model = linear()
+    start = model.initial_atoms(math.sqrt(0.2), mean0=-0.5)
+    found = predict_scatter(model, [0.4], 100, s, start=start, functionals=["mean of theta"])
+    # The prediction is of first order in s; the sampling error of the variance is .7 %.
+    assert m.var() == pytest.approx(found.variance[0, 0], rel=0.03)
+
+
+def test_times_are_correlated_as_the_decay_says():
+    model = linear()
+    start = model.initial_atoms(math.sqrt(0.2), mean0=-0.5)
+    found = predict_scatter(model, [0.1, 0.4], 100, 0.0, start=start, functionals=["mean of theta"])
+    decay = math.exp(-2 * C * 0.3)
+    assert_allclose(found.covariance[0, 0, 0, 1], decay * found.variance[0, 0], rtol=1e-6)
+    samples = predict_scatter(model, [0.1, 0.4], 100, 1e-3, start=start, functionals=["mean of theta"]).samples
+    assert_allclose(samples[0, 0, 0, 1], decay * samples[0, 0, 0, 0], rtol=1e-6)
+
+
+# ------------------------------------------------------------------ the start
+def test_at_time_zero_the_neurons_are_independent_draws():
+    model = IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2)
+    found = predict_scatter(model, [0.0], 800, 1e-5, functionals=["mean of r", "deviation of r", lambda r: r**2])
+    atoms = model.initial_atoms(0.8)
+    r, mean, variance = atoms.points[0], atoms.mean(), atoms.cov()
+    fourth = atoms.expect((r - mean) ** 4)
+    exact = [variance, (fourth - variance**2) / (4 * variance), atoms.expect(r**4) - atoms.expect(r**2) ** 2]
+    assert_allclose(found.variance[:, 0], np.array(exact) / 800, rtol=1e-6)
+
+
+def test_excess_of_independent_draws_in_the_risk():
+    """The scatter of the risk at the start against networks drawn independently."""
+    model, rng = IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2), np.random.default_rng(5)
+    atoms = model.initial_atoms(0.8)
+    found = predict_scatter(model, [0.0], 2000, 0.0, functionals=["risk"])
+    total = np.array([model.psi(atoms, atoms.sample(2000, rng)).mean() for _ in range(500)])
+    assert 2 * total.std() == pytest.approx(found.deviation[0, 0], rel=0.12)
+
+
+# ------------------------------------------------------------------ other ways to the same number
+def small_networks(model, draws, n, t, kappa, ridge=0.0):
+    """Population gradient flow of n particles from independent draws: the functionals of each draw."""
+    rng, found = np.random.default_rng(11), []
+    for _ in range(draws):
+        start = model.initial_theta(n, kappa, rng)
+        atoms = wg.Atoms(model.project(start).T, np.full(n, 1.0 / n), bounds=model.initial_atoms(kappa).bounds)
+        sol = wg.solve(model.energy(ridge=ridge), atoms, (0.0, t), method=wg.Lagrangian(), time_scale=2.0, t_eval=[t])
+        rho = sol.densities[-1]
+        found.append([rho.mean(), math.sqrt(rho.cov()), model.risk(rho)])
+    return np.array(found)
+
+
+@pytest.mark.slow
+def test_population_flow_of_particles_has_the_first_term_alone():
+    model = IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2)
+    found = predict_scatter(model, [0.3], 200, 0.0)
+    observed = small_networks(model, 100, 200, 0.3, 0.8)
+    ratio = observed.var(axis=0, ddof=1) / found.variance[:, 0]
+    low, high = chi2.ppf([5e-4, 1 - 5e-4], 99) / 99
+    assert np.all((ratio > low) & (ratio < high))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [
+    IsotropicGaussian(d=12, tau_plus2=1.5, tau_minus2=0.5),
+    IsotropicGaussian(d=3, tau_plus2=1.5, tau_minus2=0.5),
+    AnisotropicGaussian(d=40, s0=20, delta=0.4),
+    FiniteData(np.linspace(-1, 2, 7)[:, None], np.sin(np.arange(7.0)), trains_readout=True),
+    QuadraticActivation([[1.0, 0.2], [0.2, 0.5]], offset=0.3, covariance=[1.0, 0.5], noise_variance=0.1),
+    LinearNeuron([2.0, 0.5], [1.0, -1.0], 0.3),
+], ids=lambda model: f"{type(model).__name__} {int(model.input_dimension)}")
+def test_what_one_sample_adds_against_samples_and_neurons(model):
+    """Cov[(y - yhat) B] from the model against its own data and many neurons, moved along their coordinates."""
+    rng = np.random.default_rng(2)
+    # Directions are averaged by drawing many neurons; where there are none to average, samples take their place.
+    n_neurons, n_samples = (3000, 3000) if model.n_coordinates < model.n_parameters else (100, 100_000)
+    theta = model.initial_theta(n_neurons, 0.8, rng)
+    points = model.project(theta).T
+    fields = np.stack([np.ones_like(points), points[::-1]])  # two vector fields on the coordinates
+    slopes = np.einsum("acn,kcn->ak", fields, model.feature_gradients(*points)) / len(theta)
+    found = model.sample_covariance(model.features(*points).mean(axis=1), slopes)
+    x, y = model.sample_data(n_samples, rng)
+    error = y - model.neuron_outputs(theta[:, None], x).mean(axis=0)
+    pushes = [error * np.mean((model.neuron_outputs(_moved(model, theta, field, 1e-4)[:, None], x)
+                               - model.neuron_outputs(_moved(model, theta, field, -1e-4)[:, None], x)) / 2e-4, axis=0)
+              for field in fields]
+    scale = np.sqrt(np.multiply.outer(np.diag(found), np.diag(found)))
+    assert_allclose(np.cov(pushes) / scale, found / scale, atol=0.1)
+
+
+def _moved(model, theta, field, step):
+    """The neurons with their coordinates moved along a field: lengths of blocks by scaling, others themselves."""
+    if model.n_coordinates == model.n_parameters:
+        return theta + step * field.T
+    sizes = [theta.shape[1]] if isinstance(model, IsotropicGaussian) else [int(n) for n in model.dimensions]
+    blocks = np.split(theta, np.cumsum(sizes)[:-1], axis=1)
+    return np.hstack([own * (1 + step * push / np.linalg.norm(own, axis=1))[:, None]
+                      for own, push in zip(blocks, field)])
+
+
+def test_gaussian_moments_and_polynomials():
+    assert quadratic_form_moment([np.eye(2)] * 2) == 8.0  # E |g|^4 in the plane
+    rng = np.random.default_rng(0)
+    matrices = [a + a.T for a in rng.standard_normal((3, 2, 2))]
+    g, w = np.polynomial.hermite_e.hermegauss(8)
+    pairs, weights = np.stack(np.meshgrid(g, g)).reshape(2, -1), np.outer(w, w).ravel() / (2 * np.pi)
+    product = np.prod([np.einsum("in,ij,jn->n", pairs, a, pairs) for a in matrices], axis=0)
+    assert_allclose(quadratic_form_moment(matrices), weights @ product, rtol=1e-12)
+    x, weights = gauss_chi_rule(7, 12)
+    table = laguerre_table(7, x, 6)
+    assert_allclose((table.T * weights) @ table, np.eye(6), atol=1e-12)
+
+
+# ------------------------------------------------------------------ SGD
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "kappa", "step"), [
+    (IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2), 0.8, 1e-5),
+    (FiniteData(np.linspace(-1, 2, 7)[:, None], np.sin(np.arange(7.0)), trains_readout=True), 0.5, 1e-3),
+    (QuadraticActivation([[1.0, 0.2], [0.2, 0.5]], noise_variance=0.1), 0.6, 1e-4),
+], ids=lambda value: type(value).__name__ if not isinstance(value, float) else "")
+def test_scatter_of_sgd(model, kappa, step):
+    times, runs = [0.05, 0.2], 120
+    sgd = run_sgd(model, 400, step, times, rng=5, n_runs=runs, kappa=kappa, store_theta=False)
+    found = predict_scatter(model, times, 400, step, kappa=kappa)
+    observed = {}
+    if not isinstance(model, QuadraticActivation):  # whose risk is near its minimum, and its scatter of second order
+        observed["risk"] = sgd.risk
+    for k, name in enumerate(model.coordinate_names):
+        observed[f"mean of {name}"] = sgd.coordinates[..., k].mean(axis=2)
+        observed[f"deviation of {name}"] = sgd.coordinates[..., k].std(axis=2)
+    low, high = chi2.ppf([5e-4, 1 - 5e-4], runs - 1) / (runs - 1)
+    for name, values in observed.items():
+        ratio = values.var(axis=0, ddof=1) / found.variance[found.functionals.index(name)]
+        # What is neglected, of order D step and 1/N, adds some percent.
+        assert np.all((ratio > 0.9 * low) & (ratio < 1.2 * high)), (name, ratio)
+
+
+# ------------------------------------------------------------------ compare
+def test_a_single_run_is_enough_with_a_predicted_scatter():
+    """SGD with large steps from 20 seeds: without a scatter its common noise leaves the bands of a single run."""
+    model = IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2)
+    times, step, seeds = [0.1, 0.3], 1e-4, 8
+    rho0 = model.initial_density(0.8, model.grid(400))
+    sol = wg.solve(model.energy(), rho0, (0.0, 0.3), t_eval=times, time_scale=2.0)
+    found = predict_scatter(model, times, 400, step)
+    narrow = wide = 0
+    for seed in range(seeds):
+        sgd = run_sgd(model, 400, step, times, rng=seed, store_theta=False)
+        plain = compare(sol, sgd, n_null=200)
+        told = compare(sol, sgd, n_null=200, scatter=found)
+        assert np.all(told.upper >= plain.upper * (1 - 1e-12))
+        assert "predicted" in told.verdict
+        assert "One run" not in told.verdict
+        narrow, wide = narrow + (~plain.inside[3::5]).sum(), wide + (~told.inside[3::5]).sum()
+    assert wide < narrow
+
+
+def test_a_scatter_for_other_runs_is_refused():
+    model = linear()
+    sgd = run_sgd(model, 50, 1e-3, [0.0, 0.1], rng=1, store_theta=False)
+    sol = wg.solve(model.energy(), model.initial_atoms(0.8), (0.0, 0.1), method=wg.Lagrangian(), t_eval=sgd.t,
+                   time_scale=2.0)
+    good = predict_scatter(model, sgd.t, 50, 1e-3)
+    compare(sol, sgd, scatter=good)
+    for wrong, word in ((good.rescaled(n_neurons=60), "n_neurons"), (good.rescaled(step_size=1e-4), "step_size"),
+                        (predict_scatter(model, [0.0], 50, 1e-3), "no time")):
+        with pytest.raises(InvalidInput, match=word):
+            compare(sol, sgd, scatter=wrong)
+
+
+# ------------------------------------------------------------------ refusals
+def test_bad_input():
+    model = linear()
+    with pytest.raises(InvalidInput, match="mean of theta"):
+        predict_scatter(model, [0.1], 100, 1e-3, functionals=["mean of x"])
+    with pytest.raises(InvalidInput, match="increase"):
+        predict_scatter(model, [0.2, 0.1], 100, 1e-3)
+    falling = IsotropicGaussian(d=320, tau_plus2=1.5, tau_minus2=0.5, activation=wg.activations.NonMonotone())
+    with pytest.raises(InvalidInput, match="length 0"):
+        predict_scatter(falling, [0.2], 100, 1e-5, kappa=0.1)
+    with pytest.raises(InvalidInput, match="centered=True"):
+        predict_scatter(QuadraticActivation([[1.0]], centered=True), [0.1], 100, 1e-3)
+
+
+def test_a_rectifier_network():
+    model = ReLUNetwork(d=320, s0=60, delta=0.4)
+    found = predict_scatter(model, [0.2], 800, 5e-5, start=model.initial_atoms(0.8, nodes=6))
+    assert found.functionals[:2] == ("mean of a", "deviation of a")
+    assert np.isfinite(found.deviation).all()
+    assert found.deviation[0, 0] > 0.0
+    assert "risk" in found.table()
