@@ -106,10 +106,10 @@ class TwoBlockModel(NetworkModel):
 
     @cached_property
     def _data_rule(self) -> DataRule:
-        return self._basis.data_rule(self.dimensions)
+        return self._basis.data_rule(self.dimensions, self._box())
 
-    def sample_covariance(self, moments: FloatArray, slopes: FloatArray) -> FloatArray:
-        return self._data_rule.sample_covariance(moments, slopes)
+    def sample_covariance(self, law: Atoms, fields: FloatArray) -> FloatArray:
+        return self._data_rule.sample_covariance(*self._moments_and_slopes(law, fields))
 
     def _box(self) -> Box:
         """Return where the features are accurate to the tolerance: twice the default grid."""

@@ -297,36 +297,39 @@ class ReducedModel(Contract):
         own = float(np.sum(self.diagonal(*points) * weights))
         return own - float(np.sum(self.signs * self.moments(rho) ** 2))
 
-    def sample_covariance(self, moments: FloatArray, slopes: FloatArray) -> FloatArray:
+    def sample_covariance(self, law: Atoms, fields: FloatArray) -> FloatArray:
         r"""Return the covariance that one fresh sample (x, y) gives to the moves of functionals under SGD.
 
-        A functional :math:`\int g\,\rho` whose g has the slopes :math:`c_k = \int \nabla g \cdot \nabla F_k\,\rho`
-        is moved by a step of SGD on the sample by :math:`2 \epsilon (y - \hat y(x)) B(x)`, where
+        Let :math:`\bar\sigma(x; \theta)` be the output of a neuron, averaged over what its coordinates leave open. A
+        step of SGD on the sample moves the functional :math:`\int g\,\rho` by :math:`2 \epsilon (y - \hat y(x)) B(x)`,
 
-        .. math:: \hat y(x) = \sum_k z_k \varphi_k(x), \qquad B(x) = \sum_k c_k \varphi_k(x),
-
-        and :math:`\varphi_k` are the functions of the data that belong to the features: the output of a neuron,
-        averaged over what its coordinates leave open, is :math:`\sum_k F_k(\theta) \varphi_k(x)`.
+        .. math:: \hat y(x) = \int \bar\sigma(x; \cdot)\,\rho, \qquad
+                  B(x) = \int \nabla g \cdot \nabla_\theta \bar\sigma(x; \cdot)\,\rho .
 
         Parameters
         ----------
-        moments : ndarray, shape (k,)
-            z.
-        slopes : ndarray, shape (n, k)
-            A row c for each functional.
+        law : Atoms
+            :math:`\rho`, n points.
+        fields : ndarray, shape (m, n_coordinates, n)
+            :math:`\nabla g` at the points, for each of m functionals.
 
         Returns
         -------
-        ndarray, shape (n, n)
+        ndarray, shape (m, m)
             Covariances of :math:`(y - \hat y) B` over the data.
 
         Raises
         ------
         InvalidInput
-            By a model that does not know these functions.
+            By a model that does not know this.
         """
         raise InvalidInput(f"{self.name} does not say what one sample adds to the noise of SGD; give its class a "
-                           "method sample_covariance(moments, slopes)")
+                           "method sample_covariance(law, fields)")
+
+    def _moments_and_slopes(self, law: Atoms, fields: FloatArray) -> tuple[FloatArray, FloatArray]:
+        r"""Return the moments z (k,) and :math:`c_k = \int \nabla g \cdot \nabla F_k\,\rho`, shape (m, k)."""
+        gradients = self.feature_gradients(*law.points)
+        return self.moments(law), np.einsum("acn,kcn,n->ak", fields, gradients, law.weights)
 
     def _check_axes(self, grid: Grid) -> None:
         if grid.ndim != self.n_coordinates:

@@ -1,4 +1,4 @@
-r"""What one fresh sample does to a network: quadrature rules over the data, and polynomials of Gaussian inputs.
+r"""What one fresh sample does to a network: rules over the data, and polynomials of Gaussian inputs.
 
 A feature :math:`F_k(\theta)` of a reduced model is a coefficient of the output of a neuron, averaged over what its
 coordinates leave open,
@@ -8,7 +8,9 @@ coordinates leave open,
 so that :math:`\hat y(x) = \sum_k z_k \varphi_k(x)` with the moments :math:`z_k = \int F_k \rho`. The noise that one
 sample adds to gradients has the covariance of :math:`(y - \hat y(x)) \sum_k c_k \varphi_k(x)`, which
 `ReducedModel.sample_covariance` gives: by a `DataRule`, which knows the functions :math:`\varphi_k` at the nodes of a
-quadrature rule, or, where they are quadratic forms of a normal vector, by `quadratic_form_moment`.
+quadrature rule, or, where they are quadratic forms of a normal vector, by `quadratic_form_moment`. A series in
+polynomials :math:`\varphi_k` that converges in mean square need not converge in the fourth moments that are wanted
+here: where it is long, the outputs themselves are taken at the nodes.
 """
 
 from __future__ import annotations
@@ -22,7 +24,13 @@ import numpy as np
 from .base import FloatArray
 from .radial_laws import gauss_chi_rule
 
-__all__ = ["DataRule", "laguerre_table", "quadratic_form_moment", "radial_data", "two_class_rule"]
+__all__ = ["DataRule", "laguerre_table", "quadratic_form_moment", "radial_data", "weighted_covariance"]
+
+
+def weighted_covariance(values: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return the covariances of the rows of values (m, nodes) under weights that sum to 1."""
+    centered = values - (values @ weights)[:, None]
+    return (centered * weights) @ centered.T
 
 
 @dataclass(frozen=True)
@@ -34,7 +42,7 @@ class DataRule:
     weights : array of shape (nodes,)
         They sum to 1.
     labels : array of shape (nodes,)
-        :math:`E[y \mid x]`.
+        y.
     outputs : array of shape (nodes, features)
         :math:`\varphi_k(x_m)`.
     """
@@ -44,11 +52,8 @@ class DataRule:
     outputs: FloatArray
 
     def sample_covariance(self, moments: FloatArray, slopes: FloatArray) -> FloatArray:
-        """Return the covariances, shape (n, n), of ``(y - yhat) sum_k c_k phi_k`` for each row c of ``slopes``."""
-        error = self.labels - self.outputs @ moments
-        pushes = error * (slopes @ self.outputs.T)
-        centered = pushes - (pushes @ self.weights)[:, None]
-        return (centered * self.weights) @ centered.T
+        """Return the covariances, shape (m, m), of ``(y - yhat) sum_k c_k phi_k`` for each row c of ``slopes``."""
+        return weighted_covariance((self.labels - self.outputs @ moments) * (slopes @ self.outputs.T), self.weights)
 
 
 def laguerre_table(n: int, x: FloatArray, terms: int) -> FloatArray:
@@ -104,20 +109,6 @@ def radial_data(dims: Sequence[float], degrees: Sequence[int]) -> tuple[FloatArr
         weights = np.multiply.outer(weights, own).ravel()
     tables = [laguerre_table(int(n), x.ravel(), degree + 1) for n, x, degree in zip(dims, mesh, degrees)]
     return weights, tables
-
-
-def two_class_rule(weights: FloatArray, outputs: FloatArray) -> DataRule:
-    """Return the rule of labels +1 and -1 of equal probability, each with the same rule and functions of its own.
-
-    Parameters
-    ----------
-    weights : array of shape (nodes,)
-    outputs : array of shape (nodes, features)
-        Of one class; the features of the class + come first, then those of the class -.
-    """
-    zero = np.zeros_like(outputs)
-    labels = np.repeat([1.0, -1.0], weights.size)
-    return DataRule(0.5 * np.tile(weights, 2), labels, np.block([[outputs, zero], [zero, outputs]]))
 
 
 def quadratic_form_moment(matrices: Sequence[FloatArray]) -> float:

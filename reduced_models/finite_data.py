@@ -216,7 +216,8 @@ class FiniteData(NetworkModel):
         outputs = scale * (np.eye(self.n_samples) if self._basis is None else self._basis)
         return DataRule(np.full(self.n_samples, 1.0 / self.n_samples), self.y, outputs)
 
-    def sample_covariance(self, moments: FloatArray, slopes: FloatArray) -> FloatArray:
+    def sample_covariance(self, law: Atoms, fields: FloatArray) -> FloatArray:
+        moments, slopes = self._moments_and_slopes(law, fields)
         return self._data_rule.sample_covariance(moments, slopes)
 
     def diagonal(self, *coordinates: ArrayLike) -> FloatArray:

@@ -22,7 +22,7 @@ from wgflow.grids import Grid
 
 from .base import FloatArray, NetworkModel
 from .critical_deltas import CriticalDeltas, StationaryDelta, critical_deltas, stationary_deltas
-from .data_rules import DataRule
+from .data_rules import weighted_covariance
 from .features.neuron_pairs import kernel_pair_sums
 from .features.radial import HermiteFeatures, QuadratureFeatures, choose_features
 from .minimum_risk.measure_problem import LimitPoint
@@ -33,6 +33,7 @@ __all__ = ["CriticalDeltas", "IsotropicGaussian", "StationaryDelta"]
 
 # What at most 1,024 features a class reach with the ramp, whose kinks make the kernel less smooth in few dimensions.
 _LOW_DIMENSION_TOLERANCE: dict[float, float] = {1: 3e-4, 2: 3e-6, 3: 3e-8}
+_DATA_NODES = 64  # of the rule for |x| by which the noise of single samples is formed
 _CHUNK = 4096  # neurons of small networks handled at a time
 
 
@@ -158,11 +159,20 @@ class IsotropicGaussian(NetworkModel):
         return self._basis(np.asarray(r, dtype=np.float64), 2)
 
     @cached_property
-    def _data_rule(self) -> DataRule:
-        return self._basis.data_rule(self.d)
+    def _outputs(self) -> HermiteFeatures | QuadratureFeatures:
+        """The mean outputs over directions at the nodes of a rule for |x|, as features of neurons."""
+        if math.isinf(self.d):
+            return self._basis
+        return QuadratureFeatures(self.activation, self.deviations, int(self.d), _DATA_NODES, 0.0)
 
-    def sample_covariance(self, moments: FloatArray, slopes: FloatArray) -> FloatArray:
-        return self._data_rule.sample_covariance(moments, slopes)
+    def sample_covariance(self, law: Atoms, fields: FloatArray) -> FloatArray:
+        # The features of the rule are the roots of its weights times the mean outputs at its nodes.
+        outputs, (r,) = self._outputs, law.points
+        root = outputs.target * np.sign(outputs.target)
+        labels = np.sign(outputs.target)
+        error = labels - outputs(r, 0) @ law.weights / root
+        pushes = error * ((fields[:, 0] * law.weights) @ outputs(r, 1).T) / root
+        return weighted_covariance(pushes, root**2)
 
     def potential(self, r: ArrayLike) -> FloatArray:
         plus, minus = self.deviations

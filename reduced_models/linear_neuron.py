@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from wgflow.activations.base import finite_array
 from wgflow.activations.smooth import Polynomial
+from wgflow.atoms import Atoms
 from wgflow.checks import check_positive
 from wgflow.errors import InvalidInput
 
@@ -108,7 +109,8 @@ class LinearNeuron(GaussianNetwork):
     def diagonal(self, *coordinates: ArrayLike) -> FloatArray:
         return np.sum(np.square(self.features(*coordinates)), axis=0)
 
-    def sample_covariance(self, moments: FloatArray, slopes: FloatArray) -> FloatArray:
+    def sample_covariance(self, law: Atoms, fields: FloatArray) -> FloatArray:
+        moments, slopes = self._moments_and_slopes(law, fields)
         # x = S^1/2 g: the functions of the data are the components of the normal vector g.
         gap = self.target - moments
         along = slopes @ gap

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from wgflow.activations.base import Activation, finite_array
 from wgflow.activations.smooth import Polynomial
+from wgflow.atoms import Atoms
 from wgflow.checks import check_flag, check_positive, check_real
 from wgflow.errors import ConvergenceError, InvalidInput
 
@@ -192,9 +193,10 @@ class QuadraticActivation(GaussianNetwork):
         share, d = self._trace_share, self.n_coordinates
         return shifted - share * np.trace(shifted) / (1.0 + share * d) * np.eye(d)
 
-    def sample_covariance(self, moments: FloatArray, slopes: FloatArray) -> FloatArray:
+    def sample_covariance(self, law: Atoms, fields: FloatArray) -> FloatArray:
         if self.centered:
             raise InvalidInput("centered=True: SGD cannot train such neurons; use centered=False")
+        moments, slopes = self._moments_and_slopes(law, fields)
         # In whitened variables y - yhat = <g, D g> + b_0 + noise, and B(x) = <g, C g>.
         gap, pushes = self._white_matrix - self._unpack(moments), [self._unpack(row) for row in slopes]
         means = np.array([quadratic_form_moment([gap, c]) + self.offset * np.trace(c) for c in pushes])

@@ -107,17 +107,18 @@ class BiradialFeatures:
             self._combine(self._slopes(*points), out[:, :, part])
         return out.reshape(-1, 4, *b.shape)
 
-    def data_rule(self, dims: tuple[float, float]) -> DataRule:
+    def data_rule(self, dims: tuple[float, float], box: Box) -> DataRule:
         """Return the data of the two classes with the functions that belong to the features.
 
         Raises
         ------
         InvalidInput
-            Where windows serve a block of few dimensions.
+            Where windows serve a block of few dimensions, or the series does not hold fourth moments on the box.
         """
+        refusal = InvalidInput(f"blocks of {dims} dimensions: where a block has few dimensions the noise of single "
+                               "samples is not known; take blocks of more dimensions")
         if len(self.groups) != 2:
-            raise InvalidInput(f"dimensions {dims}: where a block has few dimensions the noise of single samples is "
-                               "not worked out; take blocks of more dimensions")
+            raise refusal
         halves = [(terms.i // 2, terms.j // 2) for terms in self.groups]
         degrees = [max(int(half[k].max()) for half in halves) for k in (0, 1)]
         weights, (first, second) = radial_data(dims, degrees)
@@ -127,7 +128,21 @@ class BiradialFeatures:
         # The features are the first term of each class, and orthonormal combinations of all the others.
         means = both[:, [0, terms[0].shape[1]]]
         labels = np.repeat([1.0, -1.0], weights.size)
-        return DataRule(0.5 * np.tile(weights, 2), labels, np.concatenate([means, both @ self.rotation.T], axis=1))
+        rule = DataRule(0.5 * np.tile(weights, 2), labels, np.concatenate([means, both @ self.rotation.T], axis=1))
+        if not self._holds_fourth_moments(rule, box):
+            raise refusal
+        return rule
+
+    def _holds_fourth_moments(self, rule: DataRule, box: Box) -> bool:
+        """Return whether the fourth moment of each neuron's mean output is below that of its output, as it must be."""
+        points = [x.ravel() for x in np.meshgrid(*(np.linspace(low, high, 5) for low, high in (
+            (-box.b_max, box.b_max), (0.0, box.r1_max), (0.0, box.r2_max))), indexing="ij")]
+        series = rule.weights @ (rule.outputs @ self(*points)) ** 4
+        z, weights = np.polynomial.hermite_e.hermegauss(60)
+        spreads = [np.hypot(terms.scales[0] * points[1], terms.scales[1] * points[2]) for terms in self.groups]
+        outputs = [self.activation.value(np.multiply.outer(z, s) + points[0]) for s in spreads]
+        exact = 0.5 * sum(weights @ own**4 for own in outputs) / np.sum(weights)
+        return bool(np.all(series <= 1.02 * exact + 1e-12))
 
     @property
     def at_infinity(self) -> tuple[FloatArray, float] | None:

@@ -14,7 +14,6 @@ from wgflow.activations.smooth import Polynomial
 from wgflow.errors import WGFlowWarning
 
 from ..base import FloatArray
-from ..data_rules import DataRule, radial_data, two_class_rule
 from ..radial_laws import chi_rule, cosine_moments
 
 __all__ = ["HermiteFeatures", "QuadratureFeatures", "choose_features", "tail_at_infinity"]
@@ -89,11 +88,6 @@ class HermiteFeatures(_AtInfinity):
         ]
         return np.concatenate(parts)
 
-    def data_rule(self, d: float) -> DataRule:
-        """Return the data of the two classes with the functions that belong to the features."""
-        weights, (table,) = radial_data([d], [self.degree // 2])
-        return two_class_rule(weights, math.sqrt(2.0) * table)
-
 
 class QuadratureFeatures(_AtInfinity):
     r"""The features :math:`\sqrt{\omega_m/2}\; E_c\,\sigma(\tau_\pm \chi_m r c)` of a rule for :math:`\chi_d`."""
@@ -112,10 +106,6 @@ class QuadratureFeatures(_AtInfinity):
             mean = self.activation.sphere_mean(speed * r, self.d, order)
             parts.append(self.amplitudes.reshape(column) * speed**order * mean)
         return np.concatenate(parts)
-
-    def data_rule(self, d: float) -> DataRule:
-        """Return the data of the two classes with the functions that belong to the features: 1 at one node each."""
-        return two_class_rule(2.0 * self.amplitudes**2, np.diag(1.0 / self.amplitudes))
 
 
 def choose_features(

@@ -15,8 +15,8 @@ for two functionals a and b, is then
           + 4 \epsilon \int_0^t \xi^2\,\mathrm{Cov}_{(x, y)}\bigl[(y - \hat y) B_a, (y - \hat y) B_b\bigr] du
           + \frac{4}{\beta N} \int_0^t \xi \int \nabla g^a \cdot \nabla g^b \rho\,du,
 
-where :math:`B_a(x) = \sum_k c^a_k \varphi_k(x)` (see `ReducedModel.sample_covariance`). Rows are pairs of a time and a
-functional, ordered by time; a row joins the backward run when it passes its time.
+where :math:`2 \epsilon (y - \hat y) B_a` is what a step on one sample adds (`ReducedModel.sample_covariance`). Rows are
+pairs of a time and a functional, ordered by time; a row joins the backward run when it passes its time.
 
 Noiseless flows move along characteristics: there g changes by the interaction alone, and its gradient obeys a linear
 equation with the second derivatives of :math:`\Psi`. With noise the equation is solved on the cells of a grid.
@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 
+from wgflow.atoms import Atoms
 from wgflow.errors import ConvergenceError, InvalidInput
 from wgflow.reduced_models.base import ReducedModel
 
@@ -151,7 +152,7 @@ class _Backward:
         signed = c * model.signs
         curvature = self._curvature(law)
         moved = np.einsum("cdn,adn->acn", curvature, slopes) + np.einsum("ak,kcn->acn", signed, gradients)
-        gained = speed**2 * model.sample_covariance(law.expect(features), c)
+        gained = speed**2 * model.sample_covariance(Atoms(law.points, law.weights), slopes)
         return np.concatenate([(speed * (signed @ features)).ravel(), (speed * moved).ravel(), gained.ravel()])
 
     def _curvature(self, law: WeightedPoints) -> Array:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
+from wgflow.atoms import Atoms
 from wgflow.densities import Density
 from wgflow.grids import Grid
 from wgflow.reduced_models.base import ReducedModel
@@ -18,6 +19,7 @@ from .functionals import Functional, WeightedPoints
 __all__ = ["on_grid"]
 
 Array = NDArray[np.float64]
+_TINY = 1e-300
 
 
 def on_grid(model: ReducedModel, sol: Solution, t: Array, functionals: tuple[Functional, ...], beta: float,
@@ -87,12 +89,14 @@ class _Step:
 
     def rates(self, g: Array, law: WeightedPoints) -> tuple[Array, Array]:
         """Return the covariance that a sample adds, and ``int grad g . grad g' rho``, each (rows, rows)."""
-        moments, slopes = law.expect(self.features), g @ self._pairing(law).T
-        injected = np.zeros((len(g), len(g)))
+        injected, fields = np.zeros((len(g), len(g))), []
         for step in self.differences:
-            steep = (step @ g.T).T
-            injected += (steep * _on_edges(step, law.weights)) @ steep.T
-        return self.model.sample_covariance(moments, slopes), injected
+            steep, masses = (step @ g.T).T, _on_edges(step, law.weights)
+            injected += (steep * masses) @ steep.T
+            # Half of what an edge carries belongs to each of its cells.
+            fields.append(0.5 * (abs(step) > 0).astype(float).T.dot((steep * masses).T).T)
+        gradients = np.stack(fields, axis=1) / np.maximum(law.weights, _TINY)
+        return self.model.sample_covariance(Atoms(self.points, law.weights), gradients), injected
 
     def _pairing(self, law: WeightedPoints) -> Array:
         """Return the matrix (features, cells) of ``g -> c_k = int grad g . grad F_k rho``."""

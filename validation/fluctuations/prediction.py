@@ -128,9 +128,10 @@ def predict_scatter(
     step_size : float
         The step :math:`\epsilon`; 0 for the population gradient flow of N particles.
     kappa : float
-        Scale of the initial law, as in ``model.initial_atoms`` and ``model.initial_density``; not used with ``start``.
+        Scale of the initial law, as in ``model.initial_atoms``; not used with ``start``.
     start : Atoms or Density, optional
-        The law of which the starts are independent draws. Atoms (a quadrature) without noise, a density with noise.
+        The law of which the starts are independent draws; ``model.initial_atoms(kappa)`` by default. With noise a
+        density is needed, on a grid that holds the law at all times.
     functionals : sequence of str or callables, optional
         ``"mean of r"``, ``"deviation of r"`` and so on for each coordinate, ``"risk"``, or functions of the
         coordinates, whose means are meant; by default all that have a name.
@@ -176,7 +177,7 @@ def predict_scatter(
     if math.isinf(beta):
         found = _noiseless(model, start, kappa, t, chosen, ridge, schedule)
     else:
-        found = _noisy(model, start, kappa, t, chosen, beta, ridge, schedule, check_count("n_steps", n_steps))
+        found = _noisy(model, start, t, chosen, beta, ridge, schedule, check_count("n_steps", n_steps))
     shape = (t.size, len(chosen), t.size, len(chosen))
     starts, samples, noise = (part.reshape(shape).transpose(1, 0, 3, 2)
                               for part in (found.starts - found.noise, found.samples, found.noise))
@@ -195,13 +196,11 @@ def _noiseless(model: ReducedModel, start: Atoms | Density | None, kappa: float,
     return along_characteristics(model, points, t, functionals, ridge, xi, lower)
 
 
-def _noisy(model: ReducedModel, start: Atoms | Density | None, kappa: float, t: Array,
-           functionals: tuple[Functional, ...], beta: float, ridge: float, xi: Callable[[float], float],
-           n_steps: int) -> Covariances:
-    if start is None:
-        start = model.initial_density(kappa, model.grid(kappa=kappa, beta=beta, ridge=ridge, t_end=float(t[-1])))
+def _noisy(model: ReducedModel, start: Atoms | Density | None, t: Array, functionals: tuple[Functional, ...],
+           beta: float, ridge: float, xi: Callable[[float], float], n_steps: int) -> Covariances:
     if not isinstance(start, Density):
-        raise InvalidType("start must be a Density for beta < inf: atoms have no noise")
+        raise InvalidType(f"beta={beta:g} needs start=model.initial_density(kappa, grid): with noise the equation is "
+                          f"solved on the cells of a grid; got start of type {type(start).__name__}")
     times = _steps(t, n_steps)
     if times.size == 1:
         raise InvalidInput("t_eval holds the time 0 alone; with noise give a later time")

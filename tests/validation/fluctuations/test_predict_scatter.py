@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from scipy.stats import chi2
 
 import wgflow as wg
-from wgflow.errors import InvalidInput
+from wgflow.errors import InvalidInput, InvalidType
 from wgflow.reduced_models import (
     AnisotropicGaussian,
     FiniteData,
@@ -135,7 +135,8 @@ def test_population_flow_of_particles_has_the_first_term_alone():
 @pytest.mark.parametrize("model", [
     IsotropicGaussian(d=12, tau_plus2=1.5, tau_minus2=0.5),
     IsotropicGaussian(d=3, tau_plus2=1.5, tau_minus2=0.5),
-    AnisotropicGaussian(d=40, s0=20, delta=0.4),
+    IsotropicGaussian(d=20, tau_plus2=1.8, tau_minus2=0.2),
+    AnisotropicGaussian(d=60, s0=30, delta=0.4),
     FiniteData(np.linspace(-1, 2, 7)[:, None], np.sin(np.arange(7.0)), trains_readout=True),
     QuadraticActivation([[1.0, 0.2], [0.2, 0.5]], offset=0.3, covariance=[1.0, 0.5], noise_variance=0.1),
     LinearNeuron([2.0, 0.5], [1.0, -1.0], 0.3),
@@ -148,8 +149,7 @@ def test_what_one_sample_adds_against_samples_and_neurons(model):
     theta = model.initial_theta(n_neurons, 0.8, rng)
     points = model.project(theta).T
     fields = np.stack([np.ones_like(points), points[::-1]])  # two vector fields on the coordinates
-    slopes = np.einsum("acn,kcn->ak", fields, model.feature_gradients(*points)) / len(theta)
-    found = model.sample_covariance(model.features(*points).mean(axis=1), slopes)
+    found = model.sample_covariance(wg.Atoms(points, np.full(n_neurons, 1.0 / n_neurons)), fields)
     x, y = model.sample_data(n_samples, rng)
     error = y - model.neuron_outputs(theta[:, None], x).mean(axis=0)
     pushes = [error * np.mean((model.neuron_outputs(_moved(model, theta, field, 1e-4)[:, None], x)
@@ -246,9 +246,13 @@ def test_bad_input():
         predict_scatter(model, [0.1], 100, 1e-3, functionals=["mean of x"])
     with pytest.raises(InvalidInput, match="increase"):
         predict_scatter(model, [0.2, 0.1], 100, 1e-3)
+    with pytest.raises(InvalidType, match="initial_density"):
+        predict_scatter(model, [0.1], 100, 1e-3, beta=3.0)
     falling = IsotropicGaussian(d=320, tau_plus2=1.5, tau_minus2=0.5, activation=wg.activations.NonMonotone())
     with pytest.raises(InvalidInput, match="length 0"):
         predict_scatter(falling, [0.2], 100, 1e-5, kappa=0.1)
+    with pytest.raises(InvalidInput, match="few dimensions"):  # a series that does not hold fourth moments
+        predict_scatter(AnisotropicGaussian(d=40, s0=20, delta=0.4), [0.1], 100, 1e-3)
     with pytest.raises(InvalidInput, match="centered=True"):
         predict_scatter(QuadraticActivation([[1.0]], centered=True), [0.1], 100, 1e-3)
 
