@@ -10,13 +10,13 @@ import numpy as np
 from wgflow.densities import Density
 from wgflow.energies.nodes import has_nodes, is_smooth_everywhere, node_grid
 from wgflow.energies.on_grid import EnergyOnGrid
-from wgflow.errors import ConvergenceError
+from wgflow.errors import ConvergenceError, InvalidInput
 from wgflow.flows import Flow
 
 if TYPE_CHECKING:
     from .method import FiniteVolume
 
-__all__ = ["carries", "why_not_compact"]
+__all__ = ["carries", "unsplit", "why_not_compact"]
 
 #: Compact fluxes are the better ones while the mean of |Psi''| h^2 / D over the law stays below this,
 RESOLVED = 2.0
@@ -44,6 +44,28 @@ def carries(flow: Flow, method: FiniteVolume) -> bool:
     return not is_smooth_everywhere(flow.density.values)
 
 
+def unsplit(flow: Flow, method: FiniteVolume) -> bool:
+    """Return whether all axes are solved for at once, as asked.
+
+    Raises
+    ------
+    InvalidInput
+        If that is asked for and not possible.
+    """
+    if method.splitting != "none" or flow.grid.ndim == 1:
+        return False
+    energy = flow.on_grid
+    for holds, reason in (
+        (flow.grid.ndim > 2, f"{flow.grid.ndim} axes, where a sparse factorization would not fit in memory"),
+        (bool(energy.internal), "nonlinear diffusion"),
+        (energy.diffusion <= 0, "flows without linear diffusion"),
+        (not np.isfinite(energy.potential).all(), "a potential that is not finite"),
+    ):
+        if holds:
+            raise InvalidInput(f"splitting='none' does not serve {reason}; leave splitting out")
+    return True
+
+
 def why_not_compact(flow: Flow, method: FiniteVolume) -> str | None:
     """Return why a flow is not for the compact fluxes, in words; None if it is."""
     if flow.t1 <= flow.t0:
@@ -52,6 +74,7 @@ def why_not_compact(flow: Flow, method: FiniteVolume) -> str | None:
     for holds, reason in (
         (method.order == 2, "order=2"),
         (not method.corrected, "corrected=False"),
+        (method.splitting == "none" and flow.grid.ndim > 1, "splitting='none'"),
         (method.scheme != "extrapolated" and energy.moves, f"scheme={method.scheme!r}"),
         (energy.diffusion <= 0, "no linear diffusion"),
         (bool(energy.internal), "nonlinear diffusion"),

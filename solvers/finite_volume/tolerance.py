@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 __all__ = ["Tolerance"]
@@ -12,6 +13,8 @@ IN_TIME = 0.5
 LEAST_PART = 0.1
 #: What is left is at least this part of the whole.
 LEAST_LEFT = 0.05
+#: With a budget a step may take this part of what is left of it, and what is left is at least that part of the whole.
+BUDGET_PART, BUDGET_LEFT = 0.25, 0.04
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,9 @@ class Tolerance:
         Of the whole run.
     share, tightest, loosest : float
         Without either: the multiple of the error of the grid, and its bounds.
+    budget : float
+        Without either: what the errors of all steps may add up to before steps become more accurate. A flow that
+        contracts forgets the errors of its steps; in a long run through a valley they add up.
     """
 
     rtol: float | None
@@ -33,6 +39,7 @@ class Tolerance:
     share: float
     tightest: float
     loosest: float
+    budget: float = math.inf
 
     def of_step(self, space_error: float, total_error: float, dt: float, remaining: float) -> float:
         """Return the tolerance of a step.
@@ -51,4 +58,8 @@ class Tolerance:
         if self.tol is not None:
             left = max(IN_TIME * self.tol - total_error, LEAST_LEFT * self.tol)
             return left * min(1.0, max(LEAST_PART, dt / remaining if remaining > 0 else 1.0))
-        return min(max(self.share * space_error, self.tightest), self.loosest)
+        found = min(max(self.share * space_error, self.tightest), self.loosest)
+        if math.isfinite(self.budget):
+            left = max(self.budget - total_error, BUDGET_LEFT * self.budget)
+            found = min(found, left * min(1.0, max(BUDGET_PART, dt / remaining if remaining > 0 else 1.0)))
+        return found
