@@ -244,7 +244,7 @@ class Recorder:
                         history=history, status=status, message=message,
                         certificate=certificate if audit is None else lambda: _audited(certificate, audit),
                         free_energy=self.flow.energy, method=repr(self.method), time_scale=self.flow.time_scale,
-                        jko_steps=self.jko_steps, stepped_by=self.method)
+                        jko_steps=self.jko_steps, stepped_by=self.method, start=self.flow.given)
 
     def _append(self, step: Step, dt: float) -> None:
         mass, least = step.mass, step.min_density

@@ -1,0 +1,171 @@
+r"""Error estimates of a solution: Richardson's for the grid and the steps, tails for the box, samples of a sample.
+
+Along with the solution on n cells the same flow is solved on n/2 and on n/4 cells, with the same steps. The errors of
+the steps then cancel in the differences, and with :math:`d_1`, :math:`d_2` the distances of the densities on n and n/2
+and on n/2 and n/4 cells
+
+.. math:: p = \log_2 (d_2 / d_1), \qquad \|\rho_h - \rho\| \approx \frac{d_1}{2^p - 1},
+
+where p is kept between 1/2 and the order of the scheme. The error of the steps is what changes on n/4 cells when each
+of them is halved, times :math:`2^q / (2^q - 1)` for steps of order q.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wgflow.atoms import Atoms
+from wgflow.densities import Density
+
+from .measures import differences, distances
+from .resampling import spread_of_samples
+from .result import ErrorBar, ErrorEstimate, Functional
+from .runs import Known, Law, Related, related_runs, same_fluxes
+from .walls import beyond_walls
+
+if TYPE_CHECKING:
+    from wgflow.energies.free_energy import FreeEnergy
+    from wgflow.solution import Solution
+    from wgflow.solvers.base import Method
+
+__all__ = ["estimate_error"]
+
+Array = NDArray[np.float64]
+#: Least order with which an error is extrapolated.
+LEAST_ORDER = 0.5
+#: Order of the fluxes that the certificate calls of fourth order, of atoms from a density, and of all others.
+FOURTH, SECOND = 4.0, 2.0
+#: By how much the observed order may exceed that of the scheme: beyond, the last difference is small by accident.
+AHEAD = 1.0
+#: Distances below this are round-off.
+ROUNDING = 1e-12
+#: Laws whose coarser twins differ by more than this part of the mass are not resolved there.
+UNRESOLVED = 0.5
+
+
+class _Order(NamedTuple):
+    """The order with which differences are extrapolated, the observed one, trust, and what is to be said."""
+
+    used: float
+    observed: float
+    trusted: bool
+    note: str = ""
+
+
+def estimate_error(solution: Solution, energy: FreeEnergy, start: Law, method: Method, k: int,
+                   functional: Functional | None, related: Related | None) -> tuple[ErrorEstimate, Related]:
+    """Return the errors at the k-th snapshot, and the runs they are made of; see `Solution.estimate_error`.
+
+    Parameters
+    ----------
+    solution : Solution
+    energy : FreeEnergy
+    start : Density or Atoms
+        The initial law.
+    method : Method
+    k : int
+    functional : callable, optional
+    related : Related, optional
+        The runs, if they have been done.
+    """
+    if related is None:
+        related = related_runs(solution, energy, start, method, k)
+    own, notes = related.own, []
+    nothing = np.abs(differences(own, own, functional))
+    space, order = _of_grid(related, functional, nothing)
+    time = nothing if related.pair is None else related.time_gain * np.abs(differences(*related.pair, functional))
+    box = sample = None
+    if order.note:
+        notes.append(order.note)
+    if isinstance(start, Density) and start.sample_size is not None:
+        if related.quarter is not None and isinstance(own.law, Density):
+            sample = spread_of_samples(related, related.quarter, start.sample_size, functional)
+        else:
+            notes.append("the initial law is a sample, whose own error is not in this estimate")
+    if isinstance(own.law, Density) and isinstance(start, Density):
+        beyond, said = beyond_walls(solution, start, k)
+        notes += said
+        box = _of_walls(own.law, energy.at(float(solution.t[k])), beyond, functional)
+    parts = [np.full(nothing.size, np.nan) if part is None else part for part in (space, time, box, sample)]
+    bars = [None if math.isnan(nothing[j]) else ErrorBar(*(None if math.isnan(part[j]) else float(part[j])
+                                                           for part in parts)) for j in range(nothing.size)]
+    return _result(float(solution.t[k]), bars, _shapes(start, related), order, tuple(notes)), related
+
+
+def _of_grid(related: Related, functional: Functional | None, nothing: Array) -> tuple[Array | None, _Order]:
+    """Return the errors of the grid, and the order with which they were found."""
+    if not related.coarse:
+        # Atoms that are the law themselves, or no step at all.
+        atoms = isinstance(related.runner.start, Atoms)
+        return None if atoms else nothing, _Order(math.nan, math.nan, True, "the atoms are the initial law: there is "
+                                                  "no error of a grid" if atoms else "")
+    own, (half, quarter) = related.own, related.coarse
+    first, second = differences(own, half, functional), differences(half, quarter, functional)
+    order = _observed(own, half, quarter)
+    # Errors of a law that is not yet resolved fall faster than those that follow, within reason.
+    falling = 2.0 ** max(order.used, min(order.observed, order.used + AHEAD) if math.isfinite(order.observed) else 0.0)
+    if not (same_fluxes(own, half) and same_fluxes(half, quarter)):
+        second = np.zeros(second.size)
+    space = np.maximum(np.abs(first), np.abs(second) / falling) / (2.0**order.used - 1.0)
+    return space, order
+
+
+def _observed(own: Known, half: Known, quarter: Known) -> _Order:
+    """Return the order of a density's L1 error, for atoms of the W1 errors."""
+    highest = FOURTH if "fourth" in own.scheme or isinstance(own.law, Atoms) else SECOND
+    if not same_fluxes(own, half):
+        # The difference is the error of the other fluxes on twice the width, an upper bound.
+        return _Order(1.0, math.nan, False, f"half of the cells take other fluxes than the run: {half.scheme}")
+    if not same_fluxes(half, quarter):
+        return _Order(highest - 1.0, math.nan, True, "a quarter of the cells takes other fluxes than the run: the "
+                      f"order is taken to be {highest - 1.0:g}")
+    first, second = (float(np.nansum(distances(a.law, b.law)[:1] if isinstance(a.law, Density)
+                                     else distances(a.law, b.law)[1:])) for a, b in ((own, half), (half, quarter)))
+    if max(first, second) <= ROUNDING:
+        return _Order(highest, math.nan, True)
+    observed = math.log2(max(second, ROUNDING) / max(first, ROUNDING))
+    used = min(max(observed, LEAST_ORDER), highest)
+    if observed < LEAST_ORDER:
+        return _Order(used, observed, False, f"the differences of the three grids do not fall as errors do (order "
+                      f"{observed:.2f})")
+    if first > UNRESOLVED and isinstance(own.law, Density):
+        return _Order(used, observed, False, f"half of the cells resolve nothing (L1 difference {first:.2g})")
+    return _Order(used, observed, True)
+
+
+def _of_walls(law: Density, energy: FreeEnergy, beyond: Array, functional: Functional | None) -> Array:
+    """Return by how much numbers change if the mass beyond the walls is added at the walls."""
+    grid, mass = law.grid, float(beyond.sum())
+    masses = (1.0 - mass) * law.masses / law.mass
+    for axis in range(grid.ndim):
+        for side in (0, 1):
+            # Spread along a wall as the law is.
+            across = np.moveaxis(masses, axis, 0)
+            rest = law.masses.sum(axis=axis) / law.mass
+            across[-side] += beyond[axis, side] * rest
+    own, other = (Density(grid, m / grid.volumes) for m in (law.masses / law.mass, masses))
+    changes = np.abs(differences(Known(other, float(energy(other))), Known(own, float(energy(own))), functional))
+    changes[0] = 2.0 * mass
+    return changes
+
+
+def _shapes(start: Law, related: Related) -> tuple[tuple[int, ...], ...]:
+    laws = [start] if isinstance(start, Atoms) else [start, *(known.law for known in related.coarse)]
+    return tuple((law.size,) if isinstance(law, Atoms) else law.grid.shape for law in laws)
+
+
+def _result(t: float, bars: list[ErrorBar | None], shapes: tuple[tuple[int, ...], ...], order: _Order,
+            notes: tuple[str, ...]) -> ErrorEstimate:
+    """Return the estimate of bars in the order of `differences`."""
+    ndim = (len(bars) - 2) // 3
+
+    def axes(first: int):
+        return bars[first] if ndim == 1 else tuple(bars[first:first + ndim])
+
+    return ErrorEstimate(t=t, density=bars[0], w1=axes(1), energy=bars[1 + ndim], mean=axes(2 + ndim),
+                         variance=axes(2 + 2 * ndim), functional=bars[2 + 3 * ndim] if len(bars) > 2 + 3 * ndim else None,
+                         order=order.observed, trusted=order.trusted, cells=shapes, notes=notes)
