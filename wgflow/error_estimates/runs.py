@@ -26,6 +26,8 @@ Array = NDArray[np.float64]
 Law = Density | Atoms
 #: What the certificate calls explicit steps.
 EXPLICIT = "explicit steps"
+#: On grids with fewer cells than these, in all and along an axis, errors of steps are not those of a finer grid.
+ENOUGH_CELLS, ENOUGH_ALONG_AN_AXIS = 48, 20
 #: Where steps follow a tolerance of each, it is divided by this to see what they miss.
 TIGHTER = 32.0
 #: Tightest tolerance that methods take.
@@ -107,7 +109,7 @@ class Runner:
 
     def end(self, law: Law, method: Method, ends: Array | None = None) -> Known:
         """Return the end of the run from a law, whose steps end where those of the solution do, or on given times."""
-        shape = law.grid.shape if isinstance(law, Density) else law.size
+        shape = _shape(law)
         try:
             flow = make_flow(self.energy, law, (self.t0, self.t), [self.t], self.time_scale, method)
             if self.given is not None:
@@ -150,9 +152,11 @@ def _in_time(runner: Runner, laws: list[Law], coarse: tuple[Known, ...],
              own: Known) -> tuple[tuple[Known, Known] | None, float]:
     r"""Return two runs that differ in their steps alone, and the gain.
 
-    On the coarsest grid with the same fluxes; for halved steps of order q the gain is :math:`2^q / (2^q - 1)`.
+    On the coarser grid if that is fine enough; for halved steps of order q the gain is :math:`2^q / (2^q - 1)`.
     """
-    level = 2 if len(coarse) == 2 and same_fluxes(coarse[1], own) else min(1, len(coarse))
+    level = len(coarse)
+    if level and not (same_fluxes(coarse[-1], own) and _is_fine(laws[-1])):
+        level = 1
     law, base = (laws[level - 1], coarse[level - 1]) if level else (runner.start, own)
     method: Any = runner.method_at(level)
     if runner.given is not None:
@@ -165,6 +169,14 @@ def _in_time(runner: Runner, laws: list[Law], coarse: tuple[Known, ...],
     finer = runner.end(law, replace(method, rtol=max(runner.local / TIGHTER, TIGHTEST)))
     # A step of second order has an error of third, which the tolerance bounds: errors fall like its power 2/3 or faster.
     return (base, finer), 1.0 / (1.0 - TIGHTER ** (-2.0 / 3.0))
+
+
+def _is_fine(law: Law) -> bool:
+    return isinstance(law, Atoms) or (law.grid.size >= ENOUGH_CELLS and min(law.grid.shape) >= ENOUGH_ALONG_AN_AXIS)
+
+
+def _shape(law: Law) -> tuple[int, ...]:
+    return law.grid.shape if isinstance(law, Density) else (law.size,)
 
 
 def same_fluxes(first: Known, second: Known) -> bool:
