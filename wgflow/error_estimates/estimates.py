@@ -115,11 +115,15 @@ def _of_grid(related: Related, functional: Functional | None, nothing: Array) ->
     if not (same_fluxes(own, half) and same_fluxes(half, quarter)):
         second = np.zeros(second.size)
     space = np.maximum(np.abs(first), np.abs(second) / falling) / (2.0**order.used - 1.0)
+    if isinstance(own.law, Atoms):
+        # Atoms of any law are apart by what lies between them, on each grid alike.
+        far = slice(0, 1 + own.law.ndim)
+        space[far] = np.abs(first[far])
     return space, order
 
 
 def _observed(own: Known, half: Known, quarter: Known) -> _Order:
-    """Return the order of a density's L1 error, for atoms of the W1 errors."""
+    """Return the order of a density's L1 error; for atoms, which have none, of that of the energy."""
     highest = FOURTH if "fourth" in own.scheme or isinstance(own.law, Atoms) else SECOND
     if highest == SECOND and isinstance(own.law, Density) and _has_front(own.law):
         # Where a front lies within its cells shows on no coarser grid.
@@ -131,8 +135,8 @@ def _observed(own: Known, half: Known, quarter: Known) -> _Order:
         order = max(highest - 1.0, 1.0)
         return _Order(order, math.nan, False, "a quarter of the cells takes other fluxes than the run: an order of "
                       f"{order:g} was assumed")
-    first, second = (float(np.nansum(distances(a.law, b.law)[:1] if isinstance(a.law, Density)
-                                     else distances(a.law, b.law)[1:])) for a, b in ((own, half), (half, quarter)))
+    first, second = (abs(a.energy - b.energy) if isinstance(a.law, Atoms) else float(distances(a.law, b.law)[0])
+                     for a, b in ((own, half), (half, quarter)))
     if max(first, second) <= ROUNDING:
         return _Order(highest, math.nan, True)
     observed = math.log2(max(second, ROUNDING) / max(first, ROUNDING))
