@@ -99,6 +99,10 @@ class Certificate:
     missed_drive : float or None
         The largest part of the mass that may have been moved in one step by what was seen of terms that change with
         time, and what the step was too long to follow.
+    sample_size : float or None
+        Where the initial law was made of samples (`Density.from_samples`), their (effective) number n.
+    sample_error : tuple of float
+        The standard errors :math:`\sigma / \sqrt n` of the means of such an initial law, one for each axis.
     """
 
     mass_drift: float
@@ -131,6 +135,8 @@ class Certificate:
     equation_bound: float | None = None
     not_judged: str = ""
     dissipation_gap: float | None = None
+    sample_size: float | None = None
+    sample_error: tuple[float, ...] = ()
 
     def checks(self) -> dict[str, tuple[bool | None, str]]:
         """Return each check by its name: True, False, or None if it could not be judged; and a sentence."""
@@ -242,6 +248,10 @@ class Certificate:
         if self.unseen_pulse is not None:
             lines.append(f"  what changes with time was looked at every {self.unseen_pulse:.2g} or more often: shorter "
                          "pulses may have gone unseen")
+        if self.sample_size is not None:
+            errors = ", ".join(f"{error:.1e}" for error in self.sample_error)
+            lines.append(f"  the initial law is one of {self.sample_size:.6g} samples: its means are known up to {errors} "
+                         "(one standard error); solution.estimate_error() carries it through the flow")
         if self.residual:
             lines.append(f"  largest residual of the inner solver {self.residual:.1e}")
         if self.edi_defect is not None:

@@ -116,8 +116,8 @@ class Solution(Generic[Law]):
         self.free_energy, self.method, self.time_scale = free_energy, method, time_scale
         self.jko_steps = tuple(jko_steps)
         self._stepped_by, self._start = stepped_by, start
-        #: Estimates of errors by index of the snapshot, and the runs they are made of.
-        self._errors: dict[int, ErrorEstimate] = {}
+        # Estimates of errors by index of the snapshot, and the runs they are made of.
+        self.errors: dict[int, ErrorEstimate] = {}
         self._related: dict[int, Related] = {}
 
     @property
@@ -234,8 +234,8 @@ class Solution(Generic[Law]):
         k = len(self.t) - 1 if t is None else int(np.argmin(np.abs(self.t - check_real("t", t))))
         if t is not None and self.t[k] != t:
             raise InvalidInput(f"t={t:g} is no time of a snapshot, the nearest is {self.t[k]:g}; solve with t_eval")
-        if functional is None and k in self._errors:
-            return self._errors[k]
+        if functional is None and k in self.errors:
+            return self.errors[k]
         if self._stepped_by is None or self._start is None or self.free_energy is None:
             raise InvalidInput("estimate_error: a solution from a file does not hold its functions, and no estimate was "
                                "made of this before it was saved; call estimate_error() after solve, or solve again")
@@ -245,13 +245,13 @@ class Solution(Generic[Law]):
         estimate = uphill("wgflow.error_estimates.estimates", "estimate_error")
         found, self._related[k] = estimate(self, self.free_energy, self._start, self._stepped_by, k, functional,
                                            self._related.get(k))
-        self._errors[k] = found
+        self.errors[k] = found
         return cast("ErrorEstimate", found)
 
     @property
     def error(self) -> ErrorEstimate | None:
         """The estimate of the errors at the end, if `estimate_error` has been asked for it."""
-        return self._errors.get(len(self.t) - 1)
+        return self.errors.get(len(self.t) - 1)
 
     def __repr__(self) -> str:
         law = f"{self.densities[0].size} atoms" if isinstance(self.densities[0], Atoms) else repr(self.grid)

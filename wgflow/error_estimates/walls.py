@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["beyond_walls"]
 
 #: A density at a wall above this part of its largest value ends there by the nature of the problem.
-TAIL = 0.01
+TAIL = 0.03
 #: The part of an axis next to a wall over which the decay of a tail is measured.
 OUTER = 0.05
 #: Mass that is less than this part of it counts as none.
@@ -38,7 +38,7 @@ def beyond_walls(solution: Solution, start: Density, k: int) -> tuple[NDArray[np
     Returns
     -------
     array, shape (ndim, 2)
-        For the lower and the upper end of each axis, 0 at ends that are no artificial walls.
+        For the lower and the upper end of each axis: 0 at ends that are natural, NaN at those taken for walls.
     list of str
         The ends that were taken for walls of the problem.
     """
@@ -50,12 +50,10 @@ def beyond_walls(solution: Solution, start: Density, k: int) -> tuple[NDArray[np
         for side in (0, 1):
             if grid.periodic[axis] or (side == 0 and natural):
                 continue
-            found = [_beyond(rho, axis, side) for rho in laws]
-            if any(math.isnan(value) for value in found):
+            beyond[axis, side] = np.max([_beyond(rho, axis, side) for rho in laws])
+            if math.isnan(beyond[axis, side]):
                 notes.append(f"mass lies at the {('lower', 'upper')[side]} end of {grid.names[axis]}, which was taken "
                              "for a wall of the problem; enlarge the grid if it stands for infinity")
-            else:
-                beyond[axis, side] = max(found)
     return beyond, notes
 
 
