@@ -100,6 +100,8 @@ class Solution(Generic[Law]):
         The method and its settings.
     jko_steps : tuple of JKOStep
         The results of the steps of the JKO method (without densities); empty for other methods.
+    errors : dict of int to ErrorEstimate
+        What `estimate_error` has found, by the index of the snapshot.
     """
 
     def __init__(self, *, t: ArrayLike, densities: Sequence[Law], energy: ArrayLike, history: History,
@@ -253,12 +255,6 @@ class Solution(Generic[Law]):
         """The estimate of the errors at the end, if `estimate_error` has been asked for it."""
         return self.errors.get(len(self.t) - 1)
 
-    def __repr__(self) -> str:
-        law = f"{self.densities[0].size} atoms" if isinstance(self.densities[0], Atoms) else repr(self.grid)
-        told = "errors by estimate_error()" if self.error is None else self.error.summary
-        return (f"Solution(t = {self.t[0]:g} to {self.t[-1]:g}, {len(self.t)} snapshots on {law}"
-                f"{'' if self.success else ', NOT FINISHED'}; {told})")
-
     @cached_property
     def dissipation(self) -> np.ndarray:
         r""":math:`\int \rho |\nabla \delta F/\delta\rho|^2` at the snapshots, the rate -dF/dt at time_scale 1."""
@@ -296,10 +292,15 @@ class Solution(Generic[Law]):
 
     def __repr__(self):
         return (f"Solution({self.method}: t = {self.t[0]:g} to {self.t[-1]:g}, {len(self.t)} snapshots, "
-                f"F = {self.energy[0]:.6g} to {self.energy[-1]:.6g}, {self.message})")
+                f"F = {self.energy[0]:.6g} to {self.energy[-1]:.6g}, {self.message}"
+                + ("" if self.error is None else f"; {self.error.summary}") + ")")
+
+    def explain(self) -> str:
+        """Return the certificate in words, and the estimated errors where `estimate_error` has been asked for them."""
+        return "\n".join([self.certificate.explain(), *(found.explain() for found in self.errors.values())])
 
     def _repr_html_(self) -> str:
-        return f"<pre>{self!r}\n{self.certificate.explain()}</pre>"
+        return f"<pre>{self!r}\n{self.explain()}</pre>"
 
 
 def _between(first: Atoms, second: Atoms, share: float) -> Atoms:

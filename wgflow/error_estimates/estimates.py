@@ -44,8 +44,8 @@ FOURTH, SECOND, AT_FRONTS = 4.0, 2.0, 1.25
 IN_ORDER = 0.6
 #: A density falls from the first to the second of these parts of its largest value within two cells at a front.
 ABOVE_FRONT, BELOW_FRONT = 1e-3, 1e-5
-#: By how much the observed order may exceed that of the scheme: beyond, the last difference is small by accident.
-AHEAD = 1.0
+#: By how much differences may fall faster than by the order of the law: beyond, the last one is small by accident.
+AHEAD, AHEAD_OF_LAWS = 1.0, 2.0
 #: Distances below this are round-off.
 ROUNDING = 1e-12
 #: Laws whose coarser twins differ by more than this part of the mass are not resolved there.
@@ -112,14 +112,17 @@ def _of_grid(related: Related, functional: Functional | None, nothing: Array) ->
     own, (half, quarter) = related.own, related.coarse
     first, second = differences(own, half, functional), differences(half, quarter, functional)
     order = _observed(related.runner.start, own, half, quarter)
-    # Errors of a law that is not yet resolved fall faster than those that follow, within reason.
-    falling = 2.0 ** max(order.used, min(order.observed, order.used + AHEAD) if math.isfinite(order.observed) else 0.0)
+    # Errors of a law that is not yet resolved fall faster than those that follow, within reason, and those of numbers
+    # faster than those of the law, where both differences have one sign.
+    ahead = np.where(first * second > 0, AHEAD_OF_LAWS, AHEAD)
+    ahead[:1 + _ndim(own.law)] = AHEAD
+    falling = 2.0 ** (order.used + ahead) if math.isfinite(order.observed) else 2.0**order.used
     if not (same_fluxes(own, half) and same_fluxes(half, quarter)):
         second = np.zeros(second.size)
     space = np.maximum(np.abs(first), np.abs(second) / falling) / (2.0**order.used - 1.0)
     if isinstance(own.law, Atoms):
         # Atoms of any law are apart by what lies between them, on each grid alike.
-        far = slice(0, 1 + own.law.ndim)
+        far = slice(0, 1 + _ndim(own.law))
         space[far] = np.abs(first[far])
     return space, order
 
@@ -153,6 +156,10 @@ def _observed(start: Law, own: Known, half: Known, quarter: Known) -> _Order:
     if first > UNRESOLVED and isinstance(own.law, Density):
         return _Order(used, observed, False, f"half of the cells resolve nothing (L1 difference {first:.2g})")
     return _Order(used, observed, True)
+
+
+def _ndim(law: Law) -> int:
+    return law.ndim if isinstance(law, Atoms) else law.grid.ndim
 
 
 def _has_front(rho: Density) -> bool:

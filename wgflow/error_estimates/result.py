@@ -124,6 +124,8 @@ class ErrorEstimate:
         text = f"estimated error at t = {self.t:g}: {float(bar):.1e} {kind}"
         if name != "energy":
             text += f", {float(self.energy):.1e} of the energy"
+        if self.functional is not None:
+            text += f", {float(self.functional):.1e} of the functional"
         return text if self.trusted else f"{text}; not trustworthy: {'; '.join(self.notes)}"
 
     def to_dict(self) -> dict[str, Any]:

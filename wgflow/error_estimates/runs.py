@@ -27,7 +27,7 @@ Law = Density | Atoms
 #: What the certificate calls explicit steps.
 EXPLICIT = "explicit steps"
 #: On grids with fewer cells than these, in all and along an axis, errors of steps are not those of a finer grid.
-ENOUGH_CELLS, ENOUGH_ALONG_AN_AXIS = 48, 20
+ENOUGH_CELLS, ENOUGH_ALONG_AN_AXIS = 48, 32
 #: Where steps follow a tolerance of each, it is divided by this to see what they miss.
 TIGHTER = 32.0
 #: Tightest tolerance that methods take.
