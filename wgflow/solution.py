@@ -239,8 +239,8 @@ class Solution(Generic[Law]):
         if functional is None and k in self.errors:
             return self.errors[k]
         if self._stepped_by is None or self._start is None or self.free_energy is None:
-            raise InvalidInput("estimate_error: a solution from a file does not hold its functions, and no estimate was "
-                               "made of this before it was saved; call estimate_error() after solve, or solve again")
+            raise InvalidInput("estimate_error: a solution from a file does not hold its functions, and no estimate of "
+                               "this was made before it was saved; call estimate_error() after solve, or solve again")
         if self.is_atomic and self.certificate.noisy:
             raise InvalidInput("estimate_error: the error of particles with noise is that of sampling; run them again "
                                "with other seeds, or hold them against a solution by wgflow.validation.compare")

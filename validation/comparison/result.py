@@ -170,7 +170,7 @@ class Comparison:
 
     def _own_error(self) -> list[str]:
         """Return what the solution states of its own error, if it has been asked for it."""
-        error = self.solution.error
+        error = getattr(self.solution, "error", None)
         return [] if error is None else [f"The solution's {error.summary}."]
 
     @property

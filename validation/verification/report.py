@@ -128,12 +128,13 @@ class Verification:
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return heads and cells of the table as text."""
-        rows: list[tuple[str, ...]] = [("family", "problem", "method", "cells", "error", "of", "L1", "estimated", "front", "order",
-                                        "mass", "energy", "CPU s", "verdict")]
+        rows: list[tuple[str, ...]] = [("family", "problem", "method", "cells", "error", "of", "L1", "estimated",
+                                        "front", "order", "mass", "energy", "CPU s", "verdict")]
         for case in self.cases:
             name, error = case.worst
             rows.append((case.family, case.name, case.method, str(case.cells[case.judged]), _digits(error), name,
-                         _digits(case.error("density")), _digits(case.estimated) + " ?" * (not case.trusted and not math.isnan(case.estimated)), _fixed(case.error("front")), _fixed(case.order),
+                         _digits(case.error("density")), _digits(case.estimated) + ("" if case.trusted else " ?"),
+                         _fixed(case.error("front")), _fixed(case.order),
                          _digits(case.mass_drift), _digits(case.energy_rise), _fixed(sum(case.seconds)),
                          "ok" if case.passed else "FAIL"))
         return rows
@@ -186,7 +187,8 @@ class Verification:
                 orders[i, quantities.index(name)] = case.orders.get(name, math.nan)
         per_case = {
             "family": [c.family for c in self.cases], "problem": [c.name for c in self.cases],
-            "method": [c.method for c in self.cases], "estimated": [c.estimated for c in self.cases], "mass_drift": [c.mass_drift for c in self.cases],
+            "method": [c.method for c in self.cases], "estimated": [c.estimated for c in self.cases],
+            "mass_drift": [c.mass_drift for c in self.cases],
             "energy_rise": [c.energy_rise for c in self.cases], "passed": [int(c.passed) for c in self.cases],
             "failures": ["; ".join(c.failures) for c in self.cases],
         }

@@ -57,8 +57,8 @@ def verify(
     Each problem is solved with FiniteVolume on several grids. What is judged: moments and energies within 1e-3 at 200
     cells an axis, the observed order of the density's L1 error, fronts within one cell, mass within 1e-13, no rise of
     the energy above 1e-12; and that the error which `Solution.estimate_error` states of the density is at least a third
-    of the true one, for smooth solutions also at most three times as much (unless it says that it is not to be trusted).
-    Where the JKO scheme has exact steps, ``JKO(inner="quantile")`` is compared with them too.
+    of the true one, for smooth solutions also at most three times as much, unless it says not to trust it. Where the
+    JKO scheme has exact steps, ``JKO(inner="quantile")`` is compared with them too.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ def _estimated(sol: Solution) -> tuple[float, bool]:
         found = sol.estimate_error()
     except InvalidInput:
         # Grids of few cells.
-        return math.nan, False
+        return math.nan, True
     return math.nan if found.density is None else float(found.density), found.trusted
 
 

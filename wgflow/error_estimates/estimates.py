@@ -13,7 +13,7 @@ of them is halved, times :math:`2^q / (2^q - 1)` for steps of order q.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from wgflow.atoms import Atoms
 from wgflow.densities import Density
 from wgflow.energies.nodes import is_smooth_everywhere
 
+from .coarsening import coarser
 from .measures import differences, distances
 from .resampling import spread_of_samples
 from .result import ErrorBar, ErrorEstimate, Functional
@@ -38,12 +39,14 @@ __all__ = ["estimate_error"]
 Array = NDArray[np.float64]
 #: Least order with which an error is extrapolated.
 LEAST_ORDER = 0.5
-#: Order of the fluxes that the certificate calls of fourth order, of atoms from a density, of all others, and at fronts.
+#: Order of the fluxes that the certificate calls of fourth order, of atoms from a density; of all others; at fronts.
 FOURTH, SECOND, AT_FRONTS = 4.0, 2.0, 1.25
 #: An observed order below this part of that is not the order of the scheme.
 IN_ORDER = 0.6
 #: A density falls from the first to the second of these parts of its largest value within two cells at a front.
 ABOVE_FRONT, BELOW_FRONT = 1e-3, 1e-5
+#: By how much the observed order of a functional may differ from that of the law.
+IN_STEP = 0.25
 #: By how much differences may fall faster than by the order of the law: beyond, the last one is small by accident.
 AHEAD, AHEAD_OF_LAWS = 1.0, 2.0
 #: Distances below this are round-off.
@@ -56,7 +59,7 @@ class _Order(NamedTuple):
     """The order with which differences are extrapolated, the observed one, trust, and what is to be said."""
 
     used: float
-    observed: float
+    observed: float | None
     trusted: bool
     note: str = ""
 
@@ -107,7 +110,7 @@ def _of_grid(related: Related, functional: Functional | None, nothing: Array) ->
     if not related.coarse:
         # Atoms that are the law themselves, or no step at all.
         atoms = isinstance(related.runner.start, Atoms)
-        return None if atoms else nothing, _Order(math.nan, math.nan, True, "the atoms are the initial law: there is "
+        return None if atoms else nothing, _Order(math.nan, None, True, "the atoms are the initial law: there is "
                                                   "no error of a grid" if atoms else "")
     own, (half, quarter) = related.own, related.coarse
     first, second = differences(own, half, functional), differences(half, quarter, functional)
@@ -116,7 +119,7 @@ def _of_grid(related: Related, functional: Functional | None, nothing: Array) ->
     # faster than those of the law, where both differences have one sign.
     ahead = np.where(first * second > 0, AHEAD_OF_LAWS, AHEAD)
     ahead[:1 + _ndim(own.law)] = AHEAD
-    falling = 2.0 ** (order.used + ahead) if math.isfinite(order.observed) else 2.0**order.used
+    falling = 2.0 ** (order.used + ahead) if order.observed is not None else 2.0**order.used
     if not (same_fluxes(own, half) and same_fluxes(half, quarter)):
         second = np.zeros(second.size)
     space = np.maximum(np.abs(first), np.abs(second) / falling) / (2.0**order.used - 1.0)
@@ -124,7 +127,25 @@ def _of_grid(related: Related, functional: Functional | None, nothing: Array) ->
         # Atoms of any law are apart by what lies between them, on each grid alike.
         far = slice(0, 1 + _ndim(own.law))
         space[far] = np.abs(first[far])
+    if functional is not None:
+        space[-1] = _of_functional(own.law, functional, float(first[-1]), float(second[-1]), order)
     return space, order
+
+
+def _of_functional(law: Law, functional: Functional, first: float, second: float, order: _Order) -> float:
+    """Return the error of the grid in a functional, which need not be as smooth as the law.
+
+    Quantiles, say, are interpolated within cells, with errors that come and go with the place of an edge. Differences
+    that do not fall as those of the law are taken to be of first order, and what the cells of the solution say within
+    themselves is seen from joining them.
+    """
+    steady = first * second > 0 and order.observed is not None and (
+        abs(math.log2(second / first) - order.observed) <= IN_STEP)
+    found = abs(first) / (2.0**order.used - 1.0) if steady else max(abs(first), abs(second) / 2.0)
+    if isinstance(law, Density):
+        plain = Density(law.grid, law.values)
+        found = max(found, abs(functional(coarser(plain)) - functional(plain)) / (2.0**SECOND - 1.0))
+    return found
 
 
 def _observed(start: Law, own: Known, half: Known, quarter: Known) -> _Order:
@@ -139,15 +160,15 @@ def _observed(start: Law, own: Known, half: Known, quarter: Known) -> _Order:
         expected = AT_FRONTS
     if not same_fluxes(own, half):
         # The difference is the error of the other fluxes on twice the width, an upper bound.
-        return _Order(1.0, math.nan, False, f"half of the cells take other fluxes than the run: {half.scheme}")
+        return _Order(1.0, None, False, f"half of the cells take other fluxes than the run: {half.scheme}")
     if not same_fluxes(half, quarter):
         order = max(highest - 1.0, 1.0)
-        return _Order(order, math.nan, False, "a quarter of the cells takes other fluxes than the run: an order of "
+        return _Order(order, None, False, "a quarter of the cells takes other fluxes than the run: an order of "
                       f"{order:g} was assumed")
     first, second = (abs(a.energy - b.energy) if isinstance(a.law, Atoms) else float(distances(a.law, b.law)[0])
                      for a, b in ((own, half), (half, quarter)))
     if max(first, second) <= ROUNDING:
-        return _Order(highest, math.nan, True)
+        return _Order(highest, None, True)
     observed = math.log2(max(second, ROUNDING) / max(first, ROUNDING))
     used = min(max(observed, LEAST_ORDER), highest)
     if observed < IN_ORDER * expected:
@@ -199,9 +220,9 @@ def _result(t: float, bars: list[ErrorBar | None], shapes: tuple[tuple[int, ...]
     """Return the estimate of bars in the order of `differences`."""
     ndim = (len(bars) - 2) // 3
 
-    def axes(first: int):
+    def axes(first: int) -> Any:
         return bars[first] if ndim == 1 else tuple(bars[first:first + ndim])
 
-    return ErrorEstimate(t=t, density=bars[0], w1=axes(1), energy=bars[1 + ndim], mean=axes(2 + ndim),
-                         variance=axes(2 + 2 * ndim), functional=bars[2 + 3 * ndim] if len(bars) > 2 + 3 * ndim else None,
+    return ErrorEstimate(t=t, density=bars[0], w1=axes(1), energy=cast(ErrorBar, bars[1 + ndim]), mean=axes(2 + ndim),
+                         variance=axes(2 + 2 * ndim), functional=(*bars, None)[2 + 3 * ndim],
                          order=order.observed, trusted=order.trusted, cells=shapes, notes=notes)

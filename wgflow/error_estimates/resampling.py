@@ -13,13 +13,14 @@ from .runs import Known, Related
 
 __all__ = ["REPLICATES", "spread_of_samples"]
 
+Array = NDArray[np.float64]
 #: Number of new samples; a standard error from so many is known to about a quarter.
 REPLICATES = 8
 #: Seed of the new samples: the estimate of a solution is always the same.
 SEED = 93
 
 
-def spread_of_samples(related: Related, law: Density, size: float, functional: Functional | None) -> NDArray[np.float64]:
+def spread_of_samples(related: Related, law: Density, size: float, functional: Functional | None) -> Array:
     r"""Return the standard errors that a sample of so many points leaves in the end of a run: Efron's bootstrap.
 
     New samples are drawn from the initial law on coarse cells, and the flow is solved from each. How far their ends are

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -70,8 +69,8 @@ class ErrorEstimate:
         Errors of the mean and of the variance of each coordinate.
     functional : ErrorBar or None
         Error of the functional that was asked for.
-    order : float
-        Observed order of the error in the width of the cells; NaN where none is to be seen.
+    order : float or None
+        Observed order of the error in the width of the cells; None where none is to be seen.
     trusted : bool
         Whether the errors on the three grids fall as errors do, so that the estimate means something.
     cells : tuple of tuple of int
@@ -87,13 +86,13 @@ class ErrorEstimate:
     mean: ErrorBar | tuple[ErrorBar, ...]
     variance: ErrorBar | tuple[ErrorBar, ...]
     functional: ErrorBar | None = None
-    order: float = math.nan
+    order: float | None = None
     trusted: bool = True
     cells: tuple[tuple[int, ...], ...] = ()
     notes: tuple[str, ...] = ()
 
     def bars(self) -> dict[str, ErrorBar]:
-        """Return every error by name: ``density``, ``energy``, ..., with the number of the axis where there are many."""
+        """Return every error by name: ``density``, ``energy``, ..., ``mean_0``, ... where there are many axes."""
         found: dict[str, ErrorBar] = {}
         for name in ("density", "w1", "energy", "mean", "variance", "functional"):
             value = getattr(self, name)
@@ -110,7 +109,7 @@ class ErrorEstimate:
         for name, bar in self.bars().items():
             parts = "".join(f"{'-' if part is None else format(part, '.1e'):>9s}" for part in bar.parts)
             lines.append(f"  {name:12s}{float(bar):9.1e}{parts}")
-        if not math.isnan(self.order):
+        if self.order is not None:
             shapes = ", ".join("x".join(map(str, shape)) for shape in self.cells)
             lines.append(f"  grids of {shapes} cells: observed order {self.order:.2f}")
         lines += [f"  note: {note}" for note in self.notes]
@@ -119,7 +118,7 @@ class ErrorEstimate:
     @property
     def summary(self) -> str:
         """The estimate in one line."""
-        name, bar = next((name, bar) for name, bar in self.bars().items() if name in ("density", "w1", "w1_0", "energy"))
+        name, bar = next((name, bar) for name, bar in self.bars().items() if name not in ("mean", "variance"))
         kind = {"density": "of the density (L1)", "energy": "of the energy"}.get(name, "of the law (W1)")
         text = f"estimated error at t = {self.t:g}: {float(bar):.1e} {kind}"
         if name != "energy":

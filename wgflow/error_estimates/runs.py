@@ -167,7 +167,7 @@ def _in_time(runner: Runner, laws: list[Law], coarse: tuple[Known, ...],
     if method.rtol is None:
         base = runner.end(law, replace(method, rtol=max(runner.local, TIGHTEST)))
     finer = runner.end(law, replace(method, rtol=max(runner.local / TIGHTER, TIGHTEST)))
-    # A step of second order has an error of third, which the tolerance bounds: errors fall like its power 2/3 or faster.
+    # The tolerance bounds local errors, of third order for steps of second: errors fall like its power 2/3, or faster.
     return (base, finer), 1.0 / (1.0 - TIGHTER ** (-2.0 / 3.0))
 
 
