@@ -14,7 +14,7 @@ import math
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
@@ -72,8 +72,30 @@ class Method(Contract):
     KEEPS_CHECKPOINTS: ClassVar[bool] = True
     #: Settings that may change when a run is taken up again.
     LIMITS: ClassVar[tuple[str, ...]] = ("max_steps", "time_limit")
-    #: Settings that are lengths of steps: an error estimate doubles them with the width of the cells.
+    #: Settings that are lengths of steps.
     STEPS: ClassVar[tuple[str, ...]] = ("dt", "tau")
+
+    @property
+    def time_order(self) -> int:
+        """Order of the error in time, at least: for error estimates."""
+        return 1
+
+    def stop_to_stop(self, longest: float, span: float) -> Method | None:
+        """Return the method with one step from each stop of a flow to the next; None where steps cannot be given.
+
+        An error estimate repeats the steps of a run by it, on other grids.
+
+        Parameters
+        ----------
+        longest, span : float
+            The longest of the steps, and the whole time.
+        """
+        names = [name for name in self.STEPS if hasattr(self, name)]
+        return cast(Method, replace(cast(Any, self), **dict.fromkeys(names, longest))) if names else None
+
+    def on_coarser_grid(self, factor: int) -> Method:
+        """Return the method with a resolution of its own, if it has one, that is coarser by a factor."""
+        return self
 
     @abstractmethod
     def begin(self, flow: Flow) -> Run:

@@ -54,11 +54,12 @@ class Certificate:
     residual : float
         Largest residual of an inner solver; 0 where the method has none.
     error_estimate : float or None
-        Estimated error of the density (L1, relative to the mass). With ``solve(..., error_estimate=True)`` Richardson's
-        estimate of all discretization errors; otherwise the sum of the local time errors, and None for fixed steps.
+        Estimated error of the density (L1, relative to the mass). With ``solve(..., error_estimate=True)`` that of
+        `Solution.estimate_error` at the end; otherwise the sum of the local time errors, an upper estimate, and None
+        for fixed steps.
     error_order, energy_error : float or None
-        The order that Richardson's estimate observed (kept between 1 and 5), and its error of the last energy; None
-        without this estimate.
+        The order that this estimate observed in the width of the cells, and its error of the last energy; None without
+        it (or, of the order, where none was to be seen).
     edi_defect : float or None
         With the JKO method of order 1, the largest :math:`F_{k+1} + W_2^2 / (2 \tau) - F_k` over max(1, abs(F_k)); 0 if
         the energy-dissipation inequality held at every step. None for other methods.
@@ -99,6 +100,10 @@ class Certificate:
     missed_drive : float or None
         The largest part of the mass that may have been moved in one step by what was seen of terms that change with
         time, and what the step was too long to follow.
+    sample_size : float or None
+        Where the initial law was made of samples (`Density.from_samples`), their (effective) number n.
+    sample_error : tuple of float
+        The standard errors :math:`\sigma / \sqrt n` of the means of such an initial law, one for each axis.
     """
 
     mass_drift: float
@@ -131,6 +136,8 @@ class Certificate:
     equation_bound: float | None = None
     not_judged: str = ""
     dissipation_gap: float | None = None
+    sample_size: float | None = None
+    sample_error: tuple[float, ...] = ()
 
     def checks(self) -> dict[str, tuple[bool | None, str]]:
         """Return each check by its name: True, False, or None if it could not be judged; and a sentence."""
@@ -234,14 +241,19 @@ class Certificate:
                      f"{self.n_fallback} by the fallback")
         if self.scheme:
             lines.append(f"  {self.scheme}")
-        if self.error_order is not None:
+        if self.energy_error is not None:
+            order = "" if self.error_order is None else f", observed order {self.error_order:.2f}"
             lines.append(f"  estimated error {self.error_estimate:.1e} of the density (L1), {self.energy_error:.1e} of "
-                         f"the energy (Richardson, observed order {self.error_order:.2f})")
+                         f"the energy (Richardson{order})")
         elif self.error_estimate is not None:
             lines.append(f"  estimated time error {self.error_estimate:.1e} (L1, summed over the run)")
         if self.unseen_pulse is not None:
             lines.append(f"  what changes with time was looked at every {self.unseen_pulse:.2g} or more often: shorter "
                          "pulses may have gone unseen")
+        if self.sample_size is not None:
+            errors = ", ".join(f"{error:.1e}" for error in self.sample_error)
+            lines.append(f"  the initial law is one of {self.sample_size:.6g} samples: its means are known up to "
+                         f"{errors} (one standard error); solution.estimate_error() carries it through the flow")
         if self.residual:
             lines.append(f"  largest residual of the inner solver {self.residual:.1e}")
         if self.edi_defect is not None:

@@ -89,7 +89,7 @@ def demo(
           "As it widens, SGD becomes a Wasserstein gradient flow for the law of |w|, one PDE in one variable.\n")
     result = Demo(neurons, step_size, runs, cells, seed).result(out, fresh=fresh, say=print)
     paths = result.write(out)
-    print(f"\n{result.sol.certificate.explain()}\n\n{result.comparison.verdict}\n\n"
+    print(f"\n{result.sol.explain()}\n\n{result.comparison.verdict}\n\n"
           f"Pictures and tables: {', '.join(map(str, paths))} ({time.perf_counter() - start:.0f} s in all)")
     raise typer.Exit(0 if result.passed else 1)
 

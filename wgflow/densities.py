@@ -39,6 +39,10 @@ class Density:
     nodal : Density or None
         The same law by its values at the centers of the cells, where a solver has held those; moments, `expect` and
         energies are formed from it. None for a density that you made.
+    sample_size : float or None
+        Of a law that `from_samples` made, the number n of its points, for weighted ones the effective number
+        :math:`(\sum w)^2 / \sum w^2`: its mean is known up to a standard error of :math:`\sigma / \sqrt n`, which
+        `Solution.estimate_error` carries through the flow. You may set it for a histogram of your own.
 
     Raises
     ------
@@ -53,6 +57,7 @@ class Density:
     masses: np.ndarray
     mass: float
     nodal: Density | None = None
+    sample_size: float | None = None
 
     def __init__(self, grid: Grid, values, *, clip_negative: float = 0.0):
         if not isinstance(grid, Grid):
@@ -192,13 +197,17 @@ class Density:
                 raise InvalidInput("weights must be finite and >= 0: they are the masses of the points")
             if not weights.any():
                 raise InvalidInput("weights are all 0; a density needs some mass")
-        masses = deposit(grid, x, np.ones(len(x)) if weights is None else weights)
-        return cls.from_values(grid, masses / grid.volumes, normalize=True)
+        shares = np.ones(len(x)) if weights is None else weights / weights.max()
+        rho = cls.from_values(grid, deposit(grid, x, shares) / grid.volumes, normalize=True)
+        rho.sample_size = float(shares.sum() ** 2 / (shares**2).sum())
+        return rho
 
     # ---------------------------------------------------------------- numbers
     def normalized(self) -> Density:
         """Return the same density scaled to mass 1."""
-        return Density(self.grid, self.values / self.mass)
+        rho = Density(self.grid, self.values / self.mass)
+        rho.sample_size = self.sample_size
+        return rho
 
     def expect(self, function) -> float:
         """Return the integral of ``function``, or of an array of its values at cell centers, against the density."""
@@ -244,7 +253,9 @@ class Density:
         grid = Grid(edges=[self.grid.edges[k] for k in keep], boundary=tuple(self.grid.boundary[k] for k in keep),
                     names=[self.grid.names[k] for k in keep], origin=[self.grid.origin[k] for k in keep])
         masses = self.masses.sum(axis=tuple(k for k in range(ndim) if k not in keep))
-        return Density(grid, masses / grid.volumes)
+        rho = Density(grid, masses / grid.volumes)
+        rho.sample_size = self.sample_size
+        return rho
 
     def cdf(self, x) -> np.ndarray | float:
         """Return the mass below x divided by the whole mass, on one axis (linear inside cells)."""

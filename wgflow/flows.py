@@ -71,6 +71,8 @@ class Flow:
         if not self.stops or self.stops[-1] < self.t1:
             self.stops.append(self.t1)
         self.output_times = frozenset(self.t_eval)
+        # The law as it was given: a method that moves points makes atoms of a density.
+        self.given: Density | Atoms = self.rho0
         # How a scheme that does not hold the masses of cells makes a density of what it holds.
         self.law: Callable[[np.ndarray], Density] | None = None
         # What the certificate says of the scheme.
@@ -213,6 +215,7 @@ def make_flow(energy: Term, rho0: Density | Atoms, t_span, t_eval, time_scale, m
         raise InvalidType(f"rho0 must be a wgflow.Density{' or Atoms' if method.MOVES_ATOMS else ''}, got "
                           f"{type(rho0).__name__}; make one by Density.from_values(grid, values)")
     energy = energy if isinstance(energy, FreeEnergy) else FreeEnergy([(1.0, energy)])
+    given = rho0
     t0, t1 = check_span(t_span)
     if method.MOVES_ATOMS:
         rho0 = method.atoms(energy.at(t0), rho0)
@@ -221,6 +224,7 @@ def make_flow(energy: Term, rho0: Density | Atoms, t_span, t_eval, time_scale, m
     if not callable(time_scale):
         time_scale = check_positive("time_scale", time_scale)
     flow = Flow(energy, rho0, t0, t1, times, time_scale)
+    flow.given = given
     if flow.has_grid:
         # An energy that cannot be assembled is refused here, before the run.
         _ = flow.on_grid

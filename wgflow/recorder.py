@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -244,7 +244,7 @@ class Recorder:
                         history=history, status=status, message=message,
                         certificate=certificate if audit is None else lambda: _audited(certificate, audit),
                         free_energy=self.flow.energy, method=repr(self.method), time_scale=self.flow.time_scale,
-                        jko_steps=self.jko_steps, stepped_by=self.method)
+                        jko_steps=self.jko_steps, stepped_by=self.method, start=self.flow.given)
 
     def _append(self, step: Step, dt: float) -> None:
         mass, least = step.mass, step.min_density
@@ -301,7 +301,7 @@ class Recorder:
             dissipation_gap=self._dissipation_gap(lost),
             completed=status == 0, controlled=self.method.controlled, settings=self.method.settings(),
             versions=dict(library_versions()), functionals=self._functionals(), substituted=self._substituted(),
-            unseen_pulse=unseen, missed_drive=missed)
+            unseen_pulse=unseen, missed_drive=missed, **_of_sample(self.flow.given))
 
     def _substituted(self) -> float | None:
         """Return the part of the path in steps of another scheme than the one asked for; None for other methods."""
@@ -363,6 +363,14 @@ def _audited(certificate: Certificate, audit: Audit) -> Certificate:
     """Return a certificate with what an audit finds."""
     found = audit.finding()
     return replace(certificate, equation_defect=found.defect, equation_bound=found.bound, not_judged=found.note)
+
+
+def _of_sample(rho: Density | Atoms) -> dict[str, Any]:
+    """Return what a certificate says of an initial law that was made of samples."""
+    if not isinstance(rho, Density) or rho.sample_size is None:
+        return {}
+    variances = np.diag(np.atleast_2d(rho.cov()))
+    return {"sample_size": rho.sample_size, "sample_error": tuple(np.sqrt(variances / rho.sample_size).tolist())}
 
 
 def _logarithmic_mean(a: float, b: float) -> float:

@@ -57,6 +57,8 @@ def _read_run(path, energy: Term, methods: dict[str, type[Method]], method: Meth
         told, versions, times = header["flow"], dict(header["versions"]), arrays["t_eval"]
         span, _ = (float(told["t0"]), float(told["t1"])), float(told["diffusion"])
         rho0 = Density(unpack_grid(told["axes"], arrays), arrays["rho0"])
+        if told.get("sample_size") is not None:
+            rho0.sample_size = float(told["sample_size"])
         if "rho0_center_values" in arrays:
             with_nodes(rho0, arrays["rho0_center_values"])
         fixed = {name: arrays[name] for name in ("potential", "response") if name == "potential" or name in arrays}

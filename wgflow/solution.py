@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from wgflow.atoms import Atoms
+from wgflow.checks import check_real
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput, WGFlowWarning
 from wgflow.uphill import uphill
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from wgflow.certificate import Certificate
     from wgflow.energies.free_energy import FreeEnergy
+    from wgflow.error_estimates import ErrorEstimate
+    from wgflow.error_estimates.runs import Related
     from wgflow.grids import Grid
     from wgflow.jko_steps import JKOStep
     from wgflow.solvers.base import Method
@@ -97,13 +100,15 @@ class Solution(Generic[Law]):
         The method and its settings.
     jko_steps : tuple of JKOStep
         The results of the steps of the JKO method (without densities); empty for other methods.
+    errors : dict of int to ErrorEstimate
+        What `estimate_error` has found, by the index of the snapshot.
     """
 
     def __init__(self, *, t: ArrayLike, densities: Sequence[Law], energy: ArrayLike, history: History,
                  certificate: Certificate | Callable[[], Certificate], status: int, message: str,
                  free_energy: FreeEnergy | None, method: str,
                  time_scale: float | Callable[[float], float] | None = 1.0, jko_steps: Sequence[JKOStep] = (),
-                 stepped_by: Method | None = None):
+                 stepped_by: Method | None = None, start: Density | Atoms | None = None):
         self.t = np.asarray(t, dtype=float)
         self.densities: list[Law] = list(densities)
         self.energy = np.asarray(energy, dtype=float)
@@ -112,7 +117,10 @@ class Solution(Generic[Law]):
         self.status, self.message = status, message
         self.free_energy, self.method, self.time_scale = free_energy, method, time_scale
         self.jko_steps = tuple(jko_steps)
-        self._stepped_by = stepped_by
+        self._stepped_by, self._start = stepped_by, start
+        # Estimates of errors by index of the snapshot, and the runs they are made of.
+        self.errors: dict[int, ErrorEstimate] = {}
+        self._related: dict[int, Related] = {}
 
     @property
     def certificate(self) -> Certificate:
@@ -126,7 +134,7 @@ class Solution(Generic[Law]):
         self._certificate = certificate
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_certificate": self.certificate}
+        return {**vars(self), "_certificate": self.certificate, "_related": {}}
 
     @property
     def success(self) -> bool:
@@ -187,6 +195,66 @@ class Solution(Generic[Law]):
                           "solve again with t_eval", WGFlowWarning, stacklevel=2)
         return cast(Law, Density(first.grid, (1 - share) * first.values + share * second.values))
 
+    def estimate_error(self, t: float | None = None, *,
+                       functional: Callable[[Law], float] | None = None) -> ErrorEstimate:
+        r"""Return estimates of the errors of the density, the energy, the moments and of a functional.
+
+        The same flow is solved on grids of half and of a quarter of the cells (Richardson), with the same steps, and
+        with steps of half the length there. Each error is an `ErrorBar`, a float with its parts: ``space`` (the grid),
+        ``time`` (the steps), ``box`` (mass beyond walls that stand for infinity), ``sample`` (one standard error, where
+        the initial law is one of samples). The runs are kept, so that asking again costs nothing.
+
+        Parameters
+        ----------
+        t : float, optional
+            A time of a snapshot; by default the last one.
+        functional : callable, optional
+            A function of a law that returns a number, such as ``model.risk`` or ``lambda rho: rho.quantile(0.9)``.
+
+        Returns
+        -------
+        ErrorEstimate
+
+        Raises
+        ------
+        InvalidInput
+            If t is no time of a snapshot; for particles with noise, whose error is that of sampling; for a solution
+            from a file, which holds the estimate that was made before it was saved and no other; if the grid has fewer
+            than about 32 cells along an axis, or the energy is given by values on its cells.
+        ConvergenceError
+            If a run on a coarser grid fails.
+
+        Examples
+        --------
+        >>> import wgflow as wg
+        >>> energy = wg.Entropy(1.0) + wg.Potential(lambda x: x**2 / 2)
+        >>> sol = wg.solve(energy, wg.Density.gaussian(wg.Grid((-6, 6), cells=200), 2.0, 0.25), (0, 1))
+        >>> error = sol.estimate_error()
+        >>> bool(1e-7 < error.density < 1e-6), error.trusted
+        (True, True)
+        """
+        k = len(self.t) - 1 if t is None else int(np.argmin(np.abs(self.t - check_real("t", t))))
+        if t is not None and self.t[k] != t:
+            raise InvalidInput(f"t={t:g} is no time of a snapshot, the nearest is {self.t[k]:g}; solve with t_eval")
+        if functional is None and k in self.errors:
+            return self.errors[k]
+        if self._stepped_by is None or self._start is None or self.free_energy is None:
+            raise InvalidInput("estimate_error: a solution from a file does not hold its functions, and no estimate of "
+                               "this was made before it was saved; call estimate_error() after solve, or solve again")
+        if self.is_atomic and self.certificate.noisy:
+            raise InvalidInput("estimate_error: the error of particles with noise is that of sampling; run them again "
+                               "with other seeds, or hold them against a solution by wgflow.validation.compare")
+        estimate = uphill("wgflow.error_estimates.estimates", "estimate_error")
+        found, self._related[k] = estimate(self, self.free_energy, self._start, self._stepped_by, k, functional,
+                                           self._related.get(k))
+        self.errors[k] = found
+        return cast("ErrorEstimate", found)
+
+    @property
+    def error(self) -> ErrorEstimate | None:
+        """The estimate of the errors at the end, if `estimate_error` has been asked for it."""
+        return self.errors.get(len(self.t) - 1)
+
     @cached_property
     def dissipation(self) -> np.ndarray:
         r""":math:`\int \rho |\nabla \delta F/\delta\rho|^2` at the snapshots, the rate -dF/dt at time_scale 1."""
@@ -224,10 +292,15 @@ class Solution(Generic[Law]):
 
     def __repr__(self):
         return (f"Solution({self.method}: t = {self.t[0]:g} to {self.t[-1]:g}, {len(self.t)} snapshots, "
-                f"F = {self.energy[0]:.6g} to {self.energy[-1]:.6g}, {self.message})")
+                f"F = {self.energy[0]:.6g} to {self.energy[-1]:.6g}, {self.message}"
+                + ("" if self.error is None else f"; {self.error.summary}") + ")")
+
+    def explain(self) -> str:
+        """Return the certificate in words, and the estimated errors where `estimate_error` has been asked for them."""
+        return "\n".join([self.certificate.explain(), *(found.explain() for found in self.errors.values())])
 
     def _repr_html_(self) -> str:
-        return f"<pre>{self!r}\n{self.certificate.explain()}</pre>"
+        return f"<pre>{self!r}\n{self.explain()}</pre>"
 
 
 def _between(first: Atoms, second: Atoms, share: float) -> Atoms:

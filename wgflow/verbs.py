@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from typing import TYPE_CHECKING, overload
 
 from wgflow.certificate import library_versions
 from wgflow.checks import check_flag
-from wgflow.errors import InvalidInput, InvalidType
-from wgflow.flows import make_flow, run
+from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
+from wgflow.flows import Flow, make_flow, run
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -111,9 +111,8 @@ def solve(
     throw : bool
         Whether a run that cannot be finished raises; otherwise the Solution so far is returned with ``status`` 1.
     error_estimate : bool
-        Whether to solve again on grids of half and of a quarter of the cells, with steps twice and four times as long
-        where they are fixed, and to put Richardson's estimate of the error of the density and of the energy into the
-        certificate. It takes a multiple of 4 cells along each axis, and an energy given by functions.
+        Whether to call `Solution.estimate_error` at the end, and to put the error of the density and of the energy into
+        the certificate. It takes at least about 32 cells along each axis, and an energy given by functions.
 
     Returns
     -------
@@ -140,15 +139,13 @@ def solve(
     if checkpoint is not None and not (flow.has_grid and method.KEEPS_CHECKPOINTS):
         raise InvalidInput(f"checkpoint={checkpoint!r}: {type(method).__name__} keeps no checkpoints; solve in parts, "
                            "each from the .final of the one before, and save them")
-    if not check_flag("error_estimate", error_estimate):
-        return run(flow, method, progress=progress, checkpoint=checkpoint, throw=throw)
-    from wgflow.error_estimates import coarser, with_error_estimate
-
-    if not flow.has_grid:
-        raise InvalidInput(f"error_estimate=True: {type(method).__name__} has no grid; it is for laws on a grid")
-    coarser(coarser(flow.density))
+    wanted = check_flag("error_estimate", error_estimate)
+    if wanted:
+        _check_coarser(flow, method)
     solution = run(flow, method, progress=progress, checkpoint=checkpoint, throw=throw)
-    return solution if solution.status else with_error_estimate(solution, flow, method)
+    if wanted and solution.success:
+        _with_error_estimate(solution)
+    return solution
 
 
 def resume(
@@ -216,6 +213,26 @@ def show_versions() -> None:
     """Print the versions of Python, wgflow and what its numbers depend on."""
     for name, version in library_versions().items():
         print(f"{name:10s} {version}")
+
+
+def _check_coarser(flow: Flow, method: Method) -> None:
+    """Refuse, before the run, a law whose grid is none or cannot be made coarser."""
+    from wgflow.error_estimates.coarsening import coarser
+
+    if not flow.has_grid:
+        raise InvalidInput(f"error_estimate=True: {type(method).__name__} has no grid; it is for laws on a grid")
+    coarser(coarser(flow.density))
+
+
+def _with_error_estimate(solution: Solution) -> None:
+    """Put the estimated errors at the end into the certificate; a failure leaves the solution in ``error.partial``."""
+    try:
+        found = solution.estimate_error()
+    except (ConvergenceError, InvalidInput) as error:
+        vars(error)["partial"] = solution
+        raise
+    solution.certificate = replace(solution.certificate, error_estimate=float(found.density or 0.0),
+                                   error_order=found.order, energy_error=float(found.energy))
 
 
 def _check_method(method: Method | None) -> Method:

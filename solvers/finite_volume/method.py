@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -20,6 +20,8 @@ __all__ = ["FiniteVolume"]
 
 #: How the interaction at the middle of a step is found.
 SCHEMES = ("extrapolated", "midpoint")
+#: Steps that no run takes.
+NO_LIMIT = 10**9
 #: Orders in space; by default 4 where that is better.
 ORDERS = (None, 2, 4)
 #: How several axes are treated.
@@ -144,6 +146,15 @@ class FiniteVolume(Method):
     def follows(self) -> bool:
         """Whether steps are shortened until they can follow terms that change with time."""
         return self.dt is None
+
+    @property
+    def time_order(self) -> int:
+        """Order of the error in time, at least."""
+        return 2
+
+    def stop_to_stop(self, longest: float, span: float) -> FiniteVolume:
+        # Fixed steps end on multiples of dt, of which there are none before the end.
+        return replace(self, dt=2.0 * span, rtol=None, tol=None, max_step=None, max_steps=NO_LIMIT)
 
     def begin(self, flow: Flow) -> FiniteVolumeRun:
         reason = why_not_compact(flow, self)

@@ -117,6 +117,11 @@ class FiPy(Method):
         check_count("max_steps", self.max_steps)
         check_positive("time_limit", self.time_limit, allow_none=True)
 
+    @property
+    def time_order(self) -> int:
+        """Order of the error in time."""
+        return self.order
+
     def begin(self, flow: Flow) -> FiPyRun:
         return FiPyRun(self, flow)
 

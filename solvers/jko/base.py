@@ -66,6 +66,10 @@ class InnerSettings(ABC):
                                    f"allowed: {', '.join(known) or 'none'}")
         return replace(self, **settings)
 
+    def on_coarser_grid(self, factor: int) -> Self:
+        """Return the same choice with a resolution of its own, if it has one, that is coarser by a factor."""
+        return self
+
 
 class InnerSolver(ABC):
     """Solves JKO steps for one energy on one grid.

@@ -135,6 +135,18 @@ class JKO(Method):
         """Whether steps follow an error tolerance."""
         return self.adaptive
 
+    @property
+    def time_order(self) -> int:
+        """Order of the error in tau."""
+        return self.order
+
+    def stop_to_stop(self, longest: float, span: float) -> JKO:
+        return replace(self, tau=longest, adaptive=False)
+
+    def on_coarser_grid(self, factor: int) -> JKO:
+        inner = cast(InnerSettings, self.inner)
+        return replace(self, inner=inner.on_coarser_grid(factor))
+
     def settings(self) -> dict[str, Any]:
         """Return the settings by name, as a checkpoint stores them: ``JKO(**settings)`` without "method" is equal."""
         inner = cast(InnerSettings, self.inner)

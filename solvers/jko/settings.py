@@ -6,7 +6,7 @@ settings. This file brings no compiled code: a solver is imported when a run nee
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from wgflow.checks import check_count, check_flag, check_positive
@@ -52,6 +52,9 @@ class Quantile(InnerSettings):
     def __post_init__(self):
         if self.cells is not None:
             _set(self, cells=check_count("cells", self.cells))
+
+    def on_coarser_grid(self, factor: int) -> Quantile:
+        return self if self.cells is None else replace(self, cells=max(1, self.cells // factor))
 
     @classmethod
     def solver_class(cls) -> type[InnerSolver]:

@@ -27,6 +27,7 @@ UPHILL = {
     ("solvers/jko/settings.py", "wgflow.solvers.jko.quantile", "QuantileSolver"),
     ("wgflow/energies/free_energy.py", "wgflow.energies.dissipation", "dissipation"),
     ("wgflow/grids.py", "wgflow.automatic_grids", "problem_grid"),
+    ("wgflow/solution.py", "wgflow.error_estimates.estimates", "estimate_error"),
     ("wgflow/solution.py", "wgflow.files.solutions", "save"),
     ("wgflow/solution.py", "wgflow.files.solutions", "to_dataset"),
     ("wgflow/solution.py", "wgflow.flows", "law_after"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import wgflow as wg
-from wgflow.error_estimates import coarser
+from wgflow.error_estimates.coarsening import coarser
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import log_power_cell_average
 from wgflow.reduced_models import (

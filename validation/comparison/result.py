@@ -166,7 +166,12 @@ class Comparison:
             band = f"[{row['lower']:10.3g},{row['upper']:10.3g}]{'' if row['inside'] else ' *'}"
             lines.append(f"{row['quantity']:<{width}}  {row['t']:8.4g}  {sides[0]}  {sides[1]}  "
                          f"{row['difference']:10.3g}  {band}")
-        return "\n".join(line.rstrip() for line in lines)
+        return "\n".join([*(line.rstrip() for line in lines), *self._own_error()])
+
+    def _own_error(self) -> list[str]:
+        """Return what the solution states of its own error, if it has been asked for it."""
+        error = getattr(self.solution, "error", None)
+        return [] if error is None else [f"The solution's {error.summary}."]
 
     @property
     def verdict(self) -> str:
@@ -187,7 +192,7 @@ class Comparison:
                     f"outside bands that a correct solution leaves with a probability of about {self.level:.2g} in "
                     f"all, from t = {self.t[first]:.4g} on. Farthest out: {worst}, {self.difference[i, j]:.3g} where "
                     f"the band ends at {end:.3g}.")
-        return " ".join([text, *self.notes])
+        return " ".join([text, *self.notes, *self._own_error()])
 
     def marginal_in_bins(self, time: int, coordinate: int, edges: Array) -> Array:
         """Return the solution's law of a coordinate at one of the times as mean densities in bins, as it was compared.

@@ -51,7 +51,7 @@ class DemoResult(NamedTuple):
         paths = folder / "comparison.png", folder / "solution.png", folder / "report.txt"
         self.comparison.plot(paths[0])
         self.sol.plot(paths[1])
-        report = "\n\n".join([self.comparison.verdict, self.comparison.table(), self.sol.certificate.explain()])
+        report = "\n\n".join([self.comparison.verdict, self.comparison.table(), self.sol.explain()])
         try:
             paths[2].write_text(report + "\n", encoding="utf-8")
         except OSError as error:
@@ -97,7 +97,7 @@ class Demo(Study):
                     save_picture(sol.plot(), folder / "solution.png", conventions))
         rows = [tuple(row.values()) for row in comparison.rows]
         return StudyReport(self.name, self.title, conventions, checks,
-                           {"comparison": Table(tuple(comparison.rows[0]), rows)}, {"PDE": sol.certificate.explain()},
+                           {"comparison": Table(tuple(comparison.rows[0]), rows)}, {"PDE": sol.explain()},
                            pictures)
 
     def result(self, folder: Path, *, fresh: bool = False, say: Callable[[str], object] | None = None) -> DemoResult:
@@ -121,6 +121,7 @@ class Demo(Study):
         say(f"PDE      {sol.certificate.n_accepted} steps on {self.cells} cells in "
             f"{time.perf_counter() - start:.1f} s, risk {model.risk(sol.densities[0]):.4f} -> "
             f"{model.risk(sol.densities[-1]):.4f}")
+        sol.estimate_error(functional=model.risk)
         start = time.perf_counter()
         sgd = kept_sgd_runs(model, folder, n_neurons=self.neurons, step_size=self.step_size, t_eval=SGD_TIMES,
                             seed=self.seed, n_runs=self.n_runs, kappa=_KAPPA, fresh=fresh)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from wgflow.errors import InvalidInput, StorageError
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["Verification", "Verified", "check_path"]
+__all__ = ["Verification", "Verified", "check_path", "judged_grid"]
 
 #: Cells an axis at which moments are judged.
 JUDGED_CELLS = 200
@@ -48,6 +49,10 @@ class Verified:
         What missed its limit, in words.
     order_of : str
         The error whose order the table shows.
+    estimated : float
+        The L1 error of the density that the solution on the judged grid states of itself; NaN where it states none.
+    trusted : bool
+        Whether the solution says that this is to be trusted; a question mark in the table where not.
     """
 
     family: str
@@ -61,6 +66,8 @@ class Verified:
     seconds: tuple[float, ...] = ()
     failures: tuple[str, ...] = ()
     order_of: str = "density"
+    estimated: float = math.nan
+    trusted: bool = True
 
     @property
     def passed(self) -> bool:
@@ -70,7 +77,7 @@ class Verified:
     @property
     def judged(self) -> int:
         """Index of the judged grid: the first of at least 200 cells, else the last."""
-        return next((k for k, n in enumerate(self.cells) if n >= JUDGED_CELLS), len(self.cells) - 1)
+        return judged_grid(self.cells)
 
     @property
     def worst(self) -> tuple[str, float]:
@@ -121,12 +128,13 @@ class Verification:
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return heads and cells of the table as text."""
-        rows: list[tuple[str, ...]] = [("family", "problem", "method", "cells", "error", "of", "L1", "front", "order",
-                                        "mass", "energy", "CPU s", "verdict")]
+        rows: list[tuple[str, ...]] = [("family", "problem", "method", "cells", "error", "of", "L1", "estimated",
+                                        "front", "order", "mass", "energy", "CPU s", "verdict")]
         for case in self.cases:
             name, error = case.worst
             rows.append((case.family, case.name, case.method, str(case.cells[case.judged]), _digits(error), name,
-                         _digits(case.error("density")), _fixed(case.error("front")), _fixed(case.order),
+                         _digits(case.error("density")), _digits(case.estimated) + ("" if case.trusted else " ?"),
+                         _fixed(case.error("front")), _fixed(case.order),
                          _digits(case.mass_drift), _digits(case.energy_rise), _fixed(sum(case.seconds)),
                          "ok" if case.passed else "FAIL"))
         return rows
@@ -179,7 +187,8 @@ class Verification:
                 orders[i, quantities.index(name)] = case.orders.get(name, math.nan)
         per_case = {
             "family": [c.family for c in self.cases], "problem": [c.name for c in self.cases],
-            "method": [c.method for c in self.cases], "mass_drift": [c.mass_drift for c in self.cases],
+            "method": [c.method for c in self.cases], "estimated": [c.estimated for c in self.cases],
+            "mass_drift": [c.mass_drift for c in self.cases],
             "energy_rise": [c.energy_rise for c in self.cases], "passed": [int(c.passed) for c in self.cases],
             "failures": ["; ".join(c.failures) for c in self.cases],
         }
@@ -207,18 +216,24 @@ class Verification:
                 return
             with path.open("w", encoding="utf-8", newline="") as file:
                 writer = csv.writer(file)
-                writer.writerow(("family", "problem", "method", "cells", "quantity", "error", "order", "mass_drift",
-                                 "energy_rise", "seconds", "verdict"))
+                writer.writerow(("family", "problem", "method", "cells", "quantity", "error", "estimated", "order",
+                                 "mass_drift", "energy_rise", "seconds", "verdict"))
                 for case in self.cases:
                     none = {"": (math.nan,) * len(case.cells)}
                     for name, values in (case.errors or none).items():
                         for k, (n, error) in enumerate(zip(case.cells, values)):
-                            writer.writerow((case.family, case.name, case.method, n, name, error,
+                            known = case.estimated if name == "density" and k == case.judged else math.nan
+                            writer.writerow((case.family, case.name, case.method, n, name, error, known,
                                              case.orders.get(name, math.nan), case.mass_drift, case.energy_rise,
                                              case.seconds[k] if case.seconds else math.nan,
                                              "ok" if case.passed else "FAIL"))
         except OSError as error:
             raise StorageError(f"cannot write {path}: {error}") from error
+
+
+def judged_grid(cells: Sequence[int]) -> int:
+    """Return the index of the grid at which errors are judged: the first of at least 200 cells, else the last."""
+    return next((k for k, n in enumerate(cells) if n >= JUDGED_CELLS), len(cells) - 1)
 
 
 def check_path(path: Path) -> None:

@@ -10,13 +10,14 @@ from dataclasses import replace
 import numpy as np
 
 from wgflow.errors import InvalidInput, WGFlowError
+from wgflow.solution import Solution
 from wgflow.solvers import JKO, FiniteVolume
 from wgflow.verbs import solve
 
 from ..distances import wasserstein_1d
 from ..exact.base import StateProblem, relative_error
 from .catalogue import AnyCase, Case, CollapseCase, DistanceCase, catalogue, families
-from .report import APART, JUDGED_CELLS, Verification, Verified, check_path
+from .report import APART, JUDGED_CELLS, Verification, Verified, check_path, judged_grid
 
 __all__ = ["Verification", "Verified", "check_path", "families", "verify"]
 
@@ -34,6 +35,10 @@ ENERGY_LIMIT = 1e-12
 FRONT_LIMIT = 1.0 + 1e-6
 #: Largest errors of JKO steps at 200 cells.
 JKO_LIMIT = 1e-3
+#: An estimated error is at least the true one over this, and for smooth solutions at most this times it,
+ESTIMATE_FACTOR = 3.0
+#: where the true one is above what references and their boxes are exact to.
+ESTIMATE_FLOOR = 1e-10
 #: Grids of the quick scale have no more cells than this.
 QUICK_CELLS = 200
 #: An order is judged over so many grids or more.
@@ -51,7 +56,9 @@ def verify(
 
     Each problem is solved with FiniteVolume on several grids. What is judged: moments and energies within 1e-3 at 200
     cells an axis, the observed order of the density's L1 error, fronts within one cell, mass within 1e-13, no rise of
-    the energy above 1e-12. Where the JKO scheme has exact steps, ``JKO(inner="quantile")`` is compared with them too.
+    the energy above 1e-12; and that the error which `Solution.estimate_error` states of the density is at least a third
+    of the true one, for smooth solutions also at most three times as much, unless it says not to trust it. Where the
+    JKO scheme has exact steps, ``JKO(inner="quantile")`` is compared with them too.
 
     Parameters
     ----------
@@ -101,8 +108,9 @@ def _grids(case: AnyCase, cells: Sequence[int] | None, quick: bool) -> tuple[int
 def _flow(case: Case, cells: tuple[int, ...]) -> Verified:
     """Solve on every grid, and judge."""
     problem, runs, seconds, drift, rise = case.problem, [], [], 0.0, 0.0
+    judged, estimated, trusted = judged_grid(cells), math.nan, True
     try:
-        for n in cells:
+        for k, n in enumerate(cells):
             grid = problem.grid(n)
             energy, start = problem.energy(), problem.initial_density(grid)
             begin = time.process_time()
@@ -118,6 +126,8 @@ def _flow(case: Case, cells: tuple[int, ...]) -> Verified:
             if front is not None:
                 errors["front"] = front
             runs.append(errors)
+            if k == judged:
+                estimated, trusted = _estimated(sol)
             drift = max(drift, sol.certificate.mass_drift)
             rise = max(rise, sol.certificate.max_energy_increase)
     except WGFlowError as error:
@@ -125,12 +135,34 @@ def _flow(case: Case, cells: tuple[int, ...]) -> Verified:
     table = {name: tuple(float(run[name]) for run in runs) for name in runs[0]}
     orders = {name: _order(cells, values) for name, values in table.items()}
     found = Verified(case.family, case.name, "finite volumes", cells, table, orders, drift, rise, tuple(seconds),
-                     order_of=case.order_of)
+                     order_of=case.order_of, estimated=estimated, trusted=trusted)
     return _with_failures(found, _judge(case, found))
 
 
+def _estimated(sol: Solution) -> tuple[float, bool]:
+    """Return the L1 error that a solution states of itself, NaN where it can state none, and whether it trusts it."""
+    try:
+        found = sol.estimate_error()
+    except InvalidInput:
+        # Grids of few cells.
+        return math.nan, True
+    return math.nan if found.density is None else float(found.density), found.trusted
+
+
+def _judge_estimate(case: Case, found: Verified) -> list[str]:
+    """Return what is wrong with the error that the solution on the judged grid states of itself."""
+    true = found.error("density")
+    if math.isnan(true) or math.isnan(found.estimated) or true < ESTIMATE_FLOOR:
+        return []
+    ratio = found.estimated / true
+    bounded = case.problem.smooth and found.trusted
+    if ratio >= 1.0 / ESTIMATE_FACTOR and (ratio <= ESTIMATE_FACTOR or not bounded):
+        return []
+    return [f"the L1 error {true:.1e} was estimated to be {found.estimated:.1e}, on {found.cells[found.judged]} cells"]
+
+
 def _judge(case: Case, found: Verified) -> list[str]:
-    n, failures = found.cells[found.judged], []
+    n, failures = found.cells[found.judged], _judge_estimate(case, found)
     room = max(1.0, (JUDGED_CELLS / n) ** 2)
     for name, values in found.errors.items():
         if name in ("density", "front"):

@@ -22,6 +22,7 @@ from wgflow.certificate import Certificate, library_versions
 from wgflow.checks import check_memory
 from wgflow.densities import Density
 from wgflow.energies.nodes import with_nodes
+from wgflow.error_estimates import ErrorEstimate
 from wgflow.errors import InvalidInput, InvalidType, ResourceError, StorageError, WGFlowError
 from wgflow.grids import Grid
 from wgflow.jko_steps import NO_STEPS, TITLES, pack_steps, unpack_steps
@@ -218,6 +219,7 @@ def _pack(solution: Solution) -> tuple[dict, dict[str, np.ndarray]]:
             "axes": axes, "format": FORMAT,
             "method": solution.method, "status": solution.status, "message": solution.message,
             "time_scale": None if callable(solution.time_scale) else solution.time_scale,
+            "errors": {str(k): found.to_dict() for k, found in solution.errors.items()},
             "jko_steps": jko_header, "center_values": "center_values" in arrays,
         },
     }
@@ -295,6 +297,11 @@ def _unpack(header: dict, arrays: dict[str, np.ndarray]) -> Solution:
                         jko_steps=unpack_steps(problem.get("jko_steps", NO_STEPS), arrays))
     if "dissipation" in arrays:
         vars(solution)["dissipation"] = arrays["dissipation"].copy()
+    for k, found in problem.get("errors", {}).items():
+        solution.errors[int(k)] = ErrorEstimate.from_dict(found)
+    first = densities[0]
+    if isinstance(first, Density) and solution.t[0] == history.t[0]:
+        first.sample_size = certificate.sample_size
     return solution
 
 

@@ -36,6 +36,7 @@ def plot_energy(sol: Any, path: Any = None, *, axes: Any = None) -> Any:
         time_axis(axes, np.asarray(sol.t))
         if not sol.has_dissipation:
             axes.set_title(name)
+            _tell_errors(sol, axes)
             return save_figure(figure, path)
         right = axes.twinx()
         right.spines["right"].set_visible(True)
@@ -46,4 +47,16 @@ def plot_energy(sol: Any, path: Any = None, *, axes: Any = None) -> Any:
         right.set_yscale("log")
         right.set_ylabel("dissipation", color="#a8741a")
         axes.set_title("free energy and its dissipation")
+        _tell_errors(sol, axes)
         return save_figure(figure, path)
+
+
+def _tell_errors(sol: Any, axes: Any) -> None:
+    """Draw the errors of the energy that are known as bars, and say how large they are at the end."""
+    for k, found in sol.errors.items():
+        axes.errorbar([sol.t[k]], [sol.energy[k]], yerr=[float(found.energy)], color=FLOW, capsize=3)
+    if sol.error is not None:
+        size = "" if sol.error.density is None else f"{float(sol.error.density):.1e} (density, L1), "
+        trust = "" if sol.error.trusted else " ?"
+        axes.set_xlabel(f"{axes.get_xlabel()}\nestimated error at the end: {size}{float(sol.error.energy):.1e} "
+                        f"(energy){trust}")
