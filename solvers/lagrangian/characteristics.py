@@ -33,8 +33,9 @@ SMALLEST_STEP = 1e-14
 JOINED = 2.0
 #: Atoms with several coordinates, up to which all pairs are looked at for a meeting.
 MOST_PAIRED = 2000
-#: Places inside a step at which snapshots are taken if there are no output times.
-BETWEEN = (0.25, 0.5, 0.75)
+#: Places inside a step at which laws are told, for snapshots where there are no output times; and the part of the
+#: width of all atoms that one has moved in steps with output times inside which they are told for the audit.
+BETWEEN, FAR = (0.25, 0.5, 0.75), 0.1
 
 
 class CharacteristicsRun(Run):
@@ -98,7 +99,7 @@ class CharacteristicsRun(Run):
         if not self._acceptable(t, points, energy):
             self.largest, self.solver = self._halve(0.5 * (t - self.t)), None
             return
-        if not self.flow.t_eval:
+        if not self.flow.t_eval or float(np.abs(moved - self.points).max()) > FAR * float(np.ptp(self.points)):
             yield from self._within(solver)
         landed = self.cloud.bounded and not np.array_equal(np.clip(moved, self.cloud.low, self.cloud.high), moved)
         dt, self.lost = self._length(t - self.t), float(solver.y[-1])
@@ -156,7 +157,7 @@ class CharacteristicsRun(Run):
         for share in BETWEEN:
             place = path.t_old + share * (path.t - path.t_old)
             t, points = self._time(place), self.cloud.inside(path(place)[:-1].reshape(self.shape))
-            yield Interior(t, points, self.cloud.energy_of(points, t))
+            yield Interior(t, points, math.nan if self.flow.t_eval else self.cloud.energy_of(points, t))
 
     def _start(self, stop: float, largest: float):
         """Return a solver from the present state; components that press against a bound stay held while it runs."""
