@@ -17,7 +17,7 @@ a wall, at which atoms that the drift has carried beyond are put back, the part 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["AtomAudit"]
 
 Array = NDArray[np.float64]
-#: Laws that are kept without noise, and memory for them; beyond it every second one is dropped.
+#: Laws that are kept without noise, and memory for them; beyond it half of them are dropped.
 ROOM, KEPT_BYTES, FEWEST = 64, 64e6, 9
 #: The same where there are no pairs, or all of them are looked at.
 LONG_ROOM = 256
@@ -55,6 +55,8 @@ MOST_POINTS = 6
 GAP_MARGIN = 2.0
 #: Orders that agree better than the lowest ones by less than this factor show rates that are not smooth.
 CONVERGED = 0.3
+#: A kink of the rates in a stretch, monotone otherwise, changes its integral by up to this part of their change.
+KINK = 0.5
 #: Polynomials that differ by more than this part of the rates' size do not resolve a stretch.
 UNRESOLVED = 0.1
 #: A step with noise misses this multiple of (h lambda)^2, relative to the parts of R.
@@ -80,7 +82,9 @@ class AtomAudit:
     def __init__(self, flow: Flow):
         self.flow, self.noisy = flow, flow.energy.spreads
         self.laws: list[Kept] = []
-        self.stride, self.steps = 1, 0
+        self.steps = 0
+        # How far a law must lie from the last one that was kept, in units of time and of place.
+        self.apart, self.units = 0.0, np.ones(2)
         pairs = any(isinstance(term, PairTerm) and term.singles_out_pairs for _, term in flow.energy.terms)
         room = ROOM if pairs and flow.atoms.size > ALL_PAIRS else LONG_ROOM
         self.room = max(FEWEST, min(room, int(KEPT_BYTES / (8 * flow.size))))
@@ -106,20 +110,40 @@ class AtomAudit:
             while self.wanted and step.t >= self.wanted[-1]:
                 self.wanted.pop()
         else:
-            wanted = self.steps % self.stride == 0
+            wanted = self._far(step.t, step.law)
         if wanted or last or marked:
             self._keep(step.t, step.law)
 
     def within(self, t: float, law: Array) -> None:
         """Take a law inside the coming step."""
-        if self.laws and self.stride == 1:
+        if self.laws and self._far(t, law):
             self._keep(t, law)
 
     def _keep(self, t: float, law: Array) -> None:
         self.laws.append(Kept(t, self.steps, law.copy()))
-        if not self.noisy and len(self.laws) > self.room:
-            self.laws = self._thinned(2)
-            self.stride *= 2
+        if self.noisy or len(self.laws) <= self.room:
+            return
+        # Of laws at even distances, in time and in place together, half as many as there is room for.
+        ways = np.array([[second.t - first.t, self._way(first.points, second.points)]
+                         for first, second in pairwise(self.laws)])
+        self.units = np.maximum(ways.sum(axis=0), np.finfo(float).tiny)
+        self.apart = 4.0 / self.room
+        levels = np.append(0, (np.cumsum((ways / self.units).sum(axis=1)) / self.apart).astype(int))
+        wanted = np.append(levels[1:] != levels[:-1], True)
+        wanted[0] = True
+        jumps = self._jumps()
+        self.laws = [law for law, good in zip(self.laws, wanted) if good or law.t in jumps]
+
+    def _far(self, t: float, law: Array) -> bool:
+        """Return whether a law is far from the last that was kept, in time and in place together."""
+        last = self.laws[-1]
+        if not self.apart:
+            return True
+        way = np.array([t - last.t, self._way(last.points, law)])
+        return bool((way / self.units).sum() >= self.apart)
+
+    def _way(self, first: Array, second: Array) -> float:
+        return float((np.abs(self._moved(first, second)).sum(axis=0) * self.flow.atoms.weights).sum())
 
     def dump(self) -> dict:
         """Return nothing: runs of atoms keep no checkpoints."""
@@ -130,10 +154,6 @@ class AtomAudit:
 
     def _jumps(self) -> dict | set:
         return set() if self.flow.drive is None else self.flow.drive.jumps
-
-    def _thinned(self, of: int) -> list[Kept]:
-        jumps, end = self._jumps(), len(self.laws) - 1
-        return [law for k, law in enumerate(self.laws) if k % of == 0 or k == end or law.t in jumps]
 
     # ---------------------------------------------------------------- the end
     def finding(self) -> Finding:
@@ -148,7 +168,8 @@ class AtomAudit:
     def _found(self) -> Finding:
         if self.noisy:
             enough = max(FEWEST, self.steps // ONE_IN)
-            self.laws = self._thinned(max(1, len(self.laws) // enough))
+            of, end, jumps = max(1, len(self.laws) // enough), len(self.laws) - 1, self._jumps()
+            self.laws = [law for k, law in enumerate(self.laws) if k % of == 0 or k == end or law.t in jumps]
         laws, flow = self.laws, self.flow
         form = AtomForm(flow.energy, flow.atoms, modes_of_atoms(flow.atoms, [law.points for law in laws]))
         rows = [form.sides(law.points, draw) for draw, law in enumerate(laws)]
@@ -156,7 +177,7 @@ class AtomAudit:
         jumps = () if flow.drive is None else flow.drive.ends
         t = np.array([law.t for law in laws])
         integral = StepIntegrals(t, flow.scale_at if callable(flow.time_scale) else flow.time_scale, jumps)
-        change, gap = self._integrated(integral, sides.drift + sides.interaction + sides.diffusion, t.size)
+        change, gap = self._integrated(integral, sides.drift + sides.interaction + sides.diffusion, sides.moments)
         parts = sum(np.abs(integral.mean(part)) for part in (sides.drift, sides.interaction, sides.diffusion))
         variance = _squares(integral, sides.variance)
         allowed = gap
@@ -178,8 +199,9 @@ class AtomAudit:
                     "take more particles, or a smaller dt where it is given")
         return ("the steps are too far apart for what the law does between them; give t_eval, or a dt")
 
-    def _integrated(self, integral: StepIntegrals, rate: Array, count: int) -> tuple[Array, Array]:
+    def _integrated(self, integral: StepIntegrals, rate: Array, moments: Array) -> tuple[Array, Array]:
         """Return the integrals of R over the intervals by the polynomials that agree best, and what they may miss."""
+        count = len(rate)
         if count < 3:
             best = integral.mean(rate)
             return best, np.abs(best - integral.ends(rate))
@@ -193,8 +215,13 @@ class AtomAudit:
             return best, gap
         # Where higher orders do not agree better the rates are not smooth, and those that agree do so by chance.
         gap = np.where(gap > CONVERGED * gaps[0], gaps.max(axis=0), gap)
-        size = integral.mean(np.abs(rate))
-        return best, GAP_MARGIN * gap + np.where(gap > UNRESOLVED * size, size, 0.0)
+        # Where atoms meet the rates have a kink, which no polynomial sees.
+        places = np.array([np.unique(law.points, axis=1).shape[1] for law in self.laws])
+        kink = (np.diff(places) != 0)[:, None] * KINK * integral.lengths * np.abs(np.diff(rate, axis=0))
+        gap = np.where(kink > 0.0, np.maximum(gaps.max(axis=0), kink), gap)
+        size = integral.mean(np.abs(rate)) + np.abs(np.diff(moments, axis=0))
+        lost = gap > UNRESOLVED * size
+        return np.where(lost, found[0], best), np.where(lost, size, GAP_MARGIN * gap)
 
     def _step_error(self, form: AtomForm, integral: StepIntegrals, parts: Array) -> Array:
         """Return what steps with noise may miss over each interval."""
