@@ -240,7 +240,9 @@ class Audit:
         """Return drift and interaction by terms that change with time over a step, (2, K)."""
         share = 0.5 * (1.0 + NODES)
         times = begin + (end - begin) * share
-        parts = self._formed().changing_rates([(1.0 - a) * before + a * after for a in share], times)
+        # The inequality of a step of JKO is about the law at its end.
+        laws = [after if self.judged_by == "JKO" else (1.0 - a) * before + a * after for a in share]
+        parts = self._formed().changing_rates(laws, times)
         return 0.5 * (end - begin) * (WEIGHTS * np.array([self.flow.scale_at(float(t)) for t in times])) @ parts
 
     # ---------------------------------------------------------------- the end
@@ -282,7 +284,7 @@ class Audit:
             allowed += np.where(unresolved, size + np.abs(np.diff(moments, axis=0)), gap)
             allowed += mass * np.diff(error)[:, None] * (TIME_MARGIN + STIFF_MARGIN * stiff)
         driven = np.abs(driven_drift) + np.abs(driven_interaction)
-        if self._formed().driven:
+        if self._formed().driven and self.judged_by != "JKO":
             # Between two steps the law was taken to be linear in time.
             smooth = integral(moments, 4)
             bent = np.abs(smooth - integral.mean(moments))
