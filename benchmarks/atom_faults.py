@@ -28,7 +28,10 @@ def atoms(energy: Any = WELL + PULL, t_end: float = 2.0, **options: Any) -> Run:
     return lambda: wg.solve(energy, CLOUD, (0, t_end), wg.Lagrangian(), **options)
 
 
-def particles(energy: Any = wg.Entropy(2.0) + WELL + MEAN, n: int = 10000, t_end: float = 6.0, dt: float = 0.02,
+NOISY = wg.Entropy(2.0) + WELL + MEAN
+
+
+def particles(energy: Any = NOISY, n: int = 10000, t_end: float = 6.0, dt: float = 0.02,
               start: float = 0.5) -> Run:
     def run() -> wg.Solution:
         points = np.random.default_rng(8231).normal(start, 0.4, n)

@@ -23,7 +23,7 @@ from .cloud import Cloud
 __all__ = ["Driving"]
 
 Array = NDArray[np.float64]
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(3)
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(4)
 #: Differences in time are taken over this part of a step.
 SHARE = 1e-3
 #: A step may miss this part of the law's width of what it cannot follow of terms that change with time.

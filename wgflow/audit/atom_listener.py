@@ -11,7 +11,7 @@ between the steps, at places on cubics through the places of each atom.
 **With noise** the defect is random, and the law of its size is known: its variance is that of a martingale (see
 `atom_sides`), to which comes what the drawing of pairs and the sum over some of the steps leave open. A right run stays
 within `Z` standard errors, up to the error of a step: the drift is split from the noise, which in a step of length h
-misses a part of about :math:`(h \lambda)^2 / 12` of R, where the drift changes at the rate :math:`\lambda`, and near
+misses a part of up to :math:`(h \lambda)^2 / 4` of R, where the drift changes at the rate :math:`\lambda`, and near
 a wall, at which atoms that the drift has carried beyond are put back, the part of the drift there.
 """
 
@@ -55,12 +55,12 @@ MOST_POINTS = 6
 GAP_MARGIN = 2.0
 #: Orders that agree better than the lowest ones by less than this factor show rates that are not smooth.
 CONVERGED = 0.3
-#: A kink of the rates in a stretch, monotone otherwise, changes its integral by up to this part of their change.
-KINK = 0.5
+#: A kink of the rates in a stretch changes its integral by up to about this part of their change over it.
+KINK = 1.0
 #: Polynomials that differ by more than this part of the rates' size do not resolve a stretch.
 UNRESOLVED = 0.1
 #: A step with noise misses this multiple of (h lambda)^2, relative to the parts of R.
-SPLITTING = 1.0 / 6.0
+SPLITTING = 0.25
 
 
 class Kept(NamedTuple):
@@ -206,7 +206,7 @@ class AtomAudit:
             best = integral.mean(rate)
             return best, np.abs(best - integral.ends(rate))
         found = [integral.mean(rate)] + [integral(rate, k) for k in range(3, min(MOST_POINTS, count) + 1)]
-        gaps = np.array([np.abs(second - first) for first, second in zip(found, found[1:])])
+        gaps = np.array([np.abs(second - first) for first, second in pairwise(found)])
         # Their agreement is judged by all test functions together, so that none agrees by chance.
         k = np.argmin(gaps.sum(axis=2), axis=0)
         rows = np.arange(len(k))
@@ -214,11 +214,11 @@ class AtomAudit:
         if self.noisy:
             return best, gap
         # Where higher orders do not agree better the rates are not smooth, and those that agree do so by chance.
-        gap = np.where(gap > CONVERGED * gaps[0], gaps.max(axis=0), gap)
+        gap = np.where(gap > CONVERGED * gaps[0], np.maximum(gaps[0], gap), gap)
         # Where atoms meet the rates have a kink, which no polynomial sees.
         places = np.array([np.unique(law.points, axis=1).shape[1] for law in self.laws])
         kink = (np.diff(places) != 0)[:, None] * KINK * integral.lengths * np.abs(np.diff(rate, axis=0))
-        gap = np.where(kink > 0.0, np.maximum(gaps.max(axis=0), kink), gap)
+        gap = np.where(kink > 0.0, np.maximum(gaps[0], kink), gap)
         size = integral.mean(np.abs(rate)) + np.abs(np.diff(moments, axis=0))
         lost = gap > UNRESOLVED * size
         return np.where(lost, found[0], best), np.where(lost, size, GAP_MARGIN * gap)
