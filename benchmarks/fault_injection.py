@@ -1,8 +1,8 @@
 """Faults put into the solvers by hand, and whether the certificate sees them; and right runs, which it must pass.
 
-``python benchmarks/fault_injection.py`` prints a line for each fault: the change it makes in the law (L1, or the mean way of atoms), the
-certificate's verdict, and the ratio of the defect of the equation to its bound. Each fault changes one thing by three
-percent or more, by replacing a function of a solver.
+``python benchmarks/fault_injection.py`` prints a line for each fault: the change it makes in the law (L1, or the mean
+way of atoms), the certificate's verdict, and the ratio of the defect of the equation to its bound. Each fault changes
+one thing by three percent or more, by replacing a function of a solver.
 """
 
 from __future__ import annotations

@@ -174,11 +174,12 @@ class AtomAudit:
         form = AtomForm(flow.energy, flow.atoms, modes_of_atoms(flow.atoms, [law.points for law in laws]))
         rows = [form.sides(law.points, draw) for draw, law in enumerate(laws)]
         sides = AtomSides(*(np.array(column) for column in zip(*rows)))
-        jumps = () if flow.drive is None else flow.drive.ends
+        ends = [] if flow.drive is None else flow.drive.ends
         t = np.array([law.t for law in laws])
-        integral = StepIntegrals(t, flow.scale_at if callable(flow.time_scale) else flow.time_scale, jumps)
+        integral = StepIntegrals(t, flow.scale_at if callable(flow.time_scale) else flow.time_scale, ends)
         change, gap = self._integrated(integral, sides.drift + sides.interaction + sides.diffusion, sides.moments)
-        parts = sum(np.abs(integral.mean(part)) for part in (sides.drift, sides.interaction, sides.diffusion))
+        parts = np.sum([np.abs(integral.mean(part)) for part in (sides.drift, sides.interaction, sides.diffusion)],
+                       axis=0)
         variance = _squares(integral, sides.variance)
         allowed = gap
         if self.noisy:

@@ -98,7 +98,7 @@ def modes_of_atoms(rho: Atoms, laws: Sequence[Array]) -> Modes:
     chosen = WAVES.get(rho.ndim, FEW_WAVES)
     for axis, ((lo, hi), turns) in enumerate(zip(rho.bounds, rho.periodic)):
         mean, width = _mean_and_width(rho, [law[axis] for law in laws])
-        phases = (0.0, -0.5 * math.pi)
+        phases: tuple[float, ...] = (0.0, -0.5 * math.pi)
         if math.isfinite(lo) and math.isfinite(hi):
             unit = (2.0 if turns else 1.0) * math.pi / (hi - lo)
             waves = [k * unit for k in sorted({1, 2, min(50, max(1, round(1.0 / (unit * width))))})]
@@ -223,7 +223,8 @@ class AtomForm:
                 ahead, behind = (self._pair_force(form, x + way, y) for way in (steps, -steps))
                 share = self.mass
             elif isinstance(form, LowRank) or isinstance(term, Potential):
-                force = self._ranked(form, points) if isinstance(form, LowRank) else partial(self._force, term.V)
+                force = self._ranked(form, points) if isinstance(form, LowRank) else partial(
+                    self._force, cast(Potential, term).V)
                 ahead, behind, share = force(few + steps), force(few - steps), 1.0
             else:
                 continue

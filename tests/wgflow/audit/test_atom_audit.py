@@ -29,7 +29,8 @@ def form_of(energy, rho):
 # ---------------------------------------------------------------- the two sides
 @pytest.mark.parametrize("energy", [
     TRAP, WELL, wg.Interaction(wg.Convolution(lambda z: -np.exp(-z * z))), wg.Interaction(K.power(1)),
-    wg.Interaction(lambda x, y: np.cos(x) * np.cos(y) + x * y), wg.LowRank(lambda x: np.array([x, np.tanh(x)]), [1, -2]),
+    wg.Interaction(lambda x, y: np.cos(x) * np.cos(y) + x * y),
+    wg.LowRank(lambda x: np.array([x, np.tanh(x)]), [1, -2]),
     wg.Interaction(K.log(-1.0)),
 ], ids=repr)
 def test_rates_are_derivatives_of_moments_along_the_gradient(energy):
