@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from wgflow.audit.atom_sides import ALL_PAIRS, AtomForm, AtomSides, modes_of_atoms
 from wgflow.audit.listener import NODES, WEIGHTS, Finding, Missed, worst_of
-from wgflow.audit.quadrature import StepIntegrals
+from wgflow.audit.quadrature import StepIntegrals, passed
 from wgflow.audit.weak_form import flat
 from wgflow.errors import WGFlowError
 from wgflow.interactions.terms import PairTerm
@@ -174,9 +174,10 @@ class AtomAudit:
         form = AtomForm(flow.energy, flow.atoms, modes_of_atoms(flow.atoms, [law.points for law in laws]))
         rows = [form.sides(law.points, draw) for draw, law in enumerate(laws)]
         sides = AtomSides(*(np.array(column) for column in zip(*rows)))
-        ends = [] if flow.drive is None else flow.drive.ends
         t = np.array([law.t for law in laws])
-        integral = StepIntegrals(t, flow.scale_at if callable(flow.time_scale) else flow.time_scale, ends)
+        # By its clock the flow is smooth, whatever pulses the clock has.
+        clock = passed(flow.time_scale, t)
+        integral = StepIntegrals(clock, 1.0, clock[[law.t in self._jumps() for law in laws]].tolist())
         change, gap = self._integrated(integral, sides.drift + sides.interaction + sides.diffusion, sides.moments)
         parts = np.sum([np.abs(integral.mean(part)) for part in (sides.drift, sides.interaction, sides.diffusion)],
                        axis=0)

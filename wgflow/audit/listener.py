@@ -321,6 +321,8 @@ def worst_of(found: Missed, mass: float, of_change: float, of_parts: float, reme
         least = OF_LARGEST * float(parts.max()) + NOTHING * mass
         bound = of_change * change + of_parts * parts + allowed + np.sqrt(square) + least
         defect = np.abs(missed)
+        if not np.isfinite(defect / bound).all():
+            return Finding(None, None, "its terms are not finite in weak form")
         k = int(np.argmax(defect / bound))
         size = max(float(parts[k]), OF_SIZE * float(parts.max()), least)
         worst = max(worst, (float(defect[k] / bound[k]), float(defect[k] / size), float(bound[k] / size)))

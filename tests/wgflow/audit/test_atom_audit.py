@@ -9,6 +9,7 @@ import pytest
 
 import wgflow as wg
 from wgflow.audit.atom_sides import AtomForm, modes_of_atoms
+from wgflow.audit.quadrature import passed
 
 WELL = wg.Potential(lambda x: x * x * (x * x / 4 - 0.5))
 TRAP = wg.Potential(lambda x: x**2 / 2)
@@ -68,6 +69,16 @@ def test_pairs_that_are_drawn_have_the_error_that_is_told():
     assert np.abs(scores.mean(axis=0)).max() < 4 / math.sqrt(60)
     # Strata make them better than independent draws, and never worse.
     assert (scores.std(axis=0) < 1.3).all()
+
+
+@pytest.mark.parametrize(("clock", "wanted"), [
+    (2.0, lambda t: 2 * t), (lambda t: 1 + t, lambda t: t + t * t / 2),
+    (lambda t: 1e-3 + 3 * (20.3 < t < 20.8), lambda t: 1e-3 * t + 3 * np.clip(t - 20.3, 0, 0.5)),
+    (lambda t: 1 / math.sqrt(t) if t else math.inf, lambda t: 2 * np.sqrt(t)),
+])
+def test_the_clock_of_the_audit_sees_pulses_at_the_ends_of_stretches(clock, wanted):
+    t = np.array([0.0, 1.0, 19.0, 20.3027, 20.5, 51.0])
+    np.testing.assert_allclose(passed(clock, t), wanted(t), rtol=1e-4 if clock != 2.0 else 1e-12)
 
 
 # ---------------------------------------------------------------- right runs
