@@ -43,7 +43,8 @@ def passed(scale: float | Callable[[float], float], t: Array) -> Array:
         first, second = gauss(a, middle), gauss(middle, b)
         total = first[0] + second[0]
         panels.append(total)
-        if not left or len(panels) > MOST_PANELS or abs(total - whole[0]) + whole[1] + first[1] + second[1] <= EXACT * total:
+        missed = abs(total - whole[0]) + whole[1] + first[1] + second[1]
+        if not left or len(panels) > MOST_PANELS or missed <= EXACT * total:
             return total
         return integral(a, middle, first, left - 1) + integral(middle, b, second, left - 1)
 
