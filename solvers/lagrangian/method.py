@@ -45,8 +45,8 @@ class Lagrangian(Method):
     dissipation :math:`\sum_i w_i |\nabla\Psi(\theta_i)|^2` is integrated along with the paths, with the same error
     control.
 
-    Where terms change with time (`TimeDependent`) steps end on their jumps and are shortened until they follow the terms;
-    F less the work of the terms cannot rise.
+    Where terms change with time (`TimeDependent`) steps end on their jumps and are shortened until they follow the
+    terms; F less the work of the terms cannot rise.
 
     A kernel that is a function of yours, depends on the distance alone and has no ``gradient`` is tabulated: its sums
     over pairs then call no Python.
