@@ -1,8 +1,8 @@
 """Faults put into the solvers by hand, and whether the certificate sees them; and right runs, which it must pass.
 
-``python benchmarks/fault_injection.py`` prints a line for each fault: the largest change it makes in the law (L1), the
-certificate's verdict, and the ratio of the defect of the equation to its bound. Each fault changes one thing by three
-percent or more, by replacing a function of a solver.
+``python benchmarks/fault_injection.py`` prints a line for each fault: the change it makes in the law (L1, or the mean
+way of atoms), the certificate's verdict, and the ratio of the defect of the equation to its bound. Each fault changes
+one thing by three percent or more, by replacing a function of a solver.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from atom_faults import ATOM_FAULTS
 
 import wgflow as wg
 from wgflow.flows import Flow
@@ -153,7 +154,15 @@ FAULTS: list[tuple[str, Run, Callable[[], AbstractContextManager]]] = [
     ("JKO, quantiles: steps of 1.1 tau", jko("quantile", 0.02),
      lambda: method(QuantileSolver, "step", lambda old, self, now, tau, *a: replace(
          old(self, now, 1.1 * tau, *a), tau=tau))),
+    *ATOM_FAULTS,
 ]
+
+
+def distance(first: wg.Density | wg.Atoms, second: wg.Density | wg.Atoms) -> float:
+    """Return how far two laws are apart: L1, or the mean way of the atoms."""
+    if isinstance(first, wg.Atoms) and isinstance(second, wg.Atoms):
+        return float(np.abs(first.points - second.points).sum(axis=0) @ first.weights)
+    return float(np.abs(first.masses - second.masses).sum())
 
 
 def main() -> int:
@@ -171,7 +180,7 @@ def main() -> int:
         with fault():
             wrong = run()
             c = wrong.certificate
-        moved = float(np.abs(wrong.final.masses - true.final.masses).sum())
+        moved = distance(wrong.final, true.final)
         good = true.certificate
         judged += 1
         seen += not c.ok

@@ -105,7 +105,16 @@ class Atoms:
 
     def moved(self, points: NDArray[np.float64]) -> Atoms:
         """Return the same weights at other points, shape (n_coordinates, n)."""
-        return Atoms(points, self.weights, self.bounds, self.powers, self.names, self.periodic)
+        points = _check_places(points)
+        if points.shape != self.points.shape:
+            raise InvalidInput(f"points has shape {points.shape}; need {self.points.shape}, a place for each atom")
+        _check_inside(points, self.bounds)
+        points.flags.writeable = False
+        # The rest has been checked when these atoms were made: a run moves them many thousand times.
+        law = object.__new__(Atoms)
+        for name, value in vars(self).items():
+            object.__setattr__(law, name, points if name == "points" else value)
+        return law
 
     # ---------------------------------------------------------------- numbers
     @property
@@ -216,19 +225,28 @@ class Atoms:
 
 
 # -------------------------------------------------------------------- checks
-def _check_points(points, weights) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    points, weights = real_array(points, "points"), real_array(weights, "weights")
-    points = points[None] if points.ndim == 1 else points
-    points = np.ascontiguousarray(points)
+def _check_places(points) -> NDArray[np.float64]:
+    """Return points as an array of their own, finite, with a row for each coordinate."""
+    points = real_array(points, "points")
+    points = np.ascontiguousarray(points[None] if points.ndim == 1 else points)
     if points.ndim != 2 or 0 in points.shape:
         raise InvalidInput(f"points has shape {points.shape}; need (n_coordinates, n) with at least one of each")
+    _check_finite("points", points)
+    return points
+
+
+def _check_finite(name: str, array: NDArray[np.float64]) -> None:
+    if not np.isfinite(array).all():
+        where = tuple(int(k) for k in np.argwhere(~np.isfinite(array))[0])
+        raise InvalidInput(f"{name}{list(where)} is {array[where]}; it must be finite")
+
+
+def _check_points(points, weights) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    points, weights = _check_places(points), real_array(weights, "weights")
     if weights.shape != points.shape[1:]:
         raise InvalidInput(f"weights has shape {weights.shape} for {points.shape[1]} points; need one for each "
                            "(points has one row for each coordinate)")
-    for name, array in (("points", points), ("weights", weights)):
-        if not np.isfinite(array).all():
-            where = tuple(int(k) for k in np.argwhere(~np.isfinite(array))[0])
-            raise InvalidInput(f"{name}{list(where)} is {array[where]}; it must be finite")
+    _check_finite("weights", weights)
     if weights.min() < 0:
         k = int(weights.argmin())
         raise InvalidInput(f"weights[{k}]={weights[k]:g}: the mass of a point must be >= 0")

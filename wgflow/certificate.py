@@ -202,8 +202,11 @@ class Certificate:
             if self.equation_defect > self.equation_bound:
                 return None, f"{missed}: " + (
                     "mass is pressed against an end of the grid, within cells" if layer else
-                    "its errors are larger than estimated, or its equation is wrong by a few percent; take more cells, "
-                    "or shorter steps, and look whether this goes away")
+                    "its errors are larger than estimated, or its equation is wrong by a few percent; take more "
+                    f"{'particles' if self.noisy else 'atoms' if self.atomic else 'cells'}, or shorter steps, and look "
+                    "whether this goes away")
+        if self.not_judged and self.noisy:
+            return True, f"the equation could not be judged (a sample: reported): {self.not_judged}"
         if self.not_judged and not self.controlled:
             return True, f"the equation could not be judged (fixed steps: reported): {self.not_judged}"
         if self.not_judged:

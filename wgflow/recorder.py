@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from wgflow.atoms import Atoms
+from wgflow.audit.atom_listener import AtomAudit
 from wgflow.audit.listener import Audit
 from wgflow.certificate import Certificate, boundary_mass, library_versions, mass_on_bounds
 from wgflow.densities import Density
@@ -86,7 +87,10 @@ class Step(NamedTuple):
 
 
 class Interior(NamedTuple):
-    """A law inside the coming step, for the snapshots alone; told before the step is."""
+    """A law inside the coming step, for the snapshots and the audit; told before the step is.
+
+    Its energy is looked at where the method chooses the snapshots, that is without ``t_eval``.
+    """
 
     t: float
     law: np.ndarray
@@ -128,8 +132,10 @@ class Recorder:
         self.jko_steps: list = []
         self.edi_defect: float | None = None
         self.bias: float | None = None
-        self.audit: Audit | None = None
-        if flow.has_grid:
+        self.audit: Audit | AtomAudit
+        if not flow.has_grid:
+            self.audit = AtomAudit(flow)
+        else:
             # On three axes, and where it is asked for, JKO is solved with a distance that is linear near each step.
             options = method.settings().get("options") or {}
             self.audit = Audit(flow, options.get("metric") == "linear" or flow.grid.ndim > 2)
@@ -141,8 +147,7 @@ class Recorder:
         if first.rate is not None:
             self.least = self.most = 0.0
             self.rate(0.0, first.rate)
-        if self.audit is not None:
-            self.audit.start(first)
+        self.audit.start(first)
         if not self.flow.t_eval or self.flow.t_eval[0] == self.flow.t0:
             self.snapshots.append((self.flow.t0, first.law.copy(), first.energy))
 
@@ -168,8 +173,7 @@ class Recorder:
         if step.jko is not None:
             self.jko_steps.append(step.jko)
         self._append(step, step.t - self.columns["t"][-1])
-        if self.audit is not None:
-            self.audit.step(step, self.error_estimate)
+        self.audit.step(step, self.error_estimate)
         if not self.flow.t_eval:
             self.since_snapshot += 1
             if step.t >= self.flow.t1 or self.since_snapshot >= self.stride:
@@ -185,6 +189,7 @@ class Recorder:
 
     def within(self, inside: Interior) -> None:
         """Record a law inside the coming step, if the method chooses the snapshots."""
+        self.audit.within(inside.t, inside.law)
         if self.flow.t_eval:
             return
         self.since_snapshot += 1
@@ -210,7 +215,7 @@ class Recorder:
         """What has been recorded: numbers, and lists of which only the first ``rows`` and ``n_snapshots`` are meant."""
         return {"columns": self.columns, "rows": len(self.columns["t"]), "snapshots": self.snapshots,
                 "n_snapshots": len(self.snapshots), "jko_steps": self.jko_steps, "n_jko_steps": len(self.jko_steps),
-                "audit": None if self.audit is None else self.audit.dump(),
+                "audit": self.audit.dump(),
                 **{name: getattr(self, name) for name in self.COUNTERS}}
 
     def restore(self, saved: dict, masses) -> None:
@@ -220,8 +225,7 @@ class Recorder:
         for name in self.COUNTERS:
             # Files of former versions know no bounds of the dissipation.
             setattr(self, name, saved.get(name) if name in ("least", "most") else saved[name])
-        if self.audit is not None:
-            self.audit.restore(saved.get("audit"), masses)
+        self.audit.restore(saved.get("audit"), masses)
 
     def solution(self, status: int, message: str) -> Solution:
         """The Solution of what has been recorded."""
@@ -242,7 +246,7 @@ class Recorder:
         certificate, audit = self._certificate(history, status), self.audit
         return Solution(t=[s[0] for s in self.snapshots], densities=densities, energy=[s[2] for s in self.snapshots],
                         history=history, status=status, message=message,
-                        certificate=certificate if audit is None else lambda: _audited(certificate, audit),
+                        certificate=lambda: _audited(certificate, audit),
                         free_energy=self.flow.energy, method=repr(self.method), time_scale=self.flow.time_scale,
                         jko_steps=self.jko_steps, stepped_by=self.method, start=self.flow.given)
 
@@ -359,7 +363,7 @@ class AtomRecorder(Recorder):
         return replace(certificate, atomic=True, noisy=True, controlled=False, dissipation_defect=None)
 
 
-def _audited(certificate: Certificate, audit: Audit) -> Certificate:
+def _audited(certificate: Certificate, audit: Audit | AtomAudit) -> Certificate:
     """Return a certificate with what an audit finds."""
     found = audit.finding()
     return replace(certificate, equation_defect=found.defect, equation_bound=found.bound, not_judged=found.note)

@@ -116,6 +116,10 @@ class InnerSolver(ABC):
         """Return F of cell masses, of the grid's shape."""
         return self.parts.energy(masses)
 
+    def energy_of(self, step: JKOStep) -> float:
+        """Return F of the law of a step, as this solver discretizes it; override where it is not that of its masses."""
+        return self.energy(step.rho.masses)
+
     @property
     def is_nonlocal(self) -> bool:
         """Whether F has terms that couple distant cells, so that the potential of a cell depends on all masses."""

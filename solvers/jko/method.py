@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import InitVar, dataclass, fields, replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -18,14 +18,17 @@ from wgflow.grids import Grid
 from wgflow.jko_steps import JKOStep
 from wgflow.recorder import Step
 
-from ..base import Method, Run
+from ..base import TIME_SLACK, Method, Run
 from .base import InnerSettings, InnerSolver, did_you_mean
 from .convexity import concavity
+from .driving import Driving, same
 from .restart import flatten, rebuild
 from .settings import INNER
 
 #: Rise of F + W2^2 / (2 tau) over F(rho_k), relative to max(1, abs(F)), that round-off explains.
 ENERGY_SLACK = 1e-13
+#: More time than this multiple of tau (by the mean of time_scale) does not pass by the clock in a step.
+FASTER = 4.0
 #: A step that misses its tolerance is approached from steps shorter by these factors, the last first.
 CONTINUATION = (4.0, 16.0, 64.0)
 #: Adaptive steps: halvings in a row after which the run stops.
@@ -52,7 +55,12 @@ class JKO(Method):
     certificate fails unless the law hardly moves in such steps (``certificate.substituted``).
 
     Steps are of equal length between two output times, and end on them: tau is shortened so that it divides the
-    interval, never lengthened.
+    interval, never lengthened. Where time_scale is high, so that in a step more than four times tau (times the mean of
+    time_scale) would pass by its clock, steps are shorter.
+
+    With terms that change with time (`TimeDependent`; order 1, steps of a given length) a step minimizes the mean of F
+    over its time, steps end on jumps and are shortened until they follow the terms, and the certificate judges F less
+    the work.
 
     Parameters
     ----------
@@ -115,6 +123,7 @@ class JKO(Method):
     time_limit: float | None = None
     options: InitVar[dict[str, Any] | None] = None
 
+    DRIVEN: ClassVar[bool] = True
 
     def __post_init__(self, options: dict[str, Any] | None):
         check_positive("tau", self.tau)
@@ -147,6 +156,11 @@ class JKO(Method):
         inner = cast(InnerSettings, self.inner)
         return replace(self, inner=inner.on_coarser_grid(factor))
 
+    @property
+    def follows(self) -> bool:
+        """Whether steps are shortened until they can follow terms that change with time."""
+        return True
+
     def settings(self) -> dict[str, Any]:
         """Return the settings by name, as a checkpoint stores them: ``JKO(**settings)`` without "method" is equal."""
         inner = cast(InnerSettings, self.inner)
@@ -168,6 +182,10 @@ class JKO(Method):
         """Leave it to the inner solver, which looks at each state when it takes it up."""
 
     def begin(self, flow: Flow) -> JKORun:
+        if flow.energy.time_dependent and (self.adaptive or self.order != 1):
+            what = "adaptive=True" if self.adaptive else "order=2"
+            raise InvalidInput(f"{what}: with TimeDependent terms JKO takes steps of first order whose length is given "
+                               "(they are shortened where the terms ask for it); leave it out, or use FiniteVolume()")
         return JKORun(self, flow)
 
 
@@ -178,17 +196,25 @@ class JKORun(Run):
 
     def __init__(self, method: JKO, flow: Flow):
         super().__init__(method, flow)
-        self.inner = method.make_inner(flow.on_grid, flow.grid)
+        self.frozen = flow.on_grid
+        self.inner = method.make_inner(self.frozen, flow.grid)
         self.tolerance = self.inner.tolerance
         self.steps, self.clock = 0, 0.0
         self.tau = method.tau
         self.before: JKOStep | None = None
+        self.driving = Driving(flow) if flow.energy.time_dependent else None
+        # With terms that change with time: F, and the work so far.
+        self.total, self.work = 0.0, 0.0
+        # How much time may pass by the clock in a step.
+        span = flow.t1 - flow.t0
+        self.most = FASTER * method.tau * (flow.elapsed(flow.t0, span) / span) if span > 0 else math.inf
         # Steps of equal length: where they began, their number, and how many of them are done.
         self.row: tuple[float, int, int] = (flow.t0, 0, 0)
 
     def start(self) -> Step:
         self.inner.check_time = self.check_time
         self.now = self.inner.begin(self.flow.density)
+        self.total = self.now.energy
         if math.isfinite(self.now.energy):
             self._warn_of_concavity()
         return Step(self.t, self.now.rho.masses, self.now.energy)
@@ -208,6 +234,8 @@ class JKORun(Run):
     def restore(self, saved: dict[str, Any], recorded: dict[str, Any]) -> np.ndarray:
         self.t, self.tau, self.clock = (float(saved[name]) for name in ("t", "tau", "clock"))
         self.steps = int(saved["steps"])
+        if self.driving is not None:
+            self.total, self.work = float(saved["total"]), float(saved["work"])
         begin, count, done = saved["row"]
         self.row = float(begin), int(count), int(done)
         self.now = rebuild(saved, "now", self.flow.grid)
@@ -222,6 +250,8 @@ class JKORun(Run):
     def dump(self) -> dict[str, Any]:
         state = {"t": self.t, "tau": self.tau, "clock": self.clock, "steps": self.steps, "row": list(self.row)}
         state |= flatten(self.now, "now")
+        if self.driving is not None:
+            state |= {"total": self.total, "work": self.work}
         if self.before is not None and self.method.order == 2:
             state |= flatten(self.before, "before")
         return state
@@ -243,11 +273,44 @@ class JKORun(Run):
         k = done + 1
         self.row = begin, count, done
         target = stop if k == count else begin + (stop - begin) * (k / count)
-        self.check_moves(target - self.t)
-        scaled = self.flow.elapsed(self.t, target - self.t)
-        new, fell = self._solve(self.now, self.before, scaled, target - self.t)
-        self.row = begin, count, k
-        return self._commit(new, fell, target)
+        end = self._followed(target)
+        self.check_moves(end - self.t)
+        scaled = self.flow.elapsed(self.t, end - self.t)
+        if self.driving is not None:
+            self._freeze(self.driving, end)
+        new, fell = self._solve(self.now, self.before, scaled, end - self.t)
+        self.row = begin, count, k if end == target else done
+        return self._commit(new, fell, end)
+
+    def _followed(self, target: float) -> float:
+        """Return the end of a step to a time, or of a part of it where the clock runs fast or terms change."""
+        dt = target - self.t
+        if self.flow.clock is not None:
+            parts = math.ceil(self.flow.elapsed(self.t, dt) / self.most * (1 - TIME_SLACK))
+            if parts > 1:
+                return self.flow.time_within(self.t, dt, 1.0 / parts)
+        if self.driving is not None:
+            parts = math.ceil(dt / self.driving.longest(self.t, dt, self.now.rho.masses) * (1 - TIME_SLACK))
+            if parts > 1:
+                return self.t + dt / parts
+        return target
+
+    def _freeze(self, driving: Driving, end: float) -> None:
+        """Take the mean of the energy over the coming step as the energy."""
+        parts = driving.mean(self.t, end)
+        if not same(parts, self.frozen):
+            self.frozen, self.inner = parts, self.method.make_inner(parts, self.flow.grid)
+            self.inner.check_time = self.check_time
+            self.now = self.inner.resume(self.flow.density, self.now)
+        self.now = replace(self.now, energy=self.inner.energy_of(self.now))
+
+    def _with_work(self, driving: Driving, new: JKOStep, t: float) -> float:
+        """Return F after a step, and count what is not the step's own as work."""
+        masses = new.rho.masses
+        total = new.energy + driving.energy(masses, t) - self.frozen.energy(masses)
+        self.work += total - self.total - (new.energy - self.now.energy)
+        self.total = total
+        return total
 
     def _adaptive(self, remaining: float, count: int, stop: float) -> Iterator[Step]:
         """Two steps against one of double length."""
@@ -351,10 +414,11 @@ class JKORun(Run):
         excess = None
         if self.method.order == 1:
             excess = float(self._excess(self.now, new) - _blur(new)) / max(1.0, abs(self.now.energy))
+        energy = new.energy if self.driving is None else self._with_work(self.driving, new, t)
         self.clock += new.tau
         self.before, self.now, self.t = self.now, new, t
         self.steps += 1
-        return Step(t, new.rho.masses, new.energy, self.clock, rate if math.isfinite(rate) else None,
+        return Step(t, new.rho.masses, energy, self.clock, rate if math.isfinite(rate) else None, work=self.work,
                     fallback=fallback, residual=float(new.residual), bias=None if bias is None else float(bias),
                     excess=excess, jko=new.summary())
 

@@ -17,6 +17,7 @@ from wgflow.recorder import Interior, Step
 
 from ..base import Run
 from .cloud import Cloud
+from .driving import Driving
 
 if TYPE_CHECKING:
     from .method import Lagrangian
@@ -33,8 +34,11 @@ SMALLEST_STEP = 1e-14
 JOINED = 2.0
 #: Atoms with several coordinates, up to which all pairs are looked at for a meeting.
 MOST_PAIRED = 2000
-#: Places inside a step at which snapshots are taken if there are no output times.
-BETWEEN = (0.25, 0.5, 0.75)
+#: The next step is at most this multiple of the one that the solver means to take.
+GROWTH = 10.0
+#: Places inside a step at which laws are told, for snapshots where there are no output times; and the part of the
+#: width of all atoms that one has moved in steps with output times inside which they are told for the audit.
+BETWEEN, FAR = (0.25, 0.5, 0.75), 0.1
 
 
 class CharacteristicsRun(Run):
@@ -58,13 +62,15 @@ class CharacteristicsRun(Run):
         self.failure: Exception | None = None
         self.paired = self.shape[1] <= MOST_PAIRED and any(
             isinstance(term, PairTerm) and term.singles_out_pairs for _, term in flow.energy.terms)
+        self.driving = Driving(flow, self.cloud) if flow.drive is not None else None
+        self.work = 0.0
         # The current solver, the time at which it ends, and its longest step.
         self.solver, self.stop, self.largest = None, flow.t0, math.inf
         # Where the clock of the solver begins.
         self.origin = flow.t0
 
     def start(self) -> Step:
-        self.energy = self.lowest = self.cloud.energy_of(self.points, self.t)
+        self.energy = self.lowest = self.cloud.energy_of(self.points, self.flow.sides(self.t)[1])
         scale = np.abs(self.points).max(axis=1)
         sizes = np.repeat(np.where(scale > 0, scale, 1.0), self.shape[1])
         self.atol = self.method.rtol * np.append(sizes, max(1.0, abs(self.energy)))
@@ -73,6 +79,8 @@ class CharacteristicsRun(Run):
     def advance(self, stop: float) -> Iterator[Step | Interior]:
         if self.stop != stop:
             self.solver, self.stop, self.largest = None, stop, self.method.dt or math.inf
+        if self.driving is not None:
+            self._follow(self.driving, stop)
         if self.solver is None:
             self.solver = self._start(stop, self.largest)
         solver: Any = self.solver
@@ -94,21 +102,50 @@ class CharacteristicsRun(Run):
                 return
             moved = self._joined(moved, met)
         points = self.cloud.inside(moved)
-        energy = self.cloud.energy_of(points, t)
-        if not self._acceptable(t, points, energy):
+        energy = self.cloud.energy_of(points, self.flow.sides(t)[0])
+        work = 0.0 if self.driving is None else self._work(self.driving, solver, t)
+        if not self._acceptable(t, points, energy - work):
             self.largest, self.solver = self._halve(0.5 * (t - self.t)), None
             return
-        if not self.flow.t_eval:
+        far = not self.flow.t_eval or float(np.abs(moved - self.points).max()) > FAR * float(np.ptp(self.points))
+        # Forces jump where atoms meet: the solver's interpolation is far off before they have settled at the end.
+        if far and met is None:
             yield from self._within(solver)
         landed = self.cloud.bounded and not np.array_equal(np.clip(moved, self.cloud.low, self.cloud.high), moved)
         dt, self.lost = self._length(t - self.t), float(solver.y[-1])
+        if self.driving is not None:
+            jump = self.driving.jump(points, t)
+            energy, work, self.lowest = energy + jump, work + jump, energy + jump
         self.t, self.points, self.energy, self.lowest = t, points, energy, min(energy, self.lowest)
+        self.work += work
         natural = getattr(solver, "h_abs", None) or solver.step_size
         self.next_dt = max(natural, dt) if t == stop and self.next_dt else natural
         shortened = math.isfinite(self.largest) and self.largest != self.method.dt
         if landed or met is not None or self.released or shortened:
             self.solver, self.largest = None, self.method.dt or math.inf
-        yield Step(t, points, energy, dissipated=self.lost)
+        yield Step(t, points, energy, dissipated=self.lost, work=self.work)
+
+    def _follow(self, driving: Driving, stop: float) -> None:
+        """Start again with shorter steps where the next one, however it grows, would not follow the driving."""
+        ahead = stop - self.t
+        if self.next_dt is not None:
+            ahead = min(ahead, self._ahead(GROWTH * self.next_dt))
+        longest = driving.longest(self.t, min(ahead, self.largest), self.points)
+        if longest < min(ahead, self.largest):
+            self.solver, self.largest = None, longest
+
+    def _work(self, driving: Driving, solver, end: float) -> float:
+        path = solver.dense_output()
+
+        def law_at(t: float) -> Array:
+            place = t if self.flow.clock is None else self.flow.elapsed(self.origin, t - self.origin)
+            return self.cloud.inside(path(place)[:-1].reshape(self.shape))
+
+        return driving.work(law_at, self.t, end)
+
+    def _ahead(self, length: float) -> float:
+        """Return a length as the solver counts it as one of time from now on, at least."""
+        return length if self.flow.clock is None else length / self.flow.scale_at(self.t)
 
     def _met(self, moved: Array) -> Array | None:
         """Return the number of a group for each atom, one for all that have met in the step; None for no meeting.
@@ -156,11 +193,11 @@ class CharacteristicsRun(Run):
         for share in BETWEEN:
             place = path.t_old + share * (path.t - path.t_old)
             t, points = self._time(place), self.cloud.inside(path(place)[:-1].reshape(self.shape))
-            yield Interior(t, points, self.cloud.energy_of(points, t))
+            yield Interior(t, points, math.nan if self.flow.t_eval else self.cloud.energy_of(points, t))
 
     def _start(self, stop: float, largest: float):
         """Return a solver from the present state; components that press against a bound stay held while it runs."""
-        self.velocity = -self.cloud.gradient(self.points, self.t)
+        self.velocity = -self.cloud.gradient(self.points, self.flow.sides(self.t)[1])
         self.held = self.cloud.outward(self.points, self.velocity)
         self.any_held = bool(self.held.any())
         self.released = False
@@ -189,8 +226,11 @@ class CharacteristicsRun(Run):
     def _rate(self, t: float, y: Array) -> Array:
         try:
             points = y[:-1].reshape(self.shape)
-            velocity = -self.cloud.gradient(self.cloud.inside(points), t)
             scale = self.flow.scale_at(t) if self.flow.clock is None else 1.0
+            if self.driving is not None:
+                # Jumps at the ends of the stretch lie outside it.
+                t = min(max(self._time(t), self.flow.sides(self.origin)[1]), self.flow.sides(self.stop)[0])
+            velocity = -self.cloud.gradient(self.cloud.inside(points), t)
         except Exception as error:  # an exception must not travel through SciPy's compiled solvers
             self.failure = self.failure or error
             return np.full(y.shape, np.nan)
@@ -210,7 +250,7 @@ class CharacteristicsRun(Run):
             self.reason = "energy increase" if math.isfinite(energy) else "non-finite"
             return False
         if self.any_held:
-            velocity = -self.cloud.gradient(points, t)
+            velocity = -self.cloud.gradient(points, self.flow.sides(t)[0])
             leaving = self.held & ~self.cloud.outward(points, velocity) & (velocity != 0)
             if leaving.any():
                 missed = 0.5 * float(np.abs(velocity[leaving]).max()) * self.flow.elapsed(self.t, t - self.t)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from wgflow.energies.free_energy import FreeEnergy
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
 from wgflow.gradients import box_of
 
@@ -47,10 +48,11 @@ class Cloud:
                 raise ConvergenceError(f"{error}", reason="callback", t=t) from error
             return np.full(points.shape, np.nan)
 
-    def energy_of(self, points: Array, t: float) -> float:
-        """Return F at points inside, without the entropy; infinite where it has no value."""
+    def energy_of(self, points: Array, t: float, terms: FreeEnergy | None = None) -> float:
+        """Return F, or some of its terms, at points inside, without the entropy; infinite where it has no value."""
         try:
-            return self.flow.energy_at(t).energy(self.rho0.moved(points))
+            energy = self.flow.energy_at(t) if terms is None else terms.at(t)
+            return energy.energy(self.rho0.moved(points))
         except InvalidInput as error:
             if error.__cause__ is not None:
                 raise ConvergenceError(f"{error}", reason="callback", t=t) from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wgflow.atoms import Atoms
-from wgflow.errors import ConvergenceError
+from wgflow.errors import ConvergenceError, WGFlowWarning
 from wgflow.flows import Flow
 from wgflow.recorder import Step
 
@@ -34,6 +36,11 @@ SHORTENINGS = 60
 PROBE = 1e-4
 #: A span that exceeds a whole number of steps by less than this part of it needs no additional step.
 SLACK = 1e-9
+
+#: Without a given dt the step is measured again after so many steps, and changed where it is off by this factor.
+RENEWED, QUITE = 25, 2.0
+#: Seconds after which the duration of a run is estimated, and the duration that is told.
+EARLY, LONG = 1.0, 60.0
 
 Array = NDArray[np.float64]
 
@@ -60,6 +67,7 @@ class LangevinRun(Run):
         self.points = self.cloud.inside(flow.atoms.points)
         # Steps of equal length: where they began, their number, and how many of them are done.
         self.begin, self.count, self.done = flow.t0, 0, 0
+        self.taken, self.told, self.started = 0, False, time.monotonic()
         # Without a given dt each step has its own length where the drift or the clock changes with time.
         self.rate: float | None = None
         self.changes = method.dt is None and (flow.drive is not None or flow.clock is not None)
@@ -76,6 +84,8 @@ class LangevinRun(Run):
             count = max(1, math.ceil(remaining / self._own_step(remaining) * (1 - SLACK)))
             yield self._step(stop if count == 1 else self.t + remaining / count)
             return
+        if self.method.dt is None and self.taken and self.taken % RENEWED == 0:
+            self._renew()
         if self.done >= self.count:
             self.begin, self.done = self.t, 0
             self.count = max(1, math.ceil((stop - self.t) / self.dt * (1 - SLACK)))
@@ -91,6 +101,29 @@ class LangevinRun(Run):
         rate = self._drift_rate(self.cloud.rho0, self.points, self.t)
         speed = self.flow.elapsed(self.flow.t0, SPAN_SHARE * span) / (SPAN_SHARE * span)
         return min(SPAN_SHARE * span, DRIFT_SHARE / (rate * speed)) if rate > 0 else SPAN_SHARE * span
+
+    def _renew(self) -> None:
+        """Measure the step again, where the particles are now, and take it if it is quite another one."""
+        rate, span = self._rate_now(self.t), self.flow.t1 - self.flow.t0
+        wanted = min(SPAN_SHARE * span, DRIFT_SHARE / (rate * self.flow.scale_at(self.t)) if rate > 0 else math.inf)
+        if not self.dt / QUITE <= wanted <= self.dt * QUITE:
+            self.dt, self.count = min(wanted, QUITE * self.dt), 0
+
+    def _tell_duration(self) -> None:
+        """Warn, once and early, of a run that takes long."""
+        passed = time.monotonic() - self.started
+        if self.told or self.taken < 3 or passed < EARLY:
+            return
+        self.told = True
+        left = (self.flow.t1 - self.t) / (self.t - self.flow.t0) * passed
+        if left > LONG:
+            limit = self.method.time_limit
+            what = ("; give time_limit to bound it" if limit is None else
+                    f"; it will stop at time_limit={limit:g} s" if passed + left > limit else "")
+            warnings.warn(f"this run of {self.points.shape[1]} particles will take about {_duration(left)}: after "
+                          f"{self.taken} steps of {1e3 * passed / self.taken:.3g} ms it is at t = {self.t:.3g} of "
+                          f"{self.flow.t1:g}. Fewer particles, a larger dt, a gradient of V, or a kernel of the "
+                          f"distance alone make it faster{what}", WGFlowWarning, stacklevel=2)
 
     def _drift_rate(self, law: Atoms, points: Array, t: float) -> float:
         """Return L, how fast the drift at points, which stand for the law, changes with the point."""
@@ -145,7 +178,8 @@ class LangevinRun(Run):
         if not math.isfinite(energy):
             raise ConvergenceError(f"a particle or the energy is not finite after the step from t = {self.t:.6g}; a "
                                    f"smaller dt (now {dt:.3g}) may help", reason="non-finite", t=self.t, dt=dt)
-        self.t, self.points = end, points
+        self.t, self.points, self.taken = end, points, self.taken + 1
+        self._tell_duration()
         return Step(end, points, energy)
 
     def _noise(self, points: Array, elapsed: float) -> Array:
@@ -159,6 +193,13 @@ class LangevinRun(Run):
             if not periodic:
                 out[axis] = fold(out[axis], lo, hi)
         return self.cloud.inside(out)
+
+
+def _duration(seconds: float) -> str:
+    """Return a number of seconds in words."""
+    if seconds < 100.0:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60.0:.0f} minutes" if seconds < 6000.0 else f"{seconds / 3600.0:.1f} hours"
 
 
 def fold(x: Array, lo: float, hi: float) -> Array:

@@ -45,6 +45,9 @@ class Lagrangian(Method):
     dissipation :math:`\sum_i w_i |\nabla\Psi(\theta_i)|^2` is integrated along with the paths, with the same error
     control.
 
+    Where terms change with time (`TimeDependent`) steps end on their jumps and are shortened until they follow the
+    terms; F less the work of the terms cannot rise.
+
     A kernel that is a function of yours, depends on the distance alone and has no ``gradient`` is tabulated: its sums
     over pairs then call no Python.
 
@@ -68,8 +71,9 @@ class Lagrangian(Method):
     ode : {"DOP853", "RK45", "RK23", "Radau", "BDF", "LSODA"}
         Solver of `scipy.integrate`.
     dt : float, optional
-        Step with noise; by default a twentieth of the time in which the drift changes, measured at the start, and
-        before each step where terms or time_scale change with time. Without noise the largest step.
+        Step with noise; by default a twentieth of the time in which the drift changes, measured at the start and after
+        every 25 steps, and before each step where terms or time_scale change with time. Without noise the largest
+        step.
     n_particles : int, optional
         With noise, the number of particles of equal weights drawn from rho0: 1000 by default for a Density. Atoms are
         used as they are unless it is given.
@@ -170,9 +174,6 @@ class Lagrangian(Method):
             flow.energy_at(float(t)).check_atoms(flow.atoms)
         if flow.energy.spreads:
             return LangevinRun(self, flow, _generator(self.rng))
-        if flow.energy.time_dependent:
-            raise InvalidInput("Lagrangian() without noise checks that F falls, so it supports only energies that do "
-                               "not change with time; use FiniteVolume() for TimeDependent terms, or add an Entropy")
         return CharacteristicsRun(self, flow)
 
 

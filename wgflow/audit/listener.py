@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from wgflow.flows import Flow
     from wgflow.recorder import Step
 
-__all__ = ["Audit", "Finding"]
+__all__ = ["Audit", "Finding", "Missed", "worst_of"]
 
 Array = NDArray[np.float64]
 #: Samples that are kept; beyond it every second one is dropped.
@@ -57,6 +57,8 @@ OF_CHANGE = 0.006
 OF_PARTS = 7e-4
 #: and this part of what they demand for the test function for which it is most.
 OF_LARGEST = 2e-4
+#: Defects are told relative to the parts, or where these are small to this part of the largest of them.
+OF_SIZE = 0.05
 #: Multiple of the error in time that a run has estimated,
 TIME_MARGIN = 1.5
 #: of the same times the speed at which R reacts to it, over a step: cubics may double it at each end,
@@ -92,6 +94,28 @@ class Finding(NamedTuple):
     defect: float | None
     bound: float | None
     note: str = ""
+
+
+class Missed(NamedTuple):
+    """What was found over each interval between two laws, for each test function: arrays of shape (n, K).
+
+    Attributes
+    ----------
+    missed
+        The change of a moment, less that which the equation demands.
+    change, parts
+        The size of the demanded change, and those of its parts together.
+    allowed
+        What known errors may have missed.
+    square
+        What random errors may have missed, squared: over several intervals their squares add.
+    """
+
+    missed: Array
+    change: Array
+    parts: Array
+    allowed: Array
+    square: Array
 
 
 class Pending(NamedTuple):
@@ -153,6 +177,9 @@ class Audit:
             self.samples = [*self.samples[:-1:2], self.samples[-1]]
             self.stride *= 2
 
+    def within(self, t: float, law: Array) -> None:
+        """Take a law inside the coming step: it is not needed."""
+
     def dump(self) -> dict:
         """Return what has been found; ``rows_of`` gives the samples as rows of numbers."""
         return {"rows_of": partial(self._rows_or_none, self.samples[:], self.seen), "may_miss": self.may_miss,
@@ -213,7 +240,9 @@ class Audit:
         """Return drift and interaction by terms that change with time over a step, (2, K)."""
         share = 0.5 * (1.0 + NODES)
         times = begin + (end - begin) * share
-        parts = self._formed().changing_rates([(1.0 - a) * before + a * after for a in share], times)
+        # The inequality of a step of JKO is about the law at its end.
+        laws = [after if self.judged_by == "JKO" else (1.0 - a) * before + a * after for a in share]
+        parts = self._formed().changing_rates(laws, times)
         return 0.5 * (end - begin) * (WEIGHTS * np.array([self.flow.scale_at(float(t)) for t in times])) @ parts
 
     # ---------------------------------------------------------------- the end
@@ -255,7 +284,7 @@ class Audit:
             allowed += np.where(unresolved, size + np.abs(np.diff(moments, axis=0)), gap)
             allowed += mass * np.diff(error)[:, None] * (TIME_MARGIN + STIFF_MARGIN * stiff)
         driven = np.abs(driven_drift) + np.abs(driven_interaction)
-        if self._formed().driven:
+        if self._formed().driven and self.judged_by != "JKO":
             # Between two steps the law was taken to be linear in time.
             smooth = integral(moments, 4)
             bent = np.abs(smooth - integral.mean(moments))
@@ -265,23 +294,38 @@ class Audit:
         demand = (np.abs(integral.mean(drift) + driven_drift) + np.abs(integral.mean(interaction) + driven_interaction)
                   + np.abs(integral.mean(diffusion)))
         change = change + driven_drift + driven_interaction
-        return self._worst(np.diff(moments, axis=0) - change, np.abs(change), demand, allowed)
-
-    def _worst(self, missed: Array, change: Array, demand: Array, allowed: Array) -> Finding:
-        """Return the test function and the part of the run for which the defect is the largest part of its bound."""
-        n, mass = len(missed), self._formed().mass
-        cuts = [round(n * k / WINDOWS) for k in range(WINDOWS + 1)] if n >= 4 * WINDOWS else []
-        worst, note = (-1.0, 0.0, 0.0), ""
-        for begin, end in [(0, n), *pairwise(cuts)]:
-            parts = demand[begin:end].sum(axis=0)
-            least = OF_LARGEST * float(parts.max()) + NOTHING * mass
-            bound = (OF_CHANGE * change[begin:end].sum(axis=0) + OF_PARTS * parts + allowed[begin:end].sum(axis=0)
-                     + least)
-            defect = np.abs(missed[begin:end].sum(axis=0))
-            k = int(np.argmax(defect / bound))
-            size = max(float(parts[k]), least)
-            worst = max(worst, (float(defect[k] / bound[k]), float(defect[k] / size), float(bound[k] / size)))
-            if end - begin == n and not (bound <= np.maximum(JUDGES * parts, NEGLIGIBLE * mass)).any():
-                note = ("the run is too coarse, since its own errors may be as large as what the equation demands; "
+        found = Missed(np.diff(moments, axis=0) - change, np.abs(change), demand, allowed, np.zeros(change.shape))
+        return worst_of(found, mass, OF_CHANGE, OF_PARTS,
+                        "the run is too coarse, since its own errors may be as large as what the equation demands; "
                         "take more cells, or shorter steps")
-        return Finding(worst[1], worst[2], note if worst[0] <= 1.0 else "")
+
+
+
+def worst_of(found: Missed, mass: float, of_change: float, of_parts: float, remedy: str) -> Finding:
+    """Return the test function and the part of a run for which the defect is the largest part of its bound.
+
+    Parameters
+    ----------
+    found : Missed
+    mass : float
+    of_change, of_parts : float
+        What a right run may miss, relative to the demanded change, and to what its parts demand separately.
+    remedy : str
+        Why nothing could be judged, and what to do, if that is so.
+    """
+    n = len(found.missed)
+    cuts = [round(n * k / WINDOWS) for k in range(WINDOWS + 1)] if n >= 4 * WINDOWS else []
+    worst, note = (-1.0, 0.0, 0.0), ""
+    for begin, end in [(0, n), *pairwise(cuts)]:
+        missed, change, parts, allowed, square = (part[begin:end].sum(axis=0) for part in found)
+        least = OF_LARGEST * float(parts.max()) + NOTHING * mass
+        bound = of_change * change + of_parts * parts + allowed + np.sqrt(square) + least
+        defect = np.abs(missed)
+        if not np.isfinite(defect / bound).all():
+            return Finding(None, None, "its terms are not finite in weak form")
+        k = int(np.argmax(defect / bound))
+        size = max(float(parts[k]), OF_SIZE * float(parts.max()), least)
+        worst = max(worst, (float(defect[k] / bound[k]), float(defect[k] / size), float(bound[k] / size)))
+        if end - begin == n and not (bound <= np.maximum(JUDGES * parts, NEGLIGIBLE * mass)).any():
+            note = remedy
+    return Finding(worst[1], worst[2], note if worst[0] <= 1.0 else "")

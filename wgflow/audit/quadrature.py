@@ -8,11 +8,48 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["StepIntegrals"]
+__all__ = ["StepIntegrals", "passed"]
 
 Array = NDArray[np.float64]
 #: Gauss-Legendre nodes of an interval: exact for cubics, and for a clock that changes, its own.
 FEW, MANY = np.polynomial.legendre.leggauss(2), np.polynomial.legendre.leggauss(13)
+#: Values at both ends of a panel of the polynomial through values at its nodes, beyond which this part of it lies.
+ENDS = np.array([[np.prod([(end - x) / (own - x) for x in MANY[0] if x != own]) for own in MANY[0]]
+                 for end in (-1.0, 1.0)])
+OUTSIDE = 1.0 + float(MANY[0][0])
+#: What a clock's integral may miss, relative to it, and how often an interval is halved at most.
+EXACT, HALVINGS = 1e-7, 24
+#: Panels of all intervals together.
+MOST_PANELS = 5000
+
+
+def passed(scale: float | Callable[[float], float], t: Array) -> Array:
+    """Return the integrals of a clock from the first of some times to each, where it is not smooth by halving."""
+    if not callable(scale):
+        return scale * (t - t[0])
+
+    panels: list[float] = []
+
+    def gauss(a: float, b: float) -> tuple[float, float]:
+        """Return the integral over a panel, and what the polynomial through the nodes misses at its two ends."""
+        nodes, weights = MANY
+        half = 0.5 * (b - a)
+        values = np.array([float(scale(a + half * (1.0 + x))) for x in nodes.tolist()])
+        missed = abs(ENDS @ values - np.array([float(scale(a)), float(scale(b))])).sum()
+        return half * float(weights @ values), half * OUTSIDE * float(missed)
+
+    def integral(a: float, b: float, whole: tuple[float, float], left: int) -> float:
+        middle = 0.5 * (a + b)
+        first, second = gauss(a, middle), gauss(middle, b)
+        total = first[0] + second[0]
+        panels.append(total)
+        missed = abs(total - whole[0]) + whole[1] + first[1] + second[1]
+        if not left or len(panels) > MOST_PANELS or missed <= EXACT * total:
+            return total
+        return integral(a, middle, first, left - 1) + integral(middle, b, second, left - 1)
+
+    parts = [integral(a, b, gauss(a, b), HALVINGS) for a, b in pairwise(t.tolist())]
+    return np.concatenate([[0.0], np.cumsum(parts)])
 
 
 class StepIntegrals:

@@ -51,3 +51,39 @@ def distance_sums(points, sources, masses, periods, step, cubics, potential, gra
                         d -= periods[k] * np.floor(d / periods[k] + 0.5)
                     gradient[k, i] += pull * d
         potential[i] = total
+
+
+@jit(fastmath={"contract"})
+def own_distance_sums(points, masses, periods, step, cubics, potential, gradient):
+    r"""Form the sums of `distance_sums` for points that are their own sources: each pair once, action as reaction."""
+    ndim, n = points.shape
+    last = len(cubics) - 1
+    per_step = 1.0 / step
+    d = np.empty(ndim)
+    for i in range(n):
+        potential[i] = masses[i] * cubics[0, 0]
+    gradient[:] = 0.0
+    for i in range(n):
+        total, mass = 0.0, masses[i]
+        for j in range(i):
+            square = 0.0
+            for k in range(ndim):
+                d[k] = points[k, i] - points[k, j]
+                if periods[k] > 0.0:
+                    d[k] -= periods[k] * np.floor(d[k] / periods[k] + 0.5)
+                square += d[k] * d[k]
+            r = abs(d[0]) if ndim == 1 else np.sqrt(square)
+            s = r * per_step
+            cell = min(int(s), last)
+            s -= cell
+            a, b, c, e = cubics[cell, 0], cubics[cell, 1], cubics[cell, 2], cubics[cell, 3]
+            value = a + s * (b + s * (c + s * e))
+            total += masses[j] * value
+            potential[j] += mass * value
+            if r > 0.0:
+                pull = per_step * (b + s * (2.0 * c + 3.0 * s * e)) / r
+                for k in range(ndim):
+                    force = pull * d[k]
+                    gradient[k, i] += masses[j] * force
+                    gradient[k, j] -= mass * force
+        potential[i] += total

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wgflow.atoms import Atoms
-from wgflow.compiled.pair_tables import distance_sums
+from wgflow.compiled.pair_tables import distance_sums, own_distance_sums
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput
 from wgflow.gradients import STEP, box_of, differences, located, values_at
@@ -163,8 +163,12 @@ def table_sums(table: DistanceTable, rho: Density | Atoms, points: Array) -> tup
     """Return U rho at points (n_coordinates, n), shape (n,), and its gradient there, of the points' shape."""
     sources, masses = located(rho)
     potential, gradient = np.empty(points.shape[1]), np.empty(points.shape)
-    distance_sums(*(np.array(x, dtype=float, order="C") for x in (points, sources, masses, box_of(rho)[1])), table.step,
-                  table.cubics, potential, gradient)
+    places, known, weights, periods = (np.array(x, dtype=float, order="C")
+                                       for x in (points, sources, masses, box_of(rho)[1]))
+    if np.array_equal(places, known):
+        own_distance_sums(places, weights, periods, table.step, table.cubics, potential, gradient)
+    else:
+        distance_sums(places, known, weights, periods, table.step, table.cubics, potential, gradient)
     return potential, gradient
 
 

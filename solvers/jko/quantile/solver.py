@@ -179,6 +179,10 @@ class QuantileSolver(InnerSolver):
         self.mesh = mesh_of(state["last"], state["masses"], state["depths"])
         return now
 
+    def energy_of(self, step: JKOStep) -> float:
+        self._use(step.state)
+        return self._look(step.state["last"], step.state["last"], 1.0).energy + float(step.state["credit"])
+
     def check_state(self, step: JKOStep) -> None:
         check_state(step.state, self.bounds)
 

@@ -126,10 +126,12 @@ def test_a_jump_of_the_potential_cannot_be_judged():
 # ---------------------------------------------------------------- wrong runs
 def faults():
     path = Path(__file__).resolve().parents[3] / "benchmarks" / "fault_injection.py"
+    sys.path.insert(0, str(path.parent))
     spec = importlib.util.spec_from_file_location("fault_injection", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
+    sys.path.remove(str(path.parent))
     return module.FAULTS
 
 

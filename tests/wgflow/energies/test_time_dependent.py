@@ -146,11 +146,30 @@ def test_what_it_may_return(term_at, match):
         wg.solve(wg.Entropy(1.0) + wg.TimeDependent(term_at), wg.Density.uniform(GRID), (0, 1))
 
 
-@pytest.mark.parametrize(("method", "beta"), [(wg.JKO(tau=0.1), 1.0), (wg.Lagrangian(), np.inf)])
-def test_methods_that_do_not_know_it(method, beta):
+@pytest.mark.parametrize("method", [wg.JKO(tau=0.1, order=2), wg.JKO(tau=0.1, adaptive=True), wg.FiPy(dt=0.1)])
+def test_methods_that_do_not_know_it(method):
     with pytest.raises(wg.InvalidInput, match=r"use FiniteVolume\(\)"):
-        wg.solve(wg.Entropy(beta) + wg.TimeDependent(moving_trap), wg.Density.gaussian(GRID, 0, 1), (0, 1),
+        wg.solve(wg.Entropy(1.0) + wg.TimeDependent(moving_trap), wg.Density.gaussian(GRID, 0, 1), (0, 1),
                  method=method)
+
+
+@pytest.mark.parametrize("inner", ["quantile", "linearized"])
+def test_jko_in_the_moving_trap(inner):
+    """Richardson's extrapolation of two runs of first order."""
+    runs = [wg.solve(wg.Entropy(2.0) + wg.TimeDependent(moving_trap), wg.Density.gaussian(GRID, 1.0, 0.3), (0, 2),
+                     wg.JKO(tau, inner=inner)) for tau in (0.04, 0.02)]
+    rough, fine = (np.array([sol.final.mean(), sol.final.cov(), sol.history.work[-1]]) for sol in runs)
+    np.testing.assert_allclose(2 * fine - rough, trap_reference(0.5, 1.0, 0.3, 2.0), atol=2e-3)
+    assert all(sol.certificate.ok for sol in runs), runs[0].certificate.explain()
+
+
+def test_atoms_in_the_moving_trap():
+    """Without noise the variance obeys the same equation with D = 0."""
+    rho0 = wg.Atoms(1.0 + np.sqrt(0.3) * np.array([-1.0, 1.0]), [0.5, 0.5])
+    sol = wg.solve(1.0 * wg.TimeDependent(moving_trap), rho0, (0, 2), wg.Lagrangian())
+    np.testing.assert_allclose([sol.final.mean(), sol.final.cov(), sol.history.work[-1]],
+                               trap_reference(0.0, 1.0, 0.3, 2.0), atol=1e-8)
+    assert sol.certificate.ok
 
 
 @pytest.mark.slow

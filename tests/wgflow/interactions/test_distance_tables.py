@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import wgflow as wg
-from wgflow.compiled.pair_tables import distance_sums
+from wgflow.compiled.pair_tables import distance_sums, own_distance_sums
 from wgflow.interactions.distance_tables import Tables, distance_table, table_sums
 
 
@@ -113,3 +113,16 @@ def test_forces_belong_to_the_energy():
     moved = [energy(rho.moved(rho.points - sign * dt * force)) for sign in (1, -1)]
     assert (moved[1] - moved[0]) / (2 * dt) == pytest.approx(rate, rel=1e-6)
     assert math.isclose(energy(rho), 0.5 * float(rho.weights @ energy.first_variation(rho)), rel_tol=1e-12)
+
+
+@pytest.mark.parametrize("periods", [[0.0], [1.5], [0.0, 1.1], [0.0, 0.0, 2.0]])
+def test_each_pair_once_gives_the_same_sums_and_no_total_force(periods):
+    rng = np.random.default_rng(8231)
+    x, masses, cubics = rng.uniform(-1, 1, (len(periods), 12)), rng.random(12), rng.standard_normal((60, 4))
+    x[:, 3] = x[:, 8]
+    both = [(np.empty(12), np.empty(x.shape)) for _ in range(2)]
+    distance_sums(x, x, masses, np.array(periods), 0.1, cubics, *both[0])
+    own_distance_sums(x, masses, np.array(periods), 0.1, cubics, *both[1])
+    for one, other in zip(*both):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(both[1][1] @ masses, 0.0, atol=1e-12)
