@@ -28,7 +28,7 @@ from wgflow.grids import Grid
 from wgflow.interactions.named_kernels import Kernel
 from wgflow.interactions.terms import Convolution, Dense, Interaction, LowRank, PairTerm
 
-__all__ = ["Nodes", "PairForce", "gradients", "pair_force"]
+__all__ = ["Nodes", "PairForce", "gradients", "pair_force", "potential_gradients"]
 
 Array = NDArray[np.float64]
 #: Nodes along each axis, by the number of axes.
@@ -101,6 +101,20 @@ def gradients(function: Callable[[Array], Array], points: Array, bounds) -> Arra
         behind[axis] = np.maximum(points[axis] - step, lo)
         out.append((function(ahead) - function(behind)) / (ahead[axis] - behind[axis]))
     return np.array(out)
+
+
+def potential_gradients(V: Callable[..., Any], points: Array, bounds) -> Array:
+    """Return `gradients` of a potential, which is called once for each axis, with both points of each difference."""
+    n, out = points.shape[1], np.empty(points.shape)
+    for axis, (lo, hi) in enumerate(bounds):
+        step = STEP * min(1.0, hi - lo)
+        both = np.concatenate([points, points], axis=1)
+        ahead, behind = both[axis, :n], both[axis, n:]
+        np.minimum(points[axis] + step, hi, out=ahead)
+        np.maximum(points[axis] - step, lo, out=behind)
+        values = values_at(V, both, "V")
+        out[axis] = (values[:n] - values[n:]) / (ahead - behind)
+    return out
 
 
 def _cubic(nodes: Array, x: Array, period: float) -> Array:

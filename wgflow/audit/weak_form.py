@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from wgflow.audit.differences import at_faces, center_slopes, log_at_faces, of_one_axis, slopes
 from wgflow.audit.modes import choose_modes, contract
-from wgflow.audit.pairs import LINEAR_COUNTS, Nodes, PairForce, count_of, gradients, pair_force
+from wgflow.audit.pairs import LINEAR_COUNTS, Nodes, PairForce, count_of, pair_force, potential_gradients
 from wgflow.compiled.lowrank import rows_dot
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy, Term
@@ -30,7 +30,6 @@ from wgflow.energies.internal_energies import InternalEnergy
 from wgflow.energies.nodes import node_grid
 from wgflow.energies.potentials import Potential
 from wgflow.errors import InvalidInput
-from wgflow.gradients import values_at
 from wgflow.interactions.terms import PairTerm
 
 __all__ = ["Sides", "WeakForm"]
@@ -153,17 +152,19 @@ class WeakForm:
     def changing_rates(self, laws: list[Array], times: Array) -> Array:
         """Return drift and interaction by the terms that change with time, of a law at each time, (2, n, K)."""
         out = np.zeros((2, len(times), self.count))
-        nodes = self._nodes(LINEAR_COUNTS[self.grid.ndim])
+        nodes, bounds = self._nodes(LINEAR_COUNTS[self.grid.ndim]), self.grid.bounds
+        flows = np.zeros((len(times), *nodes.points.shape))
         for row, (t, masses) in enumerate(zip(times, laws)):
             q = nodes.masses(masses)
             for outer, changing in self.changing:
                 for factor, term in flat(FreeEnergy([(outer, changing)]).at(float(t))):
                     if isinstance(term, Potential):
-                        out[0, row] -= factor * self._drift_at_nodes(term, nodes, q)
+                        flows[row] += factor * self._force_at_nodes(term, nodes, bounds) * q
                     elif isinstance(term, PairTerm):
                         out[1, row] += self._interaction(masses, [(factor, term)])[0]
                     else:
                         raise InvalidInput(f"{term!r} changes with time and is neither a Potential nor an Interaction")
+        out[0] = -np.einsum("kda,tda->tk", nodes.slopes, flows)
         return out
 
     def _rows(self) -> Array:
@@ -338,11 +339,11 @@ class WeakForm:
                     np.zeros(self.grid.shape))
         return self._along(masses, center_slopes(total, self.grid))
 
-    def _drift_at_nodes(self, term: Potential, nodes: Nodes, q: Array) -> Array:
+    def _force_at_nodes(self, term: Potential, nodes: Nodes, bounds: tuple[tuple[float, float], ...]) -> Array:
+        """Return the gradient of V at the nodes, shape (n_axes, n_nodes)."""
         if not callable(term.V):
             raise InvalidInput(f"{term!r} changes with time and is given by values at the centers of cells")
-        force = gradients(lambda x: values_at(term.V, x, "V"), nodes.points, self.grid.bounds)
-        return np.einsum("kda,da->k", nodes.slopes, force * q)
+        return potential_gradients(term.V, nodes.points, bounds)
 
     def _roughness(self, masses: Array) -> float:
         """Return what averages over cells leave open, relative to the mass: second differences of the density over 24.
