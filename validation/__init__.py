@@ -10,19 +10,34 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import comparison, convergence, distances, exact, fluctuations, particles, studies, verification
-    from .comparison import STATISTICS, Comparison, Statistic, compare
+    from .cloud_distances import energy_distance, maximum_mean_discrepancy, sliced_wasserstein
+    from .comparison import (
+        STATISTICS,
+        BoundedLipschitz,
+        Comparison,
+        EnergyDistance,
+        MaximumMeanDiscrepancy,
+        Statistic,
+        compare,
+    )
     from .distances import gaussian_wasserstein, kolmogorov, wasserstein, wasserstein_1d, wasserstein_points
     from .fluctuations import Scatter, predict_scatter
     from .particles import SGDResult, run_sgd
     from .verification import Verification, Verified, verify
 
 _HOME = {
+    "BoundedLipschitz": "comparison",
+    "EnergyDistance": "comparison",
+    "MaximumMeanDiscrepancy": "comparison",
     "Comparison": "comparison",
     "STATISTICS": "comparison",
     "Scatter": "fluctuations",
     "Statistic": "comparison",
     "compare": "comparison",
     "SGDResult": "particles",
+    "energy_distance": "cloud_distances",
+    "maximum_mean_discrepancy": "cloud_distances",
+    "sliced_wasserstein": "cloud_distances",
     "gaussian_wasserstein": "distances",
     "kolmogorov": "distances",
     "predict_scatter": "fluctuations",
@@ -37,7 +52,10 @@ _HOME = {
 _MODULES = ("comparison", "convergence", "distances", "exact", "fluctuations", "particles", "studies", "verification")
 __all__ = [
     "STATISTICS",
+    "BoundedLipschitz",
     "Comparison",
+    "EnergyDistance",
+    "MaximumMeanDiscrepancy",
     "SGDResult",
     "Scatter",
     "Statistic",
@@ -47,13 +65,16 @@ __all__ = [
     "comparison",
     "convergence",
     "distances",
+    "energy_distance",
     "exact",
     "fluctuations",
     "gaussian_wasserstein",
     "kolmogorov",
+    "maximum_mean_discrepancy",
     "particles",
     "predict_scatter",
     "run_sgd",
+    "sliced_wasserstein",
     "studies",
     "verification",
     "verify",

@@ -16,7 +16,7 @@ from wgflow.errors import InvalidInput
 from wgflow.solution import Solution
 
 from .bands import excess_factor, simultaneous_bands
-from .null_law import at_one_time, fits_of, is_sample, laws_at, quantities_of
+from .null_law import Quantity, at_one_time, fits_of, is_sample, laws_at, quantities_of
 from .particle_runs import ParticleRuns, Particles, particle_runs
 from .predicted_scatter import check_scatter, predicted_ratios
 from .result import Comparison
@@ -138,24 +138,29 @@ def _compared(sol: Solution, runs: ParticleRuns, statistics: Sequence[Statistic]
     ratios = None if scatter is None else predicted_ratios(scatter, quantities, columns, runs)
     bands = simultaneous_bands(quantities, columns, runs.n_runs, level, ratios)
     difference = np.array([column.fit for column in columns]).T
+    is_distance = np.array([q.is_distance for q in quantities])
+    mute = is_distance[:, None] & (bands.upper >= np.array([q.largest for q in quantities])[:, None])
     pde = np.array([[q.at_law(column) for column in columns] for q in quantities])
     if risks is not None:
         pde[-1] = risks.pde
         bands.upper[-1] += risks.excess * excess_factor(runs.n_runs, int(getattr(model, "n_parameters", 1)), level)
+    said = ~mute.all(axis=1) if not mute.all() else np.ones(len(quantities), dtype=bool)
     return Comparison(
-        t, tuple(q.name for q in quantities), pde, pde + difference, difference, bands.lower, bands.upper,
-        inflation=bands.inflation, level=level, n_runs=runs.n_runs, n_particles=runs.count, n_null=n_null,
+        t, tuple(quantities[i].name for i in np.flatnonzero(said)), pde[said], (pde + difference)[said],
+        difference[said], bands.lower[said], bands.upper[said], inflation=bands.inflation[said], level=level,
+        n_runs=runs.n_runs, n_particles=runs.count, n_null=n_null,
         seed=getattr(rng.bit_generator.seed_seq, "entropy", None), solution=sol, runs=runs, coordinate_names=names,
-        is_distance=np.array([q.is_distance for q in quantities]),
-        notes=_notes(sol, start, runs, model, risks, scatter))
+        is_distance=is_distance[said], mute=mute[said],
+        notes=(*_notes(sol, start, runs, model, risks, scatter), *_mute_notes(quantities, mute, t)))
 
 
 def _with_first_order_bias(found: Comparison, coarse: Particles, statistics: Sequence[Statistic],
                            model: ReducedModel | None) -> Comparison:
     """Return the comparison with bands widened by the bias of first order, which coarser runs measure."""
     quantities = quantities_of(found.coordinate_names, statistics, found.quantities[-1] == "risk")
-    share = np.array([q.first_order_share for q in quantities])[:, None]
-    bias = share * np.abs(_coarse_differences(found, coarse, statistics, model) - found.difference)
+    said = [q.name in found.quantities for q in quantities]
+    share = np.array([q.first_order_share for q in quantities])[said, None]
+    bias = share * np.abs(_coarse_differences(found, coarse, statistics, model)[said] - found.difference)
     note = "The bands hold the bias of first order in step size and 1/N, measured by coarser runs."
     return replace(found, upper=found.upper + bias, notes=(*found.notes, note), first_order_bias=bias,
                    lower=np.where(found.is_distance[:, None], found.lower, found.lower - bias))
@@ -179,6 +184,19 @@ def _coarse_differences(found: Comparison, coarse: Particles, statistics: Sequen
     if model is not None and found.quantities[-1] == "risk":
         rows = [np.append(row, value) for row, value in zip(rows, risks_of(sol, other, model, t).difference)]
     return np.array(rows).T
+
+
+def _mute_notes(quantities: Sequence[Quantity], mute: NDArray[np.bool_], t: Array) -> tuple[str, ...]:
+    """Return which distances could not fail, and when."""
+    notes = []
+    for quantity, silent in zip(quantities, mute):
+        if silent.all():
+            notes.append(f"{quantity.name} was left out: its band reaches {quantity.largest:g}, the largest value that "
+                         "it can have.")
+        elif silent.any():
+            times = ", ".join(f"{s:.4g}" for s in t[silent])
+            notes.append(f"{quantity.name} says nothing at t = {times}, where its band reaches {quantity.largest:g}.")
+    return tuple(notes)
 
 
 def _coordinate_names(start: object, model: ReducedModel | None, ndim: int) -> tuple[str, ...]:

@@ -76,6 +76,9 @@ class Comparison:
     first_order_bias : array of shape (quantities, times), or None
         By how much the bands were widened for the bias of SGD's step size and of finite width; None without coarser
         runs.
+    mute : array of bool, shape (quantities, times)
+        Where a distance could not fail: its band reaches the largest value that it can have. Such quantities are left
+        out of the table where that holds at all times, and named in the notes.
     """
 
     t: Array
@@ -97,6 +100,7 @@ class Comparison:
     runs: ParticleRuns = field(repr=False)
     notes: tuple[str, ...] = ()
     first_order_bias: Array | None = field(default=None, repr=False)
+    mute: NDArray[np.bool_] | None = field(default=None, repr=False)
 
     @property
     def sgd(self) -> Any:
@@ -125,7 +129,8 @@ class Comparison:
         center = np.where(distance, 0.0, 0.5 * (self.lower + self.upper))
         half = np.where(distance, self.upper, 0.5 * (self.upper - self.lower))
         width = np.where(half > 0, half, 1.0)
-        return np.where(half > 0, np.abs(self.difference - center) / width, np.where(self.inside, 0.0, np.inf))
+        share = np.where(half > 0, np.abs(self.difference - center) / width, np.where(self.inside, 0.0, np.inf))
+        return share if self.mute is None else np.where(self.mute, 0.0, share)
 
     @property
     def rows(self) -> list[Row]:
