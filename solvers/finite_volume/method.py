@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from wgflow.checks import check_count, check_flag, check_positive
 from wgflow.errors import InvalidInput
 from wgflow.flows import Flow
+from wgflow.grids import Grid
 
 from ..base import Method
 from .choice import carries, why_not_compact
@@ -134,6 +135,14 @@ class FiniteVolume(Method):
     def follows(self) -> bool:
         """Whether steps are shortened until they can follow terms that change with time."""
         return self.dt is None
+
+    def check_state(self, grid: Grid, state: dict[str, Any]) -> None:
+        mesh = state.get("mesh")
+        super().check_state(grid, {name: value for name, value in state.items() if name != "mesh"})
+        if mesh is not None and not (isinstance(mesh, np.ndarray) and mesh.dtype == float and mesh.ndim == 2
+                                     and len(mesh) == 2 and np.isfinite(mesh).all() and (np.diff(mesh[0]) > 0).all()
+                                     and (mesh[1, :-1] > 0).all()):
+            raise ValueError("mesh has to be rising points and the positive masses between them")
 
     def begin(self, flow: Flow) -> FiniteVolumeRun:
         reason = why_not_compact(flow, self)

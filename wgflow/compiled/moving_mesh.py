@@ -1,0 +1,196 @@
+r"""A law on an interval of the line, carried by points between which its masses stay: readings, and implicit steps.
+
+Points :math:`X_0 < \dots < X_n` have the masses :math:`m_i` between them. Near an end at which the law is a power,
+the mass between it and x is :math:`S(x) \approx c\,|x - X_0|^p`, so that :math:`S^{1/p}` is smooth in x: it is
+interpolated by monotone cubics, from either end up to half of the mass. Masses between given places follow with the end
+of the support anywhere in a cell.
+
+Nonlinear diffusion with the pressure :math:`P = a \rho^k` in a potential V moves them by
+
+.. math:: w_j \dot X_j = -\partial_j E(X), \qquad
+          E = \sum_i \frac{a\,m_i}{k - 1} \Big(\frac{m_i}{X_{i+1} - X_i}\Big)^{k-1} + \sum_j w_j V(X_j),
+
+the flow of the energy in the metric of W2 (dX/dt = -dP/ds - V' in the mass coordinate s), with the node weights of
+`node_weights`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .jit import jit
+
+__all__ = ["masses_between", "newton_correction", "node_weights", "velocities"]
+
+#: Cells of less than this part of the mass before them are far from the end: their mass is halved evenly.
+FAR = 1e-6
+#: A correction moves a point by no more than this part of the way to its neighbor, relative to each other.
+SHORTENED = 0.9
+
+
+# -------------------------------------------------------------------- masses between places
+@jit
+def _slopes(x, z):
+    """Return slopes at the nodes of a rising function: of the quartic through five of them, kept monotone."""
+    n = x.size
+    slopes = np.empty(n)
+    for j in range(1, n - 1):
+        before, after = (z[j] - z[j - 1]) / (x[j] - x[j - 1]), (z[j + 1] - z[j]) / (x[j + 1] - x[j])
+        reach = 2 if 2 <= j < n - 2 else 1
+        value = 0.0
+        for k in range(j - reach, j + reach + 1):
+            if k == j:
+                continue
+            weight = 1.0 / (x[k] - x[j])
+            for i in range(j - reach, j + reach + 1):
+                if i != k and i != j:
+                    weight *= (x[j] - x[i]) / (x[k] - x[i])
+            value += weight * (z[k] - z[j])
+        slopes[j] = max(0.0, min(value, 3.0 * min(before, after)))
+    for j, k, i in ((0, 1, 2), (n - 1, n - 2, n - 3)):
+        near, far = (z[k] - z[j]) / (x[k] - x[j]), (z[i] - z[k]) / (x[i] - x[k])
+        value = near + (far - near) / (x[i] - x[j]) * (x[j] - x[k])
+        slopes[j] = max(0.0, min(value, 3.0 * near))
+    return slopes
+
+
+@jit
+def masses_between(x, below, above, exponents, places, out):
+    """Fill the masses between rising places, by powers of monotone cubics; their sum is that of the law within.
+
+    Parameters
+    ----------
+    x, below, above : arrays, shape (n + 1,)
+        The points, and the masses on both sides of each.
+    exponents : (float, float)
+        p at the two ends: the mass beyond a place grows like the power p of the distance from the end.
+    places : array, shape (k + 1,)
+    out : array, shape (k,)
+    """
+    n = x.size - 1
+    first, last = 1.0 / exponents[0], 1.0 / exponents[1]
+    rising, falling = below**first, -above**last
+    up, down = _slopes(x, rising), _slopes(x, falling)
+    total, k = below[n], 0
+    left, mass, was_left = 0.0, 0.0, True
+    for i in range(places.size):
+        y = places[i]
+        while k < n - 1 and y >= x[k + 1]:
+            k += 1
+        h = x[k + 1] - x[k]
+        t = min(max((y - x[k]) / h, 0.0), 1.0)
+        s, u = t * t * (3.0 - 2.0 * t), h * t * (1.0 - t)
+        is_left = below[k] < above[k]
+        if is_left:
+            value = rising[k] + s * (rising[k + 1] - rising[k]) + u * ((1.0 - t) * up[k] - t * up[k + 1])
+            mass = max(value, 0.0) ** exponents[0]
+        else:
+            value = falling[k] + s * (falling[k + 1] - falling[k]) + u * ((1.0 - t) * down[k] - t * down[k + 1])
+            mass = max(-value, 0.0) ** exponents[1]
+        if i > 0:
+            if was_left and is_left:
+                part = mass - left
+            elif is_left or not was_left:
+                part = left - mass
+            else:
+                part = total - left - mass
+            out[i - 1] = max(part, 0.0)
+        left, was_left = mass, is_left
+
+
+# -------------------------------------------------------------------- nonlinear diffusion
+@jit
+def _shares(masses, power):
+    r"""Return the part of each cell's mass before the level at which the pressure of the cell's mean density is taken.
+
+    For a front at the beginning: :math:`x = s^{1/p}`, :math:`p = k/(k - 1)`, and the pressure is proportional to s.
+    """
+    p = power / (power - 1.0)
+    out, below = np.empty(masses.size), 0.0
+    for i in range(masses.size):
+        if below == 0.0:
+            out[i] = p**-power
+        elif masses[i] < FAR * below:
+            out[i] = 0.5
+        else:
+            ratio = masses[i] / below
+            width = math.expm1(math.log1p(ratio) / p) * p / ratio
+            out[i] = math.expm1(-power * math.log(width)) / ratio
+        below += masses[i]
+    return out
+
+
+@jit
+def node_weights(masses, power):
+    r"""Return the masses that stand for the n + 1 points: their sum is that of the n cells.
+
+    Inside they are about half of the two cells beside each. With them the discrete equation is exact for a front that
+    moves at constant velocity, :math:`\rho \sim |x - X_0|^{1/(k-1)}`, at either end.
+    """
+    n = masses.size
+    first, last = _shares(masses, power), _shares(masses[::-1], power)[::-1]
+    weights = np.zeros(n + 1)
+    for i in range(n):
+        share = first[i] + 0.5 - last[i]
+        weights[i] += share * masses[i]
+        weights[i + 1] += (1.0 - share) * masses[i]
+    return weights
+
+
+@jit
+def velocities(x, masses, weights, power, factor, slopes, out):
+    """Fill the velocities of the points; ``slopes`` are those of V there. Return the sum of w v^2."""
+    n = masses.size
+    before, total = 0.0, 0.0
+    for j in range(n + 1):
+        after = factor * (masses[j] / (x[j + 1] - x[j])) ** power if j < n else 0.0
+        out[j] = (before - after) / weights[j] - slopes[j]
+        total += weights[j] * out[j] * out[j]
+        before = after
+    return total
+
+
+@jit
+def newton_correction(x, start, time, masses, weights, power, factor, slopes, bends):
+    """Correct the points of an implicit Euler step from ``start``, in place; return the largest correction, or NaN.
+
+    The step is the minimum of E(x) + |x - start|^2 / (2 time), which is convex where V is, and infinite where points
+    meet: points keep their order. ``slopes`` and ``bends`` are the derivatives of V at the points; a V that is more
+    concave than the step is short counts as flat. A correction that was shortened is infinite.
+    """
+    n = masses.size
+    pivots, right = np.empty(n + 1), np.empty(n + 1)
+    off = 0.0
+    before = 0.0
+    multiplier = 0.0
+    stiff = np.empty(n)
+    for j in range(n + 1):
+        after, hard = 0.0, 0.0
+        if j < n:
+            h = x[j + 1] - x[j]
+            after = factor * (masses[j] / h) ** power
+            hard = power * after / h
+            stiff[j] = hard
+        bend = 1.0 / time + bends[j]
+        diagonal = weights[j] * (bend if bend > 0.0 else 1.0 / time) + off + hard
+        force = before - after - weights[j] * ((x[j] - start[j]) / time + slopes[j])
+        if j > 0:
+            multiplier = off / pivots[j - 1]
+            diagonal -= multiplier * off
+            force += multiplier * right[j - 1]
+        pivots[j], right[j] = diagonal, force
+        before, off = after, hard
+    right[n] /= pivots[n]
+    for j in range(n - 1, -1, -1):
+        right[j] = (right[j] + stiff[j] * right[j + 1]) / pivots[j]
+    rate, largest = SHORTENED, 0.0
+    for j in range(n):
+        rate = max(rate, (right[j] - right[j + 1]) / (x[j + 1] - x[j]))
+    for j in range(n + 1):
+        if not math.isfinite(right[j]):
+            return math.nan
+        largest = max(largest, abs(right[j]))
+        x[j] += right[j] * (SHORTENED / rate)
+    return largest if rate <= SHORTENED else math.inf
