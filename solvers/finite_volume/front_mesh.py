@@ -12,15 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wgflow.compiled.moving_mesh import masses_between
+from wgflow.compiled.moving_mesh import FLATTEST, masses_between
 from wgflow.grids import Grid
 
 __all__ = ["FrontMesh", "mesh_of_law"]
 
 #: Cells of less than this part of the mass are empty.
 EMPTY = 1e-14
-#: Largest exponent of the mass beyond an end: the tail of a smooth law would have a larger one.
-FLATTEST = 6.0
 #: Exponents this near to that of a jump or of a front are theirs: the fit has an error of the order of a cell.
 NEAR = 0.2
 #: The fewest cells in which the exponent is looked for; below it the law is constant in its outer cells.
@@ -47,15 +45,15 @@ class FrontMesh(NamedTuple):
         np.cumsum(masses[::-1], out=above[1:])
         return cls(points, masses, below, np.ascontiguousarray(above[::-1]))
 
-    def on_grid(self, grid: Grid, exponents: tuple[float, float]) -> np.ndarray:
-        """Return the masses of the cells of a grid; ``exponents`` p at both ends."""
+    def on_grid(self, grid: Grid) -> np.ndarray:
+        """Return the masses of the cells of a grid."""
         out = np.empty(grid.size)
-        masses_between(self.points, self.below, self.above, exponents, grid.edges[0], out)
+        masses_between(self.points, self.below, self.above, (0.0, 0.0), grid.edges[0], out)
         return out
 
 
-def mesh_of_law(grid: Grid, masses: np.ndarray, exponent: float) -> tuple[FrontMesh, tuple[float, float]] | None:
-    """Return points that carry the masses of cells, and the exponents of the law at its ends; None if it has no ends.
+def mesh_of_law(grid: Grid, masses: np.ndarray, exponent: float) -> FrontMesh | None:
+    """Return points that carry the masses of cells; None if the law does not end as a power within the grid.
 
     Parameters
     ----------
@@ -89,7 +87,7 @@ def mesh_of_law(grid: Grid, masses: np.ndarray, exponent: float) -> tuple[FrontM
     masses_between(at, cells.below, cells.above, exponents, points, parts)
     if not parts.min() > 0.0:
         return None
-    return FrontMesh.of(points, parts * (held.sum() / parts.sum())), exponents
+    return FrontMesh.of(points, parts * (held.sum() / parts.sum()))
 
 
 def _end(edges: np.ndarray, below: np.ndarray, exponent: float) -> tuple[float, float] | None:

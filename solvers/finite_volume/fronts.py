@@ -50,6 +50,10 @@ WIDEST = 1.5
 CONVERGED = 1e-13
 #: Corrections of Newton's method, after which there is no step.
 MAX_CORRECTIONS = 60
+#: The dissipation is the change of F while the fastest point crosses this part of the shortest distance of two.
+NUDGE = 1e-2
+#: Largest dissipation at the start, relative to that of the fluxes.
+INSTANT = 10.0
 #: What the certificate says.
 TOLD = "points that carry the masses, of second order in space, with fronts at any place in a cell"
 
@@ -111,11 +115,12 @@ class PorousFronts:
             moves[i], points = (found - start) / GAMMA, found
         return points
 
-    def dissipation(self, mesh: FrontMesh) -> float:
-        """Return -dE/dt of the points: the sum of w v^2."""
+    def velocities(self, mesh: FrontMesh) -> np.ndarray:
+        """Return the velocities of the points."""
         _, slopes, _ = self._field(mesh.points)
-        return float(velocities(mesh.points, mesh.masses, node_weights(mesh.masses, self.power), self.power,
-                                self.factor, slopes, np.empty(mesh.points.size)))
+        out = np.empty(mesh.points.size)
+        velocities(mesh.points, mesh.masses, node_weights(mesh.masses, self.power), self.power, self.factor, slopes, out)
+        return out
 
     def _euler(self, mesh: FrontMesh, weights, start, guess, time: float) -> np.ndarray | None:
         points, before = guess.copy(), math.inf
@@ -153,20 +158,19 @@ class FrontStepper(Stepper):
     def __init__(self, flow: Flow, sweeps: Sweeps, rule: FieldRule, fronts: PorousFronts):
         super().__init__(flow, sweeps, rule)
         self.fronts, self.fluxes = fronts, flow.scheme
-        self.exponents = (fronts.exponent, fronts.exponent)
         # The time at which the fluxes have taken over.
         self.left: float | None = None
 
     def start(self) -> State:
         state = super().start()
-        found = mesh_of_law(self.flow.grid, state.masses, self.fronts.exponent)
-        if found is None:
+        mesh = mesh_of_law(self.flow.grid, state.masses, self.fronts.exponent)
+        if mesh is None:
             return state
-        mesh, exponents = found
-        missed = float(np.abs(mesh.on_grid(self.flow.grid, exponents) - state.masses).sum()) / self.mass
+        missed = float(np.abs(mesh.on_grid(self.flow.grid) - state.masses).sum()) / self.mass
         if missed > min(AGREE, AGREE_PART * self.sweeps.space_error(state.masses)):
             return state
         self._tell(True)
+        self.flow.places = True
         return state._replace(mesh=_stored(mesh))
 
     def step(self, state: State, dt: float, stop: float | None = None) -> State | None:
@@ -183,14 +187,28 @@ class FrontStepper(Stepper):
         return super().fallback(state, dt, stop)._replace(left=self.left)
 
     def dissipation(self, state: State) -> float:
-        # A law that begins with a jump has an infinite dissipation in points, and one that its cells resolve.
-        if state.mesh is None or state.t == self.flow.t0:
+        if state.mesh is None:
             return super().dissipation(state)
-        return self.fronts.dissipation(_restored(state.mesh))
+        rate = self._rate(state, _restored(state.mesh))
+        # A law that begins with a jump dissipates at an infinite rate for an instant.
+        return rate if state.t > self.flow.t0 else min(rate, INSTANT * super().dissipation(state))
+
+    def _rate(self, state: State, mesh: FrontMesh) -> float:
+        """Return -dF/dt of the masses of the cells as the points move, by a difference quotient."""
+        velocities, grid = self.fronts.velocities(mesh), self.flow.grid
+        largest = float(np.abs(velocities).max())
+        if not largest > 0.0:
+            return 0.0
+        time = NUDGE * float(np.diff(mesh.points).min()) / largest
+        energy = self.energies.at(state.t)
+        before, after = (energy.energy(mesh._replace(points=points).on_grid(grid))
+                         for points in (mesh.points, mesh.points + time * velocities))
+        return max(0.0, (before - after) / time)
 
     def take_up(self, state: State) -> None:
         self.left = state.left
-        self._tell(state.mesh is not None or state.left is not None)
+        self.flow.places = state.mesh is not None or state.left is not None
+        self._tell(self.flow.places)
 
     def _carried(self, state: State, stored: np.ndarray, dt: float, stop: float | None) -> State | None:
         """Return the state after a step of the points, or None where they do not serve."""
@@ -202,7 +220,7 @@ class FrontStepper(Stepper):
         if np.diff(points).max() > WIDEST * (edges[1] - edges[0]):
             return None
         mesh = mesh._replace(points=points)
-        masses = self.conserve(mesh.on_grid(self.flow.grid, self.exponents))
+        masses = self.conserve(mesh.on_grid(self.flow.grid))
         energy: EnergyOnGrid = self.energies.within(state.t, dt, 0.5)
         new = self._accept(energy, state, dt, scaled, Move(masses), stop)
         return None if new is None else new._replace(mesh=_stored(mesh))

@@ -26,6 +26,8 @@ __all__ = ["masses_between", "newton_correction", "node_weights", "velocities"]
 
 #: Cells of less than this part of the mass before them are far from the end: their mass is halved evenly.
 FAR = 1e-6
+#: Largest exponent of the mass beyond an end.
+FLATTEST = 6.0
 #: A correction moves a point by no more than this part of the way to its neighbor, relative to each other.
 SHORTENED = 0.9
 
@@ -57,6 +59,12 @@ def _slopes(x, z):
 
 
 @jit
+def _exponent(near, far, less, more):
+    """Return the power of the distance that has given masses at two distances, between 1 and FLATTEST."""
+    return min(max(math.log(more / less) / math.log(far / near), 1.0), FLATTEST)
+
+
+@jit
 def masses_between(x, below, above, exponents, places, out):
     """Fill the masses between rising places, by powers of monotone cubics; their sum is that of the law within.
 
@@ -65,12 +73,15 @@ def masses_between(x, below, above, exponents, places, out):
     x, below, above : arrays, shape (n + 1,)
         The points, and the masses on both sides of each.
     exponents : (float, float)
-        p at the two ends: the mass beyond a place grows like the power p of the distance from the end.
+        p at the two ends: the mass beyond a place grows like the power p of the distance from the end. Where one is 0 it
+        is that of the first two points from the end.
     places : array, shape (k + 1,)
     out : array, shape (k,)
     """
     n = x.size - 1
-    first, last = 1.0 / exponents[0], 1.0 / exponents[1]
+    p = exponents[0] if exponents[0] > 0.0 else _exponent(x[1] - x[0], x[2] - x[0], below[1], below[2])
+    q = exponents[1] if exponents[1] > 0.0 else _exponent(x[n] - x[n - 1], x[n] - x[n - 2], above[n - 1], above[n - 2])
+    first, last = 1.0 / p, 1.0 / q
     rising, falling = below**first, -above**last
     up, down = _slopes(x, rising), _slopes(x, falling)
     total, k = below[n], 0
@@ -85,10 +96,10 @@ def masses_between(x, below, above, exponents, places, out):
         is_left = below[k] < above[k]
         if is_left:
             value = rising[k] + s * (rising[k + 1] - rising[k]) + u * ((1.0 - t) * up[k] - t * up[k + 1])
-            mass = max(value, 0.0) ** exponents[0]
+            mass = max(value, 0.0) ** p
         else:
             value = falling[k] + s * (falling[k + 1] - falling[k]) + u * ((1.0 - t) * down[k] - t * down[k + 1])
-            mass = max(-value, 0.0) ** exponents[1]
+            mass = max(-value, 0.0) ** q
         if i > 0:
             if was_left and is_left:
                 part = mass - left
@@ -141,15 +152,13 @@ def node_weights(masses, power):
 
 @jit
 def velocities(x, masses, weights, power, factor, slopes, out):
-    """Fill the velocities of the points; ``slopes`` are those of V there. Return the sum of w v^2."""
+    """Fill the velocities of the points; ``slopes`` are those of V there."""
     n = masses.size
-    before, total = 0.0, 0.0
+    before = 0.0
     for j in range(n + 1):
         after = factor * (masses[j] / (x[j + 1] - x[j])) ** power if j < n else 0.0
         out[j] = (before - after) / weights[j] - slopes[j]
-        total += weights[j] * out[j] * out[j]
         before = after
-    return total
 
 
 @jit
