@@ -2,8 +2,7 @@ r"""Points that carry a law with compact support on a line: found from the avera
 
 Near an end the mass beyond x is a power of the distance, :math:`S(x) \approx c\,|x - X_0|^p`: p = 1 at a jump, 2 where
 the density is linear. The place of the end within its cell and p are those that give the masses of the first three
-cells. Points are spread such that S is there at least as flat in their index as the flow will make it in x:
-:math:`S \sim (j/n)^q`, with q the larger of p and the exponent of the fronts of the flow.
+cells. Points are spread evenly, or closer at an end, such that :math:`S \sim (j/n)^q` there with q as large as wanted.
 """
 
 from __future__ import annotations
@@ -25,8 +24,6 @@ NEAR = 0.2
 FEWEST = 4
 #: Bisections, and steps of Newton's method.
 BISECTIONS, CORRECTIONS = 50, 20
-#: Points for each cell of the grid.
-POINTS = 2
 
 
 class FrontMesh(NamedTuple):
@@ -52,7 +49,7 @@ class FrontMesh(NamedTuple):
         return out
 
 
-def mesh_of_law(grid: Grid, masses: np.ndarray, exponent: float) -> FrontMesh | None:
+def mesh_of_law(grid: Grid, masses: np.ndarray, exponent: float, grading: float, count: int) -> FrontMesh | None:
     """Return points that carry the masses of cells; None if the law does not end as a power within the grid.
 
     Parameters
@@ -62,6 +59,10 @@ def mesh_of_law(grid: Grid, masses: np.ndarray, exponent: float) -> FrontMesh | 
     masses : array, shape (n,)
     exponent : float
         p at the fronts of the flow.
+    grading : float
+        The power q of their number with which the masses beyond the first points grow, at least.
+    count : int
+        n.
     """
     from scipy.special import betainc
 
@@ -78,12 +79,11 @@ def mesh_of_law(grid: Grid, masses: np.ndarray, exponent: float) -> FrontMesh | 
     ends, exponents = np.array([left[0], -right[0]]), (left[1], right[1])
     at = edges.copy()
     at[0], at[-1] = ends
-    n = POINTS * grid.size
-    grading = [max(1.0, exponent / p) for p in exponents]
-    points = ends[0] + (ends[1] - ends[0]) * betainc(*grading, np.arange(n + 1) / n)
+    spread = betainc(*(max(1.0, grading / p) for p in exponents), np.arange(count + 1) / count)
+    points = ends[0] + (ends[1] - ends[0]) * spread
     if not (np.diff(points) > 0.0).all():
         return None
-    parts = np.empty(n)
+    parts = np.empty(count)
     masses_between(at, cells.below, cells.above, exponents, points, parts)
     if not parts.min() > 0.0:
         return None

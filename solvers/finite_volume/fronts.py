@@ -1,44 +1,32 @@
 r"""Steps of a law with free boundaries on a line: points that carry its masses, read on the grid after each step.
 
 A front moves with its end point, at any place in a cell, and is not smeared. The points obey the flow of the energy in
-the metric of W2 (`wgflow.compiled.moving_mesh`). A step is an L-stable SDIRK method of fourth order; with J(t) Y the
-implicit Euler step from Y, its stages are
-
-.. math:: X_i = J(\gamma t)\,Y_i, \qquad Y_i = X + \sum_{j < i} \frac{a_{ij}}{\gamma} (X_j - Y_j),
-
-each the minimum of a function that is convex where V is, and infinite where points would meet. The masses of the cells
-after the last are accepted as those of any other step: if F has not risen. Where it would rise (the law has come to rest as nearly as the
-cells can tell), where points are too far apart, or a front comes to a wall, the fluxes take over for the rest of the
-run.
+the metric of W2 (`front_moves`). The masses of the cells after a step are accepted as those of any other: if F has not
+risen. Where it would rise (the law has come to rest as nearly as the cells can tell), where points are too far apart,
+or a front comes to a wall, the fluxes take over for the rest of the run.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wgflow.compiled.moving_mesh import newton_correction, node_weights, velocities
-from wgflow.compiled.splines import bend_spline, evaluate, factor_spline
 from wgflow.energies.internal_energies import PowerEntropy
 from wgflow.energies.nodes import is_smooth
 from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.flows import Flow
-from wgflow.grids import Grid
+from wgflow.interactions.kernel_shapes import Log, Power
 
 from .front_mesh import FrontMesh, mesh_of_law
+from .front_moves import ChargeFronts, Fronts, PorousFronts
 from .stepper import FieldRule, Move, State, Stepper, Sweeps
 
 if TYPE_CHECKING:
     from .method import FiniteVolume
 
-__all__ = ["FrontStepper", "PorousFronts", "fronts_of"]
+__all__ = ["FrontStepper", "fronts_of"]
 
-#: The L-stable SDIRK method of order 4 with five stages (Hairer and Wanner, Solving Ordinary Differential Equations II,
-#: table IV.6.5): its diagonal, and the rows before it; the last stage is the step.
-GAMMA = 0.25
-STAGES = ((), (1 / 2,), (17 / 50, -1 / 25), (371 / 1360, -137 / 2720, 15 / 544), (25 / 24, -49 / 48, 125 / 16, -85 / 12))
 #: Exponents of nonlinear diffusion whose fronts the points resolve.
 LEAST_POWER, LARGEST_POWER = 1.2, 10.0
 #: The law of the points differs from that of the cells by no more than this (L1, relative to the mass), nor by more
@@ -46,10 +34,6 @@ LEAST_POWER, LARGEST_POWER = 1.2, 10.0
 AGREE, AGREE_PART = 1e-4, 0.1
 #: Neighboring points are no farther apart than this multiple of the width of a cell.
 WIDEST = 1.5
-#: Newton's method has converged when no point moves by more than this part of the length of the support.
-CONVERGED = 1e-13
-#: Corrections of Newton's method, after which there is no step.
-MAX_CORRECTIONS = 60
 #: The dissipation is the change of F while the fastest point crosses this part of the shortest distance of two.
 NUDGE = 1e-2
 #: Largest dissipation at the start, relative to that of the fluxes.
@@ -58,90 +42,47 @@ INSTANT = 10.0
 TOLD = "points that carry the masses, of second order in space, with fronts at any place in a cell"
 
 
-def fronts_of(flow: Flow, method: FiniteVolume) -> PorousFronts | None:
+def fronts_of(flow: Flow, method: FiniteVolume) -> Fronts | None:
     """Return the moves of the points that carry a law; None if it is not for them.
 
-    They are for nonlinear diffusion by a power alone, in a smooth potential, of a law with one interval as its support
-    that is smooth inside; ``order=2`` keeps to fluxes.
+    They are for nonlinear diffusion by a power alone, and for the repulsion of charges on the line (a logarithm, with or
+    without a quadratic kernel) without diffusion; in a smooth potential, of a law that has one interval as its support
+    and is smooth inside. ``order=2`` keeps to fluxes.
     """
     energy, grid = flow.on_grid, flow.grid
     if not (flow.t1 > flow.t0 and grid.ndim == 1 and not grid.periodic[0] and not any(grid.origin)
             and grid.log_weight is None and all(grid.uniform) and method.corrected and method.order is None
-            and not energy.functionals and not flow.energy.time_dependent and flow.drive is None):
-        return None
-    if energy.diffusion > 0 or energy.moves or len(energy.internal) != 1:
-        return None
-    factor, term = energy.internal[0]
-    if not (isinstance(term, PowerEntropy) and LEAST_POWER <= term.m <= LARGEST_POWER and factor > 0):
+            and energy.diffusion == 0 and not energy.functionals and not flow.energy.time_dependent
+            and flow.drive is None):
         return None
     potential = np.array(np.broadcast_to(energy.potential, grid.shape))
-    if not (np.isfinite(potential).all() and is_smooth(potential, 0)):
+    if not (np.isfinite(potential).all() and is_smooth(potential - potential.min(), 0)):
         return None
-    return PorousFronts(grid, factor, term.m, potential)
-
-
-class PorousFronts:
-    """Moves of points by nonlinear diffusion in a potential.
-
-    Parameters
-    ----------
-    grid : Grid
-    factor, power : float
-        a and k of the pressure a rho^k.
-    potential : array
-        V at the centers of the cells; between them a cubic spline is taken.
-
-    Attributes
-    ----------
-    exponent : float
-        p = k / (k - 1): the mass beyond a front that moves grows like the power p of the distance.
-    """
-
-    def __init__(self, grid: Grid, factor: float, power: float, potential: np.ndarray):
-        self.factor, self.power, self.exponent = float(factor), float(power), power / (power - 1.0)
-        self.nodes, self.potential = grid.centers[0].copy(), potential
-        self.flat = not np.ptp(potential) > 0.0
-        self.spline = bend_spline(self.nodes, factor_spline(self.nodes), potential)
-
-    def step(self, mesh: FrontMesh, time: float) -> np.ndarray | None:
-        """Return the points after a time, or None where no step is found."""
-        weights = node_weights(mesh.masses, self.power)
-        moves, points = np.zeros((len(STAGES), mesh.points.size)), mesh.points
-        for i, row in enumerate(STAGES):
-            start = mesh.points + np.array(row) @ moves[:i]
-            found = self._euler(mesh, weights, start, points, GAMMA * time)
-            if found is None:
-                return None
-            moves[i], points = (found - start) / GAMMA, found
-        return points
-
-    def velocities(self, mesh: FrontMesh) -> np.ndarray:
-        """Return the velocities of the points."""
-        _, slopes, _ = self._field(mesh.points)
-        out = np.empty(mesh.points.size)
-        velocities(mesh.points, mesh.masses, node_weights(mesh.masses, self.power), self.power, self.factor, slopes, out)
-        return out
-
-    def _euler(self, mesh: FrontMesh, weights, start, guess, time: float) -> np.ndarray | None:
-        points, before = guess.copy(), math.inf
-        least = CONVERGED * (points[-1] - points[0])
-        for _ in range(MAX_CORRECTIONS):
-            _, slopes, bends = self._field(points)
-            size = newton_correction(points, start, time, mesh.masses, weights, self.power, self.factor, slopes, bends)
-            if math.isnan(size):
-                return None
-            # Below the square root of the rounding a correction that does not shrink is rounding.
-            if size <= least or (size <= 1e4 * least and size >= 0.5 * before):
-                return points if (np.diff(points) > 0.0).all() else None
-            before = size
+    if energy.internal:
+        factor, term = energy.internal[0]
+        known = isinstance(term, PowerEntropy) and LEAST_POWER <= term.m <= LARGEST_POWER and factor > 0
+        alone = len(energy.internal) == 1 and not energy.moves
+        return PorousFronts(grid, potential, factor, term.m) if known and alone else None
+    charges = _charges(energy)
+    if charges is None or method.scheme != "extrapolated":
         return None
+    return ChargeFronts(grid, potential, *charges)
 
-    def _field(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return V and its first two derivatives at points."""
-        values, slopes, bends = np.zeros((3, points.size))
-        if not self.flat:
-            evaluate(self.nodes, self.potential, self.spline, points, values, slopes, bends)
-        return values, slopes, bends
+
+def _charges(energy: EnergyOnGrid) -> tuple[float, float] | None:
+    """Return chi and k where the interaction is -chi log|x| + k x^2/2, chi > 0, and None otherwise."""
+    repulsion = attraction = 0.0
+    for factor, operator in energy.operators:
+        if operator.kernel is None:
+            return None
+        for part, shape in operator.kernel.parts:
+            if isinstance(shape, Log):
+                repulsion -= factor * part
+            elif isinstance(shape, Power) and shape.p == 2:
+                attraction += factor * part
+            else:
+                return None
+    return (repulsion, attraction) if repulsion > 0.0 else None
 
 
 class FrontStepper(Stepper):
@@ -152,10 +93,10 @@ class FrontStepper(Stepper):
     flow : Flow
     sweeps : Sweeps
     rule : FieldRule
-    fronts : PorousFronts
+    fronts : Fronts
     """
 
-    def __init__(self, flow: Flow, sweeps: Sweeps, rule: FieldRule, fronts: PorousFronts):
+    def __init__(self, flow: Flow, sweeps: Sweeps, rule: FieldRule, fronts: Fronts):
         super().__init__(flow, sweeps, rule)
         self.fronts, self.fluxes = fronts, flow.scheme
         # The time at which the fluxes have taken over.
@@ -163,7 +104,7 @@ class FrontStepper(Stepper):
 
     def start(self) -> State:
         state = super().start()
-        mesh = mesh_of_law(self.flow.grid, state.masses, self.fronts.exponent)
+        mesh = mesh_of_law(self.flow.grid, state.masses, self.fronts.exponent, self.fronts.grading, self.fronts.count)
         if mesh is None:
             return state
         missed = float(np.abs(mesh.on_grid(self.flow.grid) - state.masses).sum()) / self.mass

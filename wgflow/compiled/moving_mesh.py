@@ -22,7 +22,7 @@ import numpy as np
 
 from .jit import jit
 
-__all__ = ["masses_between", "newton_correction", "node_weights", "velocities"]
+__all__ = ["charge_velocities", "masses_between", "newton_correction", "node_weights", "velocities"]
 
 #: Cells of less than this part of the mass before them are far from the end: their mass is halved evenly.
 FAR = 1e-6
@@ -203,3 +203,36 @@ def newton_correction(x, start, time, masses, weights, power, factor, slopes, be
         largest = max(largest, abs(right[j]))
         x[j] += right[j] * (SHORTENED / rate)
     return largest if rate <= SHORTENED else math.inf
+
+
+# -------------------------------------------------------------------- charges
+@jit
+def charge_velocities(x, masses, repulsion, attraction, slopes, out):
+    r"""Fill the velocities of points by a logarithmic repulsion and a quadratic attraction; return the fastest rate.
+
+    .. math:: \dot X_j = \sum_i \mu_i \Big[\frac{\chi}{X_j - Y_i} - k (X_j - Y_i)\Big] - V'(X_j)
+
+    with Y the middles of the cells in the index of the points, X being an even function of it at both ends, and mu the
+    derivatives of the masses there, S being odd. The rate bounds the eigenvalues of the linearized sum.
+    """
+    n = masses.size
+    y, mu = np.empty(n), np.empty(n)
+    total = first = 0.0
+    for i in range(n):
+        before, after = masses[i - 1] if i > 0 else masses[0], masses[i + 1] if i < n - 1 else masses[n - 1]
+        mu[i] = (26.0 * masses[i] - before - after) / 24.0
+        left, right = x[i - 1] if i > 0 else x[1], x[i + 2] if i < n - 1 else x[n - 1]
+        y[i] = (9.0 * (x[i] + x[i + 1]) - left - right) / 16.0
+        total += mu[i]
+        first += mu[i] * y[i]
+    fastest = 0.0
+    for j in range(n + 1):
+        force = rate = 0.0
+        for i in range(n):
+            near = 1.0 / (x[j] - y[i])
+            force += mu[i] * near
+            rate += abs(mu[i]) * near * near
+        out[j] = repulsion * force - attraction * (total * x[j] - first) - slopes[j]
+        fastest = max(fastest, rate)
+    # A point reacts to itself, and by the weights of the middles (9, 9, -1, -1)/16 to the others.
+    return 2.25 * repulsion * fastest + 2.0 * abs(attraction) * total
