@@ -7,7 +7,15 @@ from abc import abstractmethod
 
 import numpy as np
 
-from wgflow.compiled.moving_mesh import charge_velocities, newton_correction, node_weights, velocities
+from wgflow.compiled.moving_mesh import (
+    charge_jacobian,
+    charge_velocities,
+    factor_step,
+    newton_correction,
+    node_weights,
+    solve_step,
+    velocities,
+)
 from wgflow.compiled.splines import bend_spline, evaluate, factor_spline
 from wgflow.contracts import Contract
 from wgflow.grids import Grid
@@ -26,14 +34,23 @@ CONVERGED = 1e-13
 MAX_CORRECTIONS = 60
 #: Points for each cell of the grid.
 POINTS = 2
+#: Neighboring points are no farther apart than this multiple of the width of a cell,
+WIDEST = 1.5
+#: and charges than this multiple of their mean distance; on a semicircle it is pi/2.
+UNEVEN = 3.0
 #: Charges: fewest and most points; the work grows with their square.
-FEWEST_CHARGES, MOST_CHARGES = 100, 300
-#: Damping of the Runge-Kutta-Chebyshev method, and the largest number of its stages.
-DAMPING, MOST_STAGES = 2.0 / 13.0, 200
+FEWEST_CHARGES, MOST_CHARGES = 80, 160
+#: A correction moves neighbors by no more than this part of their distance toward each other, and a matrix serves while
+#: corrections shrink by this factor.
+KEPT, SLOW = 0.9, 0.3
 
 
 class Fronts(Contract):
-    """How points that carry a law move, in a potential.
+    r"""How points that carry a law move, in a potential.
+
+    A step is an L-stable SDIRK method of fourth order; with J(t) Y the implicit Euler step from Y, its stages are
+
+    .. math:: X_i = J(\gamma t)\,Y_i, \qquad Y_i = X + \sum_{j < i} \frac{a_{ij}}{\gamma} (X_j - Y_j).
 
     Parameters
     ----------
@@ -60,9 +77,29 @@ class Fronts(Contract):
         self.flat = not np.ptp(potential) > 0.0
         self.spline = bend_spline(self.nodes, factor_spline(self.nodes), potential)
 
-    @abstractmethod
     def step(self, mesh: FrontMesh, time: float) -> np.ndarray | None:
         """Return the points after a time, or None where no step is found."""
+        self.begin(mesh, GAMMA * time)
+        moves, points = np.zeros((len(STAGES), mesh.points.size)), mesh.points
+        for i, row in enumerate(STAGES):
+            start = mesh.points + np.array(row) @ moves[:i]
+            found = self.euler(mesh, start, points, GAMMA * time)
+            if found is None or not (np.diff(found) > 0.0).all():
+                return None
+            moves[i], points = (found - start) / GAMMA, found
+        return points
+
+    @abstractmethod
+    def begin(self, mesh: FrontMesh, time: float) -> None:
+        """Prepare the implicit Euler steps of a time from the points of a mesh."""
+
+    @abstractmethod
+    def euler(self, mesh: FrontMesh, start: np.ndarray, guess: np.ndarray, time: float) -> np.ndarray | None:
+        """Return the implicit Euler step of a time from other points, found from a guess; None where none is found."""
+
+    @abstractmethod
+    def resolves(self, points: np.ndarray) -> bool:
+        """Return whether points are close enough to each other."""
 
     @abstractmethod
     def velocities(self, mesh: FrontMesh) -> np.ndarray:
@@ -79,11 +116,7 @@ class Fronts(Contract):
 class PorousFronts(Fronts):
     r"""Points moved by nonlinear diffusion, the pressure being :math:`a \rho^k`.
 
-    A step is an L-stable SDIRK method of fourth order; with J(t) Y the implicit Euler step from Y, its stages are
-
-    .. math:: X_i = J(\gamma t)\,Y_i, \qquad Y_i = X + \sum_{j < i} \frac{a_{ij}}{\gamma} (X_j - Y_j),
-
-    each the minimum of a function that is convex where V is, and infinite where points would meet.
+    J is the minimum of a function that is convex where V is, and infinite where points would meet.
 
     Parameters
     ----------
@@ -98,37 +131,32 @@ class PorousFronts(Fronts):
         self.factor, self.power = float(factor), float(power)
         self.exponent = self.grading = power / (power - 1.0)
         self.count = POINTS * grid.size
+        self.widest = WIDEST * float(grid.widths[0].max())
 
-    def step(self, mesh: FrontMesh, time: float) -> np.ndarray | None:
-        """Return the points after a time, or None where no step is found."""
-        weights = node_weights(mesh.masses, self.power)
-        moves, points = np.zeros((len(STAGES), mesh.points.size)), mesh.points
-        for i, row in enumerate(STAGES):
-            start = mesh.points + np.array(row) @ moves[:i]
-            found = self._euler(mesh, weights, start, points, GAMMA * time)
-            if found is None:
-                return None
-            moves[i], points = (found - start) / GAMMA, found
-        return points
+    def resolves(self, points: np.ndarray) -> bool:
+        return bool(np.diff(points).max() <= self.widest)
 
     def velocities(self, mesh: FrontMesh) -> np.ndarray:
-        """Return the velocities of the points."""
         slopes, _ = self.field(mesh.points)
         out = np.empty(mesh.points.size)
         velocities(mesh.points, mesh.masses, node_weights(mesh.masses, self.power), self.power, self.factor, slopes, out)
         return out
 
-    def _euler(self, mesh: FrontMesh, weights, start, guess, time: float) -> np.ndarray | None:
+    def begin(self, mesh: FrontMesh, time: float) -> None:
+        self.weights = node_weights(mesh.masses, self.power)
+
+    def euler(self, mesh: FrontMesh, start: np.ndarray, guess: np.ndarray, time: float) -> np.ndarray | None:
         points, before = guess.copy(), math.inf
-        least = CONVERGED * (points[-1] - points[0])
+        least = CONVERGED * float(points[-1] - points[0])
         for _ in range(MAX_CORRECTIONS):
             slopes, bends = self.field(points)
-            size = newton_correction(points, start, time, mesh.masses, weights, self.power, self.factor, slopes, bends)
+            size = newton_correction(points, start, time, mesh.masses, self.weights, self.power, self.factor, slopes,
+                                     bends)
             if math.isnan(size):
                 return None
             # Below the square root of the rounding a correction that does not shrink is rounding.
             if size <= least or (size <= 1e4 * least and size >= 0.5 * before):
-                return points if (np.diff(points) > 0.0).all() else None
+                return points
             before = size
         return None
 
@@ -138,8 +166,8 @@ class ChargeFronts(Fronts):
 
     Their fronts are roots, :math:`p = 3/2`. With S ~ j^3 the points are even functions of their index j at the ends, and
     :math:`\int \rho(y)\,dy/(X_j - y)` is the midpoint rule in the index: it has no self-force, and is of the order of
-    the midpoints, 4. A step is the Runge-Kutta-Chebyshev method of second order (Verwer, Hundsdorfer and Sommeijer,
-    Numer. Math. 57, 1990), with as many stages as the fastest wave of the points asks for.
+    the midpoints, 4. Steps are those of nonlinear diffusion; J is found by Newton's method with a full matrix, kept
+    while it serves.
 
     Parameters
     ----------
@@ -155,47 +183,44 @@ class ChargeFronts(Fronts):
         super().__init__(grid, potential)
         self.repulsion, self.attraction = float(repulsion), float(attraction)
         self.count = min(max(grid.size, FEWEST_CHARGES), MOST_CHARGES)
+        self.factors = np.zeros((0, 0))
 
-    def step(self, mesh: FrontMesh, time: float) -> np.ndarray | None:
-        start = mesh.points
-        slope, fastest = self._velocities(mesh.masses, start)
-        stages = max(2, math.ceil(math.sqrt(1.0 + 1.54 * time * fastest)))
-        if stages > MOST_STAGES:
-            return None
-        w0 = 1.0 + DAMPING / stages**2
-        t, first, second = _chebyshev(stages, w0)
-        w1 = first[stages] / second[stages]
-        b = np.empty(stages + 1)
-        b[2:] = second[2:] / first[2:] ** 2
-        b[0] = b[1] = b[2]
-        last, now = start, start + b[1] * w1 * time * slope
-        for j in range(2, stages + 1):
-            mu, nu, weight = 2.0 * b[j] * w0 / b[j - 1], -b[j] / b[j - 2], 2.0 * b[j] * w1 / b[j - 1]
-            if not (np.diff(now) > 0.0).all():
-                return None
-            found, _ = self._velocities(mesh.masses, now)
-            rest = (1.0 - b[j - 1] * t[j - 1]) * weight
-            last, now = now, ((1.0 - mu - nu) * start + mu * now + nu * last + weight * time * found
-                              - rest * time * slope)
-        return now if (np.diff(now) > 0.0).all() else None
+    def resolves(self, points: np.ndarray) -> bool:
+        return bool(np.diff(points).max() * self.count <= UNEVEN * (points[-1] - points[0]))
 
     def velocities(self, mesh: FrontMesh) -> np.ndarray:
-        return self._velocities(mesh.masses, mesh.points)[0]
+        return self._velocities(mesh.masses, mesh.points)
 
-    def _velocities(self, masses: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, float]:
-        """Return the velocities, and a bound on the rates at which they react to the points."""
-        slopes, bends = self.field(points)
+    def begin(self, mesh: FrontMesh, time: float) -> None:
+        self._factor(mesh.masses, mesh.points, time)
+
+    def euler(self, mesh: FrontMesh, start: np.ndarray, guess: np.ndarray, time: float) -> np.ndarray | None:
+        points, before = guess.copy(), math.inf
+        least = CONVERGED * float(points[-1] - points[0])
+        for _ in range(MAX_CORRECTIONS):
+            change = start + time * self._velocities(mesh.masses, points) - points
+            solve_step(self.factors, change)
+            size = float(np.abs(change).max())
+            if not math.isfinite(size):
+                return None
+            # Points keep their order.
+            rate = max(KEPT, float((-np.diff(change) / np.diff(points)).max()))
+            points += change * (KEPT / rate)
+            if size <= least or (size <= 1e4 * least and size >= 0.5 * before):
+                return points
+            if size > SLOW * before or rate > KEPT:
+                self._factor(mesh.masses, points, time)
+            before = size
+        return None
+
+    def _velocities(self, masses: np.ndarray, points: np.ndarray) -> np.ndarray:
         out = np.empty(points.size)
-        fastest = charge_velocities(points, masses, self.repulsion, self.attraction, slopes, out)
-        return out, fastest + float(np.abs(bends).max())
+        charge_velocities(points, masses, self.repulsion, self.attraction, self.field(points)[0], out)
+        return out
 
-
-def _chebyshev(n: int, x: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the Chebyshev polynomials T_0 .. T_n at x, and their first two derivatives."""
-    t, first, second = np.zeros((3, n + 1))
-    t[0], t[1], first[1] = 1.0, x, 1.0
-    for j in range(2, n + 1):
-        t[j] = 2.0 * x * t[j - 1] - t[j - 2]
-        first[j] = 2.0 * (t[j - 1] + x * first[j - 1]) - first[j - 2]
-        second[j] = 2.0 * (2.0 * first[j - 1] + x * second[j - 1]) - second[j - 2]
-    return t, first, second
+    def _factor(self, masses: np.ndarray, points: np.ndarray, time: float) -> None:
+        """Factor 1 - time v'."""
+        matrix = np.empty((points.size, points.size))
+        charge_jacobian(points, masses, self.repulsion, self.attraction, self.field(points)[1], matrix)
+        factor_step(matrix, time)
+        self.factors = matrix

@@ -32,8 +32,6 @@ LEAST_POWER, LARGEST_POWER = 1.2, 10.0
 #: The law of the points differs from that of the cells by no more than this (L1, relative to the mass), nor by more
 #: than this part of the error of the grid.
 AGREE, AGREE_PART = 1e-4, 0.1
-#: Neighboring points are no farther apart than this multiple of the width of a cell.
-WIDEST = 1.5
 #: The dissipation is the change of F while the fastest point crosses this part of the shortest distance of two.
 NUDGE = 1e-2
 #: Largest dissipation at the start, relative to that of the fluxes.
@@ -158,7 +156,7 @@ class FrontStepper(Stepper):
         points = self.fronts.step(mesh, scaled)
         if points is None or not (points[0] > edges[1] and points[-1] < edges[-2]):
             return None
-        if np.diff(points).max() > WIDEST * (edges[1] - edges[0]):
+        if not self.fronts.resolves(points):
             return None
         mesh = mesh._replace(points=points)
         masses = self.conserve(mesh.on_grid(self.flow.grid))

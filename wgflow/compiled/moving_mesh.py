@@ -22,7 +22,10 @@ import numpy as np
 
 from .jit import jit
 
-__all__ = ["charge_velocities", "masses_between", "newton_correction", "node_weights", "velocities"]
+__all__ = [
+    "charge_jacobian", "charge_velocities", "factor_step", "masses_between", "newton_correction", "node_weights",
+    "solve_step", "velocities",
+]
 
 #: Cells of less than this part of the mass before them are far from the end: their mass is halved evenly.
 FAR = 1e-6
@@ -207,32 +210,89 @@ def newton_correction(x, start, time, masses, weights, power, factor, slopes, be
 
 # -------------------------------------------------------------------- charges
 @jit
-def charge_velocities(x, masses, repulsion, attraction, slopes, out):
-    r"""Fill the velocities of points by a logarithmic repulsion and a quadratic attraction; return the fastest rate.
-
-    .. math:: \dot X_j = \sum_i \mu_i \Big[\frac{\chi}{X_j - Y_i} - k (X_j - Y_i)\Big] - V'(X_j)
-
-    with Y the middles of the cells in the index of the points, X being an even function of it at both ends, and mu the
-    derivatives of the masses there, S being odd. The rate bounds the eigenvalues of the linearized sum.
-    """
+def _middles(x, masses, y, mu):
+    """Fill the middles of the cells in the index of the points, and the masses that stand there; see below."""
     n = masses.size
-    y, mu = np.empty(n), np.empty(n)
-    total = first = 0.0
     for i in range(n):
         before, after = masses[i - 1] if i > 0 else masses[0], masses[i + 1] if i < n - 1 else masses[n - 1]
         mu[i] = (26.0 * masses[i] - before - after) / 24.0
         left, right = x[i - 1] if i > 0 else x[1], x[i + 2] if i < n - 1 else x[n - 1]
         y[i] = (9.0 * (x[i] + x[i + 1]) - left - right) / 16.0
+
+
+@jit
+def charge_velocities(x, masses, repulsion, attraction, slopes, out):
+    r"""Fill the velocities of points by a logarithmic repulsion and a quadratic attraction.
+
+    .. math:: \dot X_j = \sum_i \mu_i \Big[\frac{\chi}{X_j - Y_i} - k (X_j - Y_i)\Big] - V'(X_j)
+
+    with Y the middles of the cells in the index of the points, X being an even function of it at both ends, and mu the
+    derivatives of the masses there, S being odd.
+    """
+    n = masses.size
+    y, mu = np.empty(n), np.empty(n)
+    _middles(x, masses, y, mu)
+    total = first = 0.0
+    for i in range(n):
         total += mu[i]
         first += mu[i] * y[i]
-    fastest = 0.0
     for j in range(n + 1):
-        force = rate = 0.0
+        force = 0.0
+        for i in range(n):
+            force += mu[i] / (x[j] - y[i])
+        out[j] = repulsion * force - attraction * (total * x[j] - first) - slopes[j]
+
+
+@jit
+def charge_jacobian(x, masses, repulsion, attraction, bends, out):
+    """Fill the derivatives of the velocities of `charge_velocities`, (n + 1, n + 1); ``bends`` are those of V'."""
+    n = masses.size
+    y, mu = np.empty(n), np.empty(n)
+    _middles(x, masses, y, mu)
+    out[:, :] = 0.0
+    for j in range(n + 1):
+        own = -bends[j]
         for i in range(n):
             near = 1.0 / (x[j] - y[i])
-            force += mu[i] * near
-            rate += abs(mu[i]) * near * near
-        out[j] = repulsion * force - attraction * (total * x[j] - first) - slopes[j]
-        fastest = max(fastest, rate)
-    # A point reacts to itself, and by the weights of the middles (9, 9, -1, -1)/16 to the others.
-    return 2.25 * repulsion * fastest + 2.0 * abs(attraction) * total
+            rate = mu[i] * (repulsion * near * near + attraction)
+            own -= rate
+            out[j, i] += 9.0 / 16.0 * rate
+            out[j, i + 1] += 9.0 / 16.0 * rate
+            out[j, i - 1 if i > 0 else 1] -= rate / 16.0
+            out[j, i + 2 if i < n - 1 else n - 1] -= rate / 16.0
+        out[j, j] += own
+
+
+@jit
+def factor_step(jacobian, time):
+    """Replace the derivatives v' by the factors of 1 - time v' = L R, without pivots; 1 on the diagonal of L.
+
+    The matrix is nearly that of a convex function in the metric of the masses, whose pivots are positive.
+    """
+    n = len(jacobian)
+    for i in range(n):
+        for j in range(n):
+            jacobian[i, j] *= -time
+        jacobian[i, i] += 1.0
+    for k in range(n):
+        for i in range(k + 1, n):
+            share = jacobian[i, k] / jacobian[k, k]
+            jacobian[i, k] = share
+            for j in range(k + 1, n):
+                jacobian[i, j] -= share * jacobian[k, j]
+
+
+@jit
+def solve_step(factors, right):
+    """Solve with the factors of `factor_step`, in place."""
+    n = right.size
+    for i in range(n):
+        total = right[i]
+        for j in range(i):
+            total -= factors[i, j] * right[j]
+        right[i] = total
+    for i in range(n - 1, -1, -1):
+        total = right[i]
+        for j in range(i + 1, n):
+            total -= factors[i, j] * right[j]
+        right[i] = total / factors[i, i]
