@@ -96,7 +96,7 @@ def masses_between(x, below, above, exponents, places, out):
         h = x[k + 1] - x[k]
         t = min(max((y - x[k]) / h, 0.0), 1.0)
         s, u = t * t * (3.0 - 2.0 * t), h * t * (1.0 - t)
-        is_left = below[k] < above[k]
+        is_left = below[k] + below[k + 1] < above[k] + above[k + 1]
         if is_left:
             value = rising[k] + s * (rising[k + 1] - rising[k]) + u * ((1.0 - t) * up[k] - t * up[k + 1])
             mass = max(value, 0.0) ** p
