@@ -200,11 +200,11 @@ class ChargeFronts(Fronts):
         for _ in range(MAX_CORRECTIONS):
             change = start + time * self._velocities(mesh.masses, points) - points
             solve_step(self.factors, change)
-            size = float(np.abs(change).max())
-            if not math.isfinite(size):
+            size, gaps = float(np.abs(change).max()), np.diff(points)
+            if not (math.isfinite(size) and gaps.min() > 0.0):
                 return None
             # Points keep their order.
-            rate = max(KEPT, float((-np.diff(change) / np.diff(points)).max()))
+            rate = max(KEPT, float((-np.diff(change) / gaps).max()))
             points += change * (KEPT / rate)
             if size <= least or (size <= 1e4 * least and size >= 0.5 * before):
                 return points

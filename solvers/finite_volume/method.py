@@ -38,6 +38,8 @@ class FiniteVolume(Method):
     beta = infinity, with the exponential midpoint rule.
     No diffusion: masses are carried along characteristics, with jumps kept within a cell; a smooth law on one axis
     takes explicit steps of third order. See docs/schemes.md.
+    Fronts on a line, of nonlinear diffusion by a power and of charges (a logarithmic repulsion without diffusion): points
+    carry the masses, of second order wherever in a cell a front is, as long as they serve.
 
     Behavior: without ``dt`` steps are chosen so that the local time error (L1) stays below ``rtol``, by default a part
     of the error of the grid, estimated from differences of the density. A step whose energy rises is halved, six times
@@ -73,7 +75,7 @@ class FiniteVolume(Method):
     order : int, optional
         Order of the fluxes in space, 4 or 2; by default the better of the two, as the certificate tells
         (``certificate.scheme``). Those of order 4 are for smooth problems with linear diffusion on even cells. With 4
-        a problem that they do not serve is refused.
+        a problem that they do not serve is refused; 2 also keeps to fluxes where points would carry fronts.
 
     tol : float, optional
         Tolerance of the whole run: the error of the density (L1, relative to the mass). Half of it is for the errors of
