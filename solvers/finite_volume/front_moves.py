@@ -27,7 +27,8 @@ __all__ = ["ChargeFronts", "Fronts", "PorousFronts"]
 #: The L-stable SDIRK method of order 4 with five stages (Hairer and Wanner, Solving Ordinary Differential Equations II,
 #: table IV.6.5): its diagonal, and the rows before it; the last stage is the step.
 GAMMA = 0.25
-STAGES = ((), (1 / 2,), (17 / 50, -1 / 25), (371 / 1360, -137 / 2720, 15 / 544), (25 / 24, -49 / 48, 125 / 16, -85 / 12))
+STAGES = ((), (1 / 2,), (17 / 50, -1 / 25), (371 / 1360, -137 / 2720, 15 / 544),
+          (25 / 24, -49 / 48, 125 / 16, -85 / 12))
 #: Newton's method has converged when no point moves by more than this part of the length of the support.
 CONVERGED = 1e-13
 #: Corrections of Newton's method, after which there is no step.
@@ -137,9 +138,8 @@ class PorousFronts(Fronts):
         return bool(np.diff(points).max() <= self.widest)
 
     def velocities(self, mesh: FrontMesh) -> np.ndarray:
-        slopes, _ = self.field(mesh.points)
-        out = np.empty(mesh.points.size)
-        velocities(mesh.points, mesh.masses, node_weights(mesh.masses, self.power), self.power, self.factor, slopes, out)
+        out, weights = np.empty(mesh.points.size), node_weights(mesh.masses, self.power)
+        velocities(mesh.points, mesh.masses, weights, self.power, self.factor, self.field(mesh.points)[0], out)
         return out
 
     def begin(self, mesh: FrontMesh, time: float) -> None:
@@ -164,9 +164,9 @@ class PorousFronts(Fronts):
 class ChargeFronts(Fronts):
     r"""Points moved by charges that repel each other, :math:`-\chi \log|x - y| + k (x - y)^2/2`, without diffusion.
 
-    Their fronts are roots, :math:`p = 3/2`. With S ~ j^3 the points are even functions of their index j at the ends, and
-    :math:`\int \rho(y)\,dy/(X_j - y)` is the midpoint rule in the index: it has no self-force, and is of the order of
-    the midpoints, 4. Steps are those of nonlinear diffusion; J is found by Newton's method with a full matrix, kept
+    Their fronts are roots, :math:`p = 3/2`. With S ~ j^3 the points are even functions of their index j at the ends,
+    and :math:`\int \rho(y)\,dy/(X_j - y)` is the midpoint rule in the index: it has no self-force, and is of fourth
+    order, third at the ends. Steps are those of nonlinear diffusion; J is found by Newton's method with a full matrix, kept
     while it serves.
 
     Parameters

@@ -43,9 +43,9 @@ TOLD = "points that carry the masses, of second order in space, with fronts at a
 def fronts_of(flow: Flow, method: FiniteVolume) -> Fronts | None:
     """Return the moves of the points that carry a law; None if it is not for them.
 
-    They are for nonlinear diffusion by a power alone, and for the repulsion of charges on the line (a logarithm, with or
-    without a quadratic kernel) without diffusion; in a smooth potential, of a law that has one interval as its support
-    and is smooth inside. ``order=2`` keeps to fluxes.
+    They are for nonlinear diffusion by a power alone, and for the repulsion of charges on the line (a logarithm, with
+    or without a quadratic kernel) without diffusion; in a smooth potential. ``order=2`` keeps to fluxes. Whether the
+    law ends within the grid, and is smooth enough, is seen at the start.
     """
     energy, grid = flow.on_grid, flow.grid
     if not (flow.t1 > flow.t0 and grid.ndim == 1 and not grid.periodic[0] and not any(grid.origin)

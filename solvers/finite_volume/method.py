@@ -38,8 +38,8 @@ class FiniteVolume(Method):
     beta = infinity, with the exponential midpoint rule.
     No diffusion: masses are carried along characteristics, with jumps kept within a cell; a smooth law on one axis
     takes explicit steps of third order. See docs/schemes.md.
-    Fronts on a line, of nonlinear diffusion by a power and of charges (a logarithmic repulsion without diffusion): points
-    carry the masses, of second order wherever in a cell a front is, as long as they serve.
+    Fronts on a line, of nonlinear diffusion by a power and of charges (a logarithmic repulsion without diffusion):
+    points carry the masses, of second order wherever in a cell a front is, as long as they serve.
 
     Behavior: without ``dt`` steps are chosen so that the local time error (L1) stays below ``rtol``, by default a part
     of the error of the grid, estimated from differences of the density. A step whose energy rises is halved, six times

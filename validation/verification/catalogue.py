@@ -206,8 +206,8 @@ def _nonlinear() -> list[Case]:
 
 def _charges() -> list[Case]:
     # Of a jump that is carried along on the line only the error of the steps is left, on any grid: it is not an order.
-    # The circle of the disk is cut by lines, to first order. The semicircle at rest is that of the cells, whose front has
-    # an error of h^(3/2).
+    # The circle of the disk is cut by lines, to first order. The semicircle at rest is that of the cells, whose front
+    # has an error of h^(3/2).
     return [
         _carried("log-gas", "semicircle", exact.LogGas(), density_limits={51: 1e-6}, order=1.5, jko=(0.1, 5)),
         _front("log-gas", "to rest", exact.LogGas(t_end=6.0), order=1.35),

@@ -121,8 +121,8 @@ class Audit:
         self.flow, self.allowed_jko = flow, 1.0 if nearly else 0.5
         self.form: WeakForm | None = None
         self.stride, self.steps, self.failure, self.judged_by = 1, 0, "", "steps"
-        # A law that has been looked at is a row: time, error, what JKO may miss, what its moments leave open, the sides,
-        # and the integrals so far of drift and interaction by terms that change with time.
+        # A law that has been looked at is a row: time, error, what JKO may miss, what its moments leave open, the
+        # sides, and the integrals so far of drift and interaction by terms that change with time.
         self.samples: list[Pending | Array] = []
         self.seen: Array | None = None
         self.may_miss = 0.0

@@ -76,8 +76,8 @@ def masses_between(x, below, above, exponents, places, out):
     x, below, above : arrays, shape (n + 1,)
         The points, and the masses on both sides of each.
     exponents : (float, float)
-        p at the two ends: the mass beyond a place grows like the power p of the distance from the end. Where one is 0 it
-        is that of the first two points from the end.
+        p at the two ends: the mass beyond a place grows like the power p of the distance from the end. Where one is 0
+        it is that of the first two points from the end.
     places : array, shape (k + 1,)
     out : array, shape (k,)
     """
