@@ -166,8 +166,8 @@ class ChargeFronts(Fronts):
 
     Their fronts are roots, :math:`p = 3/2`. With S ~ j^3 the points are even functions of their index j at the ends,
     and :math:`\int \rho(y)\,dy/(X_j - y)` is the midpoint rule in the index: it has no self-force, and is of fourth
-    order, third at the ends. Steps are those of nonlinear diffusion; J is found by Newton's method with a full matrix, kept
-    while it serves.
+    order, third at the ends. Steps are those of nonlinear diffusion; J is found by Newton's method with a full matrix,
+    kept while it serves.
 
     Parameters
     ----------

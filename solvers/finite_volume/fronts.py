@@ -58,9 +58,10 @@ def fronts_of(flow: Flow, method: FiniteVolume) -> Fronts | None:
         return None
     if energy.internal:
         factor, term = energy.internal[0]
-        known = isinstance(term, PowerEntropy) and LEAST_POWER <= term.m <= LARGEST_POWER and factor > 0
-        alone = len(energy.internal) == 1 and not energy.moves
-        return PorousFronts(grid, potential, factor, term.m) if known and alone else None
+        if len(energy.internal) > 1 or energy.moves or not isinstance(term, PowerEntropy):
+            return None
+        known = LEAST_POWER <= term.m <= LARGEST_POWER and factor > 0
+        return PorousFronts(grid, potential, factor, term.m) if known else None
     charges = _charges(energy)
     if charges is None or method.scheme != "extrapolated":
         return None

@@ -41,6 +41,8 @@ DISSIPATION_SHARE = 0.01
 LARGE_GRID_SHARE, LARGE_GRID = 0.1, 20_000
 #: and at every eighth step.
 DISSIPATION_STRIDE = 8
+#: What states of former versions do not have.
+ADDED = ("middle", "mesh", "left")
 #: Part of the mass that counts as round-off.
 NEGLIGIBLE = 1e-16
 
@@ -113,9 +115,8 @@ class FiniteVolumeRun(Run):
             raise ValueError(f"it holds {saved.get('holds')}, and the run goes on with {self.HOLDS}: it is of other "
                              "settings, or by another version of wgflow")
         # Files of former versions know no field in the middle of a step, and no points.
-        added = ("middle", "mesh", "left")
-        self.state = State(**{name: saved[name] for name in State._fields if name not in added},
-                           **{name: saved.get(name) for name in added})
+        values: dict[str, Any] = {name: saved.get(name) if name in ADDED else saved[name] for name in State._fields}
+        self.state = State(**values)
         self.stepper.take_up(self.state)
         self.t, self.steps, self.measured = self.state.t, saved["steps"], saved["measured"]
         self.first_energy = recorded["columns"]["energy"][0]
