@@ -157,7 +157,8 @@ class Audit:
     def dump(self) -> dict:
         """Return what has been found; ``rows_of`` gives the samples as rows of numbers."""
         return {"rows_of": partial(self._rows_or_none, self.samples[:], self.seen), "may_miss": self.may_miss,
-                "stride": self.stride, "steps": self.steps, "failure": self.failure, "judged_by": self.judged_by}
+                "stride": self.stride, "steps": self.steps, "failure": self.failure, "judged_by": self.judged_by,
+                "opens": True}
 
     def restore(self, saved: dict | None, law: Array) -> None:
         """Take up what `dump` gave, its samples as rows, and the law that was recorded last."""
@@ -169,7 +170,7 @@ class Audit:
         self.failure, self.judged_by = str(saved["failure"]), str(saved["judged_by"])
         if not self.failure and self.steps and not len(rows):
             self.failure = "a term could not be evaluated in weak form"
-        if rows.shape[1:] == (3 + 8 * self._formed().count,):
+        if len(rows) and "opens" not in saved:
             # Files of former versions do not tell what moments leave open.
             rows = np.insert(rows, 3, 0.0, axis=1)
         if len(rows) and not (rows.shape[1:] == (4 + 8 * self._formed().count,) and np.isfinite(rows).all()):
