@@ -38,6 +38,8 @@ def _warmup() -> None:
     plane = wg.Grid([(-2, 2), (-2, 2)], cells=(12, 12))
     line, square = wg.Density.gaussian(grid, 0.5, 0.3), wg.Density.gaussian(plane, [0.3, 0.0], [0.2, 0.3])
     well = wg.Potential(lambda *x: sum(0.5 * c**2 for c in x))
+    charges = wg.Interaction(wg.interactions.log(-1.0))
+    box = wg.Density.from_function(grid, lambda x: 1.0 * (abs(x) < 1.0))
     attraction = wg.Interaction(wg.Convolution(lambda z: -np.exp(-z * z)))
     model = wg.reduced_models.IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2)
     radial = model.grid(cells=64)
@@ -48,6 +50,7 @@ def _warmup() -> None:
         lambda: wg.solve(1 * well, square, (0.0, 0.05)),
         lambda: wg.solve(well + wg.Entropy(2.0), square, (0.0, 0.05), method=wg.FiniteVolume(order=2)),
         lambda: wg.solve(wg.PowerEntropy(2.0), line, (0.0, 0.05)),
+        *(partial(wg.solve, energy, box, (0.0, 0.05)) for energy in (well + wg.PowerEntropy(2.0), 1 * charges)),
         lambda: wg.solve(wg.Entropy(2.0) + attraction, line, (0.0, 0.1)),
         lambda: wg.solve(wg.Entropy(2.0) + attraction, line, (0.0, 0.1), method=wg.FiniteVolume(scheme="midpoint")),
         lambda: wg.solve(1 * wg.Entropy(2.0), line, (0.0, 0.1), method=wg.JKO(tau=0.1)),

@@ -75,6 +75,8 @@ class Flow:
         self.given: Density | Atoms = self.rho0
         # How a scheme that does not hold the masses of cells makes a density of what it holds.
         self.law: Callable[[np.ndarray], Density] | None = None
+        # Whether the scheme knows where in a cell the mass lies.
+        self.places = False
         # What the certificate says of the scheme.
         self.scheme = ""
         self.size = self.rho0.points.size if isinstance(self.rho0, Atoms) else self.rho0.grid.size

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from wgflow.checks import check_count, check_flag, check_positive
 from wgflow.errors import InvalidInput
 from wgflow.flows import Flow
+from wgflow.grids import Grid
 
 from ..base import Method
 from .choice import carries, unsplit, why_not_compact
@@ -41,6 +42,8 @@ class FiniteVolume(Method):
     beta = infinity, with the exponential midpoint rule.
     No diffusion: masses are carried along characteristics, with jumps kept within a cell; a smooth law on one axis
     takes explicit steps of third order. See docs/schemes.md.
+    Fronts on a line, of nonlinear diffusion by a power and of charges (a logarithmic repulsion without diffusion):
+    points carry the masses, of second order wherever in a cell a front is, as long as they serve.
 
     Behavior: without ``dt`` steps are chosen so that the local time error (L1) stays below ``rtol``, by default a part
     of the error of the grid, estimated from differences of the density. A step whose energy rises is halved, six times
@@ -76,7 +79,7 @@ class FiniteVolume(Method):
     order : int, optional
         Order of the fluxes in space, 4 or 2; by default the better of the two, as the certificate tells
         (``certificate.scheme``). Those of order 4 are for smooth problems with linear diffusion on even cells. With 4
-        a problem that they do not serve is refused.
+        a problem that they do not serve is refused; 2 also keeps to fluxes where points would carry fronts.
 
     tol : float, optional
         Tolerance of the whole run: the error of the density (L1, relative to the mass). Half of it is for the errors of
@@ -155,6 +158,14 @@ class FiniteVolume(Method):
     def stop_to_stop(self, longest: float, span: float) -> FiniteVolume:
         # Fixed steps end on multiples of dt, of which there are none before the end.
         return replace(self, dt=2.0 * span, rtol=None, tol=None, max_step=None, max_steps=NO_LIMIT)
+
+    def check_state(self, grid: Grid, state: dict[str, Any]) -> None:
+        mesh = state.get("mesh")
+        super().check_state(grid, {name: value for name, value in state.items() if name != "mesh"})
+        if mesh is not None and not (isinstance(mesh, np.ndarray) and mesh.dtype == float and mesh.ndim == 2
+                                     and len(mesh) == 2 and np.isfinite(mesh).all() and (np.diff(mesh[0]) > 0).all()
+                                     and (mesh[1, :-1] > 0).all()):
+            raise ValueError("mesh has to be rising points and the positive masses between them")
 
     def begin(self, flow: Flow) -> FiniteVolumeRun:
         reason = why_not_compact(flow, self)

@@ -17,6 +17,7 @@ from .blow_up import CollapseWatch
 from .choice import carries, unsplit
 from .explicit import ExplicitSteps, explicit_steps_of
 from .extrapolated import Extrapolated
+from .fronts import FrontStepper, fronts_of
 from .midpoint import Midpoint
 from .nonlinear import NonlinearSweeps
 from .splitting import LinearSweeps, default_threads
@@ -41,6 +42,8 @@ DISSIPATION_SHARE = 0.01
 LARGE_GRID_SHARE, LARGE_GRID = 0.1, 20_000
 #: and at every eighth step.
 DISSIPATION_STRIDE = 8
+#: What states of former versions do not have.
+ADDED = ("middle", "mesh", "left")
 #: Part of the mass that counts as round-off.
 NEGLIGIBLE = 1e-16
 
@@ -60,7 +63,8 @@ def make_stepper(flow: Flow, method: FiniteVolume) -> Stepper:
         sweeps = LinearSweeps(flow.grid, energy.diffusion, method.corrected, negligible, static,
                               method.threads or default_threads())
     rule: FieldRule = Midpoint() if method.scheme == "midpoint" else Extrapolated()
-    return Stepper(flow, sweeps, rule)
+    fronts = fronts_of(flow, method)
+    return Stepper(flow, sweeps, rule) if fronts is None else FrontStepper(flow, sweeps, rule, fronts)
 
 
 class FiniteVolumeRun(Run):
@@ -113,9 +117,10 @@ class FiniteVolumeRun(Run):
         if saved.get("holds", FiniteVolumeRun.HOLDS) != self.HOLDS:
             raise ValueError(f"it holds {saved.get('holds')}, and the run goes on with {self.HOLDS}: it is of other "
                              "settings, or by another version of wgflow")
-        # Files of former versions know no field in the middle of a step.
-        self.state = State(**{name: saved[name] for name in State._fields if name != "middle"},
-                           middle=saved.get("middle"))
+        # Files of former versions know no field in the middle of a step, and no points.
+        values: dict[str, Any] = {name: saved.get(name) if name in ADDED else saved[name] for name in State._fields}
+        self.state = State(**values)
+        self.stepper.take_up(self.state)
         self.t, self.steps, self.measured = self.state.t, saved["steps"], saved["measured"]
         self.first_energy = recorded["columns"]["energy"][0]
         if self.controller is not None:

@@ -56,6 +56,10 @@ class State(NamedTuple):
         The work done on the law since the start.
     middle : array or None
         The field in the middle of the last step, where a rule keeps it.
+    mesh : array of shape (2, n + 1) or None
+        Points that carry the law, and the masses between them, where a stepper moves points.
+    left : float or None
+        The time at which points have given way to fluxes.
     """
 
     t: float
@@ -67,6 +71,8 @@ class State(NamedTuple):
     previous_dt: float
     work: float = 0.0
     middle: np.ndarray | None = None
+    mesh: np.ndarray | None = None
+    left: float | None = None
 
 
 class Sweeps(ABC):
@@ -168,6 +174,9 @@ class Stepper:
         self.sweeps.check(masses)
         return State(self.flow.t0, 0.0, masses, energy.energy(masses, interaction), energy.field(masses, interaction),
                      None, 0.0)
+
+    def take_up(self, state: State) -> None:
+        """Note the state at which a run is taken up again."""
 
     def step(self, state: State, dt: float, stop: float | None = None) -> State | None:
         """Return the state a time dt later (exactly at ``stop`` if given), or None if it breaks a property."""

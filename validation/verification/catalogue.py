@@ -118,6 +118,11 @@ def _fourth(family: str, name: str, problem: ExactProblem, **options: Any) -> Ca
         "order": 3.5, "settings": {"rtol": 1e-11 if problem.grid(2).ndim == 1 else 1e-9}, **options})
 
 
+def _carried(family: str, name: str, problem: ExactProblem, **options: Any) -> Case:
+    """Return a case whose law is carried by points, fronts and all."""
+    return _front(family, name, problem, **{"order": 1.8, "settings": {"rtol": 1e-9}, **options})
+
+
 def _front(family: str, name: str, problem: ExactProblem, **options: Any) -> Case:
     ndim = problem.grid(2).ndim
     defaults = {"cells": _FRONT if ndim == 1 else (*_PLANE[:4], 113), "order": 1.3, "slow": ndim > 1,
@@ -184,15 +189,15 @@ def _mean_field() -> list[Case]:
 
 def _nonlinear() -> list[Case]:
     return [
-        _front("barenblatt", "m = 2", exact.Barenblatt(), cells=(50, 71, 100, 141, 200, 283, 400), order=1.8,
-               density_limits={200: 3e-5, 400: 1e-5}, jko=(0.1, 10)),
-        _front("barenblatt", "m = 1.5", exact.Barenblatt(m=1.5), order=1.5),
-        _front("barenblatt", "m = 3", exact.Barenblatt(m=3.0), order=1.4),
+        _carried("barenblatt", "m = 2", exact.Barenblatt(), cells=(50, 71, 100, 141, 200, 283, 400),
+                 density_limits={200: 4e-6, 400: 1e-6}, jko=(0.1, 10)),
+        _carried("barenblatt", "m = 1.5", exact.Barenblatt(m=1.5)),
+        _carried("barenblatt", "m = 3", exact.Barenblatt(m=3.0), density_limits={281: 2e-6}),
+        _carried("barenblatt", "m = 4", exact.Barenblatt(m=4.0), density_limits={281: 2e-6}),
         _front("barenblatt", "plane, m = 2", exact.Barenblatt(ndim=2), order=1.8),
-        _front("porous-medium", "well, m = 2", exact.PorousMedium(), order=1.7, jko=(0.1, 10)),
-        _front("porous-medium", "well, m = 2, drifting", exact.PorousMedium(mean=0.5, stiffness=1.5), order=2.0,
-               jko=(0.1, 5)),
-        _front("porous-medium", "well, m = 3", exact.PorousMedium(m=3.0, t_end=0.4), slow=True),
+        _carried("porous-medium", "well, m = 2", exact.PorousMedium(), jko=(0.1, 10)),
+        _carried("porous-medium", "well, m = 2, drifting", exact.PorousMedium(mean=0.5, stiffness=1.5), jko=(0.1, 5)),
+        _carried("porous-medium", "well, m = 3", exact.PorousMedium(m=3.0, t_end=0.4)),
         _smooth("fast-diffusion", "well, m = 0.75", exact.PorousMedium(m=0.75), settings={"rtol": 1e-7}),
         Case("waiting-time", "cos^2, m = 2", exact.WaitingTime(), _FRONT, limits={"escaped": 1e-5}),
         Case("waiting-time", "cos, m = 3", exact.WaitingTime(m=3.0), _FRONT, limits={"escaped": 1e-5}),
@@ -201,10 +206,10 @@ def _nonlinear() -> list[Case]:
 
 def _charges() -> list[Case]:
     # Of a jump that is carried along on the line only the error of the steps is left, on any grid: it is not an order.
-    # The circle of the disk is cut by lines, to first order. Of the semicircle, whose field is infinite beyond its
-    # root-like front, the front has an error of h^(3/2), but with order 1.1 on these grids.
+    # The circle of the disk is cut by lines, to first order. The semicircle at rest is that of the cells, whose front
+    # has an error of h^(3/2).
     return [
-        _front("log-gas", "semicircle", exact.LogGas(), order=1.0, jko=(0.1, 5)),
+        _carried("log-gas", "semicircle", exact.LogGas(), density_limits={51: 1e-6}, order=1.5, jko=(0.1, 5)),
         _front("log-gas", "to rest", exact.LogGas(t_end=6.0), order=1.35),
         _smooth("newtonian-line", "two Gaussians", exact.NewtonianLine(), jko=(0.1, 5)),
         _front("newtonian-line", "uniform", exact.NewtonianBall(ndim=1), order=None,

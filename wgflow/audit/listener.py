@@ -10,8 +10,9 @@ change with time, at times of the audit's own between the steps. A right run has
 .. math:: |\mathrm{defect}_k| \le 0.006 \int |s R_k| + 0.0007 \sum_{parts} \int |s R_k^{part}|
           + \text{errors},
 
-where the errors are what the integral over time leaves open, and one and a half times the error in
-time that the run has estimated and what its resolution leaves open. For the steps of JKO
+where the errors are what the integral over time leaves open, one and a half times the error in
+time that the run has estimated and what its resolution leaves open, and what the moments at a and b leave open where
+the scheme knows where in its cell a jump is and the averages do not (`WeakForm.unplaced`). For the steps of JKO
 
 .. math:: \Bigl|\int \varphi\,(\rho_1 - \rho_0) - \tau R_\varphi(\rho_1)\Bigr|
           \le \tfrac12 \sup |D^2\varphi|\,W_2^2(\rho_0, \rho_1)
@@ -144,8 +145,8 @@ class Audit:
         self.flow, self.allowed_jko = flow, 1.0 if nearly else 0.5
         self.form: WeakForm | None = None
         self.stride, self.steps, self.failure, self.judged_by = 1, 0, "", "steps"
-        # A law that has been looked at is a row: time, error, what JKO may miss, the sides, and the integrals so far of
-        # drift and interaction by terms that change with time.
+        # A law that has been looked at is a row: time, error, what JKO may miss, what its moments leave open, the
+        # sides, and the integrals so far of drift and interaction by terms that change with time.
         self.samples: list[Pending | Array] = []
         self.seen: Array | None = None
         self.may_miss = 0.0
@@ -183,7 +184,8 @@ class Audit:
     def dump(self) -> dict:
         """Return what has been found; ``rows_of`` gives the samples as rows of numbers."""
         return {"rows_of": partial(self._rows_or_none, self.samples[:], self.seen), "may_miss": self.may_miss,
-                "stride": self.stride, "steps": self.steps, "failure": self.failure, "judged_by": self.judged_by}
+                "stride": self.stride, "steps": self.steps, "failure": self.failure, "judged_by": self.judged_by,
+                "opens": True}
 
     def restore(self, saved: dict | None, law: Array) -> None:
         """Take up what `dump` gave, its samples as rows, and the law that was recorded last."""
@@ -195,7 +197,10 @@ class Audit:
         self.failure, self.judged_by = str(saved["failure"]), str(saved["judged_by"])
         if not self.failure and self.steps and not len(rows):
             self.failure = "a term could not be evaluated in weak form"
-        if len(rows) and not (rows.shape[1:] == (3 + 8 * self._formed().count,) and np.isfinite(rows).all()):
+        if len(rows) and "opens" not in saved:
+            # Files of former versions do not tell what moments leave open.
+            rows = np.insert(rows, 3, 0.0, axis=1)
+        if len(rows) and not (rows.shape[1:] == (4 + 8 * self._formed().count,) and np.isfinite(rows).all()):
             raise ValueError("the samples of the audit do not fit the flow")
         self.samples, self.seen = list(rows), law
 
@@ -209,7 +214,7 @@ class Audit:
                 if form.driven and rows and seen is not None:
                     sums = sums + self._between(float(rows[-1][0]), sample.t, seen, sample.law).ravel()
                 seen = sample.law
-                sample = np.concatenate([sample[:3], *form.sides(sample.law), sums])
+                sample = np.concatenate([[*sample[:3], self._open(sample.law)], *form.sides(sample.law), sums])
             rows.append(sample)
         return np.array(rows)
 
@@ -236,6 +241,10 @@ class Audit:
             self.form = WeakForm(self.flow.energy, self.flow.density, nodal=self.flow.law is not None)
         return self.form
 
+    def _open(self, law: Array) -> float:
+        """Return what the moments of a law leave open, for slopes of 1."""
+        return self._formed().unplaced(law) if self.flow.places else 0.0
+
     def _between(self, begin: float, end: float, before: Array, after: Array) -> Array:
         """Return drift and interaction by terms that change with time over a step, (2, K)."""
         share = 0.5 * (1.0 + NODES)
@@ -254,10 +263,10 @@ class Audit:
         if self.failure:
             return Finding(None, None, self.failure)
         rows, count = np.array(self.samples), self._formed().count
-        table = rows[:, 3:].reshape(len(rows), 8, count).swapaxes(0, 1)
-        return self._judge(rows[:, 0], rows[:, 1], rows[:, 2], table)
+        table = rows[:, 4:].reshape(len(rows), 8, count).swapaxes(0, 1)
+        return self._judge(rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3], table)
 
-    def _judge(self, t: Array, error: Array, may_miss: Array, table: Array) -> Finding:
+    def _judge(self, t: Array, error: Array, may_miss: Array, unplaced: Array, table: Array) -> Finding:
         """Return the finding from the samples: defect, demand and allowed errors of each interval between them."""
         moments, drift, interaction, diffusion, doubt, speed = table[:6]
         driven_drift, driven_interaction = np.diff(table[6:], axis=1)
@@ -297,11 +306,11 @@ class Audit:
         found = Missed(np.diff(moments, axis=0) - change, np.abs(change), demand, allowed, np.zeros(change.shape))
         return worst_of(found, mass, OF_CHANGE, OF_PARTS,
                         "the run is too coarse, since its own errors may be as large as what the equation demands; "
-                        "take more cells, or shorter steps")
+                        "take more cells, or shorter steps", unplaced[:, None] * self._formed().steepest)
 
 
-
-def worst_of(found: Missed, mass: float, of_change: float, of_parts: float, remedy: str) -> Finding:
+def worst_of(found: Missed, mass: float, of_change: float, of_parts: float, remedy: str,
+             open_moments: Array | None = None) -> Finding:
     """Return the test function and the part of a run for which the defect is the largest part of its bound.
 
     Parameters
@@ -312,6 +321,8 @@ def worst_of(found: Missed, mass: float, of_change: float, of_parts: float, reme
         What a right run may miss, relative to the demanded change, and to what its parts demand separately.
     remedy : str
         Why nothing could be judged, and what to do, if that is so.
+    open_moments : array of shape (n + 1, K), optional
+        By how much the moments themselves may be off at the times between the intervals.
     """
     n = len(found.missed)
     cuts = [round(n * k / WINDOWS) for k in range(WINDOWS + 1)] if n >= 4 * WINDOWS else []
@@ -320,11 +331,16 @@ def worst_of(found: Missed, mass: float, of_change: float, of_parts: float, reme
         missed, change, parts, allowed, square = (part[begin:end].sum(axis=0) for part in found)
         least = OF_LARGEST * float(parts.max()) + NOTHING * mass
         bound = of_change * change + of_parts * parts + allowed + np.sqrt(square) + least
+        if open_moments is not None:
+            bound = bound + open_moments[begin] + open_moments[end]
         defect = np.abs(missed)
         if not np.isfinite(defect / bound).all():
             return Finding(None, None, "its terms are not finite in weak form")
         k = int(np.argmax(defect / bound))
         size = max(float(parts[k]), OF_SIZE * float(parts.max()), least)
+        if open_moments is not None and end - begin < n and defect[k] <= bound[k] and bound[k] > size:
+            # A part that is too short to tell anything.
+            continue
         worst = max(worst, (float(defect[k] / bound[k]), float(defect[k] / size), float(bound[k] / size)))
         if end - begin == n and not (bound <= np.maximum(JUDGES * parts, NEGLIGIBLE * mass)).any():
             note = remedy

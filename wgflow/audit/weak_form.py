@@ -45,6 +45,8 @@ ROUGH = 0.5
 COARSE = 0.1
 #: Part of the forces within a singular kernel, which may cancel, that the roughness of a law leaves open.
 SIZE_SHARE = 0.1
+#: Part of the width of a cell by which a jump's mass may be displaced.
+UNPLACED = 0.0625
 #: Numbers in the tables of test functions; on larger grids sums go axis by axis.
 MOST_ROWS = 1_000_000
 
@@ -148,6 +150,19 @@ class WeakForm:
             interaction = interaction - self._functionals(masses)
         doubt = doubt + roughness * (np.abs(drift) + np.abs(interaction) + np.abs(diffusion))
         return Sides(moments, drift, interaction, diffusion, doubt, speed)
+
+    def unplaced(self, masses: Array) -> float:
+        r"""Return by how much a moment of unit slope may be off since mass may lie anywhere in a cell.
+
+        A cell of width h that a jump of the density fills to a part a has its mass h (1 - a)/2 off its center: with the
+        height r of the jump r a (1 - a) h^2/2, at most r h^2/8. The second differences of the masses over h add up to
+        (1 + |1 - 2a|) r; half of r h^2/8 is at either end of a time.
+        """
+        total = 0.0
+        for axis, h in enumerate(self.grid.widths):
+            m = masses.swapaxes(0, axis)
+            total += float(np.abs(m[2:] - 2.0 * m[1:-1] + m[:-2]).sum()) * float(h.max())
+        return UNPLACED * total
 
     def changing_rates(self, laws: list[Array], times: Array) -> Array:
         """Return drift and interaction by the terms that change with time, of a law at each time, (2, n, K)."""

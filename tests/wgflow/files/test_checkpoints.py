@@ -393,8 +393,8 @@ def test_every_part_is_needed_and_looked_at(order, tmp_path):
             with pytest.raises((StorageError, InvalidInput)):
                 resume(path, Line)
     for key in header["state"]:
-        if order == 2 and key in ("middle", "holds"):
-            continue  # files of version 0.1 have neither
+        if key in ("mesh", "left") or (order == 2 and key in ("middle", "holds")):
+            continue  # files of version 0.1 have none of them; fluxes leave the first two empty
         _npz.write_npz(path, KIND, header | {"state": {k: v for k, v in header["state"].items() if k != key}}, arrays)
         with pytest.raises(StorageError):
             resume(path, Line)
