@@ -16,7 +16,7 @@ from wgflow.flows import Flow
 if TYPE_CHECKING:
     from .method import FiniteVolume
 
-__all__ = ["carries", "why_not_compact"]
+__all__ = ["carries", "why_not_compact", "why_split"]
 
 #: Compact fluxes are the better ones while the mean of |Psi''| h^2 / D over the law stays below this,
 RESOLVED = 2.0
@@ -70,6 +70,17 @@ def why_not_compact(flow: Flow, method: FiniteVolume) -> str | None:
         # What is at rest now will be moved.
         return _unresolved(energy, rho, field) or _unresolved_later(flow, rho)
     return _unresolved(energy, rho, field) or _at_rest(energy, rho, field)
+
+
+def why_split(flow: Flow) -> str | None:
+    """Return why a flow that is for the compact fluxes must be split by axis, in words; None if it need not be."""
+    if flow.grid.ndim != 2:
+        return f"a grid of {flow.grid.ndim} axes (need 2)"
+    if flow.on_grid.moves:
+        return "an interaction"
+    if flow.energy.time_dependent:
+        return "a term that changes with time"
+    return None
 
 
 def _unresolved_later(flow: Flow, rho: Density) -> str | None:
