@@ -48,7 +48,7 @@ from .stepper import Move, State, Stepper
 __all__ = ["Unsplit", "UnsplitSweeps"]
 
 #: Residual of a resolvent, relative to that of its preconditioner alone, and iterations in which it must be reached.
-FORCING, MOST_ITERATIONS = 1e-9, 60
+FORCING, MOST_ITERATIONS = 1e-7, 60
 #: A residual below this part of the masses is round-off.
 ROUND_OFF = 1e-15
 #: Lengths of resolvents whose decompositions are kept: those of whole steps and of the two halves.
