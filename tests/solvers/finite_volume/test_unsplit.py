@@ -142,7 +142,8 @@ def test_a_run_goes_on_from_a_checkpoint_with_the_same_bits(tmp_path, energy, sp
 
 
 REFUSED = [
-    ("1 axes", wg.Entropy(2.0) + wg.Potential(lambda x: x**2), wg.Density.gaussian(wg.Grid((-4, 4), cells=80), 0.5, 0.2)),
+    ("1 axes", wg.Entropy(2.0) + wg.Potential(lambda x: x**2),
+     wg.Density.gaussian(wg.Grid((-4, 4), cells=80), 0.5, 0.2)),
     ("an interaction", wg.Entropy(2.0) + wg.Interaction(wg.Convolution(lambda x, y: x * x + y * y)),
      wg.Density.gaussian(plane(24), [0.2, 0.1], 0.3)),
     ("no linear diffusion", 1 * wg.Potential(valley), wg.Density.gaussian(plane(24), [0.2, 0.1], 0.3)),
