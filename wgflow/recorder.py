@@ -11,6 +11,7 @@ import numpy as np
 
 from wgflow.atoms import Atoms
 from wgflow.audit.listener import Audit
+from wgflow.audit.resolution import unresolved
 from wgflow.certificate import Certificate, boundary_mass, library_versions, mass_on_bounds
 from wgflow.densities import Density
 from wgflow.energies.on_grid import TINY
@@ -301,7 +302,13 @@ class Recorder:
             dissipation_gap=self._dissipation_gap(lost),
             completed=status == 0, controlled=self.method.controlled, settings=self.method.settings(),
             versions=dict(library_versions()), functionals=self._functionals(), substituted=self._substituted(),
-            unseen_pulse=unseen, missed_drive=missed)
+            unseen_pulse=unseen, missed_drive=missed, unresolved=self._unresolved(history))
+
+    def _unresolved(self, history: History) -> str:
+        """Return why the grid does not resolve the law at the end, if steps were chosen by an error tolerance."""
+        if not (self.flow.has_grid and self.method.controlled and len(history) > 1):
+            return ""
+        return unresolved(self.flow.on_grid_at(float(history.t[-1])), self.last_masses)
 
     def _substituted(self) -> float | None:
         """Return the part of the path in steps of another scheme than the one asked for; None for other methods."""
