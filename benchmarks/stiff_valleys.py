@@ -1,10 +1,10 @@
 """Split steps against steps that solve both axes at once, in a curved valley that is oblique to the axes.
 
-    python benchmarks/stiff_valleys.py            # about two minutes
+    python benchmarks/stiff_valleys.py            # some minutes
 
 The potential is Rosenbrock's, (1 - x)^2 + 100 (y - x^2)^2, at beta = 3 on 160^2 cells, from a spot at (-1, 1). Both
-kinds of steps have one semi-discrete equation; the truth is that equation at rtol = 1e-6 without splitting. Printed are the
-mean of x, its error, the steps and the processor time, as a ratio to that without splitting at default settings.
+kinds of steps have one semi-discrete equation; the truth is that equation at rtol = 1e-6 without splitting. Printed are
+the mean of x, its error, the steps and the processor time, as a ratio to that without splitting at default settings.
 """
 
 from __future__ import annotations

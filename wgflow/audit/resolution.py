@@ -3,8 +3,8 @@ r"""Whether the cells of a grid resolve a law: its width against theirs.
 Where a potential with curvature :math:`\Psi''` holds a law against the diffusion 1/beta, it comes to rest with the
 deviation :math:`(\beta \Psi'')^{-1/2}`. If that is less than half a cell, :math:`h^2 \beta \Psi'' > 4`, and the law has
 become as narrow as a cell, its second differences adding up to its mass or more, then fluxes between cells know neither
-its width nor how fast it moves. Both are asked for: a rough law (a histogram, a point) will be smooth soon, and a narrow
-potential beside the law does not matter.
+its width nor how fast it moves. Both are asked for: a rough law (a histogram, a point) will be smooth soon, and a
+narrow potential beside the law does not matter.
 """
 
 from __future__ import annotations
