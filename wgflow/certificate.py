@@ -91,6 +91,8 @@ class Certificate:
         How far the energy lost (less work) lies outside the integrals of the smaller and of the larger one of the
         dissipations at the two ends of each stretch, relative to it. Inside for every start, also where the dissipation
         is infinite at first. None where the dissipation at the start is not formed.
+    unresolved : str
+        Why the cells do not resolve the law at the end (`wgflow.audit.resolution`); empty if they do.
     functionals : tuple of str
         User-defined terms, known by their energy and first variation alone: no scheme guarantees in advance that F
         falls with them; it was checked at each step.
@@ -138,6 +140,7 @@ class Certificate:
     dissipation_gap: float | None = None
     sample_size: float | None = None
     sample_error: tuple[float, ...] = ()
+    unresolved: str = ""
 
     def checks(self) -> dict[str, tuple[bool | None, str]]:
         """Return each check by its name: True, False, or None if it could not be judged; and a sentence."""
@@ -160,6 +163,8 @@ class Certificate:
                                + ("" if self.missed_drive <= DRIVE_TOLERANCE else "; take shorter steps"))
         if self.not_judged or self.equation_defect is not None:
             checks["equation"] = self._equation()
+        if self.unresolved:
+            checks["resolution"] = None, self.unresolved
         if self.noisy:
             return checks
         checks["energy"] = (self.max_energy_increase <= ENERGY_TOLERANCE,

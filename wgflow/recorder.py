@@ -12,6 +12,7 @@ import numpy as np
 from wgflow.atoms import Atoms
 from wgflow.audit.atom_listener import AtomAudit
 from wgflow.audit.listener import Audit
+from wgflow.audit.resolution import unresolved
 from wgflow.certificate import Certificate, boundary_mass, library_versions, mass_on_bounds
 from wgflow.densities import Density
 from wgflow.energies.on_grid import TINY
@@ -305,7 +306,14 @@ class Recorder:
             dissipation_gap=self._dissipation_gap(lost),
             completed=status == 0, controlled=self.method.controlled, settings=self.method.settings(),
             versions=dict(library_versions()), functionals=self._functionals(), substituted=self._substituted(),
-            unseen_pulse=unseen, missed_drive=missed, **_of_sample(self.flow.given))
+            unseen_pulse=unseen, missed_drive=missed, unresolved=self._unresolved(history),
+            **_of_sample(self.flow.given))
+
+    def _unresolved(self, history: History) -> str:
+        """Return why the grid does not resolve the law at the end, if steps were chosen by an error tolerance."""
+        if not (self.flow.has_grid and self.method.controlled and len(history) > 1):
+            return ""
+        return unresolved(self.flow.on_grid_at(float(history.t[-1])), self.last_masses)
 
     def _substituted(self) -> float | None:
         """Return the part of the path in steps of another scheme than the one asked for; None for other methods."""

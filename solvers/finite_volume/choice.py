@@ -10,13 +10,13 @@ import numpy as np
 from wgflow.densities import Density
 from wgflow.energies.nodes import has_nodes, is_smooth_everywhere, node_grid
 from wgflow.energies.on_grid import EnergyOnGrid
-from wgflow.errors import ConvergenceError, InvalidInput
+from wgflow.errors import ConvergenceError
 from wgflow.flows import Flow
 
 if TYPE_CHECKING:
     from .method import FiniteVolume
 
-__all__ = ["carries", "unsplit", "why_not_compact"]
+__all__ = ["carries", "why_not_compact", "why_split"]
 
 #: Compact fluxes are the better ones while the mean of |Psi''| h^2 / D over the law stays below this,
 RESOLVED = 2.0
@@ -44,28 +44,6 @@ def carries(flow: Flow, method: FiniteVolume) -> bool:
     return not is_smooth_everywhere(flow.density.values)
 
 
-def unsplit(flow: Flow, method: FiniteVolume) -> bool:
-    """Return whether all axes are solved for at once, as asked.
-
-    Raises
-    ------
-    InvalidInput
-        If that is asked for and not possible.
-    """
-    if method.splitting != "none" or flow.grid.ndim == 1:
-        return False
-    energy = flow.on_grid
-    for holds, reason in (
-        (flow.grid.ndim > 2, f"{flow.grid.ndim} axes, where a sparse factorization would not fit in memory"),
-        (bool(energy.internal), "nonlinear diffusion"),
-        (energy.diffusion <= 0, "flows without linear diffusion"),
-        (not np.isfinite(energy.potential).all(), "a potential that is not finite"),
-    ):
-        if holds:
-            raise InvalidInput(f"splitting='none' does not serve {reason}; leave splitting out")
-    return True
-
-
 def why_not_compact(flow: Flow, method: FiniteVolume) -> str | None:
     """Return why a flow is not for the compact fluxes, in words; None if it is."""
     if flow.t1 <= flow.t0:
@@ -74,7 +52,6 @@ def why_not_compact(flow: Flow, method: FiniteVolume) -> str | None:
     for holds, reason in (
         (method.order == 2, "order=2"),
         (not method.corrected, "corrected=False"),
-        (method.splitting == "none" and flow.grid.ndim > 1, "splitting='none'"),
         (method.scheme != "extrapolated" and energy.moves, f"scheme={method.scheme!r}"),
         (energy.diffusion <= 0, "no linear diffusion"),
         (bool(energy.internal), "nonlinear diffusion"),
@@ -93,6 +70,17 @@ def why_not_compact(flow: Flow, method: FiniteVolume) -> str | None:
         # What is at rest now will be moved.
         return _unresolved(energy, rho, field) or _unresolved_later(flow, rho)
     return _unresolved(energy, rho, field) or _at_rest(energy, rho, field)
+
+
+def why_split(flow: Flow) -> str | None:
+    """Return why a flow that is for the compact fluxes must be split by axis, in words; None if it need not be."""
+    if flow.grid.ndim != 2:
+        return f"a grid of {flow.grid.ndim} axes (need 2)"
+    if flow.on_grid.moves:
+        return "an interaction"
+    if flow.energy.time_dependent:
+        return "a term that changes with time"
+    return None
 
 
 def _unresolved_later(flow: Flow, rho: Density) -> str | None:

@@ -22,6 +22,7 @@ from .run import MAX_HALVINGS, FiniteVolumeRun
 from .splitting import default_threads
 from .stepper import State, Stepper
 from .tolerance import Tolerance
+from .unsplit import Unsplit, UnsplitSweeps
 
 if TYPE_CHECKING:
     from .method import FiniteVolume
@@ -69,9 +70,11 @@ class CompactRun(FiniteVolumeRun):
             return density_of_nodes(Density.trusted(rho0.grid, masses / rho0.grid.volumes))
 
         flow.law = law
-        sweeps = CompactSweeps(node_grid(flow.grid), energy.diffusion, not (energy.moves or flow.energy.time_dependent),
-                               method.threads or default_threads())
-        self.rule = Compact()
+        unsplit = method.splitting == "none" and flow.t1 > flow.t0
+        kind = UnsplitSweeps if unsplit else CompactSweeps
+        sweeps = kind(node_grid(flow.grid), energy.diffusion, not (energy.moves or flow.energy.time_dependent),
+                      method.threads or default_threads())
+        self.rule = Unsplit() if unsplit else Compact()
         return Stepper(nodal, sweeps, self.rule)
 
     def make_controller(self) -> CompactController:

@@ -13,7 +13,7 @@ from wgflow.flows import Flow
 from wgflow.grids import Grid
 
 from ..base import Method
-from .choice import carries, unsplit, why_not_compact
+from .choice import carries, why_not_compact, why_split
 from .compact_run import CompactRun
 from .run import FiniteVolumeRun
 
@@ -25,8 +25,8 @@ SCHEMES = ("extrapolated", "midpoint")
 NO_LIMIT = 10**9
 #: Orders in space; by default 4 where that is better.
 ORDERS = (None, 2, 4)
-#: How several axes are treated.
-SPLITTINGS = (None, "strang", "none")
+#: How several axes are treated in a step.
+SPLITTINGS = ("strang", "none")
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,12 @@ class FiniteVolume(Method):
         it, with the number of cells that would do. `Grid.for_problem` chooses the cells for a tolerance.
     max_step : float, optional
         Longest step.
-
-    splitting : str, optional
-        "strang": steps are composed of sweeps along the axes in turn. "none": on two axes, all cells are solved for at
-        once by a sparse factorization, with fluxes of order 2; for laws in narrow valleys oblique to the axes, where
-        sweeps need steps of the size of the time across the valley. By default sweeps.
+    splitting : str
+        How the axes of a step are treated. "strang": one after the other, at the least cost a step. "none": both at
+        once, by a sparse LU decomposition and a few iterations; each step costs ten to a hundred times as much. For
+        stiff potentials in the plane whose valleys are oblique or curved (a Rosenbrock function), where split steps
+        must be as short as the time in which the law relaxes across the valley. Two axes, fluxes of order 4, and
+        energies without interaction that do not change with time; else it is refused.
 
     Raises
     ------
@@ -109,7 +110,7 @@ class FiniteVolume(Method):
     order: int | None = None
     tol: float | None = None
     max_step: float | None = None
-    splitting: str | None = None
+    splitting: str = "strang"
 
     DRIVEN: ClassVar[bool] = True
     #: Settings that may change when a run is resumed.
@@ -135,10 +136,10 @@ class FiniteVolume(Method):
             check_count("threads", self.threads)
         if self.order not in ORDERS:
             raise InvalidInput(f"order={self.order!r}: need 2, 4, or None for the better of the two")
-        if self.splitting not in SPLITTINGS:
-            raise InvalidInput(f"splitting={self.splitting!r}: need 'strang', 'none', or None for the default")
         if self.scheme not in SCHEMES:
             raise InvalidInput(f"scheme={self.scheme!r}: need one of {', '.join(map(repr, SCHEMES))}")
+        if self.splitting not in SPLITTINGS:
+            raise InvalidInput(f"splitting={self.splitting!r}: need one of {', '.join(map(repr, SPLITTINGS))}")
 
     @property
     def controlled(self) -> bool:
@@ -169,14 +170,17 @@ class FiniteVolume(Method):
 
     def begin(self, flow: Flow) -> FiniteVolumeRun:
         reason = why_not_compact(flow, self)
+        if self.splitting == "none" and flow.t1 > flow.t0:
+            refused = reason or why_split(flow)
+            if refused is not None:
+                raise InvalidInput(f"splitting='none' does not serve {refused}; leave splitting out")
         if reason is None:
-            flow.scheme = "fluxes of fourth order in space"
+            together = ", all axes at once" if self.splitting == "none" else ""
+            flow.scheme = f"fluxes of fourth order in space{together}"
             return CompactRun(self, flow)
         if self.order == 4 and flow.t1 > flow.t0:
             raise InvalidInput(f"order=4: fluxes of fourth order do not serve {reason}; leave order out")
-        if unsplit(flow, self):
-            flow.scheme = "fluxes of second order in space, all axes at once"
-        elif carries(flow, self):
+        if carries(flow, self):
             flow.scheme = "characteristics, of second order in space, with jumps kept within a cell (no diffusion)"
         else:
             flow.scheme = f"fluxes of second order in space ({reason})"

@@ -14,7 +14,7 @@ from wgflow.recorder import Step
 
 from ..base import Run
 from .blow_up import CollapseWatch
-from .choice import carries, unsplit
+from .choice import carries
 from .explicit import ExplicitSteps, explicit_steps_of
 from .extrapolated import Extrapolated
 from .fronts import FrontStepper, fronts_of
@@ -25,7 +25,6 @@ from .step_size import LOOSEST, SPACE_SHARE, TIGHTEST, Controller
 from .stepper import FieldRule, State, Stepper, Sweeps
 from .tolerance import Tolerance
 from .transport import TransportSweeps
-from .unsplit import UnsplitSteps
 
 if TYPE_CHECKING:
     from .method import FiniteVolume
@@ -54,8 +53,6 @@ def make_stepper(flow: Flow, method: FiniteVolume) -> Stepper:
     sweeps: Sweeps
     if energy.internal:
         sweeps = NonlinearSweeps(flow.grid, Diffusion(energy), method.corrected, negligible)
-    elif unsplit(flow, method):
-        sweeps = UnsplitSteps(flow.grid, energy.diffusion, not (energy.moves or flow.energy.time_dependent))
     elif carries(flow, method):
         sweeps = TransportSweeps(flow.grid, energy.rough, method.threads or default_threads())
     else:

@@ -1,209 +1,190 @@
-r"""Linear diffusion on two axes without splitting: one sparse system for all cells.
+r"""Steps of fourth order that solve both axes of a plane at once, for stiff directions that are oblique to the axes.
 
-With Psi frozen the masses obey m' = A m with the Scharfetter-Gummel rates between neighbors i, j of an axis,
+Split steps relax one axis after the other. In a narrow oblique valley a sweep moves the law to where a line crosses the
+valley, whatever the length of the step: along the valley it then gets on by no more than the width of the valley, and
+the steps must stay as short as the time in which the law relaxes across it. The equations of the compact fluxes,
+:math:`m' = L m` with :math:`L = \sum_a B_a^{-1} A_a`, can be solved without splitting them:
 
-.. math:: a_{ji} = \frac{D}{h_i d_{ij}} B\Bigl(\frac{\Psi_j - \Psi_i}{D}\Bigr), \qquad B(z) = \frac{z}{e^z - 1} .
+.. math:: m(t + \Delta t) = \sum_{k=1}^{5} c_k J^k m, \qquad J = (I - \gamma\,\Delta t\,L)^{-1},
 
-I - s A is an M-matrix whose columns sum to 1, so that its inverse J(s) keeps the mass and the sign, leaves the Gibbs
-state of Psi as it is, and lowers every convex relative entropy, for any s. A step is
+of order 5, L-stable, with the formula of order 3 of the first four terms for the error. Each J is found by GMRES,
+preconditioned by :math:`P = (I - \gamma\,\Delta t \sum_a A_a)^{-1}`, of which a sparse LU decomposition is kept while
+the length of the steps stays. The weights of B_a lie between 2/3 and 1 where the cells resolve Psi, so that eight
+iterations or so serve at any length of the step.
 
-.. math:: S = J^2 + \sqrt2\,(J^2 - J), \qquad J = J(\gamma \Delta t), \quad \gamma = 1 - 1/\sqrt2,
-
-which is of second order and damps stiff modes completely (L-stable). The second part is the divergence of fluxes,
-:math:`(J^2 - J) m = \gamma \Delta t\, A J^2 m`; where S would be negative the fluxes out of such cells are cut, which
-keeps the mass and the Gibbs states.
-
-Sweeps along the axes in turn move a law in a narrow oblique valley out of it and back: their error stays small only for
-steps of the size of the time across the valley. Here nothing ties the steps to that time, at the price of a sparse
-factorization whenever Psi or the length of the step changes.
+The :math:`A_a` have positive rates and columns that sum to 0: P is a stochastic matrix, keeps mass, sign and Gibbs
+states, and lowers every convex entropy relative to them. The same Gibbs states are those of L, and all directions of
+GMRES have no mass. What the formula leaves negative is raised to a part of :math:`P^2 m`. It is tried first; where F
+rises two steps of P of half the length take over, of first order.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import sparse
+from scipy.sparse import csc_matrix, identity
 from scipy.sparse.linalg import SuperLU, splu
 
-from wgflow.compiled.sweep import IMPLICIT_EULER, PLAIN
-from wgflow.energies.dissipation import linear_dissipation
+from wgflow.compiled.compact import (
+    FIFTH_WEIGHTS,
+    GAMMA5,
+    LINE_POWER,
+    THIRD_WEIGHTS,
+    _unit_rates,
+    line_error,
+    round_length,
+)
+from wgflow.energies.nodes import NodeGrid
 from wgflow.energies.on_grid import EnergyOnGrid
-from wgflow.grids import Grid
 
-from .splitting import second_differences
-from .stepper import Sweeps
+from ..krylov import gmres
+from .compact import Compact, mend
+from .compact_sweeps import CompactSweeps
+from .stepper import Move, State, Stepper
 
-__all__ = ["UnsplitSteps"]
+__all__ = ["Unsplit", "UnsplitSweeps"]
 
-Array = NDArray[np.float64]
-GAMMA = 1.0 - 1.0 / math.sqrt(2.0)
-#: Factors kept: those of a step, of one of double length, and of implicit steps.
-KEPT = 4
-#: Digits of a length by which its factor is found again.
-DIGITS = 12
-#: Rounds in which fluxes out of negative cells are cut, before all that leave a cell are held to what it has.
-ROUNDS = 8
-#: Below this a difference of Psi/D is replaced by its series in the Bernoulli function,
-FLAT = 1e-5
-#: and above this the exponential would overflow.
-STEEPEST = 700.0
+#: Residual of a resolvent, relative to that of its preconditioner alone, and iterations in which it must be reached.
+FORCING, MOST_ITERATIONS = 1e-7, 60
+#: A residual below this part of the masses is round-off.
+ROUND_OFF = 1e-15
+#: Lengths of resolvents whose decompositions are kept: those of whole steps and of the two halves.
+KEPT = 2
 
 
-@dataclass(frozen=True)
-class Rates:
-    """The rates between neighbors: for each edge its two cells, and the rates from the first to the second and back."""
+class UnsplitSweeps(CompactSweeps):
+    """Compact fluxes of one plane with a fixed Psi, with resolvents of all axes at once.
 
-    first: NDArray[np.intp]
-    second: NDArray[np.intp]
-    forward: Array
-    backward: Array
-
-    def matrix(self, size: int, length: float) -> sparse.csc_matrix:
-        """Return I - length A."""
-        rows = np.concatenate([self.second, self.first, self.first, self.second])
-        columns = np.concatenate([self.first, self.second, self.first, self.second])
-        out, back = length * self.forward, length * self.backward
-        values = np.concatenate([-out, -back, out, back])
-        return (sparse.csc_matrix((values, (rows, columns)), shape=(size, size))
-                + sparse.identity(size, format="csc"))
-
-    def fluxes(self, masses: Array) -> Array:
-        """Return the flux through each edge, from its first cell to its second."""
-        found: Array = self.forward * masses[self.first] - self.backward * masses[self.second]
-        return found
-
-
-class UnsplitSteps(Sweeps):
-    """Steps of all axes at once on one grid, with linear diffusion; see the module's text.
-
-    Parameters
+    Attributes
     ----------
-    grid : Grid
-        On two axes.
-    diffusion : float
-        beta^-1, positive.
-    static : bool
-        Whether Psi never changes, so that factors can be kept.
+    iterations, decompositions : int
+        Products with L in the resolvents, and decompositions, so far.
     """
 
-    second = PLAIN
-    smooth = PLAIN, IMPLICIT_EULER
+    def __init__(self, grid: NodeGrid, diffusion: float, static: bool, threads: int):
+        super().__init__(grid, diffusion, static, threads)
+        self.operators: list[tuple[csc_matrix, SuperLU]] = []
+        self.decomposed: dict[float, SuperLU] = {}
+        self.iterations = self.decompositions = 0
 
-    def __init__(self, grid: Grid, diffusion: float, static: bool):
-        self.grid, self.diffusion, self.static = grid, diffusion, static
-        self.edges = _edges(grid)
-        self.rates: Rates | None = None
-        self.factors_of: dict[str, SuperLU] = {}
+    def plane(self, masses: np.ndarray, psi: np.ndarray, dt: float) -> tuple[np.ndarray, float, float] | None:
+        """Return the masses after dt by the formula of order 5, their distance to that of order 3 and to the start.
 
-    def potential(self, energy: EnergyOnGrid) -> np.ndarray:
-        return energy.sweep_potential
-
-    def dissipation(self, masses: np.ndarray, psi: np.ndarray) -> float:
-        return linear_dissipation(masses, psi, self.grid, self.diffusion, False)
-
-    def space_error(self, masses: np.ndarray) -> float:
-        """Return h^2 rho'' / 12 in L1, relative to the mass, by second differences."""
-        return second_differences(masses, self.grid)
-
-    def move(self, masses: np.ndarray, psi: np.ndarray, dt: float, mode: int, factors: object = None) -> np.ndarray:
-        """Return the masses after a time dt with Psi frozen, a new array.
-
-        Parameters
-        ----------
-        masses, psi : array
-            Of the grid's shape.
-        dt : float
-        mode : int
-            ``PLAIN``, of second order, or ``IMPLICIT_EULER``.
-        factors : None
-            Not used: the rates depend smoothly on Psi.
+        None where a resolvent was not found.
         """
-        if self.rates is None or not self.static:
-            self.rates, self.factors_of = _rates(self.edges, psi.ravel(), self.diffusion), {}
-        flat = masses.ravel()
-        if mode == IMPLICIT_EULER:
-            return self._solve(self.rates, dt, flat).reshape(masses.shape)
-        length = GAMMA * dt
-        once = self._solve(self.rates, length, flat)
-        twice = self._solve(self.rates, length, once)
-        found = twice + math.sqrt(2.0) * (twice - once)
-        if not found.min() >= 0.0:
-            found = _limited(twice, math.sqrt(2.0) * length * self.rates.fluxes(twice), self.rates)
-        return found.reshape(masses.shape)
+        start = masses.ravel()
+        x, best, third = start, np.zeros(start.size), np.zeros(start.size)
+        for k, weight in enumerate(FIFTH_WEIGHTS):
+            found = self._resolvent(x, psi, GAMMA5 * dt)
+            if found is None:
+                return None
+            x = found
+            best += weight * x
+            if k < len(THIRD_WEIGHTS):
+                third += THIRD_WEIGHTS[k] * x
+        distance, whole = float(np.abs(best - third).sum()), float(np.abs(best - start).sum())
+        self.moved = 0.0
+        if best.min() < 0.0:
+            self.moved = mend(best, self.safe(start, psi, GAMMA5 * dt))
+        return best.reshape(masses.shape), distance, whole
 
-    def _solve(self, rates: Rates, length: float, masses: Array) -> Array:
-        """Return J m; lengths that agree to 12 digits have one factor, so that a resumed run has the same bits."""
-        key = f"{length:.{DIGITS - 1}e}"
-        if key not in self.factors_of:
-            if len(self.factors_of) >= KEPT:
-                del self.factors_of[next(iter(self.factors_of))]
-            # Without pivoting an M-matrix has factors of one sign, and its solutions stay positive in rounding.
-            self.factors_of[key] = splu(rates.matrix(masses.size, float(key)), permc_spec="MMD_AT_PLUS_A",
-                                        diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-        found: Array = self.factors_of[key].solve(masses)
-        return found
+    def safe(self, masses: np.ndarray, psi: np.ndarray, part: float) -> np.ndarray:
+        """Return the masses after two implicit Euler steps by the positive rates alone: stochastic, of first order."""
+        lu = self._decomposition(psi, part)
+        x = masses.ravel()
+        for _ in range(2):
+            # Far out in the tails the solve leaves negative zeros and round-off.
+            x = np.maximum(lu.solve(x), 0.0)
+        return (x * (float(masses.sum()) / float(x.sum()))).reshape(masses.shape)
+
+    def _resolvent(self, b: np.ndarray, psi: np.ndarray, s: float) -> np.ndarray | None:
+        """Return (I - s L)^-1 b, by GMRES from P b on; None where that does not converge."""
+        lu = self._decomposition(psi, s)
+
+        def product(z: np.ndarray) -> np.ndarray:
+            self.iterations += 1
+            x = lu.solve(z)
+            return x - s * self._generator(x)
+
+        x = lu.solve(b)
+        rest = b - (x - s * self._generator(x))
+        size = math.sqrt(_dot(rest, rest) / _dot(b, b))
+        if size <= ROUND_OFF:
+            return x
+        found = gmres(product, rest, dot=_dot, forcing=max(FORCING, ROUND_OFF / size), limit=MOST_ITERATIONS)
+        return x + lu.solve(found.x) if found.converged else None
+
+    def _generator(self, x: np.ndarray) -> np.ndarray:
+        """Return L x, the sum of the rates of change of point masses along the axes."""
+        total = np.zeros(x.size)
+        for rates, weights in self.operators:
+            total += weights.solve(rates @ x)
+        return total
+
+    def _decomposition(self, psi: np.ndarray, s: float) -> SuperLU:
+        """Return the LU decomposition of I - s sum A_a; the length used least recently makes room."""
+        if not self.operators:
+            self.operators = [self._operator(psi, axis) for axis in range(self.grid.ndim)]
+        lu = self.decomposed.pop(s, None)
+        if lu is None:
+            while len(self.decomposed) >= KEPT:
+                del self.decomposed[next(iter(self.decomposed))]
+            lu = _decomposed(identity(self.grid.size) - s * sum(rates for rates, _ in self.operators),
+                             "MMD_AT_PLUS_A")
+            self.decompositions += 1
+        self.decomposed[s] = lu
+        return lu
+
+    def _operator(self, psi: np.ndarray, axis: int) -> tuple[csc_matrix, SuperLU]:
+        """Return A_a, and B_a decomposed."""
+        n, size = self.grid.shape[axis], self.grid.size
+        lines = np.ascontiguousarray(np.moveaxis(psi, axis, 0), dtype=float).reshape(n, -1)
+        cells = np.moveaxis(np.arange(size).reshape(self.grid.shape), axis, 0).reshape(n, -1)
+        rates = np.empty((4, *lines.shape))
+        _unit_rates(lines, self.diffusion, float(self.grid.widths[axis][0]), self.grid.periodic[axis], rates)
+        a, b, p, r = rates
+        edges = n if self.grid.periodic[axis] else n - 1
+        here, there = cells[:edges].ravel(), np.roll(cells, -1, axis=0)[:edges].ravel()
+        rows, columns = np.concatenate([there, here, here, there]), np.concatenate([here, here, there, there])
+
+        def flows(right: np.ndarray, left: np.ndarray) -> csc_matrix:
+            u, v = right[:edges].ravel(), left[:edges].ravel()
+            return csc_matrix((np.concatenate([u, -u, v, -v]), (rows, columns)), shape=(size, size))
+
+        return flows(a, b), _decomposed(identity(size) + flows(p, r), "NATURAL" if axis else "MMD_AT_PLUS_A")
 
 
-def _edges(grid: Grid) -> list[tuple[NDArray[np.intp], NDArray[np.intp], Array, Array]]:
-    """Return, for each axis, the two cells of each edge, and 1 / (h d) seen from each of them."""
-    index = np.arange(grid.size).reshape(grid.shape)
-    found = []
-    for axis in range(grid.ndim):
-        distance, widths = np.asarray(grid.distances[axis]), np.asarray(grid.widths[axis])
-        count = distance.size
-        first = index.take(np.arange(count), axis=axis)
-        second = np.roll(index, -1, axis=axis).take(np.arange(count), axis=axis)
-        shape = [-1 if k == axis else 1 for k in range(grid.ndim)]
-        per_first = 1.0 / (widths[:count] * distance)
-        per_second = 1.0 / (np.roll(widths, -1)[:count] * distance)
-        seen = [np.broadcast_to(per.reshape(shape), first.shape).ravel() for per in (per_first, per_second)]
-        found.append((first.ravel(), second.ravel(), seen[0], seen[1]))
-    return found
+class Unsplit(Compact):
+    """The candidates of a step without splitting; see the module's text."""
+
+    def moves(self, stepper: Stepper, energy: EnergyOnGrid, state: State, scaled: float,
+              end: float) -> Iterator[Move]:
+        sweeps, dt, masses = cast(UnsplitSweeps, stepper.sweeps), round_length(scaled), state.masses
+        psi, found = sweeps.potential(energy), None
+        if masses.any():
+            found = sweeps.plane(masses, psi, dt)
+        self.moved = 0.0
+        if found is not None:
+            best, distance, whole = found
+            self.moved = sweeps.moved / stepper.mass
+            self.power, self.error = LINE_POWER, line_error(distance, whole, stepper.mass)
+            yield Move(stepper.conserve(best))
+        safe = sweeps.safe(masses, psi, 0.5 * dt)
+        self.moved = 0.0
+        # Of first order: its error is like its distance to the formula of order 5, or to where it came from.
+        other = masses if found is None else found[0]
+        self.power, self.error = 2.0, float(np.abs(safe - other).sum()) / stepper.mass
+        yield Move(stepper.conserve(safe))
 
 
-def _rates(edges: list[tuple[NDArray[np.intp], NDArray[np.intp], Array, Array]], psi: Array,
-           diffusion: float) -> Rates:
-    first, second, per_first, per_second = (np.concatenate(parts) for parts in zip(*edges))
-    climb = (psi[second] - psi[first]) / diffusion
-    return Rates(first, second, diffusion * per_first * _bernoulli(climb), diffusion * per_second * _bernoulli(-climb))
+def _decomposed(matrix: csc_matrix, order: str) -> SuperLU:
+    """Return the LU decomposition of a matrix with a symmetric pattern and dominant columns: without pivoting."""
+    return splu(csc_matrix(matrix), permc_spec=order, diag_pivot_thresh=0.0, options={"SymmetricMode": True})
 
 
-def _bernoulli(z: Array) -> Array:
-    """Return z / (exp(z) - 1)."""
-    flat = np.abs(z) < FLAT
-    safe = np.where(flat, 1.0, np.minimum(z, STEEPEST))
-    return np.where(flat, 1.0 - 0.5 * z + z * z / 12.0, safe / np.expm1(safe))
-
-
-def _limited(masses: Array, fluxes: Array, rates: Rates) -> Array:
-    """Return masses less the divergence of fluxes, with fluxes out of cells cut that would become negative."""
-    kept = np.ones_like(fluxes)
-    for _ in range(ROUNDS):
-        moved = kept * fluxes
-        new = masses - _divergence(moved, rates, masses.size)
-        if new.min() >= 0.0:
-            return new
-        # A negative cell gives away what it has and what flows in, and no more.
-        out = _outflow(moved, rates, masses.size)
-        share = np.where(new < 0.0, np.clip((new + out) / np.where(out > 0.0, out, 1.0), 0.0, 1.0), 1.0)
-        kept *= share[np.where(fluxes > 0.0, rates.first, rates.second)]
-    out = _outflow(fluxes, rates, masses.size)
-    share = np.minimum(1.0, masses / np.where(out > 0.0, out, 1.0))
-    moved = fluxes * share[np.where(fluxes > 0.0, rates.first, rates.second)]
-    return np.maximum(masses - _divergence(moved, rates, masses.size), 0.0)
-
-
-def _divergence(fluxes: Array, rates: Rates, size: int) -> Array:
-    return _sums(rates.first, fluxes, size) - _sums(rates.second, fluxes, size)
-
-
-def _outflow(fluxes: Array, rates: Rates, size: int) -> Array:
-    return _sums(rates.first, np.maximum(fluxes, 0.0), size) + _sums(rates.second, np.maximum(-fluxes, 0.0), size)
-
-
-def _sums(cells: NDArray[np.intp], values: Array, size: int) -> Array:
-    """Return the sums of values over the cells that they belong to."""
-    return np.asarray(np.bincount(cells, values, size), dtype=np.float64)
+def _dot(u: np.ndarray, v: np.ndarray) -> float:
+    # Not by a BLAS, whose sums depend on the number of threads.
+    return float((u * v).sum())
