@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from wgflow.atoms import Atoms
 from wgflow.audit.listener import Audit
+from wgflow.audit.open_ends import Outside, beyond_bounds, mass_outside, most_outside
 from wgflow.certificate import Certificate, boundary_mass, library_versions, mass_on_bounds
 from wgflow.densities import Density
 from wgflow.energies.on_grid import TINY
@@ -28,6 +30,10 @@ SNAPSHOTS = 64
 SNAPSHOT_BYTES = 256e6
 #: Relative rounding of an energy, a sum over cells, as a part of the sum of the sizes of its terms.
 ROUNDING = 1e-13
+#: What lies beyond the ends is estimated anew where what lies at them has grown by this factor,
+GROWN = 1.2
+#: and if it may be more than this part of the mass.
+NOTHING_OUTSIDE = 1e-7
 
 
 class Step(NamedTuple):
@@ -106,7 +112,9 @@ class Recorder:
     """
 
     COUNTERS = ("stride", "since_snapshot", "n_rejected", "n_fallback", "dissipated", "boundary", "residual",
-                "error_estimate", "grid_error", "edi_defect", "bias", "_last_rate", "least", "most")
+                "error_estimate", "grid_error", "edi_defect", "bias", "_last_rate", "least", "most", "outside", "outside_at", "outermost")
+    #: Counters that files of former versions lack, and the values they have then.
+    ADDED = MappingProxyType({"least": None, "most": None, "outside": 0.0, "outside_at": "", "outermost": 0.0})
 
     def __init__(self, flow: Flow, method: Method, report: Callable[[float], None] | None = None):
         self.flow, self.method, self.report = flow, method, report
@@ -122,6 +130,9 @@ class Recorder:
         self.error_estimate: float | None = None
         self.grid_error: float | None = None
         self._last_rate: tuple[float, float] | None = None
+        # What is estimated to lie beyond ends that stand for infinity; what lay at them when that was done last.
+        self.outside, self.outside_at, self.outermost = 0.0, "", 0.0
+        self.has_open_ends = any(map(any, flow.open_ends))
         self.even_volume: float | None = None
         if flow.has_grid and all(flow.grid.uniform):
             self.even_volume = float(flow.grid.volumes.flat[0])
@@ -138,6 +149,7 @@ class Recorder:
         """Record the initial state, a step of length 0."""
         self._append(first, 0.0)
         self.boundary = self._at_boundary(first.law)
+        self._look_outside(first.t, first.law)
         if first.rate is not None:
             self.least = self.most = 0.0
             self.rate(0.0, first.rate)
@@ -168,6 +180,7 @@ class Recorder:
         if step.jko is not None:
             self.jko_steps.append(step.jko)
         self._append(step, step.t - self.columns["t"][-1])
+        self._look_outside(step.t, step.law)
         if self.audit is not None:
             self.audit.step(step, self.error_estimate)
         if not self.flow.t_eval:
@@ -218,8 +231,7 @@ class Recorder:
         self.columns, self.snapshots, self.last_masses = saved["columns"], saved["snapshots"], masses
         self.jko_steps = list(saved["jko_steps"])
         for name in self.COUNTERS:
-            # Files of former versions know no bounds of the dissipation.
-            setattr(self, name, saved.get(name) if name in ("least", "most") else saved[name])
+            setattr(self, name, saved.get(name, self.ADDED[name]) if name in self.ADDED else saved[name])
         if self.audit is not None:
             self.audit.restore(saved.get("audit"), masses)
 
@@ -230,8 +242,10 @@ class Recorder:
             self._snapshot(self.columns["t"][-1], self.last_masses, self.columns["energy"][-1])
         densities = [self.flow.rho0 if k == 0 and t == self.flow.t0 and self.flow.law is None else self._law(state)
                      for k, (t, state, _) in enumerate(self.snapshots)]
-        for _, state, _ in self.snapshots:
+        for t, state, _ in self.snapshots:
             self.boundary = max(self.boundary, self._at_boundary(state))
+            if self.has_open_ends:
+                self._estimate_outside(t, state)
         if self.flow.law is not None:
             # The smallest average over a cell, where it is known; at the other steps the smallest value at a center.
             least = {t: float(rho.values.min()) for (t, _, _), rho in zip(self.snapshots, densities)
@@ -276,6 +290,24 @@ class Recorder:
     def _at_boundary(self, masses) -> float:
         return boundary_mass(masses, self.flow.grid)
 
+    def _look_outside(self, t: float, masses: np.ndarray) -> None:
+        """Estimate what lies beyond ends that stand for infinity, if more lies at them than when that was done last."""
+        if self.has_open_ends:
+            outermost = most_outside(masses, self.flow.grid)
+            if outermost > max(GROWN * self.outermost, NOTHING_OUTSIDE):
+                self.outermost = outermost
+                self._estimate_outside(t, masses)
+
+    def _estimate_outside(self, t: float, masses: np.ndarray) -> None:
+        """Take up an estimate of what lies beyond ends that stand for infinity, if it is the largest so far."""
+        flow = self.flow
+        if most_outside(masses, flow.grid) > NOTHING_OUTSIDE:
+            self._keep_outside(mass_outside(flow.on_grid_at(t), masses, flow.elapsed(flow.t0, t - flow.t0)))
+
+    def _keep_outside(self, found: Outside) -> None:
+        if found.part > self.outside:
+            self.outside, self.outside_at = found
+
     def _snapshot(self, t, masses, energy) -> None:
         self.snapshots.append((t, masses.copy(), energy))
         self.since_snapshot = 0
@@ -301,7 +333,8 @@ class Recorder:
             dissipation_gap=self._dissipation_gap(lost),
             completed=status == 0, controlled=self.method.controlled, settings=self.method.settings(),
             versions=dict(library_versions()), functionals=self._functionals(), substituted=self._substituted(),
-            unseen_pulse=unseen, missed_drive=missed)
+            unseen_pulse=unseen, missed_drive=missed,
+            mass_outside=self.outside if self.has_open_ends else None, outside_at=self.outside_at)
 
     def _substituted(self) -> float | None:
         """Return the part of the path in steps of another scheme than the one asked for; None for other methods."""
@@ -351,6 +384,16 @@ class AtomRecorder(Recorder):
 
     def _at_boundary(self, points) -> float:
         return mass_on_bounds(points, self.flow.atoms)
+
+    def _look_outside(self, t: float, masses: np.ndarray) -> None:
+        """What bounds hold back stays there: it is seen at the snapshots."""
+
+    def _estimate_outside(self, t: float, points: np.ndarray) -> None:
+        flow, atoms = self.flow, self.flow.atoms
+        noise = 0.0
+        if flow.energy.spreads and t > flow.t0:
+            noise = 2.0 * flow.elapsed(flow.t0, t - flow.t0) / flow.energy.beta
+        self._keep_outside(beyond_bounds(points, atoms.weights, atoms.bounds, flow.open_ends, atoms.names, noise))
 
     def _certificate(self, history: History, status: int) -> Certificate:
         certificate = super()._certificate(history, status)

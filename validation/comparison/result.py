@@ -115,8 +115,17 @@ class Comparison:
 
     @property
     def passed(self) -> bool:
-        """Whether every difference lies in its band."""
-        return bool(self.inside.all())
+        """Whether every difference lies in its band, and the box of the solution does not cut its law off.
+
+        A box that cuts, and particles that are held in the same box, may agree on what the equation does not say: the
+        check "boundary" of the solution's certificate must hold.
+        """
+        return bool(self.inside.all()) and self._boundary[0] is True
+
+    @property
+    def _boundary(self) -> tuple[bool | None, str]:
+        """The check "boundary" of the solution's certificate; it holds where no end stands for infinity."""
+        return self.solution.certificate.checks().get("boundary", (True, ""))
 
     @property
     def share_of_band(self) -> Array:
@@ -180,6 +189,10 @@ class Comparison:
             text = (f"PASS: the solution agrees with {runs}. All {total} differences lie inside their bands, which a "
                     f"correct solution leaves with a probability of about {self.level:.2g} in all. "
                     f"Closest call: {worst}, at {100 * use[i, j]:.0f} % of its band.")
+        elif inside.all():
+            answer, words = self._boundary
+            text = (f"{'FAIL' if answer is False else 'NOT JUDGED'}: all {total} differences to {runs} lie inside their "
+                    f"bands, but {words}.")
         else:
             first = int(np.argmax(~inside.all(axis=0)))
             end = self.upper[i, j] if self.difference[i, j] > center[i, j] else self.lower[i, j]
