@@ -104,6 +104,9 @@ class Certificate:
         all its numbers are in error by about as much.
     outside_at : str
         At which end most of it is, in words.
+    unbounded : bool
+        Whether the coordinates are known to go on beyond these ends, as those of reduced models do. Elsewhere walls
+        may be meant, and much mass there cannot be judged.
     missed_drive : float or None
         The largest part of the mass that may have been moved in one step by what was seen of terms that change with
         time, and what the step was too long to follow.
@@ -141,6 +144,7 @@ class Certificate:
     dissipation_gap: float | None = None
     mass_outside: float | None = None
     outside_at: str = ""
+    unbounded: bool = False
 
     def checks(self) -> dict[str, tuple[bool | None, str]]:
         """Return each check by its name: True, False, or None if it could not be judged; and a sentence."""
@@ -188,13 +192,15 @@ class Certificate:
         """Return whether the ends that stand for infinity are far enough away, and a sentence."""
         tol = self.settings.get("tol")
         allowed = tol if tol else (self.error_estimate or 0.0) + (self.grid_error or 0.0)
-        answer = judge_outside(outside, allowed, sample=self.noisy)
-        words = (f"{f'an estimated part {outside:.1e}' if outside else 'less than 1e-07'} of the mass lies beyond the "
-                 "ends of the grid, which stand for infinity")
+        answer = judge_outside(outside, self.unbounded, allowed, sample=self.noisy)
+        part = f"an estimated part {outside:.1e}" if outside else "less than 1e-07"
         if answer:
-            return True, words
-        return answer, (f"{words}, most of it at {self.outside_at}: widen the grid there, or say boundary='no-flux' if "
-                        "the domain is meant to end there")
+            return True, f"{part} of the mass lies beyond the ends of the grid, which stand for infinity"
+        if self.unbounded:
+            return answer, (f"{part} of the mass lies beyond the ends of the grid, which stand for infinity, most of it "
+                            f"at {self.outside_at}: enlarge the grid there")
+        return answer, (f"{part} of the mass lies beyond the ends of the grid if they stand for infinity, most of it at "
+                        f"{self.outside_at}: enlarge the grid there, or say boundary='no-flux' if the domain ends there")
 
     def _substitution(self) -> str:
         """Return a sentence on the steps of another scheme than the one asked for."""

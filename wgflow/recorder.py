@@ -12,7 +12,7 @@ import numpy as np
 
 from wgflow.atoms import Atoms
 from wgflow.audit.listener import Audit
-from wgflow.audit.open_ends import Outside, beyond_bounds, mass_outside, most_outside
+from wgflow.audit.open_ends import Outside, beyond_bounds, goes_on, mass_outside, most_outside
 from wgflow.certificate import Certificate, boundary_mass, library_versions, mass_on_bounds
 from wgflow.densities import Density
 from wgflow.energies.on_grid import TINY
@@ -302,7 +302,9 @@ class Recorder:
         """Take up an estimate of what lies beyond ends that stand for infinity, if it is the largest so far."""
         flow = self.flow
         if most_outside(masses, flow.grid) > NOTHING_OUTSIDE:
-            self._keep_outside(mass_outside(flow.on_grid_at(t), masses, flow.elapsed(flow.t0, t - flow.t0)))
+            # A clock that cannot be read ends a run, and is not asked for nothing.
+            elapsed = flow.elapsed(flow.t0, t - flow.t0) if t > flow.t0 else 0.0
+            self._keep_outside(mass_outside(flow.on_grid_at(t), masses, elapsed))
 
     def _keep_outside(self, found: Outside) -> None:
         if found.part > self.outside:
@@ -334,7 +336,8 @@ class Recorder:
             completed=status == 0, controlled=self.method.controlled, settings=self.method.settings(),
             versions=dict(library_versions()), functionals=self._functionals(), substituted=self._substituted(),
             unseen_pulse=unseen, missed_drive=missed,
-            mass_outside=self.outside if self.has_open_ends else None, outside_at=self.outside_at)
+            mass_outside=self.outside if self.has_open_ends else None, outside_at=self.outside_at,
+            unbounded=self.has_open_ends and goes_on(self.flow.energy))
 
     def _substituted(self) -> float | None:
         """Return the part of the path in steps of another scheme than the one asked for; None for other methods."""

@@ -60,6 +60,8 @@ class Stationary:
         Estimated part of the mass beyond the ends of the grid that stand for infinity (`wgflow.audit.open_ends`): the
         state is that of the box, and not of the equation, by about as much. None where all ends are walls, origins or
         periodic.
+    unbounded : bool
+        Whether the coordinates are known to go on beyond these ends, as those of reduced models do.
     """
 
     density: Density
@@ -77,15 +79,17 @@ class Stationary:
     components: tuple[float, ...] = ()
     level: str = ""
     mass_outside: float | None = None
+    unbounded: bool = False
 
     @property
     def verdict(self) -> str:
-        """``"holds"``, or what is to be said of the box: ``"failed"`` if it cuts the state off, ``"not judged"`` between.
+        """What is to be said of the box: ``"holds"``, ``"failed"`` if it cuts the state off, else ``"not judged"``.
 
-        By the part of the mass beyond ends that stand for infinity: at most 1e-4, more than 1e-2, and between. That the
-        residual is within the tolerance holds for every state that is returned.
+        It holds where at most 1e-4 of the mass is estimated to lie beyond ends that stand for infinity, and has failed
+        above 1e-2 if the coordinates are known to go on; elsewhere walls may be meant. That the residual is within the
+        tolerance holds for every state that is returned.
         """
-        answer = self.mass_outside is None or judge_outside(self.mass_outside)
+        answer = self.mass_outside is None or judge_outside(self.mass_outside, self.unbounded)
         return "holds" if answer else "not judged" if answer is None else "failed"
 
     @property
@@ -115,7 +119,7 @@ class Stationary:
         if self.mass_outside is not None:
             lines.append(f"  an estimated part {self.mass_outside:.1e} of the mass lies beyond the ends of the grid, which "
                          "stand for infinity" + ("" if self.ok else ": enlarge it, or say boundary='no-flux' if the "
-                                                 "domain is meant to end there"))
+                                                 "domain ends there"))
         elif self.boundary_mass > BOUNDARY_NOTICE:
             lines.append(f"  {self.boundary_mass:.1e} of the mass lies at walls of the grid")
         lines.append(f"  {self.message}")

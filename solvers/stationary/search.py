@@ -8,12 +8,11 @@ import warnings
 
 import numpy as np
 
-from wgflow.audit.open_ends import Outside, judge_outside, mass_outside
+from wgflow.audit.open_ends import Outside, goes_on, judge_outside, mass_outside
 from wgflow.certificate import boundary_mass
 from wgflow.checks import check_count, check_positive
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy, Term
-from wgflow.energies.potentials import Potential
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, WGFlowWarning
 from wgflow.grids import Grid
 
@@ -400,18 +399,21 @@ class _Search:
                      "one constant of the first variation on all of it, as at a minimum of F; rho0 would decide the "
                      "masses of components")
         return Stationary(rho, float(self.energy(rho)), gap, dual, state.residual, steps, method, self.energy.beta,
-                          stable, curvature, message, held, parts, level, None if outside is None else outside.part)
+                          stable, curvature, message, held, parts, level, None if outside is None else outside.part,
+                          goes_on(self.energy))
 
     def box_words(self, outside: Outside | None) -> str:
         """Return what is wrong where ends that stand for infinity cut the state off; else nothing."""
-        if outside is None or judge_outside(outside.part):
+        reduced = goes_on(self.energy)
+        if outside is None or judge_outside(outside.part, reduced):
             return ""
         box = " x ".join(f"[{low:g}, {high:g}]" for low, high in self.grid.bounds)
-        reduced = any(isinstance(term, Potential) and term.reduced for _, term in self.energy.terms)
         return (f"grid: an estimated part {outside.part:.1e} of the mass of the stationary state lies beyond the box "
-                f"{box}, whose ends stand for infinity, most of it at {outside.end}; the state and its energy are those "
-                "of the box: " + ("enlarge it; model.grid(cells, beta=beta, ridge=ridge) chooses one" if reduced else
-                                  "enlarge it, or say boundary='no-flux' if the domain is meant to end there"))
+                f"{box}, most of it at {outside.end}; " + (
+                    "these coordinates have no walls there, and the state and its energy are those of the box: enlarge "
+                    "it; model.grid(cells, beta=beta, ridge=ridge) chooses one" if reduced else
+                    "the state and its energy are those of the box: enlarge it, or say boundary='no-flux' if the "
+                    "domain ends there"))
 
     @staticmethod
     def distinct(states: list[Stationary]) -> list[Stationary]:

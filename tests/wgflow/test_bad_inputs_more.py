@@ -16,7 +16,7 @@ import wgflow as wg
 from wgflow import Density, Entropy, Grid, InternalEnergy, InvalidInput, Potential, PowerEntropy
 from wgflow.errors import ConvergenceError, InvalidType, WGFlowWarning
 
-GRID = Grid((0, 1), cells=20)
+GRID = Grid((0, 1), cells=20, boundary="no-flux")
 RAMP = Density(GRID, np.arange(1.0, 21.0))
 
 
@@ -36,7 +36,7 @@ def test_exponents_that_are_none(m, error, words):  # row 36
 @pytest.mark.parametrize(("ndim", "m", "warns"), [(3, 0.3, True), (3, 1 / 3, True), (3, 0.4, False), (4, 0.5, True),
                                                   (2, 0.01, False), (1, 0.01, False), (3, 2.0, False)])
 def test_fast_diffusion_that_loses_mass_is_pointed_out(ndim, m, warns, recwarn):  # row 37
-    grid = Grid([(0, 1)] * ndim, cells=3)
+    grid = Grid([(0, 1)] * ndim, cells=3, boundary="no-flux")
     sol = wg.solve(PowerEntropy(m), Density.uniform(grid), (0, 0.1), method=wg.FiniteVolume(dt=0.05))
     assert sol.certificate.ok
     told = [str(w.message) for w in recwarn if issubclass(w.category, WGFlowWarning)]

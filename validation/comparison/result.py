@@ -125,7 +125,8 @@ class Comparison:
     @property
     def _boundary(self) -> tuple[bool | None, str]:
         """The check "boundary" of the solution's certificate; it holds where no end stands for infinity."""
-        return self.solution.certificate.checks().get("boundary", (True, ""))
+        certificate = getattr(self.solution, "certificate", None)
+        return (True, "") if certificate is None else certificate.checks().get("boundary", (True, ""))
 
     @property
     def share_of_band(self) -> Array:

@@ -7,7 +7,8 @@ No flux leaves at an end of a grid, where infinite space has :math:`J = \rho v -
 
 .. math:: \ell = \min\Bigl(\frac{D}{|v|},\ 2 \sqrt{D t / \pi},\ L\Bigr) :
 
-* where v points inward, :math:`\rho D / |v|` is the mass of the exponential tail in which both parts of J cancel;
+* where v points inward, :math:`\rho D / |v|` is the mass of the exponential tail in which both parts of J cancel,
+  summed over cells like the outermost one, :math:`m / (e^{h / \ell} - 1)` for its mass m;
 * where v points outward, it is the mass of the layer in which the wall holds what would have left; a layer within a
   cell has the mass of that cell;
 * where v is small, :math:`2 \rho \sqrt{D t / \pi}` is what diffusion has brought over a plane of constant density in
@@ -24,15 +25,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from wgflow.energies.free_energy import FreeEnergy
 from wgflow.energies.internal_energies import relative_density
 from wgflow.energies.on_grid import EnergyOnGrid
+from wgflow.energies.potentials import Potential
 from wgflow.grids import Grid
 
-__all__ = ["HOLDS", "Outside", "beyond_bounds", "judge_outside", "mass_outside", "most_outside"]
+__all__ = ["HOLDS", "Outside", "beyond_bounds", "goes_on", "judge_outside", "mass_outside", "most_outside"]
 
 #: A law with a larger part of its mass beyond ends that stand for infinity cannot be said to be right,
 HOLDS = 1e-4
-#: and with a larger part than this it is wrong.
+#: and with a larger part than this it is wrong, if it is known that nothing ends there.
 FAILS = 1e-2
 #: The same for random particles, of which few are near an end.
 SAMPLE_HOLDS, SAMPLE_FAILS = 5e-3, 2e-2
@@ -89,8 +92,8 @@ def mass_outside(energy: EnergyOnGrid, masses: Array, elapsed: float = math.inf)
                 length = spreading / np.abs(speed)
                 length = np.where(length <= 2.0 * np.sqrt(spreading * elapsed / math.pi), length, spread)
                 length = np.fmin(length, grid.edges[axis][-1] - grid.edges[axis][0])
-                held = outermost * length / grid.widths[axis][side]
-                held = np.where(speed > 0, np.maximum(held, outermost), held)
+                cells = length / grid.widths[axis][side]
+                held = outermost * np.where(speed > 0, np.maximum(cells, 1.0), 1.0 / np.expm1(1.0 / cells))
             part = float(np.where(outermost > 0, held, 0.0).sum())
             total += part
             if part > worst:
@@ -124,21 +127,29 @@ def beyond_bounds(points: Array, weights: Array, bounds, ends, names, noise: flo
     return Outside(total / float(weights.sum()), where)
 
 
-def judge_outside(part: float, allowed: float = 0.0, *, sample: bool = False) -> bool | None:
+def judge_outside(part: float, unbounded: bool, allowed: float = 0.0, *, sample: bool = False) -> bool | None:
     """Return whether so much mass beyond the ends leaves a result right (True), wrong (False), or unknown (None).
 
     Parameters
     ----------
     part : float
         The part of the mass.
+    unbounded : bool
+        Whether it is known that the domain does not end there. Otherwise walls may be meant, and nothing is wrong.
     allowed : float
         The error that the result has anyway, or that was asked for; 0 if it is not known.
     sample : bool
         Whether it is a part of random particles.
     """
     holds, fails = (SAMPLE_HOLDS, SAMPLE_FAILS) if sample else (HOLDS, FAILS)
-    holds = max(holds, min(allowed, fails))
-    return True if part <= holds else None if part <= fails else False
+    if part <= max(holds, min(allowed, fails)):
+        return True
+    return False if unbounded and part > fails else None
+
+
+def goes_on(energy: FreeEnergy) -> bool:
+    """Return whether an energy is one of reduced coordinates, which are known to go on beyond the ends of a grid."""
+    return any(isinstance(term, Potential) and term.reduced for _, term in energy.terms)
 
 
 def _decay(masses: Array, grid: Grid, axis: int, side: int) -> float:
