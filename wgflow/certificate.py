@@ -197,10 +197,11 @@ class Certificate:
         if answer:
             return True, f"{part} of the mass lies beyond the ends of the grid, which stand for infinity"
         if self.unbounded:
-            return answer, (f"{part} of the mass lies beyond the ends of the grid, which stand for infinity, most of it "
-                            f"at {self.outside_at}: enlarge the grid there")
-        return answer, (f"{part} of the mass lies beyond the ends of the grid if they stand for infinity, most of it at "
-                        f"{self.outside_at}: enlarge the grid there, or say boundary='no-flux' if the domain ends there")
+            return answer, (f"{part} of the mass lies beyond the ends of the grid, which stand for infinity, most of "
+                            f"it at {self.outside_at}: enlarge the grid there")
+        return answer, (f"{part} of the mass lies beyond the ends of the grid if they stand for infinity, most of it "
+                        f"at {self.outside_at}: enlarge the grid there, or say boundary='no-flux' if the domain ends "
+                        "there")
 
     def _substitution(self) -> str:
         """Return a sentence on the steps of another scheme than the one asked for."""

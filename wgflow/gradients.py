@@ -15,7 +15,8 @@ from wgflow.densities import Density
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid
 
-__all__ = ["box_of", "check_points", "check_seams", "check_seams_of", "differences", "gradient_at", "located", "values_at"]
+__all__ = ["box_of", "check_points", "check_seams", "check_seams_of", "differences", "gradient_at", "located",
+           "probe_atoms", "values_at"]
 Array = NDArray[np.float64]
 #: Step of the differences, relative to 1 or to the width of the box if that is smaller. For functions that vary on a
 #: scale of 1/3 the errors of truncation, h^6 f^(7) / 140, and of round-off, about 2 eps f / h, are then about equal.
@@ -148,8 +149,8 @@ def check_seams(function: Callable[[Array], Array], rho: Atoms, what: str) -> No
         jump = float(np.abs(values[1] - values[0]).max())
         if jump > SEAM_JUMP * float(np.abs(values).max()):
             raise InvalidInput(f"{what} differs by {jump:.3g} between the two ends ({lo:g} and {hi:g}) of the periodic "
-                               f"coordinate {rho.names[axis]}, so that it jumps where they meet. A constant force round "
-                               "a circle is not a gradient, and out of scope; give a periodic function, or "
+                               f"coordinate {rho.names[axis]}, so that it jumps where they meet. A constant force "
+                               "round a circle is not a gradient, and out of scope; give a periodic function, or "
                                "boundary='no-flux' on this axis for a wall there. Where a jump is meant, as that of a "
                                "sawtooth, choose the period so that it lies inside, and take a method on a grid")
 

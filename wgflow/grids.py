@@ -178,8 +178,8 @@ class Grid:
         tol : float
             Tolerance, between 1e-8 and 1.
         bounds : sequence of (lo, hi) or None, optional
-            For each axis its walls, which are kept and declared ``"no-flux"``, or None for an unbounded axis, whose ends
-            stand for infinity. A periodic axis needs its bounds.
+            For each axis its walls, which are kept and declared ``"no-flux"``, or None for an unbounded axis, whose
+            ends stand for infinity. A periodic axis needs its bounds.
         cells : sequence of int or None, optional
             For each axis its number of cells, which is kept, or None.
         boundary, names

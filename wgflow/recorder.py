@@ -112,7 +112,8 @@ class Recorder:
     """
 
     COUNTERS = ("stride", "since_snapshot", "n_rejected", "n_fallback", "dissipated", "boundary", "residual",
-                "error_estimate", "grid_error", "edi_defect", "bias", "_last_rate", "least", "most", "outside", "outside_at", "outermost")
+                "error_estimate", "grid_error", "edi_defect", "bias", "_last_rate", "least", "most", "outside",
+                "outside_at", "outermost")
     #: Counters that files of former versions lack, and the values they have then.
     ADDED = MappingProxyType({"least": None, "most": None, "outside": 0.0, "outside_at": "", "outermost": 0.0})
 

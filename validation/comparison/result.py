@@ -192,8 +192,8 @@ class Comparison:
                     f"Closest call: {worst}, at {100 * use[i, j]:.0f} % of its band.")
         elif inside.all():
             answer, words = self._boundary
-            text = (f"{'FAIL' if answer is False else 'NOT JUDGED'}: all {total} differences to {runs} lie inside their "
-                    f"bands, but {words}.")
+            text = (f"{'FAIL' if answer is False else 'NOT JUDGED'}: all {total} differences to {runs} lie inside "
+                    f"their bands, but {words}.")
         else:
             first = int(np.argmax(~inside.all(axis=0)))
             end = self.upper[i, j] if self.difference[i, j] > center[i, j] else self.lower[i, j]

@@ -23,11 +23,9 @@ from wgflow.checks import check_memory
 from wgflow.densities import Density
 from wgflow.energies.nodes import with_nodes
 from wgflow.errors import InvalidInput, InvalidType, ResourceError, StorageError, WGFlowError
-from wgflow.grids import Grid
 from wgflow.jko_steps import NO_STEPS, TITLES, pack_steps, unpack_steps
 from wgflow.solution import History, Solution
 
-from .grids import pack_axes, unpack_grid
 from .archives import (
     FORMAT,
     HDF5_START,
@@ -41,6 +39,7 @@ from .archives import (
     target_of,
     write_npz,
 )
+from .grids import pack_axes, unpack_grid
 
 if TYPE_CHECKING:
     import xarray

@@ -57,7 +57,7 @@ METHODS = [wg.FiniteVolume(), wg.FiniteVolume(order=2), wg.FiniteVolume(scheme="
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
 @pytest.mark.parametrize("term", [TILT, wg.Interaction(lambda x, y: x * y), wg.LowRank(lambda x: np.array([x]))])
 def test_every_method_refuses_a_jump_at_the_seam(term, method):
-    with pytest.raises(wg.InvalidInput, match="differs by .* between the two ends .* boundary='no-flux' on this axis"):
+    with pytest.raises(wg.InvalidInput, match=r"differs by .* between the two ends .* boundary='no-flux' on this axis"):
         wg.solve(wg.Entropy(1.0) + term, EVEN, (0, 1), method=method)
 
 
@@ -66,7 +66,7 @@ def test_so_do_energies_and_states_at_rest():
     for call in (lambda: wg.stationary(energy, CIRCLE), lambda: wg.stationary_branches(energy, CIRCLE),
                  lambda: energy(EVEN), lambda: energy.assemble(CIRCLE),
                  lambda: wg.solve(wg.Entropy(1.0) + wg.TimeDependent(lambda t: t * TILT), EVEN, (0, 1))):
-        with pytest.raises(wg.InvalidInput, match="V differs by 3.14 between the two ends"):
+        with pytest.raises(wg.InvalidInput, match=r"V differs by 3.14 between the two ends"):
             call()
     strip = wg.Density.uniform(STRIP)
     with pytest.raises(wg.InvalidInput, match="coordinate y"):
@@ -76,7 +76,7 @@ def test_so_do_energies_and_states_at_rest():
 
 @pytest.mark.filterwarnings("ignore:tau")
 def test_a_wall_and_a_jump_that_are_meant():
-    """Between walls, and with the jump inside the period, the law at rest is exp(-x/2) on the period, of mean -1.389."""
+    """Between walls, and with the jump inside the period, the law at rest is exp(-x/2), of mean -1.389."""
     a = 0.5 * math.pi
     exact = 2 * (1 - a / math.tanh(a))
     walls = wg.Grid((-math.pi, math.pi), cells=64, boundary="no-flux")
