@@ -117,9 +117,9 @@ class Stationary:
                          f"masses {', '.join(f'{mass:.6g}' for mass in self.components[:6])}"
                          f"{', ...' if len(self.components) > 6 else ''}: {self.level}")
         if self.mass_outside is not None:
+            remedy = "" if self.ok else ": enlarge it, or say boundary='no-flux' if the domain ends there"
             lines.append(f"  an estimated part {self.mass_outside:.1e} of the mass lies beyond the ends of the grid, "
-                         "which stand for infinity" + ("" if self.ok else ": enlarge it, or say boundary='no-flux' if the "
-                                                 "domain ends there"))
+                         f"which stand for infinity{remedy}")
         elif self.boundary_mass > BOUNDARY_NOTICE:
             lines.append(f"  {self.boundary_mass:.1e} of the mass lies at walls of the grid")
         lines.append(f"  {self.message}")
