@@ -126,7 +126,7 @@ def check_boundary(boundary, ndim: int) -> tuple[tuple[bool, ...], tuple[tuple[b
         for word in pair:
             if word is not None and word not in BOUNDARIES:
                 guess = difflib.get_close_matches(str(word), BOUNDARIES, n=1, cutoff=0.3)
-                hint = f"; did you mean {guess[0]!r}?" if guess else ""
+                hint = f"; did you mean {guess[0]!r}?" if guess else ";"
                 raise InvalidInput(f"boundary[{axis}]: unknown boundary {word!r}{hint} allowed: "
                                    f"{', '.join(BOUNDARIES)}, or None")
         if len(pair) != 2:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, overload
 
+from wgflow.arguments import refuse_unknown, without_unknown
 from wgflow.certificate import library_versions
 from wgflow.checks import check_flag
 from wgflow.errors import InvalidInput, InvalidType
@@ -66,6 +67,7 @@ def solve(
     throw: bool = True,
     error_estimate: bool = False,
 ) -> Solution[Density]: ...
+@without_unknown
 def solve(
     energy: Term,
     rho0: Density | Atoms,
@@ -78,6 +80,7 @@ def solve(
     checkpoint: str | os.PathLike[str] | None = None,
     throw: bool = True,
     error_estimate: bool = False,
+    **unknown: object,
 ) -> Solution[Density] | Solution[Atoms]:
     r"""Solve the Wasserstein gradient flow of a free energy.
 
@@ -135,7 +138,9 @@ def solve(
     >>> print(f"{rho.mean():.3f} {rho.cov():.3f}")
     0.736 0.898
     """
+    _refuse_unknown(unknown, solve, method)
     method = _check_method(method)
+    progress, throw = check_flag("progress", progress), check_flag("throw", throw)
     flow = make_flow(energy, rho0, t_span, t_eval, time_scale, method)
     if checkpoint is not None and not (flow.has_grid and method.KEEPS_CHECKPOINTS):
         raise InvalidInput(f"checkpoint={checkpoint!r}: {type(method).__name__} keeps no checkpoints; solve in parts, "
@@ -151,6 +156,7 @@ def solve(
     return solution if solution.status else with_error_estimate(solution, flow, method)
 
 
+@without_unknown
 def resume(
     path: str | os.PathLike[str],
     t_end: float | None = None,
@@ -162,6 +168,7 @@ def resume(
     checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = False,
     throw: bool = True,
+    **unknown: object,
 ) -> Solution:
     """Go on with a run from its checkpoint, the file that ``solve(..., checkpoint=path)`` wrote.
 
@@ -205,6 +212,8 @@ def resume(
     """
     from wgflow import resuming, solvers
 
+    _refuse_unknown(unknown, resume, method)
+    progress, throw = check_flag("progress", progress), check_flag("throw", throw)
     methods = {name: getattr(solvers, name) for name in solvers.METHODS}
     if method is not None:
         methods.setdefault(type(_check_method(method)).__name__, type(method))
@@ -216,6 +225,15 @@ def show_versions() -> None:
     """Print the versions of Python, wgflow and what its numbers depend on."""
     for name, version in library_versions().items():
         print(f"{name:10s} {version}")
+
+
+def _refuse_unknown(unknown: dict[str, object], function: Callable, method: Method | None) -> None:
+    """Refuse arguments that a verb does not have."""
+    if unknown:
+        from wgflow import solvers
+
+        others = [getattr(solvers, name) for name in solvers.METHODS]
+        refuse_unknown(unknown, function, method, [solvers.FiniteVolume, *others])
 
 
 def _check_method(method: Method | None) -> Method:

@@ -6,6 +6,7 @@ after a failure, no formula that is read from a string, no step that is too long
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 
@@ -53,6 +54,29 @@ def test_an_H_that_is_not_convex_is_refused():  # row 47
     with pytest.raises((InvalidInput, ConvergenceError), match=r"H''\(20\)=-2: H must be convex"):
         wg.solve(H, spike, (0, 0.1))
     assert wg.solve(H, RAMP.normalized(), (0, 0.1)).certificate.ok
+
+
+# ---------------------------------------------------------------- arguments that there are not
+@pytest.mark.parametrize(("given", "words"), [
+    ({"dt": 0.1}, r"dt=0.1: solve has no argument dt; it is a setting of the method, method=FiniteVolume\(dt=0.1\)"),
+    ({"tau": 0.1}, r"method=JKO\(tau=0.1\)"), ({"method": wg.JKO(tau=0.1), "order": 2}, r"method=JKO\(order=2\)"),
+    ({"method": wg.JKO(tau=0.1), "rng": 3}, r"method=Lagrangian\(rng=3\)"),
+    ({"progress": "yes"}, "progress='yes': need True or False"), ({"throw": 0}, "throw=0: need True or False"),
+    ({"teval": [1.0]}, "did you mean t_eval"), ({"banana": 1}, "there are energy, rho0, t_span, method, t_eval"),
+])
+def test_arguments_of_solve_that_there_are_not(given, words):
+    with pytest.raises(InvalidInput, match=words) as caught:
+        wg.solve(PowerEntropy(2), RAMP, (0, 1), **given)
+    assert isinstance(caught.value, TypeError)
+
+
+def test_neither_has_resume():
+    with pytest.raises(InvalidInput, match="resume has no argument dt"):
+        wg.resume("nowhere.npz", energy=PowerEntropy(2), dt=0.1)
+    # Readers and editors see the arguments that there are.
+    for verb in (wg.solve, wg.resume):
+        kinds = {p.kind for p in inspect.signature(verb).parameters.values()}
+        assert inspect.Parameter.VAR_KEYWORD not in kinds
 
 
 # ---------------------------------------------------------------- functions that change: row 52

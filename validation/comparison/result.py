@@ -142,10 +142,10 @@ class Comparison:
         """One dictionary for each quantity and time."""
         return [self._row(i, j) for i in range(len(self.quantities)) for j in range(self.t.size)]
 
-    def row(self, quantity: str, t: float) -> Row:
+    def row(self, quantity: str, t: float | None = None) -> Row:
         """Return the dictionary of one quantity at one time, as in ``result.row("W2 of r", t=0.4)["difference"]``.
 
-        Arrays over all times are ``result.difference[result.quantities.index(quantity)]`` and the like.
+        The time may be left out if there is only one. Arrays over all times are ``result.difference[result.quantities.index(quantity)]`` and the like.
 
         Raises
         ------
@@ -154,7 +154,10 @@ class Comparison:
         """
         if quantity not in self.quantities:
             raise InvalidInput(f"quantity={quantity!r} was not compared; there are {', '.join(self.quantities)}")
-        gap = np.abs(self.t - check_real("t", t))
+        if t is None and self.t.size > 1:
+            raise InvalidInput(f"t: say at which time; there are {', '.join(f'{s:g}' for s in self.t)}")
+        t = float(self.t[0]) if t is None else check_real("t", t)
+        gap = np.abs(self.t - t)
         j = int(gap.argmin())
         if gap[j] > max(_SAME_TIME * float(np.abs(self.t).max()), 0.51 * self.runs.step_size):
             raise InvalidInput(f"t={t:g} was not compared; there are {', '.join(f'{s:g}' for s in self.t)}")
