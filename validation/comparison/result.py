@@ -145,7 +145,8 @@ class Comparison:
     def row(self, quantity: str, t: float | None = None) -> Row:
         """Return the dictionary of one quantity at one time, as in ``result.row("W2 of r", t=0.4)["difference"]``.
 
-        The time may be left out if there is only one. Arrays over all times are ``result.difference[result.quantities.index(quantity)]`` and the like.
+        The time may be left out if there is only one. Arrays over all times are
+        ``result.difference[result.quantities.index(quantity)]`` and the like.
 
         Raises
         ------
