@@ -193,7 +193,7 @@ class Certificate:
         tol = self.settings.get("tol")
         allowed = tol if tol else (self.error_estimate or 0.0) + (self.grid_error or 0.0)
         answer = judge_outside(outside, self.unbounded, allowed, sample=self.noisy)
-        part = f"an estimated part {outside:.1e}" if outside else "less than 1e-07"
+        part = f"an estimated part {outside:.1e}" if outside else "less than 1e-06"
         if answer:
             return True, f"{part} of the mass lies beyond the ends of the grid, which stand for infinity"
         if self.unbounded:

@@ -12,7 +12,7 @@ import numpy as np
 
 from wgflow.atoms import Atoms
 from wgflow.audit.listener import Audit
-from wgflow.audit.open_ends import Outside, beyond_bounds, goes_on, mass_outside, most_outside
+from wgflow.audit.open_ends import Outermost, Outside, beyond_bounds, goes_on, mass_outside
 from wgflow.certificate import Certificate, boundary_mass, library_versions, mass_on_bounds
 from wgflow.densities import Density
 from wgflow.energies.on_grid import TINY
@@ -31,9 +31,9 @@ SNAPSHOT_BYTES = 256e6
 #: Relative rounding of an energy, a sum over cells, as a part of the sum of the sizes of its terms.
 ROUNDING = 1e-13
 #: What lies beyond the ends is estimated anew where what lies at them has grown by this factor,
-GROWN = 1.2
+GROWN = 2.0
 #: and if it may be more than this part of the mass.
-NOTHING_OUTSIDE = 1e-7
+LITTLE_OUTSIDE = 1e-6
 
 
 class Step(NamedTuple):
@@ -134,6 +134,7 @@ class Recorder:
         # What is estimated to lie beyond ends that stand for infinity; what lay at them when that was done last.
         self.outside, self.outside_at, self.outermost = 0.0, "", 0.0
         self.has_open_ends = any(map(any, flow.open_ends))
+        self.ends = Outermost(flow.grid) if self.has_open_ends and flow.has_grid else None
         self.even_volume: float | None = None
         if flow.has_grid and all(flow.grid.uniform):
             self.even_volume = float(flow.grid.volumes.flat[0])
@@ -243,10 +244,8 @@ class Recorder:
             self._snapshot(self.columns["t"][-1], self.last_masses, self.columns["energy"][-1])
         densities = [self.flow.rho0 if k == 0 and t == self.flow.t0 and self.flow.law is None else self._law(state)
                      for k, (t, state, _) in enumerate(self.snapshots)]
-        for t, state, _ in self.snapshots:
+        for _, state, _ in self.snapshots:
             self.boundary = max(self.boundary, self._at_boundary(state))
-            if self.has_open_ends:
-                self._estimate_outside(t, state)
         if self.flow.law is not None:
             # The smallest average over a cell, where it is known; at the other steps the smallest value at a center.
             least = {t: float(rho.values.min()) for (t, _, _), rho in zip(self.snapshots, densities)
@@ -255,9 +254,10 @@ class Recorder:
                                            zip(self.columns["t"], self.columns["min_density"])]
         history = History(self.columns)
         certificate, audit = self._certificate(history, status), self.audit
+        laws = [(t, rho) for (t, _, _), rho in zip(self.snapshots, densities)]
         return Solution(t=[s[0] for s in self.snapshots], densities=densities, energy=[s[2] for s in self.snapshots],
                         history=history, status=status, message=message,
-                        certificate=certificate if audit is None else lambda: _audited(certificate, audit),
+                        certificate=certificate if audit is None else lambda: _audited(certificate, audit, laws),
                         free_energy=self.flow.energy, method=repr(self.method), time_scale=self.flow.time_scale,
                         jko_steps=self.jko_steps, stepped_by=self.method)
 
@@ -293,19 +293,12 @@ class Recorder:
 
     def _look_outside(self, t: float, masses: np.ndarray) -> None:
         """Estimate what lies beyond ends that stand for infinity, if more lies at them than when that was done last."""
-        if self.has_open_ends:
-            outermost = most_outside(masses, self.flow.grid)
-            if outermost > max(GROWN * self.outermost, NOTHING_OUTSIDE):
-                self.outermost = outermost
-                self._estimate_outside(t, masses)
-
-    def _estimate_outside(self, t: float, masses: np.ndarray) -> None:
-        """Take up an estimate of what lies beyond ends that stand for infinity, if it is the largest so far."""
-        flow = self.flow
-        if most_outside(masses, flow.grid) > NOTHING_OUTSIDE:
-            # A clock that cannot be read ends a run, and is not asked for nothing.
-            elapsed = flow.elapsed(flow.t0, t - flow.t0) if t > flow.t0 else 0.0
-            self._keep_outside(mass_outside(flow.on_grid_at(t), masses, elapsed))
+        if self.ends is None:
+            return
+        outermost = self.ends.most_outside(masses)
+        if outermost > max(GROWN * self.outermost, LITTLE_OUTSIDE * self.columns["mass"][0]):
+            self.outermost = outermost
+            self._keep_outside(_outside(self.flow, t, masses))
 
     def _keep_outside(self, found: Outside) -> None:
         if found.part > self.outside:
@@ -392,24 +385,42 @@ class AtomRecorder(Recorder):
     def _look_outside(self, t: float, masses: np.ndarray) -> None:
         """What bounds hold back stays there: it is seen at the snapshots."""
 
-    def _estimate_outside(self, t: float, points: np.ndarray) -> None:
-        flow, atoms = self.flow, self.flow.atoms
-        noise = 0.0
+    def _look_at_bounds(self, t: float, points: np.ndarray) -> None:
+        flow, atoms, noise = self.flow, self.flow.atoms, 0.0
         if flow.energy.spreads and t > flow.t0:
             noise = 2.0 * flow.elapsed(flow.t0, t - flow.t0) / flow.energy.beta
         self._keep_outside(beyond_bounds(points, atoms.weights, atoms.bounds, flow.open_ends, atoms.names, noise))
 
     def _certificate(self, history: History, status: int) -> Certificate:
+        if self.has_open_ends:
+            for t, points, _ in self.snapshots:
+                self._look_at_bounds(t, points)
         certificate = super()._certificate(history, status)
         if not self.flow.energy.spreads:
             return replace(certificate, atomic=True)
         return replace(certificate, atomic=True, noisy=True, controlled=False, dissipation_defect=None)
 
 
-def _audited(certificate: Certificate, audit: Audit) -> Certificate:
-    """Return a certificate with what an audit finds."""
+def _audited(certificate: Certificate, audit: Audit, laws: list[tuple[float, Density | Atoms]]) -> Certificate:
+    """Return a certificate with what an audit finds, and what lies beyond open ends at the snapshots."""
     found = audit.finding()
+    outside = Outside(certificate.mass_outside or 0.0, certificate.outside_at)
+    if certificate.mass_outside is not None:
+        ends = Outermost(audit.flow.grid)
+        for t, rho in laws:
+            if not isinstance(rho, Density):
+                continue
+            if ends.most_outside(rho.masses) > max(LITTLE_OUTSIDE, outside.part) * rho.mass:
+                outside = max(outside, _outside(audit.flow, t, rho.masses), key=lambda one: one.part)
+        certificate = replace(certificate, mass_outside=outside.part, outside_at=outside.end)
     return replace(certificate, equation_defect=found.defect, equation_bound=found.bound, not_judged=found.note)
+
+
+def _outside(flow: Flow, t: float, masses: np.ndarray) -> Outside:
+    """Return an estimate of what lies beyond the ends that stand for infinity at a time."""
+    # A clock that cannot be read ends a run, and is not asked for nothing.
+    elapsed = flow.elapsed(flow.t0, t - flow.t0) if t > flow.t0 else 0.0
+    return mass_outside(flow.on_grid_at(t), masses, elapsed)
 
 
 def _logarithmic_mean(a: float, b: float) -> float:

@@ -138,7 +138,11 @@ def solve(
     >>> print(f"{rho.mean():.3f} {rho.cov():.3f}")
     0.736 0.898
     """
-    _refuse_unknown(unknown, solve, method)
+    if unknown:
+        from wgflow import solvers
+
+        others = [getattr(solvers, name) for name in solvers.METHODS]
+        refuse_unknown(unknown, solve, method, [solvers.FiniteVolume, *others])
     method = _check_method(method)
     progress, throw = check_flag("progress", progress), check_flag("throw", throw)
     flow = make_flow(energy, rho0, t_span, t_eval, time_scale, method)
@@ -156,7 +160,6 @@ def solve(
     return solution if solution.status else with_error_estimate(solution, flow, method)
 
 
-@without_unknown
 def resume(
     path: str | os.PathLike[str],
     t_end: float | None = None,
@@ -168,7 +171,6 @@ def resume(
     checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = False,
     throw: bool = True,
-    **unknown: object,
 ) -> Solution:
     """Go on with a run from its checkpoint, the file that ``solve(..., checkpoint=path)`` wrote.
 
@@ -212,7 +214,6 @@ def resume(
     """
     from wgflow import resuming, solvers
 
-    _refuse_unknown(unknown, resume, method)
     progress, throw = check_flag("progress", progress), check_flag("throw", throw)
     methods = {name: getattr(solvers, name) for name in solvers.METHODS}
     if method is not None:
@@ -225,15 +226,6 @@ def show_versions() -> None:
     """Print the versions of Python, wgflow and what its numbers depend on."""
     for name, version in library_versions().items():
         print(f"{name:10s} {version}")
-
-
-def _refuse_unknown(unknown: dict[str, object], function: Callable, method: Method | None) -> None:
-    """Refuse arguments that a verb does not have."""
-    if unknown:
-        from wgflow import solvers
-
-        others = [getattr(solvers, name) for name in solvers.METHODS]
-        refuse_unknown(unknown, function, method, [solvers.FiniteVolume, *others])
 
 
 def _check_method(method: Method | None) -> Method:

@@ -31,7 +31,7 @@ from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.energies.potentials import Potential
 from wgflow.grids import Grid
 
-__all__ = ["HOLDS", "Outside", "beyond_bounds", "goes_on", "judge_outside", "mass_outside", "most_outside"]
+__all__ = ["HOLDS", "Outermost", "Outside", "beyond_bounds", "goes_on", "judge_outside", "mass_outside"]
 
 #: A law with a larger part of its mass beyond ends that stand for infinity cannot be said to be right,
 HOLDS = 1e-4
@@ -52,15 +52,18 @@ class Outside(NamedTuple):
     end: str
 
 
-def most_outside(masses: Array, grid: Grid) -> float:
-    """Return an upper bound of `mass_outside` that needs the outermost cells alone: :math:`\\int_{end} \\rho L`."""
-    total = 0.0
-    for axis, ends in enumerate(grid.open_ends):
-        for side, is_open in zip((0, -1), ends):
-            if is_open:
-                outermost = masses[side] if masses.ndim == 1 else np.take(masses, side, axis).sum()
-                total += float(outermost) * (grid.edges[axis][-1] - grid.edges[axis][0]) / grid.widths[axis][side]
-    return total / float(masses.sum())
+class Outermost:
+    """The outermost cells at the ends of a grid that stand for infinity, which are looked at after every step."""
+
+    def __init__(self, grid: Grid):
+        self.ends = [((slice(None),) * axis + (side,), _length(grid, axis) / float(grid.widths[axis][side]))
+                     for axis, pair in enumerate(grid.open_ends) for side, is_open in zip((0, -1), pair) if is_open]
+
+    def most_outside(self, masses: Array) -> float:
+        """Return an upper bound of what `mass_outside` finds, times the mass: :math:`\\int_{end} \\rho L`."""
+        if masses.ndim == 1:
+            return sum(masses.item(cells[0]) * factor for cells, factor in self.ends)
+        return float(sum(masses[cells].sum() * factor for cells, factor in self.ends))
 
 
 def mass_outside(energy: EnergyOnGrid, masses: Array, elapsed: float = math.inf) -> Outside:
@@ -76,13 +79,14 @@ def mass_outside(energy: EnergyOnGrid, masses: Array, elapsed: float = math.inf)
     """
     grid, worst, total, where = energy.grid, 0.0, 0.0, ""
     psi = energy.psi(energy.potential, masses)
+    spread_within = _diffusivity(energy, masses)
     for axis, ends in enumerate(grid.open_ends):
         for side, inner, is_open in zip((0, -1), (1, -2), ends):
             if not is_open:
                 continue
             outermost, height = np.take(masses, side, axis), np.take(psi, side, axis)
             distance = float(grid.distances[axis][side])
-            spreading = np.take(_diffusivity(energy, masses), side, axis)
+            spreading = np.take(spread_within, side, axis)
             with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
                 speed = (np.take(psi, inner, axis) - height) / distance
                 if grid.log_weight is not None:
@@ -91,7 +95,7 @@ def mass_outside(energy: EnergyOnGrid, masses: Array, elapsed: float = math.inf)
                 spread = np.fmin(2.0 * np.sqrt(spreading * elapsed / math.pi), _decay(masses, grid, axis, side))
                 length = spreading / np.abs(speed)
                 length = np.where(length <= 2.0 * np.sqrt(spreading * elapsed / math.pi), length, spread)
-                length = np.fmin(length, grid.edges[axis][-1] - grid.edges[axis][0])
+                length = np.fmin(length, _length(grid, axis))
                 cells = length / grid.widths[axis][side]
                 held = outermost * np.where(speed > 0, np.maximum(cells, 1.0), 1.0 / np.expm1(1.0 / cells))
             part = float(np.where(outermost > 0, held, 0.0).sum())
@@ -155,7 +159,7 @@ def goes_on(energy: FreeEnergy) -> bool:
 def _decay(masses: Array, grid: Grid, axis: int, side: int) -> float:
     """Return the length over which the law falls towards an end, at most the length of the axis."""
     profile = masses.sum(axis=tuple(k for k in range(grid.ndim) if k != axis)) / grid.widths[axis]
-    longest, centers = float(grid.edges[axis][-1] - grid.edges[axis][0]), grid.centers[axis]
+    longest, centers = _length(grid, axis), grid.centers[axis]
     away = np.abs(centers - centers[side])
     inner = int(np.argmin(np.abs(away - NEAR * longest)))
     if not (profile[inner] > profile[side] > 0 and away[inner] > 0):
@@ -165,13 +169,17 @@ def _decay(masses: Array, grid: Grid, axis: int, side: int) -> float:
 
 def _diffusivity(energy: EnergyOnGrid, masses: Array) -> Array:
     """Return D at each cell."""
-    total = np.full(masses.shape, energy.diffusion)
+    total = np.broadcast_to(energy.diffusion, masses.shape)
     if energy.internal:
         r = np.maximum(relative_density(masses, energy.grid), 1e-300)
         for factor, term in energy.internal:
             with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
                 total = total + factor * np.nan_to_num(r * term.second_derivative(r), nan=0.0, posinf=0.0)
     return total
+
+
+def _length(grid: Grid, axis: int) -> float:
+    return float(grid.edges[axis][-1] - grid.edges[axis][0])
 
 
 def _words(name: str, side: int, bounds: tuple[float, float]) -> str:
