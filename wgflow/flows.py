@@ -24,6 +24,7 @@ from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.energies.probes import AtomProbe, GridProbe
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, WGFlowError
 from wgflow.files.checkpoints import Checkpoint
+from wgflow.gradients import probe_atoms
 from wgflow.grids import Grid
 from wgflow.progress import run_progress
 from wgflow.recorder import AtomRecorder, Recorder
@@ -226,6 +227,9 @@ def make_flow(energy: Term, rho0: Density | Atoms, t_span, t_eval, time_scale, m
     if not callable(time_scale):
         time_scale = check_positive("time_scale", time_scale)
     flow = Flow(energy, rho0, t0, t1, times, time_scale, open_ends)
+    if flow.has_grid and any(flow.grid.periodic):
+        # A potential that jumps at the seam of a circle has one meaning for all methods: none.
+        energy.at(t0).check_atoms(probe_atoms(flow.grid))
     if flow.has_grid:
         # An energy that cannot be assembled is refused here, before the run.
         _ = flow.on_grid

@@ -15,7 +15,7 @@ from wgflow.densities import Density
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid
 
-__all__ = ["box_of", "check_points", "check_seams", "check_seams_of", "differences", "gradient_at", "located",
+__all__ = ["box_of", "check_points", "check_seams", "differences", "gradient_at", "located",
            "probe_atoms", "values_at"]
 Array = NDArray[np.float64]
 #: Step of the differences, relative to 1 or to the width of the box if that is smaller. For functions that vary on a
@@ -153,12 +153,6 @@ def check_seams(function: Callable[[Array], Array], rho: Atoms, what: str) -> No
                                "round a circle is not a gradient, and out of scope; give a periodic function, or "
                                "boundary='no-flux' on this axis for a wall there. Where a jump is meant, as that of a "
                                "sawtooth, choose the period so that it lies inside, and take a method on a grid")
-
-
-def check_seams_of(function: Callable[[Array], Array], grid: Grid, what: str) -> None:
-    """Refuse a function of points that differs between the two ends of a periodic axis; see `check_seams`."""
-    if any(grid.periodic):
-        check_seams(function, probe_atoms(grid), what)
 
 
 def probe_atoms(grid: Grid) -> Atoms:

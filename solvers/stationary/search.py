@@ -14,6 +14,7 @@ from wgflow.checks import check_count, check_positive
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy, Term
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, WGFlowWarning
+from wgflow.gradients import probe_atoms
 from wgflow.grids import Grid
 
 from .components import fill, find_wells, support_components
@@ -190,6 +191,8 @@ class _Search:
         check_positive("mass", mass, allow_none=True)
         self.energy = energy if isinstance(energy, FreeEnergy) else FreeEnergy([(1.0, energy)])
         self.grid, self.tolerance, self.budget = grid, tolerance, max_iterations
+        if any(grid.periodic):
+            self.energy.check_atoms(probe_atoms(grid))
         on_grid = self.energy.assemble(grid)
         on_grid.check_terms("the search for stationary states", internal=True)
         nonlinear = any(factor > 0 for factor, _ in on_grid.internal)

@@ -297,7 +297,7 @@ def test_mass_at_the_edge_of_the_box_is_pointed_out():  # row 31
 
 def test_a_jump_of_V_over_a_periodic_seam_is_refused_or_gives_a_warning():  # row 40
     with pytest.raises(InvalidInput, match=r"V differs by 3.2 between the two ends"):
-        (1.0 * Potential(lambda x: 3.2 * x)).assemble(CIRCLE)
+        solve(Potential(lambda x: 3.2 * x), Density.uniform(CIRCLE))
     # Between the cells there may be anything.
     with pytest.warns(wg.WGFlowWarning, match="V differs by 3.15 across the seam of periodic axis 0"):
         bind(Potential(3.2 * CIRCLE.centers[0]), CIRCLE)

@@ -14,7 +14,7 @@ from wgflow.energies.free_energy import Term
 from wgflow.energies.nodes import at_nodes
 from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.errors import InvalidInput, InvalidType, WGFlowWarning
-from wgflow.gradients import check_points, check_seams, check_seams_of, gradient_at, need_function, values_at
+from wgflow.gradients import check_points, check_seams, gradient_at, need_function, values_at
 from wgflow.grids import Grid
 
 from .free_energy import FreeEnergy
@@ -58,7 +58,6 @@ class Potential(Term):
         self.V, self._gradient, self._reference = V, gradient, reference
         self._last: tuple[Grid, np.ndarray] | None = None
         self._checked: tuple[Grid, bool] | None = None
-        self._seamless: Grid | None = None
 
     @property
     def reduced(self) -> bool:
@@ -107,9 +106,6 @@ class Potential(Term):
         self._checked = (grid, scaled)
 
     def check_grid(self, grid: Grid, energy: FreeEnergy) -> None:
-        if callable(self.V) and self._seamless is not grid:
-            check_seams_of(self._at, grid, "V")
-            self._seamless = grid
         if energy.spreads:
             nonlinear = any(factor and term.spreads and not term.diffusion for factor, term in energy.terms)
             self.check_reference(grid, scaled=not nonlinear)

@@ -19,16 +19,7 @@ from wgflow.energies.free_energy import Term
 from wgflow.energies.nodes import at_nodes
 from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.errors import InvalidInput, InvalidType
-from wgflow.gradients import (
-    box_of,
-    check_points,
-    check_seams,
-    check_seams_of,
-    differences,
-    need_function,
-    probe_atoms,
-    values_at,
-)
+from wgflow.gradients import box_of, check_points, check_seams, differences, need_function, values_at
 from wgflow.grids import Grid
 
 from .distance_tables import Tables
@@ -64,7 +55,6 @@ class PairTerm(Term):
 
     def __init__(self):
         self._last = None
-        self._seamless: Grid | None = None
 
     @abstractmethod
     def _bind(self, grid: Grid):
@@ -75,11 +65,6 @@ class PairTerm(Term):
         if self._last is None or self._last[0] != grid:
             self._last = (grid, self._bind(grid))
         return self._last[1]
-
-    def check_grid(self, grid: Grid, energy: Term) -> None:
-        if self._seamless is not grid:
-            check_seams_of(lambda points: self._at(probe_atoms(grid), points), grid, "U rho")
-            self._seamless = grid
 
     def check_atoms(self, rho: Atoms) -> None:
         if any(rho.periodic):
@@ -142,9 +127,6 @@ class Convolution(PairTerm):
         self.w, self.average = _check_convolution(w, gradient, average), average
         self._gradient = _check_gradient(gradient)
         self._tables = Tables(self.w) if callable(self.w) and not isinstance(self.w, Kernel) else None
-
-    def check_grid(self, grid: Grid, energy: Term) -> None:
-        """Accept every grid: a function of the displacement has no seam."""
 
     def _bind(self, grid: Grid):
         if isinstance(self.w, Kernel) and not all(grid.uniform):

@@ -61,10 +61,9 @@ def test_every_method_refuses_a_jump_at_the_seam(term, method):
         wg.solve(wg.Entropy(1.0) + term, EVEN, (0, 1), method=method)
 
 
-def test_so_do_energies_and_states_at_rest():
+def test_so_do_states_at_rest_and_terms_that_change_with_time():
     energy = wg.Entropy(1.0) + TILT
     for call in (lambda: wg.stationary(energy, CIRCLE), lambda: wg.stationary_branches(energy, CIRCLE),
-                 lambda: energy(EVEN), lambda: energy.assemble(CIRCLE),
                  lambda: wg.solve(wg.Entropy(1.0) + wg.TimeDependent(lambda t: t * TILT), EVEN, (0, 1))):
         with pytest.raises(wg.InvalidInput, match=r"V differs by 3.14 between the two ends"):
             call()
