@@ -56,14 +56,17 @@ class Outermost:
     """The outermost cells at the ends of a grid that stand for infinity, which are looked at after every step."""
 
     def __init__(self, grid: Grid):
-        self.ends = [((slice(None),) * axis + (side,), _length(grid, axis) / float(grid.widths[axis][side]))
-                     for axis, pair in enumerate(grid.open_ends) for side, is_open in zip((0, -1), pair) if is_open]
+        self.ends: list[tuple[int, int, float]] = [
+            (axis, side, _length(grid, axis) / float(grid.widths[axis][side]))
+            for axis, pair in enumerate(grid.open_ends) for side, is_open in zip((0, -1), pair) if is_open]
 
     def most_outside(self, masses: Array) -> float:
         """Return an upper bound of what `mass_outside` finds, times the mass: :math:`\\int_{end} \\rho L`."""
-        if masses.ndim == 1:
-            return sum(masses.item(cells[0]) * factor for cells, factor in self.ends)
-        return float(sum(masses[cells].sum() * factor for cells, factor in self.ends))
+        total = 0.0
+        for axis, side, factor in self.ends:
+            held = masses.item(side) if masses.ndim == 1 else masses[(slice(None),) * axis + (side,)].sum()
+            total += float(held) * factor
+        return total
 
 
 def mass_outside(energy: EnergyOnGrid, masses: Array, elapsed: float = math.inf) -> Outside:
