@@ -40,7 +40,7 @@ def energy_of(rng: np.random.Generator) -> wg.Term:
 
 def start_of(rng: np.random.Generator) -> np.ndarray:
     """Return averages over the cells of the coarse grid."""
-    grid = wg.Grid((-4, 4), cells=CELLS)
+    grid = wg.Grid((-4, 4), cells=CELLS, boundary="no-flux")
     kind = rng.integers(4)
     if kind == 0:
         return wg.Density.gaussian(grid, rng.uniform(-1, 1), rng.uniform(0.1, 0.6)).values
@@ -66,8 +66,8 @@ def main() -> int:
         rng = np.random.default_rng([options.seed, k])
         energy, values, t_end = energy_of(rng), start_of(rng), rng.uniform(0.2, 2.0)
         order = (None, 2)[rng.integers(2)]
-        rho0 = wg.Density(wg.Grid((-4, 4), cells=CELLS), values)
-        fine0 = wg.Density(wg.Grid((-4, 4), cells=FINER * CELLS), np.repeat(values, FINER))
+        rho0 = wg.Density(wg.Grid((-4, 4), cells=CELLS, boundary="no-flux"), values)
+        fine0 = wg.Density(wg.Grid((-4, 4), cells=FINER * CELLS, boundary="no-flux"), np.repeat(values, FINER))
         sol = wg.solve(energy, rho0, (0, t_end), wg.FiniteVolume(order=order), error_estimate=True)
         true = wg.solve(energy, fine0, (0, t_end), wg.FiniteVolume(order=order, rtol=1e-6))
         error = float(np.abs(true.final.masses.reshape(CELLS, FINER).sum(axis=1) - sol.final.masses).sum())

@@ -27,10 +27,11 @@ from wgflow.solvers.finite_volume.splitting import LinearSweeps
 from wgflow.solvers.jko.quantile.solver import QuantileSolver
 
 Run = Callable[[], wg.Solution]
-LINE = wg.Grid((-4, 4), cells=200)
-SHORT = wg.Grid((-4, 4), cells=64)
-PLANE = wg.Grid([(-3, 3), (-3, 3)], cells=48)
-DISK = wg.Grid((0, 4), cells=200, log_weight=wg.grids.log_power_cell_average(np.linspace(0, 4, 201), 1.0))
+LINE = wg.Grid((-4, 4), cells=200, boundary="no-flux")
+SHORT = wg.Grid((-4, 4), cells=64, boundary="no-flux")
+PLANE = wg.Grid([(-3, 3), (-3, 3)], cells=48, boundary="no-flux")
+DISK = wg.Grid((0, 4), cells=200, boundary="no-flux",
+               log_weight=wg.grids.log_power_cell_average(np.linspace(0, 4, 201), 1.0))
 
 
 def well(x):

@@ -26,7 +26,7 @@ from .data_rules import DataRule
 from .features.biradial import BiradialFeatures, Box
 from .features.biradial_choice import choose_biradial_features
 from .minimum_risk.measure_problem import LimitPoint
-from .radial_laws import check_held, chi_masses, gauss_chi_rule, log_sphere_weight, noisy_deviation
+from .radial_laws import RADIUS, check_held, chi_masses, gauss_chi_rule, log_sphere_weight, noisy_deviation
 from .two_classes import class_variances, delta_masses
 
 __all__ = ["AnisotropicGaussian", "TwoBlockModel"]
@@ -371,7 +371,8 @@ class AnisotropicGaussian(TwoBlockModel):
             alone, until ``t_end`` where no ridge holds them.
         """
         ends = self._default_radii(kappa, beta, ridge, t_end) if r_max is None else pair("r_max", r_max)
-        grid = Grid([(0.0, end) for end in ends], cells=cells, names=self.coordinate_names)
+        grid = Grid([(0.0, end) for end in ends], cells=cells, names=self.coordinate_names,
+                    boundary=[RADIUS] * len(ends))
         return grid if math.isinf(self.d) else self.weighted(grid)
 
     def initial_density(self, kappa: float, grid: Grid) -> Density:

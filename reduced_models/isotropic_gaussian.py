@@ -26,7 +26,7 @@ from .data_rules import weighted_covariance
 from .features.neuron_pairs import kernel_pair_sums
 from .features.radial import HermiteFeatures, QuadratureFeatures, choose_features
 from .minimum_risk.measure_problem import LimitPoint
-from .radial_laws import check_held, chi_masses, chi_rule, gauss_chi_rule, log_sphere_weight, noisy_deviation
+from .radial_laws import RADIUS, check_held, chi_masses, chi_rule, gauss_chi_rule, log_sphere_weight, noisy_deviation
 from .two_classes import check_convention, class_variances, delta_masses
 
 __all__ = ["CriticalDeltas", "IsotropicGaussian", "StationaryDelta"]
@@ -217,7 +217,7 @@ class IsotropicGaussian(NetworkModel):
             elif kappa is not None:
                 r_max = max(r_max, 2.0 * kappa)
         r_max = check_positive("r_max", r_max)
-        grid = Grid([(0.0, r_max)], cells=cells, names=["r"], origin=True)
+        grid = Grid([(0.0, r_max)], cells=cells, names=["r"], origin=True, boundary=[RADIUS])
         return grid if math.isinf(self.d) else self.weighted(grid)
 
     def log_weight(self, grid: Grid) -> FloatArray:

@@ -26,9 +26,11 @@ from wgflow.grids import log_power_cell_average
 
 from .base import FloatArray
 
-__all__ = ["check_held", "chi_masses", "chi_rule", "cosine_moments", "gauss_chi_rule", "log_sphere_weight",
+__all__ = ["RADIUS", "check_held", "chi_masses", "chi_rule", "cosine_moments", "gauss_chi_rule", "log_sphere_weight",
            "noisy_deviation"]
 
+#: The ends of a radius as ``boundary`` of a grid: it begins at 0, and goes on to infinity.
+RADIUS = ("no-flux", None)
 #: Part of an initial law beyond the grid above which the grid is refused.
 LOST_MASS = 1e-6
 #: Gauss-Legendre nodes of each panel of `chi_rule`.

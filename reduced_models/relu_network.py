@@ -19,7 +19,7 @@ from wgflow.grids import Grid
 from .anisotropic_gaussian import TwoBlockModel
 from .base import FloatArray
 from .features.biradial import Box, without_constant_axes
-from .radial_laws import check_held, noisy_deviation
+from .radial_laws import RADIUS, check_held, noisy_deviation
 
 __all__ = ["ReLUNetwork"]
 
@@ -134,7 +134,9 @@ class ReLUNetwork(TwoBlockModel):
             radii = self._default_radii(kappa, beta, ridge, t_end)
             side = max(_RANGE, 8.0 * noisy_deviation(kappa, 1.0, beta, ridge, t_end, self.time_scale))
             bounds = ((-side, side), (-side, side), (0.0, radii[0]), (0.0, radii[1]))
-        grid = Grid(bounds, cells=cells, names=self.coordinate_names if len(bounds) == 4 else None)
+        # A length that may start above 0 has no natural end there.
+        ends = [RADIUS if k > 1 and low == 0.0 else None for k, (low, _) in enumerate(bounds)]
+        grid = Grid(bounds, cells=cells, names=self.coordinate_names if len(bounds) == 4 else None, boundary=ends)
         self._check_axes(grid)
         if min(grid.bounds[2][0], grid.bounds[3][0]) < 0.0:
             raise InvalidInput(f"bounds={bounds}: the lengths r1 and r2 start at 0 or above")

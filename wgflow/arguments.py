@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import math
 import numbers
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,6 +19,44 @@ from wgflow.errors import InvalidInput, InvalidType, ResourceError
 MAX_OUTPUT_TIMES = 1_000_000
 #: Output times nearer to an end of the span than this, relative to it, are that end.
 TIME_SLACK = 4 * 2.0**-52
+
+F = TypeVar("F", bound=Callable)
+
+
+def without_unknown(function: F) -> F:
+    """Return a function whose signature, for readers and ``help``, leaves out its ``**unknown`` arguments."""
+    signature = inspect.signature(function)
+    known = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    vars(function)["__signature__"] = signature.replace(parameters=known)
+    return function
+
+
+def refuse_unknown(unknown: Mapping[str, object], function: Callable, method: object, methods: Iterable[type]) -> None:
+    """Refuse arguments that a function does not have, and say where they belong.
+
+    Parameters
+    ----------
+    unknown : mapping
+        The arguments by name.
+    function : callable
+    method : Method or None
+        The method that was given.
+    methods : iterable of type
+        The methods there are, the default one first.
+
+    Raises
+    ------
+    InvalidType
+        If there are any; it names the first, and the method of which it is a setting, or a name that is like it.
+    """
+    for name, value in unknown.items():
+        told, given = f"{name}={value!r}: {function.__name__} has no argument {name}", type(method)
+        homes = [home for home in (given, *methods) if is_dataclass(home) and name in {f.name for f in fields(home)}]
+        if homes:
+            raise InvalidType(f"{told}; it is a setting of the method, method={homes[0].__name__}({name}={value!r})")
+        names = list(inspect.signature(function).parameters)
+        near = difflib.get_close_matches(name, names, n=1)
+        raise InvalidType(f"{told}; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"))
 
 
 def check_span(t_span) -> tuple[float, float]:

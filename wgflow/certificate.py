@@ -5,8 +5,13 @@ from __future__ import annotations
 import functools
 import platform
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
+
+from wgflow.atoms import Atoms
+from wgflow.audit.open_ends import judge_outside
+from wgflow.densities import Density
 
 __all__ = ["Certificate"]
 
@@ -48,7 +53,7 @@ class Certificate:
         for atoms it is integrated along with their paths. None for particles with noise, which have no entropy.
     boundary_mass : float
         Largest part of the mass ever in the outermost 1 % of the cells at a no-flux end of an axis; for atoms, on a
-        bound (other than the origin of a coordinate with a power).
+        bound (other than the origin of a coordinate with a power). Reported; ``mass_outside`` is judged.
     n_accepted, n_rejected, n_fallback : int
         Numbers of accepted steps, of rejected ones, and of accepted ones by the unconditional fallback.
     residual : float
@@ -99,6 +104,15 @@ class Certificate:
     unseen_pulse : float or None
         Where terms or time_scale change with time: a pulse that is shorter may have gone unseen between the times at
         which they were looked at. Give breakpoints around it (`TimeDependent`), or ``max_step``.
+    mass_outside : float or None
+        The largest part of the mass that is estimated to lie beyond the ends of the grid that stand for infinity, at
+        any time of the run (`wgflow.audit.open_ends`); None where all ends are walls, origins or periodic. The law and
+        all its numbers are in error by about as much.
+    outside_at : str
+        At which end most of it is, in words.
+    unbounded : bool
+        Whether the coordinates are known to go on beyond these ends, as those of reduced models do. Elsewhere walls
+        may be meant, and much mass there cannot be judged.
     missed_drive : float or None
         The largest part of the mass that may have been moved in one step by what was seen of terms that change with
         time, and what the step was too long to follow.
@@ -141,6 +155,9 @@ class Certificate:
     sample_size: float | None = None
     sample_error: tuple[float, ...] = ()
     unresolved: str = ""
+    mass_outside: float | None = None
+    outside_at: str = ""
+    unbounded: bool = False
 
     def checks(self) -> dict[str, tuple[bool | None, str]]:
         """Return each check by its name: True, False, or None if it could not be judged; and a sentence."""
@@ -152,6 +169,8 @@ class Certificate:
             "sign": (self.min_density >= 0, f"the smallest {'weight' if self.atomic else 'cell average'} was "
                      f"{self.min_density:.3g} (at least 0)"),
         }
+        if self.mass_outside is not None:
+            checks["boundary"] = self._boundary(self.mass_outside)
         if self.substituted is not None:
             checks["scheme"] = (self.substituted <= SUBSTITUTED_TOLERANCE, self._substitution())
         if self.grid_error is not None and self.settings.get("tol"):
@@ -183,6 +202,21 @@ class Certificate:
                 f"energy lost and dissipation integrated differ by {self.dissipation_defect:.1e} "
                 f"(at most {DISSIPATION_TOLERANCE:g})")
         return checks
+
+    def _boundary(self, outside: float) -> tuple[bool | None, str]:
+        """Return whether the ends that stand for infinity are far enough away, and a sentence."""
+        tol = self.settings.get("tol")
+        allowed = tol if tol else (self.error_estimate or 0.0) + (self.grid_error or 0.0)
+        answer = judge_outside(outside, self.unbounded, allowed, sample=self.noisy)
+        part = f"an estimated part {outside:.1e}" if outside else "less than 1e-06"
+        if answer:
+            return True, f"{part} of the mass lies beyond the ends of the grid, which stand for infinity"
+        if self.unbounded:
+            return answer, (f"{part} of the mass lies beyond the ends of the grid, which stand for infinity, most of "
+                            f"it at {self.outside_at}: enlarge the grid there")
+        return answer, (f"{part} of the mass lies beyond the ends of the grid if they stand for infinity, most of it "
+                        f"at {self.outside_at}: enlarge the grid there, or say boundary='no-flux' if the domain ends "
+                        "there")
 
     def _substitution(self) -> str:
         """Return a sentence on the steps of another scheme than the one asked for."""
@@ -277,11 +311,10 @@ class Certificate:
                          "guarantees it in advance")
         if self.noisy:
             lines.append("  note: a random sample of the law, whose energy and dissipation are not judged")
-        if self.atomic and self.boundary_mass > BOUNDARY_NOTICE:
+        if self.mass_outside is None and self.atomic and self.boundary_mass > BOUNDARY_NOTICE:
             lines.append(f"  note: up to {self.boundary_mass:.1e} of the mass lay on a bound of a coordinate")
-        elif self.boundary_mass > BOUNDARY_NOTICE:
-            lines.append(f"  note: up to {self.boundary_mass:.1e} of the mass lay at a no-flux end of the grid; "
-                         "enlarge it if that end is artificial")
+        elif self.mass_outside is None and self.boundary_mass > BOUNDARY_NOTICE:
+            lines.append(f"  note: up to {self.boundary_mass:.1e} of the mass lay at a wall of the grid")
         return "\n".join(lines)
 
     def to_dict(self) -> dict:
@@ -333,3 +366,11 @@ def mass_on_bounds(points: np.ndarray, rho) -> float:
             low = 0.0 if power > 0 and lo == 0.0 else float(rho.weights[x <= lo].sum())
             largest = max(largest, low, float(rho.weights[x >= hi].sum()))
     return largest / float(rho.weights.sum())
+
+
+def of_sample(rho: Density | Atoms) -> dict[str, Any]:
+    """Return what a certificate says of an initial law that was made of samples."""
+    if not isinstance(rho, Density) or rho.sample_size is None:
+        return {}
+    variances = np.diag(np.atleast_2d(rho.cov()))
+    return {"sample_size": rho.sample_size, "sample_error": tuple(np.sqrt(variances / rho.sample_size).tolist())}

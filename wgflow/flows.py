@@ -24,6 +24,7 @@ from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.energies.probes import AtomProbe, GridProbe
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, WGFlowError
 from wgflow.files.checkpoints import Checkpoint
+from wgflow.gradients import probe_atoms
 from wgflow.grids import Grid
 from wgflow.progress import run_progress
 from wgflow.recorder import AtomRecorder, Recorder
@@ -56,6 +57,9 @@ class Flow:
     stops : list of float
         Times at which a step must end, the last being t1.
     time_scale : float or callable
+    open_ends : tuple of (bool, bool)
+        Which ends of each axis stand for infinity (`Grid.open_ends`); empty where atoms were given, whose bounds are
+        walls.
     """
 
     energy: FreeEnergy
@@ -64,6 +68,7 @@ class Flow:
     t1: float
     t_eval: tuple[float, ...]
     time_scale: float | Callable[[float], float]
+    open_ends: tuple[tuple[bool, bool], ...] = ()
     stops: list[float] = field(init=False)
 
     def __post_init__(self):
@@ -219,14 +224,18 @@ def make_flow(energy: Term, rho0: Density | Atoms, t_span, t_eval, time_scale, m
     energy = energy if isinstance(energy, FreeEnergy) else FreeEnergy([(1.0, energy)])
     given = rho0
     t0, t1 = check_span(t_span)
+    open_ends = rho0.grid.open_ends if isinstance(rho0, Density) else ()
     if method.MOVES_ATOMS:
         rho0 = method.atoms(energy.at(t0), rho0)
     size, unit = (rho0.points.size, "numbers") if isinstance(rho0, Atoms) else (rho0.grid.size, "cells")
     times = check_times(t_eval, t0, t1, size, unit)
     if not callable(time_scale):
         time_scale = check_positive("time_scale", time_scale)
-    flow = Flow(energy, rho0, t0, t1, times, time_scale)
+    flow = Flow(energy, rho0, t0, t1, times, time_scale, open_ends)
     flow.given = given
+    if flow.has_grid and any(flow.grid.periodic):
+        # A potential that jumps at the seam of a circle has one meaning for all methods: none.
+        energy.at(t0).check_atoms(probe_atoms(flow.grid))
     if flow.has_grid:
         # An energy that cannot be assembled is refused here, before the run.
         _ = flow.on_grid

@@ -13,17 +13,21 @@ from wgflow.atoms import Atoms
 from wgflow.checks import call_user, real_array
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput, InvalidType
+from wgflow.grids import Grid
 
-__all__ = ["box_of", "check_points", "check_seams", "differences", "gradient_at", "located", "values_at"]
+__all__ = ["box_of", "check_points", "check_seams", "differences", "gradient_at", "located",
+           "probe_atoms", "values_at"]
 Array = NDArray[np.float64]
 #: Step of the differences, relative to 1 or to the width of the box if that is smaller. For functions that vary on a
 #: scale of 1/3 the errors of truncation, h^6 f^(7) / 140, and of round-off, about 2 eps f / h, are then about equal.
 STEP = 0.005
 #: Points at which differences are evaluated at a time.
 BATCH = 100_000
-#: Atoms from which the ends of a period are looked at, and the jump there that is more than rounding, relative to the
-#: largest value.
+#: Atoms from which the ends of a period are looked at,
 SEAM_PROBES = 64
+#: cells from which they are,
+GRID_PROBES = 16
+#: and the jump there that is more than rounding, relative to the largest value.
 SEAM_JUMP = 1e-6
 #: Weights of the derivative at node s of the seven nodes -3, ..., 3, one row for each s.
 _NODES = np.arange(-3, 4)
@@ -121,8 +125,9 @@ def differences(function: Callable[[Array], Array], points: Array, bounds: Seque
 def check_seams(function: Callable[[Array], Array], rho: Atoms, what: str) -> None:
     """Refuse a function of points that differs between the two ends of a periodic coordinate.
 
-    On a circle such a function has a jump, a wall that no point passes, which a gradient does not show: points would
-    cross it as if it were not there, and run round the circle for ever.
+    On a circle such a function has a jump at the seam, where a constant force round the circle was probably meant,
+    which is not a gradient. A method on a grid would find the law of the jump, and points would walk through it, since
+    no gradient shows it.
 
     Raises
     ------
@@ -136,16 +141,26 @@ def check_seams(function: Callable[[Array], Array], rho: Atoms, what: str) -> No
         first, last = probes.copy(), probes.copy()
         first[axis], last[axis] = lo, hi
         try:
-            values = function(np.concatenate([first, last], axis=1)).reshape(2, -1)
+            with np.errstate(all="ignore"):
+                values = function(np.concatenate([first, last], axis=1)).reshape(2, -1)
         except InvalidInput:
             # It has no value at the ends, so that it has no jump either that could be named.
             continue
         jump = float(np.abs(values[1] - values[0]).max())
         if jump > SEAM_JUMP * float(np.abs(values).max()):
             raise InvalidInput(f"{what} differs by {jump:.3g} between the two ends ({lo:g} and {hi:g}) of the periodic "
-                               f"coordinate {rho.names[axis]}: a wall there, through which points would walk. A force "
-                               "with a constant part round a circle is not a gradient, and out of scope; give a "
-                               "periodic function, or take a method on a grid if you mean the wall")
+                               f"coordinate {rho.names[axis]}, so that it jumps where they meet. A constant force "
+                               "round a circle is not a gradient, and out of scope; give a periodic function, or "
+                               "boundary='no-flux' on this axis for a wall there. Where a jump is meant, as that of a "
+                               "sawtooth, choose the period so that it lies inside, and take a method on a grid")
+
+
+def probe_atoms(grid: Grid) -> Atoms:
+    """Return atoms of different weights at some cell centers of a grid."""
+    cells = np.unique(np.linspace(0, grid.size - 1, GRID_PROBES).astype(int))
+    points = np.array([c[index] for c, index in zip(grid.centers, np.unravel_index(cells, grid.shape))])
+    weights = 1.0 / np.arange(1.0, cells.size + 1.0)
+    return Atoms(points, weights / weights.sum(), grid.bounds, None, grid.names, grid.periodic)
 
 
 def need_function(function, what: str) -> None:

@@ -112,24 +112,33 @@ def check_origin(origin, ndim: int) -> tuple[bool, ...]:
     return tuple(entries)
 
 
-def check_boundary(boundary, ndim: int) -> tuple[bool, ...]:
-    if not isinstance(boundary, (str, list, tuple)):
-        raise InvalidType(f"boundary must be one of {', '.join(BOUNDARIES)}, or a tuple of them, got {boundary!r}")
-    entries = [boundary] * ndim if isinstance(boundary, str) else list(boundary)
+def check_boundary(boundary, ndim: int) -> tuple[tuple[bool, ...], tuple[tuple[bool, bool], ...]]:
+    """Return which axes are periodic, and of each axis which of its two ends were declared as walls."""
+    if not isinstance(boundary, (str, list, tuple, type(None))):
+        raise InvalidType(f"boundary must be one of {', '.join(BOUNDARIES)}, None, or a tuple of them, got "
+                          f"{boundary!r}")
+    entries = [boundary] * ndim if boundary is None or isinstance(boundary, str) else list(boundary)
+    if ndim == 1 and len(entries) == 2 and all(entry is None or isinstance(entry, str) for entry in entries):
+        entries = [tuple(entries)]
+    ends = []
     for axis, entry in enumerate(entries):
-        if isinstance(entry, (tuple, list)):
-            if len(entry) == 2 and entry[0] == entry[1]:
-                entries[axis] = entry = entry[0]
-            else:
-                raise InvalidInput(f"boundary[{axis}]={entry!r}: periodic needs both sides of axis {axis}; "
-                                   "give one word for each axis")
-        if entry not in BOUNDARIES:
-            guess = difflib.get_close_matches(str(entry), BOUNDARIES, n=1, cutoff=0.3)
-            hint = f"; did you mean {guess[0]!r}?" if guess else ""
-            raise InvalidInput(f"boundary[{axis}]: unknown boundary {entry!r}{hint} allowed: {', '.join(BOUNDARIES)}")
-    if len(entries) != ndim:
-        raise InvalidInput(f"boundary has {len(entries)} entries, the grid {ndim} axes")
-    return tuple(entry == "periodic" for entry in entries)
+        pair = tuple(entry) if isinstance(entry, (tuple, list)) else (entry, entry)
+        for word in pair:
+            if word is not None and word not in BOUNDARIES:
+                guess = difflib.get_close_matches(str(word), BOUNDARIES, n=1, cutoff=0.3)
+                hint = f"; did you mean {guess[0]!r}?" if guess else ";"
+                raise InvalidInput(f"boundary[{axis}]: unknown boundary {word!r}{hint} allowed: "
+                                   f"{', '.join(BOUNDARIES)}, or None")
+        if len(pair) != 2:
+            raise InvalidInput(f"boundary[{axis}]={entry!r}: need one word for the axis, or one for each of its ends")
+        if "periodic" in pair and pair[0] != pair[1]:
+            raise InvalidInput(f"boundary[{axis}]={entry!r}: periodic needs both sides of axis {axis}; "
+                               "give one word for each axis")
+        ends.append(pair)
+    if len(ends) != ndim:
+        raise InvalidInput(f"boundary has {len(ends)} entries, the grid {ndim} axes")
+    return (tuple(pair[0] == "periodic" for pair in ends),
+            tuple((low == "no-flux", high == "no-flux") for low, high in ends))
 
 
 def check_names(names, ndim: int) -> tuple[str, ...]:

@@ -49,8 +49,12 @@ class Grid:
         Lower and upper end of each axis; a single pair for one axis.
     cells : int or sequence of int
         Number of cells of each axis, at least 2; one number serves all axes.
-    boundary : {"no-flux", "periodic"} or one of them for each axis
-        What happens at the two ends of an axis.
+    boundary : {None, "no-flux", "periodic"} or one of them for each axis
+        What an axis is at its two ends. ``"no-flux"``: walls, where the domain is meant to end. ``None``, the default:
+        the ends stand for infinity. No flux leaves there either, but what the walls hold back is an error, which the
+        certificate estimates and judges (`Certificate.mass_outside`). A pair such as ``("no-flux", None)`` tells the
+        lower end from the upper one. The origin of a radius (an axis with ``origin``, or one of a weighted grid that
+        starts at 0) is a natural end, and never taken for infinity.
     edges : sequence of 1-D arrays, optional
         Cell edges of each axis, strictly increasing, instead of ``bounds`` and ``cells`` (a single array for one axis).
     log_weight : array of shape ``shape``, optional
@@ -68,6 +72,7 @@ class Grid:
     centers, edges, widths : tuple of 1-D arrays, one for each axis
     volumes : array of shape ``shape``, volumes of the cells
     periodic, origin : tuple of bool
+    open_ends : tuple of (bool, bool), whether the lower and the upper end of each axis stand for infinity
     log_weight : array of shape ``shape`` or None
     names : tuple of str
 
@@ -78,9 +83,14 @@ class Grid:
     ResourceError
         If a solve on the grid could not fit in this machine's memory; raised before anything is allocated.
 
+    Notes
+    -----
+    Grids are equal if their cells, periodic axes and weights are. What an end stands for changes no number, and does
+    not tell grids apart.
+
     Examples
     --------
-    >>> Grid([(-4, 4), (0, 1)], cells=(80, 10), boundary=("no-flux", "periodic")).shape
+    >>> Grid([(-4, 4), (0, 1)], cells=(80, 10), boundary=(None, "periodic")).shape
     (80, 10)
     """
 
@@ -93,10 +103,11 @@ class Grid:
     uniform: tuple[bool, ...]
     periodic: tuple[bool, ...]
     origin: tuple[bool, ...]
+    open_ends: tuple[tuple[bool, bool], ...]
     names: tuple[str, ...]
     log_weight: np.ndarray | None
 
-    def __init__(self, bounds=None, cells=None, *, boundary="no-flux", edges=None, log_weight=None, names=None,
+    def __init__(self, bounds=None, cells=None, *, boundary=None, edges=None, log_weight=None, names=None,
                  origin=False):
         if (bounds is None) == (edges is None):
             raise InvalidInput("bounds, edges: give either bounds with cells, or edges, and not both")
@@ -118,7 +129,7 @@ class Grid:
             self.uniform = tuple(is_uniform(e) and not half for e, half in zip(self.edges, self.origin))
         self.shape = shape
         self.ndim, self.size = len(shape), math.prod(shape)
-        self.periodic = check_boundary(boundary, self.ndim)
+        self.periodic, walls = check_boundary(boundary, self.ndim)
         self.widths = tuple(widths_of(e, even, half) for e, even, half in zip(self.edges, self.uniform, self.origin))
         self.centers = tuple(0.5 * (e[1:] + e[:-1]) for e in self.edges)
         for axis, half in enumerate(self.origin):
@@ -132,12 +143,16 @@ class Grid:
                               WGFlowWarning, stacklevel=2)
         self.names = check_names(names, self.ndim)
         self.log_weight = None if log_weight is None else check_log_weight(log_weight, shape)
+        # A radius ends at 0 by its nature.
+        natural = [half or (self.log_weight is not None and e[0] == 0.0) for half, e in zip(self.origin, self.edges)]
+        self.open_ends = tuple((not (periodic or low or at_zero), not (periodic or high)) for periodic, (low, high),
+                               at_zero in zip(self.periodic, walls, natural))
         for array in (*self.edges, *self.widths, *self.centers):
             array.flags.writeable = False
 
     # ---------------------------------------------------------------- constructors
     @classmethod
-    def for_problem(cls, energy, rho0, t_end=None, *, tol: float = 1e-3, bounds=None, cells=None, boundary="no-flux",
+    def for_problem(cls, energy, rho0, t_end=None, *, tol: float = 1e-3, bounds=None, cells=None, boundary=None,
                     method=None, time_scale=1.0, names=None, max_cells: int = 500_000) -> Grid:
         r"""Return a grid on which a flow is solved with an error of at most about ``tol``.
 
@@ -163,7 +178,8 @@ class Grid:
         tol : float
             Tolerance, between 1e-8 and 1.
         bounds : sequence of (lo, hi) or None, optional
-            For each axis its walls, which are kept, or None for an unbounded axis. A periodic axis needs its bounds.
+            For each axis its walls, which are kept and declared ``"no-flux"``, or None for an unbounded axis, whose
+            ends stand for infinity. A periodic axis needs its bounds.
         cells : sequence of int or None, optional
             For each axis its number of cells, which is kept, or None.
         boundary, names
@@ -196,7 +212,7 @@ class Grid:
         return choose(energy, rho0, t_end, tol, bounds, cells, boundary, method, time_scale, names, max_cells)
 
     @classmethod
-    def graded(cls, bounds, cells, monitor, *, boundary="no-flux", names=None) -> Grid:
+    def graded(cls, bounds, cells, monitor, *, boundary=None, names=None) -> Grid:
         r"""Return a grid with small cells where a monitor function m is large: its integral over each cell is the same.
 
         The edges are a smooth function of their index if m is smooth, which second-order fluxes need. The L1 error of a
@@ -233,9 +249,11 @@ class Grid:
         return tuple((float(e[0]), float(e[-1])) for e in self.edges)
 
     @property
-    def boundary(self) -> tuple[str, ...]:
-        """``"no-flux"`` or ``"periodic"`` for each axis."""
-        return tuple(BOUNDARIES[p] for p in self.periodic)
+    def boundary(self) -> tuple[str | tuple[str | None, str | None] | None, ...]:
+        """What each axis is at its ends: "periodic", "no-flux", None (infinity), or a pair where they differ."""
+        words = ((None if low else BOUNDARIES[p], None if high else BOUNDARIES[p])
+                 for p, (low, high) in zip(self.periodic, self.open_ends))
+        return tuple(low if low == high else (low, high) for low, high in words)
 
     @cached_property
     def volumes(self) -> np.ndarray:

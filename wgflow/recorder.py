@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from wgflow.atoms import Atoms
 from wgflow.audit.atom_listener import AtomAudit
 from wgflow.audit.listener import Audit
+from wgflow.audit.open_ends import Outermost, Outside, beyond_bounds, goes_on, mass_outside
 from wgflow.audit.resolution import unresolved
-from wgflow.certificate import Certificate, boundary_mass, library_versions, mass_on_bounds
+from wgflow.certificate import Certificate, boundary_mass, library_versions, mass_on_bounds, of_sample
 from wgflow.densities import Density
 from wgflow.energies.on_grid import TINY
 from wgflow.jko_steps import JKOStep
@@ -30,6 +32,10 @@ SNAPSHOTS = 64
 SNAPSHOT_BYTES = 256e6
 #: Relative rounding of an energy, a sum over cells, as a part of the sum of the sizes of its terms.
 ROUNDING = 1e-13
+#: What lies beyond the ends is estimated anew where what lies at them has grown by this factor,
+GROWN = 2.0
+#: and if it may be more than this part of the mass.
+LITTLE_OUTSIDE = 1e-6
 
 
 class Step(NamedTuple):
@@ -111,7 +117,10 @@ class Recorder:
     """
 
     COUNTERS = ("stride", "since_snapshot", "n_rejected", "n_fallback", "dissipated", "boundary", "residual",
-                "error_estimate", "grid_error", "edi_defect", "bias", "_last_rate", "least", "most")
+                "error_estimate", "grid_error", "edi_defect", "bias", "_last_rate", "least", "most", "outside",
+                "outside_at", "outermost")
+    #: Counters that files of former versions lack, and the values they have then.
+    ADDED = MappingProxyType({"least": None, "most": None, "outside": 0.0, "outside_at": "", "outermost": 0.0})
 
     def __init__(self, flow: Flow, method: Method, report: Callable[[float], None] | None = None):
         self.flow, self.method, self.report = flow, method, report
@@ -127,6 +136,10 @@ class Recorder:
         self.error_estimate: float | None = None
         self.grid_error: float | None = None
         self._last_rate: tuple[float, float] | None = None
+        # What is estimated to lie beyond ends that stand for infinity; what lay at them when that was done last.
+        self.outside, self.outside_at, self.outermost = 0.0, "", 0.0
+        self.has_open_ends = any(map(any, flow.open_ends))
+        self.ends = Outermost(flow.grid) if self.has_open_ends and flow.has_grid else None
         self.even_volume: float | None = None
         if flow.has_grid and all(flow.grid.uniform):
             self.even_volume = float(flow.grid.volumes.flat[0])
@@ -145,6 +158,7 @@ class Recorder:
         """Record the initial state, a step of length 0."""
         self._append(first, 0.0)
         self.boundary = self._at_boundary(first.law)
+        self._look_outside(first.t, first.law)
         if first.rate is not None:
             self.least = self.most = 0.0
             self.rate(0.0, first.rate)
@@ -174,6 +188,7 @@ class Recorder:
         if step.jko is not None:
             self.jko_steps.append(step.jko)
         self._append(step, step.t - self.columns["t"][-1])
+        self._look_outside(step.t, step.law)
         self.audit.step(step, self.error_estimate)
         if not self.flow.t_eval:
             self.since_snapshot += 1
@@ -224,8 +239,7 @@ class Recorder:
         self.columns, self.snapshots, self.last_masses = saved["columns"], saved["snapshots"], masses
         self.jko_steps = list(saved["jko_steps"])
         for name in self.COUNTERS:
-            # Files of former versions know no bounds of the dissipation.
-            setattr(self, name, saved.get(name) if name in ("least", "most") else saved[name])
+            setattr(self, name, saved.get(name, self.ADDED[name]) if name in self.ADDED else saved[name])
         self.audit.restore(saved.get("audit"), masses)
 
     def solution(self, status: int, message: str) -> Solution:
@@ -245,9 +259,10 @@ class Recorder:
                                            zip(self.columns["t"], self.columns["min_density"])]
         history = History(self.columns)
         certificate, audit = self._certificate(history, status), self.audit
+        laws = [(t, rho) for (t, _, _), rho in zip(self.snapshots, densities)]
         return Solution(t=[s[0] for s in self.snapshots], densities=densities, energy=[s[2] for s in self.snapshots],
                         history=history, status=status, message=message,
-                        certificate=lambda: _audited(certificate, audit),
+                        certificate=lambda: _audited(certificate, audit, laws),
                         free_energy=self.flow.energy, method=repr(self.method), time_scale=self.flow.time_scale,
                         jko_steps=self.jko_steps, stepped_by=self.method, start=self.flow.given)
 
@@ -281,6 +296,19 @@ class Recorder:
     def _at_boundary(self, masses) -> float:
         return boundary_mass(masses, self.flow.grid)
 
+    def _look_outside(self, t: float, masses: np.ndarray) -> None:
+        """Estimate what lies beyond ends that stand for infinity, if more lies at them than when that was done last."""
+        if self.ends is None:
+            return
+        outermost = self.ends.most_outside(masses)
+        if outermost > max(GROWN * self.outermost, LITTLE_OUTSIDE * self.columns["mass"][0]):
+            self.outermost = outermost
+            self._keep_outside(_outside(self.flow, t, masses))
+
+    def _keep_outside(self, found: Outside) -> None:
+        if found.part > self.outside:
+            self.outside, self.outside_at = found
+
     def _snapshot(self, t, masses, energy) -> None:
         self.snapshots.append((t, masses.copy(), energy))
         self.since_snapshot = 0
@@ -307,7 +335,8 @@ class Recorder:
             completed=status == 0, controlled=self.method.controlled, settings=self.method.settings(),
             versions=dict(library_versions()), functionals=self._functionals(), substituted=self._substituted(),
             unseen_pulse=unseen, missed_drive=missed, unresolved=self._unresolved(history),
-            **_of_sample(self.flow.given))
+            mass_outside=self.outside if self.has_open_ends else None, outside_at=self.outside_at,
+            unbounded=self.has_open_ends and goes_on(self.flow.energy), **of_sample(self.flow.given))
 
     def _unresolved(self, history: History) -> str:
         """Return why the grid does not resolve the law at the end, if steps were chosen by an error tolerance."""
@@ -364,25 +393,46 @@ class AtomRecorder(Recorder):
     def _at_boundary(self, points) -> float:
         return mass_on_bounds(points, self.flow.atoms)
 
+    def _look_outside(self, t: float, masses: np.ndarray) -> None:
+        """What bounds hold back stays there: it is seen at the snapshots."""
+
+    def _look_at_bounds(self, t: float, points: np.ndarray) -> None:
+        flow, atoms, noise = self.flow, self.flow.atoms, 0.0
+        if flow.energy.spreads and t > flow.t0:
+            noise = 2.0 * flow.elapsed(flow.t0, t - flow.t0) / flow.energy.beta
+        self._keep_outside(beyond_bounds(points, atoms.weights, atoms.bounds, flow.open_ends, atoms.names, noise))
+
     def _certificate(self, history: History, status: int) -> Certificate:
+        if self.has_open_ends:
+            for t, points, _ in self.snapshots:
+                self._look_at_bounds(t, points)
         certificate = super()._certificate(history, status)
         if not self.flow.energy.spreads:
             return replace(certificate, atomic=True)
         return replace(certificate, atomic=True, noisy=True, controlled=False, dissipation_defect=None)
 
 
-def _audited(certificate: Certificate, audit: Audit | AtomAudit) -> Certificate:
-    """Return a certificate with what an audit finds."""
+def _audited(certificate: Certificate, audit: Audit | AtomAudit,
+             laws: list[tuple[float, Density | Atoms]]) -> Certificate:
+    """Return a certificate with what an audit finds, and what lies beyond open ends at the snapshots."""
     found = audit.finding()
+    outside = Outside(certificate.mass_outside or 0.0, certificate.outside_at)
+    if certificate.mass_outside is not None:
+        ends = Outermost(audit.flow.grid)
+        for t, rho in laws:
+            if not isinstance(rho, Density):
+                continue
+            if ends.most_outside(rho.masses) > max(LITTLE_OUTSIDE, outside.part) * rho.mass:
+                outside = max(outside, _outside(audit.flow, t, rho.masses), key=lambda one: one.part)
+        certificate = replace(certificate, mass_outside=outside.part, outside_at=outside.end)
     return replace(certificate, equation_defect=found.defect, equation_bound=found.bound, not_judged=found.note)
 
 
-def _of_sample(rho: Density | Atoms) -> dict[str, Any]:
-    """Return what a certificate says of an initial law that was made of samples."""
-    if not isinstance(rho, Density) or rho.sample_size is None:
-        return {}
-    variances = np.diag(np.atleast_2d(rho.cov()))
-    return {"sample_size": rho.sample_size, "sample_error": tuple(np.sqrt(variances / rho.sample_size).tolist())}
+def _outside(flow: Flow, t: float, masses: np.ndarray) -> Outside:
+    """Return an estimate of what lies beyond the ends that stand for infinity at a time."""
+    # A clock that cannot be read ends a run, and is not asked for nothing.
+    elapsed = flow.elapsed(flow.t0, t - flow.t0) if t > flow.t0 else 0.0
+    return mass_outside(flow.on_grid_at(t), masses, elapsed)
 
 
 def _logarithmic_mean(a: float, b: float) -> float:

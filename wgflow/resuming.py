@@ -17,7 +17,7 @@ from wgflow.energies.nodes import with_nodes
 from wgflow.errors import InvalidInput, StorageError, WGFlowWarning
 from wgflow.files.archives import read_npz
 from wgflow.files.checkpoints import KIND, SAMPLES, nonlinear_energies, probe_masses, sample_clock, unpack_run
-from wgflow.files.solutions import unpack_grid
+from wgflow.files.grids import unpack_grid
 from wgflow.flows import Flow, make_flow, run
 from wgflow.grids import Grid
 from wgflow.solution import Solution

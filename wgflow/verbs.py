@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass, replace
 from typing import TYPE_CHECKING, overload
 
+from wgflow.arguments import refuse_unknown, without_unknown
 from wgflow.certificate import library_versions
 from wgflow.checks import check_flag
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
@@ -66,6 +67,7 @@ def solve(
     throw: bool = True,
     error_estimate: bool = False,
 ) -> Solution[Density]: ...
+@without_unknown
 def solve(
     energy: Term,
     rho0: Density | Atoms,
@@ -78,6 +80,7 @@ def solve(
     checkpoint: str | os.PathLike[str] | None = None,
     throw: bool = True,
     error_estimate: bool = False,
+    **unknown: object,
 ) -> Solution[Density] | Solution[Atoms]:
     r"""Solve the Wasserstein gradient flow of a free energy.
 
@@ -134,7 +137,13 @@ def solve(
     >>> print(f"{rho.mean():.3f} {rho.cov():.3f}")
     0.736 0.898
     """
+    if unknown:
+        from wgflow import solvers
+
+        others = [getattr(solvers, name) for name in solvers.METHODS]
+        refuse_unknown(unknown, solve, method, [solvers.FiniteVolume, *others])
     method = _check_method(method)
+    progress, throw = check_flag("progress", progress), check_flag("throw", throw)
     flow = make_flow(energy, rho0, t_span, t_eval, time_scale, method)
     if checkpoint is not None and not (flow.has_grid and method.KEEPS_CHECKPOINTS):
         raise InvalidInput(f"checkpoint={checkpoint!r}: {type(method).__name__} keeps no checkpoints; solve in parts, "
@@ -202,6 +211,7 @@ def resume(
     """
     from wgflow import resuming, solvers
 
+    progress, throw = check_flag("progress", progress), check_flag("throw", throw)
     methods = {name: getattr(solvers, name) for name in solvers.METHODS}
     if method is not None:
         methods.setdefault(type(_check_method(method)).__name__, type(method))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wgflow.audit.open_ends import judge_outside
 from wgflow.densities import Density
 
-__all__ = ["BOUNDARY_NOTICE", "Stationary"]
+__all__ = ["Stationary"]
 
-#: More mass than this at no-flux ends of the grid is told.
+#: More mass than this at walls of the grid is told.
 BOUNDARY_NOTICE = 1e-6
 
 
@@ -50,12 +51,17 @@ class Stationary:
         0 along a free symmetry, 1 where F is convex.
     message : str
     boundary_mass : float
-        Part of the mass in the outermost 1 % of the cells at a no-flux end of an axis. Where that end only cuts
-        infinite space off, the state is that of the box, and not of the equation.
+        Part of the mass in the outermost 1 % of the cells at an end of an axis, walls included.
     components : tuple of float
         Masses of the connected components of the support, the largest first.
     level : str
         What the components have in common, in words; empty where there cannot be several.
+    mass_outside : float or None
+        Estimated part of the mass beyond the ends of the grid that stand for infinity (`wgflow.audit.open_ends`): the
+        state is that of the box, and not of the equation, by about as much. None where all ends are walls, origins or
+        periodic.
+    unbounded : bool
+        Whether the coordinates are known to go on beyond these ends, as those of reduced models do.
     """
 
     density: Density
@@ -72,6 +78,24 @@ class Stationary:
     boundary_mass: float = 0.0
     components: tuple[float, ...] = ()
     level: str = ""
+    mass_outside: float | None = None
+    unbounded: bool = False
+
+    @property
+    def verdict(self) -> str:
+        """What is to be said of the box: ``"holds"``, ``"failed"`` if it cuts the state off, else ``"not judged"``.
+
+        It holds where at most 1e-4 of the mass is estimated to lie beyond ends that stand for infinity, and has failed
+        above 1e-2 if the coordinates are known to go on; elsewhere walls may be meant. That the residual is within the
+        tolerance holds for every state that is returned.
+        """
+        answer = self.mass_outside is None or judge_outside(self.mass_outside, self.unbounded)
+        return "holds" if answer else "not judged" if answer is None else "failed"
+
+    @property
+    def ok(self) -> bool:
+        """Whether the verdict is "holds"."""
+        return self.verdict == "holds"
 
     def explain(self) -> str:
         """Return the state in words."""
@@ -92,9 +116,12 @@ class Stationary:
             lines.append(f"  {len(self.components)} component{'s'[:len(self.components) > 1]} of the support, "
                          f"masses {', '.join(f'{mass:.6g}' for mass in self.components[:6])}"
                          f"{', ...' if len(self.components) > 6 else ''}: {self.level}")
-        if self.boundary_mass > BOUNDARY_NOTICE:
-            lines.append(f"  {self.boundary_mass:.1e} of the mass lies at a no-flux end of the grid: right at a wall; "
-                         "where the end cuts infinite space off, the state is the box's: enlarge the grid")
+        if self.mass_outside is not None:
+            remedy = "" if self.ok else ": enlarge it, or say boundary='no-flux' if the domain ends there"
+            lines.append(f"  an estimated part {self.mass_outside:.1e} of the mass lies beyond the ends of the grid, "
+                         f"which stand for infinity{remedy}")
+        elif self.boundary_mass > BOUNDARY_NOTICE:
+            lines.append(f"  {self.boundary_mass:.1e} of the mass lies at walls of the grid")
         lines.append(f"  {self.message}")
         return "\n".join(lines)
 

@@ -8,12 +8,13 @@ import warnings
 
 import numpy as np
 
+from wgflow.audit.open_ends import Outside, goes_on, judge_outside, mass_outside
 from wgflow.certificate import boundary_mass
 from wgflow.checks import check_count, check_positive
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy, Term
-from wgflow.energies.potentials import Potential
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, WGFlowWarning
+from wgflow.gradients import probe_atoms
 from wgflow.grids import Grid
 
 from .components import fill, find_wells, support_components
@@ -21,7 +22,7 @@ from .dual_newton import Factors, default_starts, factorize, is_convex, least_cu
 from .fixed_point import descend, descend_by_stages, find_root
 from .gibbs import LARGEST_FLOOR, GibbsProblem, Iterate
 from .internal_laws import InternalProblem
-from .result import BOUNDARY_NOTICE, Stationary
+from .result import Stationary
 
 __all__ = ["Stationary", "stationary", "stationary_branches"]
 
@@ -190,6 +191,8 @@ class _Search:
         check_positive("mass", mass, allow_none=True)
         self.energy = energy if isinstance(energy, FreeEnergy) else FreeEnergy([(1.0, energy)])
         self.grid, self.tolerance, self.budget = grid, tolerance, max_iterations
+        if any(grid.periodic):
+            self.energy.check_atoms(probe_atoms(grid))
         on_grid = self.energy.assemble(grid)
         on_grid.check_terms("the search for stationary states", internal=True)
         nonlinear = any(factor > 0 for factor, _ in on_grid.internal)
@@ -386,7 +389,8 @@ class _Search:
         else:
             message = f"the tolerance={self.tolerance:g} was missed ({method}, {steps} iterations)"
         held = boundary_mass(rho.masses, self.grid)
-        cut = self.box_words(held)
+        outside = mass_outside(problem.on_grid, rho.masses) if any(map(any, self.grid.open_ends)) else None
+        cut = self.box_words(outside)
         if cut:
             warnings.warn(cut, WGFlowWarning, stacklevel=4)
             message += f"; but {cut}"
@@ -398,19 +402,21 @@ class _Search:
                      "one constant of the first variation on all of it, as at a minimum of F; rho0 would decide the "
                      "masses of components")
         return Stationary(rho, float(self.energy(rho)), gap, dual, state.residual, steps, method, self.energy.beta,
-                          stable, curvature, message, held, parts, level)
+                          stable, curvature, message, held, parts, level, None if outside is None else outside.part,
+                          goes_on(self.energy))
 
-    def box_words(self, held: float) -> str:
-        """Return what is wrong where mass lies at the end of reduced coordinates, which have no walls; else nothing."""
-        # Weighted axes from 0 on are radii.
-        radial = self.grid.log_weight is not None and any(low == 0.0 for low, _ in self.grid.bounds)
-        reduced = radial or any(isinstance(term, Potential) and term.reduced for _, term in self.energy.terms)
-        if held <= BOUNDARY_NOTICE or not reduced:
+    def box_words(self, outside: Outside | None) -> str:
+        """Return what is wrong where ends that stand for infinity cut the state off; else nothing."""
+        reduced = goes_on(self.energy)
+        if outside is None or judge_outside(outside.part, reduced):
             return ""
         box = " x ".join(f"[{low:g}, {high:g}]" for low, high in self.grid.bounds)
-        return (f"grid: {held:.1e} of the mass of the stationary state lies at an end of the box {box}; these "
-                "coordinates have no walls there, and the state and its energy are those of the box: enlarge it; "
-                "model.grid(cells, beta=beta, ridge=ridge) chooses one")
+        return (f"grid: an estimated part {outside.part:.1e} of the mass of the stationary state lies beyond the box "
+                f"{box}, most of it at {outside.end}; " + (
+                    "these coordinates have no walls there, and the state and its energy are those of the box: enlarge "
+                    "it; model.grid(cells, beta=beta, ridge=ridge) chooses one" if reduced else
+                    "the state and its energy are those of the box: enlarge it, or say boundary='no-flux' if the "
+                    "domain ends there"))
 
     @staticmethod
     def distinct(states: list[Stationary]) -> list[Stationary]:

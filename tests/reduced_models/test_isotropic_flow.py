@@ -37,7 +37,7 @@ def test_the_noiseless_risk_converges_to_that_of_the_characteristics():
 def test_the_noisy_energy_falls_to_that_of_the_dual():
     m = model()
     energy = m.energy(beta=100.0, ridge=0.01)
-    grid = m.grid(cells=500)
+    grid = m.grid(cells=500, kappa=0.8, beta=100.0, ridge=0.01)
     times = [0.0, 0.1, 10.0, 400.0]
     sol = wg.solve(energy, m.initial_density(0.8, grid), (0, 400), t_eval=times, time_scale=m.time_scale)
     assert sol.certificate.ok

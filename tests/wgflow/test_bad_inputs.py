@@ -20,8 +20,8 @@ from wgflow.grids import log_power_cell_average
 from wgflow.interactions import Convolution, Dense, Interaction, LowRank
 from wgflow.solvers.finite_volume import splitting
 
-GRID = Grid((0, 1), cells=64)
-PLANE = Grid([(0, 1), (0, 2)], cells=(8, 6))
+GRID = Grid((0, 1), cells=64, boundary="no-flux")
+PLANE = Grid([(0, 1), (0, 2)], cells=(8, 6), boundary="no-flux")
 CIRCLE = Grid((0, 1), cells=64, boundary="periodic")
 RHO = Density.uniform(GRID)
 ENERGY = Entropy(1.0) + Potential(lambda x: x**2)
@@ -287,14 +287,20 @@ def test_uneven_cells_give_a_warning():  # row 15
 
 
 def test_mass_at_the_edge_of_the_box_is_pointed_out():  # row 31
-    sol = solve(Potential(lambda x: -x), settings={"dt": 0.05})
+    V = Potential(lambda x: -x)
+    sol = solve(V, Density.uniform(Grid((0, 1), cells=64)), settings={"dt": 0.05})
     assert sol.certificate.boundary_mass > 0.5
+    assert sol.certificate.verdict == "not judged"
     assert "enlarge" in sol.certificate.explain()
+    assert "enlarge" not in solve(V, settings={"dt": 0.05}).certificate.explain()
 
 
-def test_a_jump_of_V_over_a_periodic_seam_gives_a_warning():  # row 40
+def test_a_jump_of_V_over_a_periodic_seam_is_refused_or_gives_a_warning():  # row 40
+    with pytest.raises(InvalidInput, match=r"V differs by 3.2 between the two ends"):
+        solve(Potential(lambda x: 3.2 * x), Density.uniform(CIRCLE))
+    # Between the cells there may be anything.
     with pytest.warns(wg.WGFlowWarning, match="V differs by 3.15 across the seam of periodic axis 0"):
-        bind(Potential(lambda x: 3.2 * x), CIRCLE)
+        bind(Potential(3.2 * CIRCLE.centers[0]), CIRCLE)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         bind(Potential(lambda x: np.cos(2 * np.pi * x)), CIRCLE)

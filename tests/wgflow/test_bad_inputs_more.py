@@ -6,6 +6,7 @@ after a failure, no formula that is read from a string, no step that is too long
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 
@@ -16,7 +17,7 @@ import wgflow as wg
 from wgflow import Density, Entropy, Grid, InternalEnergy, InvalidInput, Potential, PowerEntropy
 from wgflow.errors import ConvergenceError, InvalidType, WGFlowWarning
 
-GRID = Grid((0, 1), cells=20)
+GRID = Grid((0, 1), cells=20, boundary="no-flux")
 RAMP = Density(GRID, np.arange(1.0, 21.0))
 
 
@@ -36,7 +37,7 @@ def test_exponents_that_are_none(m, error, words):  # row 36
 @pytest.mark.parametrize(("ndim", "m", "warns"), [(3, 0.3, True), (3, 1 / 3, True), (3, 0.4, False), (4, 0.5, True),
                                                   (2, 0.01, False), (1, 0.01, False), (3, 2.0, False)])
 def test_fast_diffusion_that_loses_mass_is_pointed_out(ndim, m, warns, recwarn):  # row 37
-    grid = Grid([(0, 1)] * ndim, cells=3)
+    grid = Grid([(0, 1)] * ndim, cells=3, boundary="no-flux")
     sol = wg.solve(PowerEntropy(m), Density.uniform(grid), (0, 0.1), method=wg.FiniteVolume(dt=0.05))
     assert sol.certificate.ok
     told = [str(w.message) for w in recwarn if issubclass(w.category, WGFlowWarning)]
@@ -53,6 +54,24 @@ def test_an_H_that_is_not_convex_is_refused():  # row 47
     with pytest.raises((InvalidInput, ConvergenceError), match=r"H''\(20\)=-2: H must be convex"):
         wg.solve(H, spike, (0, 0.1))
     assert wg.solve(H, RAMP.normalized(), (0, 0.1)).certificate.ok
+
+
+# ---------------------------------------------------------------- arguments that there are not
+@pytest.mark.parametrize(("given", "words"), [
+    ({"dt": 0.1}, r"dt=0.1: solve has no argument dt; it is a setting of the method, method=FiniteVolume\(dt=0.1\)"),
+    ({"tau": 0.1}, r"method=JKO\(tau=0.1\)"), ({"method": wg.JKO(tau=0.1), "order": 2}, r"method=JKO\(order=2\)"),
+    ({"method": wg.JKO(tau=0.1), "rng": 3}, r"method=Lagrangian\(rng=3\)"),
+    ({"progress": "yes"}, "progress='yes': need True or False"), ({"throw": 0}, "throw=0: need True or False"),
+    ({"teval": [1.0]}, "did you mean t_eval"), ({"banana": 1}, "there are energy, rho0, t_span, method, t_eval"),
+])
+def test_arguments_of_solve_that_there_are_not(given, words):
+    with pytest.raises(InvalidInput, match=words) as caught:
+        wg.solve(PowerEntropy(2), RAMP, (0, 1), **given)
+    assert isinstance(caught.value, TypeError)
+
+
+def test_readers_see_the_arguments_that_there_are():
+    assert "unknown" not in inspect.signature(wg.solve).parameters
 
 
 # ---------------------------------------------------------------- functions that change: row 52

@@ -102,8 +102,10 @@ def test_gibbs_states_rest_on_the_roughest_cells(beta, boundary, rng):
 def test_every_check_passes_on_the_roughest_cells(diffusion, boundary, rng):
     edges = [np.cumsum(np.append(0.0, 10.0 ** rng.uniform(-2, 0, n))) for n in (14, 11)]
     grid = wg.Grid(edges=edges, boundary=boundary)
+    waves = [2 * math.pi / hi for _, hi in grid.bounds]
     energy = diffusion + wg.Potential(rng.normal(size=grid.shape)) + wg.Interaction(
-        lambda x, y, u, v: np.cos(x * y - 1) * np.cos(u * v - 1))
+        lambda x, y, u, v: np.prod([np.cos(np.sin(waves[0] * a) + 2 * np.cos(waves[1] * b) - 1)
+                                    for a, b in ((x, y), (u, v))], axis=0))
     for dt in (1e-3, 10.0):
         rho0 = wg.Density(grid, rng.random(grid.shape) ** 2)
         sol = wg.solve(energy, rho0, (0, 5 * dt), method=wg.FiniteVolume(dt=dt))

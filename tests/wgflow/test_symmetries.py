@@ -14,7 +14,7 @@ import wgflow as wg
 from wgflow.energies.nodes import node_grid
 
 BETAS = [2.0, 1e3, math.inf]
-LINE = wg.Grid((-2, 2), cells=40)
+LINE = wg.Grid((-2, 2), cells=40, boundary="no-flux")
 CIRCLE = wg.Grid((-2, 2), cells=40, boundary="periodic")
 TORUS = wg.Grid([(-2, 2), (-1, 1)], cells=(18, 14), boundary="periodic")
 

@@ -256,8 +256,8 @@ def l1_distance(rho: Density, other: Density) -> float:
     return float(np.sum(np.abs(rho.values - other.values) * rho.grid.volumes))
 
 
-def box_of(bounds: Any, reach: Any, cells: int | Sequence[int]) -> Grid:
-    """Return the no-flux grid of ``bounds``; if these are None, of the smallest box that holds what ``reach`` gives.
+def box_of(bounds: Any, reach: Any, cells: int | Sequence[int], boundary: str | None = None) -> Grid:
+    """Return the grid of ``bounds``; if these are None, of the smallest box that holds what ``reach`` gives.
 
     Parameters
     ----------
@@ -265,13 +265,15 @@ def box_of(bounds: Any, reach: Any, cells: int | Sequence[int]) -> Grid:
     reach : callable
         Returns the lower and the upper corners of what the box must hold, each of shape (n, d).
     cells : int or sequence of int
+    boundary
+        As in `Grid`: "no-flux" where the problem has walls.
     """
     if bounds is None:
         low, high = (np.asarray(corner) for corner in reach())
         bounds = list(zip(low.min(axis=0).tolist(), high.max(axis=0).tolist()))
     pairs = [bounds] if np.ndim(bounds) == 1 else list(bounds)
     counts = (cells,) * len(pairs) if np.ndim(cells) == 0 else tuple(cast(Sequence[int], cells))
-    return Grid(pairs, cells=counts)
+    return Grid(pairs, cells=counts, boundary=boundary)
 
 
 def check_boxes(bounds: Any, ndim: int) -> Any:

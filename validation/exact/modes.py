@@ -77,7 +77,7 @@ class Box(ExactProblem):
 
     def grid(self, cells: int | Sequence[int] = 200) -> Grid:
         """Return the no-flux grid of the box."""
-        return box_of(self.bounds, None, cells)
+        return box_of(self.bounds, None, cells, "no-flux")
 
     def energy(self) -> FreeEnergy:
         """Return the entropy alone."""
@@ -203,7 +203,7 @@ class Sedimentation(ExactProblem):
 
     def grid(self, cells: int | Sequence[int] = 200) -> Grid:
         """Return the no-flux grid of ``[0, L]``."""
-        return Grid((0.0, self.length), cells=cells)
+        return Grid((0.0, self.length), cells=cells, boundary="no-flux")
 
     def energy(self) -> FreeEnergy:
         """Return entropy and gravity."""

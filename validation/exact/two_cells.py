@@ -70,7 +70,7 @@ class TwoCells(ExactProblem):
         """Return the two cells, centered at ``-h/2`` and ``h/2``; ``cells`` must be 2."""
         if np.ndim(cells) or cells != 2:
             raise InvalidInput(f"cells={cells!r}: this problem has 2 cells.")
-        return Grid((-self.width, self.width), cells=2)
+        return Grid((-self.width, self.width), cells=2, boundary="no-flux")
 
     def potential(self, x: np.ndarray) -> np.ndarray:
         """Return ``V(x) = j x/h``."""

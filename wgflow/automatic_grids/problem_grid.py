@@ -84,7 +84,8 @@ class TrialProblem:
         None if the grid is to serve for all times.
     given : list
         For each axis its bounds, or None where they are to be found.
-    boundary : tuple of str
+    boundary : tuple
+        As in `Grid`, for each axis.
     method : Method or None
         Method of the trial solves.
     time_scale : float or callable
@@ -96,7 +97,7 @@ class TrialProblem:
     law: InitialLaw
     t_end: float | None
     given: list
-    boundary: tuple[str, ...]
+    boundary: tuple[Any, ...]
     method: Any
     time_scale: Any
     names: Any
@@ -344,12 +345,14 @@ def problem_grid(energy, rho0, t_end, tol, bounds, cells, boundary, method, time
     given = given if given is not None else [None] * law.ndim
     if len(given) != law.ndim:
         raise InvalidInput(f"bounds has {len(given)} entries, rho0 {law.ndim} coordinates")
-    words = [boundary] * law.ndim if isinstance(boundary, str) else list(boundary)
+    words = [boundary] * law.ndim if boundary is None or isinstance(boundary, str) else list(boundary)
     # A grid of two cells checks the words, the names and the bounds that are given.
     Grid([(0.0, 1.0) if pair is None else pair for pair in given], cells=2, boundary=tuple(words), names=names)
     for axis, (word, pair) in enumerate(zip(words, given)):
         if word == "periodic" and pair is None:
             raise InvalidInput(f"bounds[{axis}]: a periodic axis needs its bounds, which are its period")
+    # Bounds that are given are walls.
+    words = ["no-flux" if word is None and pair is not None else word for word, pair in zip(words, given)]
     fixed = _check_fixed(cells, law.ndim)
     problem = TrialProblem(energy, law, None if t_end is None else float(t_end), given, tuple(words), method,
                            time_scale, names, int(max_cells))

@@ -68,7 +68,8 @@ class Potential(Term):
         """Return V at the cell centers of a grid, finite, of the grid's shape; a read-only array."""
         if self._last is None or self._last[0] != grid:
             values = grid.evaluate(self.V, "V") if callable(self.V) else check_values(self.V, grid, "V")
-            _warn_of_seams(values, grid)
+            if not callable(self.V):
+                _warn_of_seams(values, grid)
             values.flags.writeable = False
             self._last = (grid, values)
         return self._last[1]

@@ -24,6 +24,7 @@ from wgflow.jko_steps import pack_steps, unpack_steps
 from wgflow.solution import History
 
 from .archives import open_regular, peek, replacing, sweep_stale, target_of, write_npz
+from .grids import pack_axes
 from .locks import FileLock
 
 if TYPE_CHECKING:
@@ -134,8 +135,7 @@ def _describe(flow: Flow, method) -> tuple[dict, dict]:
     grid, on_grid = flow.grid, flow.on_grid
     header = {
         "flow": {"t0": flow.t0, "t1": flow.t1, "time_scale": None if callable(flow.time_scale) else flow.time_scale,
-                 "axes": [{"name": n, "boundary": b, "origin": o}
-                          for n, b, o in zip(grid.names, grid.boundary, grid.origin)],
+                 "axes": pack_axes(grid),
                  "diffusion": on_grid.diffusion, "energy": repr(flow.energy), "sample_size": flow.density.sample_size},
         "method": method.settings(), "versions": library_versions(),
     }

@@ -24,7 +24,6 @@ from wgflow.densities import Density
 from wgflow.energies.nodes import with_nodes
 from wgflow.error_estimates import ErrorEstimate
 from wgflow.errors import InvalidInput, InvalidType, ResourceError, StorageError, WGFlowError
-from wgflow.grids import Grid
 from wgflow.jko_steps import NO_STEPS, TITLES, pack_steps, unpack_steps
 from wgflow.solution import History, Solution
 
@@ -41,6 +40,7 @@ from .archives import (
     target_of,
     write_npz,
 )
+from .grids import pack_axes, unpack_grid
 
 if TYPE_CHECKING:
     import xarray
@@ -235,9 +235,7 @@ def _pack_densities(solution: Solution) -> tuple[list[dict], dict[str, np.ndarra
     grid, count = solution.grid, len(solution.densities)
     check_memory(3 * 8.0 * grid.size * count, f"a file of {count} snapshots of {grid.size} cells",
                  "ask for fewer times")
-    axes = [{"name": name, "variable": variable, "boundary": boundary, "origin": origin}
-            for name, variable, boundary, origin
-            in zip(grid.names, _variables(grid.names), grid.boundary, grid.origin)]
+    axes = [axis | {"variable": variable} for axis, variable in zip(pack_axes(grid), _variables(grid.names))]
     arrays = {"density": np.stack([rho.values for rho in solution.densities])}
     nodal = [rho.nodal for rho in solution.densities if rho.nodal is not None]
     if nodal and len(nodal) == count:
@@ -312,13 +310,6 @@ def _unpack_laws(axes: list[dict], arrays: dict[str, np.ndarray]) -> list:
     bounds, powers, names, periodic = ([axis[key] for axis in axes] for key in ("bounds", "power", "name", "periodic"))
     paths = np.stack([arrays[f"points_{k}"] for k in range(len(axes))], axis=1)
     return [Atoms(points, arrays["weights"], bounds, powers, names, periodic) for points in paths]
-
-
-def unpack_grid(axes: list[dict], arrays: dict[str, np.ndarray]) -> Grid:
-    """Return the grid of axes (name, boundary, origin) and arrays (edges_0, ..., log_weight)."""
-    return Grid(edges=[arrays[f"edges_{k}"] for k in range(len(axes))], boundary=[axis["boundary"] for axis in axes],
-                log_weight=arrays.get("log_weight"), names=[axis["name"] for axis in axes],
-                origin=[axis.get("origin", False) for axis in axes])
 
 
 # -------------------------------------------------------------------- NetCDF

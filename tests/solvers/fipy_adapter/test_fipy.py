@@ -86,7 +86,7 @@ def test_its_certificate_is_computed_from_the_run():
 
 def test_negative_values_are_told_and_not_hidden():
     # The midpoint rule rings in far tails, and where a step is far too long.
-    grid = wg.Grid((-3, 3), cells=40)
+    grid = wg.Grid((-3, 3), cells=40, boundary="no-flux")
     energy = wg.Entropy(4.0) + wg.Potential(lambda x: x**4 / 4 - x**2 / 2)
     sol = wg.solve(energy, wg.Density.gaussian(grid, 0.5, 0.2), (0, 0.5), method=FiPy(dt=0.1))
     assert sol.success

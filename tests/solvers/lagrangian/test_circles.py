@@ -1,4 +1,4 @@
-"""A potential on a circle has one meaning: points refuse a jump at the seam, which is a wall on a grid."""
+"""A potential on a circle has one meaning: every method refuses a jump at the seam."""
 
 import math
 
@@ -49,15 +49,42 @@ def test_a_run_on_the_circle_with_a_kink_at_the_seam():
     assert wg.solve(1.0 * wg.Potential(lambda x: x**2), rho0, (0, 0.1), method=wg.Lagrangian()).certificate.ok
 
 
-@pytest.mark.filterwarnings("ignore:V differs")
-def test_on_a_grid_the_jump_is_a_wall():
-    """Every method on a grid, and the stationary state, comes to exp(-x/2) between walls, of mean -1.389."""
+METHODS = [wg.FiniteVolume(), wg.FiniteVolume(order=2), wg.FiniteVolume(scheme="midpoint"),
+           wg.JKO(tau=0.5, inner="linearized"), wg.JKO(tau=0.5, inner="back-and-forth"),
+           wg.JKO(tau=0.5, inner="entropic"), wg.FiPy(dt=0.1), wg.Lagrangian(rng=7)]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
+@pytest.mark.parametrize("term", [TILT, wg.Interaction(lambda x, y: x * y), wg.LowRank(lambda x: np.array([x]))])
+def test_every_method_refuses_a_jump_at_the_seam(term, method):
+    with pytest.raises(wg.InvalidInput, match=r"differs by .* between the two ends .* boundary='no-flux' on this axis"):
+        wg.solve(wg.Entropy(1.0) + term, EVEN, (0, 1), method=method)
+
+
+def test_so_do_states_at_rest_and_terms_that_change_with_time():
     energy = wg.Entropy(1.0) + TILT
+    for call in (lambda: wg.stationary(energy, CIRCLE), lambda: wg.stationary_branches(energy, CIRCLE),
+                 lambda: wg.solve(wg.Entropy(1.0) + wg.TimeDependent(lambda t: t * TILT), EVEN, (0, 1))):
+        with pytest.raises(wg.InvalidInput, match=r"V differs by 3.14 between the two ends"):
+            call()
+    strip = wg.Density.uniform(STRIP)
+    with pytest.raises(wg.InvalidInput, match="coordinate y"):
+        wg.solve(wg.Entropy(1.0) + wg.Potential(lambda x, y: x**2 + y), strip, (0, 1))
+    wg.solve(wg.Entropy(1.0) + wg.Potential(lambda x, y: x + np.cos(y)), strip, (0, 0.1))
+
+
+@pytest.mark.filterwarnings("ignore:tau")
+def test_a_wall_and_a_jump_that_are_meant():
+    """Between walls, and with the jump inside the period, the law at rest is exp(-x/2), of mean -1.389."""
     a = 0.5 * math.pi
     exact = 2 * (1 - a / math.tanh(a))
-    laws = [wg.stationary(energy, CIRCLE).density]
-    laws += [wg.solve(energy, EVEN, (0, 30), method=method).final
-             for method in (wg.FiniteVolume(), wg.JKO(tau=3.0, inner="linearized"))]
-    for rho in laws:
-        # `mean` is that on the circle.
-        assert rho.expect(lambda x: x) == pytest.approx(exact, abs=5e-3)
+    walls = wg.Grid((-math.pi, math.pi), cells=64, boundary="no-flux")
+    inside = wg.Grid((0, 2 * math.pi), cells=64, boundary="periodic")
+    for grid, V in ((walls, TILT), (inside, wg.Potential(lambda x: 0.5 * np.where(x > np.pi, x - 2 * np.pi, x)))):
+        energy, even = wg.Entropy(1.0) + V, wg.Density.uniform(grid)
+        laws = [wg.stationary(energy, grid).density]
+        laws += [wg.solve(energy, even, (0, 30), method=method).final
+                 for method in (wg.FiniteVolume(), wg.JKO(tau=3.0, inner="linearized"))]
+        for rho in laws:
+            mean = rho.expect(lambda x: np.where(x > np.pi, x - 2 * np.pi, x))
+            assert mean == pytest.approx(exact, abs=5e-3)

@@ -42,27 +42,32 @@ def test_two_lengths_hold_theirs_too():
 
 @pytest.mark.parametrize("noise", [{"beta": 10.0, "ridge": 0.1}, {"beta": 30.0, "ridge": 0.03}])
 def test_a_box_that_cuts_is_told_with_its_remedy(noise):
-    with pytest.warns(WGFlowWarning, match=r"at an end of the box \[0, 5.25\].*enlarge it; model.grid\(cells, beta"):
+    with pytest.warns(WGFlowWarning, match=r"beyond the box \[0, 5.25\].*enlarge it; model.grid\(cells, beta"):
         star = wg.stationary(MODEL.energy(**noise), MODEL.grid(400))
     assert star.boundary_mass > 1e-3
     assert star.residual < 1e-12  # which says nothing of the box
+    assert star.verdict == "failed"
+    assert star.mass_outside > 1e-2
     assert "enlarge" in star.explain()
     assert "those of the box" in star.message
     right = wg.stationary(MODEL.energy(**noise), MODEL.grid(400, **noise))
+    assert right.ok
     assert "enlarge" not in right.explain()
 
 
 def test_walls_are_told_without_a_warning():
-    # Sedimentation stands on the floor of its box; nothing says that a plain box is artificial.
+    # Sedimentation stands on the floor of its box, which is declared.
     with warnings.catch_warnings():
         warnings.simplefilter("error", WGFlowWarning)
-        star = wg.stationary(wg.Entropy(1.0) + wg.Potential(lambda x: 5 * x), wg.Grid((0, 1), cells=100))
+        star = wg.stationary(wg.Entropy(1.0) + wg.Potential(lambda x: 5 * x),
+                             wg.Grid((0, 1), cells=100, boundary="no-flux"))
         ring = wg.stationary(wg.Entropy(1.0) + wg.Potential(np.cos), wg.Grid((-3, 3), cells=100, boundary="periodic"))
         weighted = wg.Grid((-1, 1), cells=100, boundary="no-flux")
-        weighted = wg.Grid(edges=weighted.edges, log_weight=-weighted.centers[0])
+        weighted = wg.Grid(edges=weighted.edges, log_weight=-weighted.centers[0], boundary=weighted.boundary)
         wg.stationary(wg.Entropy(1.0) + wg.Potential(np.cos), weighted)
     assert star.boundary_mass == pytest.approx(-math.expm1(-0.05) / -math.expm1(-5.0), rel=1e-3)
-    assert "right at a wall" in star.explain()
+    assert "lies at walls" in star.explain()
+    assert star.mass_outside is None
     assert ring.boundary_mass == 0
 
 

@@ -219,6 +219,10 @@ def test_rows_that_are_not_there(sol):
         row for row in result.rows if row["quantity"] == "mean of r" and row["t"] == 0.2)
     with pytest.raises(InvalidInput, match="quantity='risk' was not compared; there are W1 of r, W2 of r"):
         result.row("risk", 0.2)
+    with pytest.raises(InvalidInput, match="quantity='risk' was not compared; there are W1 of r, W2 of r"):
+        result.row("risk")
+    with pytest.raises(InvalidInput, match=r"t: say at which time; there are 0, 0.2, 0.6"):
+        result.row("mean of r")
     with pytest.raises(InvalidInput, match=r"t=0.3 was not compared; there are 0, 0.2, 0.6"):
         result.row("W1 of r", 0.3)
 

@@ -14,7 +14,7 @@ from wgflow.audit import distance_from_rest
 from wgflow.audit.quadrature import StepIntegrals
 from wgflow.audit.weak_form import WeakForm
 
-GRID = wg.Grid((-4, 4), cells=160)
+GRID = wg.Grid((-4, 4), cells=160, boundary="no-flux")
 WELL = wg.Potential(lambda x: x**4 / 4 - x**2 / 2)
 TRAP = wg.Potential(lambda x: x**2 / 2)
 PULL = wg.Interaction(wg.Convolution(lambda z: z**2 / 2))
@@ -109,7 +109,7 @@ def test_dissipation_lies_within_its_bounds(energy):
 
 @pytest.mark.parametrize("beta", [1.0, 1e-6, 1e-12])
 def test_units_of_time_do_not_matter(beta):
-    grid = wg.Grid((0, 1), cells=50)
+    grid = wg.Grid((0, 1), cells=50, boundary="no-flux")
     rho = wg.Density.from_values(grid, 1 + 1e-3 * np.random.default_rng(63).random(50))
     assert wg.solve(wg.Entropy(beta), rho, (0, beta)).certificate.ok
 

@@ -273,7 +273,7 @@ def test_heat_between_walls():
 
 
 def test_sediment_piles_up_at_the_wall():
-    grid = wg.Grid([(-2, 2)], cells=100)
+    grid = wg.Grid([(-2, 2)], cells=100, boundary="no-flux")
     rho0 = wg.Density.gaussian(grid, 0.0, 0.2)
     sol = wg.solve(1 * wg.Potential(lambda x: x), rho0, (0, 5), JKO(tau=0.5))
     assert sol.final.masses[0] == pytest.approx(1.0, abs=1e-12)
