@@ -417,12 +417,11 @@ def _audited(certificate: Certificate, audit: Audit | AtomAudit,
     """Return a certificate with what an audit finds, and what lies beyond open ends at the snapshots."""
     found = audit.finding()
     outside = Outside(certificate.mass_outside or 0.0, certificate.outside_at)
-    if certificate.mass_outside is not None:
+    if certificate.mass_outside is not None and audit.flow.has_grid:
         ends = Outermost(audit.flow.grid)
         for t, rho in laws:
-            if not isinstance(rho, Density):
-                continue
-            if ends.most_outside(rho.masses) > max(LITTLE_OUTSIDE, outside.part) * rho.mass:
+            at_ends = ends.most_outside(rho.masses) if isinstance(rho, Density) else 0.0
+            if at_ends > max(LITTLE_OUTSIDE, outside.part) * rho.mass:
                 outside = max(outside, _outside(audit.flow, t, rho.masses), key=lambda one: one.part)
         certificate = replace(certificate, mass_outside=outside.part, outside_at=outside.end)
     return replace(certificate, equation_defect=found.defect, equation_bound=found.bound, not_judged=found.note)

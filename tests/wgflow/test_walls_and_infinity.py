@@ -13,7 +13,7 @@ import pytest
 import wgflow as wg
 from wgflow import Density, Entropy, Grid, InvalidInput, Potential, PowerEntropy
 from wgflow.audit.open_ends import judge_outside, mass_outside
-from wgflow.error_estimates import coarser
+from wgflow.error_estimates.coarsening import coarser
 from wgflow.errors import WGFlowWarning
 from wgflow.files.grids import pack_axes, unpack_grid
 from wgflow.grids import log_power_cell_average
