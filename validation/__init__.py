@@ -9,10 +9,11 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from . import comparison, convergence, distances, exact, particles, studies, verification
+    from . import comparison, convergence, distances, exact, particles, studies, sweeps, verification
     from .comparison import STATISTICS, Comparison, Statistic, compare
     from .distances import gaussian_wasserstein, kolmogorov, wasserstein, wasserstein_1d, wasserstein_points
     from .particles import SGDResult, run_sgd
+    from .sweeps import SweepResult, sweep
     from .verification import Verification, Verified, verify
 
 _HOME = {
@@ -24,6 +25,8 @@ _HOME = {
     "gaussian_wasserstein": "distances",
     "kolmogorov": "distances",
     "run_sgd": "particles",
+    "SweepResult": "sweeps",
+    "sweep": "sweeps",
     "Verification": "verification",
     "Verified": "verification",
     "verify": "verification",
@@ -31,12 +34,13 @@ _HOME = {
     "wasserstein_1d": "distances",
     "wasserstein_points": "distances",
 }
-_MODULES = ("comparison", "convergence", "distances", "exact", "particles", "studies", "verification")
+_MODULES = ("comparison", "convergence", "distances", "exact", "particles", "studies", "sweeps", "verification")
 __all__ = [
     "STATISTICS",
     "Comparison",
     "SGDResult",
     "Statistic",
+    "SweepResult",
     "Verification",
     "Verified",
     "compare",
@@ -49,6 +53,8 @@ __all__ = [
     "particles",
     "run_sgd",
     "studies",
+    "sweep",
+    "sweeps",
     "verification",
     "verify",
     "wasserstein",

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from wgflow.files.solutions import load
     from wgflow.solvers import JKO, FiniteVolume, FiPy, Lagrangian
     from wgflow.solvers.stationary import Stationary, stationary, stationary_branches
+    from wgflow.validation.sweeps import sweep
 
     __version__: str
 
@@ -62,6 +63,7 @@ _LAZY = {
     "solvers": ("wgflow.solvers", None),
     "stationary": ("wgflow.solvers.stationary", "stationary"),
     "stationary_branches": ("wgflow.solvers.stationary", "stationary_branches"),
+    "sweep": ("wgflow.validation.sweeps", "sweep"),
     "validation": ("wgflow.validation", None),
 }
 
@@ -71,7 +73,7 @@ __all__ = [
     "LowRank", "Potential", "PowerEntropy", "RelativeEntropy", "ResourceError", "Solution", "Stationary",
     "StorageError", "Term", "TimeDependent", "WGFlowError", "WGFlowWarning", "__version__", "activations",
     "errors", "interactions", "load", "plotting", "reduced_models", "resume", "show_versions", "solve",
-    "solvers", "stationary", "stationary_branches", "validation",
+    "solvers", "stationary", "stationary_branches", "sweep", "validation",
 ]
 
 
