@@ -93,7 +93,7 @@ def _plain(key: object, value: Any) -> Any:
         return value
     if isinstance(value, (list, tuple)):
         return tuple(_plain(key, each) for each in value)
-    raise InvalidInput(f"parameters[{key!r}] has the value {value!r}; need numbers (not NaN), strings, True, False, None"
+    raise InvalidInput(f"parameters[{key!r}] has the value {value!r}; need numbers (not NaN), strings, booleans, None"
                        " or tuples of them: build other objects from these inside the function")
 
 
@@ -184,7 +184,7 @@ def _values(returned: Any) -> dict[str, np.ndarray]:
     if not isinstance(returned, Mapping) or not 0 < len(returned) <= MOST_VALUES:
         raise InvalidInput(f"function must return a Solution or a dictionary of 1 to {MOST_VALUES} numbers or arrays, "
                            f"got {type(returned).__name__}")
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for name, value in returned.items():
         array = np.asarray(value)
         if not isinstance(name, str) or array.dtype.kind not in "fiub":
