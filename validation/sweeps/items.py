@@ -127,7 +127,7 @@ def _describe(function: Any) -> list:
         named = {key: _plain(key, value) for key, value in sorted(function.keywords.items())}
         return ["partial", _describe(function.func), settings, named]
     if hasattr(function, "digest"):
-        return ["digest", str(function.digest)]
+        return ["file", str(function.name), str(function.digest)]
     if not inspect.isfunction(function) or function.__closure__:
         raise InvalidInput(f"function={function!r} holds values that a file name cannot tell apart (an object or a "
                            "function inside another); with folder=..., give a function defined at the top of a module")

@@ -69,18 +69,18 @@ def assert_energy_decays(solution: Solution, energy: FreeEnergy | Callable[[Dens
         F of a Density.
     tol : float
     """
-    series = {"recorded": (solution.history.t, solution.history.energy)}
+    series: dict[str, tuple[ArrayLike, ArrayLike]] = {"recorded": (solution.history.t, solution.history.energy)}
     if energy is not None:
         series["formed again"] = (solution.t, [float(energy(rho)) for rho in _laws(solution)])
     for label, (times, energies) in series.items():
-        values = np.asarray(energies, dtype=float)
+        t, values = np.asarray(times, dtype=float), np.asarray(energies, dtype=float)
         if not np.isfinite(values).all():
             raise AssertionError(f"the energy ({label}) is not finite")
         rises = np.diff(values) / np.maximum(1.0, np.abs(values[:-1]))
         if rises.max(initial=0.0) > tol:
             k = int(np.argmax(rises))
             raise AssertionError(f"the energy ({label}) rises from {values[k]:.15g} to {values[k + 1]:.15g} between "
-                                 f"t={times[k]:g} and t={times[k + 1]:g}, by more than tol={tol:g}")
+                                 f"t={t[k]:g} and t={t[k + 1]:g}, by more than tol={tol:g}")
 
 
 def assert_gibbs_fixed(potential: ArrayLike, beta: float, grid: Grid, method: Any = None, t: float = 1.0,

@@ -106,7 +106,8 @@ def random_potential(rng: np.random.Generator, grid: Grid, scale: float) -> NDAr
 
 def wave_potential(rng: np.random.Generator, grid: Grid, scale: float, wavenumber: float) -> NDArray[np.float64]:
     """Return a smooth potential with several wells: two waves along each axis."""
-    return scale * sum(np.cos(wavenumber * x + rng.normal()) + rng.normal() * np.cos(np.pi * x) for x in grid.mesh())
+    waves = [np.cos(wavenumber * x + rng.normal()) + rng.normal() * np.cos(np.pi * x) for x in grid.mesh()]
+    return scale * np.sum(waves, axis=0)
 
 
 def random_kernel(rng: np.random.Generator, grid: Grid, kind: str, scale: float) -> Kernel:
