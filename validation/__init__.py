@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from . import comparison, convergence, distances, exact, fluctuations, particles, studies, verification
+    from . import comparison, convergence, distances, exact, fluctuations, particles, studies, sweeps, verification
     from .cloud_distances import energy_distance, maximum_mean_discrepancy, sliced_wasserstein
     from .comparison import (
         STATISTICS,
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .distances import gaussian_wasserstein, kolmogorov, wasserstein, wasserstein_1d, wasserstein_points
     from .fluctuations import Scatter, predict_scatter
     from .particles import SGDResult, run_sgd
+    from .sweeps import SweepResult, sweep
     from .verification import Verification, Verified, verify
 
 _HOME = {
@@ -42,6 +43,8 @@ _HOME = {
     "kolmogorov": "distances",
     "predict_scatter": "fluctuations",
     "run_sgd": "particles",
+    "SweepResult": "sweeps",
+    "sweep": "sweeps",
     "Verification": "verification",
     "Verified": "verification",
     "verify": "verification",
@@ -49,7 +52,8 @@ _HOME = {
     "wasserstein_1d": "distances",
     "wasserstein_points": "distances",
 }
-_MODULES = ("comparison", "convergence", "distances", "exact", "fluctuations", "particles", "studies", "verification")
+_MODULES = ("comparison", "convergence", "distances", "exact", "fluctuations", "particles", "studies", "sweeps",
+            "verification")
 __all__ = [
     "STATISTICS",
     "BoundedLipschitz",
@@ -59,6 +63,7 @@ __all__ = [
     "SGDResult",
     "Scatter",
     "Statistic",
+    "SweepResult",
     "Verification",
     "Verified",
     "compare",
@@ -76,6 +81,8 @@ __all__ = [
     "run_sgd",
     "sliced_wasserstein",
     "studies",
+    "sweep",
+    "sweeps",
     "verification",
     "verify",
     "wasserstein",

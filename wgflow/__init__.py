@@ -36,11 +36,12 @@ from wgflow.verbs import resume, show_versions, solve
 
 if TYPE_CHECKING:
     # What `__getattr__` imports when it is first used, for editors and type checkers.
-    from wgflow import activations, interactions, plotting, reduced_models, solvers, validation
+    from wgflow import activations, interactions, plotting, reduced_models, solvers, testing, validation
     from wgflow.atoms import Atoms
     from wgflow.files.solutions import load
     from wgflow.solvers import JKO, FiniteVolume, FiPy, Lagrangian
     from wgflow.solvers.stationary import Stationary, stationary, stationary_branches
+    from wgflow.validation.sweeps import sweep
 
     __version__: str
 
@@ -62,6 +63,8 @@ _LAZY = {
     "solvers": ("wgflow.solvers", None),
     "stationary": ("wgflow.solvers.stationary", "stationary"),
     "stationary_branches": ("wgflow.solvers.stationary", "stationary_branches"),
+    "sweep": ("wgflow.validation.sweeps", "sweep"),
+    "testing": ("wgflow.testing", None),
     "validation": ("wgflow.validation", None),
 }
 
@@ -71,7 +74,7 @@ __all__ = [
     "LowRank", "Potential", "PowerEntropy", "RelativeEntropy", "ResourceError", "Solution", "Stationary",
     "StorageError", "Term", "TimeDependent", "WGFlowError", "WGFlowWarning", "__version__", "activations",
     "errors", "interactions", "load", "plotting", "reduced_models", "resume", "show_versions", "solve",
-    "solvers", "stationary", "stationary_branches", "validation",
+    "solvers", "stationary", "stationary_branches", "sweep", "testing", "validation",
 ]
 
 

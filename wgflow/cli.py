@@ -1,4 +1,4 @@
-"""The command line: ``wgflow demo``, ``reproduce``, ``verify``, ``convergence``, ``warmup`` and ``versions``.
+"""The command line: ``wgflow demo``, ``reproduce``, ``sweep``, ``verify``, ``convergence``, ``warmup``, ``versions``.
 
 Nothing imports this module but the ``wgflow`` script, so that ``import wgflow`` needs neither Typer nor rich. A wrong
 option and an error of wgflow each give one line and exit code 2; a comparison that fails gives exit code 1.
@@ -73,6 +73,22 @@ app = typer.Typer(name="wgflow", help="Wasserstein gradient flows, certified.", 
                   rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        import wgflow
+
+        print(f"wgflow {wgflow.__version__}")
+        raise typer.Exit(0)
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True,
+                                          help="print the version of wgflow and stop")] = False,
+) -> None:
+    """Wasserstein gradient flows, certified."""
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="folder for pictures, report and cached SGD runs")] = Path("out/demo"),
@@ -124,6 +140,43 @@ def reproduce(
     files = [picture.name for picture in report.pictures] + ["report.txt"]
     print(f"Pictures and tables are in {folder}: {', '.join(files)} ({time.perf_counter() - start:.0f} s)")
     raise typer.Exit(0 if report.passed else 1)
+
+
+@app.command()
+def sweep(
+    plan: Annotated[Path, typer.Argument(help="TOML file: function = \"file.py:name\", [parameters], seed")],
+    out: Annotated[Path, typer.Option(help="folder under which each sweep has one, with a file for each item")]
+    = Path("out/sweep"),
+    workers: Annotated[int | None, typer.Option(min=1, help="processes (default: one for each core)")] = None,
+    retries: Annotated[int, typer.Option(min=0, help="how often an item is tried again whose worker died")] = 2,
+    json: Annotated[bool, typer.Option("--json", help="print the items as JSON")] = False,
+) -> None:
+    """Call a function at all combinations of parameters, in parallel; what is done is kept and not done again."""
+    from wgflow.validation.sweeps.sweep_files import sweep_from_file
+
+    folder = out / plan.stem
+    result = sweep_from_file(plan, folder=folder, executor=workers, retries=retries, progress=True, throw=False)
+    table = result.table
+    if json:
+        print(_as_json([dict(zip(table.columns, row)) for row in table.rows], result.errors))
+    else:
+        print(table.text())
+        for index, words in result.errors.items():
+            print(f"FAIL {result.parameters[index]}: {words}")
+    try:
+        (folder / "table.csv").write_text(table.csv(), encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"cannot write {folder / 'table.csv'}: {error}") from error
+    raise typer.Exit(0 if result.success else 1)
+
+
+def _as_json(items: list[dict], errors: dict[int, str]) -> str:
+    """Return rows as JSON, where NaN and infinities are null."""
+    import json
+
+    plain = [{key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in row.items()}
+             for row in items]
+    return json.dumps({"items": plain, "errors": {str(k): words for k, words in errors.items()}}, allow_nan=False)
 
 
 @app.command()
@@ -215,7 +268,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"wgflow: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("wgflow: interrupted; SGD runs that had finished are kept", file=sys.stderr)
+        print("wgflow: interrupted; what had finished is kept", file=sys.stderr)
         return 130
     except Exception as error:
         # Typer's and click's own errors (unknown option, bad value, abort) have a message of one line.

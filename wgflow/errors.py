@@ -24,8 +24,8 @@ class WGFlowError(Exception):
 
     Attributes
     ----------
-    partial : Solution or None
-        The solution up to the error, if a solve was under way.
+    partial : Solution, SweepResult or None
+        The solution up to the error, if a solve was under way; of a sweep whose items failed, the result of the others.
     """
 
     partial: Any = None

@@ -1,0 +1,116 @@
+"""Sweeps that are described by a TOML file: a function in a Python file, the lists of its parameters, a seed.
+
+    function = "mine/widths.py:risk"
+    seed = 7
+
+    [parameters]
+    n_neurons = [100, 400, 1600]
+    step_size = [1e-4, 1e-3]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wgflow.errors import InvalidInput, StorageError
+
+from .result import SweepResult
+from .sweeping import sweep
+
+__all__ = ["FileFunction", "sweep_from_file"]
+
+KEYS = {"function", "parameters", "seed"}
+
+
+@dataclass(frozen=True)
+class FileFunction:
+    """A function in a Python file, which each process loads for itself.
+
+    Attributes
+    ----------
+    path : str
+    name : str
+    digest : str
+        SHA-256 of the file, by which kept results are found: a change anywhere in it is another function.
+    """
+
+    path: str
+    name: str
+    digest: str
+
+    def __call__(self, **arguments: Any) -> Any:
+        """Call the function."""
+        return self.load()(**arguments)
+
+    def load(self) -> Callable[..., Any]:
+        """Return the function.
+
+        Raises
+        ------
+        InvalidInput
+            If the file has no function of that name, or has changed since the sweep began.
+        """
+        if _digest(Path(self.path)) != self.digest:
+            raise InvalidInput(f"{self.path} has changed while the sweep was running; start the sweep again")
+        module = sys.modules.get(f"sweep_{self.digest}")
+        if module is None:
+            spec = importlib.util.spec_from_file_location(f"sweep_{self.digest}", self.path)
+            if spec is None or spec.loader is None:
+                raise InvalidInput(f"function: {self.path} is not a Python file; need one whose name ends in .py")
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            sys.modules[spec.name] = module
+        found = getattr(module, self.name, None)
+        if not callable(found):
+            raise InvalidInput(f"function: {self.path} has no function {self.name}")
+        return found
+
+
+def sweep_from_file(path: Path, **settings: Any) -> SweepResult:
+    """Run the sweep that a TOML file describes.
+
+    Parameters
+    ----------
+    path : Path
+        With the keys ``function`` ("file.py:name", the file relative to the TOML file), ``[parameters]`` (a list for
+        each argument) and, if the function draws random numbers, ``seed``.
+    **settings
+        Of `sweep`: ``folder``, ``executor``, ``retries``, ``progress``, ``throw``.
+
+    Raises
+    ------
+    InvalidInput
+        If the file is not such a description.
+    StorageError
+        If it or the file of the function cannot be read.
+    """
+    try:
+        plan = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path} is not a TOML file: {error}") from error
+    unknown = sorted(set(plan) - KEYS)
+    if unknown:
+        raise InvalidInput(f"{path} has the key {unknown[0]!r}; there are {', '.join(sorted(KEYS))}")
+    place, colon, name = str(plan.get("function", "")).rpartition(":")
+    if not colon or not place.endswith(".py") or not name.isidentifier():
+        raise InvalidInput(f"{path}: function={plan.get('function')!r}; need \"file.py:name\"")
+    source = (path.parent / place).resolve()
+    function = FileFunction(str(source), name, _digest(source))
+    function.load()
+    return sweep(function, plan.get("parameters", {}), rng=plan.get("seed"), **settings)
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error}") from error
