@@ -1,4 +1,4 @@
-"""One-pass SGD of a two-layer network: the inner loop over samples."""
+"""SGD of a two-layer network: the inner loops over samples and over mini-batches."""
 
 from __future__ import annotations
 
@@ -126,6 +126,61 @@ def sgd_steps(w, a, b, x, y, steps, learn_ab, ridge, temperature, code, knots, s
         start += size
     if y.size > 0 and not noisy:
         _add_outer(wt, earlier, push, 0, n)
+    for i in range(n):
+        for k in range(d):
+            w[i, k] = factor * wt[k, i]
+
+
+@jit
+def sgd_batches(w, a, b, x, y, steps, batch, learn_ab, ridge, temperature, code, knots, slopes, intercepts, rng):
+    """Train on mini-batches of ``batch`` samples, in place: step k uses the samples from ``k batch`` on.
+
+    The force of `sgd_steps` is replaced by its mean over the mini-batch, at the parameters before the step:
+
+        w_i <- c w_i + mean_k e_k a_i sigma'(z_ik) x_k + sqrt(4 s temperature) g_i,
+
+    and likewise for ``a_i`` and ``b_i``. Arguments as in `sgd_steps`, with ``x`` of shape (steps.size * batch, d).
+    """
+    n, d = w.shape
+    wt = np.zeros((-(-d // UNROLL) * UNROLL, n))
+    for i in range(n):
+        for k in range(d):
+            wt[k, i] = w[i, k]
+    rows = -(-batch // UNROLL) * UNROLL
+    sample, push, z = np.zeros((rows, wt.shape[0])), np.zeros((rows, n)), np.empty((batch, n))
+    values, derivatives, change_a, change_b = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+    factor = 1.0
+    for step in range(steps.size):
+        s, start = steps[step], step * batch
+        shrink = 1.0 - 2.0 * ridge * s
+        for k in range(batch):
+            for j in range(d):
+                sample[k, j] = x[start + k, j]
+        for first in range(0, n, CHUNK):
+            _products(wt, sample, z, batch, first, min(n, first + CHUNK))
+        change_a[:] = 0.0
+        change_b[:] = 0.0
+        for k in range(batch):
+            _preactivations(z[k], push, values, 0, factor, b)
+            _activate(code, knots, slopes, intercepts, z[k], values, derivatives)
+            force = 2.0 * s / batch * (y[start + k] - _dot(a, values) / n)
+            _push(push[k], a, derivatives, force, factor * shrink)
+            if learn_ab:
+                for i in range(n):
+                    change_a[i] += force * values[i]
+                    change_b[i] += force * a[i] * derivatives[i]
+        factor *= shrink
+        for first in range(0, n, CHUNK):
+            _add_outer(wt, sample, push, first, min(n, first + CHUNK))
+        if learn_ab:
+            for i in range(n):
+                a[i] = shrink * a[i] + change_a[i]
+                b[i] = shrink * b[i] + change_b[i]
+        if temperature > 0.0:
+            _add_noise(wt, a, b, d, learn_ab, math.sqrt(4.0 * s * temperature), factor, rng)
+        if factor < SMALLEST_FACTOR:
+            _multiply(wt, factor)
+            factor = 1.0
     for i in range(n):
         for k in range(d):
             w[i, k] = factor * wt[k, i]
