@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .comparison import STATISTICS, Comparison, Statistic, compare
     from .distances import gaussian_wasserstein, kolmogorov, wasserstein, wasserstein_1d, wasserstein_points
     from .particles import SGDResult, run_sgd
+    from .population import run_gradient_flow
     from .verification import Verification, Verified, verify
 
 _HOME = {
@@ -23,6 +24,7 @@ _HOME = {
     "SGDResult": "particles",
     "gaussian_wasserstein": "distances",
     "kolmogorov": "distances",
+    "run_gradient_flow": "population",
     "run_sgd": "particles",
     "Verification": "verification",
     "Verified": "verification",
@@ -47,6 +49,7 @@ __all__ = [
     "gaussian_wasserstein",
     "kolmogorov",
     "particles",
+    "run_gradient_flow",
     "run_sgd",
     "studies",
     "verification",
