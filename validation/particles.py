@@ -73,7 +73,7 @@ class SGDResult:
     @property
     def epochs(self) -> NDArray[np.float64] | None:
         """Passes over the finite sample that were made at each time, shape (T,); None for fresh samples."""
-        return None if self.n_samples is None else self.steps * (self.batch_size / self.n_samples)
+        return None if self.n_samples is None else np.asarray(self.steps * (self.batch_size / self.n_samples), float)
 
 
 def run_sgd(

@@ -215,7 +215,20 @@ def _products(wt, sample, z, size, first, last):
     for j in range(0, wt.shape[0], UNROLL):
         w0, w1, w2, w3 = wt[j, first:last], wt[j + 1, first:last], wt[j + 2, first:last], wt[j + 3, first:last]
         w4, w5, w6, w7 = wt[j + 4, first:last], wt[j + 5, first:last], wt[j + 6, first:last], wt[j + 7, first:last]
-        for k in range(size):
+        for k in range(0, size - 1, 2):  # two samples share what is loaded of the weights
+            row, other = z[k, first:last], z[k + 1, first:last]
+            x0, x1, x2, x3 = sample[k, j], sample[k, j + 1], sample[k, j + 2], sample[k, j + 3]
+            x4, x5, x6, x7 = sample[k, j + 4], sample[k, j + 5], sample[k, j + 6], sample[k, j + 7]
+            y0, y1, y2, y3 = sample[k + 1, j], sample[k + 1, j + 1], sample[k + 1, j + 2], sample[k + 1, j + 3]
+            y4, y5, y6, y7 = sample[k + 1, j + 4], sample[k + 1, j + 5], sample[k + 1, j + 6], sample[k + 1, j + 7]
+            for i in range(last - first):
+                low = x0 * w0[i] + x1 * w1[i] + x2 * w2[i] + x3 * w3[i]
+                high = x4 * w4[i] + x5 * w5[i] + x6 * w6[i] + x7 * w7[i]
+                low2 = y0 * w0[i] + y1 * w1[i] + y2 * w2[i] + y3 * w3[i]
+                high2 = y4 * w4[i] + y5 * w5[i] + y6 * w6[i] + y7 * w7[i]
+                row[i] += low + high
+                other[i] += low2 + high2
+        for k in range(size - size % 2, size):
             row = z[k, first:last]
             x0, x1, x2, x3 = sample[k, j], sample[k, j + 1], sample[k, j + 2], sample[k, j + 3]
             x4, x5, x6, x7 = sample[k, j + 4], sample[k, j + 5], sample[k, j + 6], sample[k, j + 7]
@@ -232,14 +245,19 @@ def _add_outer(wt, sample, push, first, last):
         p0, p1, p2, p3 = push[k, first:last], push[k + 1, first:last], push[k + 2, first:last], push[k + 3, first:last]
         p4, p5 = push[k + 4, first:last], push[k + 5, first:last]
         p6, p7 = push[k + 6, first:last], push[k + 7, first:last]
-        for j in range(wt.shape[0]):
-            row = wt[j, first:last]
+        for j in range(0, wt.shape[0], 2):  # two rows share what is loaded of the pushes
+            row, other = wt[j, first:last], wt[j + 1, first:last]
             x0, x1, x2, x3 = sample[k, j], sample[k + 1, j], sample[k + 2, j], sample[k + 3, j]
             x4, x5, x6, x7 = sample[k + 4, j], sample[k + 5, j], sample[k + 6, j], sample[k + 7, j]
+            y0, y1, y2, y3 = sample[k, j + 1], sample[k + 1, j + 1], sample[k + 2, j + 1], sample[k + 3, j + 1]
+            y4, y5, y6, y7 = sample[k + 4, j + 1], sample[k + 5, j + 1], sample[k + 6, j + 1], sample[k + 7, j + 1]
             for i in range(last - first):
                 low = x0 * p0[i] + x1 * p1[i] + x2 * p2[i] + x3 * p3[i]
                 high = x4 * p4[i] + x5 * p5[i] + x6 * p6[i] + x7 * p7[i]
+                low2 = y0 * p0[i] + y1 * p1[i] + y2 * p2[i] + y3 * p3[i]
+                high2 = y4 * p4[i] + y5 * p5[i] + y6 * p6[i] + y7 * p7[i]
                 row[i] += low + high
+                other[i] += low2 + high2
 
 
 @jit
