@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SGDResult:
-    """Trajectories of SGD at the output times, with a leading axis for independent runs.
+    """Trajectories of neurons, under SGD or the gradient flow, at the output times, with a leading axis for runs.
 
     Attributes
     ----------
