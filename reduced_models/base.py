@@ -179,8 +179,12 @@ class ReducedModel(Contract):
 
     def risk(self, rho: Density | Atoms) -> float:
         """Return the population risk :math:`R(\\rho)` of an infinitely wide network."""
+        return self.risk_of_moments(self.moments(rho))
+
+    def risk_of_moments(self, z: ArrayLike) -> float:
+        """Return the population risk at given moments of the features, shape (k,)."""
         p, s = self.target, self.signs
-        z = self.moments(rho)
+        z = np.asarray(z, dtype=np.float64)
         return float(np.sum(s * (z - p) ** 2) + self.label_second_moment - np.sum(s * p * p))
 
     def psi(self, rho: Density | Atoms, *coordinates: ArrayLike, ridge: float = 0.0) -> FloatArray:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .distances import gaussian_wasserstein, kolmogorov, wasserstein, wasserstein_1d, wasserstein_points
     from .fluctuations import Scatter, predict_scatter
     from .particles import SGDResult, run_sgd
+    from .population import run_gradient_flow
     from .sweeps import SweepResult, sweep
     from .verification import Verification, Verified, verify
 
@@ -42,6 +43,7 @@ _HOME = {
     "gaussian_wasserstein": "distances",
     "kolmogorov": "distances",
     "predict_scatter": "fluctuations",
+    "run_gradient_flow": "population",
     "run_sgd": "particles",
     "SweepResult": "sweeps",
     "sweep": "sweeps",
@@ -78,6 +80,7 @@ __all__ = [
     "maximum_mean_discrepancy",
     "particles",
     "predict_scatter",
+    "run_gradient_flow",
     "run_sgd",
     "sliced_wasserstein",
     "studies",

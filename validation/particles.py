@@ -11,21 +11,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wgflow.checks import check_count, check_memory, check_positive, real_array
-from wgflow.compiled.sgd import sgd_steps
+from wgflow.compiled.sgd import UNROLL, sgd_batches, sgd_steps
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
 from wgflow.reduced_models.base import NetworkModel
+
+from .sampling import SAMPLE_BLOCK, SampleStream, check_sample
 
 __all__ = ["SGDResult", "run_sgd"]
 
 logger = logging.getLogger(__name__)
 
-#: Samples drawn at a time. Fixed, so that a run sees the same data whatever its output times are.
-_SAMPLE_BLOCK = 1024
-
 
 @dataclass(frozen=True)
 class SGDResult:
-    """Trajectories of SGD at the output times, with a leading axis for independent runs.
+    """Trajectories of neurons, under SGD or the gradient flow, at the output times, with a leading axis for runs.
 
     Attributes
     ----------
@@ -39,8 +38,10 @@ class SGDResult:
         Their reduced coordinates.
     risk : ndarray, shape (runs, T)
         Exact population risk of the network, not an estimate from samples.
-    n_neurons, step_size, beta, ridge
+    n_neurons, step_size, beta, ridge, noise_constant, batch_size
         As given.
+    n_samples : int or None
+        Size of the finite sample that was drawn from; None for fresh samples of the model.
     seed_entropy : int or sequence of int
         Entropy of the seed; ``np.random.SeedSequence(**seed_state)`` repeats the runs.
     seed_state : dict
@@ -60,11 +61,19 @@ class SGDResult:
     model: NetworkModel
     beta: float
     ridge: float
+    noise_constant: float = 4.0
+    batch_size: int = 1
+    n_samples: int | None = None
 
     @property
     def n_runs(self) -> int:
         """Number of independent runs."""
         return self.risk.shape[0]
+
+    @property
+    def epochs(self) -> NDArray[np.float64] | None:
+        """Passes over the finite sample that were made at each time, shape (T,); None for fresh samples."""
+        return None if self.n_samples is None else np.asarray(self.steps * (self.batch_size / self.n_samples), float)
 
 
 def run_sgd(
@@ -80,17 +89,26 @@ def run_sgd(
     theta0: ArrayLike | None = None,
     *,
     xi: float | Callable[[NDArray[np.float64]], ArrayLike] = 1.0,
+    batch_size: int = 1,
+    sample: tuple[ArrayLike, ArrayLike] | None = None,
+    replacement: bool = True,
+    noise_constant: float = 4.0,
     store_theta: bool = True,
     progress: bool | Callable[[int, int], object] = False,
 ) -> SGDResult:
-    r"""Train a network of ``n_neurons`` neurons by SGD, one fresh sample a step.
+    r"""Train a network of ``n_neurons`` neurons by SGD: one-pass by default, one fresh sample a step.
 
     .. math::
         \theta_i \leftarrow (1 - 2 \lambda s_k)\,\theta_i
-        + 2 s_k (y_k - \hat y_k) \nabla_{\theta_i} \sigma_*(x_k; \theta_i) + \sqrt{4 s_k / \beta}\; g_i^k,
-        \qquad s_k = \epsilon\, \xi(k \epsilon), \quad t = k \epsilon .
+        + \frac{2 s_k}{M} \sum_{m=1}^{M} (y_{km} - \hat y_{km}) \nabla_{\theta_i} \sigma_*(x_{km}; \theta_i)
+        + \sqrt{c\, s_k / \beta}\; g_i^k,
+        \qquad s_k = \epsilon\, \xi(k \epsilon), \quad t = k \epsilon ,
 
-    As :math:`N \to \infty, \epsilon \to 0` the law of the neurons follows
+    with mini-batches of M = ``batch_size`` samples, M = 1 by default, and the noise constant c = 4. With ``sample``
+    the data are drawn from a finite sample, pass after pass, and the limit is the flow of the empirical risk, which
+    `wgflow.reduced_models.FiniteData` solves in up to four dimensions.
+
+    With c = 4 and as :math:`N \to \infty, \epsilon \to 0` the law of the neurons follows
     :math:`\partial_t \rho = 2 \xi \nabla\cdot(\rho \nabla \delta F_{\beta,\lambda}/\delta\rho)`, which `wgflow.solve`
     solves with ``time_scale=model.time_scale`` for ``xi = 1``.
 
@@ -116,6 +134,19 @@ def run_sgd(
         Initial parameters.
     xi : float or callable
         Step-size schedule, positive; a callable takes an array of times.
+    batch_size : int
+        Samples M in the mini-batch of a step. The noise of sampling has 1/M of the variance.
+    sample : (x, y), optional
+        A finite sample, shapes (n, input_dimension) and (n,), to draw from; by default ``model.sample_data``, which
+        for `FiniteData` draws from its own samples with replacement. ``risk`` remains the model's population risk.
+    replacement : bool
+        ``False`` uses every sample of the finite sample once a pass, in an order drawn anew for each pass; a
+        mini-batch may hold the end of one pass and the beginning of the next. Without ``sample`` this takes the
+        samples of a `FiniteData` model.
+    noise_constant : float
+        The constant c of the noise. The limit has :math:`\frac{c\,\xi}{2\beta} \Delta\rho` and the stationary law
+        :math:`\exp(-4 \beta \Psi_\lambda / c)`: at c = 4 that of ``model.energy(beta, ridge)``, at c = 2 and c = 1,
+        which are in use too, that of ``model.energy(4 * beta / c, ridge)``.
     store_theta : bool
         Whether to keep all parameters at the output times.
     progress : bool or callable
@@ -150,20 +181,27 @@ def run_sgd(
         beta=check_positive("beta", beta, infinite=True),
         ridge=check_positive("ridge", ridge, zero=True),
         xi=xi,
+        noise_constant=check_positive("noise_constant", noise_constant),
+        batch_size=check_count("batch_size", batch_size),
+        sample=check_sample(model, sample, replacement),
+        replacement=replacement,
     )
     n_runs, width = check_count("n_runs", n_runs), model.n_parameters
-    t = _output_times(t_eval, settings.step_size)
+    t = output_times(t_eval, settings.step_size)
     counts = np.rint(t / settings.step_size).astype(np.int64)
     numbers = n_runs * counts.size * n_neurons * (model.n_coordinates + (width if store_theta else 0))
     check_memory(8.0 * (numbers + 4 * n_neurons * width), f"n_neurons={n_neurons}: the snapshots",
                  "take fewer neurons, runs or output times, or store_theta=False")
-    starts = None if theta0 is None else _initial_theta(model, theta0, n_runs, n_neurons)
-    return _independent_runs(settings, kappa, starts, n_runs, t, counts, _seed_sequence(rng), store_theta,
-                             _Progress(progress, n_runs, int(counts[-1])))
+    check_memory(16.0 * (batch_size + UNROLL) * (n_neurons + width), f"batch_size={batch_size}: a mini-batch",
+                 "take a smaller batch_size or fewer neurons")
+    starts = None if theta0 is None else initial_theta(model, theta0, n_runs, n_neurons)
+    return _independent_runs(settings, kappa, starts, n_runs, t, counts, seed_sequence(rng), store_theta,
+                             StepProgress(progress, n_runs, int(counts[-1])))
 
 
 def _independent_runs(settings: _Settings, kappa: float, starts: NDArray | None, n_runs: int, t: NDArray,
-                      counts: NDArray, seed: np.random.SeedSequence, store_theta: bool, report: _Progress) -> SGDResult:
+                      counts: NDArray, seed: np.random.SeedSequence, store_theta: bool,
+                      report: StepProgress) -> SGDResult:
     """Return all runs; each has random numbers of its own for start, data and noise."""
     model, state = settings.model, dict(seed.state)
     runs: list[tuple] = []
@@ -191,6 +229,10 @@ class _Settings:
     beta: float
     ridge: float
     xi: float | Callable
+    noise_constant: float
+    batch_size: int
+    sample: tuple[NDArray, NDArray] | None
+    replacement: bool
 
     def steps(self, first: int, count: int) -> NDArray[np.float64]:
         """Return s_k for the steps k = first, ..., first + count - 1, checked."""
@@ -210,13 +252,14 @@ class _Settings:
         return self.step_size * values
 
 
-class _Progress:
+class StepProgress:
     """Counts steps over all runs and reports them."""
 
-    def __init__(self, progress: bool | Callable, n_runs: int, steps_per_run: int):
+    def __init__(self, progress: bool | Callable, n_runs: int, steps_per_run: int, label: str = "SGD"):
         if not (isinstance(progress, bool) or callable(progress)):
             raise InvalidType(f"progress must be a bool or a callable of (done, total), got {progress!r}")
         self.progress, self.n_runs, self.total, self.done = progress, n_runs, n_runs * steps_per_run, 0
+        self.label = label
 
     def advance(self, steps: int) -> None:
         self.done += steps
@@ -225,7 +268,7 @@ class _Progress:
 
     def finished(self, run: int) -> None:
         if self.progress is True:
-            logger.info("SGD run %d of %d finished", run + 1, self.n_runs)
+            logger.info("%s run %d of %d finished", self.label, run + 1, self.n_runs)
 
 
 def _trajectory(settings: _Settings, theta, counts, data, noise, report):
@@ -234,18 +277,19 @@ def _trajectory(settings: _Settings, theta, counts, data, noise, report):
     learn_ab = model.trains_readout
     w = np.ascontiguousarray(theta[:, 2:] if learn_ab else theta)
     a, b = (theta[:, 0].copy(), theta[:, 1].copy()) if learn_ab else (np.ones(len(theta)), np.zeros(len(theta)))
-    activation, temperature = model.activation.kernel_arguments(), 1.0 / settings.beta
-    block_start, done = -_SAMPLE_BLOCK, 0
-    x = y = np.empty(0)
+    activation, batch = model.activation.kernel_arguments(), settings.batch_size
+    temperature = 0.25 * settings.noise_constant / settings.beta  # the compiled loops write the noise with c = 4
+    stream = SampleStream(model, settings.sample, settings.replacement, data)
+    block, done = max(1, SAMPLE_BLOCK // batch), 0
     for count in counts:
         while done < count:
-            if done >= block_start + _SAMPLE_BLOCK:
-                block_start = done
-                x, y = model.sample_data(_SAMPLE_BLOCK, data)
-            part = slice(done - block_start, min(count - block_start, _SAMPLE_BLOCK))
-            size = part.stop - part.start
+            size = min(count - done, block - done % block)
+            x, y = stream.take(size * batch)
             steps = settings.steps(done, size)
-            sgd_steps(w, a, b, x[part], y[part], steps, learn_ab, settings.ridge, temperature, *activation, noise)
+            if batch == 1:
+                sgd_steps(w, a, b, x, y, steps, learn_ab, settings.ridge, temperature, *activation, noise)
+            else:
+                sgd_batches(w, a, b, x, y, steps, batch, learn_ab, settings.ridge, temperature, *activation, noise)
             done += size
             if not (np.isfinite(w).all() and np.isfinite(a).all() and np.isfinite(b).all()):
                 t = done * settings.step_size
@@ -275,10 +319,13 @@ def _result(settings: _Settings, t, counts, runs: list[tuple], seed, state: dict
         model=settings.model,
         beta=settings.beta,
         ridge=settings.ridge,
+        noise_constant=settings.noise_constant,
+        batch_size=settings.batch_size,
+        n_samples=None if settings.sample is None else settings.sample[1].size,
     )
 
 
-def _output_times(t_eval: ArrayLike, step_size: float) -> NDArray[np.float64]:
+def output_times(t_eval: ArrayLike, step_size: float) -> NDArray[np.float64]:
     """Return the output times, checked."""
     t = np.atleast_1d(real_array(t_eval, "t_eval"))
     if t.ndim != 1 or t.size == 0 or not np.isfinite(t).all() or t[0] < 0.0 or np.any(np.diff(t) <= 0.0):
@@ -288,7 +335,7 @@ def _output_times(t_eval: ArrayLike, step_size: float) -> NDArray[np.float64]:
     return t
 
 
-def _initial_theta(model: NetworkModel, theta0: ArrayLike, n_runs: int, n_neurons: int) -> NDArray[np.float64]:
+def initial_theta(model: NetworkModel, theta0: ArrayLike, n_runs: int, n_neurons: int) -> NDArray[np.float64]:
     array = model.check_theta(theta0)
     shape = (n_runs, n_neurons, model.n_parameters)
     if array.shape not in (shape, shape[1:]):
@@ -296,7 +343,7 @@ def _initial_theta(model: NetworkModel, theta0: ArrayLike, n_runs: int, n_neuron
     return np.broadcast_to(array, shape)
 
 
-def _seed_sequence(rng: object) -> np.random.SeedSequence:
+def seed_sequence(rng: object) -> np.random.SeedSequence:
     """Return the seed sequence of ``rng``, refusing seeds that could not be written down and used again."""
     if rng is None:
         raise InvalidInput("rng=None could not be repeated; give an integer seed or a Generator")

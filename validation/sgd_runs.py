@@ -21,6 +21,7 @@ from wgflow.progress import progress_of
 from wgflow.reduced_models.base import NetworkModel
 
 from .particles import SGDResult, run_sgd
+from .sampling import check_sample
 
 __all__ = ["kept_sgd_runs"]
 
@@ -105,11 +106,13 @@ def kept_sgd_runs(
             with ThreadPoolExecutor(min(len(missing), os.cpu_count() or 1)) as pool:
                 for k, run in zip(missing, pool.map(one, missing)):
                     found[k] = run
-    stacked = {name: np.stack([run[name] for run in found if run is not None]) for name in _ARRAYS}
+    coordinates, risk = (np.stack([run[name] for run in found if run is not None]) for name in _ARRAYS)
+    finite = check_sample(model, None, True)
     root = np.random.SeedSequence(seed)
     return SGDResult(t=times, steps=np.rint(times / step_size).astype(np.int64), theta=None, n_neurons=n_neurons,
                      step_size=step_size, seed_entropy=root.entropy, seed_state=dict(root.state), model=model,
-                     beta=beta, ridge=ridge, **stacked)
+                     beta=beta, ridge=ridge, coordinates=coordinates, risk=risk,
+                     n_samples=None if finite is None else finite[1].size)
 
 
 def _key(model: NetworkModel, options: dict[str, Any], times: NDArray, seed: int, xi: float | Callable) -> str:

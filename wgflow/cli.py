@@ -62,6 +62,7 @@ def _warmup() -> None:
         lambda: wg.solve(1 * attraction, line, (0.0, 0.1), method=wg.Lagrangian()),
         lambda: wg.solve(model.energy(), model.initial_density(0.8, radial), (0.0, 0.01), time_scale=model.time_scale),
         lambda: wg.validation.run_sgd(model, 16, 1e-4, [0.0, 0.001], rng=3),
+        lambda: wg.validation.run_sgd(model, 16, 1e-4, [0.0, 0.001], rng=3, batch_size=2),
     ]
     with compilation_told(), progress_of("warmup") as report:
         for k, job in enumerate(jobs):

@@ -20,6 +20,7 @@ from .base import Check, Study, StudyReport, Table, flow_times
 from .pictures import save_picture
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["STUDY"]
@@ -148,14 +149,21 @@ def _draw(runs: list[_Run], bias) -> Figure:
         plotting.time_axis(means, np.asarray(middle.sol.t))
         means.set_title(f"means at Delta = {middle.delta:g}")
         means.legend(loc="best")
-        sizes = np.array([row[0] for row in bias])
-        step.loglog(sizes, np.abs([row[4] for row in bias]), "o-", color=plotting.FLOW, label="<r2>")
-        step.loglog(sizes, np.abs([row[3] for row in bias]), "s-", color=plotting.PARTICLE, label="<a>")
-        step.loglog(sizes, abs(bias[0][4]) * sizes / sizes[0], color=plotting.FAINT, linestyle="--", label="slope 1")
-        step.set_xlabel("step size of SGD")
-        step.set_title(f"SGD off the flow at t = {_BIAS_TIME:g}")
-        step.legend(loc="best")
+        _draw_bias(step, bias)
         return figure
+
+
+def _draw_bias(axes: Axes, bias) -> None:
+    """Draw how far SGD is off the flow against its step size, with a tick at each step size alone."""
+    sizes = np.array([row[0] for row in bias])
+    axes.loglog(sizes, np.abs([row[4] for row in bias]), "o-", color=plotting.FLOW, label="<r2>")
+    axes.loglog(sizes, np.abs([row[3] for row in bias]), "s-", color=plotting.PARTICLE, label="<a>")
+    axes.loglog(sizes, abs(bias[0][4]) * sizes / sizes[0], color=plotting.FAINT, linestyle="--", label="slope 1")
+    axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("step size of SGD")
+    axes.set_title(f"SGD off the flow at t = {_BIAS_TIME:g}")
+    axes.legend(loc="best")
 
 
 STUDY = AnisotropicReLU()

@@ -1,4 +1,4 @@
-"""One-pass SGD of a two-layer network: the inner loop over samples."""
+"""SGD of a two-layer network: the inner loops over samples and over mini-batches."""
 
 from __future__ import annotations
 
@@ -132,6 +132,61 @@ def sgd_steps(w, a, b, x, y, steps, learn_ab, ridge, temperature, code, knots, s
 
 
 @jit
+def sgd_batches(w, a, b, x, y, steps, batch, learn_ab, ridge, temperature, code, knots, slopes, intercepts, rng):
+    """Train on mini-batches of ``batch`` samples, in place: step k uses the samples from ``k batch`` on.
+
+    The force of `sgd_steps` is replaced by its mean over the mini-batch, at the parameters before the step:
+
+        w_i <- c w_i + mean_k e_k a_i sigma'(z_ik) x_k + sqrt(4 s temperature) g_i,
+
+    and likewise for ``a_i`` and ``b_i``. Arguments as in `sgd_steps`, with ``x`` of shape (steps.size * batch, d).
+    """
+    n, d = w.shape
+    wt = np.zeros((-(-d // UNROLL) * UNROLL, n))
+    for i in range(n):
+        for k in range(d):
+            wt[k, i] = w[i, k]
+    rows = -(-batch // UNROLL) * UNROLL
+    sample, push, z = np.zeros((rows, wt.shape[0])), np.zeros((rows, n)), np.empty((batch, n))
+    values, derivatives, change_a, change_b = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+    factor = 1.0
+    for step in range(steps.size):
+        s, start = steps[step], step * batch
+        shrink = 1.0 - 2.0 * ridge * s
+        for k in range(batch):
+            for j in range(d):
+                sample[k, j] = x[start + k, j]
+        for first in range(0, n, CHUNK):
+            _products(wt, sample, z, batch, first, min(n, first + CHUNK))
+        change_a[:] = 0.0
+        change_b[:] = 0.0
+        for k in range(batch):
+            _preactivations(z[k], push, values, 0, factor, b)
+            _activate(code, knots, slopes, intercepts, z[k], values, derivatives)
+            force = 2.0 * s / batch * (y[start + k] - _dot(a, values) / n)
+            _push(push[k], a, derivatives, force, factor * shrink)
+            if learn_ab:
+                for i in range(n):
+                    change_a[i] += force * values[i]
+                    change_b[i] += force * a[i] * derivatives[i]
+        factor *= shrink
+        for first in range(0, n, CHUNK):
+            _add_outer(wt, sample, push, first, min(n, first + CHUNK))
+        if learn_ab:
+            for i in range(n):
+                a[i] = shrink * a[i] + change_a[i]
+                b[i] = shrink * b[i] + change_b[i]
+        if temperature > 0.0:
+            _add_noise(wt, a, b, d, learn_ab, math.sqrt(4.0 * s * temperature), factor, rng)
+        if factor < SMALLEST_FACTOR:
+            _multiply(wt, factor)
+            factor = 1.0
+    for i in range(n):
+        for k in range(d):
+            w[i, k] = factor * wt[k, i]
+
+
+@jit
 def _activate_pieces(knots, slopes, intercepts, z, values, derivatives):
     """Write a piecewise-linear sigma(z) and its slope, two knots a pass: every pass is a select, which vectorizes."""
     for j in range(0, knots.size, 2):
@@ -160,7 +215,20 @@ def _products(wt, sample, z, size, first, last):
     for j in range(0, wt.shape[0], UNROLL):
         w0, w1, w2, w3 = wt[j, first:last], wt[j + 1, first:last], wt[j + 2, first:last], wt[j + 3, first:last]
         w4, w5, w6, w7 = wt[j + 4, first:last], wt[j + 5, first:last], wt[j + 6, first:last], wt[j + 7, first:last]
-        for k in range(size):
+        for k in range(0, size - 1, 2):  # two samples share what is loaded of the weights
+            row, other = z[k, first:last], z[k + 1, first:last]
+            x0, x1, x2, x3 = sample[k, j], sample[k, j + 1], sample[k, j + 2], sample[k, j + 3]
+            x4, x5, x6, x7 = sample[k, j + 4], sample[k, j + 5], sample[k, j + 6], sample[k, j + 7]
+            y0, y1, y2, y3 = sample[k + 1, j], sample[k + 1, j + 1], sample[k + 1, j + 2], sample[k + 1, j + 3]
+            y4, y5, y6, y7 = sample[k + 1, j + 4], sample[k + 1, j + 5], sample[k + 1, j + 6], sample[k + 1, j + 7]
+            for i in range(last - first):
+                low = x0 * w0[i] + x1 * w1[i] + x2 * w2[i] + x3 * w3[i]
+                high = x4 * w4[i] + x5 * w5[i] + x6 * w6[i] + x7 * w7[i]
+                low2 = y0 * w0[i] + y1 * w1[i] + y2 * w2[i] + y3 * w3[i]
+                high2 = y4 * w4[i] + y5 * w5[i] + y6 * w6[i] + y7 * w7[i]
+                row[i] += low + high
+                other[i] += low2 + high2
+        for k in range(size - size % 2, size):
             row = z[k, first:last]
             x0, x1, x2, x3 = sample[k, j], sample[k, j + 1], sample[k, j + 2], sample[k, j + 3]
             x4, x5, x6, x7 = sample[k, j + 4], sample[k, j + 5], sample[k, j + 6], sample[k, j + 7]
@@ -177,14 +245,19 @@ def _add_outer(wt, sample, push, first, last):
         p0, p1, p2, p3 = push[k, first:last], push[k + 1, first:last], push[k + 2, first:last], push[k + 3, first:last]
         p4, p5 = push[k + 4, first:last], push[k + 5, first:last]
         p6, p7 = push[k + 6, first:last], push[k + 7, first:last]
-        for j in range(wt.shape[0]):
-            row = wt[j, first:last]
+        for j in range(0, wt.shape[0], 2):  # two rows share what is loaded of the pushes
+            row, other = wt[j, first:last], wt[j + 1, first:last]
             x0, x1, x2, x3 = sample[k, j], sample[k + 1, j], sample[k + 2, j], sample[k + 3, j]
             x4, x5, x6, x7 = sample[k + 4, j], sample[k + 5, j], sample[k + 6, j], sample[k + 7, j]
+            y0, y1, y2, y3 = sample[k, j + 1], sample[k + 1, j + 1], sample[k + 2, j + 1], sample[k + 3, j + 1]
+            y4, y5, y6, y7 = sample[k + 4, j + 1], sample[k + 5, j + 1], sample[k + 6, j + 1], sample[k + 7, j + 1]
             for i in range(last - first):
                 low = x0 * p0[i] + x1 * p1[i] + x2 * p2[i] + x3 * p3[i]
                 high = x4 * p4[i] + x5 * p5[i] + x6 * p6[i] + x7 * p7[i]
+                low2 = y0 * p0[i] + y1 * p1[i] + y2 * p2[i] + y3 * p3[i]
+                high2 = y4 * p4[i] + y5 * p5[i] + y6 * p6[i] + y7 * p7[i]
                 row[i] += low + high
+                other[i] += low2 + high2
 
 
 @jit
