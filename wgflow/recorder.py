@@ -420,8 +420,8 @@ def _audited(certificate: Certificate, audit: Audit | AtomAudit,
     if certificate.mass_outside is not None and audit.flow.has_grid:
         ends = Outermost(audit.flow.grid)
         for t, rho in laws:
-            at_ends = ends.most_outside(rho.masses) if isinstance(rho, Density) else 0.0
-            if at_ends > max(LITTLE_OUTSIDE, outside.part) * rho.mass:
+            least = max(LITTLE_OUTSIDE, outside.part) * rho.mass
+            if isinstance(rho, Density) and ends.most_outside(rho.masses) > least:
                 outside = max(outside, _outside(audit.flow, t, rho.masses), key=lambda one: one.part)
         certificate = replace(certificate, mass_outside=outside.part, outside_at=outside.end)
     return replace(certificate, equation_defect=found.defect, equation_bound=found.bound, not_judged=found.note)
