@@ -19,7 +19,7 @@ import wgflow as wg
 from wgflow import FreeEnergy, InvalidInput
 from wgflow.solvers.stationary import stationary, stationary_branches
 
-GRID = wg.Grid((-3.0, 3.0), cells=160)
+GRID = wg.Grid((-3.0, 3.0), cells=160, boundary="no-flux")
 X, H = GRID.centers[0], float(GRID.widths[0][0])
 RHO0 = wg.Density.from_function(GRID, lambda x: np.exp(-((x - 0.4) ** 2)) * (1 + 0.4 * np.sin(2 * x))).normalized()
 SPAN = 0.1

@@ -42,8 +42,8 @@ def test_every_method_converges_to_the_reference(study, problem, method):
         assert runs[0].error == pytest.approx(plain[0].error, rel=0.05)
     elif "linearized" not in method:
         assert runs[-1].error <= 0.25 * study.select(problem, "JKO quantile")[-1].error
-        if method == "finite volume" and problem != "porous medium":
-            # Of order three or five in time: steps of any of these lengths are at the floor of the grid.
+        if method == "finite volume":
+            # Of order three to five in time: steps of any of these lengths are at the floor of the grid.
             assert runs[0].error <= 1.1 * floor(problem)
         else:
             assert runs[1].error <= 0.45 * runs[0].error

@@ -127,6 +127,12 @@ def _of_grid(related: Related, functional: Functional | None, nothing: Array) ->
         # Atoms of any law are apart by what lies between them, on each grid alike.
         far = slice(0, 1 + _ndim(own.law))
         space[far] = np.abs(first[far])
+    if isinstance(own.law, Density) and _has_front(own.law):
+        # Where a front lies within its cell is known better than averages over cells can say.
+        plain = Density(own.law.grid, own.law.values)
+        joined = np.abs(differences(Known(coarser(plain), own.energy), Known(plain, own.energy), None))
+        moments = slice(2 + _ndim(own.law), joined.size)
+        space[moments] = np.maximum(space[moments], joined[moments] / (2.0**SECOND - 1.0))
     if functional is not None:
         space[-1] = _of_functional(own.law, functional, float(first[-1]), float(second[-1]), order)
     return space, order

@@ -38,7 +38,7 @@ def beyond_walls(solution: Solution, start: Density, k: int) -> tuple[NDArray[np
     Returns
     -------
     array, shape (ndim, 2)
-        For the lower and the upper end of each axis: 0 at ends that are natural, NaN at those taken for walls.
+        For the lower and the upper end of each axis: 0 at walls that were declared and natural ends, NaN at those taken for walls.
     list of str
         The ends that were taken for walls of the problem.
     """
@@ -46,9 +46,9 @@ def beyond_walls(solution: Solution, start: Density, k: int) -> tuple[NDArray[np
     grid = start.grid
     beyond, notes = np.zeros((grid.ndim, 2)), []
     for axis in range(grid.ndim):
-        natural = grid.origin[axis] or (grid.log_weight is not None and grid.bounds[axis][0] == 0.0)
         for side in (0, 1):
-            if grid.periodic[axis] or (side == 0 and natural):
+            if not grid.open_ends[axis][side]:
+                # A wall that was declared, or a natural end.
                 continue
             beyond[axis, side] = np.max([_beyond(rho, axis, side) for rho in laws])
             if math.isnan(beyond[axis, side]):

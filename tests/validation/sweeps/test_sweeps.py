@@ -157,7 +157,7 @@ def number(a):
 
 
 def solved(beta):
-    grid = wg.Grid((-3, 3), cells=40)
+    grid = wg.Grid((-6, 6), cells=80)
     return wg.solve(wg.Entropy(beta) + wg.Potential(lambda x: x**2 / 2), wg.Density.gaussian(grid, 0.5, 0.3), (0, 0.1))
 
 
