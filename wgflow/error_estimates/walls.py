@@ -38,7 +38,8 @@ def beyond_walls(solution: Solution, start: Density, k: int) -> tuple[NDArray[np
     Returns
     -------
     array, shape (ndim, 2)
-        For the lower and the upper end of each axis: 0 at walls that were declared and natural ends, NaN at those taken for walls.
+        For the lower and the upper end of each axis: 0 at walls that were declared and natural ends, NaN at those taken
+        for walls.
     list of str
         The ends that were taken for walls of the problem.
     """
