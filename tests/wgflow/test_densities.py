@@ -12,6 +12,7 @@ from scipy import special, stats
 
 import wgflow as wg
 from wgflow import Density, Grid
+from wgflow.errors import InvalidInput
 
 LINE = Grid((-8, 8), cells=400)
 PLANE = Grid([(-6, 6), (-5, 5)], cells=(120, 100))
@@ -257,3 +258,12 @@ def test_a_density_is_its_own_copy(rng):
     assert not np.shares_memory(rho.values, values)
     with pytest.raises(ValueError, match="read-only"):
         rho.masses[0] = 1.0
+
+
+def test_a_covariance_that_is_symmetric_up_to_rounding():
+    """What a rotation of a multiple of the identity leaves off the diagonal."""
+    grid = wg.Grid([(-2, 2), (-2, 2)], cells=(40, 40))
+    turned = wg.Density.gaussian(grid, [0.0, 0.0], [[0.1, -5e-18], [3e-18, 0.1]])
+    assert np.abs(turned.values - wg.Density.gaussian(grid, [0.0, 0.0], 0.1).values).max() < 1e-3
+    with pytest.raises(InvalidInput, match="symmetric"):
+        wg.Density.gaussian(grid, [0.0, 0.0], [[0.1, -5e-3], [3e-3, 0.1]])
