@@ -18,23 +18,37 @@ from .model_checks import check_model
 from .model_report import ModelCheck, ModelReport
 from .quadratic_activation import QuadraticActivation
 from .relu_network import ReLUNetwork
+from .static_theories import (
+    FiniteQuadraticTarget,
+    LeastSquares,
+    MaxMargin,
+    QuadraticTarget,
+    RandomFeatures,
+    Staircase,
+)
 
 __all__ = [
     "AnisotropicGaussian",
     "Atoms",
     "CriticalDeltas",
     "FiniteData",
+    "FiniteQuadraticTarget",
     "GaussianState",
     "IsotropicGaussian",
+    "LeastSquares",
     "LimitPoint",
     "LinearNeuron",
+    "MaxMargin",
     "MinimumRisk",
     "ModelCheck",
     "ModelReport",
     "NetworkModel",
     "QuadraticActivation",
+    "QuadraticTarget",
+    "RandomFeatures",
     "ReLUNetwork",
     "ReducedModel",
+    "Staircase",
     "StationaryDelta",
     "check_model",
     "radial_laws",
