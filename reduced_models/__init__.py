@@ -11,6 +11,7 @@ from .critical_deltas import CriticalDeltas, StationaryDelta
 from .finite_data import FiniteData
 from .gaussian_laws import GaussianState
 from .isotropic_gaussian import IsotropicGaussian
+from .kernel_limit import KernelLimit, KernelPath
 from .linear_neuron import LinearNeuron
 from .minimum_risk.measure_problem import LimitPoint
 from .minimum_risk.minimize import MinimumRisk
@@ -26,6 +27,7 @@ from .static_theories import (
     RandomFeatures,
     Staircase,
 )
+from .tangent_kernels import tangent_kernel
 
 __all__ = [
     "AnisotropicGaussian",
@@ -35,6 +37,8 @@ __all__ = [
     "FiniteQuadraticTarget",
     "GaussianState",
     "IsotropicGaussian",
+    "KernelLimit",
+    "KernelPath",
     "LeastSquares",
     "LimitPoint",
     "LinearNeuron",
@@ -52,4 +56,5 @@ __all__ = [
     "StationaryDelta",
     "check_model",
     "radial_laws",
+    "tangent_kernel",
 ]

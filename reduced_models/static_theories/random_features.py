@@ -177,7 +177,8 @@ class RandomFeatures:
         low, high = np.log(ridges[max(k - 1, 1)]), np.log(ridges[min(k + 1, len(ridges) - 1)])
         found = minimize_scalar(lambda t: risk(np.exp(t)).item(), bounds=(low, high), method="bounded",
                                 options={"xatol": 1e-9})
-        return (float(np.exp(found.x)), float(found.fun)) if found.fun < values[k] else (float(ridges[k]), float(values[k]))
+        ridge, best = float(ridges[k]), float(values[k])
+        return (float(np.exp(found.x)), float(found.fun)) if found.fun < best else (ridge, best)
 
     def simulate(self, d: int, n_runs: int = 10, *, signal: float = 1.0, noise: float = 0.0, nonlinear: float = 0.0,
                  equivalent: bool = False, rng: int | np.random.Generator | None = None) -> Simulated:

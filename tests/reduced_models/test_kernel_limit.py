@@ -1,0 +1,143 @@
+"""Between mean field and kernel: the exact model, kernels in closed form, and how fast the limit comes."""
+
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+
+import wgflow as wg
+from wgflow.activations import PiecewiseLinear, Polynomial, Ramp, ReLU, Tanh
+from wgflow.reduced_models import Atoms, KernelLimit, tangent_kernel
+from wgflow.reduced_models.tangent_kernels import slope_expectation
+
+X = np.array([[1.0, 0.0], [0.5, 0.8], [-1.0, 0.3], [0.0, -1.2], [2.0, 1.0]])
+Y = np.array([1.0, -0.5, 0.3, 0.8, -1.0])
+BENT = PiecewiseLinear([-0.5, 0.3], [0.0, 1.0], 0.2, -0.7)
+
+
+@pytest.mark.parametrize("activation", [ReLU(), Ramp(), BENT, Tanh()])
+def test_tangent_kernel_by_draws(activation):
+    w = np.random.default_rng(3).standard_normal((2, 400_000))
+    z = 1.1 * X @ w
+    outputs, slopes = activation(z), activation.derivative(z)
+    drawn = outputs @ outputs.T / w.shape[1] + 0.7 * (slopes @ slopes.T / w.shape[1]) * (X @ X.T)
+    kernel = tangent_kernel(activation, X, 0.7, 1.1)
+    np.testing.assert_allclose(kernel, drawn, atol=0.01 * np.max(np.abs(drawn)))
+    np.testing.assert_array_equal(kernel, kernel.T)
+
+
+def test_rectifiers_in_closed_form():
+    lengths = np.linalg.norm(X, axis=1)
+    cosine = np.clip(X @ X.T / np.outer(lengths, lengths), -1, 1)
+    np.fill_diagonal(cosine, 1.0)
+    t = np.arccos(cosine)
+    outputs = np.outer(lengths, lengths) * (np.sin(t) + (np.pi - t) * np.cos(t)) / (2 * np.pi)
+    kernel = outputs + (np.pi - t) / (2 * np.pi) * (X @ X.T)
+    np.testing.assert_allclose(tangent_kernel(ReLU(), X), kernel, atol=1e-13)
+
+
+@pytest.mark.parametrize("rho", [-1.0, -0.3, 0.0, 0.6, 1.0])
+def test_slopes_at_every_correlation(rho):
+    """A step of an activation with one knot: an orthant probability by plain quadrature of the conditional law."""
+    from scipy.special import ndtr
+
+    hinge = PiecewiseLinear([0.4], [0.0], 0.0, 1.0)
+    z = np.linspace(0.4 / 0.9, 9, 200_001)
+    if abs(rho) < 1:
+        inner = ndtr(-(0.4 / 1.3 - rho * z) / np.sqrt(1 - rho**2))
+    else:
+        inner = (rho * z > 0.4 / 1.3) * 1.0
+    expected = np.trapezoid(inner * np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi), z)
+    assert slope_expectation(hinge, 0.9, 1.3, rho) == pytest.approx(expected, abs=1e-8)
+
+
+def test_an_input_of_length_zero():
+    kernel = tangent_kernel(ReLU(), [[0.0, 0.0], [1.0, 0.0]])
+    assert np.all(np.isfinite(kernel))
+    assert kernel[0, 0] == 0.0
+    assert tangent_kernel(Ramp(), [[0.0], [1.0]])[0, 0] == pytest.approx(Ramp()(0.0) ** 2)
+
+
+def exact_model(alpha, h0=1.0):
+    def rate(_, s):
+        return (1.0 - alpha * h0 / 2 * np.sinh(2 * s)) / alpha
+
+    s = solve_ivp(rate, (0, 1), [0.0], rtol=1e-12, atol=1e-14, method="DOP853").y[0, -1]
+    return 1.0 - alpha * h0 / 2 * np.sinh(2 * s)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 7.0])
+def test_exact_model(alpha):
+    model = KernelLimit([[1.0]], [1.0], Polynomial([0.0, 1.0]), alpha)
+    points = np.array([[1.0, -1.0, 1.0, -1.0], [1.0, -1.0, -1.0, 1.0]]) / np.sqrt(2)
+    path = model.follow(Atoms(points, np.full(4, 0.25)), [0.0, 1.0])
+    assert path.residual[-1, 0] == pytest.approx(exact_model(alpha), abs=1e-9)
+    assert path.lazy_residual[-1, 0] == pytest.approx(np.exp(-1.0), abs=1e-14)
+
+
+def test_reference_value_of_the_exact_model():
+    assert exact_model(1.0) == pytest.approx(0.262150262, abs=6e-10)
+
+
+def test_distance_to_the_kernel_limit_falls_as_stated():
+    alphas = np.array([16.0, 32.0, 64.0, 128.0])
+
+    def distances(symmetric):
+        found = []
+        for alpha in alphas:
+            model = KernelLimit(X, Y, Tanh(), alpha)
+            start = model.initial_atoms(1.0, 40, symmetric=symmetric, rng=7)
+            if not symmetric:  # a start whose output is small against alpha but not odd in a
+                a = start.points[0] / (1.0 + alpha)
+                start = Atoms(np.concatenate([a[None], start.points[1:]]), start.weights, names=model.coordinate_names)
+            path = model.follow(start, np.linspace(0.0, 4.0, 5))
+            found.append((np.max(np.abs(path.residual - path.lazy_residual)), path.movement.max()))
+        return np.array(found).T
+
+    error, movement = distances(True)
+    assert np.polyfit(np.log(alphas), np.log(error), 1)[0] == pytest.approx(-2.0, abs=0.1)
+    assert np.polyfit(np.log(alphas), np.log(movement), 1)[0] == pytest.approx(-1.0, abs=0.05)
+
+
+def test_residual_moves_by_the_kernel():
+    model = KernelLimit(X, Y, Tanh(), 2.0)
+    start = model.initial_atoms(1.0, 30, rng=11)
+    path = model.follow(start, [0.0, 1e-4])
+    slope = (path.residual[1] - path.residual[0]) / 1e-4
+    np.testing.assert_allclose(slope, -model.kernel(start) @ model.residual(start) / 5, atol=2e-4)
+
+
+def test_risk_is_the_energy_in_units_of_alpha():
+    model = KernelLimit(X, Y, Tanh(), 3.0)
+    start = model.initial_atoms(1.0, 30, symmetric=False, rng=11)
+    assert model.risk(start) == pytest.approx(2 * 9 * model.energy()(start), rel=1e-12)
+
+
+def test_density_and_neurons_agree():
+    model = KernelLimit([[1.0]], [1.0], Polynomial([0.0, 1.0]), 2.0)
+    grid = model.grid(cells=(96, 96))
+    sol = wg.solve(model.energy(), model.initial_density(1.0, grid), (0.0, 1.0), time_scale=model.time_scale)
+    assert model.residual(sol.final)[0] == pytest.approx(exact_model(2.0, h0=2.0), abs=5e-3)
+
+
+def test_closed_kernel_is_that_of_many_neurons():
+    model = KernelLimit(X, Y, Tanh())
+    drawn = model.kernel(model.initial_atoms(0.8, 100_000, rng=5))
+    np.testing.assert_allclose(drawn, model.initial_kernel(0.8), atol=0.02)
+    half = model.initial_kernel(0.8, readout=0.5)
+    np.testing.assert_allclose(half, tangent_kernel(Tanh(), X, 0.25, 0.8), atol=1e-14)
+
+
+@pytest.mark.parametrize(("make", "words"), [
+    (lambda: KernelLimit(X, Y[:3]), "y has shape"), (lambda: KernelLimit(X, Y, alpha=0.0), "alpha"),
+    (lambda: KernelLimit(X, Y, activation=np.tanh), "activation"),
+    (lambda: KernelLimit(X, Y).minimum_risk(), "FiniteData"),
+    (lambda: KernelLimit(np.eye(4), np.ones(4)).grid(), "take atoms"),
+    (lambda: KernelLimit(np.eye(2), [1.0, np.nan]), "y"),
+    (lambda: KernelLimit(X, Y).initial_atoms(1.0, 3), "pairs"),
+    (lambda: KernelLimit(X, Y).follow(None, [1.0, 0.0]), "t must"),
+    (lambda: KernelLimit(X, Y).lazy_residual([0.0], [1.0], [[1.0]]), "shapes"),
+    (lambda: tangent_kernel(ReLU(), X, -1.0), "readout_square"), (lambda: tangent_kernel(ReLU(), []), "x has shape"),
+])
+def test_bad_input(make, words):
+    with pytest.raises(wg.InvalidInput, match=words):
+        make()
