@@ -138,7 +138,7 @@ class RandomFeatures:
     def _risk(self, signal: float, noise: float, nonlinear: float) -> FloatArray:
         rest = noise + nonlinear
         variance = rest * self._variance if rest else 0.0
-        return (signal * self._bias if signal else 0.0) + variance + nonlinear
+        return np.zeros_like(self._bias) + (signal * self._bias if signal else 0.0) + variance + nonlinear
 
     def training_error(self, signal: float = 1.0, noise: float = 0.0, nonlinear: float = 0.0) -> float | FloatArray:
         r"""Return the limit of :math:`\frac1n \sum_i (y_i - \hat f(x_i))^2`, without the penalty.

@@ -91,7 +91,7 @@ def _ridge_map(features: FloatArray, ridge: float) -> FloatArray:
     """Return A = (Z'Z/n + ridge)^-1 Z'/n, the pseudo-inverse of Z at ridge 0."""
     n, width = features.shape
     if ridge == 0.0:
-        return np.linalg.pinv(features, rcond=_ROUNDING)
+        return np.asarray(np.linalg.pinv(features, rcond=_ROUNDING), dtype=np.float64)
     if width <= n:
-        return cho_solve(cho_factor(features.T @ features / n + ridge * np.eye(width)), features.T / n)
-    return cho_solve(cho_factor(features @ features.T / n + ridge * np.eye(n)), features / n).T
+        return np.asarray(cho_solve(cho_factor(features.T @ features / n + ridge * np.eye(width)), features.T / n))
+    return np.asarray(cho_solve(cho_factor(features @ features.T / n + ridge * np.eye(n)), features / n)).T
