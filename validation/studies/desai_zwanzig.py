@@ -169,7 +169,8 @@ def _draw(in_beta: list[_Point], in_theta: list[_Point], critical: tuple[float, 
         right.plot([p.value for p in in_beta], [p.flow.rate for p in in_beta], "x", color=plotting.ALARM, markersize=7,
                    label="flow")
         right.axhline(0.0, color=plotting.FAINT, linewidth=0.8)
-        right.axvline(critical[0], color=plotting.FAINT, linewidth=0.8, linestyle="--")
+        # Up to the legend.
+        right.axvline(critical[0], ymax=0.74, color=plotting.FAINT, linewidth=0.8, linestyle="--")
         right.set_xlabel("beta, at theta = 1")
         right.set_title("rate of return to rest")
         right.legend(loc="upper left")
@@ -177,7 +178,7 @@ def _draw(in_beta: list[_Point], in_theta: list[_Point], critical: tuple[float, 
 
 
 def _mark(axes: Axes, points: list[_Point]) -> None:
-    for stable, face, label in ((True, plotting.PARTICLE, "branch on the grid, stable"), (False, "white", "unstable")):
+    for stable, face, label in ((True, plotting.PARTICLE, "branch, stable"), (False, "white", "unstable")):
         marks = [(p.value, s * b.order) for p in points for b in p.found if b.stable is stable
                  for s in ((1.0, -1.0) if b.order > 1e-6 else (1.0,))]
         axes.plot(*np.array(marks).T, "o", color=plotting.PARTICLE, markerfacecolor=face, markersize=5.5, label=label)

@@ -45,7 +45,7 @@ class NoisySGD(Study):
         times = np.array([0.0, 0.03, 0.1, 0.3, 1.0] if quick else [0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 5.0])
         grid = model.grid(cells=cells, beta=_BETA, ridge=_RIDGE, r_max=9.0)  # 1e-9 of the law lies beyond
         star = stationary(energy, grid)
-        output = flow_times(times, _T_END)
+        output = flow_times(flow_times(times, _SHOWN, 41), _T_END, 41)
         # Of the order of ``stationary``, so that the energies of both are sums over the same masses of cells.
         sols = [solve(energy, model.initial_density(kappa, grid), (0.0, float(output[-1])), FiniteVolume(order=2),
                       t_eval=output, time_scale=model.time_scale) for kappa in _KAPPAS]
@@ -106,11 +106,11 @@ def _draw(model, sols, star, sgd) -> Figure:
         law.plot(sols[0].grid.centers[0], sols[0].final.values, color=plotting.FLOW, label=f"t = {sols[0].t[-1]:g}")
         law.plot(star.density.grid.centers[0], star.density.values, color=plotting.PARTICLE, linestyle="--",
                  label="rho*, by duality")
-        law.set_xlim(0.0, 4.5)
+        law.set_xlim(0.0, 7.0)
         law.set_ylim(0.0, 2.2 * float(star.density.values.max()))
         law.set_xlabel("|w|")
         law.set_title("law of |w|")
-        law.legend(loc="upper left")
+        law.legend(loc="upper right")
         risk.axhline(model.risk(star.density), color=plotting.FAINT, linestyle="--", label="R(rho*)")
         for values in sgd.risk:
             risk.plot(sgd.t, values, "o", color=plotting.PARTICLE, markersize=4)
