@@ -93,6 +93,6 @@ def _share_colors(path: Path, fps: int) -> None:
 
     with Image.open(path) as image:
         frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(image)]
-    table = frames[len(frames) // 2].quantize(_COLORS)
+    table = frames[len(frames) // 2].quantize(_COLORS, method=Image.Quantize.MAXCOVERAGE)
     first, *others = (frame.quantize(palette=table, dither=Image.Dither.NONE) for frame in frames)
     first.save(path, save_all=True, append_images=others, duration=1000 // fps, loop=0, optimize=True)
