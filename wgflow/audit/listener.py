@@ -44,9 +44,9 @@ __all__ = ["Audit", "Finding", "Missed", "worst_of"]
 Array = NDArray[np.float64]
 #: Samples that are kept; beyond it every second one is dropped,
 ROOM = 64
-#: but for those between whose neighbors more than this part of the way of the moments lies, of which there are 15 at
+#: but for those between whose neighbors more than this part of the way of the moments lies, of which there are 31 at
 #: most: the early steps of a run do most of it, and may be few beside those of its tail.
-OF_WAY = 1.0 / 16.0
+OF_WAY = 1.0 / 32.0
 #: The same where terms change with time, and with them the law perhaps at every step.
 LONG_ROOM = 4096
 #: Memory for laws that wait to be looked at.
