@@ -121,10 +121,15 @@ def reproduce(
     listing: Annotated[bool, typer.Option("--list", help="list the experiments and stop")] = False,
     out: Annotated[Path, typer.Option(help="folder under which each experiment has one")] = Path("out/reproduce"),
     fresh: Annotated[bool, typer.Option("--fresh", help="run SGD again even if its results are cached")] = False,
+    json: Annotated[bool, typer.Option("--json", help="print the report, or the list, as JSON")] = False,
 ) -> None:
     """Reproduce an experiment of the mean-field literature: picture, table, certificate, verdict."""
+    from wgflow.certificate import library_versions
     from wgflow.validation import studies
 
+    if listing and json:
+        print(_as_json([{"name": each, "title": studies.get(each).title} for each in studies.names()]))
+        return
     if listing:
         width = max(map(len, studies.names()))
         for each in studies.names():
@@ -136,10 +141,13 @@ def reproduce(
     folder = out / (f"{study.name}-quick" if quick else study.name)
     _make_folder(folder)
     report = study.run(folder, quick=quick, fresh=fresh)
-    report.write(folder)
-    print(report.text())
-    files = [picture.name for picture in report.pictures] + ["report.txt"]
-    print(f"Pictures and tables are in {folder}: {', '.join(files)} ({time.perf_counter() - start:.0f} s)")
+    files, seconds = [*report.pictures, *report.write(folder)], time.perf_counter() - start
+    if json:
+        print(_as_json({**report.as_dict(), "scale": "quick" if quick else "full", "files": [str(f) for f in files],
+                        "seconds": round(seconds, 3), "versions": library_versions()}))
+    else:
+        print(report.text())
+        print(f"Pictures and tables are in {folder}: {', '.join(f.name for f in files)} ({seconds:.0f} s)")
     raise typer.Exit(0 if report.passed else 1)
 
 
@@ -159,7 +167,8 @@ def sweep(
     result = sweep_from_file(plan, folder=folder, executor=workers, retries=retries, progress=True, throw=False)
     table = result.table
     if json:
-        print(_as_json([dict(zip(table.columns, row)) for row in table.rows], result.errors))
+        print(_as_json({"items": [dict(zip(table.columns, row)) for row in table.rows],
+                        "errors": {str(k): words for k, words in result.errors.items()}}))
     else:
         print(table.text())
         for index, words in result.errors.items():
@@ -171,13 +180,18 @@ def sweep(
     raise typer.Exit(0 if result.success else 1)
 
 
-def _as_json(items: list[dict], errors: dict[int, str]) -> str:
-    """Return rows as JSON, where NaN and infinities are null."""
+def _as_json(value: object) -> str:
+    """Return dictionaries and lists of plain values as JSON, where NaN and infinities are null."""
     import json
 
-    plain = [{key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in row.items()}
-             for row in items]
-    return json.dumps({"items": plain, "errors": {str(k): words for k, words in errors.items()}}, allow_nan=False)
+    def plain(part: object) -> object:
+        if isinstance(part, dict):
+            return {key: plain(each) for key, each in part.items()}
+        if isinstance(part, list):
+            return [plain(each) for each in part]
+        return None if isinstance(part, float) and not np.isfinite(part) else part
+
+    return json.dumps(plain(value), allow_nan=False)
 
 
 @app.command()

@@ -37,7 +37,7 @@ class ForgettingTime(Study):
             rows.append((beta, rate, measured, measured / rate - 1))
             certified = certified and sol.certificate.ok
         worst = max(abs(row[-1]) for row in rows)
-        checks = (Check(f"rates within 1 % of the generator's gap (worst {worst:.1e})", worst < 0.01),
+        checks = (Check.at_most(f"rates are off the generator's gap by at most {worst:.1e} of it", worst, 0.01),
                   Check("every certificate holds", certified))
         conventions = "V = x^4/4 - x^2/2, d rho/dt = div(rho grad V) + Laplacian rho / beta."
         return StudyReport(self.name, self.title, conventions, checks,

@@ -26,7 +26,8 @@ def recipe(name: str):
 
 def test_the_page_names_every_recipe():
     page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
-    assert [path.stem for path in RECIPES] == ["distance", "experiment", "network_model", "scheme", "term"]
+    assert [path.stem for path in RECIPES] == ["distance", "experiment", "network_model", "property_tests", "scheme",
+                                              "term"]
     for path in RECIPES:
         assert f"(../examples/recipes/{path.name})" in page
 
@@ -103,6 +104,25 @@ def test_a_scheme_can_be_resumed(tmp_path):
     assert again.certificate.dissipation_defect == whole.certificate.dissipation_defect
     with pytest.raises(wg.StorageError, match=r"resume\(\.\.\., method=\.\.\.\)"):
         wg.resume(path, energy=energy)
+
+
+def test_property_tests(capsys):
+    recipe("property_tests").main()
+    assert capsys.readouterr().out.count(" holds\n") == 3
+
+
+def test_property_tests_see_what_is_wrong(monkeypatch):
+    module = recipe("property_tests")
+    right = module.Press.first_variation
+    monkeypatch.setattr(module.Press, "first_variation", lambda self, rho: 1.01 * right(self, rho))
+    with pytest.raises(AssertionError, match="first_variation is not the derivative of energy"):
+        module.test_the_first_variation_is_the_derivative_of_the_energy()
+    # A flow of strength 2 beside the formula for 2.2.
+    monkeypatch.setattr(module, "STRENGTH", 2.2)
+    monkeypatch.setattr(module.Press, "first_variation", lambda self, rho: right(self, rho) / 1.1)
+    monkeypatch.setattr(module.Press, "energy", lambda self, rho: 0.5 * self.moment(rho) ** 2)
+    with pytest.raises(AssertionError, match="the observed order is"):
+        module.test_the_second_moment_follows_its_equation()
 
 
 def test_an_experiment(tmp_path):

@@ -6,14 +6,17 @@ import csv
 import io
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from wgflow.contracts import Contract
 from wgflow.errors import StorageError
+
+if TYPE_CHECKING:
+    from ..comparison import Comparison
 
 __all__ = ["Check", "Study", "StudyReport", "Table", "flow_times"]
 
@@ -23,10 +26,31 @@ _APART = 1e-9
 
 @dataclass(frozen=True)
 class Check:
-    """One statement that a study judges, with the numbers that decide it."""
+    """One statement that a study judges, in words with the numbers that decide it.
+
+    Attributes
+    ----------
+    text : str
+    passed : bool
+    value, bound : float or None
+        Of a statement ``value <= bound``; None of any other.
+    """
 
     text: str
     passed: bool
+    value: float | None = None
+    bound: float | None = None
+
+    @classmethod
+    def at_most(cls, text: str, value: float, bound: float) -> Check:
+        """Return the statement ``value <= bound``; NaN does not pass."""
+        return cls(text, bool(value <= bound), float(value), float(bound))
+
+    @classmethod
+    def inside(cls, comparison: Comparison) -> Check:
+        """Return the statement that no difference is larger than its band: the largest share of a band is at most 1."""
+        shares = np.asarray(comparison.share_of_band, dtype=float)
+        return cls(comparison.verdict, bool(comparison.passed), float(np.max(shares)), 1.0)
 
     def __str__(self) -> str:
         return f"{'ok  ' if self.passed else 'FAIL'} {self.text}"
@@ -96,20 +120,29 @@ class StudyReport:
         parts += [f"{label}\n{words}" for label, words in self.certificates.items()]
         return "\n\n".join(parts) + "\n"
 
-    def write(self, folder: Path) -> None:
-        """Write ``report.txt`` and every table as a CSV file.
+    def as_dict(self) -> dict[str, Any]:
+        """Return name, title, conventions, verdict and checks as plain values, for JSON."""
+        checks = [asdict(check) | {"passed": bool(check.passed)} for check in self.checks]
+        return {"name": self.name, "title": self.title, "conventions": self.conventions, "verdict": self.verdict,
+                "passed": self.passed, "checks": checks}
+
+    def write(self, folder: Path) -> tuple[Path, ...]:
+        """Write ``report.txt`` and every table as a CSV file, and return their paths.
 
         Raises
         ------
         StorageError
             If a file cannot be written.
         """
+        texts = {folder / "report.txt": self.text()}
+        for label, table in self.tables.items():
+            texts[folder / f"{label.lower().replace(' ', '-')}.csv"] = table.csv()
         try:
-            (folder / "report.txt").write_text(self.text(), encoding="utf-8")
-            for label, table in self.tables.items():
-                (folder / f"{label.lower().replace(' ', '-')}.csv").write_text(table.csv(), encoding="utf-8")
+            for path, text in texts.items():
+                path.write_text(text, encoding="utf-8")
         except OSError as error:
             raise StorageError(f"cannot write the report into {folder}: {error}") from error
+        return tuple(texts)
 
 
 class Study(Contract):

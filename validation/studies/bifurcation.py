@@ -19,8 +19,11 @@ from ..exact import ExactProblem
 __all__ = ["Branch", "branches", "critical_value", "late_flow"]
 
 #: A flow is followed for so many times the time in which the distance to its limit falls by e, and its rate is taken
-#: between the two last of these.
-_WATCHED = (6.0, 7.5, 14.0)
+#: between the first two of these: other modes and the nonlinear part, which is of the relative size of the distance
+#: itself, have left it by then.
+_WATCHED = (10.0, 12.0, 14.0)
+#: The longest step, in units of that time.
+_FRACTION = 0.05
 
 
 class Branch(NamedTuple):
@@ -71,8 +74,11 @@ def critical_value(make: Callable[[float], ExactProblem], low: float, high: floa
 
 
 def late_flow(problem: ExactProblem, rho0: Density, order: Callable[[Density], float], rate: float,
-              limit: float) -> LateFlow:
+              limit: float, longest_step: float) -> LateFlow:
     """Follow a flow to its stationary state.
+
+    Late in the run the whole change is below the tolerance of a step, which is relative to the mass, so that nothing
+    but the longest step decides how well what is left of the distance is resolved.
 
     Parameters
     ----------
@@ -84,9 +90,13 @@ def late_flow(problem: ExactProblem, rho0: Density, order: Callable[[Density], f
         About the rate of its decay, which sets the times of the run.
     limit : float
         The stationary value that the order parameter falls or rises to.
+    longest_step : float
+        Short beside the times of the relaxation without interaction and of the pull of the mean field. Near a
+        transition ``rate`` is the small difference of these two rates, and a small error of either a large one of it.
     """
     times = [span / rate for span in _WATCHED]
-    sol = solve(problem.energy(), rho0, (0.0, times[-1]), FiniteVolume(rtol=1e-7), t_eval=times)
+    method = FiniteVolume(rtol=1e-7, max_step=min(longest_step, _FRACTION / rate))
+    sol = solve(problem.energy(), rho0, (0.0, times[-1]), method, t_eval=times)
     first, second = (abs(order(sol.density(t)) - limit) for t in times[:2])
     found = math.log(first / second) / (times[1] - times[0]) if second > 0.0 else math.nan
     return LateFlow(order(sol.final), found, sol.certificate.ok, sol.certificate.explain())

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["animate_against_particles", "save_picture"]
 
+#: Colors of an animation; a file with one table of few colors is half as large.
+_COLORS = 32
 #: Letters of the conventions that fit into an inch.
 _LETTERS_AN_INCH = 17
 
@@ -54,8 +56,8 @@ def animate_against_particles(sol: Solution, sgd: SGDResult, path: Path, convent
     laws = [rho for rho in map(sol.density, sgd.t) if isinstance(rho, Density)]
     low, high = plotting.visible_range(laws)
     bins = np.linspace(low, high, 41)
-    # A density that ends as a spike would flatten all other frames.
-    top = 1.1 * min(max(float(law.values.max()) for law in laws), 4 * np.median([law.values.max() for law in laws]))
+    # A density that ends as a spike would flatten all other frames. The legend has a line of its own above the curves.
+    top = 1.25 * min(max(float(law.values.max()) for law in laws), 4 * np.median([law.values.max() for law in laws]))
     with mpl.rc_context(plotting.STYLE):
         figure = plotting.new_figure(5.6, 4.0)
         axes = figure.add_subplot()
@@ -77,8 +79,20 @@ def animate_against_particles(sol: Solution, sgd: SGDResult, path: Path, convent
                     risk = float(np.mean(sgd.risk[:, j]))
                     axes.set_title(f"t = {sgd.t[j]:.3g}    risk of the network {risk:.3f}, "
                                    f"of the PDE {sgd.model.risk(law):.3f}")
-                    axes.legend(loc="upper right")
+                    axes.legend(loc="upper right", ncols=2)
                     writer.grab_frame()
+            _share_colors(path, fps)
         except OSError as error:
             raise StorageError(f"cannot write the animation {path}: {error}") from error
     return path
+
+
+def _share_colors(path: Path, fps: int) -> None:
+    """Write a GIF again with one table of colors for all frames, that of the frame in the middle."""
+    from PIL import Image, ImageSequence
+
+    with Image.open(path) as image:
+        frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(image)]
+    table = frames[len(frames) // 2].quantize(_COLORS, method=Image.Quantize.MAXCOVERAGE)
+    first, *others = (frame.quantize(palette=table, dither=Image.Dither.NONE) for frame in frames)
+    first.save(path, save_all=True, append_images=others, duration=1000 // fps, loop=0, optimize=True)

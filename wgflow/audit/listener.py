@@ -42,8 +42,11 @@ if TYPE_CHECKING:
 __all__ = ["Audit", "Finding", "Missed", "worst_of"]
 
 Array = NDArray[np.float64]
-#: Samples that are kept; beyond it every second one is dropped.
+#: Samples that are kept; beyond it every second one is dropped,
 ROOM = 64
+#: but for those between whose neighbors more than this part of the way of the moments lies, of which there are 31 at
+#: most: the early steps of a run do most of it, and may be few beside those of its tail.
+OF_WAY = 1.0 / 32.0
 #: The same where terms change with time, and with them the law perhaps at every step.
 LONG_ROOM = 4096
 #: Memory for laws that wait to be looked at.
@@ -145,6 +148,7 @@ class Audit:
         self.flow, self.allowed_jko = flow, 1.0 if nearly else 0.5
         self.form: WeakForm | None = None
         self.stride, self.steps, self.failure, self.judged_by = 1, 0, "", "steps"
+        self.room = self._usual_room()
         # A law that has been looked at is a row: time, error, what JKO may miss, what its moments leave open, the
         # sides, and the integrals so far of drift and interaction by terms that change with time.
         self.samples: list[Pending | Array] = []
@@ -171,12 +175,26 @@ class Audit:
             return
         self.samples.append(Pending(step.t, error or 0.0, self.may_miss, step.law.copy()))
         driven = self.flow.energy.time_dependent
-        full = len(self.samples) > (LONG_ROOM if driven else ROOM) and self.judged_by != "JKO"
+        full = len(self.samples) > self.room and self.judged_by != "JKO"
         if len(self.samples) % self.kept == 0 or (full and driven):
             self._guarded(self._look)
         if full and len(self.samples) > 2:
-            self.samples = [*self.samples[:-1:2], self.samples[-1]]
-            self.stride *= 2
+            self._guarded(self._thin)
+
+    def _usual_room(self) -> int:
+        return LONG_ROOM if self.flow.energy.time_dependent else ROOM
+
+    def _thin(self) -> None:
+        """Drop every second sample but those between whose neighbors the moments change much."""
+        form, last = self._formed(), len(self.samples) - 1
+        moments = [form.moments(x.law) if isinstance(x, Pending) else x[4:4 + form.count] for x in self.samples]
+        ways = np.abs(np.diff(moments, axis=0)).sum(axis=1)
+        most = OF_WAY * float(ways.sum())
+        self.samples = [x for k, x in enumerate(self.samples)
+                        if k % 2 == 0 or k == last or ways[k - 1] + ways[k] > most]
+        # Those that were spared take no room from new ones.
+        self.room = len(self.samples) + self._usual_room() // 2 - 1
+        self.stride *= 2
 
     def within(self, t: float, law: Array) -> None:
         """Take a law inside the coming step: it is not needed."""
@@ -185,7 +203,7 @@ class Audit:
         """Return what has been found; ``rows_of`` gives the samples as rows of numbers."""
         return {"rows_of": partial(self._rows_or_none, self.samples[:], self.seen), "may_miss": self.may_miss,
                 "stride": self.stride, "steps": self.steps, "failure": self.failure, "judged_by": self.judged_by,
-                "opens": True}
+                "room": self.room, "opens": True}
 
     def restore(self, saved: dict | None, law: Array) -> None:
         """Take up what `dump` gave, its samples as rows, and the law that was recorded last."""
@@ -202,7 +220,7 @@ class Audit:
             rows = np.insert(rows, 3, 0.0, axis=1)
         if len(rows) and not (rows.shape[1:] == (4 + 8 * self._formed().count,) and np.isfinite(rows).all()):
             raise ValueError("the samples of the audit do not fit the flow")
-        self.samples, self.seen = list(rows), law
+        self.samples, self.seen, self.room = list(rows), law, int(saved.get("room", self._usual_room()))
 
     def rows_of(self, samples: list[Pending | Array], seen: Array | None) -> Array:
         """Return samples as rows of numbers, given the law of the last one that is a row already."""

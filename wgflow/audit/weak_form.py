@@ -122,6 +122,12 @@ class WeakForm:
         if (2 * self.count + 2) * self.grid.size <= MOST_ROWS:
             self.rows = self._rows()
 
+    def moments(self, masses: Array) -> Array:
+        """Return the moments of masses of cells."""
+        if self.rows is None:
+            return contract(masses, self.values)
+        return rows_dot(self.rows[:self.count], masses.reshape(-1) if masses.flags.writeable else masses.flatten())
+
     def sides(self, masses: Array) -> Sides:
         """Return the sides for masses of cells (or at their centers, where laws are nodal), without changing terms."""
         zero, n = np.zeros(self.count), self.count

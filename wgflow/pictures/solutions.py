@@ -69,11 +69,13 @@ def plot_solution(sol: Any, path: Any = None, *, times: int = 6) -> Any:
         if sol.grid.ndim == 2:
             return save_figure(_plot_maps(sol, min(times, 4)), path)
         chosen, ndim = pick(sol.t, times), sol.grid.ndim
-        figure = new_figure(4.6 * (ndim + 1), 3.5)
+        figure = new_figure(4.6 * (ndim + 1) + 0.9, 3.5)
         panels = figure.subplots(1, ndim + 1, squeeze=False)[0]
         for axis in range(ndim):
             laws = [sol.densities[i] if ndim == 1 else sol.densities[i].marginal(axis) for i in chosen]
             _plot_laws(panels[axis], laws, sol.t[chosen], _name(sol.grid, axis))
+        # The panels share their colors; curves may be anywhere in them.
+        panels[ndim - 1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         plot_energy(sol, axes=panels[-1])
         return save_figure(figure, path)
 
@@ -87,7 +89,6 @@ def _plot_laws(axes: Any, laws: Sequence[Any], t: np.ndarray, name: str) -> None
     axes.set_xlabel(name)
     axes.set_ylabel("density")
     axes.set_title(f"law of {name}")
-    axes.legend(loc="best")
 
 
 def _plot_maps(sol: Any, times: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -76,6 +77,53 @@ def test_a_study_in_a_file_of_ones_own(tmp_path, capsys):
     assert cli.main(["reproduce", str(file), "--quick", "--out", str(tmp_path / "out")]) == 0
     assert "ok   one" in capsys.readouterr().out
     assert (tmp_path / "out" / "own-study-quick" / "report.txt").is_file()
+
+
+#: A study whose second check fails, and whose third has no numbers.
+JUDGED = """
+import numpy as np
+from wgflow.validation.studies import Check, Study, StudyReport, Table
+
+class Judged(Study):
+    name = "judged"
+    title = "Three checks"
+
+    def run(self, folder, *, quick=False, fresh=False):
+        print("not JSON", file=__import__("sys").stderr)
+        checks = (Check.at_most("small", np.float64(0.5), 1), Check.at_most("lost", float("nan"), 1e-8),
+                  Check("in words", np.bool_(True)))
+        return StudyReport(self.name, self.title, "none", checks, {"All rows": Table(("a",), [(1,)])})
+
+STUDY = Judged()
+"""
+
+
+def test_a_report_as_json(tmp_path, capsys):
+    file = tmp_path / "judged.py"
+    file.write_text(JUDGED, encoding="utf-8")
+    assert cli.main(["reproduce", str(file), "--quick", "--json", "--out", str(tmp_path / "out")]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["name"], found["title"], found["scale"]) == ("judged", "Three checks", "quick")
+    assert found["passed"] is False
+    assert found["verdict"] == "FAIL: Three checks: 2 of 3 checks hold."
+    assert found["checks"] == [{"text": "small", "passed": True, "value": 0.5, "bound": 1.0},
+                               {"text": "lost", "passed": False, "value": None, "bound": 1e-8},
+                               {"text": "in words", "passed": True, "value": None, "bound": None}]
+    folder = tmp_path / "out" / "judged-quick"
+    assert found["files"] == [str(folder / "report.txt"), str(folder / "all-rows.csv")]
+    assert 0 <= found["seconds"] < 60
+    assert {"wgflow", "numpy", "numba"} <= set(found["versions"])
+    file.write_text(MINE, encoding="utf-8")
+    assert cli.main(["reproduce", str(file), "--json", "--out", str(tmp_path / "out")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["scale"], found["passed"], found["checks"][0]["passed"]) == ("full", True, True)
+
+
+def test_the_list_as_json(capsys):
+    assert cli.main(["reproduce", "--list", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [each["name"] for each in found] == list(studies.names())
+    assert all(each["title"] == studies.get(each["name"]).title for each in found)
 
 
 def test_a_file_without_a_study_gives_one_line(tmp_path, capsys):

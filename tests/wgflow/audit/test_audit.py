@@ -114,6 +114,15 @@ def test_units_of_time_do_not_matter(beta):
     assert wg.solve(wg.Entropy(beta), rho, (0, beta)).certificate.ok
 
 
+@pytest.mark.parametrize("method", [wg.FiniteVolume(rtol=1e-7, max_step=0.1), wg.FiniteVolume(dt=0.02)])
+def test_the_fast_start_of_a_run_stays_resolved_beside_a_long_tail(method):
+    """The law moves for a time of 3 out of 200, in a few of thousands of steps; samples of these are kept."""
+    sol = wg.solve(wg.Entropy(2.5) + WELL + PULL, wg.Density.gaussian(GRID, 0.5, 0.2), (0, 200), method)
+    assert sol.certificate.n_accepted > 2000
+    assert sol.certificate.verdict == "holds", sol.certificate.explain()
+    assert sol.certificate.equation_defect < 2e-3
+
+
 def test_a_jump_of_the_potential_cannot_be_judged():
     wall = wg.Potential(lambda x: 200.0 * (np.abs(x - 1) < 0.5))
     c = wg.solve(wg.Entropy(1.0) + TRAP + wall, wg.Density.gaussian(GRID, 0.0, 1.0), (0, 1)).certificate
