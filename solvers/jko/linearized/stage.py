@@ -135,10 +135,13 @@ class Stage:
         return excess + max(divergence, 0.0), residual if np.isfinite(residual) else np.inf
 
     # ---------------------------------------------------------------- Newton's method
-    def newton(self, point: Iterate, limit: int) -> tuple[Iterate, int]:
-        """Iterate until the residual meets the tolerance or no step helps; return the best iterate, and the count."""
+    def newton(self, point: Iterate, limit: int, tails: bool = False) -> tuple[Iterate, int]:
+        """Iterate until the residual meets the tolerance or no step helps; return the best iterate, and the count.
+
+        On a line empty tails may be left out (``tails``).
+        """
         if self.exact.newton:
-            return LineNewton(self).run(point, limit)
+            return LineNewton(self, tails).run(point, limit)
         solver, history = self.solver, History()
         best, iteration, factored = point, 0, None
         while best.residual > solver.tolerance and iteration < limit:
