@@ -290,7 +290,7 @@ class Ascent:
         return None
 
     def _typical_response(self, masses: np.ndarray) -> float:
-        """Return dm/dp at the mean density. The mean of dm/dp itself is infinite at fronts of r^m/(m - 1) with m > 2."""
+        """Return dm/dp at the mean density: its mean is unbounded at fronts where H is r^m / (m - 1) with m > 2."""
         reference, mass = self.energy.reference, float(masses.sum())
         mean = float((masses * masses / reference).sum()) / mass
         _, response = self.energy.density(self.energy.slope(np.full(1, mean)))

@@ -101,16 +101,20 @@ class ExactStep:
                 break
         return best, count
 
+    def follows(self, masses: np.ndarray) -> bool:
+        """Return whether a step from masses may start from the slopes of the step before.
+
+        On a line whose energy leaves cells empty it may not: the front was elsewhere.
+        """
+        return not self.newton or self.singular or float(masses.min()) > SPARSE * float(masses.sum()) / masses.size
+
     def _guesses(self, stage: Stage, unknowns: list[np.ndarray]) -> Iterator[tuple[np.ndarray, int, bool]]:
         """Yield guesses, each with a limit of iterations and whether empty tails are left out.
 
-        Where there can be empty tails a guess is tried without them first. From the step before nothing else is tried:
-        with its tails the way is longer than from a better guess.
+        Where there can be empty tails a guess is tried without them first, and that of the step before only so: with
+        its tails the way is longer than from a better guess.
         """
         leave_out = self.newton and self.singular and not self.grid.periodic[0]
-        if self.newton and not self.singular and float(stage.start.min()) <= SPARSE * stage.total / stage.start.size:
-            # Fronts move, and the slopes of the step before have them elsewhere.
-            unknowns = []
         few = FEW_ITERATIONS if self.line else ITERATIONS
         guesses = [((lambda q=q: q), 0 if leave_out else few) for q in unknowns] + self._starts(stage.start, stage.tau)
         for make, limit in guesses:

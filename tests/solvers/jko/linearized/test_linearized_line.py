@@ -96,6 +96,15 @@ def test_empty_tails_take_no_iterations(energy, mean, variance, bound):
     assert sol.final.masses.min() >= 0
 
 
+def test_fronts_start_from_the_masses():
+    # From the slopes of the step before, whose front is elsewhere, five iterations more in each step.
+    rho0 = wg.Density.gaussian(wg.Grid((-3, 3), cells=400), 0.5, 0.09)
+    energy = wg.PowerEntropy(2.0) + wg.Potential(lambda x: 0.5 * x**2)
+    sol = wg.solve(energy, rho0, (0, 0.5), method=wg.JKO(tau=0.05, inner="linearized"))
+    assert sol.certificate.n_fallback == 0
+    assert max(step.iterations for step in sol.jko_steps) <= 7
+
+
 def test_tails_continue_a_linear_map_exactly():
     # Under a quadratic V a step takes a Gaussian to a Gaussian by a linear map.
     bound, cells, tau, diffusion, stiffness, deviation = 6.0, 600, 0.1, 0.25, 0.7, 0.5
