@@ -58,7 +58,7 @@ class Stage:
             self.start = (1 - BACKGROUND) * self.start + BACKGROUND * self.total / volumes.sum() * volumes
         if exact.line:
             self.row: np.ndarray = np.tile(self.start, (exact.edges[0].size - 1) // start.size)
-            self.density = np.empty(self.row.size + 1)
+            self.density: np.ndarray = np.empty(self.row.size + 1)
             face_densities(self.row, exact.edges[0], start.size if self.grid.periodic[0] else 0, self.density)
 
     def ends(self, pressure: np.ndarray) -> np.ndarray:
