@@ -25,6 +25,8 @@ CLOSE = 1e-5
 LOG_BOUND = 745.0
 #: Iterations of the scalar equation for that logarithm.
 MAX_SCALAR = 200
+#: Excess of a scalar equation, relative to its terms, that round-off explains.
+ROUNDING = 4.0 * float(np.finfo(float).eps)
 
 
 # -------------------------------------------------------------------- transport
@@ -226,14 +228,24 @@ def slopes_of_sums(sums, factor, log_reference, terms, masses, slopes):
     """Solve q + factor M(q) = s in each cell, where M(q) is the mass at which H' is q: fill ``slopes`` with q.
 
     The left side rises with slope 1 at least; Newton's method in a bracket for the logarithm of the density, from
-    ``masses``. With powers above 1 alone, s <= 0 means an empty cell.
+    ``masses``. With the entropy alone it is Wright's omega function. With powers above 1 alone, s <= 0 means an empty
+    cell.
     """
-    diffusion, _, exponents = terms
+    diffusion, factors, exponents = terms
     bounded = diffusion == 0.0
     for j in range(exponents.size):
         bounded = bounded and exponents[j] > 1.0
+    entropy = diffusion > 0.0 and factors.size == 0
+    shift = math.log(factor / diffusion) if entropy else 0.0
     for i in range(sums.size):
         s, reference = sums[i], log_reference[i]
+        if entropy:
+            # With w = factor M / diffusion: w + log w = s / diffusion - 1 + shift.
+            rest = s / diffusion - 1.0
+            w = _omega(rest + reference + shift)
+            y = rest - w if w < 1.0 else math.log(w) - reference - shift
+            slopes[i] = diffusion * (min(max(y, -LOG_BOUND), LOG_BOUND) + 1.0)
+            continue
         if bounded and s <= 0.0:
             slopes[i] = s
             continue
@@ -244,6 +256,8 @@ def slopes_of_sums(sums, factor, log_reference, terms, masses, slopes):
             slope, curvature = _slope(y, terms)
             mass = factor * math.exp(min(y + reference, LOG_BOUND))
             excess = slope + mass - s
+            if excess < math.inf and abs(excess) <= ROUNDING * (abs(slope) + mass + abs(s)):
+                break
             if excess > 0.0:
                 high = y
             else:
@@ -256,6 +270,31 @@ def slopes_of_sums(sums, factor, log_reference, terms, masses, slopes):
             if before <= 1e-15 * (1.0 + abs(new)):
                 break
         slopes[i] = s - factor * math.exp(min(y + reference, LOG_BOUND)) if bounded else _slope(y, terms)[0]
+
+
+@jit
+def _omega(z):
+    """Return Wright's omega function, the solution of w + log w = z.
+
+    Two iterations of fourth order from expansions (F. N. Fritsch, R. E. Shafer and W. P. Crowley, Comm. ACM 16 (1973)
+    123-124).
+    """
+    if z < -36.0:
+        return math.exp(z) if z > -LOG_BOUND else 0.0
+    if z < -2.0:
+        w = math.exp(z)
+        w *= 1.0 - w * (1.0 - 1.5 * w)
+    elif z < 4.0:
+        t = z - 1.0
+        w = 1.0 + t * (0.5 + t * (0.0625 - t / 192.0))
+    else:
+        log = math.log(z)
+        w = z - log + log / z
+    for _ in range(2 if z < -3.0 or z > -1.0 else 3):
+        r, t = z - w - math.log(w), 1.0 + w
+        u = t * (t + 2.0 / 3.0 * r)
+        w *= 1.0 + r / t * (u - 0.5 * r) / (u - r)
+    return w
 
 
 @jit

@@ -30,6 +30,8 @@ STEEPEST = 3.0
 TURNS = 1
 #: Iterations of a scalar equation.
 MAX_SCALAR = 60
+#: Excess of such an equation, relative to its terms, that round-off explains.
+ROUNDING = 4.0 * float(np.finfo(float).eps)
 #: Weight of ends between empty cells.
 SMALLEST = 1e-300
 
@@ -144,6 +146,8 @@ def ends_of_sums(sums, masses, edges, density, below, scale, ends):
         low, high, x = 0.0, 1.0, rest / (width + masses[k] / scale)
         for _ in range(MAX_SCALAR):
             excess = width * (x + _part(mean, left, right, 0.0, x) / scale) - rest
+            if abs(excess) <= ROUNDING * rest:
+                break
             if excess > 0.0:
                 high = x
             else:

@@ -257,7 +257,7 @@ class Ascent:
         gradient = point.wanted - point.masses
         both = 0.5 * (point.wanted + point.masses)
         mass = float(both.sum())
-        mean, mean_response = float((both * both).sum()) / mass, float((point.response * both).sum()) / mass
+        mean, mean_response = float((both * both).sum()) / mass, self._typical_response(both)
         response = self._secant(point)
         weight = both
         if self.leaves_cells_empty:
@@ -288,6 +288,13 @@ class Ascent:
                 return shorter
             self._return_to(point)
         return None
+
+    def _typical_response(self, masses: np.ndarray) -> float:
+        """Return dm/dp at the mean density: its mean is unbounded at fronts where H is r^m / (m - 1) with m > 2."""
+        reference, mass = self.energy.reference, float(masses.sum())
+        mean = float((masses * masses / reference).sum()) / mass
+        _, response = self.energy.density(self.energy.slope(np.full(1, mean)))
+        return float(response[0]) * float((masses * reference).sum()) / mass
 
     def _shortened(self, point: DualPoint, new: DualPoint, delta: np.ndarray, slope: float) -> DualPoint | None:
         """Return the point between two where their slopes predict the maximum of J; None if it raises J too little."""

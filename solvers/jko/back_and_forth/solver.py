@@ -145,8 +145,8 @@ class BackAndForthSolver(InnerSolver):
     def remedy(self, missed: JKOStep) -> str:
         if missed.iterations >= self.max_iterations:
             return super().remedy(missed)
-        return ("the ascent has stalled, as it does where dF/drho jumps or rho is close to a bound (obstacles, "
-                "PowerEntropy of large m), and more iterations do not help; use "
+        return ("the ascent has stalled, as it does where dF/drho jumps (obstacles) or a front moves far in a step, "
+                "and more iterations do not help; use "
                 "inner=wg.solvers.Linearized(metric='linear'), or FiniteVolume()")
 
     def _transports(self, masses: np.ndarray, before: float, tau: float) -> Iterator[TransportDual]:

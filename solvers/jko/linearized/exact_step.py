@@ -22,7 +22,7 @@ added.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,6 +47,10 @@ ITERATIONS = 60
 #: formed; and from the masses.
 FEW_ITERATIONS = 5
 LONGER = 12
+#: Cells with less than this part of the mean mass are empty.
+SPARSE = 1e-12
+#: Iterations that leave out empty tails: these converge at once, or the tails are not what they assume.
+INSIDE_ITERATIONS = 3
 #: Least 1 + tau times a second derivative of the pressure in the approximate matrix.
 LEAST_STRETCH = 0.05
 
@@ -85,22 +89,42 @@ class ExactStep:
         """Return the best iterate of a step from cell masses, and the iterations; None if no start is usable."""
         stage, count = Stage(self, start, tau), 0
         best: Iterate | None = None
-        known = [((lambda q=q: q), FEW_ITERATIONS if self.line else ITERATIONS) for q in unknowns]
-        guesses = known + self._starts(start, tau)
-        for make, limit in guesses:
-            unknown = make()
-            if self.solver.internal:
-                unknown = self.limited(unknown, start, tau)
+        for unknown, limit, tails in self._guesses(stage, unknowns):
             point = stage.look(unknown)
             if point is None or not math.isfinite(point.residual):
                 continue
-            point, used = stage.newton(point, limit)
+            point, used = stage.newton(point, limit, tails)
             count += used
             if best is None or point.residual < best.residual:
                 best = point
             if best.residual <= self.solver.tolerance or count >= self.solver.max_iterations:
                 break
         return best, count
+
+    def follows(self, masses: np.ndarray) -> bool:
+        """Return whether a step from masses may start from the slopes of the step before.
+
+        On a line whose energy leaves cells empty it may not: the front was elsewhere.
+        """
+        return not self.newton or self.singular or float(masses.min()) > SPARSE * float(masses.sum()) / masses.size
+
+    def _guesses(self, stage: Stage, unknowns: list[np.ndarray]) -> Iterator[tuple[np.ndarray, int, bool]]:
+        """Yield guesses, each with a limit of iterations and whether empty tails are left out.
+
+        Where there can be empty tails a guess is tried without them first, and that of the step before only so: with
+        its tails the way is longer than from a better guess.
+        """
+        leave_out = self.newton and self.singular and not self.grid.periodic[0]
+        few = FEW_ITERATIONS if self.line else ITERATIONS
+        guesses = [((lambda q=q: q), 0 if leave_out else few) for q in unknowns] + self._starts(stage.start, stage.tau)
+        for make, limit in guesses:
+            unknown = make()
+            if self.solver.internal:
+                unknown = self.limited(unknown, stage.start, stage.tau)
+            if leave_out:
+                yield unknown, INSIDE_ITERATIONS, True
+            if limit > 0:
+                yield unknown, limit, False
 
     def _starts(self, masses: np.ndarray, tau: float) -> list[tuple[Callable[[], np.ndarray], int]]:
         """Return functions that form guesses without a step before, the most promising first, with iterations."""

@@ -16,6 +16,8 @@ where it is small. Newton's matrix in q is the Laplacian weighted by :math:`\tau
 symmetric and positive definite; with an interaction its response is added and GMRES solves. A step is shortened until
 less mass is out of balance.
 
+Where H' is infinite at 0, tails that are empty up to round-off leave the iteration, if asked for (`Tails`).
+
 References
 ----------
 G. J. Minty, Monotone (nonlinear) operators in Hilbert space, Duke Math. J. 29 (1962) 341-346. K. Brenner and
@@ -34,6 +36,7 @@ from wgflow.compiled.linearized import compensated_dot, internal_slopes, masses_
 from wgflow.compiled.remap import ends_of_sums, remap_line, sums_of_ends
 
 from ...krylov import gmres
+from .tails import Tails
 
 if TYPE_CHECKING:
     from .stage import Iterate, Stage
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
 #: Least density at an end, and least derivative of a mass, in Newton's matrix, relative to the typical one (the largest
 #: derivative is its reciprocal).
 LEAST = 1e-13
+#: The same where empty tails are left out.
+LEAST_INSIDE = 1e-15
 #: Relative difference of two masses below which the tangent of H' stands for the chord.
 CLOSE = 1e-3
 #: Cells with a density below this part of the typical one are void.
@@ -54,6 +59,9 @@ MAX_HALVINGS = 7
 PATIENCE = 25
 #: Reduction of the residual of the linear system where GMRES solves it.
 FORCING = 1e-6
+#: The largest one where empty tails are left out: up to this it is the part of the mass that is out of balance, with
+#: which Newton's method stays quadratic.
+COARSE = 1e-2
 #: Iterations of GMRES.
 MAX_LINEAR = 40
 
@@ -81,9 +89,13 @@ class LineNewton:
     ----------
     stage : Stage
         The equations.
+    tails : bool
+        Whether empty tails are left out.
     """
 
-    def __init__(self, stage: Stage):
+    def __init__(self, stage: Stage, tails: bool = False):
+        self.tails = Tails(stage) if tails else None
+        self.least = LEAST_INSIDE if tails else LEAST
         self.stage, self.exact, self.solver = stage, stage.exact, stage.solver
         self.tau, self.edges = stage.tau, stage.exact.edges[0]
         self.below: np.ndarray = np.append(0.0, np.cumsum(stage.row))
@@ -134,7 +146,12 @@ class LineNewton:
         (asked, derivatives), weights = np.empty((2, unknown.size)), np.empty(ends.size)
         if not masses_of_slopes(unknown, solver.log_reference, solver.terms, asked, derivatives):
             return None
-        pressure = unknown + solver.field(asked)
+        field = solver.field(asked)
+        if self.tails is not None:
+            unknown, ends = self.tails.continued(unknown, ends, field)
+            if not masses_of_slopes(unknown, solver.log_reference, solver.terms, asked, derivatives):
+                return None
+        pressure = unknown + field
         moved = np.empty(unknown.size)
         remap_line(stage.row, self.edges, stage.density, ends, moved, weights)
         weights[(ends < self.edges[0]) | (ends > self.edges[-1])] = 0.0
@@ -148,8 +165,8 @@ class LineNewton:
         """Return the pair after one step of Newton's method."""
         # Where H' is finite at 0, an empty cell has no tangent, and mass that comes to it none to go by.
         derivatives = pair.derivatives if self.exact.singular else self._chords(pair)
-        derivatives = np.clip(derivatives, LEAST / self.kappa, 1.0 / (LEAST * self.kappa))
-        weights = np.maximum(pair.weights, LEAST * self.sigma)
+        derivatives = np.clip(derivatives, self.least / self.kappa, 1.0 / (self.least * self.kappa))
+        weights = np.maximum(pair.weights, self.least * self.sigma)
         change = self._direction(pair, derivatives, weights)
         if change is None:
             return None
@@ -194,7 +211,9 @@ class LineNewton:
                 pulled = system.laplacian(x + self.solver.response(derivatives * x, pair.asked))
                 return pulled + derivatives * x
 
-            change = gmres(product, right, dot=compensated_dot, forcing=FORCING, limit=MAX_LINEAR,
+            coarse = FORCING if self.tails is None else COARSE
+            forcing = max(FORCING, min(coarse, pair.imbalance / self.stage.total))
+            change = gmres(product, right, dot=compensated_dot, forcing=forcing, limit=MAX_LINEAR,
                            precondition=system.solve).x
         return change if np.isfinite(change).all() else None
 

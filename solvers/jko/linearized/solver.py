@@ -176,7 +176,7 @@ class LinearizedSolver(InnerSolver):
         state = start.state
         masses = state.get("masses", start.rho.masses.ravel())
         q, previous = state.get("q"), state.get("q_previous")
-        starts = [] if q is None else [q if previous is None else 2 * q - previous]
+        starts = [] if q is None or not exact.follows(masses) else [q if previous is None else 2 * q - previous]
         if guess is not None and guess.state.get("q") is not None:
             starts = [guess.state["q"]]
         self.base = self.potential

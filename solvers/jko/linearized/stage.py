@@ -58,7 +58,7 @@ class Stage:
             self.start = (1 - BACKGROUND) * self.start + BACKGROUND * self.total / volumes.sum() * volumes
         if exact.line:
             self.row: np.ndarray = np.tile(self.start, (exact.edges[0].size - 1) // start.size)
-            self.density = np.empty(self.row.size + 1)
+            self.density: np.ndarray = np.empty(self.row.size + 1)
             face_densities(self.row, exact.edges[0], start.size if self.grid.periodic[0] else 0, self.density)
 
     def ends(self, pressure: np.ndarray) -> np.ndarray:
@@ -135,10 +135,13 @@ class Stage:
         return excess + max(divergence, 0.0), residual if np.isfinite(residual) else np.inf
 
     # ---------------------------------------------------------------- Newton's method
-    def newton(self, point: Iterate, limit: int) -> tuple[Iterate, int]:
-        """Iterate until the residual meets the tolerance or no step helps; return the best iterate, and the count."""
+    def newton(self, point: Iterate, limit: int, tails: bool = False) -> tuple[Iterate, int]:
+        """Iterate until the residual meets the tolerance or no step helps; return the best iterate, and the count.
+
+        On a line empty tails may be left out (``tails``).
+        """
         if self.exact.newton:
-            return LineNewton(self).run(point, limit)
+            return LineNewton(self, tails).run(point, limit)
         solver, history = self.solver, History()
         best, iteration, factored = point, 0, None
         while best.residual > solver.tolerance and iteration < limit:

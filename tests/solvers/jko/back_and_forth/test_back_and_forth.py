@@ -353,13 +353,40 @@ def test_what_is_refused(energy, grid, options, words):
         solve(energy, wg.Density.uniform(grid), 0.1, 0.1, options=options)
 
 
-@pytest.mark.parametrize(("power", "height", "tau"), [(8.0, 0.0, 0.002), (20.0, 0.0, 0.05), (2.0, 10.0, 0.05)])
-def test_a_stall_is_told_with_remedies_that_work(power, height, tau):
+def patch_beside(power, height):
+    """A square patch, and an energy that draws it toward an obstacle of a height."""
     grid = wg.Grid([(0, 1)] * 2, cells=32)
     x, y = np.meshgrid(*grid.centers, indexing="ij")
     patch = wg.Density.from_values(grid, 1.0 * ((np.abs(x - 0.35) < 0.2) & (np.abs(y - 0.5) < 0.2)))
-    energy = PowerEntropy(power) + wg.Potential(
+    return patch, PowerEntropy(power) + wg.Potential(
         lambda x, y: (x - 0.9) ** 2 + (y - 0.5) ** 2 + height * (np.hypot(x - 0.6, y - 0.5) < 0.12))
+
+
+@pytest.mark.parametrize(("power", "tau"), [(8.0, 0.002), (20.0, 0.05)])
+def test_patches_of_stiff_powers_in_the_plane(power, tau):
+    # dm/dp is unbounded at the front of r^m / (m - 1) with m > 2: with its mean as a scale no step moved anything.
+    patch, energy = patch_beside(power, 0.0)
+    sol = solve(energy, patch, tau, tau)
+    check_steps(sol, patch)
+    assert sol.jko_steps[0].iterations <= 25
+
+
+@pytest.mark.parametrize("power", [8.0, 20.0])
+@pytest.mark.parametrize(("radius", "tau"), [(1.0, 0.05), (0.4, 0.05), (0.4, 0.002)])
+def test_patches_of_stiff_powers_on_a_line(power, radius, tau):
+    grid = wg.Grid((-3, 3), cells=200)
+    patch = wg.Density.from_function(grid, lambda x: 1.0 * (np.abs(x) < radius))
+    energy = wg.FreeEnergy([(1.0, PowerEntropy(power))])
+    sol = solve(energy, patch, 2 * tau, tau)
+    check_steps(sol, patch)
+    assert max(step.iterations for step in sol.jko_steps) <= 20
+    other = wg.solve(energy, patch, (0, 2 * tau), JKO(tau=tau, inner="quantile")).final
+    assert wg.validation.wasserstein(sol.final, other) <= grid.widths[0][0] / 30
+
+
+def test_a_stall_is_told_with_remedies_that_work():
+    tau, height = 0.05, 10.0
+    patch, energy = patch_beside(2.0, height)
     with pytest.raises(wg.ConvergenceError, match="ascent has stalled") as caught:
         wg.solve(energy, patch, (0, tau), JKO(tau=tau, inner="back-and-forth"))
     assert caught.value.reason == "tolerance"
@@ -369,7 +396,6 @@ def test_a_stall_is_told_with_remedies_that_work(power, height, tau):
         # An obstacle that is a jump of V lies between cells, where no test function sees how the law passes.
         certificate = wg.solve(energy, patch, (0, tau), method).certificate
         assert certificate.verdict != "failed", certificate.explain()
-        assert certificate.ok or height
 
 
 def test_a_limit_of_iterations_is_no_stall():

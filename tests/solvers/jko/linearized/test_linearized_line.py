@@ -5,11 +5,16 @@ import math
 
 import numpy as np
 import pytest
+from scipy.special import wrightomega
 
 import wgflow as wg
-from wgflow.compiled.linearized import internal_slopes, masses_of_slopes, slopes_of_sums
+from wgflow.compiled.linearized import _omega, internal_slopes, masses_of_slopes, slopes_of_sums
 from wgflow.compiled.remap import ends_of_sums, face_densities, remap_line, sums_of_ends
+from wgflow.solvers.jko.linearized import LinearizedSolver
 from wgflow.solvers.jko.linearized.exact_step import ExactStep
+from wgflow.solvers.jko.linearized.stage import Stage
+from wgflow.solvers.jko.linearized.tails import Tails
+from wgflow.solvers.jko.settings import Linearized
 
 PULLED = (wg.Entropy(beta=4.0) + wg.Potential(lambda x: 0.25 * x**2)
           + wg.Interaction(wg.Convolution(lambda z: 0.75 * z**2)))
@@ -72,6 +77,69 @@ def test_jumps_voids_and_long_steps_need_no_fallback(energy, stiffness):
             assert law.mean() == pytest.approx(rho0.mean() / (1 + tau * stiffness), abs=0.1 * 2 * bound / 100)
 
 
+QUARTIC = wg.Entropy(6.0) + wg.Potential(lambda x: x**2 * (x**2 - 2.5) / 6 + 0.15 * x)
+
+
+@pytest.mark.parametrize("bound", [4, 8, 20])
+@pytest.mark.parametrize(("energy", "mean", "variance"), [
+    (PULLED, 1.0, 0.2), (wg.Entropy(3.0) + wg.Potential(lambda x: 0.35 * x**2), 0.5, 0.09), (QUARTIC, 1.0, 0.3)],
+    ids=["attraction", "quadratic", "quartic"])
+def test_empty_tails_take_no_iterations(energy, mean, variance, bound):
+    rho0 = wg.Density.gaussian(wg.Grid((-bound, bound), cells=1600), mean, variance)
+    sol = wg.solve(energy, rho0, (0, 0.3), method=wg.JKO(tau=0.05, inner="linearized"))
+    assert sol.certificate.n_fallback == 0
+    assert [step.metric for step in sol.jko_steps] == ["exact"] * 6
+    # With the tails in the iteration up to 99 in a step, and 6 in most.
+    assert max(step.iterations for step in sol.jko_steps) <= 5
+    assert all(step.residual <= 1e-12 for step in sol.jko_steps)
+    assert abs(sol.final.mass - rho0.mass) <= 1e-13
+    assert sol.final.masses.min() >= 0
+
+
+def test_fronts_start_from_the_masses():
+    # From the slopes of the step before, whose front is elsewhere, five iterations more in each step.
+    rho0 = wg.Density.gaussian(wg.Grid((-3, 3), cells=400), 0.5, 0.09)
+    energy = wg.PowerEntropy(2.0) + wg.Potential(lambda x: 0.5 * x**2)
+    sol = wg.solve(energy, rho0, (0, 0.5), method=wg.JKO(tau=0.05, inner="linearized"))
+    assert sol.certificate.n_fallback == 0
+    assert max(step.iterations for step in sol.jko_steps) <= 7
+
+
+def test_tails_continue_a_linear_map_exactly():
+    # Under a quadratic V a step takes a Gaussian to a Gaussian by a linear map.
+    bound, cells, tau, diffusion, stiffness, deviation = 6.0, 600, 0.1, 0.25, 0.7, 0.5
+    mean, new = gaussian_step(0.4, deviation, tau, diffusion, stiffness, 0.0)
+    grid = wg.Grid((-bound, bound), cells=cells)
+    energy = wg.Entropy(1 / diffusion) + wg.Potential(lambda x: 0.5 * stiffness * x**2)
+    rho0 = wg.Density.gaussian(grid, 0.4, deviation**2)
+    solver = LinearizedSolver(energy.assemble(grid), grid, Linearized())
+    stage = Stage(solver.exact, rho0.masses, tau)
+    tails, x = Tails(stage), grid.edges[0]
+    ends = np.clip(0.4 + (x - mean) * deviation / new, x[0], x[-1])
+    field = solver.field(rho0.masses)
+    pressure = np.concatenate(([0.0], np.cumsum(np.diff(grid.centers[0]) * (ends - x)[1:-1]))) / tau
+    inner = (ends > tails.left[0]) & (ends < tails.right[0])
+    # Seven to eight deviations on either side have more than 1e-13 of the mass beyond.
+    assert tails.left[0] == pytest.approx(0.4 - 7.35 * deviation, abs=0.02)
+    assert tails.right[0] == pytest.approx(0.4 + 7.35 * deviation, abs=0.02)
+    spoiled = np.where(inner, ends, 0.0)
+    spoiled[~inner & (x < 0)], spoiled[~inner & (x > 0)] = x[0], x[-1]
+    slopes, images = tails.continued(pressure - field, spoiled, field)
+    assert images[1:-1] == pytest.approx(ends[1:-1], abs=1e-9)
+    cells_inside = inner[:-1] & inner[1:]
+    assert (slopes[cells_inside] == (pressure - field)[cells_inside]).all()
+    beside = np.abs(grid.centers[0]) < 4.0
+    assert slopes[beside] == pytest.approx((pressure - field)[beside], abs=1e-8)
+
+
+def test_a_steep_potential_takes_the_rest_of_a_tail_down():
+    # Far out V is 2.6e4: a mass of 1e-16 that stayed there would be a gap of 2.6e-12.
+    rho0 = wg.Density.gaussian(wg.Grid((-20, 20), cells=1600), 1.0, 0.3)
+    sol = wg.solve(QUARTIC, rho0, (0, 0.2), method=wg.JKO(tau=0.05, inner="linearized"))
+    assert sol.certificate.n_fallback == 0
+    assert (sol.final.masses * np.abs(sol.grid.centers[0]) ** 4)[np.abs(sol.grid.centers[0]) > 10].sum() < 1e-14
+
+
 def test_sums_of_ends_and_their_inverse():
     rng = np.random.default_rng(31)
     edges = np.sort(rng.uniform(-1, 2, 12))
@@ -99,6 +167,10 @@ def test_slopes_of_sums_invert_the_sum(terms):
     internal_slopes(masses, reference, 1e-200, terms, slopes, rest)
     slopes_of_sums(slopes + 0.8 * masses, 0.8, reference, terms, np.full(27, 0.1), found)
     assert found == pytest.approx(slopes, rel=1e-12, abs=1e-12)
+    # The start of the iteration does not matter.
+    for other in (1e-300, 1e100):
+        slopes_of_sums(slopes + 0.8 * masses, 0.8, reference, terms, np.full(27, other), rest)
+        assert rest == pytest.approx(slopes, rel=1e-12, abs=1e-12)
     again = np.empty(27)
     assert masses_of_slopes(found, reference, terms, again, rest)
 
@@ -120,3 +192,9 @@ def test_a_step_of_another_scheme_fails_the_certificate(monkeypatch):
     assert [name for name, (passed, _) in sol.certificate.checks().items() if passed is False] == ["scheme"]
     assert "2 of 3 steps" in sol.certificate.explain()
     assert "inner='quantile'" in sol.certificate.explain()
+
+
+def test_the_omega_function():
+    z = np.concatenate((np.linspace(-60, 60, 2001), np.logspace(2, 6, 50)))
+    assert np.array([_omega(value) for value in z]) == pytest.approx(wrightomega(z), rel=2e-14)
+    assert _omega(-1e6) == 0.0
