@@ -115,7 +115,7 @@ class CompactRun(FiniteVolumeRun):
         count = max(1, math.ceil(remaining / longest * (1 - 1e-9)))
         dt = remaining / count
         self.check_moves(dt)
-        end, self.rule.moved = stop if count == 1 else None, 0.0
+        end, self.rule.moved, self.rule.wanted = stop if count == 1 else None, 0.0, control.wanted
         new, fallback = self.stepper.step(self.state, dt, end), False
         if new is None or not control.judge(dt, self.rule.error, self.rule.power, self._space_error(new),
                                             self.flow.t1 - self.state.t):
@@ -157,6 +157,8 @@ class CompactController:
     ----------
     dt : float
         The step to take; 0 before the first.
+    wanted : float
+        The error that the last step was allowed, or the first.
     total_error : float
         Sum of the error estimates so far.
     """
@@ -164,6 +166,7 @@ class CompactController:
     def __init__(self, tolerance: Tolerance, calm: bool):
         self.tolerance, self.growth = tolerance, CALM_GROWTH if calm else GROWTH_LIMIT
         self.dt = self.total_error = self.dt_floor = 0.0
+        self.wanted = math.inf
 
     @property
     def begun(self) -> bool:
@@ -174,6 +177,7 @@ class CompactController:
         """Set the first step from the length of the time span and the initial speed of the density."""
         tolerance = self.tolerance.of_step(space_error, 0.0, 0.1 * span, span)
         first = 0.12 * (tolerance / 1e-5) ** 0.25 / speed if speed > 0 else span
+        self.wanted = tolerance
         self.dt, self.dt_floor = min(span, first), 1e-12 * span
 
     @property
@@ -188,8 +192,8 @@ class CompactController:
     def judge(self, dt: float, error: float, power: float, space_error: float, remaining: float) -> bool:
         """Accept or reject a step, and set the next one; ``remaining`` is the time from its start to the end."""
         numbers = self.numbers
-        good = next_length(numbers, dt, error, power,
-                           self.tolerance.of_step(space_error, self.total_error, dt, remaining))
+        self.wanted = self.tolerance.of_step(space_error, self.total_error, dt, remaining)
+        good = next_length(numbers, dt, error, power, self.wanted)
         self.take(numbers)
         return bool(good)
 

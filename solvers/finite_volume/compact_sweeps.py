@@ -12,6 +12,7 @@ import numpy as np
 from wgflow.compiled.compact import (
     BOTH,
     EULER,
+    FIFTH,
     FILL,
     GRID_SHARE,
     HALVES,
@@ -35,8 +36,6 @@ from .stepper import Sweeps
 FACTORS = {False: 3, True: 5}
 #: Lengths of sweeps of one kind whose factors are kept: those of a whole step and of its halves.
 LENGTHS = 2
-#: The kind of a step of a single line, beside those of the sweeps.
-LINE = 3
 
 
 @dataclass
@@ -108,7 +107,7 @@ class CompactSweeps(Sweeps):
             Of the grid's shape.
         dt : float
         mode : int
-            SECOND or HALVES of `wgflow.compiled.compact`, or IMPLICIT_EULER.
+            SECOND, HALVES or FIFTH of `wgflow.compiled.compact`, or IMPLICIT_EULER.
         count : int
         """
         kind = EULER if mode == IMPLICIT_EULER else mode
@@ -134,7 +133,7 @@ class CompactSweeps(Sweeps):
             # A sweep of no length fills the rates.
             self._sweep(0, masses.copy(), psi, 0.0, EULER)
             return self.line(masses, psi, dt)
-        factors, known = self._factors(0, dt, LINE)
+        factors, known = self._factors(0, dt, FIFTH)
         new = np.empty((n, 1))
         distance, whole, self.moved = compact_line(masses.reshape(n, 1), rates[0], factors.array[0], dt, known,
                                                    periodic, new)
@@ -185,7 +184,8 @@ class CompactSweeps(Sweeps):
 
 def order_of_axes(ndim: int, dt: float, kind: int, count: int = 1) -> list[tuple[int, float, int]]:
     """Return the axes to sweep, for how long and how often: one after the other for an Euler step, else Strang's
-    palindrome, ``count`` times; sweeps of one axis that follow each other are one.
+    palindrome, ``count`` times. Sweeps of one axis that follow each other are taken at once, by the formula of order 5
+    as a single one.
     """
     if kind == EULER:
         return [(axis, dt, 1) for axis in range(ndim)] * count
@@ -193,7 +193,7 @@ def order_of_axes(ndim: int, dt: float, kind: int, count: int = 1) -> list[tuple
     order: list[tuple[int, float, int]] = []
     for axis, part in [*halves, (ndim - 1, dt), *halves[::-1]] * count:
         if order and order[-1][0] == axis:
-            order[-1] = (axis, part, order[-1][2] + 1)
+            order[-1] = (axis, 2.0 * part, 1) if kind == FIFTH else (axis, part, order[-1][2] + 1)
         else:
             order.append((axis, part, 1))
     return order

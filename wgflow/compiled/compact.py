@@ -26,8 +26,8 @@ import numpy as np
 
 from .jit import jit
 
-#: Kinds of sweeps: J^2 + sqrt(2) (J^2 - J) with J(gamma dt); J(dt); J(dt/2)^2.
-SECOND, EULER, HALVES = 0, 1, 2
+#: Kinds of sweeps: J^2 + sqrt(2) (J^2 - J) with J(gamma dt); J(dt); J(dt/2)^2; the formula of order 5.
+SECOND, EULER, HALVES, FIFTH = 0, 1, 2, 3
 #: Cache modes: rates and factors are formed and forgotten; formed and kept; the rates are known; both are known.
 NONE, FILL, RATES, BOTH = 0, 1, 2, 3
 GAMMA = 1.0 - math.sqrt(0.5)
@@ -436,6 +436,30 @@ def _second_order(m, rates, s, cut, periodic, f, g, y, x):
 
 
 @jit
+def _fifth_order(m, rates, s, cut, periodic, f, g, y, z, x):
+    """Fill x = sum of c_k J^k m, k = 1..5, mended where it is negative; return the mass moved."""
+    xf, lowest = x.reshape(x.size), 0.0
+    for k in range(5):
+        old, new = (m if k == 0 else (y if k % 2 else z)), (z if k % 2 else y)
+        _resolve(old, rates, s, cut, periodic, f, g, new)
+        weight, nf = FIFTH_WEIGHTS[k], new.reshape(new.size)
+        if k == 0:
+            for t in range(xf.size):
+                xf[t] = weight * nf[t]
+        elif k < 4:
+            for t in range(xf.size):
+                xf[t] += weight * nf[t]
+        else:
+            for t in range(xf.size):
+                xf[t] += weight * nf[t]
+                lowest = min(lowest, xf[t])
+    if lowest >= 0.0:
+        return 0.0
+    _sums(m, g[0])
+    return _mend(g[0], z, x)
+
+
+@jit
 def _load(flat, start, stride, step, lines, block):
     """Copy ``lines`` lines (``step`` apart) of cells (``stride`` apart) into a block, zeros in the columns left."""
     n, width = block.shape
@@ -489,7 +513,7 @@ def compact_sweep(masses, psi, diffusion, dt, count, h, outer, inner, periodic, 
     outer, inner : int
         Products of the shape before and after the axis.
     kind : int
-        SECOND; EULER and HALVES, whose resolvents are made stochastic at any dt by smaller weights.
+        SECOND; FIFTH; EULER and HALVES, whose resolvents are made stochastic at any dt by smaller weights.
     mode : int
         NONE; FILL, RATES or BOTH, with what is kept in
     rates, factors : arrays, shapes (blocks, 4, n, W) and (blocks, 3, n, W), or 5 factors on a periodic axis
@@ -503,8 +527,8 @@ def compact_sweep(masses, psi, diffusion, dt, count, h, outer, inner, periodic, 
     work, g = np.empty((4, n, width)), np.empty((2, width))
     y, p = work[2], work[3]
     own = np.empty((9 if mode == NONE else 0, n, width))
-    cut = kind != SECOND
-    s = dt * (GAMMA if kind == SECOND else (1.0 if kind == EULER else 0.5))
+    cut = kind == EULER or kind == HALVES
+    s = dt * (GAMMA if kind == SECOND else (1.0 if kind == EULER else (0.5 if kind == HALVES else GAMMA5)))
     for b in range(first, last):
         start, stride, step, lines = _place(b, width, outer, n, inner)
         _load(masses, start, stride, step, lines, work[0])
@@ -520,6 +544,9 @@ def compact_sweep(masses, psi, diffusion, dt, count, h, outer, inner, periodic, 
             m, x = work[k % 2], work[(k + 1) % 2]
             if kind == SECOND:
                 moved[b] += _second_order(m, unit, s, cut, periodic, f, g, y, x)
+                continue
+            if kind == FIFTH:
+                moved[b] += _fifth_order(m, unit, s, cut, periodic, f, g, y, p, x)
                 continue
             _resolve(m, unit, s, cut, periodic, f, g, x if kind == EULER else y)
             if kind == HALVES:
