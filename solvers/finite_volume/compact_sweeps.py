@@ -11,6 +11,7 @@ import numpy as np
 
 from wgflow.compiled.compact import (
     BOTH,
+    EMPTY,
     EULER,
     FIFTH,
     FILL,
@@ -90,7 +91,8 @@ class CompactSweeps(Sweeps):
         return energy.sweep_potential
 
     def dissipation(self, masses: np.ndarray, psi: np.ndarray) -> float:
-        return compact_dissipation_on_grid(masses, psi, self.grid, self.diffusion)
+        return compact_dissipation_on_grid(masses, psi, self.grid, self.diffusion,
+                                           self.rates if self.static and all(self.known) else ())
 
     def space_error(self, masses: np.ndarray) -> float:
         """Return the error of the grid in L1, relative to the mass, by fourth differences."""
@@ -112,6 +114,7 @@ class CompactSweeps(Sweeps):
         """
         kind = EULER if mode == IMPLICIT_EULER else mode
         flat, self.moved = masses.ravel().copy(), 0.0
+        negligible = EMPTY * float(flat.sum())
         if not self.static and psi is not self.psi:
             self.known, self.psi = [False] * self.grid.ndim, psi
             for kept in self.lengths:
@@ -119,7 +122,7 @@ class CompactSweeps(Sweeps):
                     one.dt = math.nan
         psi = psi.ravel()
         for axis, part, times in order_of_axes(len(self.axes), dt, kind, count):
-            self._sweep(axis, flat, psi, part, kind, times)
+            self._sweep(axis, flat, psi, part, kind, times, negligible)
         return flat.reshape(masses.shape)
 
     def line(self, masses: np.ndarray, psi: np.ndarray, dt: float) -> tuple[np.ndarray, float, float]:
@@ -139,11 +142,12 @@ class CompactSweeps(Sweeps):
                                                    periodic, new)
         return new.reshape(n), distance, whole
 
-    def _sweep(self, axis: int, flat, psi, dt: float, kind: int, count: int = 1) -> None:
+    def _sweep(self, axis: int, flat, psi, dt: float, kind: int, count: int = 1, negligible: float = 0.0) -> None:
         h, outer, inner, periodic, _, _, blocks = self.axes[axis]
         mode, rates, factors = self._kept(axis, dt, kind)
         moved = np.zeros(blocks)
-        arguments = (flat, psi, self.diffusion, dt, count, h, outer, inner, periodic, kind, mode, rates, factors, moved)
+        arguments = (flat, psi, self.diffusion, dt, count, h, outer, inner, periodic, kind, mode, rates, factors, moved,
+                     negligible)
         shared(partial(compact_sweep, *arguments), blocks, self.pool, self.threads)
         self.moved += float(moved.sum())
 

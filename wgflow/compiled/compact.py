@@ -70,6 +70,9 @@ OF_ESTIMATE = 1.5
 EXTRAPOLATED = 0.3125
 #: A step longer than this multiple of the last one does not extrapolate the field.
 LONGEST_EXTRAPOLATION = 2.5
+#: Lines of a block none of whose cells has more than this part of the mass stay as they are: each line is a gradient
+#: flow of its own, so that all that is lost are errors far below round-off of the sums.
+EMPTY = 1e-20
 #: Part of the positive J^2 m to which a negative entry is raised.
 LEFT = 0.1
 
@@ -488,6 +491,14 @@ def _store(block, start, stride, step, lines, flat):
 
 
 @jit
+def _largest(block):
+    flat, found = block.reshape(block.size), 0.0
+    for t in range(flat.size):
+        found = max(found, abs(flat[t]))
+    return found
+
+
+@jit
 def _place(b, width, outer, n, inner):
     """Return where block b lies: start, stride along the line, step between lines, number of lines."""
     if inner == 1:
@@ -500,7 +511,7 @@ def _place(b, width, outer, n, inner):
 
 @jit
 def compact_sweep(masses, psi, diffusion, dt, count, h, outer, inner, periodic, kind, mode, rates, factors, moved,
-                  first, last):
+                  negligible, first, last):
     """Move the lines of blocks first..last-1 along one axis by ``count`` times a time dt, in place.
 
     Parameters
@@ -520,6 +531,8 @@ def compact_sweep(masses, psi, diffusion, dt, count, h, outer, inner, periodic, 
         In mode NONE their last axes alone are used, as the shape of a block.
     moved : array, shape (blocks,)
         Receives the mass that was moved in each block to mend negative entries.
+    negligible : float
+        Blocks without a cell of more mass than this are left as they are.
     first, last : int
         Range of blocks.
     """
@@ -540,6 +553,8 @@ def compact_sweep(masses, psi, diffusion, dt, count, h, outer, inner, periodic, 
         if mode != BOTH:
             _factor(unit, s, cut, periodic, f)
         moved[b] = 0.0
+        if _largest(work[0]) <= negligible:
+            continue
         for k in range(count):
             m, x = work[k % 2], work[(k + 1) % 2]
             if kind == SECOND:
@@ -970,20 +985,27 @@ def compact_layout(shape, axis: int) -> tuple[int, int, int, int]:
 
 
 @jit
-def compact_dissipation(masses, psi, mu, diffusion, h, outer, inner, periodic, width):
-    """Return minus the part of dF/dt of one axis, -sum_i mu_i (B^{-1} A m)_i."""
+def compact_dissipation(masses, psi, mu, diffusion, h, outer, inner, periodic, width, known, negligible):
+    """Return minus the part of dF/dt of one axis, -sum_i mu_i (B^{-1} A m)_i.
+
+    ``known`` has the rates of all blocks, or of none; blocks without a cell above ``negligible`` are left out.
+    """
     total = 0.0
     n = masses.size // (outer * inner)
     blocks = (outer + width - 1) // width if inner == 1 else outer * ((inner + width - 1) // width)
     work = np.empty((5, n, width))
     m, p, x, g, u = work[0], work[1], work[2], work[3], work[4]
-    rates, f = np.empty((4, n, width)), np.empty((5, n, width))
+    own, f = np.empty((4, n, width)), np.empty((5, n, width))
     for b in range(blocks):
         start, stride, step, lines = _place(b, width, outer, n, inner)
         _load(masses, start, stride, step, lines, m)
-        _load(psi, start, stride, step, lines, p)
+        if _largest(m) <= negligible:
+            continue
         _load(mu, start, stride, step, lines, u)
-        _unit_rates(p, diffusion, h, periodic, rates)
+        rates = known[b] if b < known.shape[0] else own
+        if b >= known.shape[0]:
+            _load(psi, start, stride, step, lines, p)
+            _unit_rates(p, diffusion, h, periodic, rates)
         # B - 0 A = B: the elimination serves for B itself.
         _factor(rates, 0.0, width < 1, periodic, f)
         _generator(m, rates, periodic, g, x)

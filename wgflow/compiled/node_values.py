@@ -12,7 +12,7 @@ from .jit import jit
 #: The factor of the third difference, and the largest third difference as a multiple of the smaller value.
 SIXTH, LARGEST = 17.0 / 5760.0, 32.0
 #: Double sweeps, at most, and the relative change with which they end.
-SWEEPS, SETTLED = 30, 2e-16
+SWEEPS, SETTLED = 30, 1e-15
 
 
 @jit

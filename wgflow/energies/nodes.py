@@ -59,7 +59,7 @@ class NodeGrid(Grid):
 
     def __init__(self, cells: Grid):
         vars(self).update({name: value for name, value in vars(cells).items()
-                           if name not in ("volumes", "log_reference", "_nodes")})
+                           if name not in ("volumes", "log_volumes", "log_reference", "_nodes")})
         self.cells = cells
         # The half cell at an origin counts as a whole one with half the weight.
         self.widths = tuple(np.full(h.size, h[-1]) for h in cells.widths)
@@ -82,6 +82,11 @@ class NodeGrid(Grid):
                 lines[..., -3:] *= WALL[::-1]
         volumes.flags.writeable = False
         return volumes
+
+    @cached_property
+    def log_volumes(self) -> np.ndarray:
+        """Logarithms of the volumes."""
+        return np.log(self.volumes)
 
 
 def node_grid(grid: Grid) -> NodeGrid:
