@@ -88,7 +88,7 @@ class Compact(FieldRule):
         if not energy.moves and sweeps.static and len(sweeps.axes) == 1 and sweeps.keeps:
             yield from self._of_line(stepper, sweeps.potential(energy), state.masses, round_length(scaled))
         else:
-            if not energy.moves and sweeps.static and self.wanted <= LADDER_BELOW:
+            if len(sweeps.axes) > 1 and not energy.moves and sweeps.static and self.wanted <= LADDER_BELOW:
                 yield from self._ladder(stepper, sweeps.potential(energy), state.masses, round_length(scaled))
             yield from self._extrapolated(stepper, Times(stepper.energies, energy, state.t, end), state,
                                           round_length(scaled))

@@ -197,7 +197,8 @@ def order_of_axes(ndim: int, dt: float, kind: int, count: int = 1) -> list[tuple
     order: list[tuple[int, float, int]] = []
     for axis, part in [*halves, (ndim - 1, dt), *halves[::-1]] * count:
         if order and order[-1][0] == axis:
-            order[-1] = (axis, 2.0 * part, 1) if kind == FIFTH else (axis, part, order[-1][2] + 1)
+            before = order[-1]
+            order[-1] = (axis, before[1] + part, 1) if kind == FIFTH else (axis, part, before[2] + 1)
         else:
             order.append((axis, part, 1))
     return order
