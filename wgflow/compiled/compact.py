@@ -540,7 +540,7 @@ def compact_sweep(masses, psi, diffusion, dt, count, h, outer, inner, periodic, 
     work, g = np.empty((4, n, width)), np.empty((2, width))
     y, p = work[2], work[3]
     own = np.empty((9 if mode == NONE else 0, n, width))
-    cut = kind == EULER or kind == HALVES
+    cut = kind in (EULER, HALVES)
     s = dt * (GAMMA if kind == SECOND else (1.0 if kind == EULER else (0.5 if kind == HALVES else GAMMA5)))
     for b in range(first, last):
         start, stride, step, lines = _place(b, width, outer, n, inner)

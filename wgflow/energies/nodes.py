@@ -8,7 +8,8 @@ axis
           a_0 = p_0 + \tfrac{1}{24}(p_0 - 2 p_1 + p_2) + O(h^3)
 
 at a wall; the flux of the last term, 17/5760 of a third difference, is left out at edges where it would reach beyond
-one, and bounded by a part of the values beside the edge, so that averages stay positive. The mass of the averages is that of the values with the weights :math:`w = (26, 21, 25) / 24` at the three
+one, and bounded by a part of the values beside the edge, so that averages stay positive. The mass of the averages is
+that of the values with the weights :math:`w = (26, 21, 25) / 24` at the three
 cells next to each wall and 1 elsewhere: :math:`\sum_i a_i = \sum_i w_i p_i`, a quadrature of fourth order. Energies are
 sums over the point masses :math:`m_i = w_i h p_i` in the same form as over masses of cells, on a `NodeGrid`, whose
 volumes contain the weights.
