@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 
@@ -12,7 +10,6 @@ from wgflow.energies.nodes import density_of_nodes, node_grid, nodes_of_density
 from wgflow.flows import make_flow
 from wgflow.solvers.finite_volume import compact, compact_sweeps
 from wgflow.solvers.finite_volume.compact_run import CompactRun
-
 
 
 def tilted(x, y):
@@ -76,8 +73,10 @@ def test_mass_sign_and_decay(start, boundary, rng):
     rho = wg.Density.from_values(grid, values, normalize=True)
     sol = wg.solve(energy, rho, (0, 2), wg.FiniteVolume(rtol=1e-6, order=4))
     certificate = sol.certificate
-    assert certificate.mass_drift < 1e-13 and certificate.min_density >= 0
-    assert certificate.max_energy_increase <= 1e-13 and (np.diff(sol.energy) <= 1e-13).all()
+    assert certificate.mass_drift < 1e-13
+    assert certificate.min_density >= 0
+    assert certificate.max_energy_increase <= 1e-13
+    assert (np.diff(sol.energy) <= 1e-13).all()
 
 
 @pytest.mark.parametrize("dt", [1e-3, 0.1, 10.0, 1000.0])
@@ -119,4 +118,4 @@ def test_averages_are_of_sixth_order():
         nodes = nodes_of_density(wg.Density.from_values(grid, exact))
         errors.append(np.abs(nodes.values - (2 + np.cos(grid.centers[0]))).max())
     assert -np.polyfit(np.log(counts), np.log(errors), 1)[0] > 5.7
-    assert errors[-1] < 1e-7 and math.isfinite(errors[0])
+    assert errors[-1] < 1e-7
