@@ -15,7 +15,7 @@ from wgflow.energies.nodes import density_of_nodes, node_grid, nodes_of_density
 from wgflow.flows import Flow
 from wgflow.recorder import Step
 
-from .compact import Compact
+from .compact import LADDER_BELOW, Compact
 from .compact_sweeps import CompactSweeps
 from .field_loop import field_loop
 from .run import MAX_HALVINGS, FiniteVolumeRun
@@ -39,6 +39,8 @@ BUDGET = 0.02
 #: A step grows at once by no more than this factor, and with an interaction by less, so that the fields of the past
 #: still serve.
 GROWTH_LIMIT, CALM_GROWTH = 4.0, 2.0
+#: The first step of order 6 is longer than one of order 3 by about this factor.
+LADDER_LENGTH = 2.3
 #: Steps of a single line that are taken in one compiled call, at most, and numbers that they may take.
 BATCH, BATCH_SIZE = 16, 1_000_000
 
@@ -82,7 +84,9 @@ class CompactRun(FiniteVolumeRun):
         # On one axis there is no error of splitting, which is what adds up.
         budget = BUDGET if self.flow.grid.ndim > 1 else math.inf
         tolerance = Tolerance(method.rtol, method.tol, SHARE_OF_FIELD if calm else SHARE, TIGHTEST, LOOSEST, budget)
-        return CompactController(tolerance, calm)
+        static = not (self.flow.on_grid.moves or self.flow.energy.time_dependent)
+        ladder = static and self.flow.grid.ndim > 1 and method.splitting != "none"
+        return CompactController(tolerance, calm, ladder)
 
     def advance(self, stop: float) -> Iterator[Step]:
         if self.method.dt is not None:
@@ -115,7 +119,7 @@ class CompactRun(FiniteVolumeRun):
         count = max(1, math.ceil(remaining / longest * (1 - 1e-9)))
         dt = remaining / count
         self.check_moves(dt)
-        end, self.rule.moved = stop if count == 1 else None, 0.0
+        end, self.rule.moved, self.rule.wanted = stop if count == 1 else None, 0.0, control.wanted
         new, fallback = self.stepper.step(self.state, dt, end), False
         if new is None or not control.judge(dt, self.rule.error, self.rule.power, self._space_error(new),
                                             self.flow.t1 - self.state.t):
@@ -152,18 +156,23 @@ class CompactController:
     tolerance : Tolerance
     calm : bool
         Whether steps grow slowly.
+    ladder : bool
+        Whether steps are those of order 6 where little error is allowed.
 
     Attributes
     ----------
     dt : float
         The step to take; 0 before the first.
+    wanted : float
+        The error that the last step was allowed, or the first.
     total_error : float
         Sum of the error estimates so far.
     """
 
-    def __init__(self, tolerance: Tolerance, calm: bool):
-        self.tolerance, self.growth = tolerance, CALM_GROWTH if calm else GROWTH_LIMIT
+    def __init__(self, tolerance: Tolerance, calm: bool, ladder: bool):
+        self.tolerance, self.growth, self.ladder = tolerance, CALM_GROWTH if calm else GROWTH_LIMIT, ladder
         self.dt = self.total_error = self.dt_floor = 0.0
+        self.wanted = math.inf
 
     @property
     def begun(self) -> bool:
@@ -174,6 +183,9 @@ class CompactController:
         """Set the first step from the length of the time span and the initial speed of the density."""
         tolerance = self.tolerance.of_step(space_error, 0.0, 0.1 * span, span)
         first = 0.12 * (tolerance / 1e-5) ** 0.25 / speed if speed > 0 else span
+        if self.ladder and tolerance <= LADDER_BELOW:
+            first *= LADDER_LENGTH
+        self.wanted = tolerance
         self.dt, self.dt_floor = min(span, first), 1e-12 * span
 
     @property
@@ -188,8 +200,8 @@ class CompactController:
     def judge(self, dt: float, error: float, power: float, space_error: float, remaining: float) -> bool:
         """Accept or reject a step, and set the next one; ``remaining`` is the time from its start to the end."""
         numbers = self.numbers
-        good = next_length(numbers, dt, error, power,
-                           self.tolerance.of_step(space_error, self.total_error, dt, remaining))
+        self.wanted = self.tolerance.of_step(space_error, self.total_error, dt, remaining)
+        good = next_length(numbers, dt, error, power, self.wanted)
         self.take(numbers)
         return bool(good)
 

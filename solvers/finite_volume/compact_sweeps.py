@@ -11,7 +11,9 @@ import numpy as np
 
 from wgflow.compiled.compact import (
     BOTH,
+    EMPTY,
     EULER,
+    FIFTH,
     FILL,
     GRID_SHARE,
     HALVES,
@@ -35,8 +37,6 @@ from .stepper import Sweeps
 FACTORS = {False: 3, True: 5}
 #: Lengths of sweeps of one kind whose factors are kept: those of a whole step and of its halves.
 LENGTHS = 2
-#: The kind of a step of a single line, beside those of the sweeps.
-LINE = 3
 
 
 @dataclass
@@ -91,7 +91,8 @@ class CompactSweeps(Sweeps):
         return energy.sweep_potential
 
     def dissipation(self, masses: np.ndarray, psi: np.ndarray) -> float:
-        return compact_dissipation_on_grid(masses, psi, self.grid, self.diffusion)
+        return compact_dissipation_on_grid(masses, psi, self.grid, self.diffusion,
+                                           self.rates if self.static and all(self.known) else ())
 
     def space_error(self, masses: np.ndarray) -> float:
         """Return the error of the grid in L1, relative to the mass, by fourth differences."""
@@ -108,11 +109,12 @@ class CompactSweeps(Sweeps):
             Of the grid's shape.
         dt : float
         mode : int
-            SECOND or HALVES of `wgflow.compiled.compact`, or IMPLICIT_EULER.
+            SECOND, HALVES or FIFTH of `wgflow.compiled.compact`, or IMPLICIT_EULER.
         count : int
         """
         kind = EULER if mode == IMPLICIT_EULER else mode
         flat, self.moved = masses.ravel().copy(), 0.0
+        negligible = EMPTY * float(flat.sum())
         if not self.static and psi is not self.psi:
             self.known, self.psi = [False] * self.grid.ndim, psi
             for kept in self.lengths:
@@ -120,7 +122,7 @@ class CompactSweeps(Sweeps):
                     one.dt = math.nan
         psi = psi.ravel()
         for axis, part, times in order_of_axes(len(self.axes), dt, kind, count):
-            self._sweep(axis, flat, psi, part, kind, times)
+            self._sweep(axis, flat, psi, part, kind, times, negligible)
         return flat.reshape(masses.shape)
 
     def line(self, masses: np.ndarray, psi: np.ndarray, dt: float) -> tuple[np.ndarray, float, float]:
@@ -134,17 +136,18 @@ class CompactSweeps(Sweeps):
             # A sweep of no length fills the rates.
             self._sweep(0, masses.copy(), psi, 0.0, EULER)
             return self.line(masses, psi, dt)
-        factors, known = self._factors(0, dt, LINE)
+        factors, known = self._factors(0, dt, FIFTH)
         new = np.empty((n, 1))
         distance, whole, self.moved = compact_line(masses.reshape(n, 1), rates[0], factors.array[0], dt, known,
                                                    periodic, new)
         return new.reshape(n), distance, whole
 
-    def _sweep(self, axis: int, flat, psi, dt: float, kind: int, count: int = 1) -> None:
+    def _sweep(self, axis: int, flat, psi, dt: float, kind: int, count: int = 1, negligible: float = 0.0) -> None:
         h, outer, inner, periodic, _, _, blocks = self.axes[axis]
         mode, rates, factors = self._kept(axis, dt, kind)
         moved = np.zeros(blocks)
-        arguments = (flat, psi, self.diffusion, dt, count, h, outer, inner, periodic, kind, mode, rates, factors, moved)
+        arguments = (flat, psi, self.diffusion, dt, count, h, outer, inner, periodic, kind, mode, rates, factors, moved,
+                     negligible)
         shared(partial(compact_sweep, *arguments), blocks, self.pool, self.threads)
         self.moved += float(moved.sum())
 
@@ -185,7 +188,8 @@ class CompactSweeps(Sweeps):
 
 def order_of_axes(ndim: int, dt: float, kind: int, count: int = 1) -> list[tuple[int, float, int]]:
     """Return the axes to sweep, for how long and how often: one after the other for an Euler step, else Strang's
-    palindrome, ``count`` times; sweeps of one axis that follow each other are one.
+    palindrome, ``count`` times. Sweeps of one axis that follow each other are taken at once, by the formula of order 5
+    as a single one.
     """
     if kind == EULER:
         return [(axis, dt, 1) for axis in range(ndim)] * count
@@ -193,7 +197,8 @@ def order_of_axes(ndim: int, dt: float, kind: int, count: int = 1) -> list[tuple
     order: list[tuple[int, float, int]] = []
     for axis, part in [*halves, (ndim - 1, dt), *halves[::-1]] * count:
         if order and order[-1][0] == axis:
-            order[-1] = (axis, part, order[-1][2] + 1)
+            before = order[-1]
+            order[-1] = (axis, before[1] + part, 1) if kind == FIFTH else (axis, part, before[2] + 1)
         else:
             order.append((axis, part, 1))
     return order

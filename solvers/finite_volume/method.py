@@ -36,8 +36,8 @@ class FiniteVolume(Method):
     Fluxes of order 4: values at the centers of the cells, compact Scharfetter-Gummel fluxes
     :math:`F = \tfrac{D f}{h} [B(q) \rho_i - B(-q) \rho_{i+1}]` with :math:`q = \beta (\Psi_{i+1} - \Psi_i)`,
     :math:`B(z) = z / (e^z - 1)`, a factor f for the curvature of Psi and a tridiagonal mass matrix; time by
-    extrapolated Strang splitting of order 3 (several axes, interactions) or a rational approximation of order 5 (one
-    axis). docs/fourth-order.md derives them.
+    extrapolated Strang splitting of order 3 (several axes, interactions), or of order 5 where small errors are asked
+    for without an interaction, or a rational approximation of order 5 (one axis). docs/fourth-order.md derives them.
     Fluxes of order 2: averages over the cells and factors that depend on the density, at any Peclet number, also at
     beta = infinity, with the exponential midpoint rule.
     No diffusion: masses are carried along characteristics, with jumps kept within a cell; a smooth law on one axis

@@ -276,6 +276,9 @@ def test_smooth_solutions_show_order_four(name):
     """The L1 error over five grids: 4.0 +- 0.1; 4.5 at the walls of a box, whose error is still h^5 in part."""
     # On the circle and in the box errors of finer grids are those of round-off.
     cells = (36, 50, 71, 100, 141) if name in ("kuramoto", "box") else (71, 100, 141, 200, 283)
+    if name == "double-well":
+        # Its coarser grids are better than of fourth order: 4.3 from 71 to 100 cells, 4.00 from 200 to 400.
+        cells = (100, 141, 200, 283, 400)
     rtol = TIGHT.get(name, 1e-11)
     errors = [SMOOTH[name].errors(run(SMOOTH[name], n, rtol=rtol)[2])["density"] for n in cells]
     order = -np.polyfit(np.log(cells), np.log(errors), 1)[0]

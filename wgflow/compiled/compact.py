@@ -26,8 +26,8 @@ import numpy as np
 
 from .jit import jit
 
-#: Kinds of sweeps: J^2 + sqrt(2) (J^2 - J) with J(gamma dt); J(dt); J(dt/2)^2.
-SECOND, EULER, HALVES = 0, 1, 2
+#: Kinds of sweeps: J^2 + sqrt(2) (J^2 - J) with J(gamma dt); J(dt); J(dt/2)^2; the formula of order 5.
+SECOND, EULER, HALVES, FIFTH = 0, 1, 2, 3
 #: Cache modes: rates and factors are formed and forgotten; formed and kept; the rates are known; both are known.
 NONE, FILL, RATES, BOTH = 0, 1, 2, 3
 GAMMA = 1.0 - math.sqrt(0.5)
@@ -70,6 +70,9 @@ OF_ESTIMATE = 1.5
 EXTRAPOLATED = 0.3125
 #: A step longer than this multiple of the last one does not extrapolate the field.
 LONGEST_EXTRAPOLATION = 2.5
+#: Lines of a block none of whose cells has more than this part of the mass stay as they are: each line is a gradient
+#: flow of its own, so that all that is lost are errors far below round-off of the sums.
+EMPTY = 1e-20
 #: Part of the positive J^2 m to which a negative entry is raised.
 LEFT = 0.1
 
@@ -436,6 +439,30 @@ def _second_order(m, rates, s, cut, periodic, f, g, y, x):
 
 
 @jit
+def _fifth_order(m, rates, s, cut, periodic, f, g, y, z, x):
+    """Fill x = sum of c_k J^k m, k = 1..5, mended where it is negative; return the mass moved."""
+    xf, lowest = x.reshape(x.size), 0.0
+    for k in range(5):
+        old, new = (m if k == 0 else (y if k % 2 else z)), (z if k % 2 else y)
+        _resolve(old, rates, s, cut, periodic, f, g, new)
+        weight, nf = FIFTH_WEIGHTS[k], new.reshape(new.size)
+        if k == 0:
+            for t in range(xf.size):
+                xf[t] = weight * nf[t]
+        elif k < 4:
+            for t in range(xf.size):
+                xf[t] += weight * nf[t]
+        else:
+            for t in range(xf.size):
+                xf[t] += weight * nf[t]
+                lowest = min(lowest, xf[t])
+    if lowest >= 0.0:
+        return 0.0
+    _sums(m, g[0])
+    return _mend(g[0], z, x)
+
+
+@jit
 def _load(flat, start, stride, step, lines, block):
     """Copy ``lines`` lines (``step`` apart) of cells (``stride`` apart) into a block, zeros in the columns left."""
     n, width = block.shape
@@ -464,6 +491,14 @@ def _store(block, start, stride, step, lines, flat):
 
 
 @jit
+def _largest(block):
+    flat, found = block.reshape(block.size), 0.0
+    for t in range(flat.size):
+        found = max(found, abs(flat[t]))
+    return found
+
+
+@jit
 def _place(b, width, outer, n, inner):
     """Return where block b lies: start, stride along the line, step between lines, number of lines."""
     if inner == 1:
@@ -476,7 +511,7 @@ def _place(b, width, outer, n, inner):
 
 @jit
 def compact_sweep(masses, psi, diffusion, dt, count, h, outer, inner, periodic, kind, mode, rates, factors, moved,
-                  first, last):
+                  negligible, first, last):
     """Move the lines of blocks first..last-1 along one axis by ``count`` times a time dt, in place.
 
     Parameters
@@ -489,13 +524,15 @@ def compact_sweep(masses, psi, diffusion, dt, count, h, outer, inner, periodic, 
     outer, inner : int
         Products of the shape before and after the axis.
     kind : int
-        SECOND; EULER and HALVES, whose resolvents are made stochastic at any dt by smaller weights.
+        SECOND; FIFTH; EULER and HALVES, whose resolvents are made stochastic at any dt by smaller weights.
     mode : int
         NONE; FILL, RATES or BOTH, with what is kept in
     rates, factors : arrays, shapes (blocks, 4, n, W) and (blocks, 3, n, W), or 5 factors on a periodic axis
         In mode NONE their last axes alone are used, as the shape of a block.
     moved : array, shape (blocks,)
         Receives the mass that was moved in each block to mend negative entries.
+    negligible : float
+        Blocks without a cell of more mass than this are left as they are.
     first, last : int
         Range of blocks.
     """
@@ -503,8 +540,8 @@ def compact_sweep(masses, psi, diffusion, dt, count, h, outer, inner, periodic, 
     work, g = np.empty((4, n, width)), np.empty((2, width))
     y, p = work[2], work[3]
     own = np.empty((9 if mode == NONE else 0, n, width))
-    cut = kind != SECOND
-    s = dt * (GAMMA if kind == SECOND else (1.0 if kind == EULER else 0.5))
+    cut = kind in (EULER, HALVES)
+    s = dt * (GAMMA if kind == SECOND else (1.0 if kind == EULER else (0.5 if kind == HALVES else GAMMA5)))
     for b in range(first, last):
         start, stride, step, lines = _place(b, width, outer, n, inner)
         _load(masses, start, stride, step, lines, work[0])
@@ -516,10 +553,15 @@ def compact_sweep(masses, psi, diffusion, dt, count, h, outer, inner, periodic, 
         if mode != BOTH:
             _factor(unit, s, cut, periodic, f)
         moved[b] = 0.0
+        if _largest(work[0]) <= negligible:
+            continue
         for k in range(count):
             m, x = work[k % 2], work[(k + 1) % 2]
             if kind == SECOND:
                 moved[b] += _second_order(m, unit, s, cut, periodic, f, g, y, x)
+                continue
+            if kind == FIFTH:
+                moved[b] += _fifth_order(m, unit, s, cut, periodic, f, g, y, p, x)
                 continue
             _resolve(m, unit, s, cut, periodic, f, g, x if kind == EULER else y)
             if kind == HALVES:
@@ -943,20 +985,27 @@ def compact_layout(shape, axis: int) -> tuple[int, int, int, int]:
 
 
 @jit
-def compact_dissipation(masses, psi, mu, diffusion, h, outer, inner, periodic, width):
-    """Return minus the part of dF/dt of one axis, -sum_i mu_i (B^{-1} A m)_i."""
+def compact_dissipation(masses, psi, mu, diffusion, h, outer, inner, periodic, width, known, negligible):
+    """Return minus the part of dF/dt of one axis, -sum_i mu_i (B^{-1} A m)_i.
+
+    ``known`` has the rates of all blocks, or of none; blocks without a cell above ``negligible`` are left out.
+    """
     total = 0.0
     n = masses.size // (outer * inner)
     blocks = (outer + width - 1) // width if inner == 1 else outer * ((inner + width - 1) // width)
     work = np.empty((5, n, width))
     m, p, x, g, u = work[0], work[1], work[2], work[3], work[4]
-    rates, f = np.empty((4, n, width)), np.empty((5, n, width))
+    own, f = np.empty((4, n, width)), np.empty((5, n, width))
     for b in range(blocks):
         start, stride, step, lines = _place(b, width, outer, n, inner)
         _load(masses, start, stride, step, lines, m)
-        _load(psi, start, stride, step, lines, p)
+        if _largest(m) <= negligible:
+            continue
         _load(mu, start, stride, step, lines, u)
-        _unit_rates(p, diffusion, h, periodic, rates)
+        rates = known[b] if b < known.shape[0] else own
+        if b >= known.shape[0]:
+            _load(psi, start, stride, step, lines, p)
+            _unit_rates(p, diffusion, h, periodic, rates)
         # B - 0 A = B: the elimination serves for B itself.
         _factor(rates, 0.0, width < 1, periodic, f)
         _generator(m, rates, periodic, g, x)

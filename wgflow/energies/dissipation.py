@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from wgflow.atoms import Atoms
-from wgflow.compiled.compact import compact_dissipation, compact_layout
+from wgflow.compiled.compact import EMPTY, compact_dissipation, compact_layout
 from wgflow.compiled.sweep import _axis_dissipation, axis_layout
 from wgflow.compiled.transport import ROUGH_FIELD, SMOOTH_FIELD, transport_dissipation
 from wgflow.densities import Density
@@ -58,16 +59,27 @@ def transport_rate(masses: np.ndarray, psi: np.ndarray, grid: Grid, rough: bool)
     return float(total)
 
 
-def compact_dissipation_on_grid(masses: np.ndarray, psi: np.ndarray, grid: NodeGrid, diffusion: float) -> float:
-    r"""Return :math:`-\sum_i \mu_i\,\dot m_i` of the compact equations, mu = Psi + D log rho: -dF/dt, semi-discrete."""
+def compact_dissipation_on_grid(masses: np.ndarray, psi: np.ndarray, grid: NodeGrid, diffusion: float,
+                                known: Sequence[np.ndarray | None] = ()) -> float:
+    r"""Return :math:`-\sum_i \mu_i\,\dot m_i` of the compact equations, mu = Psi + D log rho: -dF/dt, semi-discrete.
+
+    ``known`` has the rates of each axis, where they are known.
+    """
     masses = masses if masses.flags.writeable else masses.copy()
     psi = psi if psi.flags.writeable else psi.copy()
-    mu = diffusion * (np.log(np.maximum(masses, TINY)) - np.log(grid.volumes)) + psi
-    total = 0.0
+    mu = np.maximum(masses, TINY)
+    np.log(mu, out=mu)
+    mu -= grid.log_volumes
+    mu *= diffusion
+    mu += psi
+    total, negligible = 0.0, EMPTY * float(masses.sum())
     for axis in range(grid.ndim):
         outer, inner, width, _ = compact_layout(grid.shape, axis)
+        rates = known[axis] if known else None
+        if rates is None:
+            rates = np.empty((0, 4, grid.shape[axis], width))
         total += compact_dissipation(masses.ravel(), psi.ravel(), mu.ravel(), diffusion, float(grid.widths[axis][0]),
-                                     outer, inner, grid.periodic[axis], width)
+                                     outer, inner, grid.periodic[axis], width, rates, negligible)
     return float(total)
 
 

@@ -4,15 +4,17 @@ Compact finite volumes of fourth order hold the values :math:`p_i = \rho(x_i)` a
 which a flow splits exactly into its axes. A `Density` is known by the averages :math:`a_i` over its cells. Along each
 axis
 
-.. math:: a_i = p_i + \tfrac{1}{24}(p_{i-1} - 2 p_i + p_{i+1}) + O(h^4), \qquad
+.. math:: a_i = p_i + \tfrac{1}{24} \delta^2 p_i - \tfrac{17}{5760} \delta^4 p_i + O(h^6), \qquad
           a_0 = p_0 + \tfrac{1}{24}(p_0 - 2 p_1 + p_2) + O(h^3)
 
-at a wall. The mass of the averages is that of the values with the weights :math:`w = (26, 21, 25) / 24` at the three
+at a wall; the flux of the last term, 17/5760 of a third difference, is left out at edges where it would reach beyond
+one, and bounded by a part of the values beside the edge, so that averages stay positive. The mass of the averages is
+that of the values with the weights :math:`w = (26, 21, 25) / 24` at the three
 cells next to each wall and 1 elsewhere: :math:`\sum_i a_i = \sum_i w_i p_i`, a quadrature of fourth order. Energies are
 sums over the point masses :math:`m_i = w_i h p_i` in the same form as over masses of cells, on a `NodeGrid`, whose
 volumes contain the weights.
 
-Both maps are linear and inverses of each other. They are left out along an axis on which the density is not smooth on
+Both maps are inverses of each other. They are left out along an axis on which the density is not smooth on
 the scale of the cells (a box, a histogram), where a value at a center means nothing.
 """
 
@@ -23,7 +25,7 @@ from typing import TypeVar, cast
 
 import numpy as np
 
-from wgflow.compiled.node_values import values_of_averages
+from wgflow.compiled.node_values import LARGEST, SIXTH, values_of_averages
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
@@ -58,7 +60,7 @@ class NodeGrid(Grid):
 
     def __init__(self, cells: Grid):
         vars(self).update({name: value for name, value in vars(cells).items()
-                           if name not in ("volumes", "log_reference", "_nodes")})
+                           if name not in ("volumes", "log_volumes", "log_reference", "_nodes")})
         self.cells = cells
         # The half cell at an origin counts as a whole one with half the weight.
         self.widths = tuple(np.full(h.size, h[-1]) for h in cells.widths)
@@ -81,6 +83,11 @@ class NodeGrid(Grid):
                 lines[..., -3:] *= WALL[::-1]
         volumes.flags.writeable = False
         return volumes
+
+    @cached_property
+    def log_volumes(self) -> np.ndarray:
+        """Logarithms of the volumes."""
+        return np.log(self.volumes)
 
 
 def node_grid(grid: Grid) -> NodeGrid:
@@ -120,10 +127,14 @@ def nodes_of_density(rho: Density) -> Density:
         return rho.nodal
     grid, values = rho.grid, rho.values.copy()
     _scale_origins(values, grid, 0.5)
-    for axis, n in enumerate(grid.shape):
+    # Bounds make the maps of the axes depend on their order.
+    for axis in reversed(range(grid.ndim)):
+        n = grid.shape[axis]
         if is_smooth(values, axis):
-            outer, inner = int(np.prod(grid.shape[:axis])), int(np.prod(grid.shape[axis + 1:]))
-            values_of_averages(values.reshape(-1), outer, n, inner, grid.periodic[axis])
+            lines = np.ascontiguousarray(np.moveaxis(values, axis, 0))
+            found = lines.copy()
+            values_of_averages(lines.reshape(n, -1), grid.periodic[axis], found.reshape(n, -1))
+            values = np.ascontiguousarray(np.moveaxis(found, 0, axis))
     nodes = node_grid(grid)
     return Density.trusted(nodes, _of_mass(values, nodes, rho.mass))
 
@@ -179,15 +190,18 @@ def _scale_origins(values: np.ndarray, grid: Grid, factor: float) -> None:
 
 
 def _averages(values: np.ndarray, axis: int, periodic: bool) -> np.ndarray:
-    """Return averages over cells of values at their centers, along an axis."""
+    """Return averages over cells of values at their centers, along an axis; see `values_of_averages` for the walls."""
     p = values.swapaxes(0, axis)
-    bend = np.empty(p.shape)
-    bend[1:-1] = p[2:] - 2.0 * p[1:-1] + p[:-2]
-    if periodic:
-        bend[0], bend[-1] = p[1] - 2.0 * p[0] + p[-1], p[0] - 2.0 * p[-1] + p[-2]
-    else:
+    around = np.concatenate([p[-2:], p, p[:2]])
+    third = around[3:] - around[:-3] - 3.0 * (around[2:-1] - around[1:-2])
+    bend = around[3:-1] - 2.0 * p + around[1:-3]
+    if not periodic:
+        third[[0, 1, -2, -1]] = 0.0
         bend[0], bend[-1] = bend[1], bend[-2]
-    return (p + bend / 24.0).swapaxes(0, axis)
+    least = np.minimum(around[1:-2], around[2:-1])
+    most = LARGEST * np.maximum(least, 0.0)
+    flux = SIXTH * np.minimum(np.maximum(third, -most), most)
+    return (p + (bend / 24.0 - (flux[1:] - flux[:-1]))).swapaxes(0, axis)
 
 
 def is_smooth(values: np.ndarray, axis: int) -> bool:

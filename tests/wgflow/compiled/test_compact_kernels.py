@@ -10,6 +10,7 @@ from scipy.linalg import expm
 
 from wgflow.compiled import compact
 from wgflow.compiled.node_values import values_of_averages
+from wgflow.energies.nodes import _averages
 
 WALL = np.array([26, 21, 25]) / 24
 
@@ -65,7 +66,7 @@ def sweep(masses, psi, diffusion, dt, h, periodic, kind, lines=1):
     flat = masses.T.ravel().copy() if lines > 1 else masses.ravel().copy()
     shapes = np.empty((1, 4, n, lines)), np.empty((1, 5, n, lines))
     compact.compact_sweep(flat, np.tile(psi, lines), diffusion, dt, 1, h, lines, 1, periodic, kind, compact.FILL,
-                          *shapes, moved, 0, 1)
+                          *shapes, moved, 0.0, 0, 1)
     return flat.reshape(lines, n).T if lines > 1 else flat
 
 
@@ -153,7 +154,7 @@ def test_the_dissipation_of_a_line(periodic, rng):
     mu = np.log(m / (h * weights(n, periodic))) + psi
     b, a = matrices(psi, 1.0, h, periodic)
     expected = -mu @ np.linalg.solve(b, a @ m)
-    found = compact.compact_dissipation(m, psi, mu, 1.0, h, 1, 1, periodic, 1)
+    found = compact.compact_dissipation(m, psi, mu, 1.0, h, 1, 1, periodic, 1, np.empty((0, 4, m.size, 1)), 0.0)
     assert found == pytest.approx(expected, rel=1e-11)
 
 
@@ -167,11 +168,25 @@ def test_fourth_differences(rng):
 @pytest.mark.parametrize("periodic", [False, True])
 @pytest.mark.parametrize("n", [8, 9, 40])
 def test_values_of_averages_solve_the_equations(n, periodic, rng):
-    matrix = np.eye(n) * 22 / 24 + (np.roll(np.eye(n), 1, 0) + np.roll(np.eye(n), -1, 0)) / 24
+    one = np.eye(n)
+    bend = np.roll(one, 1, 0) - 2 * one + np.roll(one, -1, 0)
+    third = np.roll(bend, -1, 0) - bend  # at the right edges of the cells
     if not periodic:
-        matrix[0], matrix[-1] = 0, 0
-        matrix[0, :3], matrix[-1, -3:] = np.array([25, -2, 1]) / 24, np.array([1, -2, 25]) / 24
-    p = rng.random((3, n, 2))
-    averages = np.einsum("ij,ajb->aib", matrix, p).ravel().copy()
-    values_of_averages(averages, 3, n, 2, periodic)
-    np.testing.assert_allclose(averages.reshape(p.shape), p, atol=1e-14)
+        bend[0], bend[-1] = bend[1], bend[-2]
+        third[[0, -2, -1]] = 0
+    matrix = one + bend / 24 - 17 / 5760 * (third - np.roll(third, 1, 0))
+    p = 1.0 + 0.1 * rng.random((n, 3))
+    x = matrix @ p
+    values_of_averages(matrix @ p, periodic, x)
+    np.testing.assert_allclose(x, p, atol=1e-14)
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_averages_of_positive_values_are_positive_and_lead_back(periodic, rng):
+    # Third differences that are limited.
+    steep = np.exp(-0.5 * (np.arange(24) - 9.0) ** 2)[:, None] * (0.5 + 0.5 * rng.random((24, 3)))
+    averages = _averages(steep, 0, periodic)
+    assert averages.min() > 0
+    x = averages.copy()
+    values_of_averages(averages, periodic, x)
+    np.testing.assert_allclose(x, steep, atol=1e-14)
