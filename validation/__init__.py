@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     )
     from .distances import gaussian_wasserstein, kolmogorov, wasserstein, wasserstein_1d, wasserstein_points
     from .fluctuations import Scatter, predict_scatter
-    from .particles import SGDResult, run_sgd
+    from .langevin import run_langevin
+    from .particles import run_sgd
     from .population import run_gradient_flow
     from .sweeps import SweepResult, sweep
+    from .trajectories import SGDResult, Trajectories, load_trajectories
     from .verification import Verification, Verified, verify
 
 _HOME = {
@@ -36,14 +38,17 @@ _HOME = {
     "Scatter": "fluctuations",
     "Statistic": "comparison",
     "compare": "comparison",
-    "SGDResult": "particles",
+    "SGDResult": "trajectories",
+    "Trajectories": "trajectories",
     "energy_distance": "cloud_distances",
     "maximum_mean_discrepancy": "cloud_distances",
     "sliced_wasserstein": "cloud_distances",
     "gaussian_wasserstein": "distances",
     "kolmogorov": "distances",
+    "load_trajectories": "trajectories",
     "predict_scatter": "fluctuations",
     "run_gradient_flow": "population",
+    "run_langevin": "langevin",
     "run_sgd": "particles",
     "SweepResult": "sweeps",
     "sweep": "sweeps",
@@ -66,6 +71,7 @@ __all__ = [
     "Scatter",
     "Statistic",
     "SweepResult",
+    "Trajectories",
     "Verification",
     "Verified",
     "compare",
@@ -77,10 +83,12 @@ __all__ = [
     "fluctuations",
     "gaussian_wasserstein",
     "kolmogorov",
+    "load_trajectories",
     "maximum_mean_discrepancy",
     "particles",
     "predict_scatter",
     "run_gradient_flow",
+    "run_langevin",
     "run_sgd",
     "sliced_wasserstein",
     "studies",
