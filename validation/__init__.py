@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .distances import gaussian_wasserstein, kolmogorov, wasserstein, wasserstein_1d, wasserstein_points
     from .fluctuations import Scatter, predict_scatter
     from .langevin import run_langevin
+    from .order_parameters import OrderParameters, order_parameter_flow, overlaps_of
     from .particles import run_sgd
     from .population import run_gradient_flow
     from .sweeps import SweepResult, sweep
@@ -46,6 +47,9 @@ _HOME = {
     "gaussian_wasserstein": "distances",
     "kolmogorov": "distances",
     "load_trajectories": "trajectories",
+    "OrderParameters": "order_parameters",
+    "order_parameter_flow": "order_parameters",
+    "overlaps_of": "order_parameters",
     "predict_scatter": "fluctuations",
     "run_gradient_flow": "population",
     "run_langevin": "langevin",
@@ -67,6 +71,7 @@ __all__ = [
     "Comparison",
     "EnergyDistance",
     "MaximumMeanDiscrepancy",
+    "OrderParameters",
     "SGDResult",
     "Scatter",
     "Statistic",
@@ -85,6 +90,8 @@ __all__ = [
     "kolmogorov",
     "load_trajectories",
     "maximum_mean_discrepancy",
+    "order_parameter_flow",
+    "overlaps_of",
     "particles",
     "predict_scatter",
     "run_gradient_flow",
