@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +66,7 @@ class GaussianLaw:
         units = np.concatenate([theta, np.broadcast_to(self.directions, shape)], axis=-2)
         units = units if self.axes is None else units @ self.axes
         ends = np.cumsum((0, *self.dimensions))
-        parts = [units[..., a:b] for a, b in zip(ends[:-1], ends[1:])]
+        parts = [units[..., a:b] for a, b in pairwise(ends)]
         return np.stack([np.einsum("...ik,...jk->...ij", x, x) for x in parts], axis=-3)
 
 
@@ -87,8 +88,8 @@ def gaussian_law(model: NetworkModel) -> GaussianLaw:
         used = np.abs(values) > SAME * max(float(np.abs(values).max()), 1e-300)
         return _one_class(model, model.activation, model.covariance, model.offset, vectors.T[used], values[used],
                           model.noise_variance)
-    raise InvalidInput(f"{model.name}: the overlaps of its weights do not close; models with Gaussian inputs that train "
-                       "the first layer alone have order parameters: IsotropicGaussian, AnisotropicGaussian, "
+    raise InvalidInput(f"{model.name}: the overlaps of its weights do not close; models with Gaussian inputs that "
+                       "train the first layer alone have order parameters: IsotropicGaussian, AnisotropicGaussian, "
                        "LinearNeuron, QuadraticActivation")
 
 

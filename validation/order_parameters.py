@@ -96,10 +96,10 @@ def order_parameter_flow(
             + \sum_k \gamma_k G^b_{ka}\, E_m[\sigma'(z_k) \sigma'(z_i)] \Bigr),
 
     where G are the overlaps of all weights and directions, :math:`\gamma_k = -1/N` for neurons and
-    :math:`\lambda_n` for directions (by integration by parts). In the limit the overlaps of a single run follow these equations; at finite d
-    they scatter by :math:`O(d^{-1/2})`, and their mean is off by O(1/d). The term with :math:`\epsilon` is the noise of
-    the samples, which a mean-field limit (:math:`\epsilon d \to 0`) has not: with ``step_size=0`` the equations are
-    exact at every d, those of ``run_gradient_flow(space="full")``.
+    :math:`\lambda_n` for directions (by integration by parts). In the limit the overlaps of a single run follow these
+    equations; at finite d they scatter by :math:`O(d^{-1/2})`, and their mean is off by O(1/d). The term with
+    :math:`\epsilon` is the noise of the samples, which a mean-field limit (:math:`\epsilon d \to 0`) has not: with
+    ``step_size=0`` the equations are exact at every d, those of ``run_gradient_flow(space="full")``.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The equations of the overlaps: against the flow in all parameters, exact laws, SGD at growing d, and the PDE's limit."""
+"""The equations of the overlaps: against the flow in all parameters, exact laws, SGD and the PDE."""
 
 from __future__ import annotations
 
