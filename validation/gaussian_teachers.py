@@ -96,12 +96,12 @@ def gaussian_law(model: NetworkModel) -> GaussianLaw:
 def _two_classes(model: IsotropicGaussian | AnisotropicGaussian) -> GaussianLaw:
     d = model.n_parameters
     if isinstance(model, IsotropicGaussian):
-        variances, dimensions = [[model.tau_plus2], [model.tau_minus2]], (d,)
+        variances, dimensions = [[model.tau_plus2], [model.tau_minus2]], [d]
     else:
         s0 = int(model.s0 or 0)
-        variances, dimensions = [[model.tau_plus2, 1.0], [model.tau_minus2, 1.0]], (s0, d - s0)
-    return GaussianLaw(model.activation, np.full(2, 0.5), np.array([1.0, -1.0]), np.array(variances), None, dimensions,
-                       np.zeros((0, d)), np.zeros(0), 0.0)
+        variances, dimensions = [[model.tau_plus2, 1.0], [model.tau_minus2, 1.0]], [s0, d - s0]
+    return GaussianLaw(model.activation, np.full(2, 0.5), np.array([1.0, -1.0]), np.array(variances), None,
+                       tuple(dimensions), np.zeros((0, d)), np.zeros(0), 0.0)
 
 
 def _one_class(model: NetworkModel, activation: Activation, covariance: Array, label: float, directions: Array,

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,7 +18,7 @@ from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
 from wgflow.reduced_models.base import NetworkModel
 
 from .sampling import SAMPLE_BLOCK, SampleStream, check_sample
-from .trajectories import SGDResult, Trajectories, TrajectoryRecorder
+from .trajectories import SGDResult, TrajectoryRecorder
 
 __all__ = ["SGDResult", "run_sgd"]
 
@@ -49,7 +49,7 @@ def run_sgd(
     store_theta: bool = True,
     folder: str | os.PathLike[str] | None = None,
     progress: bool | Callable[[int, int], object] = False,
-) -> Trajectories:
+) -> SGDResult:
     r"""Train a network of ``n_neurons`` neurons by SGD: one-pass by default, one fresh sample a step.
 
     .. math::
@@ -117,7 +117,7 @@ def run_sgd(
 
     Returns
     -------
-    Trajectories
+    SGDResult
 
     Raises
     ------
@@ -175,7 +175,7 @@ def run_sgd(
             arrays = {"coordinates": coordinates, "theta": snapshot if store_theta else None}
             recorder.take(run, int(count), arrays, risk_of(snapshot, coordinates))
 
-    return recorder.run_all(seed, one, report.finished)
+    return cast(SGDResult, recorder.run_all(seed, one, report.finished))
 
 
 def _risk_function(model: NetworkModel, risk: str) -> Callable[[NDArray, NDArray], float]:
@@ -224,7 +224,7 @@ class _Settings:
         return self.step_size * values
 
 
-def schedule_values(xi: float | Callable, t: NDArray[np.float64]) -> NDArray[np.float64]:
+def schedule_values(xi: float | Callable, t: NDArray) -> NDArray[np.float64]:
     """Return the step-size schedule at an array of times, checked."""
     if callable(xi):
         values = real_array(xi(t), "xi(t)")

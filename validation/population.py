@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,7 +24,7 @@ from wgflow.solvers.lagrangian import Lagrangian
 
 from .langevin import follow_particles
 from .particles import StepProgress, initial_theta, output_times, schedule_values, seed_sequence
-from .trajectories import Trajectories, TrajectoryRecorder
+from .trajectories import SGDResult, TrajectoryRecorder
 
 __all__ = ["run_gradient_flow"]
 
@@ -61,7 +62,7 @@ def run_gradient_flow(
     store_theta: bool = True,
     folder: str | os.PathLike[str] | None = None,
     progress: bool | Callable[[int, int], object] = False,
-) -> Trajectories:
+) -> SGDResult:
     r"""Move N neurons along the gradient flow of the exact population risk, on reduced coordinates or in full.
 
     .. math::
@@ -129,7 +130,7 @@ def run_gradient_flow(
 
     Returns
     -------
-    Trajectories
+    SGDResult
         ``step_size`` is 0 and ``steps`` counts accepted steps of the first run. On reduced coordinates there is no
         ``theta``, and ``risk`` is :math:`R(\rho_N)` of the reduced model, with directions averaged; in the full space
         it is the exact risk of the network.
@@ -185,7 +186,7 @@ def run_gradient_flow(
                 flow.advance(clock(float(end)))
                 take(flow.steps, flow.x)
 
-    return recorder.run_all(seed, one, report.finished)
+    return cast(SGDResult, recorder.run_all(seed, one, report.finished))
 
 
 def _clock(xi: float | Callable, end: float) -> Callable[[float], float]:

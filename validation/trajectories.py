@@ -27,9 +27,9 @@ Array = NDArray[np.float64]
 class Trajectories:
     """Paths of particles at the output times, with a leading axis for runs: the result of every simulator.
 
-    `run_sgd`, `run_gradient_flow` and `run_langevin` return it, and `compare` takes it. With ``folder=`` the snapshots
-    are on disk: ``theta`` and ``coordinates`` then read those that an index asks for (``sgd.coordinates[0, -1]``), and
-    ``np.asarray`` reads all.
+    `run_sgd` and `run_gradient_flow` return it as an `SGDResult`, `run_langevin` as it is; `compare` takes it. With
+    ``folder=`` the snapshots are on disk: ``theta`` and ``coordinates`` then read those that an index asks for
+    (``sgd.coordinates[0, -1]``), and ``np.asarray`` reads all.
 
     Attributes
     ----------
@@ -91,8 +91,12 @@ class Trajectories:
         return None if self.n_samples is None else np.asarray(self.steps * (self.batch_size / self.n_samples), float)
 
 
-#: The name that `Trajectories` had when SGD was the only simulator.
-SGDResult = Trajectories
+@dataclass(frozen=True)
+class SGDResult(Trajectories):
+    """Paths of the neurons of a network, under SGD or the gradient flow: the model and its risk are known."""
+
+    risk: Array = field(repr=False)
+    model: NetworkModel
 
 #: Fields of `Trajectories` that a folder keeps as they are.
 _KEPT = ("n_neurons", "step_size", "seed_entropy", "seed_state", "beta", "ridge", "noise_constant", "batch_size",
@@ -237,18 +241,20 @@ def load_trajectories(folder: str | os.PathLike[str], model: NetworkModel | None
         warnings.warn(f"the job that wrote {str(stored.path)!r} was interrupted: here are {len(runs)} of "
                       f"{stored.shape[0]} runs, up to t = {t[times - 1]:g} of {t[-1]:g}", WGFlowWarning, stacklevel=2)
     numbers = [[stored.numbers(run, index) for index in range(times)] for run in runs]
-    steps, risk = (np.array([[one.get(name, np.nan) for one in row] for row in numbers], dtype=kind)
-                   for name, kind in (("steps", np.int64), ("risk", np.float64)))
+    steps = np.array([[one.get("steps", 0) for one in row] for row in numbers], dtype=np.int64)
+    risk = np.array([[one.get("risk", np.nan) for one in row] for row in numbers], dtype=np.float64)
     arrays = {name: StoredArray(stored, name, runs, times) for name in stored.arrays}
-    return _trajectories(kept, t, steps, None if np.isnan(risk).all() else risk, arrays, stored.path)
+    return _trajectories(kept, t, steps, risk, arrays, stored.path)
 
 
 def _trajectories(about: dict[str, Any], t: Array, steps: NDArray[np.int64], risk: Array | None,
                   arrays: Mapping[str, Any], folder: Path | None) -> Trajectories:
     """Return the result. A `StoredArray` stands for the array whose snapshots it reads."""
-    return Trajectories(**about, t=t[: steps.shape[1]], steps=steps[0], theta=cast("Array | None", arrays.get("theta")),
-                        coordinates=cast(Array, arrays["coordinates"]),
-                        risk=risk if risk is not None and not np.isnan(risk).all() else None, folder=folder)
+    known = risk is not None and not np.isnan(risk).all()
+    kind = SGDResult if known and about["model"] is not None else Trajectories
+    return kind(**about, t=t[: steps.shape[1]], steps=steps[0], theta=cast("Array | None", arrays.get("theta")),
+                coordinates=cast(Array, arrays["coordinates"]), risk=cast(Array, risk if known else None),
+                folder=folder)
 
 
 def _description(about: dict[str, Any], t: Array) -> dict[str, Any]:

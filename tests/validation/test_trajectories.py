@@ -53,7 +53,7 @@ def langevin(**more):
     return run_langevin(WELL, RHO0, 200, TIMES, rng=7, n_runs=3, **more)
 
 
-SIMULATORS = [sgd, flow, noisy, full, langevin]
+SIMULATORS = [sgd, flow, pytest.param(noisy, marks=pytest.mark.slow), full, langevin]
 
 
 @pytest.mark.parametrize("simulate", SIMULATORS)
@@ -109,8 +109,11 @@ def test_a_solution_of_atoms_is_compared_too():
     assert compare(sol, atoms, n_null=200).passed
 
 
-def test_the_former_name_is_the_same_class():
-    assert SGDResult is Trajectories
+def test_the_result_of_a_network_is_one_of_particles():
+    assert isinstance(sgd(), SGDResult)
+    assert isinstance(flow(), SGDResult)
+    assert not isinstance(langevin(), SGDResult)
+    assert issubclass(SGDResult, Trajectories)
 
 
 def test_indices_read_only_what_they_need(tmp_path):
@@ -202,6 +205,7 @@ def test_a_killed_job_leaves_a_readable_folder(tmp_path):
     assert np.array_equal(opened.risk, again.risk)
 
 
+@pytest.mark.slow
 def test_snapshots_on_disk_are_not_held_in_memory(tmp_path):
     def peak(**more):
         tracemalloc.start()
