@@ -138,7 +138,7 @@ def order_parameter_flow(
     >>> model = LinearNeuron(1.0, [1.0] + [0.0] * 99)
     >>> flow = order_parameter_flow(model, 1, 0.002, [0.0, 1.0, 4.0], rng=7)
     >>> flow.teachers[:, 0, 0, 0].round(3).tolist()[1:]
-    [0.865, 1.0]
+    [0.866, 1.0]
     """
     if not isinstance(model, NetworkModel):
         raise InvalidType(f"model must be a wgflow.reduced_models.NetworkModel, got {type(model).__name__}")
