@@ -25,6 +25,7 @@ from .block_arguments import block, pair
 from .data_rules import DataRule
 from .features.biradial import BiradialFeatures, Box
 from .features.biradial_choice import choose_biradial_features
+from .features.network_gradients import two_class_gradient
 from .minimum_risk.measure_problem import LimitPoint
 from .radial_laws import RADIUS, check_held, chi_masses, gauss_chi_rule, log_sphere_weight, noisy_deviation
 from .two_classes import class_variances, delta_masses
@@ -402,3 +403,9 @@ class AnisotropicGaussian(TwoBlockModel):
     def project(self, theta: ArrayLike) -> FloatArray:
         """Return ``(r1, r2)``, shape (..., 2)."""
         return np.stack(self._lengths(self.check_theta(theta)), axis=-1)
+
+    def network_gradient(self, theta: ArrayLike) -> FloatArray:
+        theta = self.check_theta(theta)
+        variances = np.ones((2, theta.shape[1]))
+        variances[:, : int(self.s0 or 0)] = np.array([[self.tau_plus2], [self.tau_minus2]])
+        return two_class_gradient(self.activation, variances, np.array([1.0, -1.0]), theta)

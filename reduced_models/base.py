@@ -23,6 +23,7 @@ from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid
 from wgflow.interactions.terms import LowRank
 
+from .features.network_gradients import feature_gradient
 from .minimum_risk.measure_problem import LimitPoint
 from .minimum_risk.minimize import MinimumRisk, minimum_risk
 
@@ -385,6 +386,13 @@ class NetworkModel(ReducedModel):
     @abstractmethod
     def population_risk(self, theta: ArrayLike) -> FloatArray:
         """Return the exact risk :math:`E(y - \\hat y)^2` of networks ``theta`` (..., n_neurons, n_parameters)."""
+
+    def network_gradient(self, theta: ArrayLike) -> FloatArray:
+        r"""Return :math:`\nabla \Psi(\theta_i; \rho_N) = \frac N2 \nabla_{\theta_i} R_N`, of the shape of ``theta``.
+
+        InvalidInput from a model that knows it on its coordinates alone.
+        """
+        return feature_gradient(self, self.check_theta(theta))
 
     def neuron_outputs(self, theta: ArrayLike, x: ArrayLike) -> FloatArray:
         r"""Return :math:`\sigma_*(x; \theta) = a\,\sigma(\langle w, x \rangle + b)`.

@@ -23,6 +23,7 @@ from wgflow.grids import Grid
 from .base import FloatArray, NetworkModel
 from .critical_deltas import CriticalDeltas, StationaryDelta, critical_deltas, stationary_deltas
 from .data_rules import weighted_covariance
+from .features.network_gradients import two_class_gradient
 from .features.neuron_pairs import kernel_pair_sums
 from .features.radial import HermiteFeatures, QuadratureFeatures, choose_features
 from .minimum_risk.measure_problem import LimitPoint
@@ -356,6 +357,11 @@ class IsotropicGaussian(NetworkModel):
     def project(self, theta: ArrayLike) -> FloatArray:
         """Return ``|w|``, shape (..., 1)."""
         return np.sqrt(np.sum(np.square(self.check_theta(theta)), axis=-1, keepdims=True))
+
+    def network_gradient(self, theta: ArrayLike) -> FloatArray:
+        theta = self.check_theta(theta)
+        variances = np.array([[self.tau_plus2], [self.tau_minus2]]) * np.ones(theta.shape[1])
+        return two_class_gradient(self.activation, variances, np.array([1.0, -1.0]), theta)
 
     def population_risk(self, theta: ArrayLike) -> FloatArray:
         r"""Return the exact risk of networks.

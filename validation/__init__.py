@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     )
     from .distances import gaussian_wasserstein, kolmogorov, wasserstein, wasserstein_1d, wasserstein_points
     from .fluctuations import Scatter, predict_scatter
-    from .particles import SGDResult, run_sgd
+    from .langevin import run_langevin
+    from .order_parameters import OrderParameters, order_parameter_flow, overlaps_of
+    from .particles import run_sgd
     from .population import run_gradient_flow
     from .sweeps import SweepResult, sweep
+    from .trajectories import SGDResult, Trajectories, load_trajectories
     from .verification import Verification, Verified, verify
 
 _HOME = {
@@ -36,14 +39,20 @@ _HOME = {
     "Scatter": "fluctuations",
     "Statistic": "comparison",
     "compare": "comparison",
-    "SGDResult": "particles",
+    "SGDResult": "trajectories",
+    "Trajectories": "trajectories",
     "energy_distance": "cloud_distances",
     "maximum_mean_discrepancy": "cloud_distances",
     "sliced_wasserstein": "cloud_distances",
     "gaussian_wasserstein": "distances",
     "kolmogorov": "distances",
+    "load_trajectories": "trajectories",
+    "OrderParameters": "order_parameters",
+    "order_parameter_flow": "order_parameters",
+    "overlaps_of": "order_parameters",
     "predict_scatter": "fluctuations",
     "run_gradient_flow": "population",
+    "run_langevin": "langevin",
     "run_sgd": "particles",
     "SweepResult": "sweeps",
     "sweep": "sweeps",
@@ -62,10 +71,12 @@ __all__ = [
     "Comparison",
     "EnergyDistance",
     "MaximumMeanDiscrepancy",
+    "OrderParameters",
     "SGDResult",
     "Scatter",
     "Statistic",
     "SweepResult",
+    "Trajectories",
     "Verification",
     "Verified",
     "compare",
@@ -77,10 +88,14 @@ __all__ = [
     "fluctuations",
     "gaussian_wasserstein",
     "kolmogorov",
+    "load_trajectories",
     "maximum_mean_discrepancy",
+    "order_parameter_flow",
+    "overlaps_of",
     "particles",
     "predict_scatter",
     "run_gradient_flow",
+    "run_langevin",
     "run_sgd",
     "sliced_wasserstein",
     "studies",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,64 +18,14 @@ from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
 from wgflow.reduced_models.base import NetworkModel
 
 from .sampling import SAMPLE_BLOCK, SampleStream, check_sample
+from .trajectories import SGDResult, TrajectoryRecorder
 
 __all__ = ["SGDResult", "run_sgd"]
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class SGDResult:
-    """Trajectories of neurons, under SGD or the gradient flow, at the output times, with a leading axis for runs.
-
-    Attributes
-    ----------
-    t : ndarray, shape (T,)
-        Output times, as asked for.
-    steps : ndarray of int, shape (T,)
-        Number of steps made at each; ``steps * step_size`` is within half a step of ``t``.
-    theta : ndarray, shape (runs, T, n_neurons, n_parameters), or None if not stored
-        Parameters of every neuron.
-    coordinates : ndarray, shape (runs, T, n_neurons, n_coordinates)
-        Their reduced coordinates.
-    risk : ndarray, shape (runs, T)
-        Exact population risk of the network, not an estimate from samples.
-    n_neurons, step_size, beta, ridge, noise_constant, batch_size
-        As given.
-    n_samples : int or None
-        Size of the finite sample that was drawn from; None for fresh samples of the model.
-    seed_entropy : int or sequence of int
-        Entropy of the seed; ``np.random.SeedSequence(**seed_state)`` repeats the runs.
-    seed_state : dict
-        State of the seed sequence before the runs were spawned from it.
-    model : NetworkModel
-    """
-
-    t: NDArray[np.float64]
-    steps: NDArray[np.int64]
-    theta: NDArray[np.float64] | None = field(repr=False)
-    coordinates: NDArray[np.float64] = field(repr=False)
-    risk: NDArray[np.float64] = field(repr=False)
-    n_neurons: int
-    step_size: float
-    seed_entropy: object
-    seed_state: dict = field(repr=False)
-    model: NetworkModel
-    beta: float
-    ridge: float
-    noise_constant: float = 4.0
-    batch_size: int = 1
-    n_samples: int | None = None
-
-    @property
-    def n_runs(self) -> int:
-        """Number of independent runs."""
-        return self.risk.shape[0]
-
-    @property
-    def epochs(self) -> NDArray[np.float64] | None:
-        """Passes over the finite sample that were made at each time, shape (T,); None for fresh samples."""
-        return None if self.n_samples is None else np.asarray(self.steps * (self.batch_size / self.n_samples), float)
+#: Neurons whose features are formed at a time for the risk.
+RISK_BLOCK = 1 << 14
 
 
 def run_sgd(
@@ -93,7 +45,9 @@ def run_sgd(
     sample: tuple[ArrayLike, ArrayLike] | None = None,
     replacement: bool = True,
     noise_constant: float = 4.0,
+    risk: str = "exact",
     store_theta: bool = True,
+    folder: str | os.PathLike[str] | None = None,
     progress: bool | Callable[[int, int], object] = False,
 ) -> SGDResult:
     r"""Train a network of ``n_neurons`` neurons by SGD: one-pass by default, one fresh sample a step.
@@ -147,8 +101,17 @@ def run_sgd(
         The constant c of the noise. The limit has :math:`\frac{c\,\xi}{2\beta} \Delta\rho` and the stationary law
         :math:`\exp(-4 \beta \Psi_\lambda / c)`: at c = 4 that of ``model.energy(beta, ridge)``, at c = 2 and c = 1,
         which are in use too, that of ``model.energy(4 * beta / c, ridge)``.
+    risk : {"exact", "coordinates"}
+        ``"exact"`` is ``model.population_risk``, a sum over all pairs of neurons. For networks too wide for that,
+        ``"coordinates"`` is its mean over what the reduced coordinates leave open (the directions of the weights,
+        independent and uniform),
+        :math:`R(\rho_N) + \frac1{N^2} \sum_i [U(\theta_i, \theta_i) - \sum_k s_k F_k(\theta_i)^2]`.
     store_theta : bool
         Whether to keep all parameters at the output times.
+    folder : path, optional
+        A new folder to which each snapshot is written when it is taken, in place of keeping all of them in memory: the
+        result reads them when they are asked for, and `load_trajectories` opens the folder later, also that of a run
+        which was interrupted.
     progress : bool or callable
         ``True`` logs each finished run; a callable is called as ``progress(steps_done, steps_in_all)``.
 
@@ -161,9 +124,12 @@ def run_sgd(
     InvalidInput
         If an argument is out of range; ``theta0`` that is not finite is named by index.
     ResourceError
-        If the snapshots would not fit in memory, before anything is computed.
+        If the snapshots would not fit in memory, or on the disk, before anything is computed.
+    StorageError
+        If ``folder`` is not new, or cannot be written to; what was written before stays, and is the ``partial``.
     ConvergenceError
-        If parameters overflow, which a smaller step cures; the snapshots so far are its ``partial``.
+        If parameters overflow, which a smaller step cures; the complete runs, or the snapshots so far, are its
+        ``partial``.
 
     Examples
     --------
@@ -187,38 +153,46 @@ def run_sgd(
         replacement=replacement,
     )
     n_runs, width = check_count("n_runs", n_runs), model.n_parameters
+    risk_of = _risk_function(model, risk)
     t = output_times(t_eval, settings.step_size)
     counts = np.rint(t / settings.step_size).astype(np.int64)
-    numbers = n_runs * counts.size * n_neurons * (model.n_coordinates + (width if store_theta else 0))
-    check_memory(8.0 * (numbers + 4 * n_neurons * width), f"n_neurons={n_neurons}: the snapshots",
-                 "take fewer neurons, runs or output times, or store_theta=False")
+    check_memory(32.0 * n_neurons * width, f"n_neurons={n_neurons}: the weights", "take fewer neurons")
     check_memory(16.0 * (batch_size + UNROLL) * (n_neurons + width), f"batch_size={batch_size}: a mini-batch",
                  "take a smaller batch_size or fewer neurons")
+    seed = seed_sequence(rng)
+    shapes = {"coordinates": (n_neurons, model.n_coordinates)} | ({"theta": (n_neurons, width)} if store_theta else {})
+    report = StepProgress(progress, n_runs, int(counts[-1]))
     starts = None if theta0 is None else initial_theta(model, theta0, n_runs, n_neurons)
-    return _independent_runs(settings, kappa, starts, n_runs, t, counts, seed_sequence(rng), store_theta,
-                             StepProgress(progress, n_runs, int(counts[-1])))
+    if counts[-1] > 0:
+        settings.steps(0, 1)
+    recorder = TrajectoryRecorder(settings.about(seed), t, n_runs, shapes, folder, 32.0 * n_neurons * width)
 
-
-def _independent_runs(settings: _Settings, kappa: float, starts: NDArray | None, n_runs: int, t: NDArray,
-                      counts: NDArray, seed: np.random.SeedSequence, store_theta: bool,
-                      report: StepProgress) -> SGDResult:
-    """Return all runs; each has random numbers of its own for start, data and noise."""
-    model, state = settings.model, dict(seed.state)
-    runs: list[tuple] = []
-    for run, child in enumerate(seed.spawn(n_runs)):
+    def one(run: int, child: np.random.SeedSequence) -> None:
         start, data, noise = (np.random.default_rng(s) for s in child.spawn(3))
-        theta = model.initial_theta(settings.n_neurons, kappa, start) if starts is None else starts[run].copy()
-        snapshots: list[NDArray] = []
-        try:
-            for snapshot in _trajectory(settings, theta, counts, data, noise, report):
-                snapshots.append(snapshot)
-        except ConvergenceError as error:
-            if snapshots:
-                error.partial = _result(settings, t, counts, [_observe(model, snapshots, store_theta)], seed, state)
-            raise
-        runs.append(_observe(model, snapshots, store_theta))
-        report.finished(run)
-    return _result(settings, t, counts, runs, seed, state)
+        theta = model.initial_theta(n_neurons, kappa, start) if starts is None else starts[run].copy()
+        for count, snapshot in zip(counts, _trajectory(settings, theta, counts, data, noise, report)):
+            coordinates = model.project(snapshot)
+            arrays = {"coordinates": coordinates, "theta": snapshot if store_theta else None}
+            recorder.take(run, int(count), arrays, risk_of(snapshot, coordinates))
+
+    return cast(SGDResult, recorder.run_all(seed, one, report.finished))
+
+
+def _risk_function(model: NetworkModel, risk: str) -> Callable[[NDArray, NDArray], float]:
+    """Return the risk of a network as a function of its parameters and its coordinates."""
+    def of_coordinates(theta: NDArray, coordinates: NDArray) -> float:
+        z, own, n = np.zeros(model.target.size), 0.0, len(coordinates)
+        for block in np.array_split(coordinates.T, max(1, n // RISK_BLOCK), axis=1):
+            features = model.features(*block)
+            z += np.sum(features, axis=1)
+            own += float(np.sum(model.diagonal(*block)) - np.sum(model.signs * np.sum(features * features, axis=1)))
+        return model.risk_of_moments(z / n) + own / n**2
+
+    if risk == "coordinates":
+        return of_coordinates
+    if risk != "exact":
+        raise InvalidInput(f"risk={risk!r}: need 'exact' or 'coordinates'")
+    return lambda theta, coordinates: float(model.population_risk(theta))
 
 
 @dataclass(frozen=True)
@@ -234,22 +208,35 @@ class _Settings:
     sample: tuple[NDArray, NDArray] | None
     replacement: bool
 
+    def about(self, seed: np.random.SeedSequence) -> dict[str, Any]:
+        """Return what is known of the result at the start."""
+        return {"n_neurons": self.n_neurons, "step_size": self.step_size, "seed_entropy": seed.entropy,
+                "seed_state": dict(seed.state), "model": self.model, "beta": self.beta, "ridge": self.ridge,
+                "noise_constant": self.noise_constant, "batch_size": self.batch_size,
+                "n_samples": None if self.sample is None else self.sample[1].size, "simulator": "SGD"}
+
     def steps(self, first: int, count: int) -> NDArray[np.float64]:
         """Return s_k for the steps k = first, ..., first + count - 1, checked."""
-        if callable(self.xi):
-            values = real_array(self.xi(self.step_size * np.arange(first, first + count)), "xi(t)")
-            values = np.broadcast_to(values, (count,)) if values.ndim == 0 else values
-            if values.shape != (count,):
-                raise InvalidInput(f"xi returned shape {values.shape} for {count} times; it must return one value each")
-        else:
-            values = np.full(count, check_positive("xi", self.xi))
-        bad = ~((values > 0.0) & np.isfinite(values))
-        if bad.any():
-            raise InvalidInput(f"xi must be positive and finite; it is {values[bad][0]}")
+        values = schedule_values(self.xi, self.step_size * np.arange(first, first + count))
         if 2.0 * self.ridge * self.step_size * np.max(values) > 0.5:
             raise InvalidInput(f"step_size={self.step_size:g} is too large for ridge={self.ridge:g}: a step would take "
                                f"away more than half of each weight; need 2 * ridge * step_size * xi <= 0.5")
         return self.step_size * values
+
+
+def schedule_values(xi: float | Callable, t: NDArray) -> NDArray[np.float64]:
+    """Return the step-size schedule at an array of times, checked."""
+    if callable(xi):
+        values = real_array(xi(t), "xi(t)")
+        values = np.broadcast_to(values, t.shape) if values.ndim == 0 else values
+        if values.shape != t.shape:
+            raise InvalidInput(f"xi returned shape {values.shape} for {t.size} times; it must return one value each")
+    else:
+        values = np.full(t.shape, check_positive("xi", xi))
+    bad = ~((values > 0.0) & np.isfinite(values))
+    if bad.any():
+        raise InvalidInput(f"xi must be positive and finite; it is {values[bad][0]}")
+    return values
 
 
 class StepProgress:
@@ -272,7 +259,7 @@ class StepProgress:
 
 
 def _trajectory(settings: _Settings, theta, counts, data, noise, report):
-    """Yield a copy of ``theta`` after each of the given numbers of steps."""
+    """Yield ``theta`` after each of the given numbers of steps; it changes when the next one is asked for."""
     model = settings.model
     learn_ab = model.trains_readout
     w = np.ascontiguousarray(theta[:, 2:] if learn_ab else theta)
@@ -296,33 +283,7 @@ def _trajectory(settings: _Settings, theta, counts, data, noise, report):
                 raise ConvergenceError(f"SGD overflowed before t={t:.3g}; take a smaller step_size "
                                        f"than {settings.step_size:g}", reason="non-finite", t=t, dt=settings.step_size)
             report.advance(size)
-        yield np.column_stack([a, b, w]) if learn_ab else w.copy()
-
-
-def _observe(model: NetworkModel, snapshots: list[NDArray], store_theta: bool) -> tuple:
-    theta = np.stack(snapshots)
-    return theta if store_theta else None, model.project(theta), model.population_risk(theta)
-
-
-def _result(settings: _Settings, t, counts, runs: list[tuple], seed, state: dict) -> SGDResult:
-    theta, coordinates, risk = zip(*runs)
-    return SGDResult(
-        t=t[: risk[0].size],
-        steps=counts[: risk[0].size],
-        theta=None if theta[0] is None else np.stack(theta),
-        coordinates=np.stack(coordinates),
-        risk=np.stack(risk),
-        n_neurons=settings.n_neurons,
-        step_size=settings.step_size,
-        seed_entropy=seed.entropy,
-        seed_state=state,
-        model=settings.model,
-        beta=settings.beta,
-        ridge=settings.ridge,
-        noise_constant=settings.noise_constant,
-        batch_size=settings.batch_size,
-        n_samples=None if settings.sample is None else settings.sample[1].size,
-    )
+        yield np.column_stack([a, b, w]) if learn_ab else w
 
 
 def output_times(t_eval: ArrayLike, step_size: float) -> NDArray[np.float64]:

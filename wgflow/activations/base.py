@@ -116,6 +116,21 @@ class Activation(Contract):
         All arguments broadcast.
         """
 
+    def pair_slopes(self, s1: ArrayLike, s2: ArrayLike, rho: ArrayLike) -> tuple[FloatArray, FloatArray]:
+        r"""Return :math:`E\,\sigma''(Z_1)\sigma(Z_2)` and :math:`E\,\sigma'(Z_1)\sigma'(Z_2)`.
+
+        :math:`Z_1, Z_2` are centered normals of deviations ``s1 > 0, s2`` and correlation ``rho``. Of their covariance
+        C, the pair expectation has the derivatives :math:`E\,\sigma''(Z_1)\sigma(Z_2) / 2` in :math:`C_{11}` and
+        :math:`E\,\sigma'(Z_1)\sigma'(Z_2)` in :math:`C_{12}` (Price's theorem).
+
+        Raises
+        ------
+        InvalidInput
+            By an activation without closed forms for them.
+        """
+        raise InvalidInput(f"{self!r} has no closed form for the expectations of its slopes over pairs of neurons; "
+                           "Erf, Polynomial and PiecewiseLinear activations have")
+
     @abstractmethod
     def sphere_mean(self, t: ArrayLike, dim: int, order: int = 0) -> FloatArray:
         """Return the derivative of the given order (0, 1 or 2) in ``t >= 0`` of :math:`E\\,\\sigma(t c)`.

@@ -207,6 +207,21 @@ class PiecewiseLinear(Activation):
                 total = total + mi * mj * pair
         return total
 
+    def pair_slopes(self, s1: ArrayLike, s2: ArrayLike, rho: ArrayLike) -> tuple[FloatArray, FloatArray]:
+        s1, s2, rho = np.broadcast_arrays(check_scale(s1, "s1"), check_scale(s2, "s2"), check_correlation(rho))
+        (s1, h), (s2, k) = (self._standardized(s, np.zeros(())) for s in (s1, s2))
+        root = np.sqrt((1.0 - rho) * (1.0 + rho))
+        slope = self._slopes[0]
+        bent, both = np.zeros(rho.shape), np.full(rho.shape, slope**2)
+        for i, mi in enumerate(self._jumps):
+            # sigma'' is a point mass at each knot; given Z_1 there, Z_2 is normal.
+            mean = self.gaussian_mean(s2 * root, offset=s2 * rho * h[i])
+            bent = bent + mi * normal_density(h[i]) / s1 * mean
+            both = both + slope * mi * (ndtr(-h[i]) + ndtr(-k[i]))
+            for j, mj in enumerate(self._jumps):
+                both = both + mi * mj * _orthant(h[i], k[j], rho, root)
+        return bent, both
+
     def _hinge_means(self, s: FloatArray, z: FloatArray, t: FloatArray) -> FloatArray:
         """Return ``sum_j m_j E(sG - t_j)_+``."""
         return np.sum(self._column(self._jumps, z) * (s * normal_density(z) - t * ndtr(-z)), axis=0)
@@ -265,6 +280,14 @@ class ReLU(PiecewiseLinear):
 
     def __repr__(self) -> str:
         return f"ReLU(offset={self._offset:g})" if self._offset else "ReLU()"
+
+
+def _orthant(h: FloatArray, k: FloatArray, rho: FloatArray, root: FloatArray) -> FloatArray:
+    """Return P(X > h, Y > k) at any correlation in [-1, 1]."""
+    inside = root > 0.0
+    general = upper_orthant(h, k, np.where(inside, rho, 0.0), np.where(inside, root, 1.0))
+    line = np.where(rho > 0.0, ndtr(-np.maximum(h, k)), np.maximum(ndtr(-k) - ndtr(h), 0.0))
+    return np.where(inside, general, line)
 
 
 def _phi_drop(a: FloatArray, b: FloatArray) -> FloatArray:

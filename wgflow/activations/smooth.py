@@ -267,6 +267,12 @@ class Erf(_SmoothActivation):
         both = upper_orthant(h, k, sine, np.sqrt((1.0 - sine) * (1.0 + sine)))
         return 4.0 * both - 2.0 * ndtr(-h) - 2.0 * ndtr(-k) + 1.0
 
+    def pair_slopes(self, s1: ArrayLike, s2: ArrayLike, rho: ArrayLike) -> tuple[FloatArray, FloatArray]:
+        s1, s2, rho = check_scale(s1, "s1"), check_scale(s2, "s2"), check_correlation(rho)
+        c1, cross = 1.0 + 2.0 * s1 * s1, 2.0 * s1 * s2 * rho
+        both = 4.0 / math.pi / np.sqrt(c1 * (1.0 + 2.0 * s2 * s2) - cross * cross)
+        return -cross / c1 * both, both
+
     def kernel_arguments(self) -> KernelActivation:
         return KernelActivation(2, _EMPTY, _EMPTY, _EMPTY)
 
@@ -342,6 +348,14 @@ class Polynomial(Activation):
         a1 = self.hermite_coefficients(s1, degree, offset=check_offset(offset1, "offset1"))
         a2 = self.hermite_coefficients(s2, degree, offset=check_offset(offset2, "offset2"))
         return sum((a1[k] * a2[k] * rho**k for k in range(degree + 1)), np.zeros(()))
+
+    def pair_slopes(self, s1: ArrayLike, s2: ArrayLike, rho: ArrayLike) -> tuple[FloatArray, FloatArray]:
+        rho, degree = check_correlation(rho), self._coefficients.size - 1
+        plain, other = (self.hermite_coefficients(s2, degree, offset_order=k) for k in (0, 1))
+        first, second = (self.hermite_coefficients(s1, degree, offset_order=k) for k in (1, 2))
+        powers = [rho**k for k in range(degree + 1)]
+        return (sum((second[k] * plain[k] * powers[k] for k in range(degree + 1)), np.zeros(())),
+                sum((first[k] * other[k] * powers[k] for k in range(degree + 1)), np.zeros(())))
 
     def sphere_mean(self, t: ArrayLike, dim: int, order: int = 0) -> FloatArray:
         check_order(order)

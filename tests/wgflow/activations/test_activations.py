@@ -356,3 +356,27 @@ def test_bad_input(build, message):
 def test_knots_of_the_wrong_kind(knots):
     with pytest.raises(InvalidType, match=r"knots has .*need real numbers"):
         PiecewiseLinear(knots, [0.0] * len(knots))
+
+
+@pytest.mark.parametrize("activation", [
+    Erf(), Polynomial([0.3, 1.0, -0.4, 0.2]), Ramp(), NonMonotone(), ReLU(0.2),
+    PiecewiseLinear([-1.0, 0.5], [0.3, 1.0], left_slope=0.7, right_slope=-0.2),
+], ids=repr)
+def test_pair_slopes_are_derivatives_in_the_covariance(activation):
+    """d/dC_11 = E sigma'' sigma / 2 and d/dC_12 = E sigma' sigma', by differences; at rho = +-1 along the line."""
+    def mean(c11, c12, c22):
+        return activation.pair_expectation(np.sqrt(c11), np.sqrt(c22), c12 / np.sqrt(c11 * c22))
+
+    h = 1e-5
+    bent, both = activation.pair_slopes(np.sqrt(1.3), np.sqrt(0.8), 0.6 / np.sqrt(1.3 * 0.8))
+    assert bent / 2 == pytest.approx((mean(1.3 + h, 0.6, 0.8) - mean(1.3 - h, 0.6, 0.8)) / (2 * h), abs=1e-8)
+    assert both == pytest.approx((mean(1.3, 0.6 + h, 0.8) - mean(1.3, 0.6 - h, 0.8)) / (2 * h), abs=1e-8)
+    for sign in (1.0, -1.0):
+        bent, both = activation.pair_slopes(np.sqrt(1.3), np.sqrt(1.3), sign)
+        line = [activation.pair_expectation(np.sqrt(c), np.sqrt(c), sign) for c in (1.3 + h, 1.3 - h)]
+        assert bent + sign * both == pytest.approx((line[0] - line[1]) / (2 * h), abs=1e-8)
+
+
+def test_pair_slopes_without_closed_form_are_refused():
+    with pytest.raises(InvalidInput, match=r"Tanh\(\) has no closed form"):
+        Tanh().pair_slopes(1.0, 1.0, 0.5)
