@@ -38,7 +38,7 @@ class SGDResult:
         Their reduced coordinates.
     risk : ndarray, shape (runs, T)
         Exact population risk of the network, not an estimate from samples.
-    n_neurons, step_size, beta, ridge, noise_constant, batch_size
+    n_neurons, step_size, beta, ridge, noise_constant, batch_size, replacement, xi
         As given.
     n_samples : int or None
         Size of the finite sample that was drawn from; None for fresh samples of the model.
@@ -64,6 +64,8 @@ class SGDResult:
     noise_constant: float = 4.0
     batch_size: int = 1
     n_samples: int | None = None
+    replacement: bool = True
+    xi: float | Callable[[NDArray[np.float64]], ArrayLike] = field(default=1.0, repr=False)
 
     @property
     def n_runs(self) -> int:
@@ -322,6 +324,8 @@ def _result(settings: _Settings, t, counts, runs: list[tuple], seed, state: dict
         noise_constant=settings.noise_constant,
         batch_size=settings.batch_size,
         n_samples=None if settings.sample is None else settings.sample[1].size,
+        replacement=settings.replacement,
+        xi=settings.xi,
     )
 
 
