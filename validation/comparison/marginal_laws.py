@@ -2,7 +2,8 @@ r"""The law of one coordinate, in the form in which a statistic sees it.
 
 A `MarginalLaw` is a law on the line with a piecewise linear quantile function Q, its exact mean and deviation, and what
 is not known of it: a density on a grid says where in a cell the mass lies only as far as the neighboring cells tell
-(:func:`unresolved_share`), atoms of a quadrature nothing about the law between them, and a random sample is off its own law by its fluctuations.
+(:func:`unresolved_share`), atoms of a quadrature nothing about the law between them, and a random sample is off its own
+law by its fluctuations.
 """
 
 from __future__ import annotations

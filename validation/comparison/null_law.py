@@ -186,7 +186,7 @@ def at_one_time(source: DensityLaws | AtomLaws, x: Array, statistics: Sequence[S
 
 @dataclass(frozen=True)
 class _Null:
-    """Fits (replicates, quantities), mean spread, mean variance of the runs' means, widening of coordinates and risk."""
+    """Fits (replicates, quantities), mean spread, variance of the runs' means, widening of coordinates and risk."""
 
     fits: Array
     spread: Array
