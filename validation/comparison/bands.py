@@ -91,7 +91,9 @@ def simultaneous_bands(quantities: Sequence[Quantity], columns: Sequence[AtOneTi
     wider = np.where(predicted, 0.0, wider)
     upper = scattered + wider + np.array([column.resolution for column in columns]).T
     upper = np.minimum(upper, np.array([q.largest for q in quantities])[:, None])
-    return Bands(np.where(is_distance, 0.0, -upper), upper,
+    # Predicted differences are off 0 by the bias of the step and that of a sample's deviation.
+    center = np.where(predicted & ~is_distance, null_mean, 0.0)
+    return Bands(np.where(is_distance, 0.0, center - upper), center + upper,
                  widening * scattered / np.where(independent > 0, independent, 1.0))
 
 

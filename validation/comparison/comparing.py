@@ -16,7 +16,7 @@ from wgflow.solution import Solution
 
 from .bands import Bands, excess_factor, simultaneous_bands
 from .first_order_bias import first_order_bias
-from .null_law import AtOneTime, Quantity, at_one_time, is_sample, laws_at, quantities_of
+from .null_law import AtOneTime, Predicted, Quantity, at_one_time, is_sample, laws_at, quantities_of
 from .particle_runs import ParticleRuns, Particles, particle_runs
 from .result import Comparison
 from .risk_response import Risks, response_of, risks_of
@@ -136,7 +136,7 @@ def _compared(sol: Solution, runs: ParticleRuns, statistics: Sequence[Statistic]
     names = _coordinate_names(start, model, runs.coordinates.shape[3])
     risks = None if model is None or runs.risk is None else risks_of(sol, runs, model, t)
     quantities = quantities_of(names, statistics, risks is not None)
-    null = null_choice(scatter, sol, runs, model, names, level)
+    null = null_choice(scatter, sol, runs, model, names, level, coarse is None)
     columns = _columns(sol, t, runs, statistics, model, risks, n_null, rng, null)
     difference = np.array([column.fit for column in columns]).T
     bias = np.zeros_like(difference)
@@ -182,7 +182,7 @@ def _columns(sol: Solution, t: Array, runs: ParticleRuns, statistics: Sequence[S
         risk = None if risks is None else (risks.difference[j], risks.spread[j])
         if state is not None:
             rng.bit_generator.state = state
-        predicted = None if null.moments is None or moments is None else (null.moments, moments[:, j])
+        predicted = None if null.moments is None or moments is None else Predicted(null.moments, moments[:, j], j)
         columns.append(at_one_time(laws, runs.coordinates[:, j], statistics, response, risk, n_null, rng,
                                    predicted=predicted, bootstrap=null.kind == "bootstrap"))
     return columns

@@ -17,7 +17,8 @@ from .predicted_scatter import PredictedMoments
 from .risk_response import AtomRiskResponse, RiskResponse
 from .statistics import Runs, Statistic
 
-__all__ = ["AtOneTime", "Quantity", "Resampled", "at_one_time", "fits_of", "is_sample", "laws_at", "quantities_of"]
+__all__ = ["AtOneTime", "Predicted", "Quantity", "Resampled", "at_one_time", "fits_of", "is_sample", "laws_at",
+           "quantities_of"]
 
 Array = NDArray[np.float64]
 #: Particles of the null law that are held in memory at once.
@@ -73,9 +74,9 @@ class AtOneTime:
     null_mean, null_std, null_spread : array of shape (quantities,)
         Mean and deviation of the fit, and mean of the spread, over the replicates of the null law.
     standardized : array of shape (replicates, quantities)
-        (fit - mean) / deviation of each replicate; of quantities with two sides the size of fit / deviation.
+        (fit - mean) / deviation of each replicate, its size for quantities with two sides.
     predicted : array of bool, shape (quantities,)
-        Whether the replicates scatter as the runs are predicted to, not as independent draws.
+        Whether the replicates scatter as the runs are predicted to, about the predicted bias, not as independent draws.
     widening : array of shape (quantities,)
         By which factor that changes the deviation; 1 where it does not.
     resolution : array of shape (quantities,)
@@ -92,6 +93,33 @@ class AtOneTime:
     predicted: NDArray[np.bool_]
     widening: Array
     resolution: Array
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The predicted law of means, deviations and risk, and draws from it at one time.
+
+    Attributes
+    ----------
+    law : PredictedMoments
+    draws : array of shape (functionals, replicates, runs)
+    time : int
+        Index of the time.
+    """
+
+    law: PredictedMoments
+    draws: Array
+    time: int
+
+    def allowances(self, marginals: Sequence[MarginalLaw], statistics: Sequence[Statistic]) -> list[float]:
+        """Return what each quantity is allowed for the part of the bias that is not predicted."""
+        found = []
+        for k, own in enumerate(marginals):
+            name = self.law.coordinates[k]
+            shift, wider = (self.law.allowance(f"{what} of {name}", self.time) for what in ("mean", "deviation"))
+            laws = [own.shifted(shift)] * (shift > 0.0) + [own.widened(own.deviation + wider)] * (wider > 0.0)
+            found += [sum(each.between(own, other) for other in laws) for each in statistics]
+        return [*found, self.law.allowance("risk", self.time)]
 
 
 class Resampled:
@@ -147,7 +175,7 @@ def fits_of(statistics: Sequence[Statistic], laws: Sequence[MarginalLaw], x: Arr
 
 def at_one_time(source: DensityLaws | AtomLaws, x: Array, statistics: Sequence[Statistic], response: Response | None,
                 risk: tuple[float, float] | None, n_null: int, rng: np.random.Generator, *,
-                predicted: tuple[PredictedMoments, Array] | None = None, bootstrap: bool = False) -> AtOneTime:
+                predicted: Predicted | None = None, bootstrap: bool = False) -> AtOneTime:
     """Return the statistics of the runs and of their null law at one time.
 
     Parameters
@@ -158,14 +186,14 @@ def at_one_time(source: DensityLaws | AtomLaws, x: Array, statistics: Sequence[S
         How the risk answers to draws from the law; given if and only if ``risk`` is.
     risk : (float, float), optional
         Difference of the two risks, and its variance over the runs.
-    predicted : (PredictedMoments, array of shape (functionals, n_null, runs)), optional
+    predicted : Predicted, optional
         The joint law of means, deviations and risk, and its draws at this time.
     bootstrap : bool
         Whether replicates are drawn from the particles in place of the law.
     """
     n_coords = x.shape[2]
-    known = np.array([predicted is not None and predicted[0].covers(k) for k in range(n_coords) for _ in statistics]
-                     + [predicted is not None and predicted[0].covers(None)] * (response is not None))
+    known = np.array([predicted is not None and predicted.law.covers(k) for k in range(n_coords) for _ in statistics]
+                     + [predicted is not None and predicted.law.covers(None)] * (response is not None))
     fit, spread = (found[0] for found in fits_of(statistics, source.marginals, x[None], not known.all()))
     null = _null_of(source, x, statistics, response, n_null, rng, predicted, bootstrap, not known.all())
     mean, std = null.fits.mean(axis=0), null.fits.std(axis=0)
@@ -178,7 +206,10 @@ def at_one_time(source: DensityLaws | AtomLaws, x: Array, statistics: Sequence[S
     two_sided = np.array([not each.is_distance for _ in range(n_coords) for each in statistics]
                          + [True] * (response is not None))
     width = np.where(std > 0, std, 1.0)
-    standardized = np.where(two_sided, np.abs(null.fits) / width, (null.fits - mean) / width)
+    standardized = (null.fits - mean) / width
+    standardized = np.where(two_sided, np.abs(standardized), standardized)
+    if predicted is not None:
+        resolution = [own + more for own, more in zip(resolution, predicted.allowances(source.marginals, statistics))]
     scatter = np.maximum(0.0, _scatter(x[None])[0] - null.scatter)
     return AtOneTime(source.marginals, scatter, fit, spread, mean, std, null.spread, standardized, known, widening,
                      np.array(resolution))
@@ -195,7 +226,7 @@ class _Null:
 
 
 def _null_of(source: DensityLaws | AtomLaws, x: Array, statistics: Sequence[Statistic], response: Response | None,
-             n_null: int, rng: np.random.Generator, predicted: tuple[PredictedMoments, Array] | None, bootstrap: bool,
+             n_null: int, rng: np.random.Generator, predicted: Predicted | None, bootstrap: bool,
              spreads: bool) -> _Null:
     runs, count, n_coords = x.shape
     own = Resampled(x) if bootstrap else source
@@ -210,9 +241,9 @@ def _null_of(source: DensityLaws | AtomLaws, x: Array, statistics: Sequence[Stat
             values = _risks_of(response, draws, atoms, source, own, rng)
         plain = draws
         if predicted is not None:
-            moments = predicted[1][:, start : start + sets]
-            draws = predicted[0].displaced(draws, moments, [law.mean for law in source.marginals])
-            given = predicted[0].risk(moments)
+            moments = predicted.draws[:, start : start + sets]
+            draws = predicted.law.displaced(draws, moments, [law.mean for law in source.marginals])
+            given = predicted.law.risk(moments)
             ratios.append(_widening(plain, draws, values, given))
             values = values if given is None or values is None else given
         fit, spread = fits_of(statistics, own.marginals, draws, spreads)

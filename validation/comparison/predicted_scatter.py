@@ -6,6 +6,9 @@ shifted and stretched on each coordinate so that its mean and deviation are thos
 covariance: what particles do together is a smooth displacement, which on a law that is narrow beside the scale of the
 potential is affine, and the rest of their fluctuations is that of independent draws. So distances have the null law of
 particles that share noise and interact, with the broadening that pooling brings.
+
+Where the bias of SGD's step is predicted too, all of this is centered at mean field plus bias, and the bands are
+widened by a fifth of the bias for what its first order leaves out.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ __all__ = ["PredictedMoments", "check_scatter", "scattering_more"]
 Array = NDArray[np.float64]
 #: Share of the level that is spent on finding runs that scatter more than predicted.
 _SHARE = 0.1
+#: Share of the predicted bias that is allowed for what is neglected.
+_NEGLECTED = 0.2
 
 
 def check_scatter(scatter: Scatter, runs: ParticleRuns) -> None:
@@ -61,6 +66,8 @@ class PredictedMoments:
     runs : ParticleRuns
     without : collection of str
         Functionals that are not used, although they are predicted; without its mean no coordinate is.
+    with_bias : bool
+        Whether the predicted bias of the step is used.
 
     Attributes
     ----------
@@ -68,7 +75,8 @@ class PredictedMoments:
         Whether particles keep their order, so that the draws of all times are those of the same levels.
     """
 
-    def __init__(self, scatter: Scatter, coordinates: Sequence[str], runs: ParticleRuns, without: Collection[str] = ()):
+    def __init__(self, scatter: Scatter, coordinates: Sequence[str], runs: ParticleRuns, without: Collection[str] = (),
+                 with_bias: bool = True):
         wanted = [name for k in coordinates if f"mean of {k}" not in without for name in _of(k)] + ["risk"]
         self.names = [name for name in wanted if name in scatter.functionals and name not in without]
         self.coordinates = tuple(coordinates)
@@ -76,6 +84,7 @@ class PredictedMoments:
         rows = [scatter.functionals.index(name) for name in self.names]
         joint = scatter.covariance[np.ix_(rows, times, rows, times)]
         self.variance: Array = np.einsum("itit->it", joint)
+        self.bias: Array = (scatter.bias if with_bias else 0.0 * scatter.bias)[np.ix_(rows, times)]
         self._shape = (len(rows), times.size)
         size = len(rows) * times.size
         values, vectors = np.linalg.eigh(joint.reshape(size, size))
@@ -85,7 +94,11 @@ class PredictedMoments:
     def draw(self, sets: int, runs: int, rng: np.random.Generator) -> Array:
         """Return departures from the mean field, shape (functionals, times, sets, runs)."""
         normal = rng.standard_normal((self._root.shape[1], sets * runs))
-        return (self._root @ normal).reshape(*self._shape, sets, runs)
+        return (self._root @ normal).reshape(*self._shape, sets, runs) + self.bias[:, :, None, None]
+
+    def allowance(self, name: str, time: int) -> float:
+        """Return what is allowed for the part of a functional's bias that is not predicted, at one of the times."""
+        return _NEGLECTED * float(abs(self.bias[self.names.index(name), time])) if name in self.names else 0.0
 
     def covers(self, coordinate: int | None) -> bool:
         """Return whether a coordinate, or the risk where it is None, is predicted."""

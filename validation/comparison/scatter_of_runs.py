@@ -64,8 +64,8 @@ class NullChoice:
 
 
 def null_choice(scatter: ScatterChoice, sol: Solution, runs: ParticleRuns, model: ReducedModel | None,
-                coordinates: Sequence[str], level: float) -> NullChoice:
-    """Return what the argument ``scatter`` of `compare` comes to for these runs.
+                coordinates: Sequence[str], level: float, with_bias: bool) -> NullChoice:
+    """Return what the argument ``scatter`` of `compare` comes to for these runs, with or without the step's bias.
 
     Raises
     ------
@@ -76,7 +76,8 @@ def null_choice(scatter: ScatterChoice, sol: Solution, runs: ParticleRuns, model
         return NullChoice("bootstrap" if scatter == "bootstrap" else "observed")
     if scatter is not None and scatter != "predicted":
         check_scatter(scatter, runs)
-        return NullChoice("predicted", PredictedMoments(scatter, coordinates, runs), (_PREDICTED,))
+        return NullChoice("predicted", PredictedMoments(scatter, coordinates, runs, (), with_bias),
+                          _words(scatter, with_bias))
     try:
         found = scatter_for(sol, runs, model)
     except InvalidInput as error:
@@ -84,14 +85,22 @@ def null_choice(scatter: ScatterChoice, sol: Solution, runs: ParticleRuns, model
             raise InvalidInput(f"scatter='predicted' is not possible: {error}") from error
         why = (f"The scatter of the runs was not predicted: {error}.",) if runs.is_sgd else ()
         return NullChoice("observed", None, why)
-    moments = PredictedMoments(found, coordinates, runs)
+    moments = PredictedMoments(found, coordinates, runs, (), with_bias)
     more = scattering_more(moments, runs, level) if scatter is None else {}
     if not more:
-        return NullChoice("predicted", moments, (_PREDICTED,))
+        return NullChoice("predicted", moments, _words(found, with_bias))
     words = ", ".join(f"{name} with {ratio:.3g} times the predicted variance" for name, ratio in more.items())
-    note = f"{_PREDICTED} But the runs scatter more: {words}; of these the observed scatter was taken."
-    moments = PredictedMoments(found, coordinates, runs, without=more)
-    return NullChoice("predicted", moments if moments.names else None, (note,))
+    note = f"But the runs scatter more: {words}; of these the observed scatter was taken."
+    moments = PredictedMoments(found, coordinates, runs, more, with_bias)
+    return NullChoice("predicted", moments if moments.names else None, (*_words(found, with_bias), note))
+
+
+def _words(scatter: Scatter, with_bias: bool) -> tuple[str, ...]:
+    if scatter.step_size == 0.0 or not with_bias:
+        return (_PREDICTED,)
+    if scatter.step_bias is None:
+        return (_PREDICTED, "The bias of the step size is not in the bands.")
+    return (_PREDICTED, "So is the bias of the step, about which the bands lie.")
 
 
 def scatter_for(sol: Solution, runs: ParticleRuns, model: ReducedModel | None) -> Scatter:
@@ -121,7 +130,8 @@ def scatter_for(sol: Solution, runs: ParticleRuns, model: ReducedModel | None) -
     except (InvalidInput, ConvergenceError, ResourceError) as error:
         raise InvalidInput(str(error)) from error
     # The mean over a batch has 1/M of the variance of one sample.
-    return replace(found, samples=found.samples / sgd.batch_size)
+    bias = None if found.step_bias is None else found.step_bias / np.array([sgd.batch_size, 1.0])[:, None, None]
+    return replace(found, samples=found.samples / sgd.batch_size, step_bias=bias)
 
 
 def _start_of(sol: Solution, noisy: bool) -> Atoms | Density:
