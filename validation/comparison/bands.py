@@ -11,7 +11,8 @@ one another). Three things move a correct run away from rho:
 
    where "largest" runs over all statistics and times, so that ALL of them stay below Q at once with probability
    1 - level. No Bonferroni factor is needed; drawing the times independently is the conservative side, as
-   the times of a true run are correlated. Errors of means and deviations are two-sided: there mu = 0.
+   the times of a true run are correlated. Errors of means and deviations are two-sided: there mu = 0. The quantile
+   of M replicates is the k-th largest that a further draw exceeds with probability k / (M + 1).
 2. *Particles are not independent.* They share noise (that of the data under SGD, of order sqrt(step_size) at any N) and
    interact, which damps or carries along the fluctuations of the start. The runs show it: phi, which is E^2 over the
    mean of E^2 over the replicates, is 1 for independent draws. What exceeds 1 is added as a variance,
@@ -21,10 +22,12 @@ one another). Three things move a correct run away from rho:
 
    taken as one Gaussian mode (a common shift), the least favorable case for a distance. As phi is itself estimated from
    few runs, phi~ = max(phi, (phi + median over times of phi) / 2) borrows strength from the other times, and the factor
-   kappa of Student's t pays for the rest. Damping (phi < 1) does not narrow the band. A single run has no spread: its
-   band consists of part 1 alone, and the verdict says so. Where the scatter is predicted
-   (:func:`wgflow.validation.predict_scatter`), phi is the predicted variance over that of independent draws, with
-   kappa = 1: a single run is then enough. A distance takes the larger phi of its coordinate's mean and deviation.
+   kappa of Student's t pays for the rest. Damping (phi < 1) does not narrow the band. A single run has no spread:
+   its band consists of part 1 alone, and the verdict says so.
+
+   Where the scatter is predicted (:func:`wgflow.validation.predict_scatter`), parts 2 and 3 are left out: replicates
+   themselves scatter as the runs do (:mod:`wgflow.validation.comparison.predicted_scatter`), jointly over all times and
+   about the predicted bias of the step, so that the level is kept for any number of runs, a single one too.
 3. *Pooling.* Runs that share noise scatter about rho, so that the law of all their particles is wider than rho by their
    excess scatter e^2 = E^2 - its mean over the replicates: W_1 and W_2 may grow by sqrt(s^2 + e^2) - s (s the deviation
    of rho), the Kolmogorov distance by 2 e^2, any other distance by its value between rho and rho stretched to the
@@ -43,8 +46,8 @@ lowers the excess later on (gradient descent fits the network it has, not the av
 its degrees of freedom, at least the D parameters of a neuron in each of the n runs, so that the upper end of the band
 lies (K/N) chi2_{nD}(1 - level/2) / (nD) above what parts 1 to 4 give.
 
-The bias of order step_size is NOT in the band: if halving the step size changes the verdict, the first one was about
-SGD's step, not about the flow.
+The bias of order step_size is in the band where it is predicted with the scatter, or measured by coarser runs.
+Elsewhere it is NOT: if halving the step size changes the verdict, the first one was about SGD's step, not the flow.
 """
 
 from __future__ import annotations

@@ -68,13 +68,14 @@ def compare(
     coarse : SGDResult, optional
         Runs at the same times of half as many neurons with twice the step size. N neurons with step epsilon are off the
         flow by b epsilon + c/N on average, beside their scatter, and to first order this is the difference between the
-        two kinds of runs: by its amount the bands are widened (``first_order_bias``).
+        two kinds of runs: by its amount the bands are widened (``first_order_bias``), and no bias is predicted.
     scatter : Scatter, "predicted", "observed" or "bootstrap", optional
         Where the null law, that of the differences where the equation is right, has its scatter from.
 
         - ``"predicted"``, or what `predict_scatter` returns: theory. Means, deviations and risk have the covariance
-          predicted for this width, step size and start, and the draws of distances are moved accordingly. The bands
-          are sharp for any number of runs, a single one too.
+          predicted for this width, step size and start, and the draws of distances are moved accordingly; the bands lie
+          about the bias of the step where that is known (one coordinate, no injected noise). They are sharp for any
+          number of runs, a single one too.
         - ``"observed"``: independent draws from the solution, widened by what the runs scatter more than these;
           bands that assume least, and are too wide where interaction damps the scatter.
         - ``"bootstrap"``: the same with whole paths of particles drawn from the runs in place of draws from the
