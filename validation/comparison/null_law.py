@@ -242,7 +242,7 @@ def _null_of(source: DensityLaws | AtomLaws, x: Array, statistics: Sequence[Stat
         plain = draws
         if predicted is not None:
             moments = predicted.draws[:, start : start + sets]
-            draws = predicted.law.displaced(draws, moments, [law.mean for law in source.marginals])
+            draws = predicted.law.displaced(draws, moments, source.marginals)
             given = predicted.law.risk(moments)
             ratios.append(_widening(plain, draws, values, given))
             values = values if given is None or values is None else given

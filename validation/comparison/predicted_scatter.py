@@ -8,7 +8,8 @@ potential is affine, and the rest of their fluctuations is that of independent d
 particles that share noise and interact, with the broadening that pooling brings.
 
 Where the bias of SGD's step is predicted too, all of this is centered at mean field plus bias, and the bands are
-widened by a fifth of the bias for what its first order leaves out.
+widened by a fifth of the bias for what its first order leaves out. The bias of finite width is known for independent
+neurons; these interact, and anything between 0 and it counts as explained.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from scipy.special import chdtri
 
 from wgflow.errors import InvalidInput, InvalidType
 
+from .marginal_laws import MarginalLaw
 from .particle_runs import ParticleRuns
 
 if TYPE_CHECKING:
@@ -84,7 +86,11 @@ class PredictedMoments:
         rows = [scatter.functionals.index(name) for name in self.names]
         joint = scatter.covariance[np.ix_(rows, times, rows, times)]
         self.variance: Array = np.einsum("itit->it", joint)
-        self.bias: Array = (scatter.bias if with_bias else 0.0 * scatter.bias)[np.ix_(rows, times)]
+        step, width = (0.0 * scatter.bias, 0.0 * scatter.bias)
+        if with_bias:
+            step, width = scatter.bias, self._width_of(scatter)
+        self.bias: Array = (step + 0.5 * width)[np.ix_(rows, times)]
+        self._allowed = (_NEGLECTED * np.abs(step) + 0.5 * np.abs(width))[np.ix_(rows, times)]
         self._shape = (len(rows), times.size)
         size = len(rows) * times.size
         values, vectors = np.linalg.eigh(joint.reshape(size, size))
@@ -98,7 +104,15 @@ class PredictedMoments:
 
     def allowance(self, name: str, time: int) -> float:
         """Return what is allowed for the part of a functional's bias that is not predicted, at one of the times."""
-        return _NEGLECTED * float(abs(self.bias[self.names.index(name), time])) if name in self.names else 0.0
+        return float(self._allowed[self.names.index(name), time]) if name in self.names else 0.0
+
+    @staticmethod
+    def _width_of(scatter: Scatter) -> Array:
+        """Return the bias of finite width; 0 for the risk, whose excess K/N is known apart, and where it is unknown."""
+        if scatter.width_bias is None or scatter.step_size == 0.0:  # the gradient flow runs on the coordinates alone
+            return np.zeros_like(scatter.mean_field)
+        risk = np.array([name == "risk" for name in scatter.functionals])
+        return np.where(risk[:, None], 0.0, scatter.width_bias / scatter.n_neurons)
 
     def covers(self, coordinate: int | None) -> bool:
         """Return whether a coordinate, or the risk where it is None, is predicted."""
@@ -108,13 +122,13 @@ class PredictedMoments:
         """Return the departures of the risk, shape (sets, runs), from moments of shape (functionals, sets, runs)."""
         return moments[self.names.index("risk")] if "risk" in self.names else None
 
-    def displaced(self, x: Array, moments: Array, means: Sequence[float]) -> Array:
+    def displaced(self, x: Array, moments: Array, laws: Sequence[MarginalLaw]) -> Array:
         """Return draws x of shape (sets, runs, N, coordinates) with the means and deviations that moments say.
 
         Parameters
         ----------
-        means : sequence of float
-            Mean of each coordinate under the law.
+        laws : sequence of MarginalLaw
+            The law of each coordinate.
         """
         found = x.copy()
         for k, name in enumerate(self.coordinates):
@@ -123,9 +137,11 @@ class PredictedMoments:
             own, mean, width = x[..., k], x[..., k].mean(axis=2), x[..., k].std(axis=2)
             factor = np.ones_like(width)
             if f"deviation of {name}" in self.names:
-                wanted = np.maximum(width.mean() + moments[self.names.index(f"deviation of {name}")], 0.0)
+                # The deviation of N draws is on average less than that of all of them.
+                least = laws[k].deviation * float(width.mean()) / (float(own.std()) or 1.0)
+                wanted = np.maximum(least + moments[self.names.index(f"deviation of {name}")], 0.0)
                 factor = wanted / np.where(width > 0.0, width, 1.0)
-            shift = means[k] + moments[self.names.index(f"mean of {name}")]
+            shift = laws[k].mean + moments[self.names.index(f"mean of {name}")]
             found[..., k] = (own - mean[..., None]) * factor[..., None] + shift[..., None]
         return found
 

@@ -44,6 +44,8 @@ class Scatter:
     step_bias : array of shape (2, functionals, times), or None
         1/epsilon times the bias of SGD's step, from the noise of the samples and from the length of the steps; None
         where it is not known: with injected noise, for several coordinates, for models without ``hidden_noise``.
+    width_bias : array of shape (functionals, times), or None
+        N times the bias of finite width while the neurons are independent, an upper end of it later.
     """
 
     t: Array
@@ -55,6 +57,7 @@ class Scatter:
     samples: Array = field(repr=False)
     noise: Array = field(repr=False)
     step_bias: Array | None = field(default=None, repr=False)
+    width_bias: Array | None = field(default=None, repr=False)
 
     @property
     def bias(self) -> Array:
@@ -197,7 +200,7 @@ def predict_scatter(
     starts, samples, noise = (part.reshape(shape).transpose(1, 0, 3, 2)
                               for part in (found.starts - found.noise, found.samples, found.noise))
     return Scatter(t, tuple(each.name for each in chosen), found.values.T, n_neurons, step_size, starts, samples, noise,
-                   bias)
+                   None if bias is None else bias[:2], None if bias is None else bias[2])
 
 
 def _noiseless(model: ReducedModel, start: Atoms | Density | None, kappa: float, t: Array,

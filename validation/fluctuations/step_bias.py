@@ -1,4 +1,4 @@
-r"""The bias of SGD's step: by how much the mean over runs is off the mean field, to first order in the step.
+r"""The bias of SGD: by how much the mean over runs is off the mean field, to first order in the step and in 1/N.
 
 On average N neurons under SGD of step :math:`\epsilon` move with the velocity :math:`v = -2 \xi \nabla\Psi`, but their
 steps are finite and random. Expanding one step to second order, a neuron at x has besides
@@ -15,6 +15,14 @@ of the law then moves by :math:`\epsilon m` and spreads by :math:`\epsilon w`,
 
 with :math:`a = v'` along its path, and a functional with influence function f is off by
 :math:`\epsilon \int (f' m + \tfrac12 f'' w)\,\rho`. For one coordinate.
+
+A network of N neurons is also off since each meets itself: with its own parameters, not with the mean over what its
+coordinate leaves open. That adds the velocity
+
+.. math:: -\frac{2 \xi}{N} \Bigl[ \tfrac12 \frac{d}{dr} U(\theta, \theta) - \partial_1 \bar U(r, r) \Bigr],
+
+:math:`\bar U` being the kernel of the coordinates. The other neurons answer to it and lower it, as they lower the
+excess K/N of the risk: this is the bias for neurons that are independent, and an upper end of it later.
 """
 
 from __future__ import annotations
@@ -43,7 +51,7 @@ _TOLERANCE = 1e-6
 
 def step_bias(model: ReducedModel, law_at: Callable[[float], WeightedPoints], t: Array,
               functionals: tuple[Functional, ...], ridge: float, xi: Schedule) -> Array:
-    """Return the bias over the step, (2, functionals, times): from the noise of samples, and from finite steps.
+    """Return the bias, (3, functionals, times): over the step from noise of samples and finite steps, and times N.
 
     Parameters
     ----------
@@ -59,26 +67,27 @@ def step_bias(model: ReducedModel, law_at: Callable[[float], WeightedPoints], t:
         raise InvalidInput("the bias of the step is known for one coordinate only")
     end = float(t[-1])
     if end == 0.0:
-        return np.zeros((2, len(functionals), t.size))
+        return np.zeros((3, len(functionals), t.size))
     system = _System(model, law_at, end, ridge, xi)
     n = law_at(0.0).weights.size
-    found = solve_ivp(system.rates, (0.0, end), np.zeros(3 * n), method="RK45", rtol=_TOLERANCE,
+    found = solve_ivp(system.rates, (0.0, end), np.zeros(4 * n), method="RK45", rtol=_TOLERANCE,
                       atol=_TOLERANCE * system.scale, t_eval=t)
     if not found.success or not np.isfinite(found.y).all():
         raise ConvergenceError(f"the bias of the step ends at t={found.t[-1]:g}: {found.message}", reason="non-finite",
                                t=float(found.t[-1]))
-    bias = np.empty((2, len(functionals), t.size))
+    bias = np.empty((3, len(functionals), t.size))
     for j, u in enumerate(t):
-        law, (noisy, wide, lagging) = law_at(float(u)), found.y[:, j].reshape(3, n)
+        law, (noisy, wide, lagging, own) = law_at(float(u)), found.y[:, j].reshape(4, n)
         for i, each in enumerate(functionals):
             f = each.influence(law)
             slope, bend = _derivatives(lambda r, f=f: f(r[None, :]), law.points[0])
-            bias[:, i, j] = law.weights @ (slope * noisy + 0.5 * bend * wide), law.weights @ (slope * lagging)
+            bias[:, i, j] = [law.weights @ each for each in (slope * noisy + 0.5 * bend * wide, slope * lagging,
+                                                             slope * own)]
     return bias
 
 
 class _System:
-    """The rates of m from noise, of w, and of m from finite steps, stacked."""
+    """The rates of m from noise, of w, of m from finite steps, and of m from what neurons are to themselves."""
 
     def __init__(self, model: ReducedModel, law_at: Callable[[float], WeightedPoints], end: float, ridge: float,
                  xi: Schedule):
@@ -89,8 +98,8 @@ class _System:
             law = law_at(float(u))
             drift, spread = model.hidden_noise(Atoms(law.points, law.weights))
             noise.append(xi(float(u)) ** 2 * np.stack([drift[0], spread[0, 0]]))
-        lag = np.stack([self._acceleration(float(u)) for u in times])
-        self.sources = CubicSpline(times, np.concatenate([np.stack(noise), lag[:, None]], axis=1), axis=0)
+        more = [np.stack([-0.5 * self._acceleration(float(u)), self._own(float(u))]) for u in times]
+        self.sources = CubicSpline(times, np.concatenate([np.stack(noise), np.stack(more)], axis=1), axis=0)
         self.scale = float(np.abs(self.sources(times)).max()) * end + 1e-300
 
     def _velocity(self, u: float) -> Array:
@@ -104,6 +113,13 @@ class _System:
         before, after = max(u - h, 0.0), min(u + h, self.end)
         return (self._velocity(after) - self._velocity(before)) / (after - before)
 
+    def _own(self, u: float) -> Array:
+        """Return N times the velocity that a neuron gives to itself beyond the kernel of the coordinates."""
+        model, r = self.model, self.law_at(u).points[0]
+        own = 0.5 * _derivatives(lambda x: np.asarray(model.diagonal(x)), r)[0]
+        mean = model.signs @ (model.features(r) * model.feature_gradients(r)[:, 0])
+        return -2.0 * self.xi(u) * (own - mean)
+
     def _pull(self, law: WeightedPoints) -> Array:
         pull: Array = self.model.signs * (law.expect(self.model.features(*law.points)) - self.model.target)
         return pull
@@ -113,8 +129,8 @@ class _System:
 
     def rates(self, u: float, state: Array) -> Array:
         model, law, speed = self.model, self.law_at(u), 2.0 * self.xi(u)
-        noisy, wide, lagging = state.reshape(3, -1)
-        drift, spread, lag = self.sources(u)
+        noisy, wide, lagging, alone = state.reshape(4, -1)
+        drift, spread, lag, own = self.sources(u)
         r, pull = law.points[0], self._pull(law)
         slopes = model.feature_gradients(r)[:, 0]
         bends, thirds = _derivatives(lambda x: model.feature_gradients(x)[:, 0], r)
@@ -123,10 +139,11 @@ class _System:
             return -speed * (pull @ model.feature_gradients(x)[:, 0] + self._ridge_slope(x))
 
         a = _derivatives(velocity, r)[0]
-        changed = (slopes * noisy + 0.5 * bends * wide) @ law.weights, (slopes * lagging) @ law.weights
+        moved = (slopes * noisy + 0.5 * bends * wide, slopes * lagging, slopes * alone)
+        changed = [each @ law.weights for each in moved]
         answers = [-speed * (model.signs * each) @ slopes for each in changed]
         return np.concatenate([a * noisy - 0.5 * speed * (pull @ thirds) * wide + answers[0] + drift,
-                               2.0 * a * wide + spread, a * lagging + answers[1] - 0.5 * lag])
+                               2.0 * a * wide + spread, a * lagging + answers[1] + lag, a * alone + answers[2] + own])
 
 
 def _derivatives(f: Callable[[Array], Array], r: Array) -> tuple[Array, Array]:

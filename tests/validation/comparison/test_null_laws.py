@@ -50,7 +50,7 @@ def scatter(n_neurons=60):
 @pytest.mark.parametrize("n_runs", [1, 3, 10])
 def test_false_alarms_are_as_frequent_as_the_level_says(n_runs):
     # 100 repetitions: outside of these counts lies less than 2e-3 of the binomial law on each side.
-    p = np.array([compare(solution(), runs(1000 * n_runs + k, n_runs), scatter=scatter(), n_null=100, rng=k).p_value
+    p = np.array([compare(solution(), runs(1000 * n_runs + k, n_runs), scatter=scatter(), n_null=200, rng=k).p_value
                   for k in range(100)])
     for level in (0.05, 0.2, 0.5):
         low, high = binom.ppf([2e-3, 1 - 2e-3], p.size, level)
@@ -81,15 +81,15 @@ def test_five_runs_of_800_neurons_find_what_is_five_percent_off():
 @pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.8, 1.2])
 def test_five_runs_of_800_neurons_find_a_beta_that_is_20_percent_off(factor):
-    model, beta, ridge = linear(), 3.0, 0.7
+    model, beta, ridge, times = linear(), 3.0, 0.7, (0.5, 2.0)
 
     def solved(b):
         start = model.initial_density(0.8, model.grid(cells=300, beta=beta, ridge=ridge))
-        return wg.solve(model.energy(b, ridge), start, (0, TIMES[-1]), t_eval=TIMES, time_scale=2.0)
+        return wg.solve(model.energy(b, ridge), start, (0, times[-1]), t_eval=times, time_scale=2.0)
 
     right, wrong = solved(beta), solved(factor * beta)
     for seed in range(3):
-        sgd = runs(seed, 5, 800, beta=beta, ridge=ridge)
+        sgd = run_sgd(model, 800, STEP, times, rng=seed, n_runs=5, beta=beta, ridge=ridge, store_theta=False)
         found = compare(right, sgd, n_null=200)
         assert found.scatter == "predicted"
         assert found.passed
@@ -130,9 +130,10 @@ def test_draws_have_the_predicted_covariance():
     assert_allclose(draws.mean(axis=1), found.bias[rows].ravel(), atol=0.06 * np.sqrt(np.diag(exact)).max())
     x = np.random.default_rng(5).normal(size=(6, 2, 60, 1))
     at = moments.draw(6, 2, np.random.default_rng(7))[:, 1]
-    moved = moments.displaced(x, at, [0.3])
-    assert_allclose(moved[..., 0].mean(axis=2), 0.3 + at[moments.names.index("mean of theta")])
-    own = x[..., 0].std(axis=2).mean()
+    law = MarginalLaw.from_density(wg.Density.gaussian(wg.Grid((-4, 6), cells=500), 0.3, 0.8))
+    moved = moments.displaced(x, at, [law])
+    assert_allclose(moved[..., 0].mean(axis=2), law.mean + at[moments.names.index("mean of theta")])
+    own = law.deviation * x[..., 0].std(axis=2).mean() / x.std()
     assert_allclose(moved[..., 0].std(axis=2), own + at[moments.names.index("deviation of theta")])
 
 

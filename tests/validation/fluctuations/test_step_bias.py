@@ -67,6 +67,28 @@ def test_the_mean_of_sgd_is_off_as_predicted():
     assert np.all(found.bias[0] > 8 * mean_error)
 
 
+def test_narrow_networks_are_off_by_less_than_independent_neurons_would_be():
+    """Neurons meet themselves; the others answer to it and lower what this does."""
+    model, runs, n = IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2), 150, 25
+    found = predict_scatter(model, [0.0, 0.03], n, 2e-5)
+    r = run_sgd(model, n, 2e-5, found.t, rng=5, n_runs=runs, store_theta=False).coordinates[..., 0].mean(axis=2)
+    # What the draw of the start says is taken out.
+    late = np.linalg.lstsq(np.stack([np.ones(runs), r[:, 0] - found.mean_field[0, 0]], axis=1), r[:, 1], rcond=None)[0]
+    left = r[:, 1] - r[:, 0] * late[1]
+    error = left.std() / math.sqrt(runs)
+    off = late[0] - found.mean_field[0, 1] - found.bias[0, 1]
+    end = found.width_bias[0, 1] / n
+    assert end < -8 * error
+    assert end - 3 * error < off < 0.5 * end
+    assert not found.width_bias[:, 0].any()
+
+
+def test_neurons_without_hidden_coordinates_meet_themselves_as_the_kernel_says():
+    model = LinearNeuron(covariance=1.5, direction=1.0, noise_variance=0.3)
+    found = predict_scatter(model, [0.0, 0.4], 50, 1e-3, start=model.initial_atoms(0.8))
+    assert_allclose(found.width_bias, 0.0, atol=1e-6)
+
+
 def test_where_the_bias_is_not_known():
     model = IsotropicGaussian(d=12, tau_plus2=1.5, tau_minus2=0.5)
     rho0 = model.initial_density(0.8, model.grid(cells=100, beta=50.0))
