@@ -104,24 +104,10 @@ def kept_sgd_runs(
     missing = [k for k in range(n_runs) if found[k] is None]
     if not missing:
         logger.info("%s: %d runs read from %s", label, n_runs, folder)
-    shares = dict.fromkeys(missing, 0.0)
-    with progress_of(f"{label}, {len(missing)} runs of {n_neurons} neurons") as report:
-
-        def one(k: int) -> dict[str, Array]:
-            def advance(done: int, total: int) -> None:
-                shares[k] = done / max(total, 1)
-                report(sum(shares.values()) / len(shares))
-
-            result = run_sgd(model, t_eval=times, rng=np.random.SeedSequence(seed, spawn_key=(k,)), xi=xi,
-                             theta0=starts[k], sample=sample, store_theta=False, progress=advance, **options)
-            run = {"coordinates": result.coordinates[0], "risk": result.risk[0]}
-            _write(files[k], identities[k], run)
-            return run
-
-        if missing:
-            with ThreadPoolExecutor(min(len(missing), os.cpu_count() or 1)) as pool:
-                for k, run in zip(missing, pool.map(one, missing)):
-                    found[k] = run
+    settings = {**options, "t_eval": times, "xi": xi, "sample": sample}
+    for k, run in _made(model, settings, seed, {k: starts[k] for k in missing}, f"{label}, {len(missing)} runs of "
+                        f"{n_neurons} neurons", lambda k, run: _write(files[k], identities[k], run)):
+        found[k] = run
     coordinates, risk = (np.stack([run[name] for run in found if run is not None]) for name in _ARRAYS)
     root = np.random.SeedSequence(seed)
     return SGDResult(t=times, steps=np.rint(times / step_size).astype(np.int64), theta=None, n_neurons=n_neurons,
@@ -129,6 +115,29 @@ def kept_sgd_runs(
                      beta=beta, ridge=ridge, coordinates=coordinates, risk=risk, noise_constant=noise_constant,
                      batch_size=batch_size, n_samples=None if finite is None else finite[1].size,
                      replacement=replacement, xi=xi)
+
+
+def _made(model: NetworkModel, settings: dict[str, Any], seed: int, starts: dict[int, Array | None], label: str,
+          keep: Callable[[int, dict[str, Array]], None]) -> list[tuple[int, dict[str, Array]]]:
+    """Make the runs of the given numbers and starts, as many at a time as there are cores, and keep each when done."""
+    shares = dict.fromkeys(starts, 0.0)
+    if not starts:
+        return []
+    with progress_of(label) as report:
+
+        def one(k: int) -> tuple[int, dict[str, Array]]:
+            def advance(done: int, total: int) -> None:
+                shares[k] = done / max(total, 1)
+                report(sum(shares.values()) / len(shares))
+
+            result = run_sgd(model, rng=np.random.SeedSequence(seed, spawn_key=(k,)), theta0=starts[k],
+                             store_theta=False, progress=advance, **settings)
+            run = {"coordinates": result.coordinates[0], "risk": result.risk[0]}
+            keep(k, run)
+            return k, run
+
+        with ThreadPoolExecutor(min(len(starts), os.cpu_count() or 1)) as pool:
+            return list(pool.map(one, starts))
 
 
 def _identity(model: NetworkModel, options: dict[str, Any], times: Array, seed: int,

@@ -44,7 +44,7 @@ def check_scatter(scatter: Scatter, runs: ParticleRuns) -> None:
 
     if not isinstance(scatter, Scatter):
         raise InvalidType("scatter must be 'predicted', 'observed', 'bootstrap' or what predict_scatter returns, got "
-                          f"{scatter if isinstance(scatter, str) else type(scatter).__name__}")
+                          f"{type(scatter).__name__}")
     if scatter.n_neurons != runs.count:
         raise InvalidInput(f"scatter is predicted for n_neurons={scatter.n_neurons}, the runs have {runs.count}: give "
                            f"scatter.rescaled(n_neurons={runs.count})")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from wgflow.atoms import Atoms
 from wgflow.densities import Density
-from wgflow.errors import ConvergenceError, InvalidInput, ResourceError
+from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, ResourceError
 from wgflow.reduced_models.finite_data import FiniteData
 from wgflow.solution import Solution
 
@@ -72,9 +72,12 @@ def null_choice(scatter: ScatterChoice, sol: Solution, runs: ParticleRuns, model
     InvalidInput
         If what is asked for cannot be predicted, or was predicted for other runs.
     """
-    if isinstance(scatter, str) and scatter in ("observed", "bootstrap"):
+    if isinstance(scatter, str) and scatter not in ("predicted", "observed", "bootstrap"):
+        raise InvalidType("scatter must be 'predicted', 'observed', 'bootstrap' or what predict_scatter returns, got "
+                          f"{scatter!r}")
+    if scatter in ("observed", "bootstrap"):
         return NullChoice("bootstrap" if scatter == "bootstrap" else "observed")
-    if scatter is not None and scatter != "predicted":
+    if scatter is not None and not isinstance(scatter, str):
         check_scatter(scatter, runs)
         return NullChoice("predicted", PredictedMoments(scatter, coordinates, runs, (), with_bias),
                           _words(scatter, with_bias))

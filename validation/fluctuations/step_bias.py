@@ -79,8 +79,7 @@ def step_bias(model: ReducedModel, law_at: Callable[[float], WeightedPoints], t:
     for j, u in enumerate(t):
         law, (noisy, wide, lagging, own) = law_at(float(u)), found.y[:, j].reshape(4, n)
         for i, each in enumerate(functionals):
-            f = each.influence(law)
-            slope, bend = _derivatives(lambda r, f=f: f(r[None, :]), law.points[0])
+            slope, bend = _derivatives(_on_the_line(each.influence(law)), law.points[0])
             bias[:, i, j] = [law.weights @ each for each in (slope * noisy + 0.5 * bend * wide, slope * lagging,
                                                              slope * own)]
     return bias
@@ -144,6 +143,11 @@ class _System:
         answers = [-speed * (model.signs * each) @ slopes for each in changed]
         return np.concatenate([a * noisy - 0.5 * speed * (pull @ thirds) * wide + answers[0] + drift,
                                2.0 * a * wide + spread, a * lagging + answers[1] + lag, a * alone + answers[2] + own])
+
+
+def _on_the_line(f: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """Return a function of points (1, n) as one of values (n,)."""
+    return lambda r: f(r[None, :])
 
 
 def _derivatives(f: Callable[[Array], Array], r: Array) -> tuple[Array, Array]:

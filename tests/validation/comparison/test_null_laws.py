@@ -197,7 +197,7 @@ def test_what_cannot_be_predicted_is_said():
     with pytest.raises(InvalidInput, match="scatter='predicted' is not possible: only that of run_sgd"):
         compare(solution(), (sgd.t, sgd.coordinates), scatter="predicted")
     assert compare(solution(), (sgd.t, sgd.coordinates), n_null=200).scatter == "observed"
-    with pytest.raises(InvalidType, match="'observed', 'bootstrap' or what predict_scatter returns, got seen"):
+    with pytest.raises(InvalidType, match="'observed', 'bootstrap' or what predict_scatter returns, got 'seen'"):
         compare(solution(), sgd, scatter="seen")
     atoms = wg.solve(linear().energy(), linear().initial_atoms(0.8), (0, TIMES[-1]), t_eval=TIMES, time_scale=2.0,
                      method=wg.Lagrangian())
