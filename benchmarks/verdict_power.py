@@ -73,11 +73,11 @@ class Linear(Case):
 
 CASES: dict[str, Case] = {
     "isotropic": Isotropic("isotropic model, d = 40, N = 100", 1e-5, (0.0, 0.03, 0.1)),
-    "isotropic-power": Isotropic("isotropic model, d = 40, N = 800", 1e-5, (0.03, 0.1),
+    "isotropic-power": Isotropic("isotropic model, d = 40, N = 800", 1e-5, (0.0, 0.03, 0.1),
                                  wrong=("tau_+ + 5 %", "tau_+ - 5 %", "ramp + 5 %", "clock + 5 %")),
-    "linear-noisy-power": Linear("linear neurons, beta = 3, ridge 0.7, N = 800", 2e-4, (0.5, 2.0), LINEAR_BETA, RIDGE,
+    "linear-noisy-power": Linear("linear neurons, beta = 3, ridge 0.7, N = 800", 2e-4, (0.0, 0.5, 2.0), LINEAR_BETA, RIDGE,
                                  400, ("tau + 5 %", "beta + 20 %", "beta - 20 %")),
-    "isotropic-noisy-power": Isotropic("isotropic model, d = 40, beta = 100, N = 800", 4e-5, (0.03, 0.1), NOISY_BETA,
+    "isotropic-noisy-power": Isotropic("isotropic model, d = 40, beta = 100, N = 800", 4e-5, (0.0, 0.03, 0.1), NOISY_BETA,
                                        0.01, wrong=("beta + 20 %", "beta - 20 %")),
     "linear-noisy": Linear("linear neurons, beta = 3, ridge 0.7, N = 100", 2e-4, (0.0, 0.5, 2.0), LINEAR_BETA, RIDGE,
                            400),

@@ -81,7 +81,7 @@ def test_five_runs_of_800_neurons_find_what_is_five_percent_off():
 @pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.8, 1.2])
 def test_five_runs_of_800_neurons_find_a_beta_that_is_20_percent_off(factor):
-    model, beta, ridge, times = linear(), 3.0, 0.7, (0.5, 2.0)
+    model, beta, ridge, times = linear(), 3.0, 0.7, (0.0, 0.5, 2.0)
 
     def solved(b):
         start = model.initial_density(0.8, model.grid(cells=300, beta=beta, ridge=ridge))
