@@ -331,6 +331,15 @@ class ReducedModel(Contract):
         raise InvalidInput(f"{self.name} does not say what one sample adds to the noise of SGD; give its class a "
                            "method sample_covariance(law, fields)")
 
+    def hidden_noise(self, law: Atoms) -> tuple[FloatArray, FloatArray]:
+        r"""Return the drift (coordinates, n) and spread (coordinates, coordinates, n) that samples add to a neuron.
+
+        They enter through what its coordinates leave open, per unit of time and of :math:`\epsilon\,\xi^2`; zero where
+        the coordinates are the neuron's parameters. A model that does not know this raises InvalidInput.
+        """
+        raise InvalidInput(f"{self.name} does not say what samples add through what its coordinates leave open "
+                           "(hidden_noise)")
+
     def _moments_and_slopes(self, law: Atoms, fields: FloatArray) -> tuple[FloatArray, FloatArray]:
         r"""Return the moments z (k,) and :math:`c_k = \int \nabla g \cdot \nabla F_k\,\rho`, shape (m, k)."""
         gradients = self.feature_gradients(*law.points)

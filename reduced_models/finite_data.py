@@ -216,6 +216,10 @@ class FiniteData(NetworkModel):
         outputs = scale * (np.eye(self.n_samples) if self._basis is None else self._basis)
         return DataRule(np.full(self.n_samples, 1.0 / self.n_samples), self.y, outputs)
 
+    def hidden_noise(self, law: Atoms) -> tuple[FloatArray, FloatArray]:
+        c, n = self.n_coordinates, law.size
+        return np.zeros((c, n)), np.zeros((c, c, n))
+
     def sample_covariance(self, law: Atoms, fields: FloatArray) -> FloatArray:
         moments, slopes = self._moments_and_slopes(law, fields)
         return self._data_rule.sample_covariance(moments, slopes)

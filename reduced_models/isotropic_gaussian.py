@@ -26,6 +26,7 @@ from .data_rules import weighted_covariance
 from .features.network_gradients import two_class_gradient
 from .features.neuron_pairs import kernel_pair_sums
 from .features.radial import HermiteFeatures, QuadratureFeatures, choose_features
+from .hidden_noise import radial_noise
 from .minimum_risk.measure_problem import LimitPoint
 from .radial_laws import RADIUS, check_held, chi_masses, chi_rule, gauss_chi_rule, log_sphere_weight, noisy_deviation
 from .two_classes import check_convention, class_variances, delta_masses
@@ -174,6 +175,13 @@ class IsotropicGaussian(NetworkModel):
         error = labels - outputs(r, 0) @ law.weights / root
         pushes = error * ((fields[:, 0] * law.weights) @ outputs(r, 1).T) / root
         return weighted_covariance(pushes, root**2)
+
+    def hidden_noise(self, law: Atoms) -> tuple[FloatArray, FloatArray]:
+        outputs = self._outputs
+        if not isinstance(outputs, QuadratureFeatures):
+            raise InvalidInput("d=inf: the noise of samples makes neurons longer without bound")
+        drift, spread = radial_noise(self.activation, outputs, int(self.d), law.points[0], law.weights)
+        return drift[None], spread[None, None]
 
     def potential(self, r: ArrayLike) -> FloatArray:
         plus, minus = self.deviations

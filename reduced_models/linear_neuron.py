@@ -109,6 +109,10 @@ class LinearNeuron(GaussianNetwork):
     def diagonal(self, *coordinates: ArrayLike) -> FloatArray:
         return np.sum(np.square(self.features(*coordinates)), axis=0)
 
+    def hidden_noise(self, law: Atoms) -> tuple[FloatArray, FloatArray]:
+        c, n = self.n_coordinates, law.size
+        return np.zeros((c, n)), np.zeros((c, c, n))
+
     def sample_covariance(self, law: Atoms, fields: FloatArray) -> FloatArray:
         moments, slopes = self._moments_and_slopes(law, fields)
         # x = S^1/2 g: the functions of the data are the components of the normal vector g.

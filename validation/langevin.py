@@ -119,7 +119,7 @@ def run_langevin(
     recorder = TrajectoryRecorder(
         {"n_neurons": n_particles, "step_size": 0.0, "seed_entropy": seed.entropy, "seed_state": dict(seed.state),
          "model": None, "beta": energy.beta, "ridge": 0.0, "noise_constant": 4.0, "batch_size": 1, "n_samples": None,
-         "simulator": "Langevin"},
+         "replacement": True, "xi": 1.0, "simulator": "Langevin"},
         t, n_runs, {"coordinates": (n_particles, ndim)}, folder, 8.0 * WORK_ARRAYS * n_particles * ndim)
 
     def one(run: int, child: np.random.SeedSequence) -> None:

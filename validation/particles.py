@@ -213,7 +213,8 @@ class _Settings:
         return {"n_neurons": self.n_neurons, "step_size": self.step_size, "seed_entropy": seed.entropy,
                 "seed_state": dict(seed.state), "model": self.model, "beta": self.beta, "ridge": self.ridge,
                 "noise_constant": self.noise_constant, "batch_size": self.batch_size,
-                "n_samples": None if self.sample is None else self.sample[1].size, "simulator": "SGD"}
+                "n_samples": None if self.sample is None else self.sample[1].size,
+                "replacement": self.replacement, "xi": self.xi, "simulator": "SGD"}
 
     def steps(self, first: int, count: int) -> NDArray[np.float64]:
         """Return s_k for the steps k = first, ..., first + count - 1, checked."""

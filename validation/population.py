@@ -165,7 +165,7 @@ def run_gradient_flow(
     clock, report = _clock(xi, float(t[-1])), StepProgress(progress, n_runs, t.size, "gradient flow")
     about = {"n_neurons": n_neurons, "step_size": 0.0, "seed_entropy": seed.entropy, "seed_state": dict(seed.state),
              "model": model, "beta": beta, "ridge": ridge, "noise_constant": noise_constant, "batch_size": 1,
-             "n_samples": None, "simulator": "gradient flow"}
+             "n_samples": None, "replacement": True, "xi": xi, "simulator": "gradient flow"}
     shapes = {name: (n_neurons, width) for name, width in field.kept.items() if store_theta or name != "theta"}
     recorder = TrajectoryRecorder(about, t, n_runs, shapes, folder,
                                   8.0 * n_neurons * (_WORK_ARRAYS * field.width + 2 * model.n_parameters))

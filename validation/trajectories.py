@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from wgflow.certificate import library_versions
 from wgflow.checks import check_memory
@@ -51,6 +51,10 @@ class Trajectories:
         As given.
     n_samples : int or None
         Size of the finite sample that was drawn from; None for fresh samples of the model.
+    replacement : bool
+        Whether a finite sample was drawn from with replacement.
+    xi : float, callable or None
+        The schedule of the steps, as given; None where it was a function that a folder does not keep.
     seed_entropy : int or sequence of int
         Entropy of the seed; ``np.random.SeedSequence(**seed_state)`` repeats the runs.
     seed_state : dict
@@ -77,6 +81,8 @@ class Trajectories:
     noise_constant: float = 4.0
     batch_size: int = 1
     n_samples: int | None = None
+    replacement: bool = True
+    xi: float | Callable[[Array], ArrayLike] | None = field(default=1.0, repr=False)
     simulator: str = "SGD"
     folder: Path | None = None
 
@@ -98,9 +104,10 @@ class SGDResult(Trajectories):
     risk: Array = field(repr=False)
     model: NetworkModel
 
+
 #: Fields of `Trajectories` that a folder keeps as they are.
 _KEPT = ("n_neurons", "step_size", "seed_entropy", "seed_state", "beta", "ridge", "noise_constant", "batch_size",
-         "n_samples", "simulator")
+         "n_samples", "replacement", "xi", "simulator")
 
 
 class TrajectoryRecorder:
@@ -260,8 +267,10 @@ def _trajectories(about: dict[str, Any], t: Array, steps: NDArray[np.int64], ris
 def _description(about: dict[str, Any], t: Array) -> dict[str, Any]:
     """Return what a folder says of its runs."""
     model = about["model"]
-    return {name: about[name] for name in _KEPT} | {"t": t.tolist(), "model": None if model is None else repr(model),
-                                                    "versions": library_versions()}
+    kept = {name: about[name] for name in _KEPT}
+    kept["xi"] = None if callable(kept["xi"]) else float(kept["xi"])
+    return kept | {"t": t.tolist(), "model": None if model is None else repr(model),
+                   "versions": library_versions()}
 
 
 def _rectangle(done: NDArray[np.int64], times: int) -> tuple[list[int], int]:

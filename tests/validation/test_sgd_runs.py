@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 
+from wgflow.activations import PiecewiseLinear
 from wgflow.errors import InvalidInput, StorageError
 from wgflow.progress import progress_of
 from wgflow.reduced_models import IsotropicGaussian
@@ -15,6 +16,7 @@ from wgflow.validation.particles import run_sgd
 from wgflow.validation.sgd_runs import kept_sgd_runs
 
 TIMES = [0.0, 0.01]
+SAMPLE = IsotropicGaussian(d=10, tau_plus2=1.8, tau_minus2=0.2).sample_data(30, np.random.default_rng(3))
 
 
 @pytest.fixture
@@ -45,12 +47,49 @@ def test_runs_are_read_again_and_are_those_of_run_sgd(tmp_path, calls):
 @pytest.mark.parametrize("change", [
     {"n_neurons": 13}, {"step_size": 5e-4}, {"t_eval": [0.0, 0.02]}, {"seed": 13}, {"kappa": 0.5}, {"beta": 10.0},
     {"ridge": 0.1}, {"xi": 0.5}, {"xi": lambda t: (t + 1e-3) ** -0.25}, {"fresh": True},
-    {"model": IsotropicGaussian(d=10, tau_plus2=1.8 + 1e-9, tau_minus2=0.2)},
+    {"model": IsotropicGaussian(d=10, tau_plus2=1.8 + 1e-9, tau_minus2=0.2)}, {"batch_size": 2}, {"sample": SAMPLE},
+    {"beta": 10.0, "noise_constant": 2.0}, {"theta0": 0.1 * np.ones((12, 10))},
+    {"model": IsotropicGaussian(d=10, tau_plus2=1.8, tau_minus2=0.2,
+                                activation=PiecewiseLinear([0.5, 1.5 + 1e-12], [-2.5, 7.5]))},
+    {"xi": lambda t: 1.0 + (np.abs(t - 0.005) < 1e-3)},
 ])
 def test_another_setting_is_another_run(tmp_path, calls, change):
     kept(tmp_path)
     kept(tmp_path, **change)
     assert len(calls) == 4
+
+
+def test_the_samples_and_their_order_are_in_the_key(tmp_path, calls):
+    first = kept(tmp_path, sample=SAMPLE)
+    x, y = SAMPLE
+    for changed in ({"sample": (x, y + 1e-12)}, {"sample": (x[::-1], y[::-1])},
+                    {"sample": SAMPLE, "replacement": False}):
+        before = len(calls)
+        other = kept(tmp_path, **changed)
+        assert len(calls) == before + 2
+        assert not np.array_equal(other.coordinates, first.coordinates)
+    assert np.array_equal(kept(tmp_path, sample=SAMPLE).risk, first.risk)
+    assert len(calls) == 8
+
+
+def test_the_result_says_what_was_run(tmp_path):
+    found = kept(tmp_path, sample=SAMPLE, replacement=False, batch_size=2, noise_constant=1.0, beta=9.0, xi=0.5)
+    model = IsotropicGaussian(d=10, tau_plus2=1.8, tau_minus2=0.2)
+    alone = run_sgd(model, 12, 1e-3, TIMES, rng=np.random.SeedSequence(11, spawn_key=(0,)), sample=SAMPLE, beta=9.0,
+                    replacement=False, batch_size=2, noise_constant=1.0, xi=0.5)
+    assert np.array_equal(found.coordinates[0], alone.coordinates[0])
+    for name in ("n_neurons", "step_size", "beta", "ridge", "noise_constant", "batch_size", "n_samples", "replacement",
+                 "xi"):
+        assert getattr(found, name) == getattr(alone, name), name
+    assert np.array_equal(found.epochs, alone.epochs)
+
+
+def test_runs_have_starts_of_their_own(tmp_path, calls):
+    starts = np.random.default_rng(5).normal(size=(2, 12, 10))
+    found = kept(tmp_path, theta0=starts)
+    assert found.coordinates[:, 0, :, 0] == pytest.approx(np.linalg.norm(starts, axis=2))
+    kept(tmp_path, theta0=starts + [[[0.0]], [[1.0]]])
+    assert len(calls) == 3
 
 
 def test_a_run_more_leaves_the_others_as_they_are(tmp_path, calls):
@@ -60,12 +99,30 @@ def test_a_run_more_leaves_the_others_as_they_are(tmp_path, calls):
     assert np.array_equal(three.risk[:2], two.risk)
 
 
-def test_a_damaged_file_is_run_again(tmp_path, calls):
+def flipped(data):
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:300], flipped, lambda data: b""])
+def test_a_damaged_file_is_run_again(tmp_path, calls, caplog, damage):
     whole = kept(tmp_path)
     damaged = next(tmp_path.glob("sgd-*-1.npz"))
-    damaged.write_bytes(damaged.read_bytes()[:300])
+    damaged.write_bytes(damage(damaged.read_bytes()))
     assert np.array_equal(kept(tmp_path).risk, whole.risk)
     assert len(calls) == 3
+    assert "the run is made again" in caplog.text
+
+
+def test_a_file_of_another_run_is_not_taken(tmp_path, calls):
+    whole = kept(tmp_path)
+    first, second = sorted(tmp_path.glob("sgd-*.npz"))
+    kept(tmp_path, seed=13)
+    other = next(file for file in tmp_path.glob("sgd-*-0.npz") if file != first)
+    first.write_bytes(other.read_bytes())
+    assert np.array_equal(kept(tmp_path).risk, whole.risk)
+    assert len(calls) == 5
+    assert second.exists()
 
 
 def test_bad_settings(tmp_path):
@@ -77,18 +134,20 @@ def test_bad_settings(tmp_path):
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
-    with pytest.raises(StorageError, match="cannot write"):
-        sgd_runs._write(tmp_path / "none" / "run.npz", {"risk": np.zeros(2), "coordinates": np.zeros((2, 3, 1))})
+    with pytest.raises(StorageError):
+        kept(tmp_path / "none")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pickled_data_is_not_loaded(tmp_path):
+def test_pickled_data_is_not_loaded(tmp_path, calls):
     class Bomb:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "boom"),)
 
-    np.savez(tmp_path / "run.npz", risk=np.array([Bomb()], dtype=object), coordinates=np.zeros((1, 4, 1)))
-    assert sgd_runs._read(tmp_path / "run.npz", (1, 4, 1)) is None
+    kept(tmp_path)
+    np.savez(next(tmp_path.glob("sgd-*-0.npz")), risk=np.array([Bomb()], dtype=object), coordinates=np.zeros((1, 4, 1)))
+    kept(tmp_path)
+    assert len(calls) == 3
     assert not (tmp_path / "boom").exists()
 
 

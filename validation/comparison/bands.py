@@ -11,7 +11,8 @@ one another). Three things move a correct run away from rho:
 
    where "largest" runs over all statistics and times, so that ALL of them stay below Q at once with probability
    1 - level. No Bonferroni factor is needed; drawing the times independently is the conservative side, as
-   the times of a true run are correlated. Errors of means and deviations are two-sided: there mu = 0.
+   the times of a true run are correlated. Errors of means and deviations are two-sided: there mu = 0. The quantile
+   of M replicates is the k-th largest that a further draw exceeds with probability k / (M + 1).
 2. *Particles are not independent.* They share noise (that of the data under SGD, of order sqrt(step_size) at any N) and
    interact, which damps or carries along the fluctuations of the start. The runs show it: phi, which is E^2 over the
    mean of E^2 over the replicates, is 1 for independent draws. What exceeds 1 is added as a variance,
@@ -21,18 +22,22 @@ one another). Three things move a correct run away from rho:
 
    taken as one Gaussian mode (a common shift), the least favorable case for a distance. As phi is itself estimated from
    few runs, phi~ = max(phi, (phi + median over times of phi) / 2) borrows strength from the other times, and the factor
-   kappa of Student's t pays for the rest. Damping (phi < 1) does not narrow the band. A single run has no spread: its
-   band consists of part 1 alone, and the verdict says so. Where the scatter is predicted
-   (:func:`wgflow.validation.predict_scatter`), phi is the predicted variance over that of independent draws, with
-   kappa = 1: a single run is then enough. A distance takes the larger phi of its coordinate's mean and deviation.
+   kappa of Student's t pays for the rest. Damping (phi < 1) does not narrow the band. A single run has no spread:
+   its band consists of part 1 alone, and the verdict says so.
+
+   Where the scatter is predicted (:func:`wgflow.validation.predict_scatter`), parts 2 and 3 are left out: replicates
+   themselves scatter as the runs do (:mod:`wgflow.validation.comparison.predicted_scatter`), jointly over all times and
+   about the predicted bias of the step, so that the level is kept for any number of runs, a single one too.
 3. *Pooling.* Runs that share noise scatter about rho, so that the law of all their particles is wider than rho by their
    excess scatter e^2 = E^2 - its mean over the replicates: W_1 and W_2 may grow by sqrt(s^2 + e^2) - s (s the deviation
    of rho), the Kolmogorov distance by 2 e^2, any other distance by its value between rho and rho stretched to the
    variance s^2 + e^2, with e^2 the excess variance of the runs' means. This is of second order, but does not fall with
    n as the rest does.
-4. *Cells.* Half a cell is added: h/2 to W_p, mean and deviation (h the mean width under rho), half the mass of the
-   heaviest cell to the Kolmogorov distance, h int |grad Psi| rho to the risk; to any other statistic the largest change
-   when rho is moved or widened by h/2. For atoms see :mod:`wgflow.validation.comparison.atom_laws`.
+4. *Cells.* Where in its cell of width h the mass lies is known up to u h/2, u = min(1, jump to the neighbors over the
+   density itself): half a cell where a single cell holds all, of order h^2 where the law is resolved. The root mean
+   square of u h/2 is added to W_p, mean and deviation, the largest u/2 times the mass of a cell to the Kolmogorov
+   distance, int u h |grad Psi| rho to the risk; to any other statistic the largest change when rho is moved or widened
+   by so much. For atoms see :mod:`wgflow.validation.comparison.atom_laws`.
 
 For the risk, R_N = R + (2/N) sum_i (Psi(theta_i) - int Psi rho) + O(1/N) with Psi = V + int U rho (half of dR/drho).
 For independent draws the last term has the mean K/N, K = int U(theta, theta) rho - int int U rho rho. The interaction
@@ -41,8 +46,8 @@ lowers the excess later on (gradient descent fits the network it has, not the av
 its degrees of freedom, at least the D parameters of a neuron in each of the n runs, so that the upper end of the band
 lies (K/N) chi2_{nD}(1 - level/2) / (nD) above what parts 1 to 4 give.
 
-The bias of order step_size is NOT in the band: if halving the step size changes the verdict, the first one was about
-SGD's step, not about the flow.
+The bias of order step_size is in the band where it is predicted with the scatter, or measured by coarser runs.
+Elsewhere it is NOT: if halving the step size changes the verdict, the first one was about SGD's step, not the flow.
 """
 
 from __future__ import annotations
@@ -71,37 +76,34 @@ class Bands:
 
 
 def simultaneous_bands(quantities: Sequence[Quantity], columns: Sequence[AtOneTime], n_runs: int,
-                       level: float, ratios: Array | None = None) -> Bands:
-    """Return the bands of parts 1 to 4, from what was found at each time.
-
-    Parameters
-    ----------
-    ratios : array of shape (quantities, times), optional
-        Predicted values of phi, which take the place of part 2's estimate wherever they are not NaN.
-    """
-    observed, null_mean, null_std, null_spread = (
+                       level: float) -> Bands:
+    """Return the bands of parts 1 to 4, from what was found at each time."""
+    observed, null_mean, null_std, null_spread, predicted, widening = (
         np.array([getattr(column, name) for column in columns]).T
-        for name in ("spread", "null_mean", "null_std", "null_spread"))
+        for name in ("spread", "null_mean", "null_std", "null_spread", "predicted", "widening"))
     factor = simultaneous_factor(np.concatenate([column.standardized for column in columns], axis=1), level)
     is_distance = np.array([q.is_distance for q in quantities])[:, None]
     mean = np.where(is_distance, null_mean, 0.0)
     added = np.stack([excess_variance(*rows, n_runs, level) for rows in zip(observed, null_spread)])
-    if ratios is not None:
-        added = np.where(np.isnan(ratios), added, np.maximum(0.0, ratios - 1.0))
+    added = np.where(predicted, 0.0, added)  # the replicates scatter as the runs do
     independent = mean + factor * null_std
     scattered = np.sqrt(independent**2 + factor**2 * (mean**2 + null_std**2) * added)
-    excess = np.maximum(0.0, observed - null_spread)
+    excess = np.where(predicted, 0.0, np.maximum(0.0, observed - null_spread))
     wider = np.array([[q.broadening(column, float(e)) for column, e in zip(columns, row)]
                       for q, row in zip(quantities, excess)])
+    wider = np.where(predicted, 0.0, wider)
     upper = scattered + wider + np.array([column.resolution for column in columns]).T
     upper = np.minimum(upper, np.array([q.largest for q in quantities])[:, None])
-    return Bands(np.where(is_distance, 0.0, -upper), upper,
-                 scattered / np.where(independent > 0, independent, 1.0))
+    # Predicted differences are off 0 by the bias of the step and that of a sample's deviation.
+    center = np.where(predicted & ~is_distance, null_mean, 0.0)
+    return Bands(np.where(is_distance, 0.0, center - upper), center + upper,
+                 widening * scattered / np.where(independent > 0, independent, 1.0))
 
 
 def simultaneous_factor(standardized: Array, level: float) -> float:
     """Return the c of part 1: quantile over replicates (axis 0) of the largest standardized fit (axis 1)."""
-    return float(np.quantile(standardized.max(axis=1), 1.0 - level))
+    # Of n replicates the k-th largest is left with probability k / (n + 1).
+    return float(np.quantile(standardized.max(axis=1), 1.0 - level, method="weibull"))
 
 
 def excess_variance(spread: Array, null_spread: Array, n_runs: int, level: float) -> Array:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,19 +14,17 @@ from wgflow.checks import check_count, check_real
 from wgflow.errors import InvalidInput
 from wgflow.solution import Solution
 
-from .bands import excess_factor, simultaneous_bands
-from .null_law import Quantity, at_one_time, fits_of, is_sample, laws_at, quantities_of
+from .bands import Bands, excess_factor, simultaneous_bands
+from .first_order_bias import first_order_bias
+from .null_law import AtOneTime, Predicted, Quantity, at_one_time, is_sample, laws_at, quantities_of
 from .particle_runs import ParticleRuns, Particles, particle_runs
-from .predicted_scatter import check_scatter, predicted_ratios
 from .result import Comparison
 from .risk_response import Risks, response_of, risks_of
+from .scatter_of_runs import NullChoice, ScatterChoice, null_choice
 from .statistics import STATISTICS, Statistic, check_statistics
 
 if TYPE_CHECKING:
     from wgflow.reduced_models.base import ReducedModel
-
-    from ..fluctuations import Scatter
-    from ..particles import SGDResult
 
 __all__ = ["compare"]
 
@@ -39,8 +36,8 @@ def compare(
     particles: Particles,
     *,
     statistics: Sequence[Statistic] = STATISTICS,
-    coarse: SGDResult | None = None,
-    scatter: Scatter | None = None,
+    coarse: Particles | None = None,
+    scatter: ScatterChoice = None,
     model: ReducedModel | None = None,
     level: float = 0.01,
     n_null: int = 400,
@@ -71,14 +68,27 @@ def compare(
     coarse : SGDResult, optional
         Runs at the same times of half as many neurons with twice the step size. N neurons with step epsilon are off the
         flow by b epsilon + c/N on average, beside their scatter, and to first order this is the difference between the
-        two kinds of runs: by its amount the bands are widened (``first_order_bias``).
-    scatter : Scatter, optional
-        The scatter of the runs as `predict_scatter` gives it for their width, step size and times. It takes the place
-        of the scatter that the runs show, which few runs show badly and a single run not at all.
+        two kinds of runs: by its amount the bands are widened (``first_order_bias``), and no bias is predicted.
+    scatter : Scatter, "predicted", "observed" or "bootstrap", optional
+        Where the null law, that of the differences where the equation is right, has its scatter from.
+
+        - ``"predicted"``, or what `predict_scatter` returns: theory. Means, deviations and risk have the covariance
+          predicted for this width, step size and start, and the draws of distances are moved accordingly; the bands lie
+          about the bias of the step where that is known (one coordinate, no injected noise). They are sharp for any
+          number of runs, a single one too.
+        - ``"observed"``: independent draws from the solution, widened by what the runs scatter more than these;
+          bands that assume least, and are too wide where interaction damps the scatter.
+        - ``"bootstrap"``: the same with whole paths of particles drawn from the runs in place of draws from the
+          solution, so that times and coordinates are correlated as those of the particles are.
+
+        By default ``"predicted"`` where the theory knows the runs (`run_sgd` and `run_gradient_flow` of a model with
+        ``sample_covariance``, from a start on one axis or of atoms), else ``"observed"``; the notes say why. Where the
+        runs scatter significantly more than predicted, the default takes what they show.
     model : ReducedModel, optional
         The network model, ``particles.model`` by default; without one the risk is left out.
     level : float, optional
-        Probability of a false alarm, 0.01 by default.
+        Probability of a false alarm in all, 0.01 by default: that anything of what is compared leaves its band though
+        the equation is right. docs/comparison.md has the rates that were counted.
     n_null : int, optional
         Replicates that the null law is simulated with; at least 2 / level, better 10 / level.
     rng : None, int, SeedSequence or Generator, optional
@@ -116,74 +126,78 @@ def compare(
     runs = particle_runs(particles, start.ndim if isinstance(start, Atoms) else start.grid.ndim)
     model = runs.model if model is None else model
     runs = replace(runs, model=model)
-    if scatter is not None:
-        check_scatter(scatter, runs)
-    found = _compared(sol, runs, statistics, model, level, n_null, np.random.default_rng(rng), scatter)
-    return found if coarse is None else _with_first_order_bias(found, coarse, statistics, model)
+    return _compared(sol, runs, statistics, model, level, n_null, np.random.default_rng(rng), scatter, coarse)
 
 
 def _compared(sol: Solution, runs: ParticleRuns, statistics: Sequence[Statistic], model: ReducedModel | None,
-              level: float, n_null: int, rng: np.random.Generator, scatter: Scatter | None) -> Comparison:
-    """Return the comparison without what coarser runs would tell."""
+              level: float, n_null: int, rng: np.random.Generator, scatter: ScatterChoice,
+              coarse: Particles | None) -> Comparison:
+    """Return the comparison of checked arguments."""
     t, start = runs.times_in(sol), sol.density(sol.t[0])
     names = _coordinate_names(start, model, runs.coordinates.shape[3])
     risks = None if model is None or runs.risk is None else risks_of(sol, runs, model, t)
     quantities = quantities_of(names, statistics, risks is not None)
-    columns = []
-    for j, s in enumerate(t):
-        laws = laws_at(sol, s)
-        response = None if risks is None or model is None else response_of(model, laws)
-        risk = None if risks is None else (risks.difference[j], risks.spread[j])
-        columns.append(at_one_time(laws, runs.coordinates[:, j], statistics, response, risk, n_null, rng))
-    ratios = None if scatter is None else predicted_ratios(scatter, quantities, columns, runs)
-    bands = simultaneous_bands(quantities, columns, runs.n_runs, level, ratios)
+    null = null_choice(scatter, sol, runs, model, names, level, coarse is None)
+    columns = _columns(sol, t, runs, statistics, model, risks, n_null, rng, null)
     difference = np.array([column.fit for column in columns]).T
+    bias = np.zeros_like(difference)
+    if coarse is not None:
+        bias = first_order_bias(sol, t, runs, coarse, difference, quantities, statistics, model)
+
+    def bands_at(each: float) -> Bands:
+        bands = simultaneous_bands(quantities, columns, runs.n_runs, each)
+        if risks is not None:
+            excess = excess_factor(runs.n_runs, int(getattr(model, "n_parameters", 1)), each)
+            bands.upper[-1] += risks.excess * excess
+        return Bands(np.where(is_distance[:, None], bands.lower, bands.lower - bias), bands.upper + bias,
+                     bands.inflation)
+
     is_distance = np.array([q.is_distance for q in quantities])
-    mute = is_distance[:, None] & (bands.upper >= np.array([q.largest for q in quantities])[:, None])
+    bands = bands_at(level)
+    mute = is_distance[:, None] & (bands.upper - bias >= np.array([q.largest for q in quantities])[:, None])
     pde = np.array([[q.at_law(column) for column in columns] for q in quantities])
     if risks is not None:
         pde[-1] = risks.pde
-        bands.upper[-1] += risks.excess * excess_factor(runs.n_runs, int(getattr(model, "n_parameters", 1)), level)
     said = ~mute.all(axis=1) if not mute.all() else np.ones(len(quantities), dtype=bool)
+    notes = _notes(sol, start, runs, model, risks, null, coarse is not None)
     return Comparison(
         t, tuple(quantities[i].name for i in np.flatnonzero(said)), pde[said], (pde + difference)[said],
         difference[said], bands.lower[said], bands.upper[said], inflation=bands.inflation[said], level=level,
         n_runs=runs.n_runs, n_particles=runs.count, n_null=n_null,
         seed=getattr(rng.bit_generator.seed_seq, "entropy", None), solution=sol, runs=runs, coordinate_names=names,
-        is_distance=is_distance[said], mute=mute[said],
-        notes=(*_notes(sol, start, runs, model, risks, scatter), *_mute_notes(quantities, mute, t)))
+        is_distance=is_distance[said], mute=mute[said], p_value=_p_value(difference, bands_at, n_null),
+        scatter=null.kind, first_order_bias=None if coarse is None else bias[said],
+        notes=(*notes, *_mute_notes(quantities, mute, t)))
 
 
-def _with_first_order_bias(found: Comparison, coarse: Particles, statistics: Sequence[Statistic],
-                           model: ReducedModel | None) -> Comparison:
-    """Return the comparison with bands widened by the bias of first order, which coarser runs measure."""
-    quantities = quantities_of(found.coordinate_names, statistics, found.quantities[-1] == "risk")
-    said = [q.name in found.quantities for q in quantities]
-    share = np.array([q.first_order_share for q in quantities])[said, None]
-    bias = share * np.abs(_coarse_differences(found, coarse, statistics, model)[said] - found.difference)
-    note = "The bands hold the bias of first order in step size and 1/N, measured by coarser runs."
-    return replace(found, upper=found.upper + bias, notes=(*found.notes, note), first_order_bias=bias,
-                   lower=np.where(found.is_distance[:, None], found.lower, found.lower - bias))
+def _columns(sol: Solution, t: Array, runs: ParticleRuns, statistics: Sequence[Statistic], model: ReducedModel | None,
+             risks: Risks | None, n_null: int, rng: np.random.Generator, null: NullChoice) -> list[AtOneTime]:
+    """Return what is found at each time."""
+    moments = None if null.moments is None else null.moments.draw(n_null, runs.n_runs, rng)
+    # Paths that keep their order, or are drawn whole, take the same random numbers at every time.
+    state = rng.bit_generator.state if null.same_draws else None
+    columns = []
+    for j, s in enumerate(t):
+        laws = laws_at(sol, s)
+        response = None if risks is None or model is None else response_of(model, laws)
+        risk = None if risks is None else (risks.difference[j], risks.spread[j])
+        if state is not None:
+            rng.bit_generator.state = state
+        predicted = None if null.moments is None or moments is None else Predicted(null.moments, moments[:, j], j)
+        columns.append(at_one_time(laws, runs.coordinates[:, j], statistics, response, risk, n_null, rng,
+                                   predicted=predicted, bootstrap=null.kind == "bootstrap"))
+    return columns
 
 
-def _coarse_differences(found: Comparison, coarse: Particles, statistics: Sequence[Statistic],
-                        model: ReducedModel | None) -> Array:
-    """Return the differences, (quantities, times), of runs checked to be coarser by a factor of two."""
-    sol, runs, t = found.solution, found.runs, found.t
-    other = particle_runs(coarse, runs.coordinates.shape[3], "coarse")
-    times = other.times_in(sol)
-    if not np.array_equal(times, t):
-        raise InvalidInput(f"coarse has {times.size} output times from {times[0]:g} to {times[-1]:g}: it must have "
-                           "the output times of particles")
-    if not math.isclose(other.step_size, 2.0 * runs.step_size, rel_tol=1e-9):
-        raise InvalidInput(f"coarse.step_size={other.step_size:g} must be twice particles.step_size={runs.step_size:g}")
-    if runs.count != 2 * other.count:
-        raise InvalidInput(f"coarse has {other.count} particles, the others {runs.count}: it must have half as many")
-    rows = [fits_of(statistics, laws_at(sol, s).marginals, other.coordinates[None, :, j])[0][0]
-            for j, s in enumerate(t)]
-    if model is not None and found.quantities[-1] == "risk":
-        rows = [np.append(row, value) for row, value in zip(rows, risks_of(sol, other, model, t).difference)]
-    return np.array(rows).T
+def _p_value(difference: Array, bands_at: Callable[[float], Bands], n_null: int) -> float:
+    """Return the least level k / (n_null + 1) at which the comparison fails; 1 if it fails at none."""
+    low, high = 0, n_null + 1  # passes at low, fails at high
+    while high - low > 1:
+        middle = (low + high) // 2
+        bands = bands_at(middle / (n_null + 1))
+        inside = bool(np.all((difference >= bands.lower) & (difference <= bands.upper)))
+        low, high = (middle, high) if inside else (low, middle)
+    return high / (n_null + 1)
 
 
 def _mute_notes(quantities: Sequence[Quantity], mute: NDArray[np.bool_], t: Array) -> tuple[str, ...]:
@@ -210,7 +224,7 @@ def _coordinate_names(start: object, model: ReducedModel | None, ndim: int) -> t
 
 
 def _notes(sol: Solution, start: object, runs: ParticleRuns, model: ReducedModel | None,
-           risks: Risks | None, scatter: Scatter | None) -> tuple[str, ...]:
+           risks: Risks | None, null: NullChoice, with_bias: bool) -> tuple[str, ...]:
     """Return what the reader must know beside the numbers."""
     notes = [] if risks is None else [*risks.notes]
     if model is None:
@@ -225,10 +239,10 @@ def _notes(sol: Solution, start: object, runs: ParticleRuns, model: ReducedModel
         else:
             notes.append(f"Distances refer to marginals smoothed from {start.size} atoms, and have wide bands; means, "
                          "deviations and risk are sharp.")
-    notes += runs.notes
-    if scatter is not None:
-        notes.append("The scatter of the runs is predicted, to first order in 1/N and the step size.")
-    elif runs.n_runs == 1:
+    notes += [*runs.notes, *null.notes]
+    if runs.n_runs == 1 and null.kind in ("observed", "bootstrap"):
         noise = "the noise of SGD" if runs.is_sgd else "noise that the particles share"
         notes.append(f"One run shows no scatter: {noise} is not in the bands.")
+    if with_bias:
+        notes.append("The bands hold the bias of first order in step size and 1/N, measured by coarser runs.")
     return tuple(notes)

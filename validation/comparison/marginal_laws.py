@@ -1,8 +1,9 @@
 r"""The law of one coordinate, in the form in which a statistic sees it.
 
 A `MarginalLaw` is a law on the line with a piecewise linear quantile function Q, its exact mean and deviation, and what
-is not known of it: a density on a grid says nothing about where in a cell the mass lies, atoms of a quadrature nothing
-about the law between them, and a random sample is off its own law by its fluctuations.
+is not known of it: a density on a grid says where in a cell the mass lies only as far as the neighboring cells tell
+(:func:`unresolved_share`), atoms of a quadrature nothing about the law between them, and a random sample is off its own
+law by its fluctuations.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from wgflow.densities import Density
 
 from ..quantile_functions import QuantileFunction
 
-__all__ = ["DensityLaws", "MarginalLaw"]
+__all__ = ["DensityLaws", "MarginalLaw", "unresolved_share"]
 
 Array = NDArray[np.float64]
 
@@ -33,10 +34,10 @@ class MarginalLaw:
         The quantile function Q, piecewise linear.
     mean, deviation : float
     half_cell : float
-        Half the mean width of the cells under the law; 0 for atoms.
+        By how much points may be displaced inside their cells, see `unresolved_share`, in the mean square; 0 for atoms.
     jump : float
-        By how much the distribution function may be off inside a cell (half the mass of the heaviest), or the largest
-        mass that atoms have at one place.
+        By how much the distribution function may be off inside a cell, or the largest mass that atoms have at one
+        place.
     coarse : MarginalLaw, optional
         Of atoms: the law that half as many of them stand for.
     rounding : float
@@ -61,8 +62,10 @@ class MarginalLaw:
         mean = float(share @ (0.5 * (a + b)))
         # Of the piecewise constant density itself, with the variance inside the cells.
         deviation = float(np.sqrt(share @ ((a - mean) ** 2 + (a - mean) * (b - mean) + (b - mean) ** 2) / 3.0))
+        unknown = unresolved_share(share / (b - a))
         return cls(QuantileFunction.from_masses(masses, a, b), mean, deviation,
-                   half_cell=0.5 * float(share @ (b - a)), jump=0.5 * float(share.max()))
+                   half_cell=0.5 * float(np.sqrt(share @ (unknown * (b - a)) ** 2)),
+                   jump=0.5 * float(np.max(share * unknown)))
 
     @classmethod
     def from_sorted(cls, x: Array) -> MarginalLaw:
@@ -143,6 +146,30 @@ class _Plan:
         piece = np.clip(np.searchsorted(law.levels, middle) - 1, 0, law.left.size - 1)
         index = np.clip((middle * count).astype(np.intp), 0, count - 1)
         return cls(hi - lo, law.at(piece, lo), law.at(piece, hi), index)
+
+
+def unresolved_share(values: Array, axis: int = 0) -> Array:
+    r"""Return by which share a density in each cell may depart from its average along an axis, at most 1.
+
+    Inside cell i the density departs from its average :math:`\rho_i` by no more than the larger jump to a neighbor,
+
+    .. math:: u_i = \min(1, \max(|\rho_{i+1} - \rho_i|, |\rho_i - \rho_{i-1}|) / \rho_i),
+
+    so that points lie within :math:`u_i h_i / 2` of where a constant density has them, and the distribution function
+    within :math:`u_i m_i / 2`. A mass in a single cell has u = 1; where the law is resolved u is of order h.
+
+    Parameters
+    ----------
+    values : array
+        Averages over the cells of a grid.
+    axis : int
+    """
+    moved = np.moveaxis(values, axis, 0)
+    jumps = np.abs(np.diff(moved, axis=0))
+    none = np.zeros_like(moved[:1])
+    largest = np.maximum(np.concatenate([jumps, none]), np.concatenate([none, jumps]))
+    share = np.minimum(largest / np.where(moved > 0.0, moved, 1.0), 1.0)
+    return np.moveaxis(np.where(moved > 0.0, share, 0.0), 0, axis)
 
 
 class DensityLaws:

@@ -13,10 +13,12 @@ from wgflow.solution import Solution
 
 from .atom_laws import AtomLaws, extent_of
 from .marginal_laws import DensityLaws, MarginalLaw
+from .predicted_scatter import PredictedMoments
 from .risk_response import AtomRiskResponse, RiskResponse
 from .statistics import Runs, Statistic
 
-__all__ = ["AtOneTime", "Quantity", "at_one_time", "fits_of", "is_sample", "laws_at", "quantities_of"]
+__all__ = ["AtOneTime", "Predicted", "Quantity", "Resampled", "at_one_time", "fits_of", "is_sample", "laws_at",
+           "quantities_of"]
 
 Array = NDArray[np.float64]
 #: Particles of the null law that are held in memory at once.
@@ -73,6 +75,10 @@ class AtOneTime:
         Mean and deviation of the fit, and mean of the spread, over the replicates of the null law.
     standardized : array of shape (replicates, quantities)
         (fit - mean) / deviation of each replicate, its size for quantities with two sides.
+    predicted : array of bool, shape (quantities,)
+        Whether the replicates scatter as the runs are predicted to, about the predicted bias, not as independent draws.
+    widening : array of shape (quantities,)
+        By which factor that changes the deviation; 1 where it does not.
     resolution : array of shape (quantities,)
     """
 
@@ -84,7 +90,53 @@ class AtOneTime:
     null_std: Array
     null_spread: Array
     standardized: Array
+    predicted: NDArray[np.bool_]
+    widening: Array
     resolution: Array
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The predicted law of means, deviations and risk, and draws from it at one time.
+
+    Attributes
+    ----------
+    law : PredictedMoments
+    draws : array of shape (functionals, replicates, runs)
+    time : int
+        Index of the time.
+    """
+
+    law: PredictedMoments
+    draws: Array
+    time: int
+
+    def allowances(self, marginals: Sequence[MarginalLaw], statistics: Sequence[Statistic]) -> list[float]:
+        """Return what each quantity is allowed for the part of the bias that is not predicted."""
+        found = []
+        for k, own in enumerate(marginals):
+            name = self.law.coordinates[k]
+            shift, wider = (self.law.allowance(f"{what} of {name}", self.time) for what in ("mean", "deviation"))
+            laws = [own.shifted(shift)] * (shift > 0.0) + [own.widened(own.deviation + wider)] * (wider > 0.0)
+            found += [sum(each.between(own, other) for other in laws) for each in statistics]
+        return [*found, self.law.allowance("risk", self.time)]
+
+
+class Resampled:
+    """The particles of all runs at one time in place of a law: draws of particles, the same ones at every time.
+
+    Parameters
+    ----------
+    x : array of shape (runs, N, coordinates)
+    """
+
+    def __init__(self, x: Array):
+        self.points = x.reshape(-1, x.shape[-1])
+        self.marginals = [MarginalLaw.from_sorted(np.sort(own)) for own in self.points.T]
+
+    def sample(self, count: int, rng: np.random.Generator) -> tuple[Array, None]:
+        """Return particles drawn with replacement, shape (count, coordinates), and None: they belong to no atoms."""
+        return self.points[rng.integers(len(self.points), size=count)], None
 
 
 Response = RiskResponse | AtomRiskResponse
@@ -107,18 +159,23 @@ def is_sample(sol: Solution) -> bool:
     return bool(getattr(getattr(sol, "certificate", None), "noisy", False))
 
 
-def fits_of(statistics: Sequence[Statistic], laws: Sequence[MarginalLaw], x: Array) -> tuple[Array, Array]:
-    """Return fit and spread of each statistic on each coordinate, (sets, quantities), of x (sets, runs, N, coords)."""
+def fits_of(statistics: Sequence[Statistic], laws: Sequence[MarginalLaw], x: Array,
+            spreads: bool = True) -> tuple[Array, Array]:
+    """Return fit and spread of each statistic on each coordinate, (sets, quantities), of x (sets, runs, N, coords).
+
+    With ``spreads=False`` the spreads, which take most of the time, are zeros.
+    """
     pairs = []
     for k, law in enumerate(laws):
         runs = Runs(x[..., k])
-        pairs += [(each.fit(runs, law), each.spread(runs, law)) for each in statistics]
+        pairs += [(each.fit(runs, law), each.spread(runs, law) if spreads else np.zeros(len(x))) for each in statistics]
     fit, spread = zip(*pairs)
     return np.stack(fit, axis=1), np.stack(spread, axis=1)
 
 
 def at_one_time(source: DensityLaws | AtomLaws, x: Array, statistics: Sequence[Statistic], response: Response | None,
-                risk: tuple[float, float] | None, n_null: int, rng: np.random.Generator) -> AtOneTime:
+                risk: tuple[float, float] | None, n_null: int, rng: np.random.Generator, *,
+                predicted: Predicted | None = None, bootstrap: bool = False) -> AtOneTime:
     """Return the statistics of the runs and of their null law at one time.
 
     Parameters
@@ -129,37 +186,97 @@ def at_one_time(source: DensityLaws | AtomLaws, x: Array, statistics: Sequence[S
         How the risk answers to draws from the law; given if and only if ``risk`` is.
     risk : (float, float), optional
         Difference of the two risks, and its variance over the runs.
+    predicted : Predicted, optional
+        The joint law of means, deviations and risk, and its draws at this time.
+    bootstrap : bool
+        Whether replicates are drawn from the particles in place of the law.
     """
-    runs, count, n_coords = x.shape
-    fit, spread = (found[0] for found in fits_of(statistics, source.marginals, x[None]))
-    fits, spreads, scatters = [], [], []
-    block = max(1, _BLOCK // (runs * count))
-    for start in range(0, n_null, block):
-        sets = min(block, n_null - start)
-        points, atoms = source.sample(sets * runs * count, rng)
-        draws = points.reshape(sets, runs, count, n_coords)
-        null_fit, null_spread = fits_of(statistics, source.marginals, draws)
-        if response is not None:
-            value = response(draws, None if atoms is None else atoms.reshape(sets, runs, count))
-            own = value.var(axis=1, ddof=1) if runs > 1 else np.zeros(sets)
-            null_fit = np.column_stack([null_fit, value.mean(axis=1)])
-            null_spread = np.column_stack([null_spread, own])
-        fits.append(null_fit)
-        spreads.append(null_spread)
-        scatters.append(_scatter(draws))
-    null = np.concatenate(fits)
-    mean, std = null.mean(axis=0), null.std(axis=0)
+    n_coords = x.shape[2]
+    known = np.array([predicted is not None and predicted.law.covers(k) for k in range(n_coords) for _ in statistics]
+                     + [predicted is not None and predicted.law.covers(None)] * (response is not None))
+    fit, spread = (found[0] for found in fits_of(statistics, source.marginals, x[None], not known.all()))
+    null = _null_of(source, x, statistics, response, n_null, rng, predicted, bootstrap, not known.all())
+    mean, std = null.fits.mean(axis=0), null.fits.std(axis=0)
     resolution = [each for law in source.marginals for each in _resolutions(law, statistics)]
+    widening = np.repeat(null.widening[:n_coords], len(statistics))
     if risk is not None and response is not None:
         fit, spread = np.append(fit, risk[0]), np.append(spread, risk[1])
         resolution.append(response.resolution)
+        widening = np.append(widening, null.widening[-1])
     two_sided = np.array([not each.is_distance for _ in range(n_coords) for each in statistics]
                          + [True] * (response is not None))
-    standardized = (null - mean) / np.where(std > 0, std, 1.0)
+    width = np.where(std > 0, std, 1.0)
+    standardized = (null.fits - mean) / width
     standardized = np.where(two_sided, np.abs(standardized), standardized)
-    scatter = np.maximum(0.0, _scatter(x[None])[0] - np.concatenate(scatters).mean(axis=0))
-    return AtOneTime(source.marginals, scatter, fit, spread, mean, std, np.concatenate(spreads).mean(axis=0),
-                     standardized, np.array(resolution))
+    if predicted is not None:
+        resolution = [own + more for own, more in zip(resolution, predicted.allowances(source.marginals, statistics))]
+    scatter = np.maximum(0.0, _scatter(x[None])[0] - null.scatter)
+    return AtOneTime(source.marginals, scatter, fit, spread, mean, std, null.spread, standardized, known, widening,
+                     np.array(resolution))
+
+
+@dataclass(frozen=True)
+class _Null:
+    """Fits (replicates, quantities), mean spread, variance of the runs' means, widening of coordinates and risk."""
+
+    fits: Array
+    spread: Array
+    scatter: Array
+    widening: Array
+
+
+def _null_of(source: DensityLaws | AtomLaws, x: Array, statistics: Sequence[Statistic], response: Response | None,
+             n_null: int, rng: np.random.Generator, predicted: Predicted | None, bootstrap: bool,
+             spreads: bool) -> _Null:
+    runs, count, n_coords = x.shape
+    own = Resampled(x) if bootstrap else source
+    fits, all_spreads, scatters, ratios = [], [], [], []
+    block = max(1, _BLOCK // (runs * count))
+    for start in range(0, n_null, block):
+        sets = min(block, n_null - start)
+        points, atoms = own.sample(sets * runs * count, rng)
+        draws = points.reshape(sets, runs, count, n_coords)
+        values = None
+        if response is not None:
+            values = _risks_of(response, draws, atoms, source, own, rng)
+        plain = draws
+        if predicted is not None:
+            moments = predicted.draws[:, start : start + sets]
+            draws = predicted.law.displaced(draws, moments, source.marginals)
+            given = predicted.law.risk(moments)
+            ratios.append(_widening(plain, draws, values, given))
+            values = values if given is None or values is None else given
+        fit, spread = fits_of(statistics, own.marginals, draws, spreads)
+        if values is not None:
+            var = values.var(axis=1, ddof=1) if runs > 1 else np.zeros(sets)
+            fit, spread = np.column_stack([fit, values.mean(axis=1)]), np.column_stack([spread, var])
+        fits.append(fit)
+        all_spreads.append(spread)
+        scatters.append(_scatter(plain))
+    widening = np.mean(ratios, axis=0) if ratios else np.ones(n_coords + 1)
+    return _Null(np.concatenate(fits), np.concatenate(all_spreads).mean(axis=0),
+                 np.concatenate(scatters).mean(axis=0), widening)
+
+
+def _risks_of(response: Response, draws: Array, atoms: NDArray[np.intp] | None, source: DensityLaws | AtomLaws,
+              own: DensityLaws | AtomLaws | Resampled, rng: np.random.Generator) -> Array:
+    """Return how the risk answers to the draws, shape (sets, runs)."""
+    if isinstance(own, Resampled) and isinstance(source, DensityLaws) and isinstance(response, RiskResponse):
+        center: Array = response(own.points[None, None])
+        return response(draws) - center
+    if isinstance(own, Resampled):  # Psi is known at atoms alone
+        points, atoms = source.sample(draws[..., 0].size, rng)
+        draws = points.reshape(draws.shape)
+    return response(draws, None if atoms is None else atoms.reshape(draws.shape[:3]))
+
+
+def _widening(plain: Array, displaced: Array, values: Array | None, given: Array | None) -> Array:
+    """Return how many times wider the runs' means, and their risks, scatter than those of independent draws."""
+    pairs = [(displaced[..., k].mean(axis=2), plain[..., k].mean(axis=2)) for k in range(plain.shape[-1])]
+    ratios = [float(new.std() / old.std()) if old.std() > 0.0 else 1.0 for new, old in pairs]
+    if values is not None and given is not None and values.std() > 0.0:
+        return np.array([*ratios, float(given.std() / values.std())])
+    return np.array([*ratios, 1.0])
 
 
 def _scatter(x: Array) -> Array:

@@ -58,9 +58,15 @@ class Comparison:
     lower, upper : array of shape (quantities, times)
         The band in which the difference may lie.
     inflation : array of shape (quantities, times)
-        By how much the runs' own scatter widened the band that independent particles would have (1: not at all).
+        By which factor the scatter of the runs, predicted or observed, changed the band that independent particles
+        would have (1: not at all).
     level : float
         Probability with which a correct solution leaves any of the bands.
+    p_value : float
+        The least level at which the comparison would have failed, of all quantities and times together; it fails where
+        ``p_value <= level``. Found from the replicates of the null law, so at least 1 / (n_null + 1).
+    scatter : str
+        Where the null law has its scatter from: ``"predicted"``, ``"observed"`` or ``"bootstrap"``.
     n_runs, n_particles, n_null : int
         Runs, particles per run, replicates of the null law.
     seed : int or sequence of int
@@ -101,6 +107,8 @@ class Comparison:
     notes: tuple[str, ...] = ()
     first_order_bias: Array | None = field(default=None, repr=False)
     mute: NDArray[np.bool_] | None = field(default=None, repr=False)
+    p_value: float = math.nan
+    scatter: str = "observed"
 
     @property
     def sgd(self) -> Any:

@@ -13,7 +13,7 @@ from wgflow.reduced_models.base import ReducedModel
 from wgflow.solution import Solution
 
 from .atom_laws import AtomLaws
-from .marginal_laws import DensityLaws
+from .marginal_laws import DensityLaws, unresolved_share
 from .particle_runs import ParticleRuns
 
 __all__ = ["AtomRiskResponse", "RiskResponse", "Risks", "response_of", "risks_of"]
@@ -80,7 +80,9 @@ class RiskResponse:
         self._centers, self._psi = rho.grid.centers, psi
         slopes = np.gradient(psi, *self._centers) if psi.ndim > 1 else [np.gradient(psi, self._centers[0])]
         widths = np.meshgrid(*rho.grid.widths, indexing="ij")
-        self.resolution = float(np.sum(share * sum(np.abs(g) * h for g, h in zip(slopes, widths))))
+        values = np.asarray(rho.values)
+        off = [unresolved_share(values, axis) * h for axis, h in enumerate(widths)]
+        self.resolution = float(np.sum(share * sum(np.abs(g) * h for g, h in zip(slopes, off))))
 
     def __call__(self, x: Array, atoms: Index | None = None) -> Array:
         """Return the change, shape (sets, runs), for points x of shape (sets, runs, N, coordinates)."""

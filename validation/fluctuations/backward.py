@@ -37,7 +37,7 @@ from wgflow.reduced_models.base import ReducedModel
 
 from .functionals import Functional, WeightedPoints, differences
 
-__all__ = ["Covariances", "along_characteristics"]
+__all__ = ["Covariances", "along_characteristics", "law_along"]
 
 Array = NDArray[np.float64]
 Schedule = Callable[[float], float]
@@ -73,11 +73,7 @@ def along_characteristics(model: ReducedModel, start: WeightedPoints, t: Array, 
         Values below which a coordinate cannot be: 0 for a length.
     """
     shape = start.points.shape
-    flow = _characteristics(model, start, float(t[-1]), ridge, xi, lower)
-
-    def law_at(u: float) -> WeightedPoints:
-        return WeightedPoints(flow(u).reshape(shape), start.weights)
-
+    law_at = law_along(model, start, float(t[-1]), ridge, xi, lower)
     laws = [law_at(u) for u in t]
     values = np.array([[each.value(law) for each in functionals] for law in laws])
     n, rows = len(functionals), t.size * len(functionals)
@@ -95,6 +91,13 @@ def along_characteristics(model: ReducedModel, start: WeightedPoints, t: Array, 
             samples[active, active] += gained
     centered = g - (g @ start.weights)[:, None]
     return Covariances(values, (centered * start.weights) @ centered.T, samples, np.zeros_like(samples))
+
+
+def law_along(model: ReducedModel, start: WeightedPoints, t_end: float, ridge: float, xi: Schedule,
+              lower: Array) -> Callable[[float], WeightedPoints]:
+    """Return the law of a flow without noise at any time up to ``t_end``, by points that move along characteristics."""
+    flow = _characteristics(model, start, t_end, ridge, xi, lower)
+    return lambda u: WeightedPoints(flow(u).reshape(start.points.shape), start.weights)
 
 
 def _characteristics(model: ReducedModel, start: WeightedPoints, t_end: float, ridge: float,

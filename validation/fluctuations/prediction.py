@@ -12,13 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 from wgflow.atoms import Atoms
 from wgflow.checks import check_count, check_positive, real_array
 from wgflow.densities import Density
-from wgflow.errors import InvalidInput, InvalidType
+from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
 from wgflow.reduced_models.base import ReducedModel
 from wgflow.verbs import solve
 
-from .backward import Covariances, along_characteristics
+from .backward import Covariances, along_characteristics, law_along
 from .functionals import Functional, WeightedPoints, functionals_of
 from .on_grid import on_grid
+from .step_bias import step_bias
 
 __all__ = ["Scatter", "predict_scatter"]
 
@@ -40,6 +41,11 @@ class Scatter:
         0 for the population gradient flow, which sees no samples.
     starts, samples, noise : array of shape (functionals, times, functionals, times)
         N times the covariance from independent starts, 1/epsilon times that from the samples, N times that from noise.
+    step_bias : array of shape (2, functionals, times), or None
+        1/epsilon times the bias of SGD's step, from the noise of the samples and from the length of the steps; None
+        where it is not known: with injected noise, for several coordinates, for models without ``hidden_noise``.
+    width_bias : array of shape (functionals, times), or None
+        N times the bias of finite width while the neurons are independent, an upper end of it later.
     """
 
     t: Array
@@ -50,6 +56,17 @@ class Scatter:
     starts: Array = field(repr=False)
     samples: Array = field(repr=False)
     noise: Array = field(repr=False)
+    step_bias: Array | None = field(default=None, repr=False)
+    width_bias: Array | None = field(default=None, repr=False)
+
+    @property
+    def bias(self) -> Array:
+        """By how much the mean over runs is off the mean field, to first order in the step; (functionals, times).
+
+        0 where it is not known.
+        """
+        zero = np.zeros_like(self.mean_field)
+        return zero if self.step_bias is None else self.step_size * self.step_bias.sum(axis=0)
 
     @property
     def covariance(self) -> Array:
@@ -174,18 +191,21 @@ def predict_scatter(
     n_neurons, step_size = check_count("n_neurons", n_neurons), check_positive("step_size", step_size, zero=True)
     beta, ridge = check_positive("beta", beta, infinite=True), check_positive("ridge", ridge, zero=True)
     chosen, schedule = functionals_of(model, functionals), _schedule(xi)
+    bias = None
     if math.isinf(beta):
-        found = _noiseless(model, start, kappa, t, chosen, ridge, schedule)
+        found, bias = _noiseless(model, start, kappa, t, chosen, ridge, schedule)
     else:
         found = _noisy(model, start, t, chosen, beta, ridge, schedule, check_count("n_steps", n_steps))
     shape = (t.size, len(chosen), t.size, len(chosen))
     starts, samples, noise = (part.reshape(shape).transpose(1, 0, 3, 2)
                               for part in (found.starts - found.noise, found.samples, found.noise))
-    return Scatter(t, tuple(each.name for each in chosen), found.values.T, n_neurons, step_size, starts, samples, noise)
+    return Scatter(t, tuple(each.name for each in chosen), found.values.T, n_neurons, step_size, starts, samples, noise,
+                   None if bias is None else bias[:2], None if bias is None else bias[2])
 
 
 def _noiseless(model: ReducedModel, start: Atoms | Density | None, kappa: float, t: Array,
-               functionals: tuple[Functional, ...], ridge: float, xi: Callable[[float], float]) -> Covariances:
+               functionals: tuple[Functional, ...], ridge: float,
+               xi: Callable[[float], float]) -> tuple[Covariances, Array | None]:
     law = model.initial_atoms(kappa) if start is None else start
     if isinstance(law, Density):
         law = Atoms.from_density(law)
@@ -193,7 +213,12 @@ def _noiseless(model: ReducedModel, start: Atoms | Density | None, kappa: float,
         raise InvalidType(f"start must be Atoms or a Density on the {model.n_coordinates} coordinates of {model.name}")
     lower = np.full(law.ndim, -np.inf) if law.bounds is None else np.array([low for low, _ in law.bounds])
     points = WeightedPoints(np.array(law.points), np.asarray(law.weights) / law.mass)
-    return along_characteristics(model, points, t, functionals, ridge, xi, lower)
+    found = along_characteristics(model, points, t, functionals, ridge, xi, lower)
+    try:
+        law_at = law_along(model, points, float(t[-1]), ridge, xi, lower)
+        return found, step_bias(model, law_at, t, functionals, ridge, xi)
+    except (InvalidInput, ConvergenceError):
+        return found, None
 
 
 def _noisy(model: ReducedModel, start: Atoms | Density | None, t: Array, functionals: tuple[Functional, ...],

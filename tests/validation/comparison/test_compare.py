@@ -158,7 +158,8 @@ def test_the_risk_has_its_own_band():
     # At t = 0, N(2, .25): Psi = theta (2 - .5), so R_N - R has the deviation 2 * 1.5 * .5 / sqrt(3 * 400).
     deviation = 3.0 * 0.5 / np.sqrt(3 * 400)
     excess = model.finite_width_excess(flow().density(0)) / 400 * bands.excess_factor(3, 1, 0.01)
-    half_cell = 12 / 300 * 1.5
+    # The density changes by h |x - m| / var from cell to cell, and Psi has the slope 1.5: h E[u] 1.5.
+    half_cell = (12 / 300) ** 2 * 1.5 * np.sqrt(2 / np.pi) / S0**0.5
     factor = (result.upper[-1, 0] - excess - half_cell) / (deviation * result.inflation[-1, 0])
     assert 3.0 < factor < 5.0
     assert result.upper[-1, 0] + result.lower[-1, 0] == pytest.approx(excess, rel=1e-9)

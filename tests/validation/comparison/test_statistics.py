@@ -152,7 +152,10 @@ def test_what_is_derived_agrees_with_the_formulas():
         rtol = 0.03 if each.name == "Kolmogorov" else 1e-10
         np.testing.assert_allclose(Statistic.spread(each, runs, law), each.spread(runs, law), rtol=rtol)
         derived, own = Statistic.resolution(each, law), each.resolution(law)
-        assert derived == pytest.approx(own, rel=0.15), each.name
+        if each.name == "Kolmogorov":  # moving all of the law is more than moving what is in a cell
+            assert 0.5 * derived < own < derived
+        else:
+            assert derived == pytest.approx(own, rel=0.15), each.name
     w2 = STATISTICS[1]
     assert Statistic.broadening(w2, law, 0.3, 0.3) == pytest.approx(w2.broadening(law, 0.3, 0.3), rel=0.02)
     assert Statistic.spread(w2, Runs(x[:, :1]), law).tolist() == [0.0, 0.0, 0.0]

@@ -208,22 +208,25 @@ def test_scatter_of_sgd(model, kappa, step):
 
 # ------------------------------------------------------------------ compare
 def test_a_single_run_is_enough_with_a_predicted_scatter():
-    """SGD with large steps from 20 seeds: without a scatter its common noise leaves the bands of a single run."""
+    """SGD with large steps: without a prediction its common noise and its bias leave the bands of a single run."""
     model = IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2)
-    times, step, seeds = [0.1, 0.3], 1e-4, 8
+    times, step = [0.1, 0.3], 1e-4
     rho0 = model.initial_density(0.8, model.grid(400))
     sol = wg.solve(model.energy(), rho0, (0.0, 0.3), t_eval=times, time_scale=2.0)
     found = predict_scatter(model, times, 400, step)
-    narrow = wide = 0
-    for seed in range(seeds):
+    alarms = {"observed": 0, "predicted": 0}
+    for seed in range(8):
         sgd = run_sgd(model, 400, step, times, rng=seed, store_theta=False)
-        plain = compare(sol, sgd, n_null=200)
+        plain = compare(sol, sgd, n_null=200, scatter="observed")
         told = compare(sol, sgd, n_null=200, scatter=found)
-        assert np.all(told.upper >= plain.upper * (1 - 1e-12))
-        assert "predicted" in told.verdict
+        alarms["observed"] += not plain.passed
+        alarms["predicted"] += not told.passed
+        assert "So is the bias of the step" in told.verdict
         assert "One run" not in told.verdict
-        narrow, wide = narrow + (~plain.inside[3::5]).sum(), wide + (~told.inside[3::5]).sum()
-    assert wide < narrow
+        assert "One run" in plain.verdict
+    # At level .01 two alarms in eight have a probability of .3 %.
+    assert alarms["predicted"] <= 1
+    assert alarms["observed"] >= 6
 
 
 def test_a_scatter_for_other_runs_is_refused():

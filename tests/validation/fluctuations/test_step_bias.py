@@ -1,0 +1,104 @@
+"""The predicted bias of SGD's step: closed forms, steps drawn one by one, and SGD itself."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import wgflow as wg
+from wgflow.errors import InvalidInput
+from wgflow.reduced_models import AnisotropicGaussian, IsotropicGaussian, LinearNeuron
+from wgflow.validation import predict_scatter, run_sgd
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.7])
+def test_linear_neurons_lag_as_euler_steps_do(ridge):
+    """E m_k = m* + (m_0 - m*) (1 - rate eps)^k: its derivative by eps at fixed t = k eps."""
+    c, t = 1.5, np.array([0.0, 0.1, 0.4])
+    model = LinearNeuron(covariance=c, direction=1.0, noise_variance=0.3)
+    start = model.initial_atoms(math.sqrt(0.2), mean0=-0.5)
+    found = predict_scatter(model, t, 100, 1e-3, start=start, ridge=ridge,
+                            functionals=["mean of theta", "deviation of theta"])
+    rate, rest = 2 * (c + ridge), c / (c + ridge)
+    assert_allclose(found.step_bias[1, 0], -0.5 * rate**2 * t * np.exp(-rate * t) * (-0.5 - rest), atol=2e-5)
+    # The noise of a sample moves all linear neurons alike; deviations decay with the ridge alone.
+    decay = 2 * ridge
+    assert_allclose(found.step_bias[0], 0.0, atol=1e-9)
+    assert_allclose(found.step_bias[1, 1], -0.5 * decay**2 * t * np.exp(-decay * t) * math.sqrt(0.2), atol=2e-5)
+    assert_allclose(found.bias, 1e-3 * found.step_bias.sum(axis=0))
+    assert_allclose(found.rescaled(step_size=2e-3).bias, 2 * found.bias)
+
+
+@pytest.mark.parametrize("d", [3, 40])
+def test_drift_and_spread_of_the_length_are_those_of_steps(d):
+    """Steps of a neuron of length r in a random direction, on samples drawn from the model."""
+    model, rng, r, eps = IsotropicGaussian(d=d, tau_plus2=1.8, tau_minus2=0.2), np.random.default_rng(3), 1.3, 1e-4
+    law = wg.Atoms([[r]], [1.0])
+    drift, spread = model.hidden_noise(law)
+    x, y = model.sample_data(200_000, rng)
+    # By rotation invariance the first coordinate stands for the direction of the weights.
+    size = np.linalg.norm(x, axis=1)
+    u = rng.standard_normal((400_000, d))
+    u = np.sort(u[:, 0] / np.linalg.norm(u, axis=1))[50::100]
+    nodes = np.linspace(0.0, size.max(), 400)
+    values = model.activation(r * np.multiply.outer(nodes, u))
+    slopes = model.activation.derivative(r * np.multiply.outer(nodes, u)) * u
+    error = y - np.interp(size, nodes, values.mean(axis=1))
+    step = 2 * eps * error * model.activation.derivative(r * x[:, 0])
+    across = step**2 * (size**2 - x[:, 0] ** 2) / (2 * r)
+    assert across.mean() / eps**2 == pytest.approx(drift[0, 0], rel=0.03)
+    alone = (step * x[:, 0]) ** 2 - (2 * eps * error * size * np.interp(size, nodes, slopes.mean(axis=1))) ** 2
+    assert alone.mean() / eps**2 == pytest.approx(spread[0, 0, 0], rel=0.04)
+
+
+def test_the_mean_of_sgd_is_off_as_predicted():
+    model, runs, step, times = IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2), 100, 5e-5, [0.03, 0.1]
+    found = predict_scatter(model, times, 200, step)
+    sgd = run_sgd(model, 200, step, times, rng=5, n_runs=runs, store_theta=False)
+    r = sgd.coordinates[..., 0]
+    for k, values in enumerate((r.mean(axis=2), r.std(axis=2) * (1 + 0.75 / 200))):  # a sample's deviation is less
+        off, error = values.mean(axis=0) - found.mean_field[k], values.std(axis=0, ddof=1) / math.sqrt(runs)
+        # What is left is of second order in the step and of order 1/N: some percent of the bias.
+        assert np.all(np.abs(off - found.bias[k]) < 3.5 * error + 0.15 * found.bias[k]), (off, found.bias[k], error)
+    mean_error = r.mean(axis=2).std(axis=0, ddof=1) / math.sqrt(runs)
+    assert np.all(found.bias[0] > 8 * mean_error)
+
+
+def test_narrow_networks_are_off_by_less_than_independent_neurons_would_be():
+    """Neurons meet themselves; the others answer to it and lower what this does."""
+    model, runs, n = IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2), 150, 25
+    found = predict_scatter(model, [0.0, 0.03], n, 2e-5)
+    r = run_sgd(model, n, 2e-5, found.t, rng=5, n_runs=runs, store_theta=False).coordinates[..., 0].mean(axis=2)
+    # What the draw of the start says is taken out.
+    late = np.linalg.lstsq(np.stack([np.ones(runs), r[:, 0] - found.mean_field[0, 0]], axis=1), r[:, 1], rcond=None)[0]
+    left = r[:, 1] - r[:, 0] * late[1]
+    error = left.std() / math.sqrt(runs)
+    off = late[0] - found.mean_field[0, 1] - found.bias[0, 1]
+    end = found.width_bias[0, 1] / n
+    assert end < -8 * error
+    assert end - 3 * error < off < 0.5 * end
+    assert not found.width_bias[:, 0].any()
+
+
+def test_neurons_without_hidden_coordinates_meet_themselves_as_the_kernel_says():
+    model = LinearNeuron(covariance=1.5, direction=1.0, noise_variance=0.3)
+    found = predict_scatter(model, [0.0, 0.4], 50, 1e-3, start=model.initial_atoms(0.8))
+    assert_allclose(found.width_bias, 0.0, atol=1e-6)
+
+
+def test_where_the_bias_is_not_known():
+    model = IsotropicGaussian(d=12, tau_plus2=1.5, tau_minus2=0.5)
+    rho0 = model.initial_density(0.8, model.grid(cells=100, beta=50.0))
+    noisy = predict_scatter(model, [0.1], 100, 1e-3, start=rho0, beta=50.0, n_steps=20)
+    several = predict_scatter(AnisotropicGaussian(d=60, s0=30, delta=0.4), [0.05], 100, 1e-3,
+                              functionals=["mean of r1"])
+    for found in (noisy, several):
+        assert found.step_bias is None
+        assert not found.bias.any()
+    with pytest.raises(InvalidInput, match="hidden_noise"):
+        AnisotropicGaussian(d=60, s0=30, delta=0.4).hidden_noise(wg.Atoms([[1.0], [1.0]], [1.0]))
+    with pytest.raises(InvalidInput, match="d=inf"):
+        IsotropicGaussian(d=math.inf, tau_plus2=1.5, tau_minus2=0.5).hidden_noise(wg.Atoms([[1.0]], [1.0]))
