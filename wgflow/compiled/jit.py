@@ -28,7 +28,7 @@ SETTINGS = {"nopython": True, "error_model": "numpy", "nogil": True, "no_cfunc_w
 
 @contextmanager
 def _garbage_kept() -> Iterator[None]:
-    """Collect no garbage within the block: among a compiler's many small objects the search takes a tenth of the time."""
+    """Collect no garbage within the block: the search among a compiler's many objects takes a tenth of the time."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -72,7 +72,24 @@ class Part(CPUDispatcher):
 
 
 class Kernel(CPUDispatcher):
-    """A function as it is compiled for Python."""
+    """A function as it is compiled for Python, and stored on disk."""
+
+    _place_sought = False
+
+    def _find_place(self) -> None:
+        """Find a place for the compiled code on disk; at the first use, since for all kernels the search takes a while.
+
+        A read-only installation with an unwritable home directory has no place: the function is then compiled in memory
+        in each process, with a warning.
+        """
+        if self._place_sought:
+            return
+        self._place_sought = True
+        try:
+            self.enable_caching()
+        except RuntimeError as error:
+            warnings.warn(f"numba cannot cache {self.py_func.__name__} on disk ({error}); compiling in memory",
+                          WGFlowWarning, stacklevel=2)
 
     @cached_property
     def part(self) -> Part:
@@ -87,21 +104,12 @@ class Kernel(CPUDispatcher):
     def compile(self, sig):
         """Compile for arguments of the types given, unless that is done or stored."""
         with _garbage_kept():
+            self._find_place()
             return super().compile(sig)
 
 
 def jit(function=None, **options):
-    """Compile like ``numba.njit`` with wgflow's settings: C division, no GIL, cache on disk.
-
-    A read-only installation with an unwritable home directory makes the cache raise when the function is decorated; the
-    function is then compiled in memory in each process, with a warning.
-    """
+    """Compile like ``numba.njit`` with wgflow's settings: C division, no GIL, cache on disk."""
     if function is None:
         return lambda f: jit(f, **options)
-    kernel = Kernel(function, targetoptions={**SETTINGS, **options})
-    try:
-        kernel.enable_caching()
-    except RuntimeError as error:
-        warnings.warn(f"numba cannot cache {function.__name__} on disk ({error}); compiling in memory",
-                      WGFlowWarning, stacklevel=2)
-    return kernel
+    return Kernel(function, targetoptions={**SETTINGS, **options})
