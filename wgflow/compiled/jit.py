@@ -17,7 +17,7 @@ from functools import cached_property
 
 from numba.core import types
 from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import CompilerBase, DefaultPassBuilder
+from numba.core.compiler import CompilerBase, DefaultPassBuilder, Flags
 from numba.core.registry import CPUDispatcher
 
 from wgflow.errors import WGFlowWarning
@@ -36,6 +36,24 @@ def _garbage_kept() -> Iterator[None]:
     finally:
         if collecting:
             gc.enable()
+
+
+class _Flags(Flags):
+    """Numba's options, compared by those that are set: the types of each operation are looked up by them, too."""
+
+    def __hash__(self) -> int:
+        return 1
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Flags) and self._values == other._values
+
+
+class _Dispatcher(CPUDispatcher):
+    """A dispatcher of Numba that compiles with `_Flags`."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self._compiler._customize_flags = _Flags
 
 
 class _PartLibrary(JITCodeLibrary):
@@ -61,7 +79,7 @@ class _PartCompiler(CompilerBase):
         return [passes]
 
 
-class Part(CPUDispatcher):
+class Part(_Dispatcher):
     """A function as it is compiled for the kernels that call it."""
 
     def add_overload(self, cres) -> None:
@@ -71,7 +89,7 @@ class Part(CPUDispatcher):
         self.overloads[tuple(cres.signature.args)] = cres
 
 
-class Kernel(CPUDispatcher):
+class Kernel(_Dispatcher):
     """A function as it is compiled for Python, and stored on disk."""
 
     _place_sought = False
