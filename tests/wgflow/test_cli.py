@@ -122,14 +122,17 @@ event.register("numba:compile", Listener())
 well = wg.Potential(lambda *x: x[0] ** 4 / 4 - x[0] ** 2 / 2 + sum(c * c for c in x[1:]))
 bump = wg.Interaction(wg.Convolution(lambda *z: -np.exp(-sum(c * c for c in z))))
 line, space = wg.Grid((-3, 3), cells=50), wg.Grid([(-2, 2)] * 3, cells=(8, 9, 10))
-plane, strip = (wg.Grid([(-2, 2), (0, 1)], cells=(14, 12), boundary=ends) for ends in ("no-flux", ("no-flux", "periodic")))
+plane = wg.Grid([(-2, 2), (0, 1)], cells=(14, 12))
+strip = wg.Grid([(-2, 2), (0, 1)], cells=(14, 12), boundary=("no-flux", "periodic"))
 circle = wg.Grid((0, 6.3), cells=50, boundary="periodic")
 laws = [wg.Density.from_function(grid, lambda *x: 1.1 + np.sin(sum(x))) for grid in (line, plane, strip, space, circle)]
 box = wg.Density.from_function(line, lambda x: 1.0 * (abs(x) < 1))
-noisy, driven = well + wg.Entropy(4.0), wg.Entropy(4.0) + wg.TimeDependent(lambda t: wg.Potential(lambda x: (x - t) ** 2))
+noisy = well + wg.Entropy(4.0)
+driven = wg.Entropy(4.0) + wg.TimeDependent(lambda t: wg.Potential(lambda x: (x - t) ** 2))
 runs = [(noisy, law, None) for law in laws] + [(noisy + bump, law, None) for law in laws[:3]]
-runs += [(driven, laws[0], None), (well + wg.PowerEntropy(3.0), box, None), (well + wg.PowerEntropy(2.0), laws[1], None)]
-runs += [(noisy + bump, laws[0], wg.FiniteVolume(scheme="midpoint")), (noisy, laws[0], wg.FiniteVolume(corrected=False))]
+runs += [(driven, laws[0], None), (well + wg.PowerEntropy(3.0), box, None)]
+runs += [(well + wg.PowerEntropy(2.0), laws[1], None), (noisy, laws[0], wg.FiniteVolume(corrected=False))]
+runs += [(noisy + bump, laws[0], wg.FiniteVolume(scheme="midpoint"))]
 runs += [(noisy, law, wg.FiniteVolume(order=2)) for law in laws]
 runs += [(energy, law, wg.JKO(0.1, inner)) for inner in ("quantile", "linearized", "back-and-forth", "entropic")
          for energy, law in ((noisy, laws[0]), (well + wg.PowerEntropy(2.0), box))]
