@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from typing import Any
 
 from numba.core import types
 from numba.core.codegen import JITCodeLibrary
@@ -50,6 +51,8 @@ class _Flags(Flags):
 
 class _Dispatcher(CPUDispatcher):
     """A dispatcher of Numba that compiles with `_Flags`."""
+
+    _compiler: Any
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
