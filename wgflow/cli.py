@@ -41,7 +41,11 @@ def _warmup() -> None:
     charges = wg.Interaction(wg.interactions.log(-1.0))
     box = wg.Density.from_function(grid, lambda x: 1.0 * (abs(x) < 1.0))
     attraction = wg.Interaction(wg.Convolution(lambda z: -np.exp(-z * z)))
+    circle = wg.Grid((0.0, 2 * np.pi), cells=32, boundary="periodic")
+    phases = wg.Density.from_function(circle, lambda x: 1.2 + np.cos(x))
+    oscillators = wg.Interaction(wg.LowRank(lambda x: np.stack([np.cos(x), np.sin(x)]), [-1.0, -1.0]))
     model = wg.reduced_models.IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2)
+    split = wg.reduced_models.AnisotropicGaussian(d=10, s0=3, tau_plus2=1.8, tau_minus2=0.2)
     radial = model.grid(cells=64)
     jobs: list[Callable[[], object]] = [
         lambda: wg.solve(well + wg.Entropy(2.0), line, (0.0, 0.05)),
@@ -51,7 +55,11 @@ def _warmup() -> None:
         lambda: wg.solve(well + wg.Entropy(2.0), square, (0.0, 0.05), method=wg.FiniteVolume(order=2)),
         lambda: wg.solve(wg.PowerEntropy(2.0), line, (0.0, 0.05)),
         *(partial(wg.solve, energy, box, (0.0, 0.05)) for energy in (well + wg.PowerEntropy(2.0), 1 * charges)),
-        lambda: wg.solve(wg.Entropy(2.0) + attraction, line, (0.0, 0.1)),
+        lambda: wg.solve(well + wg.Entropy(2.0), line, (0.0, 0.1), method=wg.FiniteVolume(dt=0.05)),
+        lambda: wg.solve(well + wg.Entropy(2.0), square, (0.0, 0.05), method=wg.FiniteVolume(splitting="none")),
+        # Long enough for steps that are taken by the compiled loop.
+        lambda: wg.solve(wg.Entropy(2.0) + attraction, line, (0.0, 2.0)),
+        lambda: wg.solve(wg.Entropy(2.0) + oscillators, phases, (0.0, 0.1)),
         lambda: wg.solve(wg.Entropy(2.0) + attraction, line, (0.0, 0.1), method=wg.FiniteVolume(scheme="midpoint")),
         lambda: wg.solve(1 * wg.Entropy(2.0), line, (0.0, 0.1), method=wg.JKO(tau=0.1)),
         *(partial(wg.solve, well + wg.Entropy(2.0), rho, (0.0, 0.1), method=wg.JKO(tau=0.1, inner=inner))
@@ -59,10 +67,14 @@ def _warmup() -> None:
           for rho in (line, square)),
         lambda: wg.solve(wg.Entropy(2.0) + attraction, line, (0.0, 0.1), method=wg.JKO(tau=0.1)),
         lambda: wg.solve(wg.Entropy(2.0) + attraction, line, (0.0, 0.2), method=wg.JKO(0.1, "linearized", order=2)),
+        lambda: wg.solve(well + wg.Entropy(2.0), square, (0.0, 0.2), method=wg.JKO(0.1, "linearized", order=2)),
+        *(partial(wg.solve, well + wg.PowerEntropy(2.0), box, (0.0, 0.2), method=wg.JKO(tau=0.1, inner=inner))
+          for inner in ("linearized", "back-and-forth")),
         lambda: wg.solve(1 * attraction, line, (0.0, 0.1), method=wg.Lagrangian()),
         lambda: wg.solve(model.energy(), model.initial_density(0.8, radial), (0.0, 0.01), time_scale=model.time_scale),
         lambda: wg.validation.run_sgd(model, 16, 1e-4, [0.0, 0.001], rng=3),
         lambda: wg.validation.run_sgd(model, 16, 1e-4, [0.0, 0.001], rng=3, batch_size=2),
+        lambda: wg.validation.run_sgd(split, 16, 1e-4, [0.0, 0.001], rng=3),
     ]
     with compilation_told(), progress_of("warmup") as report:
         for k, job in enumerate(jobs):

@@ -45,7 +45,7 @@ class FrontMesh(NamedTuple):
     def on_grid(self, grid: Grid) -> np.ndarray:
         """Return the masses of the cells of a grid."""
         out = np.empty(grid.size)
-        masses_between(self.points, self.below, self.above, (0.0, 0.0), grid.edges[0], out)
+        masses_between(self.points, self.below, self.above, (0.0, 0.0), np.array(grid.edges[0]), out)
         return out
 
 

@@ -22,11 +22,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from scipy.sparse import csc_matrix, identity
-from scipy.sparse.linalg import SuperLU, splu
 
 from wgflow.compiled.compact import (
     FIFTH_WEIGHTS,
@@ -44,6 +42,10 @@ from ..krylov import gmres
 from .compact import Compact, mend
 from .compact_sweeps import CompactSweeps
 from .stepper import Move, State, Stepper
+
+if TYPE_CHECKING:
+    from scipy.sparse import csc_matrix
+    from scipy.sparse.linalg import SuperLU
 
 __all__ = ["Unsplit", "UnsplitSweeps"]
 
@@ -126,6 +128,8 @@ class UnsplitSweeps(CompactSweeps):
 
     def _decomposition(self, psi: np.ndarray, s: float) -> SuperLU:
         """Return the LU decomposition of I - s sum A_a; the length used least recently makes room."""
+        from scipy.sparse import identity
+
         if not self.operators:
             self.operators = [self._operator(psi, axis) for axis in range(self.grid.ndim)]
         lu = self.decomposed.pop(s, None)
@@ -140,6 +144,8 @@ class UnsplitSweeps(CompactSweeps):
 
     def _operator(self, psi: np.ndarray, axis: int) -> tuple[csc_matrix, SuperLU]:
         """Return A_a, and B_a decomposed."""
+        from scipy.sparse import csc_matrix, identity
+
         n, size = self.grid.shape[axis], self.grid.size
         lines = np.ascontiguousarray(np.moveaxis(psi, axis, 0), dtype=float).reshape(n, -1)
         cells = np.moveaxis(np.arange(size).reshape(self.grid.shape), axis, 0).reshape(n, -1)
@@ -182,6 +188,9 @@ class Unsplit(Compact):
 
 def _decomposed(matrix: csc_matrix, order: str) -> SuperLU:
     """Return the LU decomposition of a matrix with a symmetric pattern and dominant columns: without pivoting."""
+    from scipy.sparse import csc_matrix
+    from scipy.sparse.linalg import splu
+
     return splu(csc_matrix(matrix), permc_spec=order, diag_pivot_thresh=0.0, options={"SymmetricMode": True})
 
 

@@ -105,6 +105,57 @@ def test_demo_writes_its_results_and_reuses_them(capsys, tmp_path, monkeypatch):
     assert len(calls) == 4
 
 
+AFTER_WARMUP = """
+import numpy as np
+from numba.core import event
+
+import wgflow as wg
+
+class Listener(event.Listener):
+    def on_start(self, ev):
+        print("compiled:", ev.data["dispatcher"].__name__, ev.data["args"])
+
+    def on_end(self, ev):
+        pass
+
+event.register("numba:compile", Listener())
+well = wg.Potential(lambda *x: x[0] ** 4 / 4 - x[0] ** 2 / 2 + sum(c * c for c in x[1:]))
+bump = wg.Interaction(wg.Convolution(lambda *z: -np.exp(-sum(c * c for c in z))))
+line, space = wg.Grid((-3, 3), cells=50), wg.Grid([(-2, 2)] * 3, cells=(8, 9, 10))
+plane = wg.Grid([(-2, 2), (0, 1)], cells=(14, 12))
+strip = wg.Grid([(-2, 2), (0, 1)], cells=(14, 12), boundary=("no-flux", "periodic"))
+circle = wg.Grid((0, 6.3), cells=50, boundary="periodic")
+laws = [wg.Density.from_function(grid, lambda *x: 1.1 + np.sin(sum(x))) for grid in (line, plane, strip, space, circle)]
+box = wg.Density.from_function(line, lambda x: 1.0 * (abs(x) < 1))
+noisy = well + wg.Entropy(4.0)
+driven = wg.Entropy(4.0) + wg.TimeDependent(lambda t: wg.Potential(lambda x: (x - t) ** 2))
+runs = [(noisy, law, None) for law in laws] + [(noisy + bump, law, None) for law in laws[:3]]
+runs += [(driven, laws[0], None), (well + wg.PowerEntropy(3.0), box, None)]
+runs += [(well + wg.PowerEntropy(2.0), laws[1], None), (noisy, laws[0], wg.FiniteVolume(corrected=False))]
+runs += [(noisy + bump, laws[0], wg.FiniteVolume(scheme="midpoint"))]
+runs += [(noisy, law, wg.FiniteVolume(order=2)) for law in laws]
+runs += [(energy, law, wg.JKO(0.1, inner)) for inner in ("quantile", "linearized", "back-and-forth", "entropic")
+         for energy, law in ((noisy, laws[0]), (well + wg.PowerEntropy(2.0), box))]
+runs += [(noisy, laws[1], wg.JKO(0.1, inner)) for inner in ("linearized", "back-and-forth", "entropic")]
+runs += [(noisy, laws[0], wg.JKO(0.1, inner, order=2)) for inner in ("quantile", "linearized")]
+for energy, law, method in runs:
+    wg.solve(energy, law, (0.0, 0.2), method=method, throw=False)
+print("ended after", len(runs), "runs")
+"""
+
+
+@pytest.mark.slow
+def test_nothing_is_compiled_after_warmup(tmp_path):
+    """Grids, energies and steps other than those of the warm-up take kernels that are stored."""
+    subprocess.run([sys.executable, "-m", "wgflow.cli", "warmup"], check=True, capture_output=True, cwd=tmp_path)
+    path = tmp_path / "runs.py"
+    path.write_text(AFTER_WARMUP)
+    done = subprocess.run([sys.executable, "-W", "ignore", str(path)], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "ended after" in done.stdout
+    assert "compiled:" not in done.stdout, done.stdout
+
+
 @pytest.mark.slow
 def test_the_installed_script(tmp_path):
     script = [sys.executable, "-m", "wgflow.cli"]

@@ -1,26 +1,136 @@
-"""The compiler options of wgflow: `numba.njit`, cached on disk where possible and in memory otherwise."""
+"""How kernels are compiled: `numba.njit` with wgflow's settings, and functions called by kernels compiled only once.
+
+Numba compiles each function that a kernel calls as if Python called it, too: with a wrapper that unpacks the arguments,
+optimized with all that it calls, translated to machine code and stored; the caller then is optimized with all of it
+again. Here a function has two compiled forms. `Kernel` is called from Python and is what Numba makes of any function.
+For kernels that call it, it stands as its `Part`: intermediate code that has not been optimized, without wrapper and
+without machine code. The kernel takes it in and is optimized as a whole, once. That halves the time to compile.
+"""
 
 from __future__ import annotations
 
+import gc
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
 
-import numba
+from numba.core import types
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase, DefaultPassBuilder, Flags
+from numba.core.registry import CPUDispatcher
 
 from wgflow.errors import WGFlowWarning
 
+#: C division, no GIL, no second wrapper for callers in C.
+SETTINGS = {"nopython": True, "error_model": "numpy", "nogil": True, "no_cfunc_wrapper": True}
+
+
+@contextmanager
+def _garbage_kept() -> Iterator[None]:
+    """Collect no garbage within the block: the search among a compiler's many objects takes a tenth of the time."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+class _Flags(Flags):
+    """Numba's options, compared by those that are set: the types of each operation are looked up by them, too."""
+
+    def __hash__(self) -> int:
+        return 1
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Flags) and self._values == other._values
+
+
+class _Dispatcher(CPUDispatcher):
+    """A dispatcher of Numba that compiles with `_Flags`."""
+
+    _compiler: Any
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self._compiler._customize_flags = _Flags
+
+
+class _PartLibrary(JITCodeLibrary):
+    """Intermediate code that is linked into that of others, and never executed by itself."""
+
+    def finalize(self) -> None:
+        """Take in the code of the functions called, and leave the rest to the kernel."""
+        for library in dict.fromkeys(self._linking_libraries):
+            self._reload_init.update(library._reload_init)
+            self._final_module.link_in(library._get_module_for_linking(), preserve=True)
+        self._finalized = True
+
+
+class _PartCompiler(CompilerBase):
+    """Numba's passes up to intermediate code."""
+
+    def define_pipelines(self):
+        state = self.state
+        state.flags.no_compile = True
+        state.library = _PartLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
+        passes = DefaultPassBuilder.define_nopython_pipeline(state)
+        passes.finalize()
+        return [passes]
+
+
+class Part(_Dispatcher):
+    """A function as it is compiled for the kernels that call it."""
+
+    def add_overload(self, cres) -> None:
+        """Register the compiled form under a name of its own: there is no entry for Python that could be its name."""
+        cres = cres._replace(entry_point=object())
+        self.targetctx.insert_user_function(cres.entry_point, cres.fndesc, [cres.library])
+        self.overloads[tuple(cres.signature.args)] = cres
+
+
+class Kernel(_Dispatcher):
+    """A function as it is compiled for Python, and stored on disk."""
+
+    _place_sought = False
+
+    def _find_place(self) -> None:
+        """Find a place for the compiled code on disk; at the first use, since for all kernels the search takes a while.
+
+        A read-only installation with an unwritable home directory has no place: the function is then compiled in memory
+        in each process, with a warning.
+        """
+        if self._place_sought:
+            return
+        self._place_sought = True
+        try:
+            self.enable_caching()
+        except RuntimeError as error:
+            warnings.warn(f"numba cannot cache {self.py_func.__name__} on disk ({error}); compiling in memory",
+                          WGFlowWarning, stacklevel=2)
+
+    @cached_property
+    def part(self) -> Part:
+        """The same function for other kernels."""
+        options = {**self.targetoptions, "no_cpython_wrapper": True}
+        return Part(self.py_func, targetoptions=options, pipeline_class=_PartCompiler)
+
+    @property
+    def _numba_type_(self):
+        return types.Dispatcher(self.part)
+
+    def compile(self, sig):
+        """Compile for arguments of the types given, unless that is done or stored."""
+        with _garbage_kept():
+            self._find_place()
+            return super().compile(sig)
+
 
 def jit(function=None, **options):
-    """Compile like ``numba.njit`` with wgflow's settings: C division, no GIL, cache on disk.
-
-    A read-only installation with an unwritable home directory makes ``cache=True`` raise when the function is
-    decorated; the function is then compiled in memory in each process, with a warning.
-    """
+    """Compile like ``numba.njit`` with wgflow's settings: C division, no GIL, cache on disk."""
     if function is None:
         return lambda f: jit(f, **options)
-    settings = {"error_model": "numpy", "nogil": True, "no_cfunc_wrapper": True, **options}
-    try:
-        return numba.njit(cache=True, **settings)(function)
-    except RuntimeError as error:
-        warnings.warn(f"numba cannot cache {function.__name__} on disk ({error}); compiling in memory",
-                      WGFlowWarning, stacklevel=2)
-        return numba.njit(**settings)(function)
+    return Kernel(function, targetoptions={**SETTINGS, **options})

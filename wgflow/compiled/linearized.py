@@ -64,7 +64,6 @@ def transport(phi, order, start_masses, tau, starts, cells, rates, masses, hamil
     return action + lost
 
 
-@jit
 def invert_hamiltonian(pressure, tau, starts, cells, rates, phi, tolerance, iterations):
     r"""Solve :math:`\phi_K + \tfrac{\tau}{2} \sum_L w_{KL} ((\phi_K - \phi_L)^+)^2 = p_K` for phi, from a start.
 
@@ -72,31 +71,36 @@ def invert_hamiltonian(pressure, tau, starts, cells, rates, phi, tolerance, iter
     potential, so that from the second iterate on it converges monotonically. Return the defect, relative to the size
     of its terms.
     """
-    n = phi.size
-    change = np.empty(n)
-    worst = math.inf
+    change, worst = np.empty(phi.size), math.inf
     for _ in range(iterations):
-        order = np.argsort(phi)
-        size = max(abs(phi[order[0]]), abs(phi[order[n - 1]]), 1e-300)
-        worst = 0.0
-        for j in range(n):
-            i = order[j]
-            slope, square, right = 1.0, 0.0, 0.0
-            for s in range(starts[i], starts[i + 1]):
-                fall = phi[i] - phi[cells[s]]
-                if fall > 0.0:
-                    rate = tau * rates[s] * fall
-                    slope += rate
-                    square += rate * fall
-                    if rate > 0.0:
-                        right += rate * change[cells[s]]
-            defect = pressure[i] - phi[i] - 0.5 * square
-            worst = max(worst, abs(defect) / (slope * size))
-            change[i] = (defect + right) / slope
+        # Sorted here, since NumPy's sort takes a second to compile.
+        worst = _hamiltonian_step(pressure, tau, starts, cells, rates, phi, np.argsort(phi), change)
         if worst <= tolerance or not math.isfinite(worst):
             break
-        for i in range(n):
-            phi[i] += change[i]
+        phi += change
+    return worst
+
+
+@jit
+def _hamiltonian_step(pressure, tau, starts, cells, rates, phi, order, change):
+    """Fill the change of phi by a step of Newton, and return the defect; ``order`` is that of rising potential."""
+    n = phi.size
+    size = max(abs(phi[order[0]]), abs(phi[order[n - 1]]), 1e-300)
+    worst = 0.0
+    for j in range(n):
+        i = order[j]
+        slope, square, right = 1.0, 0.0, 0.0
+        for s in range(starts[i], starts[i + 1]):
+            fall = phi[i] - phi[cells[s]]
+            if fall > 0.0:
+                rate = tau * rates[s] * fall
+                slope += rate
+                square += rate * fall
+                if rate > 0.0:
+                    right += rate * change[cells[s]]
+        defect = pressure[i] - phi[i] - 0.5 * square
+        worst = max(worst, abs(defect) / (slope * size))
+        change[i] = (defect + right) / slope
     return worst
 
 

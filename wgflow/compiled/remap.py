@@ -39,7 +39,7 @@ SMALLEST = 1e-300
 def repeated(edges: np.ndarray, periodic: bool) -> np.ndarray:
     """Return the edges of a line of cells, with `TURNS` repetitions on both sides where it is periodic."""
     if not periodic:
-        return np.ascontiguousarray(edges)
+        return np.array(edges)
     period = edges[-1] - edges[0]
     inner = [edges[:-1] + turn * period for turn in range(-TURNS, TURNS + 1)]
     return np.concatenate((*inner, edges[-1:] + TURNS * period))

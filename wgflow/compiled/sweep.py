@@ -321,7 +321,7 @@ def _wind_factors(wind, periodic, width, n, up, down, factor):
             factor[last + j] *= 1.0 - blow * (up[last + j] if blow < 0.0 else down[j])
 
 
-@jit(inline="always")
+@jit
 def _correct(x, lean, wind, windy, h, distance, periodic, regular, width, right, left, flux, up, down, factor):
     """Multiply both rates of each edge by the factors of `_lean_factors` and, if it is ``windy``, `_wind_factors`."""
     _fluxes(x, periodic, regular, width, h.size, right, left, flux)
@@ -575,7 +575,7 @@ def _limit(x, safe, j, transfer, line):
         x[i, j] = line[i] + transfer[i] - transfer[i + 1]
 
 
-@jit(inline="always")
+@jit
 def _patankar_block(x, y, m, periodic, right, left, forward, pivot, backward, to_border, from_border, transfer, line):
     """Limit the lines of x that have a negative cell by the Patankar step; the rates are those of J(gamma dt)."""
     _patankar(m, periodic, right, left, forward, pivot, backward, to_border, from_border, y)
@@ -649,7 +649,7 @@ def _curb(x, safe, j, periodic, transfer):
         x[i, j] = max(value, 0.0)
 
 
-@jit(inline="always")
+@jit
 def _curb_block(x, y, m, periodic, right, left, forward, pivot, backward, to_border, from_border, transfer):
     """Limit the lines of x that have a negative cell by J(dt/2)^2 m; right and left are the rates of J(gamma dt)."""
     _scale(right.reshape(-1), left.reshape(-1), 0.5 / GAMMA, right.reshape(-1), left.reshape(-1))
@@ -754,7 +754,7 @@ def _apply_factors(factors, periodic, width, right, left):
         _apply(factors[last:], right[last:], left)
 
 
-@jit(inline="always")
+@jit
 def _unit_rates(psi, diffusion, h, distance, periodic, regular, width, corrected, right, left, lean, wind, factor):
     """Fill the rates at unit time of a whole block, and what their correction needs."""
     _rates(psi, diffusion, h, distance, periodic, regular, width, right, left)
@@ -764,7 +764,7 @@ def _unit_rates(psi, diffusion, h, distance, periodic, regular, width, corrected
         _curve(psi, diffusion, h, distance, periodic, regular, width, right, left, lean, wind, factor)
 
 
-@jit(inline="always")
+@jit
 def _corrected_rates(m, rates, h, distance, periodic, regular, dt, part, right, left, x, y, f):
     """Fill the rates of a step of length ``part``, with correction factors of the density at the middle of the step dt.
 
@@ -801,7 +801,7 @@ def _combine(x, y, lowest):
     return False
 
 
-@jit(inline="always")
+@jit
 def _step_rates(m, psi, diffusion, h, distance, periodic, regular, dt, part, corrected, known, rates, right, left, x, y,
                 f):
     """Fill the rates of a step of length ``part``; those at unit time are formed from Psi unless they are ``known``."""

@@ -206,7 +206,9 @@ def _rough_speeds(own, widths, periodic, left, right, cut, speed):
 @jit
 def _improve(own, r, widths, distances, periodic, field, left, right, cut, speed):
     """Fill the improved velocities at the edges."""
-    speed[:] = own
+    # By loops: assigning an array to a slice would bring in an error message, and a second of compilation for strings.
+    for i in range(own.size):
+        speed[i] = own[i]
     if widths.size < 4:
         return
     _smooth_speeds(own, r, cut, EVEN if field == ROUGH_FIELD else 0.0, widths, distances, periodic, speed)
@@ -324,7 +326,8 @@ def _keep_rest(m, out):
         change += abs(out[i] - m[i])
         total += m[i]
     if change <= REST * total:
-        out[:] = m
+        for i in range(m.size):
+            out[i] = m[i]
 
 
 # -------------------------------------------------------------------- lines

@@ -32,7 +32,7 @@ def beyond(exact: ExactStep, before: np.ndarray, masses: np.ndarray, pressure: n
     factor. A step of the published scheme has no such pressure.
     """
     if exact.line and not exact.grid.periodic[0]:
-        return beyond_on_line(before, masses, exact.grid.edges[0], share)
+        return beyond_on_line(before, masses, np.array(exact.grid.edges[0]), share)
     if pressure is None:
         return None
     there, back = _along(exact, masses, pressure, share * tau), _along(exact, masses, pressure, -tau)
@@ -70,8 +70,6 @@ def map_in_order(masses: np.ndarray, onto: np.ndarray, edges: np.ndarray) -> np.
     # From either side up to the median, so that the levels of far tails keep their digits.
     left = _quantiles(below[:half], np.array(onto), edges)
     mirrored = np.ascontiguousarray(-edges[::-1])
-    # Like those of a grid: another kind of array is another kernel to compile.
-    mirrored.flags.writeable = edges.flags.writeable
     right = -_quantiles(np.cumsum(masses[:half:-1]), np.ascontiguousarray(onto[::-1]), mirrored)[::-1]
     return np.concatenate((edges[:1], left, right, edges[-1:]))
 

@@ -240,7 +240,7 @@ class LinearizedSolver(InnerSolver):
         """Return W2 squared on a line with two ends, else the squared H^-1 norm weighted by the mean of the two."""
         a, b = first.rho.masses.ravel(), second.rho.masses.ravel()
         if self.grid.ndim == 1 and not self.grid.periodic[0]:
-            return distance_squared(a, b, self.grid.edges[0])
+            return distance_squared(a, b, np.array(self.grid.edges[0]))
         self.system.assemble(np.zeros(a.size), 0.5 * (a + b), np.full(a.size, STIFF), 1.0)
         if not self.system.factorize():
             return math.nan

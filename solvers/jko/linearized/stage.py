@@ -50,7 +50,8 @@ class Stage:
     """The equations of one step, from given masses, of length tau."""
 
     def __init__(self, exact: ExactStep, start: np.ndarray, tau: float):
-        self.exact, self.start, self.tau = exact, np.ascontiguousarray(start), tau
+        # A copy: kernels are compiled again for arrays that cannot be written to.
+        self.exact, self.start, self.tau = exact, np.array(start, order="C"), tau
         self.solver, self.grid = exact.solver, exact.grid
         self.total = float(start.sum())
         if exact.singular:
@@ -76,7 +77,7 @@ class Stage:
         """Return W_h^2 between the start and its image under the map of a pressure, on a line."""
         ends = self.ends(pressure)
         self.exact.order(ends, self.start)
-        return self.cost(self.grid.edges[0], ends)
+        return self.cost(np.array(self.grid.edges[0]), ends)
 
     def move(self, pressure: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, float]:
         """Return the masses that the map of a pressure gives, the derivative of the dual, densities, and disorder.

@@ -182,5 +182,6 @@ def _potential(solver: LinearizedSolver, pressure: np.ndarray, tau: float,
                start: np.ndarray | None = None) -> np.ndarray:
     """Return the potential whose Hamiltonian is the pressure."""
     phi = np.array(pressure if start is None else start)
-    invert_hamiltonian(pressure, tau, *solver.graph.rows, phi, HAMILTONIAN_TOLERANCE, HAMILTONIAN_ITERATIONS)
+    starts, cells, rates = solver.graph.rows
+    invert_hamiltonian(pressure, tau, starts, cells, rates, phi, HAMILTONIAN_TOLERANCE, HAMILTONIAN_ITERATIONS)
     return phi
