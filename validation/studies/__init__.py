@@ -27,6 +27,11 @@ _HOMES = {
     "finite-width": "finite_width",
     "desai-zwanzig": "desai_zwanzig",
     "kuramoto": "kuramoto",
+    "error-against-neurons": "slopes.neurons",
+    "error-against-step-size": "slopes.steps",
+    "error-against-dimension": "slopes.dimensions",
+    "error-against-time": "slopes.horizons",
+    "noise-conventions": "slopes.noise",
     "demo": "demo",
 }
 

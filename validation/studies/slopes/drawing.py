@@ -24,7 +24,7 @@ _PANELS_A_ROW = 3
 
 
 def draw_errors(panels: Sequence[tuple[ErrorStudy, str, str]], *, titles: Sequence[str] | None = None,
-                times: Sequence[float] | None = None) -> Figure:
+                times: Sequence[float] | None = None, word: str = "t") -> Figure:
     """Return log-log panels: points with two standard errors, fitted lines, and predicted scatter dashed.
 
     Parameters
@@ -33,6 +33,8 @@ def draw_errors(panels: Sequence[tuple[ErrorStudy, str, str]], *, titles: Sequen
     titles : sequence of str, optional
     times : sequence of float, optional
         Which times of the studies are drawn; all by default.
+    word : str
+        The symbol of a time: T where it is the end of an interval.
     """
     import matplotlib as mpl
 
@@ -44,18 +46,19 @@ def draw_errors(panels: Sequence[tuple[ErrorStudy, str, str]], *, titles: Sequen
         for axes in grid.ravel()[len(panels):]:
             axes.set_axis_off()
         for k, (axes, (study, quantity, kind)) in enumerate(zip(grid.ravel(), panels)):
-            _draw_panel(axes, study, quantity, kind, study.t if times is None else times)
+            _draw_panel(axes, study, quantity, kind, study.t if times is None else times, word)
             axes.set_title(f"{kind}: {quantity}" if titles is None else titles[k])
         return figure
 
 
-def _draw_panel(axes: Any, study: ErrorStudy, quantity: str, kind: str, times: Sequence[float] | np.ndarray) -> None:
+def _draw_panel(axes: Any, study: ErrorStudy, quantity: str, kind: str, times: Sequence[float] | np.ndarray,
+                word: str) -> None:
     import matplotlib as mpl
 
     colors = mpl.colormaps["viridis"](np.linspace(0.05, 0.75, max(len(times), 2)))
     for color, marker, t in zip(colors, _MARKERS * len(times), times):
         curve = study.curve(quantity, kind, float(t))
-        label = f"t = {t:g}"
+        label = f"{word} = {t:g}"
         try:
             fit = study.slope(quantity, kind, float(t))
             label += f": slope {fit.slope:.2f} [{fit.low:.2f}, {fit.high:.2f}]"

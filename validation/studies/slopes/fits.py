@@ -2,9 +2,9 @@ r"""The fit of a power law, and how well its exponent is known.
 
     log y_j = a + p log x_j + error_j
 
-is fitted by least squares with the weights 1 / Var(log y_j). The variances and the interval of p come from the bootstrap:
-the repetitions behind every y_j are drawn again with replacement, for each j on its own, and the fit is done for each
-draw. The same helper fits exponential growth, log y = a + p x.
+is fitted by least squares with the weights 1 / Var(log y_j). The variances and the interval of p come from the
+bootstrap: the repetitions behind every y_j are drawn again with replacement, for each j on its own, and the fit is done
+for each draw. The same helper fits exponential growth, log y = a + p x.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class SlopeFit:
         a.
     level : float
     misfit : float
-        The probability that points on a line scatter as far from their fit as these do; small where the points bend. NaN
-        for two points.
+        The probability that points on a line scatter as far from their fit as these do; small where the points bend.
+        NaN for two points.
     x, y, errors : array of shape (points,)
         What was fitted, and the standard errors of log y.
     log_x : bool
@@ -77,7 +77,8 @@ class SlopeFit:
         return found
 
 
-def fit_slope(x: ArrayLike, y: ArrayLike, replicates: ArrayLike, *, level: float = 0.95, log_x: bool = True) -> SlopeFit:
+def fit_slope(x: ArrayLike, y: ArrayLike, replicates: ArrayLike, *, level: float = 0.95,
+              log_x: bool = True) -> SlopeFit:
     """Fit a straight line to log y against log x, or against x.
 
     Parameters
@@ -118,7 +119,7 @@ def fit_slope(x: ArrayLike, y: ArrayLike, replicates: ArrayLike, *, level: float
     if not 0.0 < level < 1.0:
         raise InvalidInput(f"level={level:g}: must be between 0 and 1")
     if places.ndim != 1 or np.unique(places).size < 2 or values.shape != places.shape:
-        raise InvalidInput(f"x has shape {places.shape} and y {values.shape}: need two or more different points of both")
+        raise InvalidInput(f"x has shape {places.shape} and y {values.shape}: need two or more different points")
     if draws.ndim != 2 or draws.shape[1:] != places.shape or len(draws) < 10:
         raise InvalidInput(f"replicates has shape {draws.shape}; need (10 or more draws, {places.size} points)")
     if not (np.isfinite(values).all() and values.min() > 0.0) or (log_x and not places.min() > 0.0):

@@ -21,14 +21,25 @@ from numpy.typing import ArrayLike
 
 from wgflow.checks import check_count, check_positive
 from wgflow.errors import InvalidInput
+from wgflow.reduced_models import IsotropicGaussian
 from wgflow.solution import Solution
 
 from ...comparison.statistics import Statistic
+from ..base import Check, Study, StudyReport
+from ..pictures import save_picture
+from .drawing import draw_errors
+from .judging import at_least_as_fast, report_of, runs_folder, slope_check
 from .references import STATISTICS, Reference, gathered, mean_field, predicted_scatter
 from .results import ErrorStudy
 from .simulations import Settings, Simulation, rising, simulate
 
-__all__ = ["counts_of", "error_against_neurons"]
+__all__ = ["STUDY", "counts_of", "error_against_neurons"]
+
+_SEED = 8219
+#: N times the step size of SGD.
+_SCALE = 0.01
+#: What the next order of the prediction may add to the scatter at the largest N.
+_LEEWAY = 0.1
 
 
 def error_against_neurons(
@@ -114,7 +125,7 @@ def error_against_neurons(
     return gathered([reference.observe(batch) for batch in batches], parameter="n_neurons", values=widths.astype(float),
                     t=np.array(times), n_neurons=widths, step_sizes=steps, signed=reference.signed,
                     predicted=predicted_scatter(simulation, list(zip(widths.tolist(), steps.tolist()))),
-                    resolution=reference.resolution)
+                    resolution=reference.resolution, solutions=(reference.sol,))
 
 
 def counts_of(neurons: Sequence[int], n_runs: int | Sequence[int]) -> tuple[np.ndarray, list[int]]:
@@ -126,3 +137,49 @@ def counts_of(neurons: Sequence[int], n_runs: int | Sequence[int]) -> tuple[np.n
     if len(runs) != widths.size:
         raise InvalidInput(f"n_runs has {len(runs)} numbers for {widths.size} widths")
     return widths, [check_count("n_runs", each, 2) for each in runs]
+
+
+class ErrorAgainstNeurons(Study):
+    name = "error-against-neurons"
+    title = "the error falls like N^(-1/2): two isotropic Gaussians, d = 40"
+
+    def run(self, folder: Path, *, quick: bool = False, fresh: bool = False) -> StudyReport:
+        model, runs = IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2), runs_folder(folder, fresh)
+        times = (0.1, 1.0)
+        widths = (25, 100, 400, 1600, 6400)
+        counts = (300, 300, 100, 30, 8) if quick else (1000, 600, 400, 150, 48)
+        flow = error_against_neurons(model, widths, times, counts, rng=_SEED, folder=runs, progress=True)
+        sgd_widths, sgd_counts = ((25, 100, 400), (200, 150, 40)) if quick else (
+            (25, 100, 400, 1600), (1000, 600, 200, 48))
+        sgd = error_against_neurons(model, sgd_widths, times, sgd_counts, dynamics="sgd", neurons_times_step=_SCALE,
+                                    sol=flow.solutions[0], rng=_SEED, folder=runs, progress=True)
+        conventions = ("x ~ N(0, tau^2 I_40), tau_+^2 = 1.8, tau_-^2 = 0.2; w ~ N(0, 0.8^2 I/d); gradient flow: N "
+                       "neurons in the exact risk, directions averaged; SGD: step 0.01/N, t = steps times step. Points "
+                       "have two standard errors; error of a difference: root mean square; scatter: about the mean of "
+                       "the runs; risk of the law: directions averaged, risk: of the network.")
+        checks = [slope_check("gradient flow", flow, quantity, "error", t, -0.5)
+                  for quantity in ("W1 of r", "Kolmogorov of r", "bounded Lipschitz of r", "mean of r", "risk")
+                  for t in times]
+        checks += [at_least_as_fast("SGD", sgd, quantity, t)
+                   for quantity in ("W1 of r", "Kolmogorov of r", "mean of r", "risk", "risk of the law")
+                   for t in times]
+        checks += [_near_prediction("gradient flow", flow, quantity, t) for quantity in ("mean of r", "risk")
+                   for t in times]
+        checks += [_near_prediction("SGD", sgd, quantity, t) for quantity in ("mean of r", "risk of the law")
+                   for t in times]
+        figure = draw_errors([(flow, "W1 of r", "error"), (flow, "Kolmogorov of r", "error"), (flow, "risk", "error"),
+                              (sgd, "W1 of r", "error"), (sgd, "mean of r", "scatter"), (sgd, "risk", "error")],
+                             titles=["gradient flow: W1 of r", "gradient flow: Kolmogorov of r", "gradient flow: risk",
+                                     "SGD: W1 of r", "SGD: mean of r, scatter", "SGD: risk of the network"])
+        picture = save_picture(figure, folder / "error-against-neurons.png", conventions)
+        return report_of(self.name, self.title, conventions, checks, {"flow": flow, "sgd": sgd}, (picture,))
+
+
+def _near_prediction(label: str, study: ErrorStudy, quantity: str, t: float) -> Check:
+    """Judge the scatter at the largest N against its prediction, which holds to relative order N^(-1/2)."""
+    ratio, low, high = (float(each[-1]) for each in study.over_prediction(quantity, t))
+    return Check(f"{label}, t = {t:g}: the scatter of {quantity} at N = {study.n_neurons[-1]} is {ratio:.2f} "
+                 f"({low:.2f} to {high:.2f}) of its prediction", low - _LEEWAY <= 1.0 <= high + _LEEWAY)
+
+
+STUDY = ErrorAgainstNeurons()

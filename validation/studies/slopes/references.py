@@ -169,7 +169,8 @@ def predicted_scatter(simulation: Simulation, points: Sequence[tuple[int, float]
     predicted = {}
     for i, name in enumerate(found.functionals):
         starts, samples = (np.einsum("tt->t", part[i][:, i]) for part in (found.starts, found.samples))
-        predicted[name] = np.sqrt(np.array([(0.0 if fixed else 1.0) * starts / n + step * samples for n, step in points]))
+        parts = [(0.0 if fixed else 1.0) * starts / n + step * samples for n, step in points]
+        predicted[name] = np.sqrt(np.array(parts))
     return {**predicted, RISK_OF_LAW: predicted[RISK]}
 
 
@@ -186,7 +187,8 @@ def gathered(observed: Sequence[Observed], **fields: Any) -> ErrorStudy:
     errors = {name: tuple(each.errors[name] for each in observed) for name in names}
     scatters = {name: tuple(each.scatters[name] for each in observed) for name in names if name in observed[0].scatters}
     predicted = {name: values for name, values in fields.pop("predicted", {}).items() if name in errors}
-    notes = list(fields.pop("notes", ()))
+    notes = [f"the mean-field flow is not certified: {sol.certificate.explain()}"
+             for sol in fields.get("solutions", ()) if not sol.certificate.ok]
     resolution = fields.get("resolution", {})
     for name in [name for name in names if name in resolution]:
         least = np.array([each.mean(axis=0) for each in errors[name]]).min(axis=0)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
 
+    from wgflow.solution import Solution
+
 __all__ = ["KINDS", "Curve", "ErrorStudy"]
 
 Array = NDArray[np.float64]
@@ -82,7 +84,10 @@ class ErrorStudy:
     by_doubling : bool
         Whether the bias is measured by runs at the next value of the parameter, a step size,
         :math:`b \epsilon = (m(q \epsilon) - m(\epsilon))/(q - 1)`, since the limit of small steps is not known.
+    solutions : tuple of Solution
+        The mean-field flows that the errors refer to.
     notes : tuple of str
+        What the reader must know.
     """
 
     parameter: str
@@ -96,12 +101,18 @@ class ErrorStudy:
     predicted: dict[str, Array] = field(default_factory=dict, repr=False)
     resolution: dict[str, Array] = field(default_factory=dict, repr=False)
     by_doubling: bool = False
+    solutions: tuple[Solution, ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
 
     @property
     def quantities(self) -> tuple[str, ...]:
         """The names of all quantities."""
         return tuple(self.errors)
+
+    @property
+    def certified(self) -> bool:
+        """Whether the certificate of every mean-field flow holds."""
+        return all(sol.certificate.ok for sol in self.solutions)
 
     @property
     def n_runs(self) -> tuple[int, ...]:

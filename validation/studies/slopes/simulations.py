@@ -1,4 +1,4 @@
-"""Independent runs of particles at many widths and step sizes, through `sweep`: any executor, kept in files, restarted."""
+"""Independent runs of particles at many widths and step sizes, through `sweep`: any executor, with restart."""
 
 from __future__ import annotations
 
@@ -16,17 +16,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.integrate import solve_ivp
 
-from wgflow.atoms import Atoms
 from wgflow.checks import check_count, check_positive, real_array
 from wgflow.densities import Density
-from wgflow.errors import InvalidInput, InvalidType
+from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
 from wgflow.reduced_models.base import NetworkModel, ReducedModel
-from wgflow.solvers import Lagrangian
-from wgflow.verbs import solve
 
 from ...particles import run_sgd
-from ...population import run_gradient_flow
 from ...sweeps import sweep
 
 __all__ = ["DYNAMICS", "Batch", "Simulation", "Settings", "rising", "simulate"]
@@ -35,8 +32,8 @@ Array = NDArray[np.float64]
 DYNAMICS = ("sgd", "gradient flow")
 #: Parts into which the runs of one width and step are divided; each is an item of the sweep.
 _PARTS = 16
-#: Root mean square of the error of a step of the gradient flow: far below the scatter of any width that is affordable.
-_TOLERANCE = 1e-5
+#: Of the error of a step of the gradient flow: far below the scatter of any width that is affordable.
+_TOLERANCE = 1e-6
 #: Cells of the grid from whose density points are drawn where a model has no network.
 _CELLS = 800
 
@@ -64,7 +61,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Batch:
-    """All runs at one width and step size: coordinates (runs, times, n_neurons, coordinates) and risks (runs, times)."""
+    """Runs at one width and step size: coordinates (runs, times, n_neurons, coordinates) and risks (runs, times)."""
 
     n_neurons: int
     step_size: float
@@ -134,29 +131,58 @@ class Simulation:
         if self.dynamics == "sgd" and isinstance(model, NetworkModel):
             made = run_sgd(model, n_neurons, step_size, self.t, rng, runs, self.beta, self.ridge, self.kappa,
                            self.theta0, noise_constant=self.noise_constant, store_theta=False)
-        elif isinstance(model, NetworkModel):
-            made = run_gradient_flow(model, n_neurons, self.t, rng, runs, self.ridge, self.kappa, self.theta0,
-                                     tolerance=_TOLERANCE)
-        else:
-            return self._flow_of_points(n_neurons, runs, rng)
-        return {"coordinates": made.coordinates, "risk": made.risk}
+            return {"coordinates": made.coordinates, "risk": made.risk}
+        coordinates = self._flow(np.stack([self._start(n_neurons, rng) for _ in range(runs)], axis=1))
+        moments = [[np.mean(model.features(*x), axis=1) for x in at_time.swapaxes(0, 1)] for at_time in coordinates]
+        risk = np.array([[model.risk_of_moments(z) for z in at_time] for at_time in moments])
+        return {"coordinates": coordinates.transpose(2, 0, 3, 1), "risk": risk.T}
 
     @cached_property
-    def _start(self) -> Density:
+    def _density(self) -> Density:
         return self.model.initial_density(self.kappa, self.model.grid(_CELLS))
 
-    def _flow_of_points(self, count: int, runs: int, rng: np.random.Generator) -> dict[str, Array]:
-        """The same for a model without a network: points drawn from the initial density."""
-        model, energy = self.model, self.model.energy(ridge=self.ridge)
-        coordinates = np.empty((runs, len(self.t), count, model.n_coordinates))
-        risk = np.empty(coordinates.shape[:2])
-        for run in range(runs):
-            points = np.asarray(self._start.sample(count, rng)).reshape(count, -1).T
-            cloud = Atoms(points, np.full(count, 1.0 / count), bounds=self._start.grid.bounds)
-            sol = solve(energy, cloud, (0.0, self.t[-1]), Lagrangian(), t_eval=self.t, time_scale=model.time_scale)
-            coordinates[run] = [law.points.T for law in sol.densities]
-            risk[run] = [model.risk(law) for law in sol.densities]
-        return {"coordinates": coordinates, "risk": risk}
+    def _start(self, count: int, rng: np.random.Generator) -> Array:
+        """Return independent draws from the initial law, shape (coordinates, count)."""
+        if isinstance(self.model, NetworkModel):
+            theta = self.model.initial_theta(count, self.kappa, rng) if self.theta0 is None else self.theta0
+            return self.model.project(theta).T
+        return np.asarray(self._density.sample(count, rng)).reshape(count, -1).T
+
+    def _flow(self, start: Array) -> Array:
+        """Move points (coordinates, runs, N) in the risk of their own run; shape (times, coordinates, runs, N).
+
+        The flow of `run_gradient_flow`, for all runs at once: small networks one by one would cost calls alone.
+        """
+        model, shape = self.model, start.shape
+        lower = _lowest(model)[:, None]
+
+        def velocity(_: float, state: Array) -> Array:
+            raw = state.reshape(shape[0], -1)
+            x = np.maximum(raw, lower)
+            moments = model.features(*x).reshape(-1, *shape[1:]).mean(axis=2)
+            pull = model.signs[:, None] * (moments - model.target[:, None])
+            slopes = model.feature_gradients(*x).reshape(-1, *shape)
+            found = np.einsum("kr,kcrn->crn", pull, slopes).reshape(shape[0], -1)
+            if self.ridge:
+                found = found + 0.5 * self.ridge * model.squared_norm_gradient(*x)
+            rate = -model.time_scale * found
+            return np.where(raw > lower, rate, np.maximum(rate, 0.0)).ravel()
+
+        if self.t[-1] == 0.0:
+            return start[None]
+        found = solve_ivp(velocity, (0.0, self.t[-1]), start.ravel(), method="DOP853", t_eval=self.t, rtol=_TOLERANCE,
+                          atol=_TOLERANCE)
+        if not found.success or not np.isfinite(found.y).all():
+            raise ConvergenceError(f"the gradient flow of {self.model.name} ends at t={found.t[-1]:g}: {found.message}",
+                                   reason="step", t=float(found.t[-1]))
+        return np.maximum(found.y.T.reshape(-1, shape[0], shape[1] * shape[2]), lower).reshape(-1, *shape)
+
+
+def _lowest(model: ReducedModel) -> Array:
+    """Return the least value of each coordinate: 0 for lengths, which carry a reference measure, else -infinity."""
+    grid = model.grid(8)
+    low = np.array([low for low, _ in grid.bounds])
+    return np.where((low == 0.0) & (model.log_weight(grid) is not None), 0.0, -np.inf)
 
 
 def rising(name: str, values: ArrayLike, least: float = 0.0) -> tuple[float, ...]:
