@@ -114,26 +114,27 @@ def test_fits_refuse_noise_and_wrong_shapes():
 
 # ------------------------------------------------------------------ neurons
 def test_linear_neurons_scatter_as_their_closed_form():
-    study = error_against_neurons(linear(), (20, 80, 320), [0.1, 0.4], n_runs=200)
+    study = error_against_neurons(linear(), (20, 80, 320), [0.1, 0.4], n_runs=100)
     exact = np.exp(-2 * C * study.t) * 0.8 / np.sqrt(study.values[:, None])
     assert_allclose(study.predicted["mean of theta"], exact, rtol=1e-6)
     for t in study.t:
-        assert study.slope("mean of theta", t=t).within(-0.5, 0.05)
+        assert study.slope("mean of theta", t=t).within(-0.5, 0.08)
         assert study.slope("W1 of theta", t=t).within(-0.5, 0.05)
         _, low, high = study.over_prediction("mean of theta", t, level=0.999)
         assert np.all((low < 1) & (high > 1))
         curves = {kind: study.curve("mean of theta", kind, t).y for kind in ("error", "scatter", "bias")}
         # The mean square is the variance, with n in place of n - 1, and the squared mean.
-        assert_allclose(curves["error"] ** 2, curves["scatter"] ** 2 * 199 / 200 + curves["bias"] ** 2, rtol=1e-10)
+        assert_allclose(curves["error"] ** 2, curves["scatter"] ** 2 * 99 / 100 + curves["bias"] ** 2, rtol=1e-10)
     # The scatter about the mean of the runs is the error where there is no bias.
     assert_allclose(study.curve("W1 of theta", "scatter", 0.4).y, study.curve("W1 of theta", "error", 0.4).y, rtol=0.1)
 
 
 def test_a_model_without_a_network():
     study = error_against_neurons(Pull(), (20, 80), [0.3], n_runs=60, kappa=0.8)
-    assert_allclose(study.predicted["mean of x"][:, 0], 0.8 * math.exp(-0.6) / np.sqrt([20, 80]), rtol=1e-3)
-    _, low, high = study.over_prediction("mean of x", 0.3, level=0.999)
-    assert np.all((low < 1) & (high > 1))
+    curve, exact = study.curve("mean of x", "scatter"), 0.8 * math.exp(-0.6) / np.sqrt([20, 80])
+    assert np.all(np.abs(curve.y - exact) < 4 * curve.standard_errors)
+    # The model does not say what a sample adds, so that nothing is predicted.
+    assert study.predicted == {}
     with pytest.raises(InvalidInput, match="no NetworkModel"):
         error_against_neurons(Pull(), (20, 80), [0.3], dynamics="sgd", step_size=1e-3)
 
@@ -141,7 +142,7 @@ def test_a_model_without_a_network():
 def test_the_risk_of_a_wide_network_and_that_of_its_law():
     """Under SGD the network's risk lies above that of the law of lengths, whose directions are averaged, by K/N."""
     model = IsotropicGaussian(d=20, tau_plus2=1.8, tau_minus2=0.2)
-    study = error_against_neurons(model, (25, 100), [0.0, 0.02], n_runs=40, dynamics="sgd", neurons_times_step=0.005)
+    study = error_against_neurons(model, (25, 100), [0.0, 0.02], n_runs=20, dynamics="sgd", neurons_times_step=0.005)
     excess = model.finite_width_excess(model.initial_atoms(0.8)) / study.values
     bias, error = (study.curve("risk", "bias", 0.0), study.curve("risk of the law", "bias", 0.0))
     assert np.all(np.abs(bias.y - excess) < 4 * bias.standard_errors)
@@ -194,14 +195,14 @@ def test_a_law_known_too_coarsely_is_told():
 def test_bias_and_scatter_of_the_step_are_those_of_the_recursion():
     """E m_k = b + (m_0 - b)(1 - 2 s c)^k exactly, and Var m = s B with the B of the prediction."""
     model, steps, t = linear(), 0.005 * 2.0 ** np.arange(4), 0.4
-    study = error_against_step_size(model, steps, [t], n_runs=(4000, 2000, 1000, 500), n_neurons=20)
+    study = error_against_step_size(model, steps, [t], n_runs=(1600, 800, 400, 200), n_neurons=20)
     start = np.random.SeedSequence(7, spawn_key=(2**31 - 1,))
     m0 = model.initial_theta(20, 0.8, np.random.default_rng(start)).mean()
     exact = B + (m0 - B) * (1 - 2 * steps * C) ** np.rint(t / steps)
     bias = study.curve("mean of theta", "bias")
     assert bias.x.size == 3
     assert np.all(np.abs(bias.y - np.abs(np.diff(exact))) < 4 * bias.standard_errors)
-    assert study.slope("mean of theta", "scatter").within(0.5, 0.06)
+    assert study.slope("mean of theta", "scatter").within(0.5, 0.1)
     _, low, high = study.over_prediction("mean of theta", level=0.999)
     assert low[0] < 1.1
     assert high[0] > 0.9
@@ -221,15 +222,15 @@ def test_dimension():
     def family(d):
         return IsotropicGaussian(d=d, tau_plus2=1.5, tau_minus2=0.5)
 
-    study = error_against_dimension(family, (10, 40), [0.05], n_runs=20, n_neurons=50, dimension_times_step=0.004)
-    assert_allclose(study.step_sizes, [0.0004, 0.0001])
+    study = error_against_dimension(family, (40, 160), [0.05], n_runs=30, n_neurons=50, dimension_times_step=0.008)
+    assert_allclose(study.step_sizes, [0.0002, 0.00005])
     # The lengths of the starts concentrate: their scatter falls like d^(-1/2).
     assert study.slope("W1 of r").within(-0.5, 0.2)
     with pytest.raises(InvalidInput, match="different coordinates"):
         error_against_dimension(lambda d: LinearNeuron(np.ones(d), np.ones(d)), (2, 3), [0.05],
                                 dimension_times_step=0.1)
     with pytest.raises(InvalidInput, match="either"):
-        error_against_dimension(family, (10, 40), [0.05])
+        error_against_dimension(family, (40, 160), [0.05])
 
 
 def test_suprema_over_time():

@@ -1,7 +1,7 @@
 r"""Noisy SGD under three conventions of its noise, and what each converges to.
 
 A step adds :math:`\sqrt{c\,\epsilon/\beta}\,g`, with c = 4, 2 or 1. The limit is the flow whose Laplacian has
-the coefficient :math:`c/(2\beta)`, that of the free energy at the inverse temperature :math:`4\beta/c`: so each convention
+the coefficient :math:`c/(2\beta)`, that of the free energy at inverse temperature :math:`4\beta/c`: each convention
 converges to one of three flows, at the rate :math:`N^{-1/2}`, and stays away from the two others.
 """
 
