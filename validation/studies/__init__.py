@@ -29,9 +29,6 @@ _HOMES = {
     "kuramoto": "kuramoto",
     "error-against-neurons": "slopes.neurons",
     "error-against-step-size": "slopes.steps",
-    "error-against-dimension": "slopes.dimensions",
-    "error-against-time": "slopes.horizons",
-    "noise-conventions": "slopes.noise",
     "demo": "demo",
 }
 

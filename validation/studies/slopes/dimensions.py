@@ -17,26 +17,15 @@ from numpy.typing import ArrayLike
 
 from wgflow.checks import check_positive
 from wgflow.errors import InvalidInput
-from wgflow.reduced_models import IsotropicGaussian
 
 from ...comparison.statistics import Statistic
 from ...particles import seed_sequence
-from ..base import Check, Study, StudyReport
-from ..pictures import save_picture
-from .drawing import draw_errors
-from .judging import at_least_as_fast, report_of, runs_folder, slope_check
 from .neurons import counts_of
 from .references import STATISTICS, Reference, gathered, mean_field, predicted_scatter
 from .results import ErrorStudy
 from .simulations import Settings, Simulation, rising, simulate
 
-__all__ = ["STUDY", "error_against_dimension"]
-
-_SEED, _WIDTH = 3571, 100
-#: d times the step size.
-_SCALE = 0.008
-#: Of the slope of a scatter, which the finite dimension bends.
-_BAND = 0.15
+__all__ = ["error_against_dimension"]
 
 
 def error_against_dimension(
@@ -118,43 +107,3 @@ def _seeds(rng: Any, count: int) -> list[np.random.SeedSequence]:
     seed = seed_sequence(rng)
     # Not by spawn, which would count on in the user's own sequence.
     return [np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, k)) for k in range(count)]
-
-
-class ErrorAgainstDimension(Study):
-    name = "error-against-dimension"
-    title = "the error does not grow with the dimension at steps of the order 1/d: two isotropic Gaussians"
-
-    def run(self, folder: Path, *, quick: bool = False, fresh: bool = False) -> StudyReport:
-        runs, times = runs_folder(folder, fresh), (0.1, 0.5)
-        dimensions, count = ((40, 80, 160), 80) if quick else ((40, 80, 160, 320), 400)
-        scaled = error_against_dimension(_family, dimensions, times, count, n_neurons=_WIDTH, rng=_SEED, folder=runs,
-                                         dimension_times_step=_SCALE, progress=True)
-        fixed = error_against_dimension(_family, dimensions, times, count, n_neurons=_WIDTH, rng=_SEED, folder=runs,
-                                        step_size=_SCALE / dimensions[0], progress=True)
-        conventions = ("x ~ N(0, tau^2 I_d), tau_+^2 = 1.8, tau_-^2 = 0.2 (s0 = d); w ~ N(0, 0.8^2 I/d); N = 100; "
-                       f"SGD with step {_SCALE:g}/d (upper row) and {_SCALE / dimensions[0]:g} (lower row); points "
-                       "have two standard errors; scatter: about the mean of the runs.")
-        checks = [at_least_as_fast("step c/d", scaled, quantity, t, 0.0)
-                  for quantity in ("W1 of r", "mean of r", "risk of the law") for t in times]
-        checks += [slope_check("step c/d", scaled, "mean of r", "scatter", t, -0.5, _BAND) for t in times]
-        checks += [_apart(scaled, fixed, "W1 of r", t) for t in times]
-        figure = draw_errors([(study, *panel) for study in (scaled, fixed)
-                              for panel in (("W1 of r", "error"), ("mean of r", "scatter"), ("risk", "error"))],
-                             titles=[f"{words}, {panel}" for words in ("step c/d", "fixed step")
-                                     for panel in ("error: W1 of r", "scatter: mean of r", "error: risk")])
-        picture = save_picture(figure, folder / "error-against-dimension.png", conventions)
-        return report_of(self.name, self.title, conventions, checks, {"scaled": scaled, "fixed": fixed}, (picture,))
-
-
-def _family(d: int) -> IsotropicGaussian:
-    return IsotropicGaussian(d=d, tau_plus2=1.8, tau_minus2=0.2)
-
-
-def _apart(scaled: ErrorStudy, fixed: ErrorStudy, quantity: str, t: float) -> Check:
-    """Judge whether a fixed step makes the error of the highest dimension the larger one."""
-    own, other = (float(study.curve(quantity, "error", t).y[-1]) for study in (scaled, fixed))
-    return Check(f"t = {t:g}: at d = {scaled.values[-1]:g} the error of {quantity} at the fixed step is "
-                 f"{other / own:.2f} times that at the step c/d", other > own)
-
-
-STUDY = ErrorAgainstDimension()

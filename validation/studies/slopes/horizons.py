@@ -8,38 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from wgflow import plotting
 from wgflow.checks import check_count
 from wgflow.errors import InvalidInput
-from wgflow.reduced_models import IsotropicGaussian
 
-from ..base import Check, Study, StudyReport
-from ..pictures import save_picture
-from .drawing import draw_errors
 from .fits import SlopeFit, fit_slope
-from .judging import at_least_as_fast, report_of, runs_folder, slope_check
 from .neurons import error_against_neurons
 from .results import ErrorStudy
 from .simulations import rising
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = ["STUDY", "error_against_time", "growth_rate"]
+__all__ = ["error_against_time", "growth_rate"]
 
 #: Bootstrap draws behind the interval of a growth rate, and their seed.
 _DRAWS, _DRAWS_SEED = 1000, 30011
-_SEED = 4441
-#: N times the step size of SGD.
-_SCALE = 0.01
-#: The supremum over the longest interval may be so many times that over the shortest.
-_GROWN = 1.25
 
 
 def error_against_time(
@@ -119,64 +104,3 @@ def growth_rate(study: ErrorStudy, quantity: str, value: float, *, low: float = 
     # All times of a run are drawn together, since they depend on one another.
     drawn = x[rng.integers(len(x), size=(_DRAWS, len(x)))].mean(axis=1)
     return fit_slope(study.t[kept], x.mean(axis=0), drawn, level=level, log_x=False)
-
-
-class ErrorAgainstTime(Study):
-    name = "error-against-time"
-    title = "the error uniformly over [0, T]: two isotropic Gaussians, d = 40"
-
-    def run(self, folder: Path, *, quick: bool = False, fresh: bool = False) -> StudyReport:
-        model, runs = IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2), runs_folder(folder, fresh)
-        ends, counts = (0.3, 1.0, 3.0, 10.0), (200, 150, 60) if quick else (1000, 600, 300)
-        suprema, errors = error_against_time(model, ends, (50, 200, 800), counts, times_each=4 if quick else 8,
-                                             rng=_SEED, folder=runs, progress=True)
-        sgd_ends, sgd_counts = ((0.3, 1.0, 2.0), (100, 40)) if quick else ((0.3, 1.0, 3.0, 10.0), (400, 100))
-        sgd, _ = error_against_time(model, sgd_ends, (50, 200), sgd_counts, times_each=4 if quick else 8,
-                                    dynamics="sgd", neurons_times_step=_SCALE, rng=_SEED, folder=runs, progress=True)
-        conventions = ("x ~ N(0, tau^2 I_40), tau_+^2 = 1.8, tau_-^2 = 0.2; w ~ N(0, 0.8^2 I/d); gradient flow of N "
-                       "neurons in the exact risk, directions averaged; SGD: step 0.01/N; sup: of each run over a grid "
-                       "of times in [0, T], then averaged over runs; points have two standard errors.")
-        quantities = ("W1 of r", "mean of r", "risk")
-        checks = [slope_check("gradient flow", suprema, quantity, "error", T, -0.5)
-                  for quantity in quantities for T in ends]
-        checks += [at_least_as_fast("SGD", sgd, quantity, T) for quantity in quantities for T in sgd_ends]
-        checks += [_uniform("gradient flow", suprema, quantity, 800) for quantity in quantities]
-        checks += [_uniform("SGD", sgd, quantity, 200) for quantity in ("W1 of r", "mean of r", "risk")]
-        figure = draw_errors([(suprema, "W1 of r", "error"), (suprema, "risk", "error"), (sgd, "W1 of r", "error")],
-                             titles=["gradient flow: sup of W1 of r", "gradient flow: sup of the risk's",
-                                     "SGD: sup of W1 of r"], word="T")
-        pictures = (save_picture(figure, folder / "error-against-time.png", conventions),
-                    save_picture(_over_time(errors), folder / "errors-in-time.png", conventions))
-        return report_of(self.name, self.title, conventions, checks, {"flow": suprema, "sgd": sgd}, pictures)
-
-
-def _uniform(label: str, study: ErrorStudy, quantity: str, n: int) -> Check:
-    """Judge whether the supremum over the longest interval is that over the shortest, up to a small part."""
-    fit = growth_rate(study, quantity, n)
-    p = int(np.abs(study.values - n).argmin())
-    first, last = (float(np.mean(study.errors[quantity][p][:, j])) for j in (0, -1))
-    return Check(f"{label}: at N = {n} the supremum of the error of {quantity} over [0, {study.t[-1]:g}] is "
-                 f"{last / first:.3f} times that over [0, {study.t[0]:g}], growing at the rate {fit}",
-                 last <= _GROWN * first)
-
-
-def _over_time(errors: ErrorStudy) -> Figure:
-    """Return the picture of the errors themselves over time, for each N, with the predicted scatter dashed."""
-    import matplotlib as mpl
-
-    with mpl.rc_context(plotting.STYLE):
-        figure = plotting.new_figure(7.6, 3.6)
-        colors = mpl.colormaps["viridis"](np.linspace(0.05, 0.75, errors.values.size))
-        for axes, quantity in zip(figure.subplots(1, 2), ("mean of r", "risk")):
-            for p, color in enumerate(colors):
-                values = [float(np.sqrt(np.mean(each**2))) for each in errors.errors[quantity][p].T]
-                axes.plot(errors.t, values, "o", color=color, markersize=3.5, label=f"N = {errors.n_neurons[p]}")
-                axes.plot(errors.t, errors.predicted[quantity][p], "--", color=color, linewidth=1.1)
-            axes.set_yscale("log")
-            plotting.time_axis(axes, errors.t)
-            axes.set_title(f"error of {'the risk' if quantity == 'risk' else quantity}, gradient flow")
-            axes.legend(loc="upper right")
-        return figure
-
-
-STUDY = ErrorAgainstTime()

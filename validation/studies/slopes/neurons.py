@@ -146,10 +146,10 @@ class ErrorAgainstNeurons(Study):
     def run(self, folder: Path, *, quick: bool = False, fresh: bool = False) -> StudyReport:
         model, runs = IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2), runs_folder(folder, fresh)
         times = (0.1, 1.0)
-        widths = (25, 100, 400, 1600, 6400)
-        counts = (300, 300, 100, 30, 8) if quick else (1000, 600, 400, 150, 48)
+        widths = (25, 100, 400, 1600) if quick else (25, 100, 400, 1600, 6400)
+        counts = (400, 400, 200, 100) if quick else (1000, 600, 400, 150, 48)
         flow = error_against_neurons(model, widths, times, counts, rng=_SEED, folder=runs, progress=True)
-        sgd_widths, sgd_counts = ((25, 100, 400), (200, 150, 40)) if quick else (
+        sgd_widths, sgd_counts = ((25, 100, 400), (200, 100, 30)) if quick else (
             (25, 100, 400, 1600), (1000, 600, 200, 48))
         sgd = error_against_neurons(model, sgd_widths, times, sgd_counts, dynamics="sgd", neurons_times_step=_SCALE,
                                     sol=flow.solutions[0], rng=_SEED, folder=runs, progress=True)

@@ -33,7 +33,7 @@ DYNAMICS = ("sgd", "gradient flow")
 #: Parts into which the runs of one width and step are divided; each is an item of the sweep.
 _PARTS = 16
 #: Of the error of a step of the gradient flow: far below the scatter of any width that is affordable.
-_TOLERANCE = 1e-6
+_TOLERANCE = 1e-5
 #: Cells of the grid from whose density points are drawn where a model has no network.
 _CELLS = 800
 
