@@ -28,7 +28,6 @@ _HOMES = {
     "desai-zwanzig": "desai_zwanzig",
     "kuramoto": "kuramoto",
     "error-against-neurons": "slopes.neurons",
-    "error-against-step-size": "slopes.steps",
     "demo": "demo",
 }
 

@@ -1,7 +1,7 @@
 """How the error between SGD and its mean field falls: with neurons, step size, dimension, time and noise convention.
 
-Each function takes any reduced model and returns data, fits with intervals, and a picture; the experiments of these
-names (``wgflow reproduce error-against-neurons``) apply them to models of the literature and judge the slopes.
+Each function takes any reduced model and returns data, fits with intervals, and a picture; the experiment
+``wgflow reproduce error-against-neurons`` applies the first to a model of the literature and judges its slopes.
 """
 
 from __future__ import annotations

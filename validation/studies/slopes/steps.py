@@ -22,26 +22,15 @@ from numpy.typing import ArrayLike
 
 from wgflow.checks import check_count
 from wgflow.errors import InvalidInput
-from wgflow.reduced_models import IsotropicGaussian
 from wgflow.solution import Solution
 
 from ...comparison.statistics import Deviation, Mean, Statistic, check_statistics
 from ...particles import seed_sequence
-from ..base import Check, Study, StudyReport
-from ..pictures import save_picture
-from .drawing import draw_errors
-from .judging import HALF_WIDTH, report_of, runs_folder, slope_check
 from .references import Reference, gathered, mean_field, predicted_scatter
 from .results import ErrorStudy
 from .simulations import Settings, Simulation, rising, simulate
 
-__all__ = ["STUDY", "error_against_step_size"]
-
-_SEED, _WIDTH = 6271, 100
-#: Half the width of the band about the slope 1: the next order in D epsilon bends the bias at the largest steps.
-_BIAS_BAND = 0.1
-#: Biases fit a line unless points on one would do better in all but this share of cases.
-_LEAST_MISFIT = 1e-3
+__all__ = ["error_against_step_size"]
 
 #: Of the stream from which the common start is drawn, apart from those of the runs.
 _START_KEY = 2**31 - 1
@@ -134,36 +123,3 @@ def _about_limit(steps: np.ndarray, errors: tuple[np.ndarray, ...]) -> tuple[np.
     gap = steps[:, None] - x
     limit = y - x * np.sum(weights * gap * means, axis=0) / np.sum(weights * gap**2, axis=0)
     return tuple(each - limit for each in errors)
-
-
-class ErrorAgainstStepSize(Study):
-    name = "error-against-step-size"
-    title = "bias of slope 1 and scatter of slope 1/2 in the step size: two isotropic Gaussians, d = 40"
-
-    def run(self, folder: Path, *, quick: bool = False, fresh: bool = False) -> StudyReport:
-        model, times = IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2), (0.1, 0.3)
-        steps, runs = 1.25e-5 * 2.0 ** np.arange(6), (500 if quick else 4000)
-        study = error_against_step_size(model, steps, times, runs, n_neurons=_WIDTH, rng=_SEED, progress=True,
-                                        folder=runs_folder(folder, fresh))
-        conventions = ("x ~ N(0, tau^2 I_40), tau_+^2 = 1.8, tau_-^2 = 0.2; N = 100 neurons, w ~ N(0, 0.8^2 I/d) drawn "
-                       f"once for all runs; {runs} runs of SGD at each step size e; bias: m(2e) - m(e) of means m; "
-                       "scatter: standard deviation over runs, predicted for wide networks.")
-        checks = [slope_check("SGD", study, quantity, kind, t, center, half_width)
-                  for quantity in ("mean of r", "risk of the law") for t in times
-                  for kind, center, half_width in (("bias", 1.0, _BIAS_BAND), ("scatter", 0.5, HALF_WIDTH))]
-        checks += [_straight(study, quantity, t) for quantity in ("mean of r", "risk of the law") for t in times]
-        figure = draw_errors([(study, "mean of r", "bias"), (study, "risk of the law", "bias"),
-                              (study, "risk", "bias"), (study, "mean of r", "scatter"),
-                              (study, "risk of the law", "scatter"), (study, "risk", "scatter")])
-        picture = save_picture(figure, folder / "error-against-step-size.png", conventions)
-        return report_of(self.name, self.title, conventions, checks, {"sgd": study}, (picture,))
-
-
-def _straight(study: ErrorStudy, quantity: str, t: float) -> Check:
-    """Judge whether the biases lie on a line within their own errors."""
-    fit = study.slope(quantity, "bias", t)
-    return Check(f"SGD, t = {t:g}: the biases of {quantity} lie on a line (probability of a larger misfit "
-                 f"{fit.misfit:.2g})", fit.misfit >= _LEAST_MISFIT)
-
-
-STUDY = ErrorAgainstStepSize()
