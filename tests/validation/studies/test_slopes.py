@@ -113,6 +113,7 @@ def test_fits_refuse_noise_and_wrong_shapes():
 
 
 # ------------------------------------------------------------------ neurons
+@pytest.mark.slow
 def test_linear_neurons_scatter_as_their_closed_form():
     study = error_against_neurons(linear(), (20, 80, 320), [0.1, 0.4], n_runs=100)
     exact = np.exp(-2 * C * study.t) * 0.8 / np.sqrt(study.values[:, None])
@@ -139,6 +140,7 @@ def test_a_model_without_a_network():
         error_against_neurons(Pull(), (20, 80), [0.3], dynamics="sgd", step_size=1e-3)
 
 
+@pytest.mark.slow
 def test_the_risk_of_a_wide_network_and_that_of_its_law():
     """Under SGD the network's risk lies above that of the law of lengths, whose directions are averaged, by K/N."""
     model = IsotropicGaussian(d=20, tau_plus2=1.8, tau_minus2=0.2)
@@ -192,6 +194,7 @@ def test_a_law_known_too_coarsely_is_told():
 
 
 # ------------------------------------------------------------------ step size
+@pytest.mark.slow
 def test_bias_and_scatter_of_the_step_are_those_of_the_recursion():
     """E m_k = b + (m_0 - b)(1 - 2 s c)^k exactly, and Var m = s B with the B of the prediction."""
     model, steps, t = linear(), 0.005 * 2.0 ** np.arange(4), 0.4
@@ -218,6 +221,7 @@ def test_step_sizes_that_miss_the_times_are_refused():
 
 
 # ------------------------------------------------------------------ dimension, time, noise
+@pytest.mark.slow
 def test_dimension():
     def family(d):
         return IsotropicGaussian(d=d, tau_plus2=1.5, tau_minus2=0.5)
@@ -233,6 +237,7 @@ def test_dimension():
         error_against_dimension(family, (40, 160), [0.05])
 
 
+@pytest.mark.slow
 def test_suprema_over_time():
     suprema, errors = error_against_time(linear(), [0.2, 0.4], (20, 80), n_runs=50, times_each=3)
     assert_allclose(errors.t, np.linspace(0, 0.4, 7))
@@ -248,6 +253,7 @@ def test_suprema_over_time():
         error_against_time(linear(), [0.0, 0.4])
 
 
+@pytest.mark.slow
 def test_each_convention_of_the_noise_converges_to_its_own_flow():
     model = linear()
     grid = model.grid(cells=300, kappa=0.8, beta=3.0, ridge=0.7)
