@@ -39,7 +39,7 @@ def compare(
     particles: Particles,
     *,
     statistics: Sequence[Statistic] = STATISTICS,
-    coarse: SGDResult | None = None,
+    coarse: SGDResult | Sequence[SGDResult] | None = None,
     scatter: Scatter | None = None,
     model: ReducedModel | None = None,
     level: float = 0.01,
@@ -68,10 +68,13 @@ def compare(
         ``risk`` of shape (runs, times) and ``model``. Three runs make a fair comparison, ten a sharp one.
     statistics : sequence of Statistic, optional
         What is compared on each coordinate; ``(*STATISTICS, yours)`` adds one, see `Statistic`.
-    coarse : SGDResult, optional
-        Runs at the same times of half as many neurons with twice the step size. N neurons with step epsilon are off the
-        flow by b epsilon + c/N on average, beside their scatter, and to first order this is the difference between the
-        two kinds of runs: by its amount the bands are widened (``first_order_bias``).
+    coarse : SGDResult, or sequence of one or two of them, optional
+        Runs at the same times of half as many neurons with twice the step size, and then of a quarter as many with
+        four times the step. N neurons with step epsilon are off the flow by b epsilon + c/N on average, beside their
+        scatter, and to first order this is the difference between the first two kinds of runs: by its amount the bands
+        are widened (``first_order_bias``; by 2.4 times of it for deviations and distances, which noise of order epsilon
+        changes by its root). With the third kind the order p, between 1/2 and 1, need not be assumed: 2^p is by how
+        much the second of the two differences is larger than the first.
     scatter : Scatter, optional
         The scatter of the runs as `predict_scatter` gives it for their width, step size and times. It takes the place
         of the scatter that the runs show, which few runs show badly and a single run not at all.
@@ -118,12 +121,14 @@ def compare(
     runs = replace(runs, model=model)
     if scatter is not None:
         check_scatter(scatter, runs)
-    found = _compared(sol, runs, statistics, model, level, n_null, np.random.default_rng(rng), scatter)
+    found = _compared(sol, runs, statistics, model, level, n_null, np.random.default_rng(rng), scatter,
+                      excess_allowed=coarse is None)
     return found if coarse is None else _with_first_order_bias(found, coarse, statistics, model)
 
 
 def _compared(sol: Solution, runs: ParticleRuns, statistics: Sequence[Statistic], model: ReducedModel | None,
-              level: float, n_null: int, rng: np.random.Generator, scatter: Scatter | None) -> Comparison:
+              level: float, n_null: int, rng: np.random.Generator, scatter: Scatter | None,
+              excess_allowed: bool) -> Comparison:
     """Return the comparison without what coarser runs would tell."""
     t, start = runs.times_in(sol), sol.density(sol.t[0])
     names = _coordinate_names(start, model, runs.coordinates.shape[3])
@@ -143,7 +148,8 @@ def _compared(sol: Solution, runs: ParticleRuns, statistics: Sequence[Statistic]
     pde = np.array([[q.at_law(column) for column in columns] for q in quantities])
     if risks is not None:
         pde[-1] = risks.pde
-        bands.upper[-1] += risks.excess * excess_factor(runs.n_runs, int(getattr(model, "n_parameters", 1)), level)
+        if excess_allowed:
+            bands.upper[-1] += risks.excess * excess_factor(runs.n_runs, int(getattr(model, "n_parameters", 1)), level)
     said = ~mute.all(axis=1) if not mute.all() else np.ones(len(quantities), dtype=bool)
     return Comparison(
         t, tuple(quantities[i].name for i in np.flatnonzero(said)), pde[said], (pde + difference)[said],
@@ -154,31 +160,51 @@ def _compared(sol: Solution, runs: ParticleRuns, statistics: Sequence[Statistic]
         notes=(*_notes(sol, start, runs, model, risks, scatter), *_mute_notes(quantities, mute, t)))
 
 
-def _with_first_order_bias(found: Comparison, coarse: Particles, statistics: Sequence[Statistic],
+def _with_first_order_bias(found: Comparison, coarse: Particles | Sequence[Particles], statistics: Sequence[Statistic],
                            model: ReducedModel | None) -> Comparison:
     """Return the comparison with bands widened by the bias of first order, which coarser runs measure."""
+    levels = list(coarse) if isinstance(coarse, (list, tuple)) else [coarse]
+    if not 1 <= len(levels) <= 2:
+        raise InvalidInput(f"coarse has {len(levels)} entries: give runs of half as many neurons with twice the step, "
+                           "and if you have them those of a quarter as many with four times the step")
     quantities = quantities_of(found.coordinate_names, statistics, found.quantities[-1] == "risk")
     said = [q.name in found.quantities for q in quantities]
-    share = np.array([q.first_order_share for q in quantities])[said, None]
-    bias = share * np.abs(_coarse_differences(found, coarse, statistics, model)[said] - found.difference)
-    note = "The bands hold the bias of first order in step size and 1/N, measured by coarser runs."
+    rows = [found.difference] + [_coarse_differences(found, each, 2 * 2**k, statistics, model)[said]
+                                 for k, each in enumerate(levels)]
+    steps = np.abs(np.diff(rows, axis=0))
+    if len(levels) == 1:
+        bias = np.array([q.first_order_share for q in quantities])[said, None] * steps[0]
+        note = "The bands hold the bias of first order in step size and 1/N, measured by coarser runs."
+    else:
+        bias = steps[0] / (_growth(steps) - 1.0)
+        note = ("The bands hold the bias of step size and 1/N, whose size and order between 1/2 and 1 are measured by "
+                "two kinds of coarser runs.")
     return replace(found, upper=found.upper + bias, notes=(*found.notes, note), first_order_bias=bias,
                    lower=np.where(found.is_distance[:, None], found.lower, found.lower - bias))
 
 
-def _coarse_differences(found: Comparison, coarse: Particles, statistics: Sequence[Statistic],
+def _growth(steps: Array) -> Array:
+    """Return 2^p for each quantity and time, from what the two coarsenings change, (2, quantities, times)."""
+    first, second = steps
+    return np.clip(second / np.maximum(first, np.finfo(float).tiny), math.sqrt(2.0), 2.0)
+
+
+def _coarse_differences(found: Comparison, coarse: Particles, factor: int, statistics: Sequence[Statistic],
                         model: ReducedModel | None) -> Array:
-    """Return the differences, (quantities, times), of runs checked to be coarser by a factor of two."""
+    """Return the differences, (quantities, times), of runs checked to be coarser by a factor."""
     sol, runs, t = found.solution, found.runs, found.t
     other = particle_runs(coarse, runs.coordinates.shape[3], "coarse")
     times = other.times_in(sol)
     if not np.array_equal(times, t):
         raise InvalidInput(f"coarse has {times.size} output times from {times[0]:g} to {times[-1]:g}: it must have "
                            "the output times of particles")
-    if not math.isclose(other.step_size, 2.0 * runs.step_size, rel_tol=1e-9):
-        raise InvalidInput(f"coarse.step_size={other.step_size:g} must be twice particles.step_size={runs.step_size:g}")
-    if runs.count != 2 * other.count:
-        raise InvalidInput(f"coarse has {other.count} particles, the others {runs.count}: it must have half as many")
+    words = {2: ("twice", "half"), 4: ("four times", "a quarter")}[factor]
+    if not math.isclose(other.step_size, factor * runs.step_size, rel_tol=1e-9):
+        raise InvalidInput(f"coarse.step_size={other.step_size:g} must be {words[0]} "
+                           f"particles.step_size={runs.step_size:g}")
+    if runs.count != factor * other.count:
+        raise InvalidInput(f"coarse has {other.count} particles, the others {runs.count}: it must have {words[1]} as "
+                           "many")
     rows = [fits_of(statistics, laws_at(sol, s).marginals, other.coordinates[None, :, j])[0][0]
             for j, s in enumerate(t)]
     if model is not None and found.quantities[-1] == "risk":
