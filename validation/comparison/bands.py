@@ -41,7 +41,9 @@ lowers the excess later on (gradient descent fits the network it has, not the av
 its degrees of freedom, at least the D parameters of a neuron in each of the n runs, so that the upper end of the band
 lies (K/N) chi2_{nD}(1 - level/2) / (nD) above what parts 1 to 4 give.
 
-The bias of order step_size is NOT in the band: if halving the step size changes the verdict, the first one was about
+Coarser runs (``coarse``) measure the excess together with the bias of the step: the allowance is then left out.
+
+Without them the bias of order step_size is NOT in the band: if halving the step size changes the verdict, the first one was about
 SGD's step, not about the flow.
 """
 
