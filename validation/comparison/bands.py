@@ -43,8 +43,8 @@ lies (K/N) chi2_{nD}(1 - level/2) / (nD) above what parts 1 to 4 give.
 
 Coarser runs (``coarse``) measure the excess together with the bias of the step: the allowance is then left out.
 
-Without them the bias of order step_size is NOT in the band: if halving the step size changes the verdict, the first one was about
-SGD's step, not about the flow.
+Without them the bias of order step_size is NOT in the band: if halving the step size changes the verdict, the first one
+was about SGD's step, not about the flow.
 """
 
 from __future__ import annotations

@@ -74,7 +74,8 @@ def compare(
         scatter, and to first order this is the difference between the first two kinds of runs: by its amount the bands
         are widened (``first_order_bias``; by 2.4 times of it for deviations and distances, which noise of order epsilon
         changes by its root). With the third kind the order p, between 1/2 and 1, need not be assumed: 2^p is by how
-        much the second of the two differences is larger than the first.
+        much the second of the two differences is larger than the first. That the bias is known from runs that
+        scatter widens the bands of differences and of the risk as well.
     scatter : Scatter, optional
         The scatter of the runs as `predict_scatter` gives it for their width, step size and times. It takes the place
         of the scatter that the runs show, which few runs show badly and a single run not at all.
@@ -179,8 +180,20 @@ def _with_first_order_bias(found: Comparison, coarse: Particles | Sequence[Parti
         bias = steps[0] / (_growth(steps) - 1.0)
         note = ("The bands hold the bias of step size and 1/N, whose size and order between 1/2 and 1 are measured by "
                 "two kinds of coarser runs.")
-    return replace(found, upper=found.upper + bias, notes=(*found.notes, note), first_order_bias=bias,
-                   lower=np.where(found.is_distance[:, None], found.lower, found.lower - bias))
+    own = found.upper * _with_error_of_bias(found, levels[0])
+    return replace(found, upper=own + bias, notes=(*found.notes, note), first_order_bias=bias,
+                   lower=np.where(found.is_distance[:, None], found.lower, -own - bias))
+
+
+def _with_error_of_bias(found: Comparison, coarse: Particles) -> Array:
+    """Return by what factor the scatter of each quantity grows since its bias is known from runs that scatter too.
+
+    With twice the step and half as many neurons the variance is twice as large. A difference d of n runs with the bias
+    b, and D of m coarser runs with the bias 2 b, leave ``d - (D - d) = 2 d - D``, whose variance is that of d times
+    ``4 + 2 n / m``. Distances, whose scatter moves both the same way, keep theirs.
+    """
+    runs = len(np.asarray(coarse.coordinates)) if hasattr(coarse, "coordinates") else 1
+    return np.where(found.is_distance, 1.0, math.sqrt(4.0 + 2.0 * found.n_runs / runs))[:, None]
 
 
 def _growth(steps: Array) -> Array:

@@ -23,7 +23,7 @@ _DOT = {"marker": "o", "linestyle": "none", "markersize": 4.0, "markeredgecolor"
 
 
 class Shown(NamedTuple):
-    """One separation: the flow, SGD, their comparison, and when the flow has fallen half way."""
+    """One separation: the flow, SGD, their comparison, and when the flow has left the plateau."""
 
     delta: float
     sol: Solution
@@ -97,7 +97,7 @@ def _draw_widths(axes: Axes, run: Shown, kinds: Sequence[SGDResult]) -> None:
     for sgd, color in zip(kinds, _colors(len(kinds))):
         axes.plot(sgd.t, sgd.risk.T, color=color, **_DOT)
         axes.plot([], [], color=color, label=f"N = {sgd.n_neurons}", **_DOT)
-    axes.set_xlim(0.3 * run.escape, 2.1 * run.escape)
+    axes.set_xlim(0.3 * run.escape, 2.4 * run.escape)
     axes.set_ylim(0.0, 1.05)
     axes.set_xlabel("t")
     axes.set_title(f"risk at Delta = {run.delta:g}, step size {run.sgd.step_size:g}")
