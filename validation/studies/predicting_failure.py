@@ -169,8 +169,8 @@ def _draw(model, runs: tuple[_Run, _Run]) -> Figure:
         for axes, name in ((risk, "risk R"), (radius, "mean of |w|")):
             axes.set_xscale("function", functions=(np.cbrt, lambda s: s**3))
             end = float(runs[1].progress(runs[1].sgd.t[-1]))
-            axes.set_xlim(0.0, end)
-            ticks = [0.0, *(tick for tick in (1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0) if tick <= end)]
+            axes.set_xlim(0.0, 1.05 * end)
+            ticks = [0.0, *(tick for tick in (1e-2, 0.1, 0.3, 1.0, 3.0) if tick <= end)]
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.set_xlabel("training time")
             axes.set_title(name)

@@ -69,7 +69,7 @@ def _colors(count: int, end: float = 0.8):
 def _draw_risks(axes: Axes, runs: Sequence[Shown]) -> None:
     """Draw the risk at each separation with the band in which that of SGD must lie."""
     for run, color in zip(runs, _colors(len(runs))):
-        _band(axes, run.comparison, "risk", color)
+        _band(axes, run, "risk", _risks(run), color)
         axes.plot(run.sol.t, _risks(run), color=color, label=f"Delta = {run.delta:g}")
         axes.plot(run.sgd.t, run.sgd.risk.T, color=color, **_DOT)
     plotting.time_axis(axes, np.asarray(runs[0].sol.t))
@@ -82,7 +82,7 @@ def _draw_means(axes: Axes, run: Shown) -> None:
     names = run.comparison.coordinate_names
     averages = np.array([rho.mean() for rho in run.sol.densities])
     for k, (name, color) in enumerate(zip(names, _colors(len(names), 0.9))):
-        _band(axes, run.comparison, f"mean of {name}", color)
+        _band(axes, run, f"mean of {name}", averages[:, k], color)
         axes.plot(run.sol.t, averages[:, k], color=color, label=f"<{name}>")
         axes.plot(run.sgd.t, run.sgd.coordinates[..., k].mean(axis=2).T, color=color, **_DOT)
     plotting.time_axis(axes, np.asarray(run.sol.t))
@@ -99,7 +99,7 @@ def _draw_widths(axes: Axes, run: Shown, kinds: Sequence[SGDResult]) -> None:
         axes.plot([], [], color=color, label=f"N = {sgd.n_neurons}", **_DOT)
     axes.set_xlim(0.3 * run.escape, 2.4 * run.escape)
     axes.set_ylim(0.0, 1.05)
-    axes.set_xlabel("t")
+    axes.set_xlabel("time t")
     axes.set_title(f"risk at Delta = {run.delta:g}, step size {run.sgd.step_size:g}")
     axes.legend(loc="upper right")
 
@@ -121,11 +121,12 @@ def _draw_bias(axes: Axes, bias: Sequence[tuple[float, ...]], times: Sequence[fl
     axes.legend(loc="best")
 
 
-def _band(axes: Axes, comparison: Comparison, quantity: str, color) -> None:
-    """Shade what the comparison allows around the flow."""
-    row = comparison.quantities.index(quantity)
-    axes.fill_between(comparison.t, comparison.pde[row] + comparison.lower[row],
-                      comparison.pde[row] + comparison.upper[row], color=color, alpha=0.2, linewidth=0)
+def _band(axes: Axes, run: Shown, quantity: str, flow: Sequence[float] | np.ndarray, color) -> None:
+    """Shade what the comparison allows around the flow; between the times that were compared its width is read off."""
+    row, t = run.comparison.quantities.index(quantity), np.asarray(run.sol.t)
+    low, high = (np.interp(np.cbrt(t), np.cbrt(run.comparison.t), end[row])
+                 for end in (run.comparison.lower, run.comparison.upper))
+    axes.fill_between(t, flow + low, flow + high, color=color, alpha=0.2, linewidth=0)
 
 
 def _risks(run: Shown) -> list[float]:
