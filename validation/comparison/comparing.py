@@ -192,8 +192,9 @@ def _with_error_of_bias(found: Comparison, coarse: Particles) -> Array:
     b, and D of m coarser runs with the bias 2 b, leave ``d - (D - d) = 2 d - D``, whose variance is that of d times
     ``4 + 2 n / m``. Distances, whose scatter moves both the same way, keep theirs.
     """
-    runs = len(np.asarray(coarse.coordinates)) if hasattr(coarse, "coordinates") else 1
-    return np.where(found.is_distance, 1.0, math.sqrt(4.0 + 2.0 * found.n_runs / runs))[:, None]
+    runs = particle_runs(coarse, len(found.coordinate_names), "coarse").n_runs
+    factor = math.sqrt(4.0 + 2.0 * found.n_runs / runs)
+    return np.where(found.is_distance[:, None], 1.0, factor)
 
 
 def _growth(steps: Array) -> Array:
