@@ -43,6 +43,8 @@ _BIAS_TIMES = (2.0, _T_END)
 #: Output times of SGD: the fast start, the plateau, the descents.
 _TIMES = (0.0, 0.1, 0.3, 1.0, 2.0, 4.0, 6.0, 8.0, *(10.0 + 2.5 * k for k in range(16)),
           *(50.0 + 5.0 * k for k in range(11)))
+#: Those of the runs that are compared early.
+_EARLY_TIMES = (0.0, 0.1, 0.3, 1.0, 2.0)
 
 
 class _Scale(NamedTuple):
@@ -53,12 +55,16 @@ class _Scale(NamedTuple):
     #: Gauss nodes in each of the two coordinates in which the start extends, and fewer of them. Neurons that end with
     #: a > 0 and those that end with a < 0 are divided by a sharp line through the start, which few nodes place wrongly.
     nodes: tuple[int, int]
+    #: Kinds with which the laws are compared until the last of the early times, where the others' steps are too long to
+    #: judge anything by them. None: the others are judged, through the descent.
+    early: tuple[tuple[int, float, int], ...] = ()
 
 
 _FULL = _Scale(((800, 5e-5, 3), (400, 1e-4, 2), (200, 2e-4, 2)),
                ((200, 5e-5, 2), (3200, 5e-5, 1), (800, 2.5e-5, 1), (800, 1e-4, 1), (800, 2e-4, 2)), (96, 64))
 _QUICK = _Scale(((200, 2e-4, 2), (100, 4e-4, 2), (50, 8e-4, 2)),
-                ((50, 2e-4, 2), (800, 2e-4, 1), (200, 1e-4, 2), (200, 4e-4, 2)), (48, 32))
+                ((50, 2e-4, 2), (800, 2e-4, 1), (200, 1e-4, 2), (200, 4e-4, 2)), (48, 32),
+                ((800, 5e-5, 2), (400, 1e-4, 2)))
 
 
 def rectifier_run(delta: float, n_neurons: int, step_size: float, times: tuple[float, ...], kappa: float, seed: int,
@@ -105,48 +111,62 @@ class AnisotropicReLU(Study):
                        f"N = {n}, step size {step:g}, t = steps times step size (xi = 1): "
                        f"d rho/dt = 2 div(rho grad Psi); PDE by characteristics from {scale.nodes[0]}^2 Gauss nodes; "
                        "bands: scatter of the runs, and the bias of step size and width measured by coarser runs.")
-        checks = [Check(f"Delta = {run.delta:g}, {what}: {comparison.verdict}", comparison.passed) for run in runs
-                  for what, comparison in (("means and risk to the end", run.comparison),
-                                           (f"laws to t = {run.laws.t[-1]:g}", run.laws))]
-        escapes = [escape_check(f"Delta = {run.delta:g}", run.escape, run.kinds) for run in runs]
-        checks += [check for check in escapes if check is not None]
+        checks = [Check(f"Delta = {run.delta:g}, laws to t = {run.laws.t[-1]:g}: {run.laws.verdict}", run.laws.passed)
+                  for run in runs]
+        descent = _descent(runs)
+        checks += [] if scale.early else descent
         checks += [Check(f"the certificate of the flow at Delta = {run.delta:g}", run.sol.certificate.ok)
                    for run in runs]
-        checks += [_shrinks(bias, t) for t in _BIAS_TIMES]
+        checks += [_shrinks(bias, t) for t in _BIAS_TIMES[: 1 if scale.early else 2]]
         nodes = _node_errors(middle, scale.nodes[1])
         checks.append(_nodes_suffice(middle, nodes, scale.nodes))
         figure = draw_rectifier([run.shown for run in runs], middle.shown, middle.kinds, bias, _BIAS_TIMES)
         pictures = [save_picture(figure, folder / "risk.png", conventions),
                     save_picture(middle.laws.plot(), folder / "comparison.png", conventions)]
-        return StudyReport(self.name, self.title, conventions, tuple(checks), _tables(runs, bias, nodes),
-                           {f"flow, Delta = {run.delta:g}": run.sol.certificate.explain() for run in runs},
+        words = {f"flow, Delta = {run.delta:g}": run.sol.certificate.explain() for run in runs}
+        if scale.early:
+            words["the descent, not judged at this step size"] = "\n".join(check.text for check in descent)
+        return StudyReport(self.name, self.title, conventions, tuple(checks), _tables(runs, bias, nodes), words,
                            tuple(pictures))
+
+
+def _descent(runs: list[_Run]) -> list[Check]:
+    """Return the checks of means and risk to the end, and of when the plateau is left."""
+    checks = [Check(f"Delta = {run.delta:g}, means and risk to the end: {run.comparison.verdict}",
+                    run.comparison.passed) for run in runs]
+    escapes = [escape_check(f"Delta = {run.delta:g}", run.escape, run.kinds) for run in runs]
+    return checks + [check for check in escapes if check is not None]
 
 
 def _all_runs(scale: _Scale, folder: Path, fresh: bool) -> list[_Run]:
     """Return flow, runs and comparison at each separation; all runs of SGD are one sweep."""
-    rows = [(delta, *kind) for delta in _DELTAS for kind in scale.family]
-    rows += [(_MIDDLE, *kind) for kind in scale.middle]
+    rows = [(delta, *kind, _TIMES) for delta in _DELTAS for kind in scale.family]
+    rows += [(_MIDDLE, *kind, _TIMES) for kind in scale.middle]
+    rows += [(delta, *kind, _EARLY_TIMES) for delta in _DELTAS for kind in scale.early]
     kinds: list[dict[str, Any]] = [
-        {"delta": delta, "n_neurons": n, "step_size": step, "times": _TIMES, "kappa": _KAPPA, "seed": _SEED + k,
-         "n_runs": n_runs} for k, (delta, n, step, n_runs) in enumerate(rows)]
+        {"delta": delta, "n_neurons": n, "step_size": step, "times": times, "kappa": _KAPPA, "seed": _SEED + k,
+         "n_runs": n_runs} for k, (delta, n, step, n_runs, times) in enumerate(rows)]
     models = {delta: ReLUNetwork(d=320, s0=60, delta=delta) for delta in _DELTAS}
     found = swept_runs(rectifier_run, kinds, [models[kind["delta"]] for kind in kinds], folder, fresh=fresh)
     runs = []
     for delta, model in models.items():
-        own = [sgd for kind, sgd in zip(kinds, found) if kind["delta"] == delta]
+        own, early = ([sgd for kind, sgd in zip(kinds, found) if kind["delta"] == delta and kind["times"] == times]
+                      for times in (_TIMES, _EARLY_TIMES))
         sol = _flow(model, scale.nodes[0])
-        runs.append(_Run(delta, model, sol, own, *_comparisons(sol, own[:3]), escape_of_flow(model, sol, _KAPPA)))
+        runs.append(_Run(delta, model, sol, own, *_comparisons(sol, own[:3], early),
+                         escape_of_flow(model, sol, _KAPPA)))
     return runs
 
 
-def _comparisons(sol: Solution, kinds: Sequence[SGDResult]) -> tuple[Comparison, Comparison]:
+def _comparisons(sol: Solution, kinds: Sequence[SGDResult],
+                 early: Sequence[SGDResult]) -> tuple[Comparison, Comparison]:
     """Return the comparisons of all laws while the noise of the steps is small, and of means and risk at all times."""
-    fine, coarse = (np.mean(sgd.coordinates[..., 3] ** 2, axis=(0, 2)) for sgd in kinds[:2])
-    early = int(np.argmax(np.append(coarse - fine > _SMALL_NOISE * fine, True)))
-    first = [replace(sgd, t=sgd.t[:early], steps=sgd.steps[:early], coordinates=sgd.coordinates[:, :early],
-                     risk=sgd.risk[:, :early]) for sgd in kinds]
-    return (compare(sol, first[0], coarse=first[1:]),
+    if not early:
+        fine, coarse = (np.mean(sgd.coordinates[..., 3] ** 2, axis=(0, 2)) for sgd in kinds[:2])
+        last = int(np.argmax(np.append(coarse - fine > _SMALL_NOISE * fine, True)))
+        early = [replace(sgd, t=sgd.t[:last], steps=sgd.steps[:last], coordinates=sgd.coordinates[:, :last],
+                         risk=sgd.risk[:, :last]) for sgd in kinds]
+    return (compare(sol, early[0], coarse=early[1:]),
             compare(sol, kinds[0], coarse=kinds[1:], statistics=(Mean(),)))
 
 
