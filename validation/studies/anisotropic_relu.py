@@ -113,8 +113,7 @@ class AnisotropicReLU(Study):
                        "bands: scatter of the runs, and the bias of step size and width measured by coarser runs.")
         checks = [Check(f"Delta = {run.delta:g}, laws to t = {run.laws.t[-1]:g}: {run.laws.verdict}", run.laws.passed)
                   for run in runs]
-        descent = _descent(runs)
-        checks += [] if scale.early else descent
+        checks += [] if scale.early else _descent(runs)
         checks += [Check(f"the certificate of the flow at Delta = {run.delta:g}", run.sol.certificate.ok)
                    for run in runs]
         checks += [_shrinks(bias, t) for t in _BIAS_TIMES[: 1 if scale.early else 2]]
@@ -125,7 +124,7 @@ class AnisotropicReLU(Study):
                     save_picture(middle.laws.plot(), folder / "comparison.png", conventions)]
         words = {f"flow, Delta = {run.delta:g}": run.sol.certificate.explain() for run in runs}
         if scale.early:
-            words["the descent, not judged at this step size"] = "\n".join(check.text for check in descent)
+            words["the descent, not judged at this step size"] = _in_words(runs)
         return StudyReport(self.name, self.title, conventions, tuple(checks), _tables(runs, bias, nodes), words,
                            tuple(pictures))
 
@@ -134,8 +133,19 @@ def _descent(runs: list[_Run]) -> list[Check]:
     """Return the checks of means and risk to the end, and of when the plateau is left."""
     checks = [Check(f"Delta = {run.delta:g}, means and risk to the end: {run.comparison.verdict}",
                     run.comparison.passed) for run in runs]
-    escapes = [escape_check(f"Delta = {run.delta:g}", run.escape, run.kinds) for run in runs]
-    return checks + [check for check in escapes if check is not None]
+    return checks + _escapes(runs)
+
+
+def _escapes(runs: list[_Run]) -> list[Check]:
+    found = [escape_check(f"Delta = {run.delta:g}", run.escape, run.kinds) for run in runs]
+    return [check for check in found if check is not None]
+
+
+def _in_words(runs: list[_Run]) -> str:
+    """Return how many means and risks lie inside their bands, and when the plateau is left."""
+    inside = [f"Delta = {run.delta:g}: {int(run.comparison.inside.sum())} of {run.comparison.inside.size} differences "
+              "of means and risk lie inside their bands" for run in runs]
+    return "\n".join([*inside, *(check.text for check in _escapes(runs))])
 
 
 def _all_runs(scale: _Scale, folder: Path, fresh: bool) -> list[_Run]:
