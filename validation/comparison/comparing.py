@@ -161,10 +161,10 @@ def _compared(sol: Solution, runs: ParticleRuns, statistics: Sequence[Statistic]
         notes=(*_notes(sol, start, runs, model, risks, scatter), *_mute_notes(quantities, mute, t)))
 
 
-def _with_first_order_bias(found: Comparison, coarse: Particles | Sequence[Particles], statistics: Sequence[Statistic],
+def _with_first_order_bias(found: Comparison, coarse: SGDResult | Sequence[SGDResult], statistics: Sequence[Statistic],
                            model: ReducedModel | None) -> Comparison:
     """Return the comparison with bands widened by the bias of first order, which coarser runs measure."""
-    levels = list(coarse) if isinstance(coarse, (list, tuple)) else [coarse]
+    levels = list(coarse) if isinstance(coarse, Sequence) else [coarse]
     if not 1 <= len(levels) <= 2:
         raise InvalidInput(f"coarse has {len(levels)} entries: give runs of half as many neurons with twice the step, "
                            "and if you have them those of a quarter as many with four times the step")
@@ -180,7 +180,7 @@ def _with_first_order_bias(found: Comparison, coarse: Particles | Sequence[Parti
         bias = steps[0] / (_growth(steps) - 1.0)
         note = ("The bands hold the bias of step size and 1/N, whose size and order between 1/2 and 1 are measured by "
                 "two kinds of coarser runs.")
-    own = found.upper * _with_error_of_bias(found, levels[0])
+    own = np.multiply(found.upper, _with_error_of_bias(found, levels[0]))
     return replace(found, upper=own + bias, notes=(*found.notes, note), first_order_bias=bias,
                    lower=np.where(found.is_distance[:, None], found.lower, -own - bias))
 
