@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Shown", "draw_rectifier"]
 
-_DOT: dict[str, Any] = {"marker": "o", "linestyle": "none", "markersize": 4.0, "markeredgecolor": "white", "markeredgewidth": 0.4}
+_DOT: dict[str, Any] = {"marker": "o", "linestyle": "none", "markersize": 4.0, "markeredgecolor": "white",
+                        "markeredgewidth": 0.4}
 
 
 class Shown(NamedTuple):
