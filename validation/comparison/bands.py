@@ -46,6 +46,9 @@ lowers the excess later on (gradient descent fits the network it has, not the av
 its degrees of freedom, at least the D parameters of a neuron in each of the n runs, so that the upper end of the band
 lies (K/N) chi2_{nD}(1 - level/2) / (nD) above what parts 1 to 4 give.
 
+Coarser runs (``coarse``) measure the excess together with the bias of the step: the allowance is then left out. That
+they scatter themselves widens the bands of differences, see :func:`first_order_bias`.
+
 The bias of order step_size is in the band where it is predicted with the scatter, or measured by coarser runs.
 Elsewhere it is NOT: if halving the step size changes the verdict, the first one was about SGD's step, not the flow.
 """

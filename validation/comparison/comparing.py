@@ -15,7 +15,7 @@ from wgflow.errors import InvalidInput
 from wgflow.solution import Solution
 
 from .bands import Bands, excess_factor, simultaneous_bands
-from .first_order_bias import first_order_bias
+from .first_order_bias import coarse_kinds, first_order_bias
 from .null_law import AtOneTime, Predicted, Quantity, at_one_time, is_sample, laws_at, quantities_of
 from .particle_runs import ParticleRuns, Particles, particle_runs
 from .result import Comparison
@@ -25,6 +25,8 @@ from .statistics import STATISTICS, Statistic, check_statistics
 
 if TYPE_CHECKING:
     from wgflow.reduced_models.base import ReducedModel
+
+    from ..trajectories import SGDResult
 
 __all__ = ["compare"]
 
@@ -36,7 +38,7 @@ def compare(
     particles: Particles,
     *,
     statistics: Sequence[Statistic] = STATISTICS,
-    coarse: Particles | None = None,
+    coarse: Particles | Sequence[SGDResult] | None = None,
     scatter: ScatterChoice = None,
     model: ReducedModel | None = None,
     level: float = 0.01,
@@ -65,10 +67,13 @@ def compare(
         ``risk`` of shape (runs, times) and ``model``. Three runs make a fair comparison, ten a sharp one.
     statistics : sequence of Statistic, optional
         What is compared on each coordinate; ``(*STATISTICS, yours)`` adds one, see `Statistic`.
-    coarse : SGDResult, optional
-        Runs at the same times of half as many neurons with twice the step size. N neurons with step epsilon are off the
-        flow by b epsilon + c/N on average, beside their scatter, and to first order this is the difference between the
-        two kinds of runs: by its amount the bands are widened (``first_order_bias``), and no bias is predicted.
+    coarse : SGDResult, or sequence of one or two of them, optional
+        Runs at the same times of half as many neurons with twice the step size, and then of a quarter as many with
+        four times the step. N neurons with step epsilon are off the flow by b epsilon + c/N on average, beside their
+        scatter, and to first order this is the difference between the first two kinds of runs: by its amount the bands
+        are widened (``first_order_bias``; by 2.4 times of it for deviations and distances, which noise of order epsilon
+        changes by its root), and no bias is predicted. With the third kind the order, between 1/2 and 1, is measured
+        too. That the bias is known from runs that scatter widens the bands of differences and of the risk as well.
     scatter : Scatter, "predicted", "observed" or "bootstrap", optional
         Where the null law, that of the differences where the equation is right, has its scatter from.
 
@@ -131,7 +136,7 @@ def compare(
 
 def _compared(sol: Solution, runs: ParticleRuns, statistics: Sequence[Statistic], model: ReducedModel | None,
               level: float, n_null: int, rng: np.random.Generator, scatter: ScatterChoice,
-              coarse: Particles | None) -> Comparison:
+              coarse: Particles | Sequence[SGDResult] | None) -> Comparison:
     """Return the comparison of checked arguments."""
     t, start = runs.times_in(sol), sol.density(sol.t[0])
     names = _coordinate_names(start, model, runs.coordinates.shape[3])
@@ -140,17 +145,20 @@ def _compared(sol: Solution, runs: ParticleRuns, statistics: Sequence[Statistic]
     null = null_choice(scatter, sol, runs, model, names, level, coarse is None)
     columns = _columns(sol, t, runs, statistics, model, risks, n_null, rng, null)
     difference = np.array([column.fit for column in columns]).T
-    bias = np.zeros_like(difference)
+    bias, spread = np.zeros_like(difference), 1.0
     if coarse is not None:
-        bias = first_order_bias(sol, t, runs, coarse, difference, quantities, statistics, model)
+        bias, spread = first_order_bias(sol, t, runs, coarse, difference, quantities, statistics, model)
 
     def bands_at(each: float) -> Bands:
         bands = simultaneous_bands(quantities, columns, runs.n_runs, each)
+        if coarse is not None:
+            factor = np.where(is_distance, 1.0, spread)[:, None]
+            return Bands(factor * bands.lower - np.where(is_distance[:, None], 0.0, bias), factor * bands.upper + bias,
+                         bands.inflation)
         if risks is not None:
             excess = excess_factor(runs.n_runs, int(getattr(model, "n_parameters", 1)), each)
             bands.upper[-1] += risks.excess * excess
-        return Bands(np.where(is_distance[:, None], bands.lower, bands.lower - bias), bands.upper + bias,
-                     bands.inflation)
+        return bands
 
     is_distance = np.array([q.is_distance for q in quantities])
     bands = bands_at(level)
@@ -159,7 +167,7 @@ def _compared(sol: Solution, runs: ParticleRuns, statistics: Sequence[Statistic]
     if risks is not None:
         pde[-1] = risks.pde
     said = ~mute.all(axis=1) if not mute.all() else np.ones(len(quantities), dtype=bool)
-    notes = _notes(sol, start, runs, model, risks, null, coarse is not None)
+    notes = _notes(sol, start, runs, model, risks, null, coarse)
     return Comparison(
         t, tuple(quantities[i].name for i in np.flatnonzero(said)), pde[said], (pde + difference)[said],
         difference[said], bands.lower[said], bands.upper[said], inflation=bands.inflation[said], level=level,
@@ -224,7 +232,8 @@ def _coordinate_names(start: object, model: ReducedModel | None, ndim: int) -> t
 
 
 def _notes(sol: Solution, start: object, runs: ParticleRuns, model: ReducedModel | None,
-           risks: Risks | None, null: NullChoice, with_bias: bool) -> tuple[str, ...]:
+           risks: Risks | None, null: NullChoice,
+           coarse: Particles | Sequence[SGDResult] | None) -> tuple[str, ...]:
     """Return what the reader must know beside the numbers."""
     notes = [] if risks is None else [*risks.notes]
     if model is None:
@@ -243,6 +252,9 @@ def _notes(sol: Solution, start: object, runs: ParticleRuns, model: ReducedModel
     if runs.n_runs == 1 and null.kind in ("observed", "bootstrap"):
         noise = "the noise of SGD" if runs.is_sgd else "noise that the particles share"
         notes.append(f"One run shows no scatter: {noise} is not in the bands.")
-    if with_bias:
-        notes.append("The bands hold the bias of first order in step size and 1/N, measured by coarser runs.")
+    if coarse is not None:
+        notes.append("The bands hold the bias of first order in step size and 1/N, measured by coarser runs."
+                     if len(coarse_kinds(coarse)) == 1 else
+                     "The bands hold the bias of step size and 1/N, whose size and order, between 1/2 and 1, are "
+                     "measured by two kinds of coarser runs.")
     return tuple(notes)

@@ -2,168 +2,265 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from wgflow import plotting
+from wgflow.atoms import Atoms
 from wgflow.reduced_models import ReLUNetwork
 from wgflow.solution import Solution
 from wgflow.solvers import Lagrangian
 from wgflow.verbs import solve
 
 from ..comparison import Comparison, compare
+from ..comparison.statistics import Mean
 from ..particles import SGDResult
-from ..sgd_runs import kept_sgd_runs
 from .base import Check, Study, StudyReport, Table, flow_times
 from .pictures import save_picture
+from .rectifier_escape import Escape, escape_check, escape_of_flow, escape_times
+from .rectifier_pictures import Shown, draw_rectifier
+from .swept_runs import one_run, swept_runs
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-__all__ = ["STUDY"]
+__all__ = ["STUDY", "rectifier_run"]
 
 _DELTAS = (0.2, 0.4, 0.6)
+#: The separation at which widths and step sizes are varied.
+_MIDDLE = 0.4
 #: Scale of the initial weights.
 _KAPPA = 0.8
 _SEED = 6007
-#: Gauss nodes in each of the two coordinates in which the start extends.
-_NODES = 12
-#: The step size of the talks, whose bias is shown to shrink.
-_COARSE = 2e-4
-#: Where its bias is shown: the separation, and the time.
-_BIAS_DELTA = 0.4
-_BIAS_TIME = 2.0
+_T_END = 100.0
+#: Atoms with less than this share of the mass are left out.
+_NOTHING = 1e-9
+#: Laws are compared as long as the noise of the steps has lengthened r2^2 by less than this share. Later it makes most
+#: of r2, and the laws have another shape: no expansion in the step size then says how far off they may be.
+_SMALL_NOISE = 0.1
+#: Where the bias of the step is shown: early, and at rest.
+_BIAS_TIMES = (2.0, _T_END)
+#: Output times of SGD: the fast start, the plateau, the descents.
+_TIMES = (0.0, 0.1, 0.3, 1.0, 2.0, 4.0, 6.0, 8.0, *(10.0 + 2.5 * k for k in range(16)),
+          *(50.0 + 5.0 * k for k in range(11)))
+#: Those of the runs that are compared early.
+_EARLY_TIMES = (0.0, 0.1, 0.3, 1.0, 2.0)
+
+
+class _Scale(NamedTuple):
+    """Widths, steps and runs: of the three kinds at every separation, and of those at the middle one alone."""
+
+    family: tuple[tuple[int, float, int], ...]
+    middle: tuple[tuple[int, float, int], ...]
+    #: Gauss nodes in each of the two coordinates in which the start extends, and fewer of them. Neurons that end with
+    #: a > 0 and those that end with a < 0 are divided by a sharp line through the start, which few nodes place wrongly.
+    nodes: tuple[int, int]
+    #: Kinds with which the laws are compared until the last of the early times, where the others' steps are too long to
+    #: judge anything by them. None: the others are judged, through the descent.
+    early: tuple[tuple[int, float, int], ...] = ()
+
+
+_FULL = _Scale(((800, 5e-5, 3), (400, 1e-4, 2), (200, 2e-4, 2)),
+               ((200, 5e-5, 2), (3200, 5e-5, 1), (800, 2.5e-5, 1), (800, 1e-4, 1), (800, 2e-4, 2)), (96, 64))
+_QUICK = _Scale(((200, 2e-4, 2), (100, 4e-4, 2), (50, 8e-4, 2)),
+                ((50, 2e-4, 2), (800, 2e-4, 1), (200, 1e-4, 2), (200, 4e-4, 2)), (48, 32),
+                ((800, 5e-5, 2), (400, 1e-4, 2)))
+
+
+def rectifier_run(delta: float, n_neurons: int, step_size: float, times: tuple[float, ...], kappa: float, seed: int,
+                  run: int) -> dict[str, np.ndarray]:
+    """Return one run of SGD, an item of the study's sweep."""
+    model = ReLUNetwork(d=320, s0=60, delta=delta)
+    return one_run(model, seed=seed, run=run, n_neurons=n_neurons, step_size=step_size, t_eval=times, kappa=kappa)
 
 
 class _Run(NamedTuple):
+    """One separation: the flow, the kinds of runs from the finest on, and what came of comparing them."""
+
     delta: float
     model: ReLUNetwork
     sol: Solution
-    sgd: SGDResult
+    kinds: list[SGDResult]
+    #: All laws, while the noise of the steps is small.
+    laws: Comparison
+    #: Means and risk, at all times.
     comparison: Comparison
+    escape: Escape
+
+    @property
+    def sgd(self) -> SGDResult:
+        return self.kinds[0]
+
+    @property
+    def shown(self) -> Shown:
+        return Shown(self.delta, self.sol, self.sgd, self.comparison, self.escape.time)
 
 
 class AnisotropicReLU(Study):
     name = "anisotropic-relu"
-    title = "rectifier network on anisotropic Gaussians, d = 320, s0 = 60, N = 800, three Delta"
+    title = "rectifier network on anisotropic Gaussians, d = 320, s0 = 60, three Delta, through the descent"
 
     def run(self, folder: Path, *, quick: bool = False, fresh: bool = False) -> StudyReport:
-        step_size, n_runs = (5e-5, 2) if quick else (2e-5, 3)
-        times = np.array([0.0, 0.1, 0.3, 1.0, 2.0] if quick else [0.0, 0.1, 0.3, 1.0, 2.0, 4.0, 8.0])
-        runs = [self._one(folder, delta, times, step_size, n_runs, fresh) for delta in _DELTAS]
-        middle = next(run for run in runs if run.delta == _BIAS_DELTA)
-        bias = self._bias(folder, middle, step_size, n_runs, fresh)
+        scale = _QUICK if quick else _FULL
+        runs = _all_runs(scale, folder, fresh)
+        middle = next(run for run in runs if run.delta == _MIDDLE)
+        bias = _bias(middle)
+        n, step, _ = scale.family[0]
         conventions = ("x ~ N(0, diag(tau^2 I_60, I_260)), tau_+-^2 = 1 +- Delta; "
                        "yhat = (1/N) sum a_i (<w_i, x> + b_i)_+; w ~ N(0, 0.8^2 I/d), a = b = 1 at the start; "
-                       f"step size {step_size:g}, t = steps times step size (xi = 1): "
-                       f"d rho/dt = 2 div(rho grad Psi); PDE by characteristics from {_NODES}^2 Gauss nodes; "
-                       "bands hold the bias of step size and width, measured by coarser runs.")
-        checks = [Check(f"Delta = {run.delta:g}: {run.comparison.verdict}", run.comparison.passed) for run in runs]
+                       f"N = {n}, step size {step:g}, t = steps times step size (xi = 1): "
+                       f"d rho/dt = 2 div(rho grad Psi); PDE by characteristics from {scale.nodes[0]}^2 Gauss nodes; "
+                       "bands: scatter of the runs, and the bias of step size and width measured by coarser runs.")
+        checks = [Check(f"Delta = {run.delta:g}, laws to t = {run.laws.t[-1]:g}: {run.laws.verdict}", run.laws.passed)
+                  for run in runs]
+        checks += [] if scale.early else _descent(runs)
         checks += [Check(f"the certificate of the flow at Delta = {run.delta:g}", run.sol.certificate.ok)
                    for run in runs]
-        checks.append(_shrinks(bias))
-        pictures = [save_picture(_draw(runs, bias), folder / "risk.png", conventions),
-                    save_picture(middle.comparison.plot(), folder / "comparison.png", conventions)]
-        columns = ("Delta", "t", "R of the PDE", "R of SGD",
-                   *(f"<{c}> of the {k}" for c in middle.model.coordinate_names for k in ("PDE", "SGD")))
-        rows = [_row(run, j) for run in runs for j in range(run.sgd.t.size)]
-        end = runs[0].sol.t[-1]
-        tables = {"risk": Table(columns, rows),
-                  "plateau": Table(("Delta", "t", "R of the PDE"), [
-                      (run.delta, float(t), run.model.risk(rho)) for run in runs
-                      for t, rho in zip(run.sol.t, run.sol.densities) if t >= 0.1 * end]),
-                  "step size": Table(("step size", "<a> of SGD", "<r2> of SGD", "<a> off", "<r2> off"), bias)}
+        checks += [_shrinks(bias, t) for t in _BIAS_TIMES[: 1 if scale.early else 2]]
+        nodes = _node_errors(middle, scale.nodes[1])
+        checks.append(_nodes_suffice(middle, nodes, scale.nodes))
+        figure = draw_rectifier([run.shown for run in runs], middle.shown, middle.kinds, bias, _BIAS_TIMES)
+        pictures = [save_picture(figure, folder / "risk.png", conventions),
+                    save_picture(middle.laws.plot(), folder / "comparison.png", conventions)]
         words = {f"flow, Delta = {run.delta:g}": run.sol.certificate.explain() for run in runs}
-        return StudyReport(self.name, self.title, conventions, tuple(checks), tables, words, tuple(pictures))
-
-    def _one(self, folder, delta, times, step_size, n_runs, fresh) -> _Run:
-        model = ReLUNetwork(d=320, s0=60, delta=delta)
-        t_end = 100.0
-        output = flow_times(times, t_end, 41)
-        sol = solve(model.energy(), model.initial_atoms(_KAPPA, nodes=_NODES), (0.0, float(output[-1])),
-                    Lagrangian(rtol=1e-7), t_eval=output, time_scale=model.time_scale)
-        sgd = self._sgd(folder, model, times, step_size, n_runs, fresh)
-        coarse = self._sgd(folder, model, times, 2.0 * step_size, n_runs, fresh, n_neurons=400)
-        return _Run(delta, model, sol, sgd, compare(sol, sgd, coarse=coarse))
-
-    def _sgd(self, folder, model, times, step_size, n_runs, fresh, n_neurons=800) -> SGDResult:
-        return kept_sgd_runs(model, folder, n_neurons=n_neurons, step_size=step_size, t_eval=times, seed=_SEED,
-                             n_runs=n_runs, kappa=_KAPPA, fresh=fresh,
-                             label=f"{self.name}, tau_+^2 = {model.tau_plus2:g}, step {step_size:g}")
-
-    def _bias(self, folder, run: _Run, step_size, n_runs, fresh) -> list[tuple[float, ...]]:
-        """Return the means of SGD at one time for falling step sizes, and how far they are off those of the flow."""
-        rows: list[tuple[float, ...]] = []
-        truth = np.asarray(run.sol.density(_BIAS_TIME).mean())
-        at = int(np.argmin(np.abs(run.sgd.t - _BIAS_TIME)))
-        for step in sorted({_COARSE, 2.0 * step_size, step_size}, reverse=True):
-            sgd = self._sgd(folder, run.model, run.sgd.t[: at + 1], step, n_runs, fresh)
-            a, _, _, r2 = sgd.coordinates[:, at].mean(axis=(0, 1))
-            rows.append((step, float(a), float(r2), float(a - truth[0]), float(r2 - truth[3])))
-        return rows
+        if scale.early:
+            words["the descent, not judged at this step size"] = _in_words(runs)
+        return StudyReport(self.name, self.title, conventions, tuple(checks), _tables(runs, bias, nodes), words,
+                           tuple(pictures))
 
 
-def _shrinks(bias) -> Check:
-    """Return the check that the noise of the steps lengthens the remaining weights in proportion to the step size."""
+def _descent(runs: list[_Run]) -> list[Check]:
+    """Return the checks of means and risk to the end, and of when the plateau is left."""
+    checks = [Check(f"Delta = {run.delta:g}, means and risk to the end: {run.comparison.verdict}",
+                    run.comparison.passed) for run in runs]
+    return checks + _escapes(runs)
+
+
+def _escapes(runs: list[_Run]) -> list[Check]:
+    found = [escape_check(f"Delta = {run.delta:g}", run.escape, run.kinds) for run in runs]
+    return [check for check in found if check is not None]
+
+
+def _in_words(runs: list[_Run]) -> str:
+    """Return how many means and risks lie inside their bands, and when the plateau is left."""
+    inside = [f"Delta = {run.delta:g}: {int(run.comparison.inside.sum())} of {run.comparison.inside.size} differences "
+              "of means and risk lie inside their bands" for run in runs]
+    return "\n".join([*inside, *(check.text for check in _escapes(runs))])
+
+
+def _all_runs(scale: _Scale, folder: Path, fresh: bool) -> list[_Run]:
+    """Return flow, runs and comparison at each separation; all runs of SGD are one sweep."""
+    rows = [(delta, *kind, _TIMES) for delta in _DELTAS for kind in scale.family]
+    rows += [(_MIDDLE, *kind, _TIMES) for kind in scale.middle]
+    rows += [(delta, *kind, _EARLY_TIMES) for delta in _DELTAS for kind in scale.early]
+    kinds: list[dict[str, Any]] = [
+        {"delta": delta, "n_neurons": n, "step_size": step, "times": times, "kappa": _KAPPA, "seed": _SEED + k,
+         "n_runs": n_runs} for k, (delta, n, step, n_runs, times) in enumerate(rows)]
+    models = {delta: ReLUNetwork(d=320, s0=60, delta=delta) for delta in _DELTAS}
+    found = swept_runs(rectifier_run, kinds, [models[kind["delta"]] for kind in kinds], folder, fresh=fresh)
+    runs = []
+    for delta, model in models.items():
+        own, early = ([sgd for kind, sgd in zip(kinds, found) if kind["delta"] == delta and kind["times"] == times]
+                      for times in (_TIMES, _EARLY_TIMES))
+        sol = _flow(model, scale.nodes[0])
+        runs.append(_Run(delta, model, sol, own, *_comparisons(sol, own[:3], early),
+                         escape_of_flow(model, sol, _KAPPA)))
+    return runs
+
+
+def _comparisons(sol: Solution, kinds: Sequence[SGDResult],
+                 early: Sequence[SGDResult]) -> tuple[Comparison, Comparison]:
+    """Return the comparisons of all laws while the noise of the steps is small, and of means and risk at all times."""
+    if not early:
+        fine, coarse = (np.mean(sgd.coordinates[..., 3] ** 2, axis=(0, 2)) for sgd in kinds[:2])
+        last = int(np.argmax(np.append(coarse - fine > _SMALL_NOISE * fine, True)))
+        early = [replace(sgd, t=sgd.t[:last], steps=sgd.steps[:last], coordinates=sgd.coordinates[:, :last],
+                         risk=sgd.risk[:, :last]) for sgd in kinds]
+    return (compare(sol, early[0], coarse=early[1:]),
+            compare(sol, kinds[0], coarse=kinds[1:], statistics=(Mean(),)))
+
+
+def _flow(model: ReLUNetwork, nodes: int) -> Solution:
+    """Return the flow at the output times of SGD and in between, from the Gauss nodes that hold mass."""
+    start = model.initial_atoms(_KAPPA, nodes=nodes)
+    keep = start.weights > _NOTHING * start.mass
+    start = Atoms(start.points[:, keep], start.weights[keep] / start.weights[keep].sum(), start.bounds, start.powers,
+                  start.names)
+    return solve(model.energy(), start, (0.0, _T_END), Lagrangian(rtol=1e-7), t_eval=flow_times(_TIMES, _T_END, 41),
+                 time_scale=model.time_scale)
+
+
+def _bias(run: _Run) -> list[tuple[float, ...]]:
+    """Return how far SGD of the largest common width is off the flow, at falling step sizes, one row each.
+
+    The noise of the steps adds to the squares of the lengths in proportion to the step: (step, then for each time the
+    excess of <r2^2> and of the risk).
+    """
+    rows = []
+    kinds = [sgd for sgd in run.kinds if sgd.n_neurons == run.sgd.n_neurons]
+    for sgd in sorted(kinds, key=lambda sgd: -sgd.step_size):
+        row = [sgd.step_size]
+        for t in _BIAS_TIMES:
+            at, rho = int(np.argmin(np.abs(sgd.t - t))), run.sol.density(t)
+            square = float(rho.weights @ rho.points[3] ** 2 / rho.mass)
+            row += [float(np.mean(sgd.coordinates[:, at, :, 3] ** 2)) - square,
+                    float(sgd.risk[:, at].mean()) - run.model.risk(rho)]
+        rows.append(tuple(row))
+    return rows
+
+
+def _shrinks(bias: Sequence[tuple[float, ...]], t: float) -> Check:
+    """Return the check that the noise of the steps lengthens the weights in proportion to the step size."""
+    column = 1 + 2 * _BIAS_TIMES.index(t)
     first, last = bias[0], bias[-1]
-    rate = np.polyfit(np.log([row[0] for row in bias]), np.log(np.abs([row[4] for row in bias])), 1)[0]
-    return Check(f"at Delta = {_BIAS_DELTA:g}, t = {_BIAS_TIME:g} SGD's <r2> is off by {first[4]:.4f} at step "
-                 f"{first[0]:g} and by {last[4]:.4f} at {last[0]:g}: like its power {rate:.2f}",
+    rate = np.polyfit(np.log([row[0] for row in bias]), np.log(np.abs([row[column] for row in bias])), 1)[0]
+    return Check(f"at Delta = {_MIDDLE:g}, t = {t:g} SGD's <r2^2> is off by {first[column]:.4f} at step "
+                 f"{first[0]:g} and by {last[column]:.4f} at {last[0]:g}: like its power {rate:.2f}",
                  bool(0.7 <= rate <= 1.3))
+
+
+def _node_errors(run: _Run, fewer: int) -> list[tuple[float, ...]]:
+    """Return by how much the means differ from those of fewer Gauss nodes, a row for each time of SGD."""
+    other = _flow(run.model, fewer)
+    return [(float(t), *np.abs(np.asarray(run.sol.density(t).mean()) - np.asarray(other.density(t).mean())).tolist())
+            for t in run.sgd.t]
+
+
+def _nodes_suffice(run: _Run, errors: Sequence[tuple[float, ...]], nodes: tuple[int, int]) -> Check:
+    """Return the check that the nodes place the flow's means well within their bands."""
+    worst = max(row[1 + k] / run.comparison.row(f"mean of {name}", t=row[0])["upper"]
+                for row in errors if row[0] > 0.0 for k, name in enumerate(run.model.coordinate_names))
+    return Check(f"at Delta = {run.delta:g} {nodes[1]}^2 in place of {nodes[0]}^2 Gauss nodes move the flow's means "
+                 f"by at most {100 * worst:.1f} % of their bands", bool(worst <= 0.1))
+
+
+def _tables(runs: list[_Run], bias, nodes) -> dict[str, Table]:
+    names = runs[0].model.coordinate_names
+    columns = ("Delta", "t", "R of the PDE", "R of SGD", "band from", "to",
+               *(f"<{c}> of the {k}" for c in names for k in ("PDE", "SGD")))
+    escapes = [(run.delta, sgd.n_neurons, sgd.step_size, sgd.n_runs,
+                float(escape_times(sgd, run.escape.level).mean()),
+                float(escape_times(sgd, run.escape.level).std(ddof=1)) if sgd.n_runs > 1 else float("nan"),
+                run.escape.deviation(sgd), run.escape.time) for run in runs for sgd in run.kinds]
+    off = [f"{what} off at t = {t:g}" for t in _BIAS_TIMES for what in ("<r2^2>", "R")]
+    return {"risk": Table(columns, [_row(run, j) for run in runs for j in range(run.sgd.t.size)]),
+            "plateau": Table(("Delta", "t", "R of the PDE"), [
+                (run.delta, float(t), run.model.risk(rho)) for run in runs
+                for t, rho in zip(run.sol.t, run.sol.densities) if t >= 0.1 * _T_END]),
+            "escape": Table(("Delta", "N", "step size", "runs", "t of SGD", "deviation", "predicted",
+                               "t of the flow"), escapes),
+            "step size": Table(("step size", *off), bias),
+            "quadrature": Table(("t", *(f"<{c}> with fewer nodes" for c in names)), nodes)}
 
 
 def _row(run: _Run, j: int) -> tuple[float, ...]:
     t = run.sgd.t[j]
     rho = run.sol.density(t)
+    band = run.comparison.row("risk", t=t)
     pairs = zip(np.asarray(rho.mean()), run.sgd.coordinates[:, j].mean(axis=(0, 1)))
     return (run.delta, float(t), run.model.risk(rho), float(run.sgd.risk[:, j].mean()),
+            *(band["pde"] + band[end] for end in ("lower", "upper")),
             *(float(value) for pair in pairs for value in pair))
-
-
-def _draw(runs: list[_Run], bias) -> Figure:
-    import matplotlib as mpl
-
-    with mpl.rc_context(plotting.STYLE):
-        figure = plotting.new_figure(10.6, 3.9)
-        risk, means, step = figure.subplots(1, 3, width_ratios=[1.25, 1.1, 0.9])
-        colors = mpl.colormaps["viridis"](np.linspace(0.1, 0.8, len(runs)))
-        for run, color in zip(runs, colors):
-            risk.plot(run.sol.t, [run.model.risk(rho) for rho in run.sol.densities], color=color,
-                      label=f"Delta = {run.delta:g}")
-            for values in run.sgd.risk:
-                risk.plot(run.sgd.t, values, "o", color=color, markersize=4.5, markeredgecolor="white",
-                          markeredgewidth=0.5)
-        plotting.time_axis(risk, np.asarray(runs[0].sol.t))
-        risk.set_title("risk: flow (lines), SGD (dots)")
-        risk.legend(loc="lower left")
-        middle = next(run for run in runs if run.delta == _BIAS_DELTA)
-        averages = np.array([rho.mean() for rho in middle.sol.densities])
-        for k, (name, color) in enumerate(zip(middle.model.coordinate_names, mpl.colormaps["viridis"](
-                np.linspace(0.0, 0.85, 4)))):
-            means.plot(middle.sol.t, averages[:, k], color=color, label=f"<{name}>")
-            means.plot(middle.sgd.t, middle.sgd.coordinates[..., k].mean(axis=2).T, "o", color=color, markersize=4.5,
-                       markeredgecolor="white", markeredgewidth=0.5)
-        plotting.time_axis(means, np.asarray(middle.sol.t))
-        means.set_title(f"means at Delta = {middle.delta:g}")
-        means.legend(loc="best")
-        _draw_bias(step, bias)
-        return figure
-
-
-def _draw_bias(axes: Axes, bias) -> None:
-    """Draw how far SGD is off the flow against its step size, with a tick at each step size alone."""
-    sizes = np.array([row[0] for row in bias])
-    axes.loglog(sizes, np.abs([row[4] for row in bias]), "o-", color=plotting.FLOW, label="<r2>")
-    axes.loglog(sizes, np.abs([row[3] for row in bias]), "s-", color=plotting.PARTICLE, label="<a>")
-    axes.loglog(sizes, abs(bias[0][4]) * sizes / sizes[0], color=plotting.FAINT, linestyle="--", label="slope 1")
-    axes.set_xticks(sizes, [f"{size:g}" for size in sizes])
-    axes.set_xticks([], minor=True)
-    axes.set_xlabel("step size of SGD")
-    axes.set_title(f"SGD off the flow at t = {_BIAS_TIME:g}")
-    axes.legend(loc="best")
 
 
 STUDY = AnisotropicReLU()

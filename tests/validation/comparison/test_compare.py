@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -273,11 +274,42 @@ def test_the_bias_of_first_order_is_measured_by_coarser_runs():
     assert cmp.passed
     assert "measured by coarser runs" in cmp.verdict
     assert np.array_equal(cmp.difference, plain.difference)
-    assert cmp.upper == pytest.approx(plain.upper + cmp.first_order_bias)
+    # 2 d - D scatters with (4 + 2 n / m) times the variance of d; here n = m.
+    factor = np.where(cmp.is_distance, 1.0, math.sqrt(6.0))[:, None]
+    assert cmp.upper == pytest.approx(factor * plain.upper + cmp.first_order_bias)
     mean = cmp.quantities.index("mean of r")
     assert cmp.first_order_bias[mean, 1:] == pytest.approx(0.2, abs=0.08)
-    assert cmp.lower[mean] == pytest.approx(plain.lower[mean] - cmp.first_order_bias[mean])
+    assert cmp.lower[mean] == pytest.approx(math.sqrt(6.0) * plain.lower[mean] - cmp.first_order_bias[mean])
     assert not cmp.lower[cmp.quantities.index("W1 of r")].any()
+
+
+def rooted(seed, step_size, count):
+    """Particles that lie off the flow by the root of the step size: the noise of the steps is most of a length."""
+    runs = particles(seed, count=count)
+    late = (TIMES > 0)[None, :, None, None]
+    return SimpleNamespace(t=runs.t, coordinates=runs.coordinates + late * math.sqrt(step_size), step_size=step_size)
+
+
+@pytest.mark.slow
+def test_a_third_kind_of_runs_measures_the_order():
+    sol, kinds = flow(), [rooted(71, 0.5, 400), rooted(73, 1.0, 200), rooted(79, 2.0, 100)]
+    # Twice the step moves the mean by (sqrt(2) - 1) of what the step has moved it, which order 1 takes for all.
+    assert not compare(sol, kinds[0], coarse=kinds[1]).passed
+    cmp = compare(sol, kinds[0], coarse=kinds[1:])
+    assert cmp.passed
+    mean = cmp.quantities.index("mean of r")
+    assert cmp.first_order_bias[mean, 1:] == pytest.approx(math.sqrt(0.5), rel=0.3)
+    # The order of a bias as small as the scatter is uncertain, and the band between that of orders 1 and 1/2.
+    linear, both = [biased(71, 0.5), biased(73, 1.0, 200)], biased(79, 2.0, 100)
+    first = compare(sol, linear[0], coarse=linear[1]).first_order_bias[mean]
+    measured = compare(sol, linear[0], coarse=[linear[1], both]).first_order_bias[mean]
+    assert np.all((first <= measured + 1e-12) & (measured <= first / (math.sqrt(2.0) - 1.0) + 1e-12))
+    wrong = [biased(71, 1e-3, offset=0.4), biased(73, 2e-3, 200, offset=0.4), biased(79, 4e-3, 100, offset=0.4)]
+    assert not compare(sol, wrong[0], coarse=wrong[1:]).passed
+    with pytest.raises(InvalidInput, match="coarse has 3 entries"):
+        compare(sol, kinds[0], coarse=kinds)
+    with pytest.raises(InvalidInput, match="four times"):
+        compare(sol, kinds[0], coarse=[kinds[1], kinds[1]])
 
 
 def test_what_does_not_shrink_is_still_found():
