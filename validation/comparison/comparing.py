@@ -38,7 +38,7 @@ def compare(
     particles: Particles,
     *,
     statistics: Sequence[Statistic] = STATISTICS,
-    coarse: Particles | Sequence[SGDResult] | None = None,
+    coarse: Particles | list[SGDResult] | None = None,
     scatter: ScatterChoice = None,
     model: ReducedModel | None = None,
     level: float = 0.01,
@@ -67,7 +67,7 @@ def compare(
         ``risk`` of shape (runs, times) and ``model``. Three runs make a fair comparison, ten a sharp one.
     statistics : sequence of Statistic, optional
         What is compared on each coordinate; ``(*STATISTICS, yours)`` adds one, see `Statistic`.
-    coarse : SGDResult, or sequence of one or two of them, optional
+    coarse : SGDResult, or list of one or two of them, optional
         Runs at the same times of half as many neurons with twice the step size, and then of a quarter as many with
         four times the step. N neurons with step epsilon are off the flow by b epsilon + c/N on average, beside their
         scatter, and to first order this is the difference between the first two kinds of runs: by its amount the bands
@@ -136,7 +136,7 @@ def compare(
 
 def _compared(sol: Solution, runs: ParticleRuns, statistics: Sequence[Statistic], model: ReducedModel | None,
               level: float, n_null: int, rng: np.random.Generator, scatter: ScatterChoice,
-              coarse: Particles | Sequence[SGDResult] | None) -> Comparison:
+              coarse: Particles | list[SGDResult] | None) -> Comparison:
     """Return the comparison of checked arguments."""
     t, start = runs.times_in(sol), sol.density(sol.t[0])
     names = _coordinate_names(start, model, runs.coordinates.shape[3])
@@ -233,7 +233,7 @@ def _coordinate_names(start: object, model: ReducedModel | None, ndim: int) -> t
 
 def _notes(sol: Solution, start: object, runs: ParticleRuns, model: ReducedModel | None,
            risks: Risks | None, null: NullChoice,
-           coarse: Particles | Sequence[SGDResult] | None) -> tuple[str, ...]:
+           coarse: Particles | list[SGDResult] | None) -> tuple[str, ...]:
     """Return what the reader must know beside the numbers."""
     notes = [] if risks is None else [*risks.notes]
     if model is None:

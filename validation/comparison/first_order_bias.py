@@ -27,17 +27,17 @@ __all__ = ["coarse_kinds", "first_order_bias"]
 Array = NDArray[np.float64]
 
 
-def coarse_kinds(coarse: Particles | Sequence[SGDResult]) -> list[Particles]:
-    """Return the one or two kinds of coarser runs; a pair (times, array) is one kind."""
-    if not isinstance(coarse, Sequence) or (isinstance(coarse, tuple) and isinstance(coarse[0], np.ndarray)):
+def coarse_kinds(coarse: Particles | list[SGDResult]) -> Sequence[Particles]:
+    """Return the one or two kinds of coarser runs."""
+    if not isinstance(coarse, list):
         return [coarse]
     if not 1 <= len(coarse) <= 2:
         raise InvalidInput(f"coarse has {len(coarse)} entries: give runs of half as many neurons with twice the step, "
                            "and if you have them those of a quarter as many with four times the step")
-    return list(coarse)
+    return coarse
 
 
-def first_order_bias(sol: Solution, t: Array, runs: ParticleRuns, coarse: Particles | Sequence[SGDResult],
+def first_order_bias(sol: Solution, t: Array, runs: ParticleRuns, coarse: Particles | list[SGDResult],
                      difference: Array, quantities: Sequence[Quantity], statistics: Sequence[Statistic],
                      model: ReducedModel | None) -> tuple[Array, float]:
     r"""Return the size of the bias, (quantities, times), and by what factor the scatter of differences grows.
