@@ -5,6 +5,7 @@ optimized with all that it calls, translated to machine code and stored; the cal
 again. Here a function has two compiled forms. `Kernel` is called from Python and is what Numba makes of any function.
 For kernels that call it, it stands as its `Part`: intermediate code that has not been optimized, without wrapper and
 without machine code. The kernel takes it in and is optimized as a whole, once. That halves the time to compile.
+With a version of Numba newer than those tried, functions are compiled as Numba does it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
+import numba
 from numba.core import types
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder, Flags
@@ -23,6 +25,10 @@ from numba.core.registry import CPUDispatcher
 
 from wgflow.errors import WGFlowWarning
 
+#: The newest version of Numba with which parts were tried, by the whole test suite; 0.61 to 0.65 by a few solves.
+NEWEST = (0, 68)
+#: Whether functions called by kernels are compiled as parts: parts rest on Numba's own classes, which may change.
+PARTS = None not in numba.version_info.short and numba.version_info.short <= NEWEST
 #: C division, no GIL, no second wrapper for callers in C.
 SETTINGS = {"nopython": True, "error_model": "numpy", "nogil": True, "no_cfunc_wrapper": True}
 
@@ -56,7 +62,8 @@ class _Dispatcher(CPUDispatcher):
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
-        self._compiler._customize_flags = _Flags
+        if PARTS:
+            self._compiler._customize_flags = _Flags
 
 
 class _PartLibrary(JITCodeLibrary):
@@ -65,7 +72,8 @@ class _PartLibrary(JITCodeLibrary):
     def finalize(self) -> None:
         """Take in the code of the functions called, and leave the rest to the kernel."""
         for library in dict.fromkeys(self._linking_libraries):
-            self._reload_init.update(library._reload_init)
+            if hasattr(self, "_reload_init"):  # not in older versions of Numba
+                self._reload_init.update(library._reload_init)
             self._final_module.link_in(library._get_module_for_linking(), preserve=True)
         self._finalized = True
 
@@ -120,7 +128,7 @@ class Kernel(_Dispatcher):
 
     @property
     def _numba_type_(self):
-        return types.Dispatcher(self.part)
+        return types.Dispatcher(self.part if PARTS else self)
 
     def compile(self, sig):
         """Compile for arguments of the types given, unless that is done or stored."""

@@ -88,6 +88,18 @@ def test_the_collection_of_garbage_is_left_as_it_was(collecting):
         (gc.enable if before else gc.disable)()
 
 
+def test_newer_versions_of_numba_compile_functions_as_numba_does(monkeypatch):
+    monkeypatch.setattr("wgflow.compiled.jit.PARTS", False)
+    inner = jit(halved)
+
+    @jit
+    def twice_halved(x):
+        return inner(inner(x))
+
+    assert twice_halved(3.0) == 0.75
+    assert "part" not in vars(inner)
+
+
 def test_without_a_place_on_disk_kernels_are_compiled_in_memory(monkeypatch):
     def nowhere(self):
         raise RuntimeError("no locator available")
