@@ -337,8 +337,7 @@ class ReducedModel(Contract):
         They enter through what its coordinates leave open, per unit of time and of :math:`\epsilon\,\xi^2`; zero where
         the coordinates are the neuron's parameters. A model that does not know this raises InvalidInput.
         """
-        raise InvalidInput(f"{self.name} does not say what samples add through what its coordinates leave open "
-                           "(hidden_noise)")
+        raise InvalidInput(f"{self.name} does not say what samples add beside its coordinates (hidden_noise)")
 
     def _moments_and_slopes(self, law: Atoms, fields: FloatArray) -> tuple[FloatArray, FloatArray]:
         r"""Return the moments z (k,) and :math:`c_k = \int \nabla g \cdot \nabla F_k\,\rho`, shape (m, k)."""

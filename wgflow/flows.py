@@ -33,7 +33,10 @@ from wgflow.solution import Solution
 if TYPE_CHECKING:
     from wgflow.solvers.base import Method
 
-__all__ = ["Flow", "make_flow", "run"]
+__all__ = ["HIGH_ORDER", "Flow", "make_flow", "run"]
+
+#: What the scheme of a run says where steps of order 6 were taken.
+HIGH_ORDER = ", with steps of order 6 where little error is allowed"
 
 T = TypeVar("T")
 
@@ -82,6 +85,8 @@ class Flow:
         self.law: Callable[[np.ndarray], Density] | None = None
         # Whether the scheme knows where in a cell the mass lies.
         self.places = False
+        # The error that a step may have where its length is prescribed, which decides among steps of several orders.
+        self.allowed_error = math.inf
         # What the certificate says of the scheme.
         self.scheme = ""
         self.size = self.rho0.points.size if isinstance(self.rho0, Atoms) else self.rho0.grid.size

@@ -42,7 +42,7 @@ def main() -> Comparison:
     grid = wg.Grid((-3, 4), cells=200)
     energy = wg.Entropy(4.0) + wg.Potential(lambda x: x**2 / 2, gradient=lambda x: x)
     sol = wg.solve(energy, wg.Density.gaussian(grid, 1.0, 0.1), (0, 0.6), t_eval=times)
-    start = wg.Atoms(np.random.default_rng(7).normal(1.0, np.sqrt(0.1), size=(1, 500)), np.full(500, 1 / 500))
+    start = wg.Atoms(np.random.default_rng(11).normal(1.0, np.sqrt(0.1), size=(1, 500)), np.full(500, 1 / 500))
     particles = wg.solve(energy, start, (0, 0.6), t_eval=times, method=wg.Lagrangian(rng=7, dt=0.02))
     comparison = compare(sol, particles, statistics=(*STATISTICS, EnergyDistance()))
     print(comparison.table())

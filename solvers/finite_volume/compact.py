@@ -81,10 +81,12 @@ class Compact(FieldRule):
         The error is proportional to dt to this power.
     wanted : float
         The error that the next step may have, as far as it is known.
+    by_ladder : bool
+        Whether the last candidate was that of order 6.
     """
 
     def __init__(self) -> None:
-        self.error, self.power, self.moved, self.wanted = 0.0, 4.0, 0.0, math.inf
+        self.error, self.power, self.moved, self.wanted, self.by_ladder = 0.0, 4.0, 0.0, math.inf, False
 
     def moves(self, stepper: Stepper, energy: EnergyOnGrid, state: State, scaled: float,
               end: float) -> Iterator[Move]:
@@ -124,12 +126,12 @@ class Compact(FieldRule):
             moved += mend(best, laws[-1])
         self.moved = moved / stepper.mass
         distance = float(np.abs(combined(LADDER_DISTANCE, laws)).sum())
-        self.power, self.error = 5.0, (distance + missed) / stepper.mass
+        self.power, self.error, self.by_ladder = 5.0, (distance + missed) / stepper.mass, True
         yield Move(stepper.conserve(best))
 
     def _extrapolated(self, stepper: Stepper, times: Times, state: State, dt: float) -> Iterator[Move]:
         """Yield E, F and C."""
-        middle = None
+        middle, self.by_ladder = None, False
         if times.middle.moves:
             coarse, fine, half, mended, missed, middle = self._with_field(stepper, times, state, dt)
         elif times.driven:

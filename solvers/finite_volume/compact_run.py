@@ -12,7 +12,7 @@ import numpy as np
 from wgflow.compiled.compact import compact_start, compact_steps, next_length
 from wgflow.densities import Density
 from wgflow.energies.nodes import density_of_nodes, node_grid, nodes_of_density
-from wgflow.flows import Flow
+from wgflow.flows import HIGH_ORDER, Flow
 from wgflow.recorder import Step
 
 from .compact import LADDER_BELOW, Compact
@@ -90,6 +90,7 @@ class CompactRun(FiniteVolumeRun):
 
     def advance(self, stop: float) -> Iterator[Step]:
         if self.method.dt is not None:
+            self.rule.wanted = self.flow.allowed_error
             yield from self._fixed(self.method.dt, stop)
             return
         control = self.controller
@@ -131,6 +132,8 @@ class CompactRun(FiniteVolumeRun):
                 return
             new, fallback = self.stepper.fallback(self.state, dt, end), True
             self.rule.moved = 0.0
+        if self.rule.by_ladder and not fallback and HIGH_ORDER not in self.flow.scheme:
+            self.flow.scheme += HIGH_ORDER
         control.total_error += self.rule.moved
         self.rejections, self.error_estimate = 0, control.total_error
         yield self._commit(new, fallback)

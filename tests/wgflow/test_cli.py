@@ -128,12 +128,14 @@ circle = wg.Grid((0, 6.3), cells=50, boundary="periodic")
 laws = [wg.Density.from_function(grid, lambda *x: 1.1 + np.sin(sum(x))) for grid in (line, plane, strip, space, circle)]
 box = wg.Density.from_function(line, lambda x: 1.0 * (abs(x) < 1))
 noisy = well + wg.Entropy(4.0)
+round_ = {2: wg.Potential(lambda x, y: x**4 / 4), 4: wg.Potential(lambda x: np.cos(2 * np.pi * x / 6.3))}
+noises = [round_[k] + wg.Entropy(4.0) if k in round_ else noisy for k in range(5)]
 driven = wg.Entropy(4.0) + wg.TimeDependent(lambda t: wg.Potential(lambda x: (x - t) ** 2))
-runs = [(noisy, law, None) for law in laws] + [(noisy + bump, law, None) for law in laws[:3]]
+runs = [(*pair, None) for pair in zip(noises, laws)] + [(noisy + bump, law, None) for law in laws[:2]]
 runs += [(driven, laws[0], None), (well + wg.PowerEntropy(3.0), box, None)]
 runs += [(well + wg.PowerEntropy(2.0), laws[1], None), (noisy, laws[0], wg.FiniteVolume(corrected=False))]
 runs += [(noisy + bump, laws[0], wg.FiniteVolume(scheme="midpoint"))]
-runs += [(noisy, law, wg.FiniteVolume(order=2)) for law in laws]
+runs += [(*pair, wg.FiniteVolume(order=2)) for pair in zip(noises, laws)]
 runs += [(energy, law, wg.JKO(0.1, inner)) for inner in ("quantile", "linearized", "back-and-forth", "entropic")
          for energy, law in ((noisy, laws[0]), (well + wg.PowerEntropy(2.0), box))]
 runs += [(noisy, laws[1], wg.JKO(0.1, inner)) for inner in ("linearized", "back-and-forth", "entropic")]

@@ -90,7 +90,9 @@ def test_two_axes_at_200_cells(name, fluxes):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_AXIS)
 def test_one_axis_errors_fall_as_h_to_the_fourth(name):
-    check_order_four(name, ONE_AXIS[name], (71, 100, 141, 200), rtol=TIGHT.get(name, 1e-11))
+    # On coarser grids than these some are better than of order 4: errors of orders 4 and 6 have opposite signs.
+    cells = FINER.get(name, (71, 100, 141, 200))
+    check_order_four(name, ONE_AXIS[name], cells, rtol=TIGHT.get(name, 1e-11))
 
 
 @pytest.mark.slow
@@ -113,6 +115,8 @@ def test_two_axes_errors_fall_as_h_squared(name):
 
 #: Tolerances of a step where the grids leave errors as small as those of 1e-11.
 TIGHT = dict.fromkeys(("box", "sedimentation", "sedimentation-upward", "kuramoto", "kuramoto-turned"), 2.3e-14)
+#: Cells from which on errors fall as h^4 in problems that are better on coarse grids.
+FINER = dict.fromkeys(("double-well", "desai-zwanzig-late"), (141, 200, 283, 400))
 #: Where most of the error is at the walls, as h^5 on coarse grids.
 AT_WALLS = ("box",)
 

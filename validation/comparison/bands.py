@@ -18,7 +18,7 @@ one another). Three things move a correct run away from rho:
    mean of E^2 over the replicates, is 1 for independent draws. What exceeds 1 is added as a variance,
 
        band^2 = Q^2 + (c kappa)^2 (mu^2 + sigma^2) max(0, phi~ - 1),
-       kappa = t_{2(n-1)}(1 - level/2) / z(1 - level/2),
+       kappa = t_{2(n-1)}(Phi(c)) / c,
 
    taken as one Gaussian mode (a common shift), the least favorable case for a distance. As phi is itself estimated from
    few runs, phi~ = max(phi, (phi + median over times of phi) / 2) borrows strength from the other times, and the factor
@@ -60,7 +60,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtri, ndtri, stdtrit
+from scipy.special import chdtri, ndtr, stdtrit
 
 from .null_law import AtOneTime, Quantity
 
@@ -87,7 +87,7 @@ def simultaneous_bands(quantities: Sequence[Quantity], columns: Sequence[AtOneTi
     factor = simultaneous_factor(np.concatenate([column.standardized for column in columns], axis=1), level)
     is_distance = np.array([q.is_distance for q in quantities])[:, None]
     mean = np.where(is_distance, null_mean, 0.0)
-    added = np.stack([excess_variance(*rows, n_runs, level) for rows in zip(observed, null_spread)])
+    added = np.stack([excess_variance(*rows, n_runs, factor) for rows in zip(observed, null_spread)])
     added = np.where(predicted, 0.0, added)  # the replicates scatter as the runs do
     independent = mean + factor * null_std
     scattered = np.sqrt(independent**2 + factor**2 * (mean**2 + null_std**2) * added)
@@ -109,19 +109,22 @@ def simultaneous_factor(standardized: Array, level: float) -> float:
     return float(np.quantile(standardized.max(axis=1), 1.0 - level, method="weibull"))
 
 
-def excess_variance(spread: Array, null_spread: Array, n_runs: int, level: float) -> Array:
+def excess_variance(spread: Array, null_spread: Array, n_runs: int, factor: float) -> Array:
     """Return what part 2 adds, ``kappa^2 max(0, phi~ - 1)``, for one statistic at all times.
 
     Parameters
     ----------
     spread, null_spread : array of shape (times,)
         E^2 of the runs, and its mean over the replicates.
+    factor : float
+        The c of part 1. A scatter learned from n runs has Student's law, whose quantile at the level of c, which all
+        statistics and times share, is kappa c.
     """
     if n_runs == 1:
         return np.zeros_like(spread)
     phi = spread / np.maximum(null_spread, np.finfo(float).tiny)
     phi = np.maximum(phi, 0.5 * (phi + np.median(phi)))
-    kappa = stdtrit(2 * (n_runs - 1), 1.0 - level / 2) / ndtri(1.0 - level / 2)
+    kappa = stdtrit(2 * (n_runs - 1), ndtr(factor)) / factor
     return kappa**2 * np.maximum(0.0, phi - 1.0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from wgflow.atoms import Atoms
 from wgflow.densities import Density
 from wgflow.errors import ConvergenceError, InvalidInput
-from wgflow.flows import make_flow, run
+from wgflow.flows import HIGH_ORDER, make_flow, run
 
 from .coarsening import coarser
 
@@ -96,6 +97,7 @@ class Runner:
         self.halves: Array = np.sort(np.concatenate([self.ends, self.ends - 0.5 * lengths]))
         # Explicit steps are as long as their stability allows on each grid.
         explicit = EXPLICIT in solution.certificate.scheme
+        self.high_order = HIGH_ORDER in solution.certificate.scheme
         longest = float(lengths.max()) if lengths.size else 0.0
         self.given = None if explicit or not longest else method.stop_to_stop(longest, t - self.t0)
         total = solution.certificate.error_estimate
@@ -114,6 +116,7 @@ class Runner:
             flow = make_flow(self.energy, law, (self.t0, self.t), [self.t], self.time_scale, method)
             if self.given is not None:
                 flow.stops = sorted({*flow.stops, *(self.ends if ends is None else ends).tolist()})
+                flow.allowed_error = 0.0 if self.high_order else math.inf
             found = run(flow, method)
         except InvalidInput as error:
             raise InvalidInput("error estimate: the problem must make sense on coarser grids, its energy be given by "
