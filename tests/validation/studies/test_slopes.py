@@ -228,7 +228,7 @@ def test_dimension():
 
     study = error_against_dimension(family, (40, 160), [0.05], n_runs=30, n_neurons=50, dimension_times_step=0.008)
     assert_allclose(study.step_sizes, [0.0002, 0.00005])
-    # The lengths of the starts concentrate: their scatter falls like d^(-1/2). The bias, of order d times the step, stays.
+    # The lengths of the starts concentrate: their scatter falls like d^(-1/2). The bias, like d times the step, stays.
     scatter, error = study.slope("mean of r", "scatter"), study.slope("W1 of r")
     assert scatter.within(-0.5, 0.25), scatter
     assert abs(error.slope) < 0.3, error
