@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -132,12 +132,19 @@ class CompactRun(FiniteVolumeRun):
                 return
             new, fallback = self.stepper.fallback(self.state, dt, end), True
             self.rule.moved = 0.0
-        if self.rule.by_ladder and not fallback and HIGH_ORDER not in self.flow.scheme:
+        if self.rule.by_ladder and not fallback and not control.high_order:
+            control.high_order = True
             self.flow.scheme += HIGH_ORDER
         control.total_error += self.rule.moved
         self.rejections, self.error_estimate = 0, control.total_error
         yield self._commit(new, fallback)
         self._watch()
+
+    def restore(self, saved: dict[str, Any], recorded: dict[str, Any]) -> np.ndarray:
+        masses = super().restore(saved, recorded)
+        if self.controller is not None and self.controller.high_order:
+            self.flow.scheme += HIGH_ORDER
+        return masses
 
     def _speed(self) -> float:
         if self.loop is not None and self.steps == 0:
@@ -170,12 +177,14 @@ class CompactController:
         The error that the last step was allowed, or the first.
     total_error : float
         Sum of the error estimates so far.
+    high_order : bool
+        Whether a step of order 6 has been taken.
     """
 
     def __init__(self, tolerance: Tolerance, calm: bool, ladder: bool):
         self.tolerance, self.growth, self.ladder = tolerance, CALM_GROWTH if calm else GROWTH_LIMIT, ladder
         self.dt = self.total_error = self.dt_floor = 0.0
-        self.wanted = math.inf
+        self.wanted, self.high_order = math.inf, False
 
     @property
     def begun(self) -> bool:
