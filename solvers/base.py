@@ -144,7 +144,17 @@ class Method(Contract):
         state : (dict, dict), optional
             What the recorder had recorded and what the run had dumped, to go on from.
         """
+        self._check_steps(flow)
         run_to_end(self, self.begin(flow), flow, recorder, checkpoint, state)
+
+    def _check_steps(self, flow: Flow) -> None:
+        """Refuse steps so short that the time stands still before the end: no limit on their number would be met."""
+        late = max(abs(flow.t0), abs(flow.t1))
+        for name in Method.STEPS:
+            step = getattr(self, name, None)
+            if step is not None and flow.t1 > flow.t0 and flow.t1 - step == flow.t1:
+                raise InvalidInput(f"{name}={step:g} is below {math.ulp(late):.2g}, the spacing of floats at t = "
+                                   f"{late:g}: such steps do not move the time; take a larger {name}, or rescale time")
 
 
 def _table(settings: object) -> dict[str, Any]:

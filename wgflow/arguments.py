@@ -5,14 +5,13 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-import numbers
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import fields, is_dataclass
 from typing import TypeVar
 
 import numpy as np
 
-from wgflow.checks import check_memory, real_array
+from wgflow.checks import as_float, check_memory, real_array, shown
 from wgflow.errors import InvalidInput, InvalidType, ResourceError
 
 #: More output times than this are refused: the snapshots would need more memory and time than the solution.
@@ -63,10 +62,8 @@ def check_span(t_span) -> tuple[float, float]:
     try:
         t0, t1 = t_span
     except (TypeError, ValueError) as error:
-        raise InvalidInput(f"t_span={t_span!r}: need a pair (start, end)") from error
-    if any(isinstance(t, bool) or not isinstance(t, numbers.Real) for t in (t0, t1)):
-        raise InvalidType(f"t_span={t_span!r}: need a pair of numbers (start, end)")
-    t0, t1 = float(t0), float(t1)
+        raise InvalidInput(f"t_span={shown(t_span)}: need a pair (start, end)") from error
+    t0, t1 = (as_float("t_span", t) for t in (t0, t1))
     if not (math.isfinite(t0) and math.isfinite(t1)):
         raise InvalidInput(f"t_span=({t0}, {t1}): both ends must be finite")
     if t1 < t0:
@@ -77,7 +74,7 @@ def check_span(t_span) -> tuple[float, float]:
 def check_times(t_eval, t0, t1, size: int, unit: str = "cells") -> tuple[float, ...]:
     if t_eval is None:
         return ()
-    count = np.size(t_eval)
+    count = len(t_eval) if isinstance(t_eval, Sized) else 1
     if count > MAX_OUTPUT_TIMES:
         raise ResourceError(f"t_eval has {count} times; at most {MAX_OUTPUT_TIMES} snapshots are kept")
     times = np.atleast_1d(real_array(t_eval, "t_eval"))

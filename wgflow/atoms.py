@@ -201,7 +201,7 @@ class Atoms:
         rng : None, int, SeedSequence or Generator
             As `numpy.random.default_rng` takes it.
         """
-        rng = sampler(n, rng)
+        rng = sampler(n, self.ndim, rng)
         total = np.cumsum(self.weights)
         index = np.minimum(np.searchsorted(total, rng.random(n) * total[-1], side="right"), self.size - 1)
         x: NDArray[np.float64] = self.points[:, index].T.copy()

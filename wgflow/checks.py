@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import numbers
+import reprlib
+from collections.abc import Sized
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +23,48 @@ if TYPE_CHECKING:
 WORK_ARRAYS = 12
 #: Requests of fewer bytes are granted without a look at the free memory.
 SMALL_REQUEST = 64e6
+#: The largest count there is: a signed integer of 64 bits, in which NumPy and Numba count.
+LARGEST_COUNT = 2**63 - 1
+#: Longest text of a value in a message.
+SHOWN = 100
+
+
+def shown(value) -> str:
+    """Return a value as a message shows it: short, and in time that does not grow with the value.
+
+    An int of thousands of digits, which Python refuses to print, is given by its power of ten.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > LARGEST_COUNT:
+        return f"{'-' if value < 0 else ''}1e{math.log10(abs(value)):.0f}"
+    text = reprlib.repr(value) if isinstance(value, (list, tuple, dict, set, str, bytes)) else repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def as_float(name: str, value) -> float:
+    """Return a real number as a float, infinite or NaN too; bool, complex, strings and arrays are refused.
+
+    Raises
+    ------
+    InvalidType
+        If it is not a real number.
+    InvalidInput
+        If it is an int that is larger than any float.
+    """
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise InvalidType(f"{name} must be a number, got {type(value).__name__} {shown(value)}")
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise InvalidInput(f"{name}={shown(value)}: larger than any float; take at most 1.8e308") from error
+
+
+def check_size(values, what: str) -> None:
+    """Raise ResourceError if an array of floats made of ``values`` does not fit into the free memory.
+
+    It looks at the length alone, so that a ``range`` or a broadcast view of 1e12 numbers is refused before a copy.
+    """
+    count = values.size if isinstance(values, np.ndarray) else len(values) if isinstance(values, Sized) else 1
+    check_memory(8.0 * count, f"{what}: an array of {count} numbers", "take fewer")
 
 
 def call_user(function, arguments, what: str):
@@ -51,6 +95,7 @@ def real_array(values, what: str) -> np.ndarray:
     """Return ``values`` as a float64 array; raise InvalidType if they are not real numbers, InvalidInput if masked."""
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
         raise InvalidInput(f"{what} is a masked array with {np.ma.count_masked(values)} masked cells; fill them first")
+    check_size(values, what)
     try:
         array = np.asarray(values)
     except ValueError as error:
@@ -80,15 +125,61 @@ def check_values(values, grid: Grid, what: str) -> np.ndarray:
 
 
 def available_memory() -> int:
-    """Return the number of bytes of memory that are free on this machine."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
+    """Return the number of bytes of memory that this process can still take.
+
+    The least of what the machine has free, what the limits of the containers around the process leave (control groups,
+    version 2, and version 1 where the whole machine is the container), and what the limit of its address space leaves.
+    """
+    return max(0, min(_free_of_machine(), *_left_by_containers(), _left_by_limit()))
+
+
+def _free_of_machine() -> int:
+    for line in _lines("/proc/meminfo"):
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
     return 8 * 2**30
+
+
+def _left_by_containers() -> list[int]:
+    """Return what each control group on the way to the root leaves of its limit; empty without limits."""
+    left, root = [], "/sys/fs/cgroup"
+    path = next((line[3:] for line in _lines("/proc/self/cgroup") if line.startswith("0::")), "/")
+    while path:
+        path = path.rstrip("/")
+        left += _left(f"{root}{path}/memory.max", f"{root}{path}/memory.current", f"{root}{path}/memory.stat")
+        path = path.rpartition("/")[0]
+    return left + _left(f"{root}/memory/memory.limit_in_bytes", f"{root}/memory/memory.usage_in_bytes",
+                        f"{root}/memory/memory.stat")
+
+
+def _left(limit: str, used: str, statistics: str) -> list[int]:
+    """Return limit - used of a control group; what its cache of files holds is given back when it is needed."""
+    limits, uses = _lines(limit), _lines(used)
+    if not (limits and uses and limits[0].strip().isdigit() and uses[0].strip().isdigit()):
+        return []
+    cache = (int(line.split()[1]) for line in _lines(statistics) if line.startswith("inactive_file "))
+    return [int(limits[0]) - int(uses[0]) + next(cache, 0)]
+
+
+def _left_by_limit() -> int:
+    """Return what the limit of the address space (``ulimit -v``) leaves."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 2**63
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return 2**63
+    pages = _lines("/proc/self/statm")
+    return limit - (int(pages[0].split()[0]) * resource.getpagesize() if pages else 0)
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.readlines()
+    except OSError:
+        return []
 
 
 def check_memory(need: float, what: str, fix: str) -> None:
@@ -97,7 +188,8 @@ def check_memory(need: float, what: str, fix: str) -> None:
         return
     free = available_memory()
     if need > free:
-        raise ResourceError(f"{what} needs {need / 2**30:.3g} GiB, {free / 2**30:.3g} GiB are free; {fix}")
+        raise ResourceError(f"{what} needs {need / 2**30:.3g} GiB, {free / 2**30:.3g} GiB are free for this process; "
+                            f"{fix}")
 
 
 def check_grid_memory(shape) -> None:
@@ -107,9 +199,7 @@ def check_grid_memory(shape) -> None:
 
 def check_real(name: str, value, *, infinite: bool = False) -> float:
     """Return a real number as a float; it must be finite unless ``infinite``."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise InvalidType(f"{name} must be a number, got {type(value).__name__} {value!r}")
-    number = float(value)
+    number = as_float(name, value)
     if math.isnan(number) or (math.isinf(number) and not infinite):
         raise InvalidInput(f"{name}={number}: must be {'a number, not NaN' if infinite else 'finite'}")
     return number
@@ -119,27 +209,28 @@ def check_positive(name: str, value, *, zero: bool = False, infinite: bool = Fal
     """Return a number > 0 (>= 0 if ``zero``) as a float; finite unless ``infinite``. None passes if ``allow_none``."""
     if value is None and allow_none:
         return None
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise InvalidType(f"{name} must be a number, got {type(value).__name__} {value!r}")
-    number = float(value)
+    number = as_float(name, value)
     if not (number >= 0 if zero else number > 0) or (math.isinf(number) and not infinite):
         raise InvalidInput(f"{name}={value}: must be {'' if infinite else 'finite and '}{'>= 0' if zero else '> 0'}")
     return number
 
 
 def check_count(name: str, value, least: int = 1) -> int:
-    """Return a whole number >= ``least`` as an int."""
+    """Return a whole number >= ``least`` as an int; ResourceError if no array or loop can count so far."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
-        raise InvalidType(f"{name} must be an int, got {type(value).__name__} {value!r}")
-    if int(value) < least:
-        raise InvalidInput(f"{name}={value}: need an integer >= {least}")
-    return int(value)
+        raise InvalidType(f"{name} must be an int, got {type(value).__name__} {shown(value)}")
+    count = int(value)
+    if count < least:
+        raise InvalidInput(f"{name}={shown(count)}: need an integer >= {least}")
+    if count > LARGEST_COUNT:
+        raise ResourceError(f"{name}={shown(count)}: larger than any memory or run can count; take at most 2^63 - 1")
+    return count
 
 
 def check_flag(name: str, value) -> bool:
     """Return True or False; 0, 1 and other stand-ins are refused."""
     if not isinstance(value, (bool, np.bool_)):
-        raise InvalidType(f"{name}={value!r}: need True or False")
+        raise InvalidType(f"{name}={shown(value)}: need True or False")
     return bool(value)
 
 
@@ -148,7 +239,7 @@ def check_interval(name: str, value) -> tuple[float, float]:
     try:
         lo, hi = (check_real(name, end) for end in value)
     except (TypeError, ValueError) as error:
-        raise InvalidInput(f"{name}={value!r}: must be a pair (lo, hi) of finite numbers") from error
+        raise InvalidInput(f"{name}={shown(value)}: must be a pair (lo, hi) of finite numbers") from error
     if lo >= hi:
-        raise InvalidInput(f"{name}={value!r}: lo must be < hi")
+        raise InvalidInput(f"{name}={shown(value)}: lo must be < hi")
     return lo, hi

@@ -7,7 +7,7 @@ import numbers
 
 import numpy as np
 
-from wgflow.checks import call_user, real_array
+from wgflow.checks import call_user, check_positive, real_array
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid
 from wgflow.sampling import deposit, sampler
@@ -62,10 +62,7 @@ class Density:
     def __init__(self, grid: Grid, values, *, clip_negative: float = 0.0):
         if not isinstance(grid, Grid):
             raise InvalidType(f"grid must be a wgflow.Grid, got {type(grid).__name__}")
-        if isinstance(clip_negative, bool) or not isinstance(clip_negative, numbers.Real):
-            raise InvalidType(f"clip_negative must be a number, got {clip_negative!r}")
-        if not 0 <= clip_negative < math.inf:
-            raise InvalidInput(f"clip_negative={clip_negative}: need a finite number >= 0")
+        clip_negative = check_positive("clip_negative", clip_negative, zero=True)
         array = np.ascontiguousarray(real_array(values, "values"))
         if array.shape != grid.shape:
             raise InvalidInput(f"values: shape {array.shape} != grid {grid.shape}")
@@ -260,7 +257,7 @@ class Density:
     def cdf(self, x) -> np.ndarray | float:
         """Return the mass below x divided by the whole mass, on one axis (linear inside cells)."""
         self._need_one_axis("cdf")
-        return np.interp(x, self.grid.edges[0], self._cumulative(), left=0.0, right=1.0)
+        return np.interp(real_array(x, "x"), self.grid.edges[0], self._cumulative(), left=0.0, right=1.0)
 
     def quantile(self, q) -> np.ndarray | float:
         """Return the smallest x below which a part q of the mass lies, on one axis.
@@ -288,7 +285,7 @@ class Density:
         rng : None, int, SeedSequence or Generator
             As `numpy.random.default_rng` takes it.
         """
-        rng = sampler(n, rng)
+        rng = sampler(n, self.grid.ndim, rng)
         cumulative = np.cumsum(self.masses.ravel())
         cell = np.searchsorted(cumulative, rng.random(n) * cumulative[-1], side="right")
         index = np.unravel_index(np.minimum(cell, self.grid.size - 1), self.grid.shape)

@@ -8,7 +8,7 @@ import numbers
 
 import numpy as np
 
-from wgflow.checks import real_array
+from wgflow.checks import as_float, real_array, shown
 from wgflow.errors import InvalidInput, InvalidType, ResourceError
 
 BOUNDARIES = ("no-flux", "periodic")
@@ -29,7 +29,7 @@ def check_bounds(bounds) -> list[tuple[float, float]]:
     for axis, pair in enumerate(pairs):
         if len(pair) != 2 or not all(isinstance(b, numbers.Real) for b in pair):
             raise InvalidInput(f"bounds[{axis}]={pair!r}: need a pair of numbers (lo, hi)")
-        lo, hi = map(float, pair)
+        lo, hi = (as_float(f"bounds[{axis}]", end) for end in pair)
         if not (math.isfinite(lo) and math.isfinite(hi)):
             raise InvalidInput(f"bounds[{axis}] must be finite, got ({lo}, {hi})")
         if not lo < hi:
@@ -49,9 +49,9 @@ def check_cells(cells, ndim: int) -> tuple[int, ...]:
     entries = list(cells) if isinstance(cells, (tuple, list, np.ndarray)) else [cells] * ndim
     for axis, n in enumerate(entries):
         if isinstance(n, (bool, np.bool_)) or not isinstance(n, numbers.Integral):
-            raise InvalidType(f"cells[{axis}] must be an int, got {type(n).__name__} {n!r}")
+            raise InvalidType(f"cells[{axis}] must be an int, got {type(n).__name__} {shown(n)}")
         if int(n) < 2:
-            raise InvalidInput(f"cells[{axis}]={n}: need an integer >= 2")
+            raise InvalidInput(f"cells[{axis}]={shown(n)}: need an integer >= 2")
         if int(n) > MAX_CELLS:
             raise ResourceError(f"cells[{axis}] is larger than {MAX_CELLS}, more than any memory holds; "
                                 "take fewer cells")

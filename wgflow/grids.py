@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
-import numbers
 import warnings
 from functools import cached_property
 
 import numpy as np
 
-from wgflow.checks import available_memory, call_user, check_grid_memory, check_memory, check_values, real_array
-from wgflow.errors import InvalidInput, InvalidType, WGFlowWarning
+from wgflow.checks import (
+    as_float,
+    available_memory,
+    call_user,
+    check_grid_memory,
+    check_memory,
+    check_values,
+    real_array,
+)
+from wgflow.errors import InvalidInput, WGFlowWarning
 from wgflow.grid_checks import (
     BOUNDARIES,
     MAX_AXES,
@@ -362,8 +369,7 @@ def log_power_cell_average(edges, power: float) -> np.ndarray:
     (edges,) = check_edges([edges])
     if edges[0] < 0:
         raise InvalidInput(f"edges[0]={edges[0]:g}: a radius starts at 0 or above")
-    if isinstance(power, bool) or not isinstance(power, numbers.Real):
-        raise InvalidType(f"power must be a number, got {power!r}")
+    power = as_float("power", power)
     if not (math.isfinite(power) and power > -1):
         raise InvalidInput(f"power={power!r}: need a finite number > -1, so that the integral over a cell at 0 exists")
     q = power + 1

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from wgflow.checks import LARGEST_COUNT, shown
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput
 
@@ -182,15 +183,19 @@ def unpack_steps(header: dict, arrays: Mapping[str, np.ndarray]) -> tuple[JKOSte
         If the header and the arrays do not fit together.
     """
     count = header["count"]
-    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-        raise ValueError(f"{count!r} JKO steps")
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= LARGEST_COUNT:
+        raise ValueError(f"{shown(count)} JKO steps")
+    for column in header["columns"]:
+        array = arrays[f"jko_{column['name']}"]
+        if array.shape != (count,) or not (column["extra"] or column["name"] in NUMBERS):
+            raise ValueError(f"JKO steps: column {column['name']!r} has shape {array.shape}, there are {count} steps")
+    if count and not header["columns"]:
+        raise ValueError(f"{count} JKO steps without numbers")
     values: list[dict] = [dict.fromkeys(NUMBERS) for _ in range(count)]
     extras: list[dict] = [{} for _ in range(count)]
     for column in header["columns"]:
         name, missing, array = column["name"], set(column["missing"]), arrays[f"jko_{column['name']}"]
         restored = KINDS[column["kind"]][1]
-        if array.shape != (count,) or not (column["extra"] or name in NUMBERS):
-            raise ValueError(f"JKO steps: column {name!r} has shape {array.shape}, there are {count} steps")
         for k, value in enumerate(array.tolist()):
             if k not in missing:
                 (extras if column["extra"] else values)[k][name] = restored(value)

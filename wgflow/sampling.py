@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-import numbers
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wgflow.checks import check_count, check_memory, shown
 from wgflow.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -27,14 +27,13 @@ FITTED = 1e-14
 LARGEST_FACTOR = 8.0
 
 
-def sampler(n: Any, rng: Any) -> np.random.Generator:
-    """Return the generator for ``rng``, after checking the number of points n."""
-    if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1:
-        raise InvalidInput(f"n={n!r}: need an integer >= 1")
+def sampler(n: Any, ndim: int, rng: Any) -> np.random.Generator:
+    """Return the generator for ``rng``, after checking that n points with ndim coordinates fit into the memory."""
+    check_memory(8.0 * (3 * ndim + 3) * check_count("n", n), f"n={n} points", "draw fewer at a time")
     try:
         return np.random.default_rng(rng)
     except (TypeError, ValueError) as error:
-        raise InvalidInput(f"rng={rng!r}: need None, an int >= 0, a SeedSequence or a Generator") from error
+        raise InvalidInput(f"rng={shown(rng)}: need None, an int >= 0, a SeedSequence or a Generator") from error
 
 
 def deposit(grid: Grid, points: Array, weights: Array) -> Array:

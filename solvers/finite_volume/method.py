@@ -161,6 +161,10 @@ class FiniteVolume(Method):
         return replace(self, dt=2.0 * span, rtol=None, tol=None, max_step=None, max_steps=NO_LIMIT)
 
     def check_state(self, grid: Grid, state: dict[str, Any]) -> None:
+        from wgflow.files.schema import FiniteVolumeState, check_table
+
+        check_table({name: value for name, value in state.items() if not isinstance(value, np.ndarray)},
+                    FiniteVolumeState, "state")
         mesh = state.get("mesh")
         super().check_state(grid, {name: value for name, value in state.items() if name != "mesh"})
         if mesh is not None and not (isinstance(mesh, np.ndarray) and mesh.dtype == float and mesh.ndim == 2

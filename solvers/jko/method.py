@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import InitVar, dataclass, fields, replace
 from typing import Any, ClassVar, cast
 
+import numpy as np
+
 from wgflow.checks import check_count, check_flag, check_positive
 from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.errors import InvalidInput, InvalidType
@@ -155,7 +157,11 @@ class JKO(Method):
         return solver(parts, grid, inner, self.tol, self.max_iterations)
 
     def check_state(self, grid: Grid, state: dict[str, Any]) -> None:
-        """Leave it to the inner solver, which looks at each state when it takes it up."""
+        """Check the numbers; the arrays are looked at by the inner solver, when it takes them up."""
+        from wgflow.files.schema import JKOState, check_table
+
+        check_table({name: value for name, value in state.items() if not isinstance(value, np.ndarray)}, JKOState,
+                    "state")
 
     def begin(self, flow: Flow) -> JKORun:
         if flow.energy.time_dependent and (self.adaptive or self.order != 1):

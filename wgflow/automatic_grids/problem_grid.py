@@ -18,6 +18,7 @@ import numpy as np
 
 from wgflow.atoms import Atoms
 from wgflow.certificate import ENERGY_TOLERANCE
+from wgflow.checks import as_float, check_count
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy, Term
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, ResourceError, WGFlowWarning
@@ -338,8 +339,7 @@ def problem_grid(energy, rho0, t_end, tol, bounds, cells, boundary, method, time
     _check_number("tol", tol, 1e-8, 1.0)
     if t_end is not None:
         _check_number("t_end", t_end, 0.0, math.inf)
-    if isinstance(max_cells, bool) or not isinstance(max_cells, numbers.Integral) or max_cells < 1:
-        raise InvalidInput(f"max_cells={max_cells!r}: need an integer >= 1")
+    check_count("max_cells", max_cells)
     given = None if bounds is None else _check_given(bounds)
     law = initial_law(rho0, given)
     given = given if given is not None else [None] * law.ndim
@@ -365,9 +365,8 @@ def problem_grid(energy, rho0, t_end, tol, bounds, cells, boundary, method, time
 
 
 def _check_number(name: str, value, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise InvalidType(f"{name} must be a number, got {value!r}")
-    if not low < float(value) < high:
+    value = as_float(name, value)
+    if not low < value < high:
         raise InvalidInput(f"{name}={value}: need a number between {low:g} and {high:g}")
 
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from wgflow.atoms import Atoms
+from wgflow.checks import check_real
 from wgflow.contracts import Contract
 from wgflow.densities import Density
 from wgflow.energies.on_grid import EnergyOnGrid
@@ -259,9 +260,7 @@ class FreeEnergy(Term):
     def __mul__(self, factor: float) -> FreeEnergy:
         if isinstance(factor, bool) or not isinstance(factor, numbers.Real):
             return NotImplemented
-        factor = float(factor)
-        if not math.isfinite(factor):
-            raise InvalidInput(f"factor={factor}: a term is scaled by a finite number")
+        factor = check_real("factor", factor)
         if factor < 0 and any(term.is_internal for _, term in self.terms):
             raise InvalidInput(f"factor={factor:g}: an entropy times a negative number is backward diffusion, "
                                "which has no solution; scale the other terms alone")

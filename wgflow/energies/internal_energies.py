@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from wgflow.atoms import Atoms
-from wgflow.checks import call_user, real_array
+from wgflow.checks import as_float, call_user, real_array
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy, Term
 from wgflow.energies.nodes import at_nodes
@@ -56,13 +55,12 @@ class Entropy(Term):
     is_internal = True
 
     def __init__(self, beta: float = 1.0):
-        if isinstance(beta, (bool, str)) or not isinstance(beta, numbers.Real):
-            raise InvalidType(f"beta must be a number, got {type(beta).__name__} {beta!r}")
+        beta = as_float("beta", beta)
         if beta == 0:
             raise InvalidInput("beta=0 means infinite diffusion; beta must be > 0 (infinity: no diffusion)")
         if not beta > 0:
             raise InvalidInput(f"beta={beta} must be > 0 (infinity: no diffusion)")
-        self.beta: float = float(beta)
+        self.beta: float = beta
         self.diffusion: float = 1.0 / self.beta
 
     @property
@@ -130,8 +128,7 @@ class InternalEnergy(Term):
         for name, function in (("H", H), ("H1", H1), ("H2", H2)):
             if not callable(function):
                 raise InvalidType(f"{name} must be a function of the density, got {type(function).__name__}")
-        if isinstance(up_to, (bool, np.bool_)) or not isinstance(up_to, numbers.Real):
-            raise InvalidType(f"up_to must be a number, got {up_to!r}")
+        up_to = as_float("up_to", up_to)
         if not LEAST_SAMPLE < up_to < math.inf:
             raise InvalidInput(f"up_to={up_to}: need a finite density > {LEAST_SAMPLE:g}")
         self._functions: dict[str, Callable] = {"H": H, "H1": H1, "H2": H2}
@@ -263,13 +260,12 @@ class PowerEntropy(InternalEnergy):
     m: float
 
     def __init__(self, m: float):
-        if isinstance(m, (bool, np.bool_)) or not isinstance(m, numbers.Real):
-            raise InvalidType(f"m must be a number, got {type(m).__name__} {m!r}")
+        m = as_float("m", m)
         if m == 1:
             raise InvalidInput("m=1 is the entropy, for which r^m/(m-1) is not defined; use Entropy(beta)")
         if not (math.isfinite(m) and m > 0):
             raise InvalidInput(f"m={m:g}: the exponent of PowerEntropy must be finite, > 0 and not 1")
-        self.m = float(m)
+        self.m = m
 
     def H(self, r) -> np.ndarray:
         return np.power(r, self.m) / (self.m - 1.0)

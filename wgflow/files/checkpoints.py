@@ -200,7 +200,19 @@ def _pack(latest: tuple[dict, dict], header: dict, arrays: dict) -> tuple[dict, 
 
 
 def unpack_run(header: dict, arrays: dict) -> tuple[dict, dict]:
-    """Return the record and the state from which a recorder and a method continue."""
+    """Return the record and the state from which a recorder and a method continue.
+
+    Raises
+    ------
+    ValueError, LookupError, TypeError, AttributeError
+        If they are not what a run has written.
+    """
+    from .schema import Audit, Record, Told, check_table
+
+    check_table(header["flow"], Told, "flow")
+    check_table(header["recorder"], Record, "recorder")
+    if "audit" in header:
+        check_table(header["audit"], Audit, "audit")
     state = dict(header["state"])
     # Copies: arrays from a file are read-only, and functions are compiled for writable arrays alone.
     state |= {name[6:]: array.copy() for name, array in arrays.items() if name.startswith("state_")}

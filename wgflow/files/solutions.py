@@ -273,7 +273,11 @@ def _variables(names) -> list[str]:
 
 
 def _unpack(header: dict, arrays: dict[str, np.ndarray]) -> Solution:
+    from .schema import Problem, check_certificate, check_estimate, check_table
+
     problem = header["problem"]
+    check_table(problem, Problem, "problem")
+    check_certificate({**header["certificate"], "settings": header["settings"], "versions": header["versions"]})
     densities = _unpack_laws(problem["axes"], arrays)
     if problem.get("center_values"):
         for rho, values in zip(densities, arrays["center_values"], strict=True):
@@ -296,6 +300,7 @@ def _unpack(header: dict, arrays: dict[str, np.ndarray]) -> Solution:
     if "dissipation" in arrays:
         vars(solution)["dissipation"] = arrays["dissipation"].copy()
     for k, found in problem.get("errors", {}).items():
+        check_estimate(found)
         solution.errors[int(k)] = ErrorEstimate.from_dict(found)
     first = densities[0]
     if isinstance(first, Density) and solution.t[0] == history.t[0]:

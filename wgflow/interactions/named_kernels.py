@@ -42,6 +42,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wgflow.checks import check_positive, check_real
 from wgflow.errors import InvalidInput, InvalidType
 
 from .kernel_shapes import Bessel, Cosine, Exponential, Gaussian, Log, Newtonian, Power, Shape
@@ -134,7 +135,7 @@ class Kernel:
     def __mul__(self, factor):
         if isinstance(factor, bool) or not isinstance(factor, numbers.Real):
             return NotImplemented
-        factor = _finite(factor, "factor")
+        factor = check_real("factor", factor)
         return Kernel([(factor * f, shape) for f, shape in self.parts])
 
     __rmul__ = __mul__
@@ -149,7 +150,7 @@ def log(chi: float = 1.0) -> Kernel:
     On one axis with diffusion D mass 1 collapses for chi > 2 D; on two axes :math:`\chi = 1 / 2\pi` is the Keller-Segel
     kernel, with collapse for mass above :math:`8 \pi D`.
     """
-    return _finite(chi, "chi") * Kernel([(1.0, Log())])
+    return check_real("chi", chi) * Kernel([(1.0, Log())])
 
 
 def newtonian(dim: int) -> Kernel:
@@ -166,7 +167,7 @@ def newtonian(dim: int) -> Kernel:
 
 def power(p: float) -> Kernel:
     r"""Return :math:`|x|^p / p`, p > -d on d axes: attraction of force :math:`|x|^{p-1}`; the limit p = 0 is `log`."""
-    p = _finite(p, "p")
+    p = check_real("p", p)
     if p == 0:
         raise InvalidInput("power(0): |x|^p / p has no value at p = 0; its limit up to a constant is log()")
     return Kernel([(1.0, Power(p))])
@@ -174,24 +175,24 @@ def power(p: float) -> Kernel:
 
 def quadratic(k: float = 1.0) -> Kernel:
     r"""Return :math:`k |x|^2 / 2`: attraction to the mean."""
-    return _finite(k, "k") * Kernel([(1.0, Power(2.0))])
+    return check_real("k", k) * Kernel([(1.0, Power(2.0))])
 
 
 def exponential(range: float = 1.0) -> Kernel:
     r"""Return :math:`e^{-|x| / \ell}`, :math:`\ell` = ``range``, a repulsion; a negative multiple attracts."""
-    return Kernel([(1.0, Exponential(_positive(range, "range")))])
+    return Kernel([(1.0, Exponential(check_positive("range", range)))])
 
 
 def gaussian(range: float = 1.0) -> Kernel:
     r"""Return :math:`e^{-|x|^2 / 2 \ell^2}`, :math:`\ell` = ``range``, a repulsion; a negative multiple attracts."""
-    return Kernel([(1.0, Gaussian(_positive(range, "range")))])
+    return Kernel([(1.0, Gaussian(check_positive("range", range)))])
 
 
 def morse(repulsion: float = 1.0, repulsion_range: float = 1.0, attraction: float = 0.5,
           attraction_range: float = 2.0) -> Kernel:
     r"""Return the Morse potential :math:`C_r e^{-|x| / \ell_r} - C_a e^{-|x| / \ell_a}` of swarms."""
-    return (_finite(repulsion, "repulsion") * exponential(_positive(repulsion_range, "repulsion_range"))
-            - _finite(attraction, "attraction") * exponential(_positive(attraction_range, "attraction_range")))
+    return (check_real("repulsion", repulsion) * exponential(check_positive("repulsion_range", repulsion_range))
+            - check_real("attraction", attraction) * exponential(check_positive("attraction_range", attraction_range)))
 
 
 def yukawa(dim: int, range: float = 1.0) -> Kernel:
@@ -200,7 +201,7 @@ def yukawa(dim: int, range: float = 1.0) -> Kernel:
     It is :math:`\ell e^{-r/\ell}`, :math:`K_0(r / \ell)`, :math:`e^{-r/\ell} / r` on 1, 2, 3 axes; for a long range it
     is `newtonian` up to a constant.
     """
-    dim, range = _dimension(dim, (1, 2, 3)), _positive(range, "range")
+    dim, range = _dimension(dim, (1, 2, 3)), check_positive("range", range)
     return range * exponential(range) if dim == 1 else Kernel([(1.0, Bessel(dim, range))])
 
 
@@ -215,22 +216,7 @@ def bessel(dim: int, range: float = 1.0) -> Kernel:
 
 def cosine(K: float = 1.0, period: float = 2.0 * math.pi) -> Kernel:
     r"""Return :math:`-K \cos(2 \pi x / L)` on one axis, L the ``period``: the attraction of Kuramoto's oscillators."""
-    return _finite(-K, "K") * Kernel([(1.0, Cosine(_positive(period, "period")))])
-
-
-def _finite(value, name: str) -> float:
-    if isinstance(value, (bool, str)) or not isinstance(value, numbers.Real):
-        raise InvalidType(f"{name} must be a number, got {type(value).__name__} {value!r}")
-    if not math.isfinite(value):
-        raise InvalidInput(f"{name}={value}: need a finite number")
-    return float(value)
-
-
-def _positive(value, name: str) -> float:
-    value = _finite(value, name)
-    if not value > 0:
-        raise InvalidInput(f"{name}={value:g} must be > 0")
-    return value
+    return check_real("K", -K) * Kernel([(1.0, Cosine(check_positive("period", period)))])
 
 
 def _dimension(dim, allowed: tuple[int, ...]) -> int:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from wgflow.checks import WORK_ARRAYS, check_memory
 from wgflow.compiled.quantile import slopes_of_cdf
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid, log_power_cell_average
@@ -50,6 +51,7 @@ def make_mesh(edges: np.ndarray, masses: np.ndarray, spreads: bool, cells: int |
     mass = masses.sum()
     kept = np.flatnonzero(masses > NEGLIGIBLE * mass)
     wanted = cells or masses.size
+    check_memory(8.0 * WORK_ARRAYS * wanted, f"inner='quantile' with {wanted} cells", "take fewer cells")
     parts = max(1, wanted // kept.size)
     runs = np.split(kept, np.flatnonzero(np.diff(kept) > 1) + 1)
     pieces = [_divided(edges[run[0]:run[-1] + 2], masses[run], parts) for run in runs]

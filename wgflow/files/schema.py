@@ -1,0 +1,235 @@
+"""What the tables in files must look like: types and ranges of every value that is read, checked before it is used.
+
+A digest shows that a file has not changed since somebody wrote it, not that wgflow did. The tables are typed
+dictionaries, checked by pydantic; whoever reads a file imports this module then, not before.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Annotated, Any, get_type_hints
+
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import NotRequired, TypedDict
+
+from wgflow.certificate import Certificate
+from wgflow.checks import LARGEST_COUNT, shown
+
+__all__ = ["Audit", "Axis", "FiniteVolumeState", "JKOState", "Problem", "Record", "Told", "check_certificate",
+           "check_estimate", "check_table"]
+
+
+#: A float that is neither infinite nor NaN.
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+#: A finite float >= 0, and one > 0.
+NotNegative = Annotated[float, Field(allow_inf_nan=False, ge=0.0)]
+Positive = Annotated[float, Field(allow_inf_nan=False, gt=0.0)]
+#: An int >= 0 in which arrays and loops can count.
+Count = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
+
+
+class Axis(TypedDict):
+    """An axis of a grid (see `wgflow.files.grids`)."""
+
+    name: str
+    boundary: str
+    origin: NotRequired[bool]
+    open_ends: NotRequired[list[bool]]
+
+
+class Told(TypedDict):
+    """The problem of a checkpoint."""
+
+    t0: Finite
+    t1: Finite
+    time_scale: Positive | None
+    axes: list[Axis]
+    diffusion: NotNegative
+    energy: str
+    sample_size: NotRequired[Positive | None]
+    internal: list[float]
+
+
+class Record(TypedDict):
+    """The counters of a recorder."""
+
+    rows: Count
+    n_snapshots: Count
+    n_jko_steps: Count
+    stride: Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
+    since_snapshot: Count
+    n_rejected: Count
+    n_fallback: Count
+    dissipated: float
+    boundary: float
+    residual: float
+    error_estimate: float | None
+    grid_error: float | None
+    edi_defect: float | None
+    bias: float | None
+    _last_rate: tuple[float, float] | None
+    least: NotRequired[float | None]
+    most: NotRequired[float | None]
+    outside: NotRequired[float | None]
+    outside_at: NotRequired[str]
+    outermost: NotRequired[float]
+
+
+class Audit(TypedDict):
+    """What the audit of a run has kept beside its samples."""
+
+    may_miss: NotNegative
+    stride: Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
+    steps: Count
+    failure: str
+    judged_by: str
+
+
+class StepControl(TypedDict):
+    """The choice of step lengths of `FiniteVolume`, of fluxes of second order."""
+
+    dt: NotNegative
+    total_error: NotNegative
+    left: Finite | None
+    dt_floor: NotNegative
+    trust: int
+    last_error: Finite | None
+    last_speed: Finite | None
+
+
+class CompactStepControl(TypedDict):
+    """The choice of step lengths of `FiniteVolume`, of fluxes of fourth order."""
+
+    growth: Positive
+    ladder: bool
+    dt: NotNegative
+    total_error: NotNegative
+    dt_floor: NotNegative
+    wanted: Annotated[float, Field(gt=0.0)]
+    high_order: NotRequired[bool]
+
+
+class FiniteVolumeState(TypedDict):
+    """The numbers of a state of `FiniteVolume`, without its arrays."""
+
+    t: Finite
+    clock: Finite
+    energy: Finite
+    previous_dt: Finite
+    work: Finite
+    left: NotRequired[Finite | None]
+    holds: NotRequired[str]
+    steps: Count
+    measured: Finite
+    controller: StepControl | CompactStepControl | None
+
+
+class _Numbers(TypedDict):
+    w2_squared: Finite
+    energy: Finite
+    gap: Finite | None
+    residual: Finite
+    iterations: Count
+    tau: NotNegative
+    bias: Finite | None
+
+
+class _JKOStep(TypedDict):
+    numbers: _Numbers
+    plain: dict[str, Finite | bool | None]
+
+
+class JKOState(TypedDict):
+    """The numbers of a state of `JKO`, without its arrays."""
+
+    t: Finite
+    tau: Positive
+    clock: Finite
+    steps: Count
+    row: Annotated[list[Finite], Field(min_length=3, max_length=3)]
+    now: _JKOStep
+    before: NotRequired[_JKOStep]
+    total: NotRequired[Finite]
+    work: NotRequired[Finite]
+
+
+class Problem(TypedDict):
+    """The problem of a stored solution."""
+
+    axes: list[dict[str, Any]]
+    method: str
+    status: int
+    message: str
+    time_scale: Positive | None
+    jko_steps: NotRequired[dict[str, Any]]
+    errors: NotRequired[dict[str, dict[str, Any]]]
+
+
+class _Parts(TypedDict):
+    space: float | None
+    time: float | None
+    box: float | None
+    sample: float | None
+
+
+_Bars = _Parts | tuple[_Parts | None, ...] | None
+
+
+class _Estimate(TypedDict, total=False):
+    t: Finite
+    density: _Parts | None
+    w1: _Bars
+    energy: _Parts
+    mean: _Bars
+    variance: _Bars
+    functional: _Parts | None
+    order: float | None
+    trusted: bool
+    cells: tuple[tuple[Count, ...], ...]
+    notes: tuple[str, ...]
+
+
+def check_table(table: Any, kind: Any, what: str) -> None:
+    """Check a table that was read from a file; keys that the kind does not name are left alone.
+
+    Parameters
+    ----------
+    table : object
+    kind : type
+        A TypedDict, or any other type that pydantic knows. Types are strict: no number is made of a text.
+    what : str
+        The table's name, for the message.
+
+    Raises
+    ------
+    ValueError
+        With the place, the rule and the value of the first fault.
+    """
+    try:
+        _checker(kind).validate_python(table, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        place = ".".join([what, *map(str, first["loc"])])
+        raise ValueError(f"{place} = {shown(first['input'])}: {first['msg'].lower()}") from error
+
+
+def check_certificate(proof: Any) -> None:
+    """Check the table from which a `Certificate` is made: a type for each of its attributes; see `check_table`."""
+    check_table(proof, _proof(), "certificate")
+
+
+def check_estimate(found: Any) -> None:
+    """Check the table from which an `ErrorEstimate` is made; see `check_table`."""
+    check_table(found, _Estimate, "errors")
+
+
+@lru_cache
+def _proof() -> type:
+    types: dict[str, Any] = get_type_hints(Certificate)
+    # A certificate of a former version lacks what came later; it itself says what it cannot do without.
+    return TypedDict("_Proof", types, total=False)  # type: ignore[operator, no-any-return, misc]
+
+
+@lru_cache
+def _checker(kind: Any) -> Any:
+    return TypeAdapter(kind)
