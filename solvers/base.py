@@ -144,17 +144,7 @@ class Method(Contract):
         state : (dict, dict), optional
             What the recorder had recorded and what the run had dumped, to go on from.
         """
-        self._check_steps(flow)
         run_to_end(self, self.begin(flow), flow, recorder, checkpoint, state)
-
-    def _check_steps(self, flow: Flow) -> None:
-        """Refuse steps so short that the time stands still before the end: no limit on their number would be met."""
-        late = max(abs(flow.t0), abs(flow.t1))
-        for name in Method.STEPS:
-            step = getattr(self, name, None)
-            if step is not None and flow.t1 > flow.t0 and flow.t1 - step == flow.t1:
-                raise InvalidInput(f"{name}={step:g} is below {math.ulp(late):.2g}, the spacing of floats at t = "
-                                   f"{late:g}: such steps do not move the time; take a larger {name}, or rescale time")
 
 
 def _table(settings: object) -> dict[str, Any]:
@@ -326,6 +316,7 @@ def run_to_end(method: Method, run: Run, flow: Flow, recorder: Recorder, checkpo
             _begin(run, flow, recorder)
         else:
             _take_up(run, recorder, *state)
+        _check_steps(method, flow)
         for stop in flow.stops:
             while run.t < stop:
                 recorder.take(run)
@@ -356,6 +347,17 @@ def _begin(run: Run, flow: Flow, recorder: Recorder) -> None:
     if flow.t1 > flow.t0 and not math.isfinite(first.energy):
         raise ConvergenceError(f"the free energy of rho0 is {first.energy}; scale the energy down, or start from a law "
                                "of finite energy", reason="non-finite", t=flow.t0)
+
+
+def _check_steps(method: Method, flow: Flow) -> None:
+    """Refuse steps so short that the time stands still before the end: no limit on their number would be met."""
+    late = max(abs(flow.t0), abs(flow.t1))
+    for name in Method.STEPS:
+        step = getattr(method, name, None)
+        if step is not None and flow.t1 > flow.t0 and flow.t1 - step == flow.t1:
+            raise ConvergenceError(f"step too small: {name}={step:g} is below {math.ulp(late):.2g}, the spacing of "
+                                   f"floats at t = {late:g}, and would not move the time; take a larger {name}, or "
+                                   "rescale time", reason="step too small", t=flow.t0, dt=step)
 
 
 def _take_up(run: Run, recorder: Recorder, recorded: dict, saved: dict) -> None:

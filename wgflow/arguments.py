@@ -63,7 +63,7 @@ def check_span(t_span) -> tuple[float, float]:
         t0, t1 = t_span
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"t_span={shown(t_span)}: need a pair (start, end)") from error
-    t0, t1 = (as_float("t_span", t) for t in (t0, t1))
+    t0, t1 = (as_float(f"t_span[{k}]", t) for k, t in enumerate((t0, t1)))
     if not (math.isfinite(t0) and math.isfinite(t1)):
         raise InvalidInput(f"t_span=({t0}, {t1}): both ends must be finite")
     if t1 < t0:

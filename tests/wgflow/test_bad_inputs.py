@@ -213,7 +213,7 @@ STEPPING_ROWS = [
     Row(55, I, ("t_span=(0.0, nan)", "finite"), lambda: solve(span=(0, NAN))),
     Row(55, I, ("t_span=(0.0, inf)", "finite"), lambda: solve(span=(0, INF))),
     Row(55, I, ("t_span=3", "pair"), lambda: solve(span=3)),
-    Row(55, T, ("t_span", "numbers"), lambda: solve(span=("0", 1))),
+    Row(55, T, ("t_span[0]", "must be a number"), lambda: solve(span=("0", 1))),
     Row(59, I, ("max_steps=0", ">= 1"), lambda: wg.FiniteVolume(max_steps=0)),
     Row(59, I, ("max_steps=-1", ">= 1"), lambda: wg.FiniteVolume(max_steps=-1)),
     Row(59, T, ("max_steps", "int", "1.5"), lambda: wg.FiniteVolume(max_steps=1.5)),

@@ -7,10 +7,10 @@ dictionaries, checked by pydantic; whoever reads a file imports this module then
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, NotRequired, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from wgflow.certificate import Certificate
 from wgflow.checks import LARGEST_COUNT, shown
@@ -86,15 +86,15 @@ class Audit(TypedDict):
 
 
 class StepControl(TypedDict):
-    """The choice of step lengths of `FiniteVolume`, of fluxes of second order."""
+    """The choice of step lengths of `FiniteVolume`, of fluxes of second order; the rest comes with the first step."""
 
     dt: NotNegative
     total_error: NotNegative
     left: Finite | None
-    dt_floor: NotNegative
-    trust: int
-    last_error: Finite | None
-    last_speed: Finite | None
+    dt_floor: NotRequired[NotNegative]
+    trust: NotRequired[int]
+    last_error: NotRequired[Finite | None]
+    last_speed: NotRequired[Finite | None]
 
 
 class CompactStepControl(TypedDict):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -572,3 +574,60 @@ def test_the_lock_of_a_killed_run_holds_nobody_up(tmp_path):
     grid = wg.Grid([(-3, 3)], cells=20)
     wg.solve(1.0 * wg.Entropy(1.0), wg.Density.gaussian(grid, 0, 0.3), (0, 1), checkpoint=path)
     assert [p.name for p in tmp_path.iterdir()] == ["run.npz"]
+
+
+# ---------------------------------------------------------------- the file of the lock
+@pytest.mark.parametrize("kind", ["symlink", "hard link", "folder", "pipe", "text"])
+def test_a_lock_that_is_another_file_is_refused_and_left_as_it_is(tmp_path, kind):
+    victim, lock = tmp_path / "thesis.tex", tmp_path / ".run.npz.lock"
+    victim.write_text("chapter 1")
+    match kind:
+        case "symlink":
+            lock.symlink_to(victim)
+        case "hard link":
+            lock.hardlink_to(victim)
+        case "folder":
+            lock.mkdir()
+        case "pipe":
+            os.mkfifo(lock)
+        case "text":
+            lock.write_text("notes of somebody")
+    with pytest.raises(wg.StorageError, match=r"\.run\.npz\.lock"):
+        wg.solve(wg.Entropy(1.0), wg.Density.uniform(wg.Grid((0, 1), cells=10)), (0, 1),
+                 checkpoint=tmp_path / "run.npz")
+    assert victim.read_text() == "chapter 1"
+    assert lock.is_symlink() or not lock.is_file() or lock.read_text() in ("chapter 1", "notes of somebody")
+    assert not (tmp_path / "run.npz").exists()
+
+
+# ---------------------------------------------------------------- tables behind a right digest
+@pytest.mark.parametrize(("place", "value", "words"), [
+    (("recorder", "n_fallback"), {"a": 1}, "recorder.n_fallback"),
+    (("recorder", "rows"), 10**30, "recorder.rows = 1e30"),
+    (("recorder", "boundary"), {}, "recorder.boundary"),
+    (("recorder", "_last_rate"), -1e18, "recorder._last_rate"),
+    (("audit", "stride"), 0, "audit.stride = 0"),
+    (("audit", "steps"), True, "audit.steps"),
+    (("jko_steps", "count"), 10**30, "1e30 JKO steps"),
+    (("jko_steps", "count"), 10**9, "1000000000 JKO steps"),
+    (("state", "controller", "dt"), [[]], "state.controller"),
+    (("state", "steps"), -1, "state.steps = -1"),
+    (("state", "clock"), math.nan, "state.clock = nan"),
+    (("flow", "diffusion"), math.inf, "flow.diffusion = inf"),
+    (("flow", "axes", 0, "name"), 3, "flow.axes.0.name = 3"),
+    (("flow", "internal"), None, "flow.internal = None"),
+])
+def test_a_table_that_no_run_writes_is_refused_by_its_place(tmp_path, place, value, words):
+    path = tmp_path / "run.npz"
+    energy = wg.Entropy(1.0) + wg.Potential(lambda x: x**2)
+    wg.solve(energy, wg.Density.uniform(wg.Grid((0, 1), cells=10)), (0, 1), checkpoint=path, throw=False,
+             method=wg.FiniteVolume(max_steps=2))
+    header, arrays = _npz.read_npz(path, KIND)
+    table = header
+    for key in place[:-1]:
+        table = table[key]
+    table[place[-1]] = value
+    _npz.write_npz(path, KIND, header, arrays)
+    with pytest.raises(wg.StorageError, match=re.escape(words)) as caught:
+        wg.resume(path, energy=energy)
+    assert "\n" not in str(caught.value)

@@ -259,7 +259,7 @@ def test_forms_say_how_the_kernel_was_taken():
     (lambda: log("2"), InvalidType, "chi must be a number"),
     (lambda: newtonian(4), InvalidInput, "need one of 1, 2, 3"),
     (lambda: newtonian(2.0), InvalidType, "dim must be an int"),
-    (lambda: exponential(0.0), InvalidInput, "must be > 0"),
+    (lambda: exponential(0.0), InvalidInput, "range=0.0: must be finite and > 0"),
     (lambda: math.inf * log(), InvalidInput, "finite"),
     (lambda: Convolution(quadratic()).operator(Grid((0, 1), cells=8, boundary="periodic")), InvalidInput,
      "no sum over the images"),
