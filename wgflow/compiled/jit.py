@@ -19,11 +19,14 @@ from typing import Any
 
 import numba
 from numba.core import types
+from numba.core.caching import NullCache
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder, Flags
 from numba.core.registry import CPUDispatcher
 
 from wgflow.errors import WGFlowWarning
+
+from .stored_code import seal_files, stranger_of
 
 #: The newest version of Numba with which parts were tried, by the whole test suite; 0.61 to 0.65 by a few solves.
 NEWEST = (0, 68)
@@ -109,7 +112,7 @@ class Kernel(_Dispatcher):
         """Find a place for the compiled code on disk; at the first use, since for all kernels the search takes a while.
 
         A read-only installation with an unwritable home directory has no place: the function is then compiled in memory
-        in each process, with a warning.
+        in each process, with a warning. So it is where the place could hold code of another user.
         """
         if self._place_sought:
             return
@@ -119,6 +122,17 @@ class Kernel(_Dispatcher):
         except RuntimeError as error:
             warnings.warn(f"numba cannot cache {self.py_func.__name__} on disk ({error}); compiling in memory",
                           WGFlowWarning, stacklevel=2)
+            return
+        folder = self._cache.cache_path
+        if folder is None:
+            return
+        stranger = stranger_of(folder, self.py_func.__code__.co_filename)
+        if stranger is not None:
+            self._cache = NullCache()
+            warnings.warn(f"compiled code is not kept in {folder}, since {stranger}; compiling in memory. Set "
+                          "NUMBA_CACHE_DIR to a folder of your own", WGFlowWarning, stacklevel=2)
+        elif PARTS:
+            seal_files(self._cache)
 
     @cached_property
     def part(self) -> Part:
