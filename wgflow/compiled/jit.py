@@ -107,6 +107,7 @@ class Kernel(_Dispatcher):
     """A function as it is compiled for Python, and stored on disk."""
 
     _place_sought = False
+    _cache: Any
 
     def _find_place(self) -> None:
         """Find a place for the compiled code on disk; at the first use, since for all kernels the search takes a while.
