@@ -10,8 +10,6 @@ import importlib
 import inspect
 from pathlib import Path
 
-from sphinx.addnodes import pending_xref
-
 FOLDER = "api"
 
 #: The public modules, in the order of the table of contents.
@@ -95,6 +93,8 @@ def write_pages(app, config) -> None:
 
 def point_exactly(app, doctree) -> None:
     """Let a name in a docstring mean the public object of that name, and nothing that merely ends like it."""
+    from sphinx.addnodes import pending_xref
+
     full = {name: f"{module}.{name}" for module, names in homes().items() for name in names}
     for node in doctree.findall(pending_xref):
         if node.get("refdomain") == "py":
