@@ -1,12 +1,14 @@
 """Write docs/tutorial.ipynb: the tutorial's text and code as a notebook, executed (`make notebook`).
 
-Pictures that a cell saves are shown below it. A test compares the notebook with the page.
+Pictures that a cell saves are shown below it, and kept for the page as docs/images/tutorial-NAME.png. A test compares
+the notebook with the page.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -15,6 +17,7 @@ NOTEBOOK = PAGE.with_suffix(".ipynb")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```\n?", re.DOTALL | re.MULTILINE)
 PICTURE = re.compile(r'\.plot\("(\w+\.png)"\)')
 # Where the notebook says that it is one, the page points to the notebook.
+SHOWN = re.compile(r"^!\[[^\]]*\]\(images/tutorial-[^)]*\)\n", re.MULTILINE)
 SAME_PAGE = re.compile(r"The same page is an executed notebook,\s*\[[^\]]*\]\([^)]*\)\.\s*")
 
 
@@ -22,7 +25,7 @@ def cells(page: str) -> list[tuple[str, str]]:
     """The cells of a page: ("markdown" or "code", text). What a block prints is left to the execution."""
     found: list[tuple[str, str]] = []
     end = 0
-    page = SAME_PAGE.sub("", page)
+    page = SHOWN.sub("", SAME_PAGE.sub("", page))
     for block in FENCE.finditer(page):
         text = page[end:block.start()].strip()
         end = block.end()
@@ -44,6 +47,8 @@ def main() -> None:
     notebook.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "Python 3"}
     with tempfile.TemporaryDirectory() as scratch:
         NotebookClient(notebook, timeout=600, resources={"metadata": {"path": scratch}}).execute()
+        for picture in Path(scratch).glob("*.png"):
+            shutil.copyfile(picture, PAGE.parent / "images" / f"tutorial-{picture.name}")
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"  # the same for every execution
         cell["metadata"] = {}
