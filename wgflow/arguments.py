@@ -68,7 +68,8 @@ def check_span(t_span) -> tuple[float, float]:
         raise InvalidType(f"t_span={t_span!r}: need a pair of numbers (start, end)")
     t0, t1 = float(t0), float(t1)
     if not (math.isfinite(t0) and math.isfinite(t1)):
-        raise InvalidInput(f"t_span=({t0}, {t1}): both ends must be finite")
+        raise InvalidInput(f"t_span=({t0}, {t1}): both ends must be finite; the law at rest is found by "
+                           "wgflow.stationary(energy, grid)")
     if t1 < t0:
         raise InvalidInput(f"t_span=({t0:g}, {t1:g}): the end must not lie before the start; flows do not run backward")
     return t0, t1

@@ -92,8 +92,16 @@ def write_pages(app, config) -> None:
 
 
 def point_exactly(app, doctree) -> None:
-    """Let a name in a docstring mean the public object of that name, and nothing that merely ends like it."""
+    """Let a name in a docstring mean the public object of that name, and nothing that merely ends like it.
+
+    That a class derives from `object` is left out.
+    """
+    from docutils.nodes import paragraph
     from sphinx.addnodes import pending_xref
+
+    for text in list(doctree.findall(paragraph)):
+        if text.astext() == "Bases: object":
+            text.parent.remove(text)
 
     full = {name: f"{module}.{name}" for module, names in homes().items() for name in names}
     for node in doctree.findall(pending_xref):
