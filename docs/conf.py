@@ -23,6 +23,8 @@ highlight_language = "none"
 pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "a11y-high-contrast-dark"
 
+# V'(x) keeps its prime.
+smartquotes = False
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 4
 # Pages link to files of the repository as GitHub shows them; here these are downloads.

@@ -41,6 +41,6 @@ def environment() -> dict[str, str]:
     found["executable"] = sys.executable
     found["wgflow at"] = str(Path(__file__).resolve().parents[1])
     found["processors"] = str(os.cpu_count())
-    found["numba threads"] = str(numba.config.NUMBA_NUM_THREADS)
+    found["numba threads"] = str(numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
     found |= {name: _version_of(name) for name in (*OTHERS, *OPTIONAL)}
     return found | {name: os.environ[name] for name in VARIABLES if name in os.environ}
