@@ -26,6 +26,8 @@ MODULES = {
     "wgflow.testing": "Property tests",
     "wgflow.error_estimates": "Error estimates",
     "wgflow.audit": "The test of the equation",
+    "wgflow.plotting": "Pictures",
+    "wgflow.about": "Versions and citations",
     "wgflow.errors": "Errors",
 }
 #: How the names of `wgflow` itself are ordered; what is in none of the groups comes last.
