@@ -45,6 +45,8 @@ MATHJAX = "tex-svg.js"
 mathjax_path = MATHJAX
 html_static_path = ["_static", str(files("mathjax") / "static" / "mathjax" / "es5" / MATHJAX)]
 
+toc_object_entries_show_parents = "hide"
+
 html_theme = "furo"
 html_title = f"wgflow {version}"
 html_css_files = ["pages.css"]
