@@ -37,6 +37,7 @@ GROUPS = {
     "Terms of the free energy": ["Entropy", "PowerEntropy", "InternalEnergy", "RelativeEntropy", "Potential",
                                  "Interaction", "Convolution", "LowRank", "Dense", "TimeDependent", "FreeEnergy",
                                  "Term"],
+    "For reports": ["cite", "show_versions"],
 }
 REST = "More"
 
@@ -85,8 +86,13 @@ def page_of(module: str) -> str:
 
 
 def write_pages(app, config) -> None:
+    """Write the page of each module; remove pages of names that are gone or have moved, made by an earlier build."""
     folder = Path(app.srcdir) / FOLDER
     folder.mkdir(exist_ok=True)
+    wanted = {f"{module}/{module}.{name}" for module, names in homes().items() for name in names} | set(MODULES)
+    for path in folder.rglob("*.rst"):
+        if path.relative_to(folder).with_suffix("").as_posix() not in wanted:
+            path.unlink()
     for module in MODULES:
         path, text = folder / f"{module}.rst", page_of(module)
         if not path.exists() or path.read_text(encoding="utf-8") != text:
