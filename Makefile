@@ -51,7 +51,7 @@ docs-test: $(VENV)/.stamp-test  ## run every code block of the README and docs/,
 	@$(BIN)/python -m pytest tests/house -q
 
 notebook: $(VENV)/.stamp-docs  ## execute docs/tutorial.ipynb anew, from docs/tutorial.md
-	@$(BIN)/python -P docs/notebook.py
+	@$(BIN)/python -P docs/_extensions/notebook.py
 
 dist-check: $(VENV)/.stamp-dev  ## build wheel and sdist, install and try them with every Python that is found
 	@$(BIN)/python -P .ci/dist_check.py

@@ -67,7 +67,7 @@ def test_anchors_exist_and_pages_have_one_title(page):
 
 
 def test_the_notebook_is_the_tutorial_executed():
-    expected = tool("notebook.py").cells((DOCS / "tutorial.md").read_text(encoding="utf-8"))
+    expected = tool("_extensions/notebook.py").cells((DOCS / "tutorial.md").read_text(encoding="utf-8"))
     path = DOCS / "tutorial.ipynb"
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     assert [(cell["cell_type"], "".join(cell["source"])) for cell in cells] == expected, "run `make notebook`"

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-PAGE = Path(__file__).parent / "tutorial.md"
+PAGE = Path(__file__).parents[1] / "tutorial.md"
 NOTEBOOK = PAGE.with_suffix(".ipynb")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```\n?", re.DOTALL | re.MULTILINE)
 PICTURE = re.compile(r'\.plot\("(\w+\.png)"\)')
