@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 TESTARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick check lint typing bench docs clean
+.PHONY: help demo test test-quick check lint typing bench docs docs-test notebook dist-check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -42,11 +42,22 @@ typing: $(VENV)/.stamp-dev  ## mypy, on a tree of links that has the import pack
 bench: $(VENV)/.stamp-test  ## the quick benchmarks (benchmarks/README.md has the long ones)
 	@$(BIN)/python benchmarks/speed.py --quick
 
-docs: $(VENV)/.stamp-test  ## run every code block of the README and docs/, and every example
+# -P: Python is not to look for wgflow in this folder, where its parts lie apart. -W: a warning is an error.
+docs: $(VENV)/.stamp-docs  ## build the site of the docs in docs/_build/html, without a network
+	@$(BIN)/python -P -m sphinx -b html -q -W --keep-going docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+docs-test: $(VENV)/.stamp-test  ## run every code block of the README and docs/, and every example
 	@$(BIN)/python -m pytest tests/house -q
 
+notebook: $(VENV)/.stamp-docs  ## execute docs/tutorial.ipynb anew, from docs/tutorial.md
+	@$(BIN)/python -P docs/_extensions/notebook.py
+
+dist-check: $(VENV)/.stamp-dev  ## build wheel and sdist, install and try them with every Python that is found
+	@$(BIN)/python -P .ci/dist_check.py
+
 clean:  ## remove what the other targets made, the compiled kernels too
-	@rm -rf $(VENV) .typing .cache out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .typing .cache out build dist docs/_build docs/api *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
@@ -62,4 +73,8 @@ $(VENV)/.stamp-test: pyproject.toml setup.cfg | $(VENV)/bin/python
 
 $(VENV)/.stamp-dev: pyproject.toml setup.cfg | $(VENV)/.stamp-test
 	@$(PIP) install -e '.[test,dev]'
+	@touch $@
+
+$(VENV)/.stamp-docs: pyproject.toml setup.cfg | $(VENV)/.stamp-test
+	@$(PIP) install -e '.[test,docs]'
 	@touch $@

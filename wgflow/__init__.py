@@ -37,6 +37,7 @@ from wgflow.verbs import resume, show_versions, solve
 if TYPE_CHECKING:
     # What `__getattr__` imports when it is first used, for editors and type checkers.
     from wgflow import activations, interactions, plotting, reduced_models, solvers, testing, validation
+    from wgflow.about import cite
     from wgflow.atoms import Atoms
     from wgflow.files.solutions import load
     from wgflow.solvers import JKO, FiniteVolume, FiPy, Lagrangian
@@ -56,6 +57,7 @@ _LAZY = {
     "Lagrangian": ("wgflow.solvers", "Lagrangian"),
     "Stationary": ("wgflow.solvers.stationary", "Stationary"),
     "activations": ("wgflow.activations", None),
+    "cite": ("wgflow.about", "cite"),
     "interactions": ("wgflow.interactions", None),
     "load": ("wgflow.files.solutions", "load"),
     "plotting": ("wgflow.plotting", None),
@@ -73,7 +75,7 @@ __all__ = [
     "FiniteVolume", "FreeEnergy", "Grid", "Interaction", "InternalEnergy", "InvalidInput", "JKO", "Lagrangian",
     "LowRank", "Potential", "PowerEntropy", "RelativeEntropy", "ResourceError", "Solution", "Stationary",
     "StorageError", "Term", "TimeDependent", "WGFlowError", "WGFlowWarning", "__version__", "activations",
-    "errors", "interactions", "load", "plotting", "reduced_models", "resume", "show_versions", "solve",
+    "cite", "errors", "interactions", "load", "plotting", "reduced_models", "resume", "show_versions", "solve",
     "solvers", "stationary", "stationary_branches", "sweep", "testing", "validation",
 ]
 

@@ -65,7 +65,8 @@ def check_span(t_span) -> tuple[float, float]:
         raise InvalidInput(f"t_span={shown(t_span)}: need a pair (start, end)") from error
     t0, t1 = (as_float(f"t_span[{k}]", t) for k, t in enumerate((t0, t1)))
     if not (math.isfinite(t0) and math.isfinite(t1)):
-        raise InvalidInput(f"t_span=({t0}, {t1}): both ends must be finite")
+        raise InvalidInput(f"t_span=({t0}, {t1}): both ends must be finite; the law at rest is found by "
+                           "wgflow.stationary(energy, grid)")
     if t1 < t0:
         raise InvalidInput(f"t_span=({t0:g}, {t1:g}): the end must not lie before the start; flows do not run backward")
     return t0, t1

@@ -28,6 +28,12 @@ class _ContractMeta(ABCMeta):
                 raise InvalidType(f"{_own(cls)} lacks {name}; set it in the class or in __init__")
         return made
 
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """The arguments of ``__init__``, which help and editors would look for in ``__call__`` above."""
+        whole = inspect.signature(cls.__init__)  # type: ignore[misc]
+        return whole.replace(parameters=list(whole.parameters.values())[1:])
+
 
 class Contract(metaclass=_ContractMeta):
     """A class whose abstract methods and properties a subclass must give.

@@ -12,6 +12,10 @@ from wgflow.checks import as_float, real_array, shown
 from wgflow.errors import InvalidInput, InvalidType, ResourceError
 
 BOUNDARIES = ("no-flux", "periodic")
+#: What other packages call no-flux ends.
+NO_FLUX_ELSEWHERE = ("reflecting", "reflective", "neumann", "zero-flux")
+#: Ends of other equations, by their usual names.
+NOT_HERE = ("absorbing", "dirichlet", "robin", "open", "outflow", "inflow", "transparent")
 MAX_AXES = 4
 #: No memory holds an axis with more cells; the product of four such numbers does not overflow.
 MAX_CELLS = 2**60
@@ -125,7 +129,12 @@ def check_boundary(boundary, ndim: int) -> tuple[tuple[bool, ...], tuple[tuple[b
         pair = tuple(entry) if isinstance(entry, (tuple, list)) else (entry, entry)
         for word in pair:
             if word is not None and word not in BOUNDARIES:
+                if str(word).lower() in NOT_HERE:
+                    raise InvalidInput(f"boundary[{axis}]={word!r}: mass neither leaves nor enters a gradient flow, so "
+                                       "that such ends are out of scope (docs/out-of-scope.md says where to go); "
+                                       f"allowed: {', '.join(BOUNDARIES)}, or None")
                 guess = difflib.get_close_matches(str(word), BOUNDARIES, n=1, cutoff=0.3)
+                guess = ["no-flux"] if str(word).lower() in NO_FLUX_ELSEWHERE else guess
                 hint = f"; did you mean {guess[0]!r}?" if guess else ";"
                 raise InvalidInput(f"boundary[{axis}]: unknown boundary {word!r}{hint} allowed: "
                                    f"{', '.join(BOUNDARIES)}, or None")

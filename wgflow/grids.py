@@ -44,7 +44,7 @@ GRADING_PANELS = 32
 
 
 class Grid:
-    r"""A box ``[a_1, b_1] x ... x [a_d, b_d]`` cut into cells, 1 <= d <= 4.
+    r"""A box :math:`[a_1, b_1] \times \dots \times [a_d, b_d]` cut into cells, 1 <= d <= 4.
 
     A density lives on it as its cell averages per Lebesgue volume of the coordinates. In reduced coordinates (a radius,
     say) the entropy is taken relative to a reference measure :math:`w(\theta)\,d\theta`, such as :math:`r^{d-1} dr`;

@@ -8,7 +8,6 @@ from dataclasses import is_dataclass, replace
 from typing import TYPE_CHECKING, overload
 
 from wgflow.arguments import refuse_unknown, without_unknown
-from wgflow.certificate import library_versions
 from wgflow.checks import check_flag
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
 from wgflow.flows import Flow, make_flow, run
@@ -220,9 +219,14 @@ def resume(
 
 
 def show_versions() -> None:
-    """Print the versions of Python, wgflow and what its numbers depend on."""
-    for name, version in library_versions().items():
-        print(f"{name:10s} {version}")
+    """Print the versions of Python, wgflow and its libraries, and what else a report of a fault needs.
+
+    `wgflow.about.environment` returns the same as a dictionary.
+    """
+    from wgflow.about import environment
+
+    for name, version in environment().items():
+        print(f"{name:21s} {version}")
 
 
 def _check_coarser(flow: Flow, method: Method) -> None:

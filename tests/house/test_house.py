@@ -222,7 +222,8 @@ def test_the_function_compare_is_not_hidden_by_its_module(after_imports):
 def test_make_offers_what_the_readme_promises():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
-    assert {"demo", "test", "test-quick", "check", "typing", "bench", "docs", "clean", "help"} <= targets
+    assert {"demo", "test", "test-quick", "check", "typing", "bench", "clean", "help"} <= targets
+    assert {"docs", "docs-test", "notebook", "dist-check"} <= targets
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert "\nmake test " in script.read_text(encoding="utf-8")

@@ -1,5 +1,7 @@
 """What a class of one's own lacks is said when an object of it is made, with what each part means."""
 
+import inspect
+import pydoc
 import re
 from dataclasses import dataclass
 
@@ -95,3 +97,14 @@ def test_steps_that_change_the_mass_end_the_run_and_keep_what_was_computed(facto
         wg.solve(ENERGY, wg.Density.gaussian(GRID, 0.0, 0.3), (0, 1), method=Leaky(dt=0.125))
     assert caught.value.partial.history.t[-1] == pytest.approx(0.625)
     assert caught.value.partial.certificate.mass_drift < 1e-12
+
+
+@pytest.mark.parametrize(("kind", "first"), [
+    (wg.FiniteVolume, "dt"), (wg.Entropy, "beta"), (wg.reduced_models.IsotropicGaussian, "d"), (wg.JKO, "tau"),
+])
+def test_help_and_editors_see_the_arguments(kind, first):
+    arguments = inspect.signature(kind).parameters
+    assert next(iter(arguments)) == first
+    assert "self" not in arguments
+    assert list(arguments) == list(inspect.signature(kind.__init__).parameters)[1:]
+    assert f" |  {kind.__name__}({first}" in pydoc.plain(pydoc.render_doc(kind))

@@ -68,7 +68,9 @@ def test_what_ends_stand_for_does_not_tell_grids_apart():
 
 @pytest.mark.parametrize(("boundary", "words"), [
     ([("periodic", None)], "periodic needs both sides"), ([("no-flux", "wall")], "unknown boundary 'wall'"),
-    ([("no-flux", None, None)], "one for each of its ends"), (["no-flux", None, None], "3 entries, the grid 1 axes"),
+    ("absorbing", r"boundary\[0\]='absorbing': .* out of scope"), ([(None, "Dirichlet")], "out of scope"),
+    ("reflecting", "did you mean 'no-flux'"), ([("no-flux", None, None)], "one for each of its ends"),
+    (["no-flux", None, None], "3 entries, the grid 1 axes"),
 ])
 def test_bad_boundaries(boundary, words):
     with pytest.raises(InvalidInput, match=words):
