@@ -264,7 +264,8 @@ class Recorder:
                         history=history, status=status, message=message,
                         certificate=lambda: _audited(certificate, audit, laws),
                         free_energy=self.flow.energy, method=repr(self.method), time_scale=self.flow.time_scale,
-                        jko_steps=self.jko_steps, stepped_by=self.method, start=self.flow.given)
+                        jko_steps=self.jko_steps, stepped_by=self.method, start=self.flow.given,
+                        mobility=self.flow.mobility)
 
     def _append(self, step: Step, dt: float) -> None:
         mass, least = step.mass, step.min_density

@@ -55,7 +55,9 @@ class CompactRun(FiniteVolumeRun):
         sweeps, scale = cast(CompactSweeps, self.stepper.sweeps), flow.time_scale
         single = sweeps.static and flow.grid.ndim == 1 and sweeps.keeps
         self.loop = Loop(self.stepper, scale) if single and method.tol is None and not callable(scale) else None
-        self.field_loop = field_loop(self.stepper, scale) if method.tol is None and method.controlled else None
+        # The loop with an interaction knows no mobility.
+        fast = method.tol is None and method.controlled and flow.mobility is None
+        self.field_loop = field_loop(self.stepper, scale) if fast else None
 
     def make_stepper(self, flow: Flow, method: FiniteVolume) -> Stepper:
         rho0 = nodes_of_density(flow.density)
@@ -75,7 +77,7 @@ class CompactRun(FiniteVolumeRun):
         unsplit = method.splitting == "none" and flow.t1 > flow.t0
         kind = UnsplitSweeps if unsplit else CompactSweeps
         sweeps = kind(node_grid(flow.grid), energy.diffusion, not (energy.moves or flow.energy.time_dependent),
-                      method.threads or default_threads())
+                      method.threads or default_threads(), flow.diagonal_mobility)
         self.rule = Unsplit() if unsplit else Compact()
         return Stepper(nodal, sweeps, self.rule)
 
@@ -234,8 +236,10 @@ class Loop:
         self.mu = energy.energy_potential.copy()
         n = self.grid.size
         self.storage = np.empty((4, n, 1)), np.empty((2, 5, n, 1))
+        mobility, logarithm = cast(CompactSweeps, stepper.sweeps).mobile[0]
+        pull = energy.sweep_potential.copy() if logarithm is None else energy.sweep_potential - logarithm
         self.rate, self.speed = compact_start(
-            stepper.flow.density.masses.copy(), energy.sweep_potential.copy(), self.mu, self.diffusion,
+            stepper.flow.density.masses.copy(), pull, mobility, self.mu, self.diffusion,
             float(self.grid.widths[0][0]), self.grid.periodic[0], *self.storage)
         self.batch = max(1, min(BATCH, BATCH_SIZE // n))
 

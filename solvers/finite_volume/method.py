@@ -15,6 +15,7 @@ from wgflow.grids import Grid
 from ..base import Method
 from .choice import carries, why_not_compact, why_split
 from .compact_run import CompactRun
+from .oblique import why_not_oblique
 from .run import FiniteVolumeRun
 
 __all__ = ["FiniteVolume"]
@@ -113,6 +114,7 @@ class FiniteVolume(Method):
     splitting: str = "strang"
 
     DRIVEN: ClassVar[bool] = True
+    KNOWS_MOBILITY: ClassVar[bool] = True
     #: Settings that may change when a run is resumed.
     LIMITS: ClassVar[tuple[str, ...]] = ("max_steps", "time_limit", "threads")
 
@@ -169,6 +171,15 @@ class FiniteVolume(Method):
             raise ValueError("mesh has to be rising points and the positive masses between them")
 
     def begin(self, flow: Flow) -> FiniteVolumeRun:
+        directions = None if flow.mobility is None else flow.mobility.directions(flow.grid)
+        if directions is not None:
+            refused = why_not_oblique(flow, self)
+            if refused is not None:
+                raise InvalidInput(f"mobility={flow.mobility!r}: on a grid a matrix with mixed terms is not for "
+                                   f"{refused}; leave that out, give a diagonal, or use Lagrangian()")
+            flow.scheme = ("fluxes of second order in space along directions of the grid (a mobility with mixed terms, "
+                           f"{len(directions)} directions)")
+            return FiniteVolumeRun(self, flow)
         reason = why_not_compact(flow, self)
         if self.splitting == "none" and flow.t1 > flow.t0:
             refused = reason or why_split(flow)

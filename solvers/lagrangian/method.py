@@ -100,6 +100,7 @@ class Lagrangian(Method):
     time_limit: float | None = None
 
     DRIVEN: ClassVar[bool] = True
+    KNOWS_MOBILITY: ClassVar[bool] = True
     MOVES_ATOMS: ClassVar[bool] = True
     KEEPS_CHECKPOINTS: ClassVar[bool] = False
     STEPS: ClassVar[tuple[str, ...]] = ()

@@ -168,6 +168,17 @@ def _unit_rates(psi, diffusion, h, periodic, rates):
 
 
 @jit
+def _mobile(rates, mobility, periodic):
+    """Multiply the rates from each cell by its mobility A (docs/fourth-order.md); Psi is then Psi - D log A."""
+    n, width = mobility.shape
+    for i in range(n if periodic else n - 1):
+        e = i + 1 if i + 1 < n else 0
+        for j in range(width):
+            rates[0, i, j] *= mobility[i, j]
+            rates[1, i, j] *= mobility[e, j]
+
+
+@jit
 def _close(rates):
     """Turn the rates and weights at both walls into those of point masses with weights (26, 21, 25)/24."""
     n, width = rates.shape[1], rates.shape[2]
@@ -510,14 +521,16 @@ def _place(b, width, outer, n, inner):
 
 
 @jit
-def compact_sweep(masses, psi, diffusion, dt, count, h, outer, inner, periodic, kind, mode, rates, factors, moved,
-                  negligible, first, last):
+def compact_sweep(masses, psi, mobility, diffusion, dt, count, h, outer, inner, periodic, kind, mode, rates, factors,
+                  moved, negligible, first, last):
     """Move the lines of blocks first..last-1 along one axis by ``count`` times a time dt, in place.
 
     Parameters
     ----------
     masses, psi : arrays, shape (outer * n * inner,)
         Point masses and Psi, flat in C order.
+    mobility : array of the same shape, or empty
+        A along this axis at the centers; Psi is then Psi - D log A. Empty: A = 1.
     diffusion, dt : float
     count : int
     h : float
@@ -550,6 +563,9 @@ def compact_sweep(masses, psi, diffusion, dt, count, h, outer, inner, periodic, 
         if mode in (NONE, FILL):
             _load(psi, start, stride, step, lines, p)
             _unit_rates(p, diffusion, h, periodic, unit)
+            if mobility.size > 0:
+                _load(mobility, start, stride, step, lines, p)
+                _mobile(unit, p, periodic)
         if mode != BOTH:
             _factor(unit, s, cut, periodic, f)
         moved[b] = 0.0
@@ -638,13 +654,15 @@ def _sound(x, mass):
 
 
 @jit
-def compact_start(start, psi, mu, diffusion, h, periodic, rates, f):
+def compact_start(start, psi, mobility, mu, diffusion, h, periodic, rates, f):
     """Fill rates and the factors of B of a single line; return its dissipation, and the L1 norm of A m."""
     n = start.size
     m, x, g = np.empty((n, 1)), np.empty((n, 1)), np.empty((n, 1))
     for i in range(n):
         m[i, 0] = start[i]
     _unit_rates(psi.reshape(n, 1), diffusion, h, periodic, rates)
+    if mobility.size > 0:
+        _mobile(rates, mobility.reshape(n, 1), periodic)
     _factor(rates, 0.0, n < 1, periodic, f[1])
     _generator(m, rates, periodic, x, g)
     speed = 0.0
@@ -985,7 +1003,7 @@ def compact_layout(shape, axis: int) -> tuple[int, int, int, int]:
 
 
 @jit
-def compact_dissipation(masses, psi, mu, diffusion, h, outer, inner, periodic, width, known, negligible):
+def compact_dissipation(masses, psi, mobility, mu, diffusion, h, outer, inner, periodic, width, known, negligible):
     """Return minus the part of dF/dt of one axis, -sum_i mu_i (B^{-1} A m)_i.
 
     ``known`` has the rates of all blocks, or of none; blocks without a cell above ``negligible`` are left out.
@@ -1006,6 +1024,9 @@ def compact_dissipation(masses, psi, mu, diffusion, h, outer, inner, periodic, w
         if b >= known.shape[0]:
             _load(psi, start, stride, step, lines, p)
             _unit_rates(p, diffusion, h, periodic, rates)
+            if mobility.size > 0:
+                _load(mobility, start, stride, step, lines, p)
+                _mobile(rates, p, periodic)
         # B - 0 A = B: the elimination serves for B itself.
         _factor(rates, 0.0, width < 1, periodic, f)
         _generator(m, rates, periodic, g, x)
