@@ -9,6 +9,9 @@ reference measure w,
                 + \int P(\rho / w)\,\nabla \cdot (w \nabla\varphi_k),
           \qquad \frac{d M_k}{dt} = s(t)\,R_k.
 
+With a mobility A the vector field A grad phi stands for grad phi: :math:`A\nabla V` and :math:`A\nabla_1 U` for the
+forces, and :math:`A : D^2\varphi + (\nabla\cdot A)\cdot\nabla\varphi` for the divergence.
+
 No derivative of rho occurs, and nothing of a solver: grad V is formed from values of the user's V at the faces of the
 cells, grad U from the kernel (`pairs`), P from H. Moments of averages over cells are exact.
 """
@@ -21,12 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wgflow.audit.differences import at_faces, center_slopes, log_at_faces, of_one_axis, slopes
+from wgflow.audit.mobile import MobileField
 from wgflow.audit.modes import choose_modes, contract
 from wgflow.audit.pairs import LINEAR_COUNTS, Nodes, PairForce, count_of, pair_force, potential_gradients
 from wgflow.compiled.lowrank import rows_dot
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy, Term
 from wgflow.energies.internal_energies import InternalEnergy
+from wgflow.energies.mobility import Mobility
 from wgflow.energies.nodes import node_grid
 from wgflow.energies.potentials import Potential
 from wgflow.errors import InvalidInput
@@ -82,15 +87,18 @@ class WeakForm:
         The initial law, whose spread sets the scale of some test functions.
     nodal : bool
         Whether laws are given by masses at the centers of the cells (`wgflow.energies.nodes`).
+    mobility : Mobility, optional
+        A(x).
     """
 
-    def __init__(self, energy: FreeEnergy, law: Density, nodal: bool = False):
+    def __init__(self, energy: FreeEnergy, law: Density, nodal: bool = False, mobility: Mobility | None = None):
         grid = law.grid
+        self.moving = None if mobility is None else MobileField(mobility, grid, nodal)
         self.energy, self.grid, self.nodal, self.mass = energy, grid, nodal, law.mass
         self.modes = choose_modes(grid.bounds, grid.periodic, grid.shape, _spread(law))
         widths = [None if nodal else h for h in grid.widths]
         pairs = [self.modes.factors(axis, x, h) for axis, (x, h) in enumerate(zip(grid.centers, widths))]
-        self.values = [value for value, _ in pairs]
+        self.factors, self.values = pairs, [value for value, _ in pairs]
         self.slopes = [[slope if other == axis else pairs[other][0] for other in range(grid.ndim)]
                        for axis, (_, slope) in enumerate(pairs)]
         self.count = len(self.modes.waves)
@@ -117,6 +125,8 @@ class WeakForm:
             found = [self._force(axis) for axis in range(self.grid.ndim)]
             self.forces = [force for force, _ in found]
             self.unclear = np.sum([doubt for _, doubt in found], axis=0)
+            if self.moving is not None:
+                self.forces, self.unclear = self.moving.applied(self.forces), self.unclear * self.moving.largest
             self.strength = np.sum([np.abs(force) for force in self.forces], axis=0)
         self.rows = None
         if (2 * self.count + 2) * self.grid.size <= MOST_ROWS:
@@ -131,7 +141,8 @@ class WeakForm:
     def sides(self, masses: Array) -> Sides:
         """Return the sides for masses of cells (or at their centers, where laws are nodal), without changing terms."""
         zero, n = np.zeros(self.count), self.count
-        speed = self.diffusion * self.modes.bend
+        fastest = 1.0 if self.moving is None else float((masses * self.moving.largest).sum()) / self.mass
+        speed = self.diffusion * self.modes.bend * fastest
         if self.rows is not None:
             sums = rows_dot(self.rows, masses.reshape(-1) if masses.flags.writeable else masses.flatten())
             moments, drift, doubt, force = sums[:n], sums[n:2 * n], sums[2 * n:2 * n + 1], sums[2 * n + 1:]
@@ -147,7 +158,8 @@ class WeakForm:
         for factor, term in self.internal:
             (part, open_part), pressure = self._pressure(masses, term)
             doubt = doubt + abs(factor) * open_part
-            diffusion, speed = diffusion + factor * part, speed + self.modes.bend * (factor * pressure / self.mass)
+            diffusion = diffusion + factor * part
+            speed = speed + self.modes.bend * (factor * pressure * fastest / self.mass)
         interaction, roughness = zero, self._roughness(masses)
         if self.pairs:
             interaction, gap = self._interaction(masses, self.pairs, roughness)
@@ -180,7 +192,9 @@ class WeakForm:
             for outer, changing in self.changing:
                 for factor, term in flat(FreeEnergy([(outer, changing)]).at(float(t))):
                     if isinstance(term, Potential):
-                        flows[row] += factor * self._force_at_nodes(term, nodes, bounds) * q
+                        force = self._force_at_nodes(term, nodes, bounds)
+                        force = force if self.moving is None else self.moving.at_nodes(nodes, force)
+                        flows[row] += factor * force * q
                     elif isinstance(term, PairTerm):
                         out[1, row] += self._interaction(masses, [(factor, term)])[0]
                     else:
@@ -252,6 +266,8 @@ class WeakForm:
 
         Beside them how unsure they are: what they differ by from the same at the centers of cells.
         """
+        if self.moving is not None:
+            return self._mobile_spreading(p, self.moving)
         if not self.weighted:
             return -self.modes.bend * (contract(p, self.values) if moments is None else moments), np.zeros(self.count)
         at_centers = self._spreading_at_centers(p)
@@ -263,6 +279,26 @@ class WeakForm:
                 factors = [slope if k == axis else values for k, values in enumerate(self.values)]
                 total += sign * contract(p * ratio, factors)
         return total, np.abs(total - at_centers)
+
+    def _mobile_spreading(self, p: Array, moving: MobileField) -> tuple[Array, Array]:
+        """Return the integrals of div(w A grad phi) / w times a pressure, and how unsure they are.
+
+        That is A : D^2 phi + (div A + A grad log w) . grad phi, with A at the centers of cells.
+        """
+        total = np.zeros(self.count)
+        pulls = moving.pulls(self.pulls)
+        for a in range(self.grid.ndim):
+            wave = self.modes.waves[:, a] ** 2
+            total -= wave * contract(p * moving.matrix[a][a], self.values)
+            total += contract(p * pulls[a], self.slopes[a])
+            for b in range(a):
+                total += 2.0 * contract(p * moving.matrix[a][b], [self.factors[k][k in (a, b)]
+                                                                  for k in range(self.grid.ndim)])
+        if self.nodal:
+            return total, np.zeros(self.count)
+        # Averages over cells and values at centers differ in second order.
+        steep, bent = (float((np.abs(p) * part).sum()) for part in (moving.steep, moving.bent))
+        return total, steep * self.steepest + bent * self.modes.bend
 
     def _spreading_at_centers(self, p: Array) -> Array:
         """Return the integrals of (Laplacian phi + grad phi . grad log w) times a pressure at the centers of cells."""
@@ -333,7 +369,7 @@ class WeakForm:
                     known[count] = self._nodes(count).masses(masses)
             q = [known[count] for count in sizes]
             if id(term) not in self.pair_forces:
-                self.pair_forces[id(term)] = term, [pair_force(term, self._nodes(count)) for count in sizes]
+                self.pair_forces[id(term)] = term, [self._pair_force(term, count) for count in sizes]
             fine, coarse = self.pair_forces[id(term)][1]
             if fine is None or coarse is None:
                 total -= factor * self._tabulated(masses, term)
@@ -349,16 +385,30 @@ class WeakForm:
                 gap += SIZE_SHARE * roughness * abs(factor) * fine.size(q[0]) * self.steepest
         return total, gap
 
+    def _pair_force(self, term: PairTerm, count: int) -> PairForce | None:
+        nodes = self._nodes(count)
+        found = pair_force(term, nodes)
+        if found is None or self.moving is None:
+            return found
+        if found.diagonal is not None:
+            raise InvalidInput(f"{term!r} is singular at 0, which the audit does not know with a mobility")
+        n = nodes.points.shape[1]
+        left = self.moving.at_nodes(nodes, found.left.reshape(self.grid.ndim, n, -1))
+        return PairForce(nodes, left.reshape(found.left.shape), found.right)
+
     def _tabulated(self, masses: Array, term: PairTerm) -> Array:
         """Return the part of a kernel that is given by its values between cells."""
-        return self._along(masses, center_slopes(term.operator(self.grid).apply(masses), self.grid))
+        return self._along(masses, self._moved(center_slopes(term.operator(self.grid).apply(masses), self.grid)))
 
     def _functionals(self, masses: Array) -> Array:
         """Return the part of terms of the user's own, from their first variations at the centers of cells."""
         rho = Density(self.grid, masses / self.grid.volumes)
         total = sum((factor * np.asarray(term.first_variation(rho)) for factor, term in self.others),
                     np.zeros(self.grid.shape))
-        return self._along(masses, center_slopes(total, self.grid))
+        return self._along(masses, self._moved(center_slopes(total, self.grid)))
+
+    def _moved(self, field: list[Array]) -> list[Array]:
+        return field if self.moving is None else self.moving.applied(field)
 
     def _force_at_nodes(self, term: Potential, nodes: Nodes, bounds: tuple[tuple[float, float], ...]) -> Array:
         """Return the gradient of V at the nodes, shape (n_axes, n_nodes)."""

@@ -88,6 +88,11 @@ class Mobility:
         rows = [[float(entry) for entry in row if not callable(entry)] for row in self.rows]
         return rows if self.constant else None
 
+    @classmethod
+    def of_numbers(cls, rows: Sequence[Sequence[float]]) -> Mobility:
+        """Return the mobility whose `numbers` are given."""
+        return cls(rows if len(rows) > 1 else rows[0] if len(rows[0]) > 1 else rows[0][0])
+
     def check_axes(self, ndim: int) -> None:
         """Refuse a number of coordinates that the entries do not fit."""
         if self.kind != "scalar" and len(self.rows[0]) != ndim:
@@ -214,6 +219,12 @@ class Mobility:
             k = int(np.argmin(lowest))
             raise InvalidInput(f"mobility: A has the eigenvalue {lowest[k]:.3g} at {_place(points, k)}; it must be "
                                "positive definite where the law is")
+
+
+    def values_on(self, grid: Grid) -> Array:
+        """Return A at the cell centers as one array: the diagonal (d, *shape), or the matrix (d, d, *shape)."""
+        diagonal, matrix = self.on(grid)
+        return np.array(diagonal) if matrix is None else matrix
 
 
 class UnknownMobility(Mobility):

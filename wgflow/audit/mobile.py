@@ -1,0 +1,99 @@
+"""A mobility for the audit: A at the centers of cells, its divergence from values at their faces, and A at nodes."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wgflow.audit.pairs import Nodes
+from wgflow.energies.mobility import Mobility
+from wgflow.grids import Grid
+
+__all__ = ["MobileField"]
+
+Array = NDArray[np.float64]
+#: Relative difference of slopes over one cell and over three that shows a jump of A.
+JUMP = 0.3
+
+
+class MobileField:
+    """A(x) on the cells of a grid.
+
+    Parameters
+    ----------
+    mobility : Mobility
+    grid : Grid
+    nodal : bool
+        Whether laws are given by their values at the centers of cells.
+
+    Attributes
+    ----------
+    matrix : array of shape (d, d, *grid.shape)
+    largest : array of the grid's shape
+        The trace, a bound of the largest eigenvalue.
+    divergence : list of arrays
+        The divergence of A along each axis.
+    steep, bent : arrays of the grid's shape
+        How unsure the divergence is, and how far the average of A over a cell is from its value at the center.
+    """
+
+    def __init__(self, mobility: Mobility, grid: Grid, nodal: bool):
+        self.mobility, self.grid = mobility, grid
+        d = grid.ndim
+        points = np.array([c.ravel() for c in np.meshgrid(*grid.centers, indexing="ij")])
+        self.matrix = mobility.at(points).reshape(d, d, *grid.shape)
+        self.largest = np.trace(self.matrix)
+        self.steep, self.bent = np.zeros((2, *grid.shape))
+        self.divergence = [np.zeros(grid.shape) for _ in range(d)]
+        for axis in range(d):
+            faces = self._at_faces(axis)
+            for a in range(d):
+                slope, gap = _slopes(np.moveaxis(faces[a, axis], axis, 0), grid.edges[axis], nodal)
+                self.divergence[a] += np.moveaxis(slope, 0, axis)
+                self.steep += np.moveaxis(np.abs(gap), 0, axis)
+            for a, b in product(range(d), range(d)):
+                f = np.moveaxis(faces[a, b], axis, 0)
+                bend = np.abs(f[1:] + f[:-1] - 2.0 * np.moveaxis(self.matrix[a, b], axis, 0)) / 6.0
+                self.bent += np.moveaxis(bend, 0, axis)
+
+    def applied(self, field: list[Array]) -> list[Array]:
+        """Return A times a vector field, given along each axis at the cells."""
+        return [np.ascontiguousarray(sum((self.matrix[a, b] * part for b, part in enumerate(field)),
+                                         np.zeros(self.grid.shape))) for a in range(self.grid.ndim)]
+
+    def at_nodes(self, nodes: Nodes, field: Array) -> Array:
+        """Return A times a field (d, n_nodes, ...) at nodes."""
+        return np.einsum("abn,bn...->an...", self.mobility.at(nodes.points), field)
+
+    def pulls(self, log_slopes: list[Array]) -> list[Array]:
+        """Return div A + A grad log w along each axis at the centers, with the slopes of log w (none: w = 1)."""
+        if not log_slopes:
+            return self.divergence
+        shape = self.grid.shape
+        moved = self.applied([np.broadcast_to(pull, shape) for pull in log_slopes])
+        return [div + pull for div, pull in zip(self.divergence, moved)]
+
+    def _at_faces(self, axis: int) -> Array:
+        grid = self.grid
+        axes = [grid.edges[axis] if k == axis else c for k, c in enumerate(grid.centers)]
+        mesh = np.meshgrid(*axes, indexing="ij")
+        found = self.mobility.at(np.array([x.ravel() for x in mesh]))
+        return found.reshape(grid.ndim, grid.ndim, *mesh[0].shape)
+
+
+def _slopes(faces: Array, edges: Array, nodal: bool) -> tuple[Array, Array]:
+    """Return slopes along the first axis from values at the faces, averages over cells or at centers, and their doubt.
+
+    Where A jumps the derivative is no function, and all of it is in doubt.
+    """
+    x = edges.reshape(-1, *[1] * (faces.ndim - 1))
+    narrow = np.diff(faces, axis=0) / np.diff(x, axis=0)
+    wide = narrow.copy()
+    wide[1:-1] = (faces[3:] - faces[:-3]) / (x[3:] - x[:-3])
+    gap = (narrow - wide) / 8.0
+    steep = np.maximum(np.abs(narrow), np.abs(wide))
+    size = np.abs(faces[1:]) + np.abs(faces[:-1])
+    jump = (np.abs(narrow - wide) > JUMP * steep) & (steep * np.diff(x, axis=0) > 0.05 * size)
+    return narrow + gap if nodal else narrow, np.where(jump, steep, gap)
