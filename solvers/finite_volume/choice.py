@@ -35,7 +35,8 @@ def carries(flow: Flow, method: FiniteVolume) -> bool:
     """Return whether masses are carried along characteristics: a law with jumps, without diffusion.
 
     Smooth laws are left to fluxes, which are as accurate, cheaper, and dissipate what they say in long steps, too.
-    They know no mobility. scheme="midpoint" is for steps of any length; its equation asks for fluxes that depend smoothly on Psi.
+    Characteristics know no mobility. scheme="midpoint" is for steps of any length; its equation asks for fluxes that
+    depend smoothly on Psi.
     """
     energy = flow.on_grid
     implicit = method.scheme == "midpoint" and energy.moves

@@ -1,7 +1,7 @@
 """Sweeps for a mobility with mixed terms: along the directions of the grid whose sum it is, by Strang splitting.
 
-Each sweep is a gradient flow of F for the degenerate metric of one direction (`wgflow.energies.oblique`): it keeps mass,
-sign and Gibbs states and lowers F.
+Each sweep is a gradient flow of F for the degenerate metric of one direction (`wgflow.energies.oblique`): it keeps
+mass, sign and Gibbs states and lowers F.
 """
 
 from __future__ import annotations

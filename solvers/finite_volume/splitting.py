@@ -147,8 +147,8 @@ class LinearSweeps(Sweeps):
 
     def _sweep(self, axis: int, flat, psi, dt: float, mode: int, cache, cache_mode: int) -> None:
         h, distance, outer, inner, periodic, _, blocks, negligible = self.axes[axis]
-        arguments = (flat, psi, self.mobile[axis], self.diffusion, dt, h, distance, outer, inner, periodic, mode, cache_mode, cache,
-                     negligible)
+        arguments = (flat, psi, self.mobile[axis], self.diffusion, dt, h, distance, outer, inner, periodic, mode,
+                     cache_mode, cache, negligible)
         kernel = limited_sweep if mode in LIMITED else sweep
         shared(partial(kernel, *arguments), blocks, self.pool, self.threads)
 

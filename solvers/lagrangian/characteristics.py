@@ -233,8 +233,9 @@ class CharacteristicsRun(Run):
             if self.driving is not None:
                 # Jumps at the ends of the stretch lie outside it.
                 t = min(max(self._time(t), self.flow.sides(self.origin)[1]), self.flow.sides(self.stop)[0])
-            force = -self.cloud.gradient(self.cloud.inside(points), t)
-            velocity = force.copy() if self.flow.mobility is None else self.cloud.moved(self.cloud.inside(points), force)
+            inside = self.cloud.inside(points)
+            force = -self.cloud.gradient(inside, t)
+            velocity = force if self.flow.mobility is None else self.cloud.moved(inside, force)
         except Exception as error:  # an exception must not travel through SciPy's compiled solvers
             self.failure = self.failure or error
             return np.full(y.shape, np.nan)

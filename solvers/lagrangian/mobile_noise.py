@@ -53,6 +53,9 @@ def mobile_step(points: Array, mobility: Mobility, diffusion: float, h: float, n
         Of the coordinates, infinite where they have none.
     """
     d, root = len(points), math.sqrt(h)
+    if mobility.constant:
+        # Exact.
+        return points + math.sqrt(2.0 * diffusion) * root * np.einsum("ijn,jn->in", mobility.roots(points), normals)
 
     def columns(x: Array) -> Array:
         return math.sqrt(2.0 * diffusion) * mobility.roots(inside(x))

@@ -97,7 +97,8 @@ AnyCase = Case | DistanceCase | CollapseCase
 
 def catalogue() -> tuple[AnyCase, ...]:
     """Return all cases, one family after the other."""
-    return (*_gaussian(), *_linear(), *_friction(), *_mean_field(), *_nonlinear(), *_charges(), *_aggregation(), *_distances())
+    return (*_gaussian(), *_linear(), *_friction(), *_mean_field(), *_nonlinear(), *_charges(), *_aggregation(),
+            *_distances())
 
 
 def families() -> tuple[str, ...]:

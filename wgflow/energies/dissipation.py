@@ -13,8 +13,8 @@ from wgflow.compiled.sweep import _axis_dissipation, axis_layout
 from wgflow.compiled.transport import ROUGH_FIELD, SMOOTH_FIELD, transport_dissipation
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy
-from wgflow.energies.nodes import NodeGrid, at_nodes, is_smooth_everywhere
 from wgflow.energies.mobility import Mobility
+from wgflow.energies.nodes import NodeGrid, at_nodes, is_smooth_everywhere
 from wgflow.energies.nonlinear_fluxes import Diffusion, dissipation_rate
 from wgflow.energies.oblique import oblique_dissipation
 from wgflow.energies.on_grid import TINY

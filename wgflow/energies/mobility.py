@@ -120,6 +120,12 @@ class Mobility:
         d = len(points)
         self.check_axes(d)
         out = np.zeros((d, d, points.shape[1]))
+        if self.kind == "matrix" and self.constant:
+            # One point stands for all.
+            out[:] = np.array(self.numbers)[:, :, None]
+            if points.shape[1]:
+                self._check_matrix(out[:, :, :1], points)
+            return out
         if self.kind == "matrix":
             for i, row in enumerate(self.rows):
                 for j, entry in enumerate(row):
@@ -156,9 +162,8 @@ class Mobility:
 
     def roots(self, points: Array) -> Array:
         """Return the Cholesky factors L of A = L L' at points, an array (d, d, n)."""
-        if self.kind != "matrix":
-            return np.sqrt(self.at(points))
-        return np.moveaxis(np.linalg.cholesky(np.moveaxis(self.at(points), -1, 0)), 0, -1)
+        A = self.at(points)
+        return np.sqrt(A) if self.kind != "matrix" else _cholesky(A)[0]
 
     # ---------------------------------------------------------------- on a grid
     def on(self, grid: Grid) -> tuple[list[Array], Array | None]:
@@ -212,12 +217,13 @@ class Mobility:
         gap = np.abs(A - A.swapaxes(0, 1)).max(axis=(0, 1))
         if not (gap <= ROUNDING * size).all():
             k = int(np.argmax(gap))
-            raise InvalidInput(f"mobility: A differs from its transpose by {gap[k]:.3g} at {_place(points, k)}; it must "
-                               "be symmetric: an antisymmetric part turns the law round and is no gradient flow")
-        lowest = np.linalg.eigvalsh(np.moveaxis(A, -1, 0))[:, 0]
+            raise InvalidInput(f"mobility: A differs from its transpose by {gap[k]:.3g} at {_place(points, k)}; it "
+                               "must be symmetric: an antisymmetric part turns the law round and is no gradient flow")
+        lowest = _cholesky(A)[1]
         if not (lowest > ROUNDING * size).all():
             k = int(np.argmin(lowest))
-            raise InvalidInput(f"mobility: A has the eigenvalue {lowest[k]:.3g} at {_place(points, k)}; it must be "
+            value = np.linalg.eigvalsh(A[:, :, k])[0]
+            raise InvalidInput(f"mobility: A has the eigenvalue {value:.3g} at {_place(points, k)}; it must be "
                                "positive definite where the law is")
 
 
@@ -283,6 +289,19 @@ def _value(entry: Entry, points: Array, what: str) -> Array:
     if not callable(entry):
         return np.full(points.shape[1], entry)
     return values_at(entry, points, f"mobility {what}")
+
+
+def _cholesky(A: Array) -> tuple[Array, Array]:
+    """Return L with A = L L' for matrices (d, d, n), and the least pivot of each: by columns, for many at a time."""
+    d = len(A)
+    out, least = np.zeros(A.shape), np.full(A.shape[2], np.inf)
+    for j in range(d):
+        pivot = A[j, j] - (out[j, :j] ** 2).sum(axis=0)
+        least = np.minimum(least, pivot)
+        out[j, j] = np.sqrt(np.maximum(pivot, 1e-300))
+        for i in range(j + 1, d):
+            out[i, j] = (A[i, j] - (out[i, :j] * out[j, :j]).sum(axis=0)) / out[j, j]
+    return out, least
 
 
 def _place(points: Array, k: int) -> str:

@@ -136,7 +136,7 @@ def _selling(A: Array, grid: Grid, h: Array) -> tuple[NDArray[np.int64], Array]:
         sign = np.sign(step[np.arange(n), (step != 0).argmax(axis=1)])
         steps[:, k] = step * sign[:, None]
     reach = np.abs(steps).max(axis=2)
-    reach = np.where(-products.T > slack[:, None], reach, 0).max(axis=1)
+    reach = np.where(slack[:, None] < -products.T, reach, 0).max(axis=1)
     if acute.any() or reach.max() > REACH:
         where = int(np.argmax(np.where(acute, reach + REACH, reach)))
         place = ", ".join(f"{c[i]:g}" for c, i in zip(grid.centers, np.unravel_index(where, grid.shape)))

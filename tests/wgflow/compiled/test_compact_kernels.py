@@ -65,8 +65,8 @@ def sweep(masses, psi, diffusion, dt, h, periodic, kind, lines=1):
     moved = np.zeros(1)
     flat = masses.T.ravel().copy() if lines > 1 else masses.ravel().copy()
     shapes = np.empty((1, 4, n, lines)), np.empty((1, 5, n, lines))
-    compact.compact_sweep(flat, np.tile(psi, lines), np.empty(0), diffusion, dt, 1, h, lines, 1, periodic, kind, compact.FILL,
-                          *shapes, moved, 0.0, 0, 1)
+    compact.compact_sweep(flat, np.tile(psi, lines), np.empty(0), diffusion, dt, 1, h, lines, 1, periodic, kind,
+                          compact.FILL, *shapes, moved, 0.0, 0, 1)
     return flat.reshape(lines, n).T if lines > 1 else flat
 
 
