@@ -31,8 +31,8 @@ class ExactProblem(ABC):
 
     The flow is ``d rho/dt = div(rho grad(V + U rho)) + beta^-1 Laplacian rho``, the gradient flow of
     ``F = beta^-1 int rho log rho + int V rho + 1/2 int int U rho rho``, or that with a `mobility`. A problem holds the
-    parameters of one member of a family; it gives the grid, the energy and the initial density for a solver, and the exact solution to compare
-    with.
+    parameters of one member of a family; it gives the grid, the energy and the initial density for a solver, and the
+    exact solution to compare with.
 
     Attributes
     ----------

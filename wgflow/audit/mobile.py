@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from wgflow.audit.pairs import Nodes
+from wgflow.audit.modes import Modes, contract
 from wgflow.energies.mobility import Mobility
 from wgflow.grids import Grid
 
@@ -40,7 +40,7 @@ class MobileField:
     """
 
     def __init__(self, mobility: Mobility, grid: Grid, nodal: bool):
-        self.mobility, self.grid = mobility, grid
+        self.mobility, self.grid, self.nodal = mobility, grid, nodal
         d = grid.ndim
         points = np.array([c.ravel() for c in np.meshgrid(*grid.centers, indexing="ij")])
         self.matrix = mobility.at(points).reshape(d, d, *grid.shape)
@@ -63,9 +63,38 @@ class MobileField:
         return [np.ascontiguousarray(sum((self.matrix[a, b] * part for b, part in enumerate(field)),
                                          np.zeros(self.grid.shape))) for a in range(self.grid.ndim)]
 
-    def at_nodes(self, nodes: Nodes, field: Array) -> Array:
-        """Return A times a field (d, n_nodes, ...) at nodes."""
-        return np.einsum("abn,bn...->an...", self.mobility.at(nodes.points), field)
+    def at_nodes(self, points: Array, field: Array) -> Array:
+        """Return A times a field (d, n, ...) at points (d, n)."""
+        return np.einsum("abn,bn...->an...", self.mobility.at(points), field)
+
+    def spread(self, p: Array, modes: Modes, factors: list[tuple[Array, Array]],
+               log_slopes: list[Array]) -> tuple[Array, Array]:
+        """Return the integrals of div(w A grad phi) / w times a pressure, and how unsure they are.
+
+        That is A : D^2 phi + (div A + A grad log w) . grad phi, with A at the centers of cells.
+
+        Parameters
+        ----------
+        p : array of the grid's shape
+            Integrals of the pressure over the cells.
+        modes : Modes
+        factors : list of (array, array)
+            Values and slopes of the factors of the test functions along each axis.
+        log_slopes : list of arrays
+            grad log w; none where w is 1.
+        """
+        axes, pulls = range(self.grid.ndim), self.pulls(log_slopes)
+        total = np.zeros(len(modes.waves))
+        for a in axes:
+            total -= modes.waves[:, a] ** 2 * contract(p * self.matrix[a][a], [value for value, _ in factors])
+            total += contract(p * pulls[a], [factors[k][k == a] for k in axes])
+            for b in range(a):
+                total += 2.0 * contract(p * self.matrix[a][b], [factors[k][k in (a, b)] for k in axes])
+        if self.nodal:
+            return total, np.zeros(total.shape)
+        # Averages over cells and values at centers differ in second order.
+        steep, bent = (float((np.abs(p) * part).sum()) for part in (self.steep, self.bent))
+        return total, steep * np.sqrt(modes.bend) + bent * modes.bend
 
     def pulls(self, log_slopes: list[Array]) -> list[Array]:
         """Return div A + A grad log w along each axis at the centers, with the slopes of log w (none: w = 1)."""

@@ -192,9 +192,7 @@ class WeakForm:
             for outer, changing in self.changing:
                 for factor, term in flat(FreeEnergy([(outer, changing)]).at(float(t))):
                     if isinstance(term, Potential):
-                        force = self._force_at_nodes(term, nodes, bounds)
-                        force = force if self.moving is None else self.moving.at_nodes(nodes, force)
-                        flows[row] += factor * force * q
+                        flows[row] += factor * self._force_at_nodes(term, nodes, bounds) * q
                     elif isinstance(term, PairTerm):
                         out[1, row] += self._interaction(masses, [(factor, term)])[0]
                     else:
@@ -267,7 +265,7 @@ class WeakForm:
         Beside them how unsure they are: what they differ by from the same at the centers of cells.
         """
         if self.moving is not None:
-            return self._mobile_spreading(p, self.moving)
+            return self.moving.spread(p, self.modes, self.factors, self.pulls)
         if not self.weighted:
             return -self.modes.bend * (contract(p, self.values) if moments is None else moments), np.zeros(self.count)
         at_centers = self._spreading_at_centers(p)
@@ -279,26 +277,6 @@ class WeakForm:
                 factors = [slope if k == axis else values for k, values in enumerate(self.values)]
                 total += sign * contract(p * ratio, factors)
         return total, np.abs(total - at_centers)
-
-    def _mobile_spreading(self, p: Array, moving: MobileField) -> tuple[Array, Array]:
-        """Return the integrals of div(w A grad phi) / w times a pressure, and how unsure they are.
-
-        That is A : D^2 phi + (div A + A grad log w) . grad phi, with A at the centers of cells.
-        """
-        total = np.zeros(self.count)
-        pulls = moving.pulls(self.pulls)
-        for a in range(self.grid.ndim):
-            wave = self.modes.waves[:, a] ** 2
-            total -= wave * contract(p * moving.matrix[a][a], self.values)
-            total += contract(p * pulls[a], self.slopes[a])
-            for b in range(a):
-                total += 2.0 * contract(p * moving.matrix[a][b], [self.factors[k][k in (a, b)]
-                                                                  for k in range(self.grid.ndim)])
-        if self.nodal:
-            return total, np.zeros(self.count)
-        # Averages over cells and values at centers differ in second order.
-        steep, bent = (float((np.abs(p) * part).sum()) for part in (moving.steep, moving.bent))
-        return total, steep * self.steepest + bent * self.modes.bend
 
     def _spreading_at_centers(self, p: Array) -> Array:
         """Return the integrals of (Laplacian phi + grad phi . grad log w) times a pressure at the centers of cells."""
@@ -369,7 +347,8 @@ class WeakForm:
                     known[count] = self._nodes(count).masses(masses)
             q = [known[count] for count in sizes]
             if id(term) not in self.pair_forces:
-                self.pair_forces[id(term)] = term, [self._pair_force(term, count) for count in sizes]
+                self.pair_forces[id(term)] = term, [
+                    pair_force(term, self._nodes(count), self.moving) for count in sizes]
             fine, coarse = self.pair_forces[id(term)][1]
             if fine is None or coarse is None:
                 total -= factor * self._tabulated(masses, term)
@@ -384,17 +363,6 @@ class WeakForm:
             if fine.diagonal is not None:
                 gap += SIZE_SHARE * roughness * abs(factor) * fine.size(q[0]) * self.steepest
         return total, gap
-
-    def _pair_force(self, term: PairTerm, count: int) -> PairForce | None:
-        nodes = self._nodes(count)
-        found = pair_force(term, nodes)
-        if found is None or self.moving is None:
-            return found
-        if found.diagonal is not None:
-            raise InvalidInput(f"{term!r} is singular at 0, which the audit does not know with a mobility")
-        n = nodes.points.shape[1]
-        left = self.moving.at_nodes(nodes, found.left.reshape(self.grid.ndim, n, -1))
-        return PairForce(nodes, left.reshape(found.left.shape), found.right)
 
     def _tabulated(self, masses: Array, term: PairTerm) -> Array:
         """Return the part of a kernel that is given by its values between cells."""
@@ -414,7 +382,8 @@ class WeakForm:
         """Return the gradient of V at the nodes, shape (n_axes, n_nodes)."""
         if not callable(term.V):
             raise InvalidInput(f"{term!r} changes with time and is given by values at the centers of cells")
-        return potential_gradients(term.V, nodes.points, bounds)
+        force = potential_gradients(term.V, nodes.points, bounds)
+        return force if self.moving is None else self.moving.at_nodes(nodes.points, force)
 
     def _roughness(self, masses: Array) -> float:
         """Return what averages over cells leave open, relative to the mass: second differences of the density over 24.
