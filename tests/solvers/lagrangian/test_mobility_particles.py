@@ -57,8 +57,8 @@ def test_a_step_of_noise_in_the_plane_is_of_weak_order_2():
     for h in (0.08, 0.04, 0.02):
         s = np.ones((2, 2, w.size))
         s[1, 0] = signs.ravel()
-        points = mobile_step(np.repeat(start[:, None], w.size, axis=1), mobility, 1.0, h, np.array([a.ravel(), b.ravel()]),
-                             s, same, FREE)
+        points = mobile_step(np.repeat(start[:, None], w.size, axis=1), mobility, 1.0, h,
+                             np.array([a.ravel(), b.ravel()]), s, same, FREE)
         x, y = points
         found = np.array([w @ x**2, w @ y**2, w @ (x * y)])
         basis = np.array([1.0, start[0] ** 2, start[1] ** 2, start[0] * start[1]])
@@ -135,8 +135,8 @@ def test_characteristics_follow_the_mobility():
     np.testing.assert_allclose(sol.final.points[0], u / np.sqrt(1 - u**2), rtol=1e-8)
     assert sol.certificate.verdict == "holds"
     A = np.array([[1.0, 0.4], [0.4, 0.6]])
-    plane = wg.solve(1.0 * wg.Potential(lambda x, y: x**2 / 2 + y**2), wg.Atoms(np.array([[1.0], [0.5]]), [1.0]), (0, 1),
-                     wg.Lagrangian(), mobility=A)
+    bowl = 1.0 * wg.Potential(lambda x, y: x**2 / 2 + y**2)
+    plane = wg.solve(bowl, wg.Atoms(np.array([[1.0], [0.5]]), [1.0]), (0, 1), wg.Lagrangian(), mobility=A)
     np.testing.assert_allclose(plane.final.points[:, 0], expm(-A @ np.diag([1.0, 2.0])) @ [1.0, 0.5], rtol=1e-7)
 
 
