@@ -18,6 +18,7 @@ from wgflow.recorder import Step
 from .compact import LADDER_BELOW, Compact
 from .compact_sweeps import CompactSweeps
 from .field_loop import field_loop
+from .oblique import ObliqueCompactSweeps
 from .run import MAX_HALVINGS, FiniteVolumeRun
 from .splitting import default_threads
 from .stepper import State, Stepper
@@ -74,10 +75,16 @@ class CompactRun(FiniteVolumeRun):
             return density_of_nodes(Density.trusted(rho0.grid, masses / rho0.grid.volumes))
 
         flow.law = law
+        static, threads = not (energy.moves or flow.energy.time_dependent), method.threads or default_threads()
+        diagonal = flow.diagonal_mobility
+        directions = None if flow.mobility is None else flow.mobility.directions(flow.grid)
+        if directions is not None and diagonal is not None:
+            self.rule = Compact()
+            return Stepper(nodal, ObliqueCompactSweeps(node_grid(flow.grid), energy.diffusion, static, threads,
+                                                       directions, diagonal), self.rule)
         unsplit = method.splitting == "none" and flow.t1 > flow.t0
         kind = UnsplitSweeps if unsplit else CompactSweeps
-        sweeps = kind(node_grid(flow.grid), energy.diffusion, not (energy.moves or flow.energy.time_dependent),
-                      method.threads or default_threads(), flow.diagonal_mobility)
+        sweeps = kind(node_grid(flow.grid), energy.diffusion, static, threads, diagonal)
         self.rule = Unsplit() if unsplit else Compact()
         return Stepper(nodal, sweeps, self.rule)
 

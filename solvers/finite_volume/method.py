@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from wgflow.checks import check_count, check_flag, check_positive
+from wgflow.energies.oblique import smooth_everywhere
 from wgflow.errors import InvalidInput
 from wgflow.flows import Flow
 from wgflow.grids import Grid
@@ -177,9 +178,15 @@ class FiniteVolume(Method):
             if refused is not None:
                 raise InvalidInput(f"mobility={flow.mobility!r}: on a grid a matrix with mixed terms is not for "
                                    f"{refused}; leave that out, give a diagonal, or use Lagrangian()")
-            flow.scheme = ("fluxes of second order in space along directions of the grid (a mobility with mixed terms, "
-                           f"{len(directions)} directions)")
-            return FiniteVolumeRun(self, flow)
+            rough = why_not_compact(flow, self)
+            if rough is None and not smooth_everywhere(directions, flow.grid):
+                rough = "directions that change with the place"
+            if self.order == 4 and rough is not None and flow.t1 > flow.t0:
+                raise InvalidInput(f"order=4: fluxes of fourth order do not serve {rough}; leave order out")
+            order = "fourth" if rough is None else "second"
+            flow.scheme = (f"fluxes of {order} order in space along directions of the grid ({len(directions)} for a "
+                           f"mobility with mixed terms{'' if rough is None else '; ' + rough})")
+            return CompactRun(self, flow) if rough is None else FiniteVolumeRun(self, flow)
         reason = why_not_compact(flow, self)
         if self.splitting == "none" and flow.t1 > flow.t0:
             refused = reason or why_split(flow)

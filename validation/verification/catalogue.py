@@ -185,10 +185,10 @@ def _friction() -> list[Case]:
         _fourth("friction", "plane, diagonal A", exact.ConstantMobility(
             mobility_matrix=((1.0, 0.0), (0.0, 0.3)), **oblique)),
         _smooth("friction", "two media, A = 1 and 5", exact.MobilityJump(), cells=(50, 70, 100, 140, 200)),
-        _smooth("friction", "plane, full A", exact.ConstantMobility(mobility_matrix=matrix, **oblique)),
-        _smooth("friction", "space, full A", exact.ConstantMobility(
+        _fourth("friction", "plane, full A", exact.ConstantMobility(mobility_matrix=matrix, **oblique)),
+        _fourth("friction", "space, full A", exact.ConstantMobility(
             mobility_matrix=((1.0, 0.3, 0.1), (0.3, 0.8, -0.2), (0.1, -0.2, 0.6)), mean=(0.6, -0.4, 0.2),
-            variance=0.5, beta=1.5, t_end=0.3), limits={"density": 0.02}),
+            variance=0.5, beta=1.5, t_end=0.3)),
     ]
 
 

@@ -618,6 +618,124 @@ def compact_line(m, rates, f, dt, known, periodic, x):
 
 
 @jit
+def _chain_rates(psi, mobility, weights, diffusion, closed, rates):
+    """Fill rates and weights of one chain of cells, (4, n, 1), in units of its steps.
+
+    Edges at the ends of a chain have the rates of second order and no weights p and r. Rates are divided by the
+    quadrature weight of the cell that they leave.
+    """
+    n = psi.size
+    out = rates.reshape(4, n)
+    for i in range(n if closed else n - 1):
+        e = i + 1 if i + 1 < n else 0
+        ends = not closed and (i == 0 or e == n - 1)
+        before, after = (i - 1 if i > 0 else n - 1), (e + 1 if e + 1 < n else 0)
+        before, after = (i if ends else before), (e if ends else after)
+        share = 0.0 if ends else 0.5
+        _edges(psi[before:][:1], psi[i:][:1], psi[e:][:1], psi[after:][:1], share, share, 1.0 / diffusion, diffusion,
+               out[0, i:][:1], out[1, i:][:1], out[2, i:][:1], out[3, i:][:1])
+        if ends:
+            out[2, i] = out[3, i] = 0.0
+        out[0, i] *= mobility[i] / weights[i]
+        out[2, i] /= weights[i]
+        out[1, i] *= mobility[e] / weights[e]
+        out[3, i] /= weights[e]
+    if not closed:
+        for k in range(4):
+            out[k, n - 1] = 0.0
+
+
+@jit
+def chain_steps(masses, psi, mobility, weights, diffusion, dt, count, order, starts, closed, kind, moved, negligible,
+                first, last):
+    """Move chains first..last-1 of cells by ``count`` times a time dt, in place, as `compact_sweep` moves lines.
+
+    Parameters
+    ----------
+    masses, psi, weights : arrays, flat in C order
+        Point masses, Psi - D log lambda, and the quadrature weights of the cells over their volume.
+    mobility : array, flat in C order
+        lambda > 0 at the centers, in units of the steps of the chains.
+    diffusion, dt : float
+    count : int
+    order, starts, closed
+        As in `wgflow.energies.oblique.Direction`.
+    kind : int
+    moved : array, shape (chains,)
+    negligible : float
+    first, last : int
+    """
+    g, size = np.empty((2, 1)), 0
+    work, scratch = np.empty((4, size, 1)), np.empty((3, size))
+    rates, f = np.empty((4, size, 1)), np.empty((5, size, 1))
+    cut = kind in (EULER, HALVES)
+    s = dt * (GAMMA if kind == SECOND else (1.0 if kind == EULER else (0.5 if kind == HALVES else GAMMA5)))
+    for c in range(first, last):
+        begin, n = starts[c], starts[c + 1] - starts[c]
+        moved[c] = 0.0
+        if n < 2:
+            continue
+        if n != size:
+            size = n
+            work, scratch = np.empty((4, n, 1)), np.empty((3, n))
+            rates, f = np.empty((4, n, 1)), np.empty((5, n, 1))
+        y, p = work[2], work[3]
+        for i in range(n):
+            at = order[begin + i]
+            work[0, i, 0] = masses[at]
+            scratch[0, i], scratch[1, i], scratch[2, i] = psi[at], mobility[at], weights[at]
+        if _largest(work[0]) <= negligible:
+            continue
+        _chain_rates(scratch[0], scratch[1], scratch[2], diffusion, closed, rates)
+        _factor(rates, s, cut, closed, f)
+        for k in range(count):
+            m, x = work[k % 2], work[(k + 1) % 2]
+            if kind == SECOND:
+                moved[c] += _second_order(m, rates, s, cut, closed, f, g, y, x)
+            elif kind == FIFTH:
+                moved[c] += _fifth_order(m, rates, s, cut, closed, f, g, y, p, x)
+            else:
+                _resolve(m, rates, s, cut, closed, f, g, x if kind == EULER else y)
+                if kind == HALVES:
+                    _resolve(y, rates, s, cut, closed, f, g, x)
+        for i in range(n):
+            masses[order[begin + i]] = work[count % 2, i, 0]
+
+
+@jit
+def chain_rate_of_energy(masses, psi, mobility, weights, mu, diffusion, order, starts, closed, negligible):
+    """Return minus the part of dF/dt of one direction, -sum_i mu_i (B^{-1} A m)_i over its chains."""
+    total, last, size = 0.0, np.empty(1), 0
+    work, scratch = np.empty((3, size, 1)), np.empty((3, size))
+    rates, f = np.empty((4, size, 1)), np.empty((5, size, 1))
+    for c in range(starts.size - 1):
+        begin, n = starts[c], starts[c + 1] - starts[c]
+        if n < 2:
+            continue
+        if n != size:
+            size = n
+            work, scratch = np.empty((3, n, 1)), np.empty((3, n))
+            rates, f = np.empty((4, n, 1)), np.empty((5, n, 1))
+        m, g, x = work[0], work[1], work[2]
+        for i in range(n):
+            at = order[begin + i]
+            m[i, 0] = masses[at]
+            scratch[0, i], scratch[1, i], scratch[2, i] = psi[at], mobility[at], weights[at]
+        if _largest(m) <= negligible:
+            continue
+        _chain_rates(scratch[0], scratch[1], scratch[2], diffusion, closed, rates)
+        # Not a constant, for which the functions would be compiled again.
+        _factor(rates, 0.0, n < 1, closed, f)
+        _generator(m, rates, closed, g, x)
+        _solve(f, closed, last, x)
+        part = 0.0
+        for i in range(n):
+            part -= mu[order[begin + i]] * x[i, 0]
+        total += part
+    return total
+
+
+@jit
 def _line_energy(m, mu, diffusion):
     """Return sum m (D log m + mu) of a line, summed in blocks, so that round-off does not grow with the line."""
     total = 0.0

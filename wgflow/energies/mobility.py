@@ -12,6 +12,7 @@ metric of the distance that :math:`A^{-1}` gives to the points. States at rest d
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -155,9 +156,9 @@ class Mobility:
             if self.kind == "matrix":
                 for j, entry in enumerate(self.rows[i]):
                     if callable(entry):
-                        out[i] += differences(lambda x, entry=entry: _value(entry, x, "A"), points, bounds)[j]
+                        out[i] += differences(partial(_value, entry, what=f"A[{i}][{j}]"), points, bounds)[j]
             elif callable(self._entry(i)):
-                out[i] = differences(lambda x, i=i: self._axis(i, x), points, bounds)[i]
+                out[i] = differences(partial(self._axis, i), points, bounds)[i]
         return out
 
     def roots(self, points: Array) -> Array:

@@ -22,17 +22,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wgflow.compiled.chains import chain_dissipation
+from wgflow.compiled.compact import EMPTY, chain_rate_of_energy
+from wgflow.energies.nodes import NodeGrid
 from wgflow.energies.on_grid import TINY
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
 
-__all__ = ["Direction", "directions_of", "oblique_dissipation"]
+__all__ = ["Direction", "directions_of", "oblique_dissipation", "quadrature_weights", "smooth_everywhere"]
 
 Array = NDArray[np.float64]
 #: Longest step of a chain, in cells along one axis: wider stencils see nothing of what lies between.
 REACH = 8
 #: Flips after which a superbase is obtuse for every matrix whose stencil is not far too wide.
 MOST_FLIPS = 60
+#: A direction serves everywhere if its least mobility is more than this part of the largest,
+LEAST_PART = 1e-3
+#: and is smooth if fourth differences of its logarithm add up to at most this multiple of second ones.
+SMOOTH = 1.0
 #: Products that count as not positive, and parts that are left out, relative to the trace.
 ROUNDING = 1e-13
 
@@ -52,6 +58,8 @@ class Direction(NamedTuple):
         Whether the chains run round a periodic grid.
     faces : array, shape (n_cells,)
         The mobility between a cell of ``order`` and the next one of its chain.
+    part : array, shape (n_cells,)
+        The mobility at the centers, flat in C order.
     """
 
     step: tuple[int, ...]
@@ -59,6 +67,7 @@ class Direction(NamedTuple):
     starts: NDArray[np.int64]
     closed: bool
     faces: Array
+    part: Array
 
 
 def directions_of(matrix: Array, grid: Grid) -> list[Direction]:
@@ -95,8 +104,33 @@ def oblique_dissipation(masses: Array, psi: Array, grid: Grid, diffusion: float,
     r"""Return :math:`\sum` flux times fall of :math:`\mu = \Psi + D\log\rho` over the edges of all chains: -dF/dt."""
     m, u = np.array(masses, dtype=float).ravel(), np.array(psi, dtype=float).ravel()
     mu = diffusion * np.log(np.maximum(m, TINY)) + u
+    if isinstance(grid, NodeGrid):
+        weights = quadrature_weights(grid)
+        mu -= diffusion * np.log(weights)
+        least = EMPTY * float(m.sum())
+        return float(sum(chain_rate_of_energy(m, u - diffusion * np.log(one.part), one.part, weights, mu, diffusion,
+                                              one.order, one.starts, one.closed, least) for one in directions))
     return float(sum(chain_dissipation(m, u, mu, diffusion, one.order, one.starts, one.closed, one.faces)
                      for one in directions))
+
+
+def quadrature_weights(grid: NodeGrid) -> Array:
+    """Return the weights of the centers of cells, flat: 1 but for the three cells next to each wall."""
+    return (grid.volumes / np.prod([float(h[0]) for h in grid.widths])).ravel()
+
+
+def smooth_everywhere(directions: list[Direction], grid: Grid) -> bool:
+    """Return whether all directions serve everywhere, with mobilities that are smooth on the scale of the cells."""
+    for one in directions:
+        least, largest = float(one.part.min()), float(one.part.max())
+        if not least > LEAST_PART * largest:
+            return False
+        logs = np.log(one.part).reshape(grid.shape)
+        for axis in range(grid.ndim):
+            second = np.diff(logs, 2, axis=axis)
+            if not np.abs(np.diff(second, 2, axis=axis)).sum() <= SMOOTH * np.abs(second).sum() + 1e-6:
+                return False
+    return True
 
 
 def _selling(A: Array, grid: Grid, h: Array) -> tuple[NDArray[np.int64], Array]:
@@ -185,4 +219,4 @@ def _chains(step: tuple[int, ...], part: Array, grid: Grid) -> Direction:
     order = cells[sort].astype(np.int64)
     starts = np.concatenate([[0], np.cumsum(np.bincount(owner))]).astype(np.int64)
     faces = np.where(inside[order], 0.5 * (part[order] + part[following[order]]), 0.0)
-    return Direction(step, order, starts, closed, faces)
+    return Direction(step, order, starts, closed, faces, part)
