@@ -176,7 +176,7 @@ def _linear() -> list[Case]:
 
 def _friction() -> list[Case]:
     matrix = ((1.0, 0.45), (0.45, 0.4))
-    oblique = {"stiffness": ((1.2, -0.3), (-0.3, 0.8)), "mean": (0.8, -0.5), "beta": 2.0, "t_end": 0.5,
+    oblique: dict[str, Any] = {"stiffness": ((1.2, -0.3), (-0.3, 0.8)), "mean": (0.8, -0.5), "beta": 2.0, "t_end": 0.5,
                "variance": ((0.3, 0.05), (0.05, 0.2))}
     return [
         _fourth("friction", "A = 1 + x^2, moments", exact.MobilityWell(), order_of="second_moment"),

@@ -57,7 +57,8 @@ BLOCK = 4096
 LOOKED = 512
 #: Seed of the pairs that are drawn.
 SEED = 52361
-
+#: Atoms within this part of the width of a box are at its walls, and so many of them are few.
+NEAR_WALL, FEW_AT_WALLS = 0.02, 1e-3
 
 class Forces(NamedTuple):
     """The forces of some terms: functions of points for single atoms, and interactions of pairs, with factors."""
@@ -265,9 +266,20 @@ class AtomForm:
             return slopes
         return np.einsum("abn,bkn->akn", self.mobility.at(points), slopes)
 
+    def _check_walls(self, points: Array, A: Array) -> None:
+        """Refuse atoms at walls across which A has mixed terms: test functions have a slope along A n there."""
+        for axis, (lo, hi) in enumerate(self.box):
+            if not (math.isfinite(lo) or math.isfinite(hi)) or not np.delete(A[axis], axis, axis=0).any():
+                continue
+            layer = NEAR_WALL * (hi - lo) if math.isfinite(hi - lo) else NEAR_WALL * self.scales[axis]
+            near = np.mean((points[axis] < lo + layer) | (points[axis] > hi - layer))
+            if near > FEW_AT_WALLS:
+                raise InvalidInput("particles are at walls, across which the mobility has mixed terms")
+
     def _mobile_bend(self, points: Array, mobility: Mobility, slopes: Array) -> Array:
         """Return div(A grad phi) at points, (K, n); the divergence of A by differences of its own."""
         A, total = mobility.at(points), np.zeros(slopes.shape[1:])
+        self._check_walls(points, A)
         factors = [self._factors(axis, x) for axis, x in enumerate(points)]
         for a in range(len(points)):
             for b in range(a + 1):

@@ -47,8 +47,11 @@ class MobileField:
         self.largest = np.trace(self.matrix)
         self.steep, self.bent = np.zeros((2, *grid.shape))
         self.divergence = [np.zeros(grid.shape) for _ in range(d)]
+        # The row of A across each axis at its two walls.
+        self.walls: list[tuple[Array, Array]] = []
         for axis in range(d):
             faces = self._at_faces(axis)
+            self.walls.append((np.take(faces[axis], [0], axis + 1), np.take(faces[axis], [-1], axis + 1)))
             for a in range(d):
                 slope, gap = _slopes(np.moveaxis(faces[a, axis], axis, 0), grid.edges[axis], nodal)
                 self.divergence[a] += np.moveaxis(slope, 0, axis)
@@ -68,10 +71,11 @@ class MobileField:
         return np.einsum("abn,bn...->an...", self.mobility.at(points), field)
 
     def spread(self, p: Array, modes: Modes, factors: list[tuple[Array, Array]],
-               log_slopes: list[Array]) -> tuple[Array, Array]:
+               log_slopes: list[Array], volumes: Array) -> tuple[Array, Array]:
         """Return the integrals of div(w A grad phi) / w times a pressure, and how unsure they are.
 
-        That is A : D^2 phi + (div A + A grad log w) . grad phi, with A at the centers of cells.
+        That is A : D^2 phi + (div A + A grad log w) . grad phi, with A at the centers of cells, less n . A grad phi
+        times the pressure at walls: test functions have no slope across a wall, but with mixed terms one of these.
 
         Parameters
         ----------
@@ -82,6 +86,8 @@ class MobileField:
             Values and slopes of the factors of the test functions along each axis.
         log_slopes : list of arrays
             grad log w; none where w is 1.
+        volumes : array of the grid's shape
+            Of the cells, or the weights of their centers.
         """
         axes, pulls = range(self.grid.ndim), self.pulls(log_slopes)
         total = np.zeros(len(modes.waves))
@@ -90,11 +96,13 @@ class MobileField:
             total += contract(p * pulls[a], [factors[k][k == a] for k in axes])
             for b in range(a):
                 total += 2.0 * contract(p * self.matrix[a][b], [factors[k][k in (a, b)] for k in axes])
+        at_walls, doubt = self._at_walls(p / volumes, volumes, modes, factors)
+        total -= at_walls
         if self.nodal:
-            return total, np.zeros(total.shape)
+            return total, doubt
         # Averages over cells and values at centers differ in second order.
         steep, bent = (float((np.abs(p) * part).sum()) for part in (self.steep, self.bent))
-        return total, steep * np.sqrt(modes.bend) + bent * modes.bend
+        return total, steep * np.sqrt(modes.bend) + bent * modes.bend + doubt
 
     def pulls(self, log_slopes: list[Array]) -> list[Array]:
         """Return div A + A grad log w along each axis at the centers, with the slopes of log w (none: w = 1)."""
@@ -103,6 +111,29 @@ class MobileField:
         shape = self.grid.shape
         moved = self.applied([np.broadcast_to(pull, shape) for pull in log_slopes])
         return [div + pull for div, pull in zip(self.divergence, moved)]
+
+    def _at_walls(self, density: Array, volumes: Array, modes: Modes,
+                  factors: list[tuple[Array, Array]]) -> tuple[Array, Array]:
+        """Return the integrals of n . A grad phi times a density over all walls, and how unsure they are."""
+        total, doubt = np.zeros((2, len(modes.waves)))
+        for axis, row in enumerate(self.walls):
+            for side, sign in ((0, -1.0), (-1, 1.0)):
+                mixed = [b for b in range(self.grid.ndim) if b != axis and row[side][b].any()]
+                if self.grid.periodic[axis] or not mixed:
+                    continue
+                lines = np.moveaxis(density, axis, 0)
+                near = [np.expand_dims(lines[k if side == 0 else -1 - k], axis) for k in range(3)]
+                area = np.take(volumes, [self.grid.shape[axis] // 2], axis) / self.grid.widths[axis][0]
+                weights = (15 / 8, -10 / 8, 3 / 8) if self.nodal else (11 / 6, -7 / 6, 2 / 6)
+                wall = sum((w * one for w, one in zip(weights, near)), np.zeros(near[0].shape)) * area
+                other = (1.5 * near[0] - 0.5 * near[1]) * area
+                at_wall = modes.factors(axis, self.grid.edges[axis][[side]])[0]
+                for b in mixed:
+                    shapes = [at_wall if k == axis else factors[k][k == b] for k in range(self.grid.ndim)]
+                    part = sign * contract(wall * row[side][b], shapes)
+                    total += part
+                    doubt += np.abs(part - sign * contract(other * row[side][b], shapes))
+        return total, doubt
 
     def _at_faces(self, axis: int) -> Array:
         grid = self.grid

@@ -265,7 +265,7 @@ class WeakForm:
         Beside them how unsure they are: what they differ by from the same at the centers of cells.
         """
         if self.moving is not None:
-            return self.moving.spread(p, self.modes, self.factors, self.pulls)
+            return self.moving.spread(p, self.modes, self.factors, self.pulls, self.volumes)
         if not self.weighted:
             return -self.modes.bend * (contract(p, self.values) if moments is None else moments), np.zeros(self.count)
         at_centers = self._spreading_at_centers(p)

@@ -86,6 +86,23 @@ def test_a_solver_whose_mobility_is_off_by_a_tenth_is_not_certified(name, monkey
     assert certificate.equation_defect > certificate.equation_bound
 
 
+@pytest.mark.parametrize("order", [2, 4])
+def test_a_matrix_with_mass_at_walls_is_audited(order):
+    """Test functions have a slope along A n there, which the audit knows."""
+    grid = wg.Grid([(0, 2), (0, 2)], cells=(48, 48), boundary="no-flux")
+    energy = wg.Entropy(1.0) + wg.Potential(lambda x, y: np.cos(2 * x) * np.sin(y))
+    rho = wg.Density.gaussian(grid, (0.7, 1.1), 0.3)
+    for span in ((0, 0.1), (0, 5)):
+        certificate = wg.solve(energy, rho, span, wg.FiniteVolume(order=order), mobility=MATRIX).certificate
+        assert certificate.verdict == "holds", certificate.explain()
+
+
+def test_particles_at_walls_with_a_matrix_are_not_judged():
+    grid = wg.Grid([(0, 2), (0, 2)], cells=(16, 16), boundary="no-flux")
+    sol = wg.solve(1.0 * wg.Entropy(1.0), wg.Density.uniform(grid), (0, 0.1), wg.Lagrangian(rng=3), mobility=MATRIX)
+    assert "at walls" in sol.certificate.not_judged
+
+
 def test_a_missing_mobility_is_seen():
     sol = wg.solve(WELL, START, (0, 0.05), mobility=grows)
     assert sol.certificate.verdict == "holds"
