@@ -44,6 +44,8 @@ class FiniteVolume(Method):
     beta = infinity, with the exponential midpoint rule.
     No diffusion: masses are carried along characteristics, with jumps kept within a cell; a smooth law on one axis
     takes explicit steps of third order. See docs/schemes.md.
+    A mobility A(x) (`wgflow.solve`): the same fluxes with A in them; with mixed terms along directions of the grid, for
+    linear diffusion on even cells of two or three axes.
     Fronts on a line, of nonlinear diffusion by a power and of charges (a logarithmic repulsion without diffusion):
     points carry the masses, of second order wherever in a cell a front is, as long as they serve.
 
