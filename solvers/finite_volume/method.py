@@ -194,14 +194,15 @@ class FiniteVolume(Method):
             refused = reason or why_split(flow)
             if refused is not None:
                 raise InvalidInput(f"splitting='none' does not serve {refused}; leave splitting out")
+        moving = "" if flow.mobility is None else f", with a {flow.mobility.kind} mobility"
         if reason is None:
             together = ", all axes at once" if self.splitting == "none" else ""
-            flow.scheme = f"fluxes of fourth order in space{together}"
+            flow.scheme = f"fluxes of fourth order in space{together}{moving}"
             return CompactRun(self, flow)
         if self.order == 4 and flow.t1 > flow.t0:
             raise InvalidInput(f"order=4: fluxes of fourth order do not serve {reason}; leave order out")
         if carries(flow, self):
             flow.scheme = "characteristics, of second order in space, with jumps kept within a cell (no diffusion)"
         else:
-            flow.scheme = f"fluxes of second order in space ({reason})"
+            flow.scheme = f"fluxes of second order in space{moving} ({reason})"
         return FiniteVolumeRun(self, flow)

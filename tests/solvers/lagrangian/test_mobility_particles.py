@@ -140,6 +140,15 @@ def test_characteristics_follow_the_mobility():
     np.testing.assert_allclose(plane.final.points[:, 0], expm(-A @ np.diag([1.0, 2.0])) @ [1.0, 0.5], rtol=1e-7)
 
 
+def test_atoms_that_come_to_a_bound():
+    atoms = wg.Atoms(np.array([[0.5], [0.5]]), [1.0], [(0.0, 1.0), (0.0, 1.0)])
+    slope = 1.0 * wg.Potential(lambda x, y: x + 0 * y)
+    sol = wg.solve(slope, atoms, (0, 2), wg.Lagrangian(), mobility=(1.0, 0.5))
+    assert sol.final.points[:, 0] == pytest.approx([0.0, 0.5])
+    with pytest.raises(wg.ConvergenceError, match="come to a bound"):
+        wg.solve(slope, atoms, (0, 2), wg.Lagrangian(), mobility=((1.0, 0.3), (0.3, 1.0)))
+
+
 def test_a_radius_with_a_mobility_is_refused():
     atoms = wg.Atoms(np.array([[0.5, 1.0]]), [0.5, 0.5], [(0.0, math.inf)], [2.0])
     with pytest.raises(wg.InvalidInput, match="reference measure"):

@@ -216,6 +216,12 @@ def test_what_is_no_mobility_is_refused(given):
         Mobility(given)
 
 
+def test_the_certificate_tells_of_it():
+    schemes = [wg.solve(WELL, START, (0, 0.001), wg.FiniteVolume(order=order), mobility=grows).certificate.scheme
+               for order in (4, 2)]
+    assert all("with a scalar mobility" in scheme for scheme in schemes)
+
+
 def test_a_flow_knows_its_mobility():
     assert Flow.__dataclass_fields__["mobility"].default is None
     sol = wg.solve(WELL, START, (0, 0.01), mobility=grows)
