@@ -66,6 +66,8 @@ class Method(Contract):
 
     #: Whether the method knows energies that change with time.
     DRIVEN: ClassVar[bool] = False
+    #: Whether the method knows a mobility A(x), d rho/dt = div(rho A grad dF/drho).
+    KNOWS_MOBILITY: ClassVar[bool] = False
     #: Whether the law is held by points, which `atoms` makes of the initial law, and not by the cells of a grid.
     MOVES_ATOMS: ClassVar[bool] = False
     #: Whether a run can be taken up again from the states that it dumps.

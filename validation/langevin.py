@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -42,6 +42,7 @@ def run_langevin(
     *,
     dt: float | None = None,
     time_scale: float | Callable[[float], float] = 1.0,
+    mobility: Any = None,
     max_steps: int = 1_000_000,
     time_limit: float | None = None,
     folder: str | os.PathLike[str] | None = None,
@@ -74,6 +75,9 @@ def run_langevin(
         Length of a step, chosen from the change of the drift if it is left out.
     time_scale : float or callable
         The clock s(t) of `wgflow.solve`.
+    mobility : optional
+        A(x) as in `wgflow.solve`: drift :math:`-A \nabla\Psi + \beta^{-1} \nabla\cdot A`, noise
+        :math:`\sqrt{2 A/\beta}`.
     max_steps, time_limit
         Steps and seconds after which a run stops with ConvergenceError.
     folder : path, optional
@@ -131,15 +135,15 @@ def run_langevin(
             recorder.take(run, steps, {"coordinates": points.T})
             report.advance(1)
 
-        follow_particles(energy, law, t, time_scale, method, take)
+        follow_particles(energy, law, t, time_scale, method, take, mobility)
 
     return recorder.run_all(seed, one, report.finished)
 
 
 def follow_particles(energy: Term, law: Atoms, t: Array, time_scale: float | Callable[[float], float],
-                     method: Lagrangian, take: Callable[[int, Array], None]) -> None:
+                     method: Lagrangian, take: Callable[[int, Array], None], mobility: Any = None) -> None:
     """Run a method on atoms from time 0, and hand over the number of steps and the points at each output time."""
-    flow = make_flow(energy, law, (0.0, float(t[-1])), None, time_scale, method)
+    flow = make_flow(energy, law, (0.0, float(t[-1])), None, time_scale, method, mobility)
     # Not as t_eval, whose laws the flow would plan to keep in memory.
     flow.stops = sorted({*flow.stops, *(float(time) for time in t if time > 0.0)})
     method.integrate(flow, cast("Recorder", _OutputTimes(t, take)))

@@ -22,6 +22,7 @@ from wgflow.energies import (
     Entropy,
     FreeEnergy,
     InternalEnergy,
+    Mobility,
     Potential,
     PowerEntropy,
     RelativeEntropy,
@@ -73,7 +74,7 @@ _LAZY = {
 __all__ = [
     "Atoms", "Certificate", "ConvergenceError", "Convolution", "Dense", "Density", "Entropy", "FiPy",
     "FiniteVolume", "FreeEnergy", "Grid", "Interaction", "InternalEnergy", "InvalidInput", "JKO", "Lagrangian",
-    "LowRank", "Potential", "PowerEntropy", "RelativeEntropy", "ResourceError", "Solution", "Stationary",
+    "LowRank", "Mobility", "Potential", "PowerEntropy", "RelativeEntropy", "ResourceError", "Solution", "Stationary",
     "StorageError", "Term", "TimeDependent", "WGFlowError", "WGFlowWarning", "__version__", "activations",
     "cite", "errors", "interactions", "load", "plotting", "reduced_models", "resume", "show_versions", "solve",
     "solvers", "stationary", "stationary_branches", "sweep", "testing", "validation",

@@ -53,6 +53,7 @@ def _warmup() -> None:
         lambda: wg.solve(well + wg.Entropy(2.0), square, (0.0, 0.05)),
         lambda: wg.solve(1 * well, square, (0.0, 0.05)),
         lambda: wg.solve(well + wg.Entropy(2.0), square, (0.0, 0.05), method=wg.FiniteVolume(order=2)),
+        lambda: wg.solve(well + wg.Entropy(2.0), square, (0.0, 0.05), mobility=[[1.0, 0.3], [0.3, 1.0]]),
         lambda: wg.solve(wg.PowerEntropy(2.0), line, (0.0, 0.05)),
         *(partial(wg.solve, energy, box, (0.0, 0.05)) for energy in (well + wg.PowerEntropy(2.0), 1 * charges)),
         lambda: wg.solve(well + wg.Entropy(2.0), line, (0.0, 0.1), method=wg.FiniteVolume(dt=0.05)),

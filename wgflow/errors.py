@@ -48,7 +48,7 @@ class ConvergenceError(WGFlowError, RuntimeError):
         Sentence on what happened, where, and what to change.
     reason : str
         One of ``"step too small"``, ``"max steps"``, ``"non-finite"``, ``"callback"``, ``"blow-up"``, ``"mass"``,
-        ``"energy increase"``, ``"time limit"``, ``"tolerance"``.
+        ``"energy increase"``, ``"time limit"``, ``"tolerance"``, ``"bound"``.
     t, dt : float, optional
         Time and step at which it happened.
     """

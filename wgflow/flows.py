@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from wgflow.densities import Density
 from wgflow.energies.clocks import Clock
 from wgflow.energies.drives import Drive
 from wgflow.energies.free_energy import FreeEnergy, Term
+from wgflow.energies.mobility import Mobility, as_mobility
 from wgflow.energies.nodes import NodeGrid
 from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.energies.probes import AtomProbe, GridProbe
@@ -46,7 +47,7 @@ CLOCK_SLACK, CLOCK_TRIALS = 1e-9, 40
 
 @dataclass
 class Flow:
-    r"""A gradient flow to be solved, checked: :math:`\partial_t\rho = s\,\nabla\cdot(\rho \nabla \delta F/\delta\rho)`.
+    r"""A gradient flow, checked: :math:`\partial_t\rho = s\,\nabla\cdot(\rho\,A \nabla \delta F/\delta\rho)`.
 
     Attributes
     ----------
@@ -63,6 +64,8 @@ class Flow:
     open_ends : tuple of (bool, bool)
         Which ends of each axis stand for infinity (`Grid.open_ends`); empty where atoms were given, whose bounds are
         walls.
+    mobility : Mobility or None
+        A(x); None for 1.
     """
 
     energy: FreeEnergy
@@ -72,6 +75,7 @@ class Flow:
     t_eval: tuple[float, ...]
     time_scale: float | Callable[[float], float]
     open_ends: tuple[tuple[bool, bool], ...] = ()
+    mobility: Mobility | None = None
     stops: list[float] = field(init=False)
 
     def __post_init__(self):
@@ -118,6 +122,11 @@ class Flow:
     def grid(self) -> Grid:
         """The grid of the initial density."""
         return self.density.grid
+
+    @property
+    def diagonal_mobility(self) -> list[np.ndarray] | None:
+        """The diagonal of A at the cell centers, one array for each axis; None where A is 1."""
+        return None if self.mobility is None else self.mobility.on(self.grid)[0]
 
     @cached_property
     def on_grid(self) -> EnergyOnGrid:
@@ -206,7 +215,8 @@ class Flow:
         return float(value)
 
 
-def make_flow(energy: Term, rho0: Density | Atoms, t_span, t_eval, time_scale, method: Method) -> Flow:
+def make_flow(energy: Term, rho0: Density | Atoms, t_span, t_eval, time_scale, method: Method,
+              mobility: Any = None) -> Flow:
     """Return the problem of `solve`, its arguments checked and the energy assembled.
 
     Raises
@@ -236,7 +246,7 @@ def make_flow(energy: Term, rho0: Density | Atoms, t_span, t_eval, time_scale, m
     times = check_times(t_eval, t0, t1, size, unit)
     if not callable(time_scale):
         time_scale = check_positive("time_scale", time_scale)
-    flow = Flow(energy, rho0, t0, t1, times, time_scale, open_ends)
+    flow = Flow(energy, rho0, t0, t1, times, time_scale, open_ends, _check_mobility(mobility, rho0, method))
     flow.given = given
     if flow.has_grid and any(flow.grid.periodic):
         # A potential that jumps at the seam of a circle has one meaning for all methods: none.
@@ -248,11 +258,30 @@ def make_flow(energy: Term, rho0: Density | Atoms, t_span, t_eval, time_scale, m
     return flow
 
 
+def _check_mobility(given: Any, rho0: Density | Atoms, method: Method) -> Mobility | None:
+    """Return the mobility of a flow, looked at where the law is; refuse methods that do not know it."""
+    mobility = as_mobility(given)
+    if mobility is None:
+        return None
+    name = type(method).__name__
+    if not method.KNOWS_MOBILITY:
+        raise InvalidInput(f"mobility={mobility!r}: {name} knows the flow of mobility 1 alone, and would solve another "
+                           "equation; use FiniteVolume(), or Lagrangian() for particles")
+    if isinstance(rho0, Density):
+        mobility.on(rho0.grid)
+        return mobility
+    if any(rho0.powers):
+        raise InvalidInput(f"mobility={mobility!r}: {name} does not know it on coordinates with a reference measure "
+                           "such as r^p dr; use FiniteVolume()")
+    mobility.at(rho0.points)
+    return mobility
+
+
 def law_after(energy: FreeEnergy, rho: Density, t0: float, t1: float, time_scale: float | Callable[[float], float],
-              method: Method) -> Density | None:
+              method: Method, mobility: Mobility | None = None) -> Density | None:
     """Return the law at t1 of the flow from a law at t0; None where the run fails."""
     try:
-        final = run(make_flow(energy, rho, (t0, t1), [t1], time_scale, method), method).final
+        final = run(make_flow(energy, rho, (t0, t1), [t1], time_scale, method, mobility), method).final
     except (ConvergenceError, InvalidInput):
         return None
     return final if isinstance(final, Density) else None

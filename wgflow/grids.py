@@ -160,7 +160,7 @@ class Grid:
     # ---------------------------------------------------------------- constructors
     @classmethod
     def for_problem(cls, energy, rho0, t_end=None, *, tol: float = 1e-3, bounds=None, cells=None, boundary=None,
-                    method=None, time_scale=1.0, names=None, max_cells: int = 500_000) -> Grid:
+                    method=None, time_scale=1.0, mobility=None, names=None, max_cells: int = 500_000) -> Grid:
         r"""Return a grid on which a flow is solved with an error of at most about ``tol``.
 
         The aim is :math:`\max_t \|\rho_h(t) - \rho(t)\|_{L^1} \le \mathrm{tol} \cdot \mathrm{mass}`, estimated at six
@@ -193,7 +193,7 @@ class Grid:
             As in `Grid`.
         method : Method, optional
             Method of the trial solves, `FiniteVolume()` by default.
-        time_scale : float or callable
+        time_scale, mobility
             As in `wgflow.solve`.
         max_cells : int
             Largest number of cells of a trial grid and of the result.
@@ -216,7 +216,8 @@ class Grid:
         (True, True, True)
         """
         choose = uphill("wgflow.automatic_grids", "problem_grid")
-        return choose(energy, rho0, t_end, tol, bounds, cells, boundary, method, time_scale, names, max_cells)
+        return choose(energy, rho0, t_end, tol, bounds, cells, boundary, method, time_scale, names, max_cells,
+                      mobility)
 
     @classmethod
     def graded(cls, bounds, cells, monitor, *, boundary=None, names=None) -> Grid:

@@ -264,7 +264,8 @@ class Recorder:
                         history=history, status=status, message=message,
                         certificate=lambda: _audited(certificate, audit, laws),
                         free_energy=self.flow.energy, method=repr(self.method), time_scale=self.flow.time_scale,
-                        jko_steps=self.jko_steps, stepped_by=self.method, start=self.flow.given)
+                        jko_steps=self.jko_steps, stepped_by=self.method, start=self.flow.given,
+                        mobility=self.flow.mobility)
 
     def _append(self, step: Step, dt: float) -> None:
         mass, least = step.mass, step.min_density
@@ -400,6 +401,8 @@ class AtomRecorder(Recorder):
         flow, atoms, noise = self.flow, self.flow.atoms, 0.0
         if flow.energy.spreads and t > flow.t0:
             noise = 2.0 * flow.elapsed(flow.t0, t - flow.t0) / flow.energy.beta
+            if flow.mobility is not None:
+                noise *= float(np.einsum("iin->n", flow.mobility.at(points)).mean()) / len(points)
         self._keep_outside(beyond_bounds(points, atoms.weights, atoms.bounds, flow.open_ends, atoms.names, noise))
 
     def _certificate(self, history: History, status: int) -> Certificate:
@@ -431,7 +434,7 @@ def _outside(flow: Flow, t: float, masses: np.ndarray) -> Outside:
     """Return an estimate of what lies beyond the ends that stand for infinity at a time."""
     # A clock that cannot be read ends a run, and is not asked for nothing.
     elapsed = flow.elapsed(flow.t0, t - flow.t0) if t > flow.t0 else 0.0
-    return mass_outside(flow.on_grid_at(t), masses, elapsed)
+    return mass_outside(flow.on_grid_at(t), masses, elapsed, flow.diagonal_mobility)
 
 
 def _logarithmic_mean(a: float, b: float) -> float:

@@ -13,6 +13,7 @@ from wgflow.arguments import check_span, check_times
 from wgflow.certificate import library_versions
 from wgflow.densities import Density
 from wgflow.energies.free_energy import Term
+from wgflow.energies.mobility import Mobility, as_mobility
 from wgflow.energies.nodes import with_nodes
 from wgflow.errors import InvalidInput, StorageError, WGFlowWarning
 from wgflow.files.archives import read_npz
@@ -32,23 +33,24 @@ __all__ = ["resume"]
 
 
 def resume(path, t_end=None, *, energy: Term, methods: dict[str, type[Method]], t_eval=None, time_scale=None,
-           method: Method | None = None, checkpoint=None, progress: bool = False, throw: bool = True) -> Solution:
+           method: Method | None = None, mobility=None, checkpoint=None, progress: bool = False,
+           throw: bool = True) -> Solution:
     """Continue a run from its checkpoint, see `wgflow.resume`; ``methods`` has the classes that a file may name."""
-    flow, method, saved, state = _read_run(path, energy, methods, method, time_scale)
+    flow, method, saved, state = _read_run(path, energy, methods, method, time_scale, mobility)
     later, times = _extension(flow, t_end, t_eval)
     options = {"progress": progress, "checkpoint": path if checkpoint is None else checkpoint, "throw": throw}
     if later is not None and state["t"] == flow.t1:
-        longer = make_flow(energy, flow.rho0, (flow.t0, later), times or None, flow.time_scale, method)
+        longer = make_flow(energy, flow.rho0, (flow.t0, later), times or None, flow.time_scale, method, flow.mobility)
         return run(longer, method, state=(saved, state), **options)
     solution = run(flow, method, state=(saved, state), **options)
     if later is None or not solution.success:
         return solution
     return resume(options.pop("checkpoint"), t_end, energy=energy, methods=methods, t_eval=t_eval, method=method,
-                  time_scale=time_scale, **options)
+                  time_scale=time_scale, mobility=mobility, **options)
 
 
 def _read_run(path, energy: Term, methods: dict[str, type[Method]], method: Method | None,
-              time_scale) -> tuple[Flow, Method, dict, dict]:
+              time_scale, mobility) -> tuple[Flow, Method, dict, dict]:
     """Return the problem, the method, the record and the state in a checkpoint, checked against what is given again."""
     header, arrays = read_npz(path, KIND)
     try:
@@ -69,7 +71,9 @@ def _read_run(path, energy: Term, methods: dict[str, type[Method]], method: Meth
     except (InvalidInput, LookupError, TypeError, ValueError, AttributeError) as error:
         raise StorageError(f"{path} is not a checkpoint that can be used: {type(error).__name__}: {error}") from error
     time_scale = _check_time_scale(path, told, arrays, time_scale)
-    flow = make_flow(energy, rho0, span, times if times.size else None, time_scale, method)
+    flow = make_flow(energy, rho0, span, times if times.size else None, time_scale, method,
+                     _told_mobility(path, told, arrays, mobility))
+    _check_mobility(path, arrays, flow)
     _check_energy(path, told, arrays, flow)
     _warn_of_versions(path, versions)
     return flow, method, saved, state
@@ -107,6 +111,35 @@ def _check_time_scale(path, told: dict, arrays: dict[str, np.ndarray], given) ->
         t = told["t0"] + float(SAMPLES[int(gap.argmax())]) * (told["t1"] - told["t0"])
         raise StorageError(f"time_scale differs from the one of {path} by a factor {1 + gap.max():.3g} at t={t:g}")
     return given
+
+
+def _told_mobility(path, told: dict, arrays: dict[str, np.ndarray], given) -> Mobility | None:
+    """Return the mobility of a run: of numbers from the file, of functions as it is given again."""
+    given, numbers = as_mobility(given), told.get("mobility")
+    if given is not None:
+        return given
+    if "mobility" not in arrays:
+        return None
+    if numbers is None:
+        raise InvalidInput(f"mobility: the run in {path} had functions, which are not stored; give it again")
+    try:
+        return Mobility.of_numbers(numbers)
+    except (InvalidInput, LookupError, TypeError) as error:
+        raise StorageError(f"{path} is not a checkpoint that can be used: its mobility is {numbers!r}") from error
+
+
+def _check_mobility(path, arrays: dict[str, np.ndarray], flow: Flow) -> None:
+    """Refuse a mobility that has other values on the grid than that of a file."""
+    theirs = arrays.get("mobility")
+    if (theirs is None) != (flow.mobility is None):
+        raise StorageError(f"mobility: the run in {path} had {'none' if theirs is None else 'one'}, and "
+                           f"{'one' if theirs is None else 'none'} is given")
+    if theirs is None or flow.mobility is None:
+        return
+    ours = flow.mobility.values_on(flow.grid)
+    if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=ROUNDING, atol=0.0):
+        gap = f" by up to {np.abs(ours - theirs).max():.3g}" if ours.shape == theirs.shape else ""
+        raise StorageError(f"mobility: {flow.mobility!r} differs from that of {path}{gap}")
 
 
 def _check_energy(path, told: dict, arrays: dict, flow: Flow) -> None:

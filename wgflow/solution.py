@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from wgflow.certificate import Certificate
     from wgflow.energies.free_energy import FreeEnergy
+    from wgflow.energies.mobility import Mobility
     from wgflow.error_estimates import ErrorEstimate
     from wgflow.error_estimates.runs import Related
     from wgflow.grids import Grid
@@ -98,6 +99,8 @@ class Solution(Generic[Law]):
     free_energy : FreeEnergy
     method : str
         The method and its settings.
+    mobility : Mobility or None
+        A(x); None for 1. One made of functions is known by its description alone after `load`.
     jko_steps : tuple of JKOStep
         The results of the steps of the JKO method (without densities); empty for other methods.
     errors : dict of int to ErrorEstimate
@@ -108,7 +111,8 @@ class Solution(Generic[Law]):
                  certificate: Certificate | Callable[[], Certificate], status: int, message: str,
                  free_energy: FreeEnergy | None, method: str,
                  time_scale: float | Callable[[float], float] | None = 1.0, jko_steps: Sequence[JKOStep] = (),
-                 stepped_by: Method | None = None, start: Density | Atoms | None = None):
+                 stepped_by: Method | None = None, start: Density | Atoms | None = None,
+                 mobility: Mobility | None = None):
         self.t = np.asarray(t, dtype=float)
         self.densities: list[Law] = list(densities)
         self.energy = np.asarray(energy, dtype=float)
@@ -116,6 +120,7 @@ class Solution(Generic[Law]):
         self._certificate = certificate
         self.status, self.message = status, message
         self.free_energy, self.method, self.time_scale = free_energy, method, time_scale
+        self.mobility = mobility
         self.jko_steps = tuple(jko_steps)
         self._stepped_by, self._start = stepped_by, start
         # Estimates of errors by index of the snapshot, and the runs they are made of.
@@ -185,7 +190,7 @@ class Solution(Generic[Law]):
         first, second = (cast(Density, self.densities[j]) for j in (k - 1, k))
         if self._stepped_by is not None and self.free_energy is not None:
             found = uphill("wgflow.flows", "law_after")(self.free_energy, first, float(self.t[k - 1]), t,
-                                                        self.time_scale, self._stepped_by)
+                                                        self.time_scale, self._stepped_by, self.mobility)
             if found is not None:
                 return cast(Law, found)
         apart = float(np.abs(second.masses - first.masses).sum()) / first.mass
@@ -257,14 +262,15 @@ class Solution(Generic[Law]):
 
     @cached_property
     def dissipation(self) -> np.ndarray:
-        r""":math:`\int \rho |\nabla \delta F/\delta\rho|^2` at the snapshots, the rate -dF/dt at time_scale 1."""
+        r""":math:`\int \rho\,\nabla\mu\cdot A\,\nabla\mu` at the snapshots, -dF/dt at time_scale 1; mu is dF/drho."""
         if self.free_energy is None:
             raise InvalidInput("dissipation: a loaded solution does not hold its functions; "
                                "set solution.free_energy to the energy it was solved with")
         if not self.has_dissipation:
             raise InvalidInput("dissipation: particles with noise have no entropy, hence no dissipation; solve on a "
                                "grid (FiniteVolume) for it")
-        return np.array([self.free_energy.at(t).dissipation(rho) for t, rho in zip(self.t, self.densities)])
+        return np.array([self.free_energy.at(t).dissipation(rho, self.mobility)
+                         for t, rho in zip(self.t, self.densities)])
 
     @property
     def has_dissipation(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass, replace
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from wgflow.arguments import refuse_unknown, without_unknown
 from wgflow.checks import check_flag
@@ -33,6 +33,7 @@ def solve(
     *,
     t_eval: ArrayLike | None = None,
     time_scale: float | Callable[[float], float] = 1.0,
+    mobility: Any = None,
     progress: bool = False,
     checkpoint: str | os.PathLike[str] | None = None,
     throw: bool = True,
@@ -47,6 +48,7 @@ def solve(  # type: ignore[overload-overlap]
     *,
     t_eval: ArrayLike | None = None,
     time_scale: float | Callable[[float], float] = 1.0,
+    mobility: Any = None,
     progress: bool = False,
     checkpoint: str | os.PathLike[str] | None = None,
     throw: bool = True,
@@ -61,6 +63,7 @@ def solve(
     *,
     t_eval: ArrayLike | None = None,
     time_scale: float | Callable[[float], float] = 1.0,
+    mobility: Any = None,
     progress: bool = False,
     checkpoint: str | os.PathLike[str] | None = None,
     throw: bool = True,
@@ -75,6 +78,7 @@ def solve(
     *,
     t_eval: ArrayLike | None = None,
     time_scale: float | Callable[[float], float] = 1.0,
+    mobility: Any = None,
     progress: bool = False,
     checkpoint: str | os.PathLike[str] | None = None,
     throw: bool = True,
@@ -83,7 +87,7 @@ def solve(
 ) -> Solution[Density] | Solution[Atoms]:
     r"""Solve the Wasserstein gradient flow of a free energy.
 
-    .. math:: \partial_t \rho = s(t)\, \nabla\cdot\bigl(\rho\, \nabla \tfrac{\delta F}{\delta \rho}\bigr),
+    .. math:: \partial_t \rho = s(t)\, \nabla\cdot\bigl(\rho\,A(x)\, \nabla \tfrac{\delta F}{\delta \rho}\bigr),
               \qquad \rho(t_0) = \rho_0.
 
     Every accepted step keeps the mass and the sign of the density and does not raise F; the Solution's certificate says
@@ -105,6 +109,10 @@ def solve(
         are kept, thinned to about 64 snapshots.
     time_scale : float or callable
         The factor s > 0, a number or a function of t (2 xi(t) for the clock of the network talks).
+    mobility : number, function, sequence, rows or Mobility, optional
+        A(x), symmetric and positive definite, by default 1: a scalar, an entry for each axis, or d rows of d entries,
+        each a number or a function of the coordinates (`Mobility`). States at rest do not depend on it. For
+        `FiniteVolume` and `Lagrangian`.
     progress : bool
         Show a bar on a terminal, log lines (logger ``wgflow``, level INFO) elsewhere.
     checkpoint : path, optional
@@ -143,7 +151,7 @@ def solve(
         refuse_unknown(unknown, solve, method, [solvers.FiniteVolume, *others])
     method = _check_method(method)
     progress, throw = check_flag("progress", progress), check_flag("throw", throw)
-    flow = make_flow(energy, rho0, t_span, t_eval, time_scale, method)
+    flow = make_flow(energy, rho0, t_span, t_eval, time_scale, method, mobility)
     if checkpoint is not None and not (flow.has_grid and method.KEEPS_CHECKPOINTS):
         raise InvalidInput(f"checkpoint={checkpoint!r}: {type(method).__name__} keeps no checkpoints; solve in parts, "
                            "each from the .final of the one before, and save them")
@@ -164,6 +172,7 @@ def resume(
     t_eval: ArrayLike | None = None,
     time_scale: float | Callable[[float], float] | None = None,
     method: Method | None = None,
+    mobility: Any = None,
     checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = False,
     throw: bool = True,
@@ -191,6 +200,8 @@ def resume(
         The time_scale of the run if it was a function.
     method : Method, optional
         The method with other limits (``max_steps``, counted anew, ``time_limit``, ``threads``); all else must agree.
+    mobility : optional
+        The mobility of the run if it had one made of functions, which are compared by their values on the grid.
     checkpoint : path, optional
         Where to keep the state from here on, by default the same file.
     progress, throw : bool
@@ -215,7 +226,7 @@ def resume(
     if method is not None:
         methods.setdefault(type(_check_method(method)).__name__, type(method))
     return resuming.resume(path, t_end, energy=energy, methods=methods, t_eval=t_eval, time_scale=time_scale,
-                           method=method, checkpoint=checkpoint, progress=progress, throw=throw)
+                           method=method, mobility=mobility, checkpoint=checkpoint, progress=progress, throw=throw)
 
 
 def show_versions() -> None:

@@ -35,11 +35,12 @@ def carries(flow: Flow, method: FiniteVolume) -> bool:
     """Return whether masses are carried along characteristics: a law with jumps, without diffusion.
 
     Smooth laws are left to fluxes, which are as accurate, cheaper, and dissipate what they say in long steps, too.
-    scheme="midpoint" is for steps of any length; its equation asks for fluxes that depend smoothly on Psi.
+    Characteristics know no mobility. scheme="midpoint" is for steps of any length; its equation asks for fluxes that
+    depend smoothly on Psi.
     """
     energy = flow.on_grid
     implicit = method.scheme == "midpoint" and energy.moves
-    if energy.diffusion > 0 or energy.internal or not method.corrected or implicit:
+    if energy.diffusion > 0 or energy.internal or not method.corrected or implicit or flow.mobility is not None:
         return False
     return not is_smooth_everywhere(flow.density.values)
 
@@ -68,8 +69,8 @@ def why_not_compact(flow: Flow, method: FiniteVolume) -> str | None:
     field = energy.field(rho.masses, energy.interaction(rho.masses))
     if flow.energy.time_dependent:
         # What is at rest now will be moved.
-        return _unresolved(energy, rho, field) or _unresolved_later(flow, rho)
-    return _unresolved(energy, rho, field) or _at_rest(energy, rho, field)
+        return _unresolved(flow, energy, rho, field) or _unresolved_later(flow, rho)
+    return _unresolved(flow, energy, rho, field) or _at_rest(energy, rho, field)
 
 
 def why_split(flow: Flow) -> str | None:
@@ -93,17 +94,22 @@ def _unresolved_later(flow: Flow, rho: Density) -> str | None:
     except ConvergenceError:
         # The run will meet it.
         return None
-    reason = _unresolved(energy, rho, energy.field(rho.masses, energy.interaction(rho.masses)), now=False)
+    reason = _unresolved(flow, energy, rho, energy.field(rho.masses, energy.interaction(rho.masses)), now=False)
     return None if reason is None else f"{reason}, at t = {t:.4g}"
 
 
-def _unresolved(energy: EnergyOnGrid, rho: Density, field: np.ndarray | None, now: bool = True) -> str | None:
-    """Return why the cells are too wide for the potential of a law, or None; ``now`` if the law is that of the time."""
+def _unresolved(flow: Flow, energy: EnergyOnGrid, rho: Density, field: np.ndarray | None,
+                now: bool = True) -> str | None:
+    """Return why the cells are too wide for the potential of a law, or None; ``now`` if the law is that of the time.
+
+    With a mobility it is the potential less D log A that the fluxes along an axis see.
+    """
     psi, unit = replace(energy, grid=node_grid(rho.grid)).sweep_potential, 1.0 / rho.mass
-    psi = psi if field is None else psi + field
+    psi, mobility = psi if field is None else psi + field, flow.diagonal_mobility
     with np.errstate(over="ignore", invalid="ignore"):
         for axis in range(rho.grid.ndim):
-            m, p = rho.masses.swapaxes(0, axis), psi.swapaxes(0, axis)
+            pull = psi if mobility is None else psi - energy.diffusion * np.log(mobility[axis])
+            m, p = rho.masses.swapaxes(0, axis), pull.swapaxes(0, axis)
             first = p[1:] - p[:-1]
             second = first[1:] - first[:-1]
             bend = float((np.abs(second) * m[1:-1]).sum()) * unit / energy.diffusion

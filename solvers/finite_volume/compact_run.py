@@ -18,6 +18,7 @@ from wgflow.recorder import Step
 from .compact import LADDER_BELOW, Compact
 from .compact_sweeps import CompactSweeps
 from .field_loop import field_loop
+from .oblique import ObliqueCompactSweeps
 from .run import MAX_HALVINGS, FiniteVolumeRun
 from .splitting import default_threads
 from .stepper import State, Stepper
@@ -55,7 +56,9 @@ class CompactRun(FiniteVolumeRun):
         sweeps, scale = cast(CompactSweeps, self.stepper.sweeps), flow.time_scale
         single = sweeps.static and flow.grid.ndim == 1 and sweeps.keeps
         self.loop = Loop(self.stepper, scale) if single and method.tol is None and not callable(scale) else None
-        self.field_loop = field_loop(self.stepper, scale) if method.tol is None and method.controlled else None
+        # The loop with an interaction knows no mobility.
+        fast = method.tol is None and method.controlled and flow.mobility is None
+        self.field_loop = field_loop(self.stepper, scale) if fast else None
 
     def make_stepper(self, flow: Flow, method: FiniteVolume) -> Stepper:
         rho0 = nodes_of_density(flow.density)
@@ -72,10 +75,16 @@ class CompactRun(FiniteVolumeRun):
             return density_of_nodes(Density.trusted(rho0.grid, masses / rho0.grid.volumes))
 
         flow.law = law
+        static, threads = not (energy.moves or flow.energy.time_dependent), method.threads or default_threads()
+        diagonal = flow.diagonal_mobility
+        directions = None if flow.mobility is None else flow.mobility.directions(flow.grid)
+        if directions is not None and diagonal is not None:
+            self.rule = Compact()
+            return Stepper(nodal, ObliqueCompactSweeps(node_grid(flow.grid), energy.diffusion, static, threads,
+                                                       directions, diagonal), self.rule)
         unsplit = method.splitting == "none" and flow.t1 > flow.t0
         kind = UnsplitSweeps if unsplit else CompactSweeps
-        sweeps = kind(node_grid(flow.grid), energy.diffusion, not (energy.moves or flow.energy.time_dependent),
-                      method.threads or default_threads())
+        sweeps = kind(node_grid(flow.grid), energy.diffusion, static, threads, diagonal)
         self.rule = Unsplit() if unsplit else Compact()
         return Stepper(nodal, sweeps, self.rule)
 
@@ -234,8 +243,10 @@ class Loop:
         self.mu = energy.energy_potential.copy()
         n = self.grid.size
         self.storage = np.empty((4, n, 1)), np.empty((2, 5, n, 1))
+        mobility, logarithm = cast(CompactSweeps, stepper.sweeps).mobile[0]
+        pull = energy.sweep_potential.copy() if logarithm is None else energy.sweep_potential - logarithm
         self.rate, self.speed = compact_start(
-            stepper.flow.density.masses.copy(), energy.sweep_potential.copy(), self.mu, self.diffusion,
+            stepper.flow.density.masses.copy(), pull, mobility, self.mu, self.diffusion,
             float(self.grid.widths[0][0]), self.grid.periodic[0], *self.storage)
         self.batch = max(1, min(BATCH, BATCH_SIZE // n))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +27,7 @@ from wgflow.compiled.compact import (
     fourth_differences,
 )
 from wgflow.compiled.sweep import IMPLICIT_EULER
-from wgflow.energies.dissipation import compact_dissipation_on_grid
+from wgflow.energies.dissipation import compact_dissipation_on_grid, mobile_axes
 from wgflow.energies.nodes import NodeGrid
 from wgflow.energies.on_grid import EnergyOnGrid
 
@@ -60,6 +61,8 @@ class CompactSweeps(Sweeps):
         Whether Psi never changes.
     threads : int
         Number of threads among which lines are shared; the result has the same bits for any number.
+    mobility : sequence of arrays, optional
+        The diagonal of A at the centers, one array for each axis.
 
     Attributes
     ----------
@@ -70,8 +73,11 @@ class CompactSweeps(Sweeps):
     second = SECOND
     smooth = (SECOND, HALVES)
 
-    def __init__(self, grid: NodeGrid, diffusion: float, static: bool, threads: int):
+    def __init__(self, grid: NodeGrid, diffusion: float, static: bool, threads: int,
+                 mobility: Sequence[np.ndarray] | None = None):
         self.grid, self.diffusion, self.static, self.threads = grid, diffusion, static, threads
+        self.mobility = mobility
+        self.mobile = mobile_axes(mobility, diffusion, grid.ndim)
         self.axes = []
         for axis in range(grid.ndim):
             outer, inner, width, blocks = compact_layout(grid.shape, axis)
@@ -92,7 +98,7 @@ class CompactSweeps(Sweeps):
 
     def dissipation(self, masses: np.ndarray, psi: np.ndarray) -> float:
         return compact_dissipation_on_grid(masses, psi, self.grid, self.diffusion,
-                                           self.rates if self.static and all(self.known) else ())
+                                           self.rates if self.static and all(self.known) else (), self.mobility)
 
     def space_error(self, masses: np.ndarray) -> float:
         """Return the error of the grid in L1, relative to the mass, by fourth differences."""
@@ -146,8 +152,10 @@ class CompactSweeps(Sweeps):
         h, outer, inner, periodic, _, _, blocks = self.axes[axis]
         mode, rates, factors = self._kept(axis, dt, kind)
         moved = np.zeros(blocks)
-        arguments = (flat, psi, self.diffusion, dt, count, h, outer, inner, periodic, kind, mode, rates, factors, moved,
-                     negligible)
+        mobility, logarithm = self.mobile[axis]
+        psi = psi if logarithm is None or mode not in (NONE, FILL) else psi - logarithm
+        arguments = (flat, psi, mobility, self.diffusion, dt, count, h, outer, inner, periodic, kind, mode, rates,
+                     factors, moved, negligible)
         shared(partial(compact_sweep, *arguments), blocks, self.pool, self.threads)
         self.moved += float(moved.sum())
 

@@ -40,9 +40,9 @@ def explicit_steps_of(flow: Flow, method: FiniteVolume) -> ExplicitSteps | None:
     They are for a smooth law on a line without diffusion, in a smooth field.
     """
     energy = flow.on_grid
-    if not (flow.t1 > flow.t0 and flow.grid.ndim == 1 and energy.diffusion == 0 and not energy.internal
-            and not energy.functionals and not flow.energy.time_dependent and not callable(flow.time_scale)
-            and method.controlled and method.tol is None and method.corrected
+    if not (flow.t1 > flow.t0 and flow.mobility is None and flow.grid.ndim == 1 and energy.diffusion == 0
+            and not energy.internal and not energy.functionals and not flow.energy.time_dependent
+            and not callable(flow.time_scale) and method.controlled and method.tol is None and method.corrected
             and (method.scheme == "extrapolated" or not energy.moves) and np.isfinite(energy.potential).all()
             and not energy.rough and is_smooth(flow.density.values, 0)):
         return None

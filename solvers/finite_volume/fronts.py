@@ -48,8 +48,9 @@ def fronts_of(flow: Flow, method: FiniteVolume) -> Fronts | None:
     law ends within the grid, and is smooth enough, is seen at the start.
     """
     energy, grid = flow.on_grid, flow.grid
-    if not (flow.t1 > flow.t0 and grid.ndim == 1 and not grid.periodic[0] and not any(grid.origin)
-            and grid.log_weight is None and all(grid.uniform) and method.corrected and method.order is None
+    if not (flow.t1 > flow.t0 and flow.mobility is None and grid.ndim == 1 and not grid.periodic[0]
+            and not any(grid.origin) and grid.log_weight is None and all(grid.uniform)
+            and method.corrected and method.order is None
             and energy.diffusion == 0 and not energy.functionals and not flow.energy.time_dependent
             and flow.drive is None):
         return None

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from wgflow.checks import check_count, check_flag, check_positive
+from wgflow.energies.oblique import smooth_everywhere
 from wgflow.errors import InvalidInput
 from wgflow.flows import Flow
 from wgflow.grids import Grid
@@ -15,6 +16,7 @@ from wgflow.grids import Grid
 from ..base import Method
 from .choice import carries, why_not_compact, why_split
 from .compact_run import CompactRun
+from .oblique import why_not_oblique
 from .run import FiniteVolumeRun
 
 __all__ = ["FiniteVolume"]
@@ -42,6 +44,8 @@ class FiniteVolume(Method):
     beta = infinity, with the exponential midpoint rule.
     No diffusion: masses are carried along characteristics, with jumps kept within a cell; a smooth law on one axis
     takes explicit steps of third order. See docs/schemes.md.
+    A mobility A(x) (`wgflow.solve`): the same fluxes with A in them; with mixed terms along directions of the grid, for
+    linear diffusion on even cells of two or three axes.
     Fronts on a line, of nonlinear diffusion by a power and of charges (a logarithmic repulsion without diffusion):
     points carry the masses, of second order wherever in a cell a front is, as long as they serve.
 
@@ -113,6 +117,7 @@ class FiniteVolume(Method):
     splitting: str = "strang"
 
     DRIVEN: ClassVar[bool] = True
+    KNOWS_MOBILITY: ClassVar[bool] = True
     #: Settings that may change when a run is resumed.
     LIMITS: ClassVar[tuple[str, ...]] = ("max_steps", "time_limit", "threads")
 
@@ -173,19 +178,35 @@ class FiniteVolume(Method):
             raise ValueError("mesh has to be rising points and the positive masses between them")
 
     def begin(self, flow: Flow) -> FiniteVolumeRun:
+        directions = None if flow.mobility is None else flow.mobility.directions(flow.grid)
+        if directions is not None:
+            refused = why_not_oblique(flow, self)
+            if refused is not None:
+                raise InvalidInput(f"mobility={flow.mobility!r}: on a grid a matrix with mixed terms is not for "
+                                   f"{refused}; leave that out, give a diagonal, or use Lagrangian()")
+            rough = why_not_compact(flow, self)
+            if rough is None and not smooth_everywhere(directions, flow.grid):
+                rough = "directions that change with the place"
+            if self.order == 4 and rough is not None and flow.t1 > flow.t0:
+                raise InvalidInput(f"order=4: fluxes of fourth order do not serve {rough}; leave order out")
+            order = "fourth" if rough is None else "second"
+            flow.scheme = (f"fluxes of {order} order in space along directions of the grid ({len(directions)} for a "
+                           f"mobility with mixed terms{'' if rough is None else '; ' + rough})")
+            return CompactRun(self, flow) if rough is None else FiniteVolumeRun(self, flow)
         reason = why_not_compact(flow, self)
         if self.splitting == "none" and flow.t1 > flow.t0:
             refused = reason or why_split(flow)
             if refused is not None:
                 raise InvalidInput(f"splitting='none' does not serve {refused}; leave splitting out")
+        moving = "" if flow.mobility is None else f", with a {flow.mobility.kind} mobility"
         if reason is None:
             together = ", all axes at once" if self.splitting == "none" else ""
-            flow.scheme = f"fluxes of fourth order in space{together}"
+            flow.scheme = f"fluxes of fourth order in space{together}{moving}"
             return CompactRun(self, flow)
         if self.order == 4 and flow.t1 > flow.t0:
             raise InvalidInput(f"order=4: fluxes of fourth order do not serve {reason}; leave order out")
         if carries(flow, self):
             flow.scheme = "characteristics, of second order in space, with jumps kept within a cell (no diffusion)"
         else:
-            flow.scheme = f"fluxes of second order in space ({reason})"
+            flow.scheme = f"fluxes of second order in space{moving} ({reason})"
         return FiniteVolumeRun(self, flow)

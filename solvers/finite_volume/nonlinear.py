@@ -16,6 +16,7 @@ at the middle of the step, which is found by an implicit Euler step.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -53,13 +54,16 @@ class NonlinearSweeps(Sweeps):
         Whether mobilities are reconstructed to second order.
     negligible : float
         Mass that counts as round-off.
+    mobility : sequence of arrays, optional
+        The diagonal of A in the cells, one array for each axis.
     """
 
-    def __init__(self, grid: Grid, law: Diffusion, corrected: bool, negligible: float):
-        self.grid, self.law, self.negligible = grid, law, negligible
+    def __init__(self, grid: Grid, law: Diffusion, corrected: bool, negligible: float,
+                 mobility: Sequence[np.ndarray] | None = None):
+        self.grid, self.law, self.negligible, self.mobility = grid, law, negligible, mobility
         self.second = CORRECTED if corrected else PLAIN
         self.smooth = self.second, IMPLICIT_EULER
-        self.axes = [Lines(grid, axis) for axis in range(grid.ndim)]
+        self.axes = [Lines(grid, axis, None if mobility is None else mobility[axis]) for axis in range(grid.ndim)]
 
     def potential(self, energy: EnergyOnGrid) -> np.ndarray:
         return energy.potential
@@ -69,7 +73,7 @@ class NonlinearSweeps(Sweeps):
             self.law.check(relative_density(masses, self.grid))
 
     def dissipation(self, masses: np.ndarray, psi: np.ndarray) -> float:
-        return dissipation_rate(masses, psi, self.grid, self.law, self.second == CORRECTED)
+        return dissipation_rate(masses, psi, self.grid, self.law, self.second == CORRECTED, self.mobility)
 
     def space_error(self, masses: np.ndarray) -> float:
         """Return the size of second differences to the power 3/2, the order of the error at fronts."""

@@ -20,6 +20,7 @@ from .extrapolated import Extrapolated
 from .fronts import FrontStepper, fronts_of
 from .midpoint import Midpoint
 from .nonlinear import NonlinearSweeps
+from .oblique import ObliqueSweeps
 from .splitting import LinearSweeps, default_threads
 from .step_size import LOOSEST, SPACE_SHARE, TIGHTEST, Controller
 from .stepper import FieldRule, State, Stepper, Sweeps
@@ -50,15 +51,18 @@ NEGLIGIBLE = 1e-16
 def make_stepper(flow: Flow, method: FiniteVolume) -> Stepper:
     """Return the steps of a flow: sweeps by its diffusion, and the rule for the field by the method's scheme."""
     energy, negligible = flow.on_grid, NEGLIGIBLE * flow.rho0.mass
+    threads, mobility = method.threads or default_threads(), flow.diagonal_mobility
+    directions = None if flow.mobility is None else flow.mobility.directions(flow.grid)
     sweeps: Sweeps
-    if energy.internal:
-        sweeps = NonlinearSweeps(flow.grid, Diffusion(energy), method.corrected, negligible)
+    if directions is not None:
+        sweeps = ObliqueSweeps(flow.grid, energy.diffusion, directions, negligible, threads)
+    elif energy.internal:
+        sweeps = NonlinearSweeps(flow.grid, Diffusion(energy), method.corrected, negligible, mobility)
     elif carries(flow, method):
-        sweeps = TransportSweeps(flow.grid, energy.rough, method.threads or default_threads())
+        sweeps = TransportSweeps(flow.grid, energy.rough, threads)
     else:
         static = not (energy.moves or flow.energy.time_dependent)
-        sweeps = LinearSweeps(flow.grid, energy.diffusion, method.corrected, negligible, static,
-                              method.threads or default_threads())
+        sweeps = LinearSweeps(flow.grid, energy.diffusion, method.corrected, negligible, static, threads, mobility)
     rule: FieldRule = Midpoint() if method.scheme == "midpoint" else Extrapolated()
     fronts = fronts_of(flow, method)
     return Stepper(flow, sweeps, rule) if fronts is None else FrontStepper(flow, sweeps, rule, fronts)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
@@ -75,9 +75,14 @@ class LinearSweeps(Sweeps):
         Whether Psi never changes, so that rates can be kept.
     threads : int
         Number of threads among which lines are shared; the result has the same bits for any number.
+    mobility : sequence of arrays, optional
+        The diagonal of A in the cells, one array for each axis.
     """
 
-    def __init__(self, grid: Grid, diffusion: float, corrected: bool, negligible: float, static: bool, threads: int):
+    def __init__(self, grid: Grid, diffusion: float, corrected: bool, negligible: float, static: bool, threads: int,
+                 mobility: Sequence[np.ndarray] | None = None):
+        self.mobility = mobility
+        self.mobile = [np.empty(0)] * grid.ndim if mobility is None else [a.ravel() for a in mobility]
         self.grid, self.diffusion, self.static = grid, diffusion, static
         self.second = CORRECTED if corrected else PLAIN
         self.smooth = (LIMITED_CORRECTED if corrected else LIMITED_PLAIN), HALVES
@@ -96,7 +101,7 @@ class LinearSweeps(Sweeps):
         return energy.sweep_potential
 
     def dissipation(self, masses: np.ndarray, psi: np.ndarray) -> float:
-        return linear_dissipation(masses, psi, self.grid, self.diffusion, self.second == CORRECTED)
+        return linear_dissipation(masses, psi, self.grid, self.diffusion, self.second == CORRECTED, self.mobility)
 
     def space_error(self, masses: np.ndarray) -> float:
         """Return h^2 rho'' / 12 in L1, relative to the mass, by second differences.
@@ -142,8 +147,8 @@ class LinearSweeps(Sweeps):
 
     def _sweep(self, axis: int, flat, psi, dt: float, mode: int, cache, cache_mode: int) -> None:
         h, distance, outer, inner, periodic, _, blocks, negligible = self.axes[axis]
-        arguments = (flat, psi, self.diffusion, dt, h, distance, outer, inner, periodic, mode, cache_mode, cache,
-                     negligible)
+        arguments = (flat, psi, self.mobile[axis], self.diffusion, dt, h, distance, outer, inner, periodic, mode,
+                     cache_mode, cache, negligible)
         kernel = limited_sweep if mode in LIMITED else sweep
         shared(partial(kernel, *arguments), blocks, self.pool, self.threads)
 

@@ -21,7 +21,7 @@ rises two steps of P of half the length take over, of first order.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -31,6 +31,7 @@ from wgflow.compiled.compact import (
     GAMMA5,
     LINE_POWER,
     THIRD_WEIGHTS,
+    _mobile,
     _unit_rates,
     line_error,
     round_length,
@@ -66,8 +67,9 @@ class UnsplitSweeps(CompactSweeps):
         Products with L in the resolvents, and decompositions, so far.
     """
 
-    def __init__(self, grid: NodeGrid, diffusion: float, static: bool, threads: int):
-        super().__init__(grid, diffusion, static, threads)
+    def __init__(self, grid: NodeGrid, diffusion: float, static: bool, threads: int,
+                 mobility: Sequence[np.ndarray] | None = None):
+        super().__init__(grid, diffusion, static, threads, mobility)
         self.operators: list[tuple[csc_matrix, SuperLU]] = []
         self.decomposed: dict[float, SuperLU] = {}
         self.iterations = self.decompositions = 0
@@ -147,10 +149,15 @@ class UnsplitSweeps(CompactSweeps):
         from scipy.sparse import csc_matrix, identity
 
         n, size = self.grid.shape[axis], self.grid.size
-        lines = np.ascontiguousarray(np.moveaxis(psi, axis, 0), dtype=float).reshape(n, -1)
+        own, logarithm = self.mobile[axis]
+        pull = psi if logarithm is None else psi - logarithm.reshape(psi.shape)
+        lines = np.ascontiguousarray(np.moveaxis(pull, axis, 0), dtype=float).reshape(n, -1)
         cells = np.moveaxis(np.arange(size).reshape(self.grid.shape), axis, 0).reshape(n, -1)
         rates = np.empty((4, *lines.shape))
         _unit_rates(lines, self.diffusion, float(self.grid.widths[axis][0]), self.grid.periodic[axis], rates)
+        if own.size:
+            a_lines = np.ascontiguousarray(np.moveaxis(own.reshape(psi.shape), axis, 0)).reshape(n, -1)
+            _mobile(rates, a_lines, self.grid.periodic[axis])
         a, b, p, r = rates
         edges = n if self.grid.periodic[axis] else n - 1
         here, there = cells[:edges].ravel(), np.roll(cells, -1, axis=0)[:edges].ravel()

@@ -197,9 +197,12 @@ class CharacteristicsRun(Run):
 
     def _start(self, stop: float, largest: float):
         """Return a solver from the present state; components that press against a bound stay held while it runs."""
-        self.velocity = -self.cloud.gradient(self.points, self.flow.sides(self.t)[1])
+        self.velocity = -self.cloud.pull(self.points, self.flow.sides(self.t)[1])
         self.held = self.cloud.outward(self.points, self.velocity)
         self.any_held = bool(self.held.any())
+        if self.any_held and self.flow.mobility is not None and self.flow.mobility.kind == "matrix":
+            raise ConvergenceError(f"atoms have come to a bound at t = {self.t:.6g}, which a mobility with mixed terms "
+                                   "does not know without noise; move the bounds away", reason="bound", t=self.t)
         self.released = False
         y = np.append(self.points.ravel(), self.lost)
         begin, end, self.origin = self.t, stop, self.t
@@ -230,13 +233,15 @@ class CharacteristicsRun(Run):
             if self.driving is not None:
                 # Jumps at the ends of the stretch lie outside it.
                 t = min(max(self._time(t), self.flow.sides(self.origin)[1]), self.flow.sides(self.stop)[0])
-            velocity = -self.cloud.gradient(self.cloud.inside(points), t)
+            inside = self.cloud.inside(points)
+            force = -self.cloud.gradient(inside, t)
+            velocity = force if self.flow.mobility is None else self.cloud.moved(inside, force)
         except Exception as error:  # an exception must not travel through SciPy's compiled solvers
             self.failure = self.failure or error
             return np.full(y.shape, np.nan)
         if self.any_held:
             velocity[self.held] = 0.0
-        square = velocity * velocity
+        square = velocity * (velocity if self.flow.mobility is None else force)
         if self.cloud.bounded:
             # Components that leave the bounds within this step continue smoothly, and are clipped at its end.
             square[self.cloud.outward(points, velocity)] = 0.0
@@ -250,7 +255,7 @@ class CharacteristicsRun(Run):
             self.reason = "energy increase" if math.isfinite(energy) else "non-finite"
             return False
         if self.any_held:
-            velocity = -self.cloud.gradient(points, self.flow.sides(t)[0])
+            velocity = -self.cloud.pull(points, self.flow.sides(t)[0])
             leaving = self.held & ~self.cloud.outward(points, velocity) & (velocity != 0)
             if leaving.any():
                 missed = 0.5 * float(np.abs(velocity[leaving]).max()) * self.flow.elapsed(self.t, t - self.t)

@@ -20,7 +20,7 @@ class Cloud:
     """The atoms of a run: their bounds, and the forces on them."""
 
     def __init__(self, flow):
-        self.flow, self.rho0 = flow, flow.atoms
+        self.flow, self.rho0, self.mobility = flow, flow.atoms, flow.mobility
         bounds, periods = box_of(self.rho0)
         self.low, self.high = (np.array(ends)[:, None] for ends in zip(*bounds))
         self.bounded = bool(np.isfinite(self.low).any() or np.isfinite(self.high).any())
@@ -46,6 +46,22 @@ class Cloud:
         except InvalidInput as error:
             if error.__cause__ is not None:
                 raise ConvergenceError(f"{error}", reason="callback", t=t) from error
+            return np.full(points.shape, np.nan)
+
+    def pull(self, points: Array, t: float) -> Array:
+        """Return A grad Psi at points inside, minus the velocity; not a number where the energy has no value."""
+        force = self.gradient(points, t)
+        return force if self.mobility is None else self.moved(points, force)
+
+    def moved(self, points: Array, force: Array) -> Array:
+        """Return A times a force at points inside; not a number where A is none."""
+        try:
+            return self.mobility.applied(points, force)
+        except InvalidType:
+            raise
+        except InvalidInput as error:
+            if error.__cause__ is not None:
+                raise ConvergenceError(f"{error}", reason="callback") from error
             return np.full(points.shape, np.nan)
 
     def energy_of(self, points: Array, t: float, terms: FreeEnergy | None = None) -> float:

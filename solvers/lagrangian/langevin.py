@@ -12,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wgflow.atoms import Atoms
+from wgflow.energies.mobility import Mobility
 from wgflow.errors import ConvergenceError, WGFlowWarning
 from wgflow.flows import Flow
+from wgflow.gradients import box_of
 from wgflow.recorder import Step
 
 from ..base import Run
 from .cloud import Cloud
+from .mobile_noise import mobile_step, reflected
 
 if TYPE_CHECKING:
     from .method import Lagrangian
@@ -55,7 +58,8 @@ class LangevinRun(Run):
 
     the law of :math:`dx = \frac{p}{\beta x} dt + \sqrt{2/\beta}\,dB` exactly: for whole p it is the length of a
     Brownian motion in p + 1 dimensions (a Bessel process; for any p >= 0 by the Laplace transform of its square).
-    Without a power it is a Brownian motion. Bounds reflect it by folding, which is exact for p = 0.
+    Without a power it is a Brownian motion. Bounds reflect it by folding, which is exact for p = 0. With a mobility the
+    drift is -A grad Psi, and the noise that of `mobile_noise`, of weak order 2; bounds reflect along A n.
     """
 
     method: Lagrangian
@@ -134,8 +138,14 @@ class LangevinRun(Run):
         moved = self.cloud.inside(points + probe * signs)
         moved = np.where(moved == points, self.cloud.inside(points - probe * signs), moved)
         energy = self.flow.energy_at(t)
-        change = energy.gradient(law.moved(points), points) - energy.gradient(law.moved(moved), moved)
-        return float(np.quantile(np.abs(change / probe).max(axis=0), 0.99))
+        here, there = energy.gradient(law.moved(points), points), energy.gradient(law.moved(moved), moved)
+        if self.flow.mobility is None:
+            return float(np.quantile(np.abs((here - there) / probe).max(axis=0), 0.99))
+        A, B = self.flow.mobility.at(points), self.flow.mobility.at(moved)
+        change = np.einsum("ijn,jn->in", A, here) - np.einsum("ijn,jn->in", B, there)
+        # Over a step of noise, too, A should change little: by the rate D |grad A|^2 / A.
+        noise = self.temperature * ((A - B) ** 2 / probe**2).sum(axis=(0, 1)) / np.einsum("iin->n", A)
+        return float(np.quantile(np.abs(change / probe).max(axis=0) + noise, 0.99))
 
     def _own_step(self, longest: float) -> float:
         """Return a step from the present time over which the drift, as it is at both ends, changes little."""
@@ -169,8 +179,8 @@ class LangevinRun(Run):
         elapsed = self.flow.elapsed(self.t, dt)
         points = self._noise(self.points, 0.5 * elapsed)
         # A jump of the energy belongs to the step that begins there.
-        first = -self.cloud.gradient(points, self.flow.sides(self.t)[1])
-        second = -self.cloud.gradient(self.cloud.inside(points + elapsed * first), self.flow.sides(end)[0])
+        first = -self.cloud.pull(points, self.flow.sides(self.t)[1])
+        second = -self.cloud.pull(self.cloud.inside(points + elapsed * first), self.flow.sides(end)[0])
         points = self.cloud.inside(points + 0.5 * elapsed * (first + second))
         if np.isfinite(points).all():
             points = self._noise(points, 0.5 * elapsed)
@@ -184,6 +194,8 @@ class LangevinRun(Run):
 
     def _noise(self, points: Array, elapsed: float) -> Array:
         """Return the points after a time ``elapsed`` of noise alone, kept inside the bounds."""
+        if self.flow.mobility is not None:
+            return self._mobile_noise(points, elapsed, self.flow.mobility)
         sigma = math.sqrt(2.0 * self.temperature * elapsed)
         out = points + sigma * self.rng.standard_normal(points.shape)
         rho = self.cloud.rho0
@@ -193,6 +205,20 @@ class LangevinRun(Run):
             if not periodic:
                 out[axis] = fold(out[axis], lo, hi)
         return self.cloud.inside(out)
+
+
+    def _mobile_noise(self, points: Array, elapsed: float, mobility: Mobility) -> Array:
+        """Return the same with a mobility."""
+        d, bounds = len(points), box_of(self.cloud.rho0)[0]
+        normals = self.rng.standard_normal(points.shape)
+        signs = np.ones((d, d, points.shape[1]))
+        for r in range(d):
+            for j in range(r):
+                signs[r, j] = 1.0 - 2.0 * (self.rng.random(points.shape[1]) < 0.5)
+        out = mobile_step(points, mobility, self.temperature, elapsed, normals, signs, self.cloud.inside, bounds)
+        if np.isfinite(out).all():
+            out = reflected(out, mobility, self.cloud.inside, bounds)
+        return self.cloud.inside(np.array([fold(x, lo, hi) for x, (lo, hi) in zip(out, bounds)]))
 
 
 def _duration(seconds: float) -> str:

@@ -60,6 +60,10 @@ class Lagrangian(Method):
     The noise is drawn exactly, also with the drift p/(beta x): it is the length of a Brownian motion in p + 1
     dimensions, hence positive. The splitting is symmetric: weak order 2 in dt away from bounds.
 
+    **With a mobility** A(x) the velocity is :math:`-s A \nabla\Psi`, and the noise that of the generator
+    :math:`s \beta^{-1} \nabla\cdot(A \nabla f)`, that is with the Ito drift :math:`s \beta^{-1} \nabla\cdot A`, by a
+    scheme of weak order 2.
+
     Good values: the default for Gauss rules; ``ode="LSODA"`` or ``"Radau"`` for stiff wells over long times; ``"RK45"``
     for kernels with kinks away from 0, where every pair that passes one costs steps; ``rtol=1e-6`` for clouds of many
     atoms. With noise a ``dt`` over which the drift changes little.
@@ -100,6 +104,7 @@ class Lagrangian(Method):
     time_limit: float | None = None
 
     DRIVEN: ClassVar[bool] = True
+    KNOWS_MOBILITY: ClassVar[bool] = True
     MOVES_ATOMS: ClassVar[bool] = True
     KEEPS_CHECKPOINTS: ClassVar[bool] = False
     STEPS: ClassVar[tuple[str, ...]] = ()

@@ -13,6 +13,10 @@ problem                what it tests
 `OrnsteinUhlenbeck`    quadratic potential with any symmetric matrix, one to four axes; transport at beta = inf
 `Box`                  no-flux walls, cosine modes, the exact rate of the two-point flux
 `Sedimentation`        a constant drift against a wall
+`ConstantMobility`     a mobility matrix, one to four axes: Gaussians
+`MobilityWell`         a mobility that grows with x^2: moments
+`PowerMobility`        the same between walls: modes
+`MobilityJump`         two media in contact: a mobility that jumps
 `TwoCells`             the rate of the Scharfetter-Gummel flux
 `CosineTransport`      nonlinear transport without diffusion on the circle
 `QuadraticAttraction`  attraction and confinement of a mixture of Gaussians; also at beta = inf
@@ -42,6 +46,7 @@ from .base import ExactProblem, StateProblem
 from .charges import LogGas, NewtonianBall, NewtonianCloud, NewtonianLine
 from .distances import ExactDistance, GaussianPair, NormalUniform, UniformPair
 from .double_well import DoubleWellDecay
+from .friction import ConstantMobility, MobilityJump, MobilityWell, PowerMobility
 from .gaussian import Heat, OrnsteinUhlenbeck, RankOne
 from .meanfield import DesaiZwanzig, Kuramoto
 from .mixture import CosineTransport, QuadraticAttraction
@@ -54,6 +59,7 @@ __all__ = [
     "Barenblatt",
     "Box",
     "CompactAggregation",
+    "ConstantMobility",
     "CosineTransport",
     "DesaiZwanzig",
     "DoubleWellDecay",
@@ -64,12 +70,15 @@ __all__ = [
     "KellerSegelLine",
     "Kuramoto",
     "LogGas",
+    "MobilityJump",
+    "MobilityWell",
     "NewtonianBall",
     "NewtonianCloud",
     "NewtonianLine",
     "NormalUniform",
     "OrnsteinUhlenbeck",
     "PorousMedium",
+    "PowerMobility",
     "QuadraticActivation",
     "QuadraticAttraction",
     "RankOne",

@@ -14,6 +14,7 @@ from wgflow.checks import check_count, check_interval, check_positive
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy, Term
 from wgflow.energies.internal_energies import Entropy
+from wgflow.energies.mobility import Mobility
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
 
@@ -29,9 +30,9 @@ class ExactProblem(ABC):
     """A Wasserstein gradient flow whose solution is known.
 
     The flow is ``d rho/dt = div(rho grad(V + U rho)) + beta^-1 Laplacian rho``, the gradient flow of
-    ``F = beta^-1 int rho log rho + int V rho + 1/2 int int U rho rho``. A problem holds the parameters of one member of
-    a family; it gives the grid, the energy and the initial density for a solver, and the exact solution to compare
-    with.
+    ``F = beta^-1 int rho log rho + int V rho + 1/2 int int U rho rho``, or that with a `mobility`. A problem holds the
+    parameters of one member of a family; it gives the grid, the energy and the initial density for a solver, and the
+    exact solution to compare with.
 
     Attributes
     ----------
@@ -78,6 +79,11 @@ class ExactProblem(ABC):
     def expected_order(self) -> float:
         """Order in the cell width that a second-order method shows at least in L1: 2 for a smooth solution."""
         return 2.0 if self.smooth else 1.3
+
+    @property
+    def mobility(self) -> Mobility | None:
+        """The mobility A(x) of the flow; None for 1."""
+        return None
 
     @property
     def times(self) -> tuple[float, ...]:
@@ -167,7 +173,7 @@ class ExactProblem(ABC):
 
     def _measure_energies(self, rho: Density) -> dict[str, float]:
         energy = self.energy()
-        return {"energy": float(energy(rho)), "dissipation": float(energy.dissipation(rho))}
+        return {"energy": float(energy(rho)), "dissipation": float(energy.dissipation(rho, self.mobility))}
 
     def _with_entropy(self, *terms: Term) -> FreeEnergy:
         """Return the sum of the terms and of the entropy, which is left out at ``beta = inf``."""

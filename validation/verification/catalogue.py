@@ -97,7 +97,8 @@ AnyCase = Case | DistanceCase | CollapseCase
 
 def catalogue() -> tuple[AnyCase, ...]:
     """Return all cases, one family after the other."""
-    return (*_gaussian(), *_linear(), *_mean_field(), *_nonlinear(), *_charges(), *_aggregation(), *_distances())
+    return (*_gaussian(), *_linear(), *_friction(), *_mean_field(), *_nonlinear(), *_charges(), *_aggregation(),
+            *_distances())
 
 
 def families() -> tuple[str, ...]:
@@ -170,6 +171,24 @@ def _linear() -> list[Case]:
                 limits={"rate": 1e-4}),
         Case("two-cells", "z = 3", exact.TwoCells(), (2,), limits={"density": 1e-6},
              settings={"corrected": False, "rtol": 1e-9}),
+    ]
+
+
+def _friction() -> list[Case]:
+    matrix = ((1.0, 0.45), (0.45, 0.4))
+    oblique: dict[str, Any] = {"stiffness": ((1.2, -0.3), (-0.3, 0.8)), "mean": (0.8, -0.5), "beta": 2.0, "t_end": 0.5,
+               "variance": ((0.3, 0.05), (0.05, 0.2))}
+    return [
+        _fourth("friction", "A = 1 + x^2, moments", exact.MobilityWell(), order_of="second_moment"),
+        _fourth("friction", "A = x^2 between walls", exact.PowerMobility()),
+        _fourth("friction", "constant A on the line", exact.ConstantMobility()),
+        _fourth("friction", "plane, diagonal A", exact.ConstantMobility(
+            mobility_matrix=((1.0, 0.0), (0.0, 0.3)), **oblique)),
+        _smooth("friction", "two media, A = 1 and 5", exact.MobilityJump(), cells=(50, 70, 100, 140, 200)),
+        _fourth("friction", "plane, full A", exact.ConstantMobility(mobility_matrix=matrix, **oblique)),
+        _fourth("friction", "space, full A", exact.ConstantMobility(
+            mobility_matrix=((1.0, 0.3, 0.1), (0.3, 0.8, -0.2), (0.1, -0.2, 0.6)), mean=(0.6, -0.4, 0.2),
+            variance=0.5, beta=1.5, t_end=0.3)),
     ]
 
 

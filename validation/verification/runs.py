@@ -114,7 +114,8 @@ def _flow(case: Case, cells: tuple[int, ...]) -> Verified:
             grid = problem.grid(n)
             energy, start = problem.energy(), problem.initial_density(grid)
             begin = time.process_time()
-            sol = solve(energy, start, (0.0, problem.t_end), FiniteVolume(**case.settings), t_eval=problem.times)
+            sol = solve(energy, start, (0.0, problem.t_end), FiniteVolume(**case.settings), t_eval=problem.times,
+                        mobility=problem.mobility)
             seconds.append(time.process_time() - begin)
             errors = problem.errors(sol.final)
             for name, (measured, exact) in problem.path_quantities(sol).items():

@@ -171,7 +171,8 @@ class AtomAudit:
             of, end, jumps = max(1, len(self.laws) // enough), len(self.laws) - 1, self._jumps()
             self.laws = [law for k, law in enumerate(self.laws) if k % of == 0 or k == end or law.t in jumps]
         laws, flow = self.laws, self.flow
-        form = AtomForm(flow.energy, flow.atoms, modes_of_atoms(flow.atoms, [law.points for law in laws]))
+        modes = modes_of_atoms(flow.atoms, [law.points for law in laws])
+        form = AtomForm(flow.energy, flow.atoms, modes, flow.mobility)
         rows = [form.sides(law.points, draw) for draw, law in enumerate(laws)]
         sides = AtomSides(*(np.array(column) for column in zip(*rows)))
         t = np.array([law.t for law in laws])

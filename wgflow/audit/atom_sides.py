@@ -32,6 +32,7 @@ from wgflow.audit.pairs import form_on_points, gradients
 from wgflow.audit.weak_form import flat
 from wgflow.compiled.lowrank import combine_rows, rows_dot
 from wgflow.energies.free_energy import FreeEnergy, Term
+from wgflow.energies.mobility import Mobility
 from wgflow.energies.potentials import Potential
 from wgflow.errors import InvalidInput
 from wgflow.gradients import box_of, values_at
@@ -56,7 +57,8 @@ BLOCK = 4096
 LOOKED = 512
 #: Seed of the pairs that are drawn.
 SEED = 52361
-
+#: Atoms within this part of the width of a box are at its walls, and so many of them are few.
+NEAR_WALL, FEW_AT_WALLS = 0.02, 1e-3
 
 class Forces(NamedTuple):
     """The forces of some terms: functions of points for single atoms, and interactions of pairs, with factors."""
@@ -138,10 +140,12 @@ class AtomForm:
         Weights, bounds, powers and periods.
     modes : Modes
         Test functions.
+    mobility : Mobility, optional
+        A(x).
     """
 
-    def __init__(self, energy: FreeEnergy, rho: Atoms, modes: Modes):
-        self.energy, self.rho, self.modes = energy, rho, modes
+    def __init__(self, energy: FreeEnergy, rho: Atoms, modes: Modes, mobility: Mobility | None = None):
+        self.energy, self.rho, self.modes, self.mobility = energy, rho, modes, mobility
         self.count, self.mass = len(modes.waves), rho.mass
         self.box, self.periods = box_of(rho)
         terms = flat(energy)
@@ -166,10 +170,15 @@ class AtomForm:
         for block in self._blocks():
             x, w = points[:, block], self.rho.weights[block]
             values, slopes = self._waves(x)
+            flat_slopes, slopes = slopes, self._mobile(x, slopes)
             moments += rows_dot(values, w)
             drift -= _along(slopes, forces.drift, x, w)
             interaction -= _along(slopes, forces.summed, x, w)
-            if self.diffusion:
+            if self.diffusion and self.mobility is not None:
+                bent = self._mobile_bend(x, self.mobility, flat_slopes)
+                diffusion += self.diffusion * rows_dot(bent, w)
+                spread += 2.0 * self.diffusion * rows_dot((flat_slopes * slopes).sum(axis=0), w**2)
+            elif self.diffusion:
                 bent = -self.modes.bend[:, None] * values
                 for axis, power in enumerate(self.rho.powers):
                     if power:
@@ -186,7 +195,7 @@ class AtomForm:
         if forces.drift or forces.summed:
             for block in self._blocks():
                 x, w = points[:, block], self.rho.weights[block]
-                slopes = self._waves(x)[1]
+                slopes = self._mobile(x, self._waves(x)[1])
                 drift -= _along(slopes, forces.drift, x, w)
                 interaction -= _along(slopes, forces.summed, x, w)
         part, variance = self._pairs(points, forces.pairs, draw)
@@ -251,6 +260,41 @@ class AtomForm:
                     slopes[axis] *= value
         return values, slopes
 
+    def _mobile(self, points: Array, slopes: Array) -> Array:
+        """Return A grad phi at points for gradients (n_coordinates, K, n)."""
+        if self.mobility is None:
+            return slopes
+        return np.einsum("abn,bkn->akn", self.mobility.at(points), slopes)
+
+    def _check_walls(self, points: Array, A: Array) -> None:
+        """Refuse atoms at walls across which A has mixed terms: test functions have a slope along A n there."""
+        for axis, (lo, hi) in enumerate(self.box):
+            if not (math.isfinite(lo) or math.isfinite(hi)) or not np.delete(A[axis], axis, axis=0).any():
+                continue
+            layer = NEAR_WALL * (hi - lo) if math.isfinite(hi - lo) else NEAR_WALL * self.scales[axis]
+            near = np.mean((points[axis] < lo + layer) | (points[axis] > hi - layer))
+            if near > FEW_AT_WALLS:
+                raise InvalidInput("particles are at walls, across which the mobility has mixed terms")
+
+    def _mobile_bend(self, points: Array, mobility: Mobility, slopes: Array) -> Array:
+        """Return div(A grad phi) at points, (K, n); the divergence of A by differences of its own."""
+        A, total = mobility.at(points), np.zeros(slopes.shape[1:])
+        self._check_walls(points, A)
+        factors = [self._factors(axis, x) for axis, x in enumerate(points)]
+        for a in range(len(points)):
+            for b in range(a + 1):
+                bent = np.ones(total.shape)
+                for axis, (value, slope) in enumerate(factors):
+                    if a == b == axis:
+                        bent *= -self.modes.waves[:, axis, None] ** 2 * value
+                    else:
+                        bent *= slope if axis in (a, b) else value
+                total += (1.0 if a == b else 2.0) * A[a, b] * bent
+            for b in range(len(points)):
+                slope = self._slopes(lambda y, a=a, b=b: mobility.at(y)[a, b], points, self.box)[b]
+                total += slope * slopes[a]
+        return total
+
     def _factors(self, axis: int, x: Array) -> tuple[Array, Array]:
         """Return the factors of one axis and their derivatives, as `Modes.factors`; sines and cosines are formed once.
 
@@ -308,7 +352,7 @@ class AtomForm:
         else:
             i, j = self._drawn(DRAWN_PAIRS, draw)
         x, y = points[:, i], points[:, j]
-        near, far = self._waves(x)[1], self._waves(y)[1]
+        near, far = self._mobile(x, self._waves(x)[1]), self._mobile(y, self._waves(y)[1])
         total = np.zeros((self.count, i.size))
         for factor, form in terms:
             force = factor * self._pair_force(form, x, y)

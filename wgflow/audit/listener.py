@@ -256,7 +256,8 @@ class Audit:
 
     def _formed(self) -> WeakForm:
         if self.form is None:
-            self.form = WeakForm(self.flow.energy, self.flow.density, nodal=self.flow.law is not None)
+            self.form = WeakForm(self.flow.energy, self.flow.density, nodal=self.flow.law is not None,
+                                 mobility=self.flow.mobility)
         return self.form
 
     def _open(self, law: Array) -> float:

@@ -69,7 +69,8 @@ class Outermost:
         return total
 
 
-def mass_outside(energy: EnergyOnGrid, masses: Array, elapsed: float = math.inf) -> Outside:
+def mass_outside(energy: EnergyOnGrid, masses: Array, elapsed: float = math.inf,
+                 mobility: list[Array] | None = None) -> Outside:
     """Return which part of the mass is estimated to lie beyond the ends that stand for infinity, and where most of it.
 
     Parameters
@@ -79,6 +80,8 @@ def mass_outside(energy: EnergyOnGrid, masses: Array, elapsed: float = math.inf)
     masses : array of the grid's shape
     elapsed : float
         The time since the start by the clock of time_scale; infinite for a stationary state.
+    mobility : list of arrays, optional
+        The diagonal of A in the cells, by which both parts of J are multiplied.
     """
     grid, worst, total, where = energy.grid, 0.0, 0.0, ""
     psi = energy.psi(energy.potential, masses)
@@ -95,9 +98,10 @@ def mass_outside(energy: EnergyOnGrid, masses: Array, elapsed: float = math.inf)
                 if grid.log_weight is not None:
                     lines = np.moveaxis(grid.log_weight, axis, 0)
                     speed = speed + spreading * (lines[side] - lines[inner]) / distance
-                spread = np.fmin(2.0 * np.sqrt(spreading * elapsed / math.pi), _decay(masses, grid, axis, side))
+                passed = elapsed if mobility is None else elapsed * np.take(mobility[axis], side, axis)
+                spread = np.fmin(2.0 * np.sqrt(spreading * passed / math.pi), _decay(masses, grid, axis, side))
                 length = spreading / np.abs(speed)
-                length = np.where(length <= 2.0 * np.sqrt(spreading * elapsed / math.pi), length, spread)
+                length = np.where(length <= 2.0 * np.sqrt(spreading * passed / math.pi), length, spread)
                 length = np.fmin(length, _length(grid, axis))
                 cells = length / grid.widths[axis][side]
                 held = outermost * np.where(speed > 0, np.maximum(cells, 1.0), 1.0 / np.expm1(1.0 / cells))

@@ -21,8 +21,10 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from wgflow.audit.mobile import MobileField
 from wgflow.audit.modes import Modes
 from wgflow.compiled.lowrank import rows_dot
+from wgflow.errors import InvalidInput
 from wgflow.gradients import values_at
 from wgflow.grids import Grid
 from wgflow.interactions.named_kernels import Kernel
@@ -180,12 +182,19 @@ def count_of(term: PairTerm, ndim: int) -> int:
     return (LINEAR_COUNTS if isinstance(form_on_points(term, ndim), LowRank) else COUNTS)[ndim]
 
 
-def pair_force(term: PairTerm, nodes: Nodes) -> PairForce | None:
+def pair_force(term: PairTerm, nodes: Nodes, moving: MobileField | None = None) -> PairForce | None:
     """Return the part of an interaction; None where its kernel is known by its values between cells alone."""
-    found = form_on_points(term, nodes.grid.ndim)
-    if found is None:
-        return None
-    term = found
+    form = form_on_points(term, nodes.grid.ndim)
+    found = None if form is None else _force_of(form, nodes)
+    if found is None or moving is None:
+        return found
+    if found.diagonal is not None:
+        raise InvalidInput(f"{term!r} is singular at 0, which the audit does not know with a mobility")
+    left = moving.at_nodes(nodes.points, found.left.reshape(*nodes.points.shape, -1))
+    return PairForce(nodes, left.reshape(found.left.shape), found.right)
+
+
+def _force_of(term: PairTerm, nodes: Nodes) -> PairForce | None:
     if isinstance(term, Convolution) and callable(term.w):
         return _displaced(term, nodes)
     if isinstance(term, LowRank) and callable(term.features):

@@ -9,6 +9,9 @@ reference measure w,
                 + \int P(\rho / w)\,\nabla \cdot (w \nabla\varphi_k),
           \qquad \frac{d M_k}{dt} = s(t)\,R_k.
 
+With a mobility A the vector field A grad phi stands for grad phi: :math:`A\nabla V` and :math:`A\nabla_1 U` for the
+forces, and :math:`A : D^2\varphi + (\nabla\cdot A)\cdot\nabla\varphi` for the divergence.
+
 No derivative of rho occurs, and nothing of a solver: grad V is formed from values of the user's V at the faces of the
 cells, grad U from the kernel (`pairs`), P from H. Moments of averages over cells are exact.
 """
@@ -21,12 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wgflow.audit.differences import at_faces, center_slopes, log_at_faces, of_one_axis, slopes
+from wgflow.audit.mobile import MobileField
 from wgflow.audit.modes import choose_modes, contract
 from wgflow.audit.pairs import LINEAR_COUNTS, Nodes, PairForce, count_of, pair_force, potential_gradients
 from wgflow.compiled.lowrank import rows_dot
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy, Term
 from wgflow.energies.internal_energies import InternalEnergy
+from wgflow.energies.mobility import Mobility
 from wgflow.energies.nodes import node_grid
 from wgflow.energies.potentials import Potential
 from wgflow.errors import InvalidInput
@@ -82,15 +87,18 @@ class WeakForm:
         The initial law, whose spread sets the scale of some test functions.
     nodal : bool
         Whether laws are given by masses at the centers of the cells (`wgflow.energies.nodes`).
+    mobility : Mobility, optional
+        A(x).
     """
 
-    def __init__(self, energy: FreeEnergy, law: Density, nodal: bool = False):
+    def __init__(self, energy: FreeEnergy, law: Density, nodal: bool = False, mobility: Mobility | None = None):
         grid = law.grid
+        self.moving = None if mobility is None else MobileField(mobility, grid, nodal)
         self.energy, self.grid, self.nodal, self.mass = energy, grid, nodal, law.mass
         self.modes = choose_modes(grid.bounds, grid.periodic, grid.shape, _spread(law))
         widths = [None if nodal else h for h in grid.widths]
         pairs = [self.modes.factors(axis, x, h) for axis, (x, h) in enumerate(zip(grid.centers, widths))]
-        self.values = [value for value, _ in pairs]
+        self.factors, self.values = pairs, [value for value, _ in pairs]
         self.slopes = [[slope if other == axis else pairs[other][0] for other in range(grid.ndim)]
                        for axis, (_, slope) in enumerate(pairs)]
         self.count = len(self.modes.waves)
@@ -117,6 +125,8 @@ class WeakForm:
             found = [self._force(axis) for axis in range(self.grid.ndim)]
             self.forces = [force for force, _ in found]
             self.unclear = np.sum([doubt for _, doubt in found], axis=0)
+            if self.moving is not None:
+                self.forces, self.unclear = self.moving.applied(self.forces), self.unclear * self.moving.largest
             self.strength = np.sum([np.abs(force) for force in self.forces], axis=0)
         self.rows = None
         if (2 * self.count + 2) * self.grid.size <= MOST_ROWS:
@@ -131,7 +141,8 @@ class WeakForm:
     def sides(self, masses: Array) -> Sides:
         """Return the sides for masses of cells (or at their centers, where laws are nodal), without changing terms."""
         zero, n = np.zeros(self.count), self.count
-        speed = self.diffusion * self.modes.bend
+        fastest = 1.0 if self.moving is None else float((masses * self.moving.largest).sum()) / self.mass
+        speed = self.diffusion * self.modes.bend * fastest
         if self.rows is not None:
             sums = rows_dot(self.rows, masses.reshape(-1) if masses.flags.writeable else masses.flatten())
             moments, drift, doubt, force = sums[:n], sums[n:2 * n], sums[2 * n:2 * n + 1], sums[2 * n + 1:]
@@ -147,7 +158,8 @@ class WeakForm:
         for factor, term in self.internal:
             (part, open_part), pressure = self._pressure(masses, term)
             doubt = doubt + abs(factor) * open_part
-            diffusion, speed = diffusion + factor * part, speed + self.modes.bend * (factor * pressure / self.mass)
+            diffusion = diffusion + factor * part
+            speed = speed + self.modes.bend * (factor * pressure * fastest / self.mass)
         interaction, roughness = zero, self._roughness(masses)
         if self.pairs:
             interaction, gap = self._interaction(masses, self.pairs, roughness)
@@ -252,6 +264,8 @@ class WeakForm:
 
         Beside them how unsure they are: what they differ by from the same at the centers of cells.
         """
+        if self.moving is not None:
+            return self.moving.spread(p, self.modes, self.factors, self.pulls, self.volumes)
         if not self.weighted:
             return -self.modes.bend * (contract(p, self.values) if moments is None else moments), np.zeros(self.count)
         at_centers = self._spreading_at_centers(p)
@@ -333,7 +347,8 @@ class WeakForm:
                     known[count] = self._nodes(count).masses(masses)
             q = [known[count] for count in sizes]
             if id(term) not in self.pair_forces:
-                self.pair_forces[id(term)] = term, [pair_force(term, self._nodes(count)) for count in sizes]
+                self.pair_forces[id(term)] = term, [
+                    pair_force(term, self._nodes(count), self.moving) for count in sizes]
             fine, coarse = self.pair_forces[id(term)][1]
             if fine is None or coarse is None:
                 total -= factor * self._tabulated(masses, term)
@@ -351,20 +366,24 @@ class WeakForm:
 
     def _tabulated(self, masses: Array, term: PairTerm) -> Array:
         """Return the part of a kernel that is given by its values between cells."""
-        return self._along(masses, center_slopes(term.operator(self.grid).apply(masses), self.grid))
+        return self._along(masses, self._moved(center_slopes(term.operator(self.grid).apply(masses), self.grid)))
 
     def _functionals(self, masses: Array) -> Array:
         """Return the part of terms of the user's own, from their first variations at the centers of cells."""
         rho = Density(self.grid, masses / self.grid.volumes)
         total = sum((factor * np.asarray(term.first_variation(rho)) for factor, term in self.others),
                     np.zeros(self.grid.shape))
-        return self._along(masses, center_slopes(total, self.grid))
+        return self._along(masses, self._moved(center_slopes(total, self.grid)))
+
+    def _moved(self, field: list[Array]) -> list[Array]:
+        return field if self.moving is None else self.moving.applied(field)
 
     def _force_at_nodes(self, term: Potential, nodes: Nodes, bounds: tuple[tuple[float, float], ...]) -> Array:
         """Return the gradient of V at the nodes, shape (n_axes, n_nodes)."""
         if not callable(term.V):
             raise InvalidInput(f"{term!r} changes with time and is given by values at the centers of cells")
-        return potential_gradients(term.V, nodes.points, bounds)
+        force = potential_gradients(term.V, nodes.points, bounds)
+        return force if self.moving is None else self.moving.at_nodes(nodes.points, force)
 
     def _roughness(self, masses: Array) -> float:
         """Return what averages over cells leave open, relative to the mass: second differences of the density over 24.

@@ -21,6 +21,7 @@ from wgflow.certificate import ENERGY_TOLERANCE
 from wgflow.checks import as_float, check_count
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy, Term
+from wgflow.energies.mobility import Mobility, as_mobility
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, ResourceError, WGFlowWarning
 from wgflow.grid_checks import MAX_AXES, check_bounds, check_cells
 from wgflow.grids import Grid
@@ -92,6 +93,7 @@ class TrialProblem:
     time_scale : float or callable
     names : sequence of str or None
     max_cells : int
+    mobility : Mobility or None
     """
 
     energy: Term
@@ -103,6 +105,7 @@ class TrialProblem:
     time_scale: Any
     names: Any
     max_cells: int
+    mobility: Mobility | None = None
 
     def grid(self, box, shape) -> Grid:
         """Return a uniform grid."""
@@ -115,7 +118,7 @@ class TrialProblem:
         method = self.method or wgflow.FiniteVolume(max_steps=steps)
         try:
             return wgflow.solve(self.energy, self.law.density(grid), (0.0, t_end), method=method, t_eval=t_eval,
-                                time_scale=self.time_scale)
+                                time_scale=self.time_scale, mobility=self.mobility)
         except ConvergenceError as error:
             hint = "give t_end=" if self.t_end is None else "give bounds= and cells="
             raise ConvergenceError(f"a trial solve on {grid} until t = {t_end:.4g} did not end ({error}); {hint}",
@@ -162,7 +165,7 @@ def _first_horizon(problem: TrialProblem, box) -> float:
     """Return the time in which the flow, at its initial speed, moves by the standard deviation of the initial law."""
     grid = problem.grid(box, _trial_shape(problem, box))
     rho = problem.law.density(grid)
-    speed = math.sqrt(max(_as_sum(problem.energy).dissipation(rho), 0.0))
+    speed = math.sqrt(max(_as_sum(problem.energy).dissipation(rho, problem.mobility), 0.0))
     length = float(np.max(problem.law.deviations))
     return length / speed if math.isfinite(speed) and speed > 1e-12 * length else 1.0
 
@@ -332,7 +335,8 @@ def _axis_errors(problem: TrialProblem, box, shape, horizon: float, free) -> lis
 
 
 # -------------------------------------------------------------------- the arguments
-def problem_grid(energy, rho0, t_end, tol, bounds, cells, boundary, method, time_scale, names, max_cells) -> Grid:
+def problem_grid(energy, rho0, t_end, tol, bounds, cells, boundary, method, time_scale, names, max_cells,
+                 mobility=None) -> Grid:
     """Return the grid of `Grid.for_problem`, which has the documentation."""
     if not isinstance(energy, Term):
         raise InvalidType(f"energy must be a sum of terms such as Entropy(1.0) + Potential(V), got {energy!r}")
@@ -355,7 +359,7 @@ def problem_grid(energy, rho0, t_end, tol, bounds, cells, boundary, method, time
     words = ["no-flux" if word is None and pair is not None else word for word, pair in zip(words, given)]
     fixed = _check_fixed(cells, law.ndim)
     problem = TrialProblem(energy, law, None if t_end is None else float(t_end), given, tuple(words), method,
-                           time_scale, names, int(max_cells))
+                           time_scale, names, int(max_cells), as_mobility(mobility))
     with warnings.catch_warnings():
         # Warnings about a coarse trial grid are repeated for the grid that is chosen.
         warnings.simplefilter("ignore", WGFlowWarning)

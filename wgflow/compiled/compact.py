@@ -168,6 +168,17 @@ def _unit_rates(psi, diffusion, h, periodic, rates):
 
 
 @jit
+def _mobile(rates, mobility, periodic):
+    """Multiply the rates from each cell by its mobility A (docs/fourth-order.md); Psi is then Psi - D log A."""
+    n, width = mobility.shape
+    for i in range(n if periodic else n - 1):
+        e = i + 1 if i + 1 < n else 0
+        for j in range(width):
+            rates[0, i, j] *= mobility[i, j]
+            rates[1, i, j] *= mobility[e, j]
+
+
+@jit
 def _close(rates):
     """Turn the rates and weights at both walls into those of point masses with weights (26, 21, 25)/24."""
     n, width = rates.shape[1], rates.shape[2]
@@ -510,14 +521,16 @@ def _place(b, width, outer, n, inner):
 
 
 @jit
-def compact_sweep(masses, psi, diffusion, dt, count, h, outer, inner, periodic, kind, mode, rates, factors, moved,
-                  negligible, first, last):
+def compact_sweep(masses, psi, mobility, diffusion, dt, count, h, outer, inner, periodic, kind, mode, rates, factors,
+                  moved, negligible, first, last):
     """Move the lines of blocks first..last-1 along one axis by ``count`` times a time dt, in place.
 
     Parameters
     ----------
     masses, psi : arrays, shape (outer * n * inner,)
         Point masses and Psi, flat in C order.
+    mobility : array of the same shape, or empty
+        A along this axis at the centers; Psi is then Psi - D log A. Empty: A = 1.
     diffusion, dt : float
     count : int
     h : float
@@ -550,6 +563,9 @@ def compact_sweep(masses, psi, diffusion, dt, count, h, outer, inner, periodic, 
         if mode in (NONE, FILL):
             _load(psi, start, stride, step, lines, p)
             _unit_rates(p, diffusion, h, periodic, unit)
+            if mobility.size > 0:
+                _load(mobility, start, stride, step, lines, p)
+                _mobile(unit, p, periodic)
         if mode != BOTH:
             _factor(unit, s, cut, periodic, f)
         moved[b] = 0.0
@@ -602,6 +618,124 @@ def compact_line(m, rates, f, dt, known, periodic, x):
 
 
 @jit
+def _chain_rates(psi, mobility, weights, diffusion, closed, rates):
+    """Fill rates and weights of one chain of cells, (4, n, 1), in units of its steps.
+
+    Edges at the ends of a chain have the rates of second order and no weights p and r. Rates are divided by the
+    quadrature weight of the cell that they leave.
+    """
+    n = psi.size
+    out = rates.reshape(4, n)
+    for i in range(n if closed else n - 1):
+        e = i + 1 if i + 1 < n else 0
+        ends = not closed and (i == 0 or e == n - 1)
+        before, after = (i - 1 if i > 0 else n - 1), (e + 1 if e + 1 < n else 0)
+        before, after = (i if ends else before), (e if ends else after)
+        share = 0.0 if ends else 0.5
+        _edges(psi[before:][:1], psi[i:][:1], psi[e:][:1], psi[after:][:1], share, share, 1.0 / diffusion, diffusion,
+               out[0, i:][:1], out[1, i:][:1], out[2, i:][:1], out[3, i:][:1])
+        if ends:
+            out[2, i] = out[3, i] = 0.0
+        out[0, i] *= mobility[i] / weights[i]
+        out[2, i] /= weights[i]
+        out[1, i] *= mobility[e] / weights[e]
+        out[3, i] /= weights[e]
+    if not closed:
+        for k in range(4):
+            out[k, n - 1] = 0.0
+
+
+@jit
+def chain_steps(masses, psi, mobility, weights, diffusion, dt, count, order, starts, closed, kind, moved, negligible,
+                first, last):
+    """Move chains first..last-1 of cells by ``count`` times a time dt, in place, as `compact_sweep` moves lines.
+
+    Parameters
+    ----------
+    masses, psi, weights : arrays, flat in C order
+        Point masses, Psi - D log lambda, and the quadrature weights of the cells over their volume.
+    mobility : array, flat in C order
+        lambda > 0 at the centers, in units of the steps of the chains.
+    diffusion, dt : float
+    count : int
+    order, starts, closed
+        As in `wgflow.energies.oblique.Direction`.
+    kind : int
+    moved : array, shape (chains,)
+    negligible : float
+    first, last : int
+    """
+    g, size = np.empty((2, 1)), 0
+    work, scratch = np.empty((4, size, 1)), np.empty((3, size))
+    rates, f = np.empty((4, size, 1)), np.empty((5, size, 1))
+    cut = kind in (EULER, HALVES)
+    s = dt * (GAMMA if kind == SECOND else (1.0 if kind == EULER else (0.5 if kind == HALVES else GAMMA5)))
+    for c in range(first, last):
+        begin, n = starts[c], starts[c + 1] - starts[c]
+        moved[c] = 0.0
+        if n < 2:
+            continue
+        if n != size:
+            size = n
+            work, scratch = np.empty((4, n, 1)), np.empty((3, n))
+            rates, f = np.empty((4, n, 1)), np.empty((5, n, 1))
+        y, p = work[2], work[3]
+        for i in range(n):
+            at = order[begin + i]
+            work[0, i, 0] = masses[at]
+            scratch[0, i], scratch[1, i], scratch[2, i] = psi[at], mobility[at], weights[at]
+        if _largest(work[0]) <= negligible:
+            continue
+        _chain_rates(scratch[0], scratch[1], scratch[2], diffusion, closed, rates)
+        _factor(rates, s, cut, closed, f)
+        for k in range(count):
+            m, x = work[k % 2], work[(k + 1) % 2]
+            if kind == SECOND:
+                moved[c] += _second_order(m, rates, s, cut, closed, f, g, y, x)
+            elif kind == FIFTH:
+                moved[c] += _fifth_order(m, rates, s, cut, closed, f, g, y, p, x)
+            else:
+                _resolve(m, rates, s, cut, closed, f, g, x if kind == EULER else y)
+                if kind == HALVES:
+                    _resolve(y, rates, s, cut, closed, f, g, x)
+        for i in range(n):
+            masses[order[begin + i]] = work[count % 2, i, 0]
+
+
+@jit
+def chain_rate_of_energy(masses, psi, mobility, weights, mu, diffusion, order, starts, closed, negligible):
+    """Return minus the part of dF/dt of one direction, -sum_i mu_i (B^{-1} A m)_i over its chains."""
+    total, last, size = 0.0, np.empty(1), 0
+    work, scratch = np.empty((3, size, 1)), np.empty((3, size))
+    rates, f = np.empty((4, size, 1)), np.empty((5, size, 1))
+    for c in range(starts.size - 1):
+        begin, n = starts[c], starts[c + 1] - starts[c]
+        if n < 2:
+            continue
+        if n != size:
+            size = n
+            work, scratch = np.empty((3, n, 1)), np.empty((3, n))
+            rates, f = np.empty((4, n, 1)), np.empty((5, n, 1))
+        m, g, x = work[0], work[1], work[2]
+        for i in range(n):
+            at = order[begin + i]
+            m[i, 0] = masses[at]
+            scratch[0, i], scratch[1, i], scratch[2, i] = psi[at], mobility[at], weights[at]
+        if _largest(m) <= negligible:
+            continue
+        _chain_rates(scratch[0], scratch[1], scratch[2], diffusion, closed, rates)
+        # Not a constant, for which the functions would be compiled again.
+        _factor(rates, 0.0, n < 1, closed, f)
+        _generator(m, rates, closed, g, x)
+        _solve(f, closed, last, x)
+        part = 0.0
+        for i in range(n):
+            part -= mu[order[begin + i]] * x[i, 0]
+        total += part
+    return total
+
+
+@jit
 def _line_energy(m, mu, diffusion):
     """Return sum m (D log m + mu) of a line, summed in blocks, so that round-off does not grow with the line."""
     total = 0.0
@@ -638,13 +772,15 @@ def _sound(x, mass):
 
 
 @jit
-def compact_start(start, psi, mu, diffusion, h, periodic, rates, f):
+def compact_start(start, psi, mobility, mu, diffusion, h, periodic, rates, f):
     """Fill rates and the factors of B of a single line; return its dissipation, and the L1 norm of A m."""
     n = start.size
     m, x, g = np.empty((n, 1)), np.empty((n, 1)), np.empty((n, 1))
     for i in range(n):
         m[i, 0] = start[i]
     _unit_rates(psi.reshape(n, 1), diffusion, h, periodic, rates)
+    if mobility.size > 0:
+        _mobile(rates, mobility.reshape(n, 1), periodic)
     _factor(rates, 0.0, n < 1, periodic, f[1])
     _generator(m, rates, periodic, x, g)
     speed = 0.0
@@ -985,7 +1121,7 @@ def compact_layout(shape, axis: int) -> tuple[int, int, int, int]:
 
 
 @jit
-def compact_dissipation(masses, psi, mu, diffusion, h, outer, inner, periodic, width, known, negligible):
+def compact_dissipation(masses, psi, mobility, mu, diffusion, h, outer, inner, periodic, width, known, negligible):
     """Return minus the part of dF/dt of one axis, -sum_i mu_i (B^{-1} A m)_i.
 
     ``known`` has the rates of all blocks, or of none; blocks without a cell above ``negligible`` are left out.
@@ -1006,6 +1142,9 @@ def compact_dissipation(masses, psi, mu, diffusion, h, outer, inner, periodic, w
         if b >= known.shape[0]:
             _load(psi, start, stride, step, lines, p)
             _unit_rates(p, diffusion, h, periodic, rates)
+            if mobility.size > 0:
+                _load(mobility, start, stride, step, lines, p)
+                _mobile(rates, p, periodic)
         # B - 0 A = B: the elimination serves for B itself.
         _factor(rates, 0.0, width < 1, periodic, f)
         _generator(m, rates, periodic, g, x)

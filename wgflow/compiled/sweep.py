@@ -699,6 +699,15 @@ def _load(flat, start, stride, step, lines, block):
 
 
 @jit
+def _load_mobility(flat, start, stride, step, lines, block):
+    """Copy lines as `_load` does, with ones in the columns left."""
+    _load(flat, start, stride, step, lines, block)
+    for i in range(block.shape[0]):
+        for j in range(lines, block.shape[1]):
+            block[i, j] = 1.0
+
+
+@jit
 def _store(block, start, stride, step, lines, flat):
     n = block.shape[0]
     if step == 1:
@@ -755,9 +764,27 @@ def _apply_factors(factors, periodic, width, right, left):
 
 
 @jit
-def _unit_rates(psi, diffusion, h, distance, periodic, regular, width, corrected, right, left, lean, wind, factor):
+def _mobile(mobility, periodic, width, right, left):
+    """Multiply both rates of every edge by the harmonic mean of the mobility in its two cells."""
+    last = right.size - width
+    for t in range(last):
+        face = 2.0 * mobility[t] * mobility[t + width] / (mobility[t] + mobility[t + width])
+        right[t] *= face
+        left[t + width] *= face
+    if periodic:
+        for j in range(width):
+            face = 2.0 * mobility[last + j] * mobility[j] / (mobility[last + j] + mobility[j])
+            right[last + j] *= face
+            left[j] *= face
+
+
+@jit
+def _unit_rates(psi, mobility, diffusion, h, distance, periodic, regular, width, corrected, right, left, lean, wind,
+                factor):
     """Fill the rates at unit time of a whole block, and what their correction needs."""
     _rates(psi, diffusion, h, distance, periodic, regular, width, right, left)
+    if mobility.size > 0:
+        _mobile(mobility, periodic, width, right, left)
     if corrected:
         _fill(lean, 0, lean.size, 0.0)
         _fill(wind, 0, wind.size, 0.0)
@@ -802,14 +829,14 @@ def _combine(x, y, lowest):
 
 
 @jit
-def _step_rates(m, psi, diffusion, h, distance, periodic, regular, dt, part, corrected, known, rates, right, left, x, y,
-                f):
+def _step_rates(m, psi, mobility, diffusion, h, distance, periodic, regular, dt, part, corrected, known, rates, right,
+                left, x, y, f):
     """Fill the rates of a step of length ``part``; those at unit time are formed from Psi unless they are ``known``."""
     size, width = m.size, m.shape[1]
     unit = rates.reshape(4, size)
     if not known:
-        _unit_rates(psi.reshape(size), diffusion, h, distance, periodic, regular, width, corrected, unit[0], unit[1],
-                    unit[2], unit[3], y.reshape(size))
+        _unit_rates(psi.reshape(size), mobility, diffusion, h, distance, periodic, regular, width, corrected, unit[0],
+                    unit[1], unit[2], unit[3], y.reshape(size))
     if corrected:
         _corrected_rates(m, rates, h, distance, periodic, regular, dt, part, right, left, x, y, f)
     else:
@@ -817,14 +844,16 @@ def _step_rates(m, psi, diffusion, h, distance, periodic, regular, dt, part, cor
 
 
 @jit
-def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode, cache_mode, cache, negligible,
-          first, last):
+def sweep(masses, psi, mobility, diffusion, dt, h, distance, outer, inner, periodic, mode, cache_mode, cache,
+          negligible, first, last):
     """Move the lines of blocks first..last-1 along one axis by a time dt, in place.
 
     Parameters
     ----------
     masses, psi : arrays, shape (outer * n * inner,)
         Cell masses and Psi, flat in C order; n = h.size cells along the axis.
+    mobility : array of the same shape, or empty
+        A along this axis in the cells; empty: A = 1.
     diffusion, dt : float
     h, distance : arrays
         Cell widths, and distances between neighboring centers (n - 1, or n on a periodic axis).
@@ -851,6 +880,7 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
     m, p, x, y, right, left = work[0], work[1], work[2], work[3], work[4], work[5]
     own, f = np.empty((4, n, width)), np.empty((5, n, width))
     transfer, line, lowest = np.empty(n + 1), np.empty(n), np.empty(width)
+    moves = np.empty((n if mobility.size > 0 else 0, width))
     cut_blocks = 0
     part = dt if mode == IMPLICIT_EULER else GAMMA * dt
     for b in range(first, last):
@@ -859,9 +889,11 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
         known = cache_mode == USE_CACHE
         if not known:
             _load(psi, start, stride, step, lines, p)
+            if moves.size > 0:
+                _load_mobility(mobility, start, stride, step, lines, moves)
         rates = own if cache_mode == NO_CACHE else cache[b]
-        _step_rates(m, p, diffusion, h, distance, periodic, regular, dt, part, mode == CORRECTED, known, rates, right,
-                    left, x, y, f)
+        _step_rates(m, p, moves.reshape(moves.size), diffusion, h, distance, periodic, regular, dt, part,
+                    mode == CORRECTED, known, rates, right, left, x, y, f)
         _factor(right, left, periodic, f[0], f[1], f[2], f[3], f[4])
         _solve(m, periodic, f[0], f[1], f[2], f[3], f[4], x)
         if mode != IMPLICIT_EULER:
@@ -875,8 +907,8 @@ def sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode,
 
 
 @jit
-def limited_sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodic, mode, cache_mode, cache, negligible,
-                  first, last):
+def limited_sweep(masses, psi, mobility, diffusion, dt, h, distance, outer, inner, periodic, mode, cache_mode, cache,
+                  negligible, first, last):
     """Move lines like `sweep`, by modes whose result depends continuously on Psi.
 
     A function of its own, so that flows which do not need it do not wait for its compilation. Parameters as in `sweep`,
@@ -905,6 +937,7 @@ def limited_sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodi
     own, f = np.empty((4, n, width)), np.empty((5, n, width))
     unit = own.reshape(4, size)
     transfer, lowest = np.empty(n + 1), np.empty(width)
+    moves = np.empty((n if mobility.size > 0 else 0, width))
     cut_blocks = 0
     part = 0.5 * dt if mode == HALVES else GAMMA * dt
     corrected = mode == LIMITED_CORRECTED and cache_mode != USE_FACTORS
@@ -914,11 +947,15 @@ def limited_sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodi
         known = cache_mode == USE_CACHE
         if not known:
             _load(psi, start, stride, step, lines, p)
+            if moves.size > 0:
+                _load_mobility(mobility, start, stride, step, lines, moves)
         rates = cache[b] if cache_mode in (FILL_CACHE, USE_CACHE) else own
-        _step_rates(m, p, diffusion, h, distance, periodic, regular, dt, part, corrected, known, rates, right, left, x,
-                    y, f)
+        _step_rates(m, p, moves.reshape(moves.size), diffusion, h, distance, periodic, regular, dt, part, corrected,
+                    known, rates, right, left, x, y, f)
         if cache_mode == FILL_FACTORS:
             _rates(flat[1], diffusion, h, distance, periodic, regular, width, unit[0], unit[1])
+            if moves.size > 0:
+                _mobile(moves.reshape(moves.size), periodic, width, unit[0], unit[1])
             _edge_sums(unit[0], unit[1], periodic, width, flat[2])
             _note_factors(flat[4], flat[5], periodic, width, part, flat[2], cache[b, 0].reshape(size))
         elif cache_mode == USE_FACTORS:
@@ -937,7 +974,7 @@ def limited_sweep(masses, psi, diffusion, dt, h, distance, outer, inner, periodi
 
 
 @jit
-def _axis_dissipation(masses, psi, mu, diffusion, h, distance, outer, inner, periodic, corrected, width):
+def _axis_dissipation(masses, psi, mobility, mu, diffusion, h, distance, outer, inner, periodic, corrected, width):
     """Return the sum over the edges of an axis of flux times fall of mu."""
     n = h.size
     regular = _regular_from(h, distance)
@@ -946,12 +983,15 @@ def _axis_dissipation(masses, psi, mu, diffusion, h, distance, outer, inner, per
     work = np.empty((5, n, width))
     m, p, u, y, z = work[0], work[1], work[2], work[3], work[4]
     rates = np.empty((4, n * width))
+    moves = np.empty((n if mobility.size > 0 else 0, width))
     for b in range(blocks):
         start, stride, step, lines = _place(b, width, outer, n, inner)
         _load(masses, start, stride, step, lines, m)
         _load(psi, start, stride, step, lines, p)
-        _unit_rates(p.reshape(size), diffusion, h, distance, periodic, regular, width, corrected, rates[0], rates[1],
-                    rates[2], rates[3], y.reshape(size))
+        if moves.size > 0:
+            _load_mobility(mobility, start, stride, step, lines, moves)
+        _unit_rates(p.reshape(size), moves.reshape(moves.size), diffusion, h, distance, periodic, regular, width,
+                    corrected, rates[0], rates[1], rates[2], rates[3], y.reshape(size))
         if corrected:
             windy = _any(rates[3])
             _correct(m.reshape(size), rates[2], rates[3], windy, h, distance, periodic, regular, width, rates[0],

@@ -13,8 +13,10 @@ from wgflow.compiled.sweep import _axis_dissipation, axis_layout
 from wgflow.compiled.transport import ROUGH_FIELD, SMOOTH_FIELD, transport_dissipation
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy
+from wgflow.energies.mobility import Mobility
 from wgflow.energies.nodes import NodeGrid, at_nodes, is_smooth_everywhere
 from wgflow.energies.nonlinear_fluxes import Diffusion, dissipation_rate
+from wgflow.energies.oblique import oblique_dissipation
 from wgflow.energies.on_grid import TINY
 from wgflow.errors import InvalidInput
 from wgflow.gradients import free_part
@@ -25,27 +27,37 @@ from .on_grid import EnergyOnGrid
 __all__ = ["dissipation", "dissipation_on_grid", "linear_dissipation", "transport_rate"]
 
 
-def dissipation(energy: FreeEnergy, rho: Density | Atoms) -> float:
-    r"""Return :math:`\int \rho\,|\nabla\,\delta F/\delta\rho|^2`; see `FreeEnergy.dissipation`."""
+def dissipation(energy: FreeEnergy, rho: Density | Atoms, mobility: Mobility | None = None) -> float:
+    r"""Return :math:`\int \rho\,\nabla\mu\cdot A\,\nabla\mu`, mu = dF/drho; see `FreeEnergy.dissipation`."""
     if isinstance(rho, Atoms):
         if energy.spreads:
             raise InvalidInput("atoms have no entropy, hence no dissipation of a flow that spreads; take a Density")
-        return float((rho.weights * (free_part(-energy.gradient(rho, rho.points), rho) ** 2).sum(axis=0)).sum())
+        force = -energy.gradient(rho, rho.points)
+        if mobility is None:
+            return float((rho.weights * (free_part(force, rho) ** 2).sum(axis=0)).sum())
+        velocity = free_part(mobility.applied(rho.points, force), rho)
+        return float((rho.weights * (velocity * force).sum(axis=0)).sum())
     on_grid, law = energy.assemble(rho.grid, check=False), at_nodes(rho)
-    return dissipation_on_grid(replace(on_grid, grid=law.grid), law.masses)
+    return dissipation_on_grid(replace(on_grid, grid=law.grid), law.masses, mobility)
 
 
-def dissipation_on_grid(energy: EnergyOnGrid, masses: np.ndarray) -> float:
+def dissipation_on_grid(energy: EnergyOnGrid, masses: np.ndarray, mobility: Mobility | None = None) -> float:
     """Return the dissipation of cell masses, by the corrected finite-volume fluxes."""
+    diagonal = None if mobility is None else mobility.on(energy.grid)[0]
+    directions = None if mobility is None else mobility.directions(energy.grid)
+    if directions is not None:
+        return oblique_dissipation(masses, energy.psi(energy.sweep_potential, masses), energy.grid, energy.diffusion,
+                                   directions)
     if energy.internal:
-        return dissipation_rate(masses, energy.psi(energy.potential, masses), energy.grid, Diffusion(energy))
+        return dissipation_rate(masses, energy.psi(energy.potential, masses), energy.grid, Diffusion(energy),
+                                mobility=diagonal)
     psi = energy.psi(energy.sweep_potential, masses)
     if isinstance(energy.grid, NodeGrid):
-        return compact_dissipation_on_grid(masses, psi, energy.grid, energy.diffusion)
-    if energy.diffusion == 0 and not is_smooth_everywhere(masses / energy.grid.volumes):
+        return compact_dissipation_on_grid(masses, psi, energy.grid, energy.diffusion, mobility=diagonal)
+    if energy.diffusion == 0 and diagonal is None and not is_smooth_everywhere(masses / energy.grid.volumes):
         # A law with jumps, which lie within cells.
         return transport_rate(masses, psi, energy.grid, energy.rough)
-    return linear_dissipation(masses, psi, energy.grid, energy.diffusion)
+    return linear_dissipation(masses, psi, energy.grid, energy.diffusion, mobility=diagonal)
 
 
 def transport_rate(masses: np.ndarray, psi: np.ndarray, grid: Grid, rough: bool) -> float:
@@ -60,10 +72,11 @@ def transport_rate(masses: np.ndarray, psi: np.ndarray, grid: Grid, rough: bool)
 
 
 def compact_dissipation_on_grid(masses: np.ndarray, psi: np.ndarray, grid: NodeGrid, diffusion: float,
-                                known: Sequence[np.ndarray | None] = ()) -> float:
+                                known: Sequence[np.ndarray | None] = (),
+                                mobility: Sequence[np.ndarray] | None = None) -> float:
     r"""Return :math:`-\sum_i \mu_i\,\dot m_i` of the compact equations, mu = Psi + D log rho: -dF/dt, semi-discrete.
 
-    ``known`` has the rates of each axis, where they are known.
+    ``known`` has the rates of each axis, where they are known, and ``mobility`` the diagonal of A.
     """
     masses = masses if masses.flags.writeable else masses.copy()
     psi = psi if psi.flags.writeable else psi.copy()
@@ -73,17 +86,29 @@ def compact_dissipation_on_grid(masses: np.ndarray, psi: np.ndarray, grid: NodeG
     mu *= diffusion
     mu += psi
     total, negligible = 0.0, EMPTY * float(masses.sum())
+    mobile = mobile_axes(mobility, diffusion, grid.ndim)
     for axis in range(grid.ndim):
         outer, inner, width, _ = compact_layout(grid.shape, axis)
         rates = known[axis] if known else None
         if rates is None:
             rates = np.empty((0, 4, grid.shape[axis], width))
-        total += compact_dissipation(masses.ravel(), psi.ravel(), mu.ravel(), diffusion, float(grid.widths[axis][0]),
+        own, logarithm = mobile[axis]
+        pull = psi.ravel() if logarithm is None else psi.ravel() - logarithm
+        total += compact_dissipation(masses.ravel(), pull, own, mu.ravel(), diffusion, float(grid.widths[axis][0]),
                                      outer, inner, grid.periodic[axis], width, rates, negligible)
     return float(total)
 
 
-def linear_dissipation(masses, psi, grid, diffusion: float, corrected: bool = True) -> float:
+def mobile_axes(mobility: Sequence[np.ndarray] | None, diffusion: float,
+                ndim: int) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    """Return for each axis A, flat, and D log A; an empty array and None where there is no mobility."""
+    if mobility is None:
+        return [(np.empty(0), None)] * ndim
+    return [(a.ravel(), diffusion * np.log(a.ravel())) for a in mobility]
+
+
+def linear_dissipation(masses, psi, grid, diffusion: float, corrected: bool = True,
+                       mobility: Sequence[np.ndarray] | None = None) -> float:
     r"""Return :math:`\sum_{edges} flux \cdot (\mu_i - \mu_k)`, mu = Psi + D log rho: -dF/dt, semi-discrete."""
     # Writable copies of read-only arrays: the functions are compiled for one kind only.
     masses = masses if masses.flags.writeable else masses.copy()
@@ -99,6 +124,7 @@ def linear_dissipation(masses, psi, grid, diffusion: float, corrected: bool = Tr
     total = 0.0
     for axis in range(grid.ndim):
         outer, inner, width, _ = axis_layout(grid.shape, axis)
-        total += _axis_dissipation(masses.ravel(), psi.ravel(), mu.ravel(), diffusion, grid.widths[axis],
+        own = np.empty(0) if mobility is None else mobility[axis].ravel()
+        total += _axis_dissipation(masses.ravel(), psi.ravel(), own, mu.ravel(), diffusion, grid.widths[axis],
                                    grid.distances[axis], outer, inner, grid.periodic[axis], corrected, width)
     return float(total)

@@ -11,6 +11,7 @@ import math
 import numbers
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +25,9 @@ from wgflow.errors import InvalidInput
 from wgflow.gradients import check_points
 from wgflow.grids import Grid
 from wgflow.uphill import uphill
+
+if TYPE_CHECKING:
+    from wgflow.energies.mobility import Mobility
 
 __all__ = ["FreeEnergy", "Term"]
 
@@ -195,14 +199,15 @@ class FreeEnergy(Term):
         return sum((factor * term.gradient(rho, points) for factor, term in self.terms if not term.is_internal),
                    np.zeros(points.shape))
 
-    def dissipation(self, rho: Density | Atoms) -> float:
-        r"""Return :math:`\int \rho\,|\nabla\,\delta F/\delta\rho|^2`, formed from the finite-volume fluxes.
+    def dissipation(self, rho: Density | Atoms, mobility: Mobility | None = None) -> float:
+        r"""Return :math:`\int \rho\,\nabla\mu\cdot A\,\nabla\mu`, mu = dF/drho, formed from the finite-volume fluxes.
 
         It is the exact -dF/dt of the finite-volume equations at time_scale 1. For atoms it is
         :math:`\sum_i w_i |\nabla \Psi(\theta_i)|^2` without the components that press an atom against its bounds:
-        the exact -dF/dt of the characteristics. With an entropy atoms have no dissipation (InvalidInput).
+        the exact -dF/dt of the characteristics. With an entropy atoms have no dissipation (InvalidInput). A is 1
+        without a ``mobility``.
         """
-        return uphill("wgflow.energies.dissipation", "dissipation")(self, rho)
+        return uphill("wgflow.energies.dissipation", "dissipation")(self, rho, mobility)
 
     def assemble(self, grid: Grid, *, check: bool = True) -> EnergyOnGrid:
         """Return the terms as arrays on a grid, each user function evaluated once.

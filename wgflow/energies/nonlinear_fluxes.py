@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from functools import cached_property
 
@@ -61,10 +62,10 @@ class Lines:
     volumes : array, shape (lines, n)
         Volume times weight of each cell.
     conductances : array, shape (lines, edges)
-        Area times weight of each edge over the distance of its cells.
+        Area times weight of each edge over the distance of its cells, times the mobility there.
     """
 
-    def __init__(self, grid: Grid, axis: int):
+    def __init__(self, grid: Grid, axis: int, mobility: np.ndarray | None = None):
         self.grid, self.axis, self.periodic = grid, axis, grid.periodic[axis]
         self.widths, self.distances = grid.widths[axis], grid.distances[axis]
         self.shape = np.moveaxis(np.empty(grid.shape, dtype=bool), axis, -1).shape
@@ -78,6 +79,10 @@ class Lines:
         self.conductances = np.ascontiguousarray(area[:, :self.distances.size] / self.distances)
         if grid.log_weight is not None:
             self.conductances *= edge_weights(np.exp(self.lines(grid.log_weight)), self.periodic)
+        if mobility is not None:
+            a = self.lines(mobility)
+            near, far = a[:, :self.distances.size], np.roll(a, -1, axis=1)[:, :self.distances.size]
+            self.conductances *= 2.0 * near * far / (near + far)
 
     @cached_property
     def plain(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -129,11 +134,12 @@ def edge_weights(weights: np.ndarray, periodic: bool) -> np.ndarray:
     return np.where(inside, middle, np.sqrt(low) * np.sqrt(high))
 
 
-def dissipation_rate(masses: np.ndarray, psi: np.ndarray, grid: Grid, law: Diffusion, corrected: bool = True) -> float:
+def dissipation_rate(masses: np.ndarray, psi: np.ndarray, grid: Grid, law: Diffusion, corrected: bool = True,
+                     mobility: Sequence[np.ndarray] | None = None) -> float:
     r"""Return :math:`\sum_{edges} flux \cdot (\mu_1 - \mu_2)`, mu = H' + Psi: -dF/dt of the semi-discrete equations."""
     total = 0.0
     for axis in range(grid.ndim):
-        cells = Lines(grid, axis)
+        cells = Lines(grid, axis, None if mobility is None else mobility[axis])
         m, u = cells.lines(masses), cells.lines(psi)
         factors = cells.factors(law, m, u) if corrected else cells.plain
         r = m / cells.volumes

@@ -90,6 +90,7 @@ class Runner:
 
     def __init__(self, solution: Solution, energy: FreeEnergy, start: Law, method: Method, t: float):
         self.energy, self.time_scale, self.start, self.method = energy, solution.time_scale, start, method
+        self.mobility = solution.mobility
         self.t0, self.t = float(solution.history.t[0]), t
         times = solution.history.t
         self.ends: Array = times[(times > self.t0) & (times <= t)]
@@ -113,7 +114,8 @@ class Runner:
         """Return the end of the run from a law, whose steps end where those of the solution do, or on given times."""
         shape = _shape(law)
         try:
-            flow = make_flow(self.energy, law, (self.t0, self.t), [self.t], self.time_scale, method)
+            flow = make_flow(self.energy, law, (self.t0, self.t), [self.t], self.time_scale, method,
+                             self.mobility)
             if self.given is not None:
                 flow.stops = sorted({*flow.stops, *(self.ends if ends is None else ends).tolist()})
                 flow.allowed_error = 0.0 if self.high_order else math.inf

@@ -151,6 +151,9 @@ def _describe(flow: Flow, method) -> tuple[dict, dict]:
     if response is not None:
         arrays["response"] = response
     header["flow"]["internal"] = nonlinear_energies(on_grid, probe)
+    if flow.mobility is not None:
+        header["flow"]["mobility"] = flow.mobility.numbers
+        arrays["mobility"] = flow.mobility.values_on(grid)
     if callable(flow.time_scale):
         arrays["time_scales"] = sample_clock(flow.time_scale, flow.t0, flow.t1)
     return header, arrays

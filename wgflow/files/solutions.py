@@ -21,6 +21,7 @@ from wgflow.atoms import Atoms
 from wgflow.certificate import Certificate, library_versions
 from wgflow.checks import check_memory
 from wgflow.densities import Density
+from wgflow.energies.mobility import Mobility, UnknownMobility
 from wgflow.energies.nodes import with_nodes
 from wgflow.error_estimates import ErrorEstimate
 from wgflow.errors import InvalidInput, InvalidType, ResourceError, StorageError, WGFlowError
@@ -219,6 +220,8 @@ def _pack(solution: Solution) -> tuple[dict, dict[str, np.ndarray]]:
             "axes": axes, "format": FORMAT,
             "method": solution.method, "status": solution.status, "message": solution.message,
             "time_scale": None if callable(solution.time_scale) else solution.time_scale,
+            "mobility": None if solution.mobility is None else {
+                "numbers": solution.mobility.numbers, "text": repr(solution.mobility)},
             "errors": {str(k): found.to_dict() for k, found in solution.errors.items()},
             "jko_steps": jko_header, "center_values": "center_values" in arrays,
         },
@@ -272,6 +275,15 @@ def _variables(names) -> list[str]:
     return found
 
 
+def _unpack_mobility(told: dict | None) -> Mobility | None:
+    if told is None:
+        return None
+    numbers = told["numbers"]
+    if numbers is None:
+        return UnknownMobility(str(told["text"]))
+    return Mobility.of_numbers(numbers)
+
+
 def _unpack(header: dict, arrays: dict[str, np.ndarray]) -> Solution:
     from .schema import Problem, check_certificate, check_estimate, check_table
 
@@ -297,6 +309,7 @@ def _unpack(header: dict, arrays: dict[str, np.ndarray]) -> Solution:
                         certificate=certificate, status=problem["status"], message=problem["message"],
                         free_energy=None, method=problem["method"], time_scale=problem["time_scale"],
                         jko_steps=unpack_steps(problem.get("jko_steps", NO_STEPS), arrays))
+    solution.mobility = _unpack_mobility(problem.get("mobility"))
     if "dissipation" in arrays:
         vars(solution)["dissipation"] = arrays["dissipation"].copy()
     for k, found in problem.get("errors", {}).items():

@@ -106,8 +106,8 @@ def swept(m, psi, D, dt, h, d, periodic, mode):
     width = min(kernel.WIDTH, count)
     x = m.ravel().copy()
     blocks = -(-count // width)
-    cut = kernel.limited_sweep(x, psi.ravel().copy(), D, dt, h, d, count, 1, periodic, mode, kernel.NO_CACHE,
-                               np.empty((0, 4, 0, width)), 0.0, 0, blocks)
+    cut = kernel.limited_sweep(x, psi.ravel().copy(), np.empty(0), D, dt, h, d, count, 1, periodic, mode,
+                               kernel.NO_CACHE, np.empty((0, 4, 0, width)), 0.0, 0, blocks)
     return x.reshape(m.shape), cut
 
 

@@ -65,8 +65,8 @@ def sweep(masses, psi, diffusion, dt, h, periodic, kind, lines=1):
     moved = np.zeros(1)
     flat = masses.T.ravel().copy() if lines > 1 else masses.ravel().copy()
     shapes = np.empty((1, 4, n, lines)), np.empty((1, 5, n, lines))
-    compact.compact_sweep(flat, np.tile(psi, lines), diffusion, dt, 1, h, lines, 1, periodic, kind, compact.FILL,
-                          *shapes, moved, 0.0, 0, 1)
+    compact.compact_sweep(flat, np.tile(psi, lines), np.empty(0), diffusion, dt, 1, h, lines, 1, periodic, kind,
+                          compact.FILL, *shapes, moved, 0.0, 0, 1)
     return flat.reshape(lines, n).T if lines > 1 else flat
 
 
@@ -154,7 +154,8 @@ def test_the_dissipation_of_a_line(periodic, rng):
     mu = np.log(m / (h * weights(n, periodic))) + psi
     b, a = matrices(psi, 1.0, h, periodic)
     expected = -mu @ np.linalg.solve(b, a @ m)
-    found = compact.compact_dissipation(m, psi, mu, 1.0, h, 1, 1, periodic, 1, np.empty((0, 4, m.size, 1)), 0.0)
+    found = compact.compact_dissipation(m, psi, np.empty(0), mu, 1.0, h, 1, 1, periodic, 1, np.empty((0, 4, m.size, 1)),
+                                        0.0)
     assert found == pytest.approx(expected, rel=1e-11)
 
 

@@ -163,8 +163,8 @@ def run_sweep(m, psi, D, dt, h, d, periodic, mode, shape=None, axis=0, cached=Fa
     results = []
     for cache_mode in ((kernel.FILL_CACHE, kernel.USE_CACHE) if cached else (kernel.NO_CACHE,)):
         x = np.ascontiguousarray(m, dtype=float).ravel().copy()
-        fallbacks = kernel.sweep(x, np.ascontiguousarray(psi).ravel(), D, dt, h, d, outer, inner, periodic, mode,
-                                 cache_mode, cache, 1e-16 * m.sum() / (outer * inner), 0, blocks)
+        fallbacks = kernel.sweep(x, np.ascontiguousarray(psi).ravel(), np.empty(0), D, dt, h, d, outer, inner,
+                                 periodic, mode, cache_mode, cache, 1e-16 * m.sum() / (outer * inner), 0, blocks)
         results.append(x.reshape(shape))
     if cached:
         np.testing.assert_array_equal(*results)
