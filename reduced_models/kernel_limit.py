@@ -194,7 +194,7 @@ class KernelLimit(ScaledNetwork):
         InvalidInput
             If there are more than 4 coordinates: take atoms.
         """
-        self.check_grid_axes()
+        self._check_grid_axes()
         if bounds is None:
             reach = REACH * max(1.0, check_positive("kappa", kappa))
             bounds = [(-reach, reach)] * self.n_coordinates

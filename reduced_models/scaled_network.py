@@ -149,7 +149,7 @@ class ScaledNetwork(ReducedModel):
             total += (gradients * weights[i : i + size]).reshape(flat.shape) @ flat.T
         return 0.5 * (total + total.T)
 
-    def check_grid_axes(self) -> None:
+    def _check_grid_axes(self) -> None:
         """Refuse a grid for more coordinates than a grid has axes."""
         if self.n_coordinates > MAX_AXES:
             raise InvalidInput(f"the coordinates {self.coordinate_names} are more than {MAX_AXES}; take atoms "

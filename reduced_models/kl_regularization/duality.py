@@ -160,7 +160,7 @@ def minimize_dual(activation: Activation, x: FloatArray, y: FloatArray, alpha: f
     rank, reach, step = _span(x).shape[1], REACH, FIRST_STEP
     strength = alpha * readout_scale / regularization
     found: tuple[RegularizedMinimum, NormalRule] | None = None
-    nu = None
+    nu: FloatArray | None = None
     while True:
         rule = normal_rule(activation, x, weight_scale, step, reach)
         nu, point = _newton(rule, y, regularization, strength, nu)
@@ -206,13 +206,14 @@ def dual_point(rule: NormalRule, y: FloatArray, regularization: float, strength:
 
 
 def _newton(rule: NormalRule, y: FloatArray, regularization: float, strength: float,
-            nu: FloatArray | None) -> tuple[FloatArray, DualPoint]:
+            start: FloatArray | None) -> tuple[FloatArray, DualPoint]:
     """Minimize minus the dual function, which is strongly convex, by damped Newton steps."""
     n, size = y.size, math.sqrt(float(np.mean(y**2))) or 1.0
     curvature = regularization * strength**2
-    if nu is None:  # ridge regression with the kernel of the read-outs, the limit of large alpha
+    if start is None:  # ridge regression with the kernel of the read-outs, the limit of large alpha
         kernel = (rule.outputs * np.exp(rule.log_weights)) @ rule.outputs.T
-        nu = -np.linalg.solve(0.5 * n * np.eye(n) + curvature * kernel, y)
+        start = -np.linalg.solve(0.5 * n * np.eye(n) + curvature * kernel, y)
+    nu: FloatArray = start
     point = dual_point(rule, y, regularization, strength, nu)
     for _ in range(STEPS):
         miss = math.sqrt(float(point.gradient @ point.gradient) / n)

@@ -385,7 +385,7 @@ class KLRegularizedNetwork(ScaledNetwork):
         InvalidInput
             If there are more than 4 coordinates: take particles.
         """
-        self.check_grid_axes()
+        self._check_grid_axes()
         if bounds is None:
             tilt = self.minimum().tilt
             reach = np.full(self.n_coordinates, math.hypot(REACH, tilt))
