@@ -127,12 +127,17 @@ class ScaledNetwork(ReducedModel):
                            "has it, with an offset b that you may hold at 0 by its box")
 
     # ---------------------------------------------------------------- kernels
-    def kernel(self, rho: Density | Atoms) -> FloatArray:  # type: ignore[override]
+    def kernel(self, rho: Density | Atoms | tuple[ArrayLike, ...],  # type: ignore[override]
+               other: tuple[ArrayLike, ...] | None = None) -> FloatArray:
         r"""Return the tangent kernel of a law on the samples, shape (n, n):
 
         .. math:: H_\rho(x_i, x_j) = \int \langle \nabla \sigma_*(x_i), \nabla \sigma_*(x_j) \rangle\,\rho, \qquad
                   \sigma_* = a\,\sigma(\langle w, x \rangle) .
+
+        With two tuples of coordinates it is the kernel U of their neurons, as in every reduced model.
         """
+        if other is not None and isinstance(rho, tuple):
+            return super().kernel(rho, other)
         if isinstance(rho, Atoms):
             points, weights = rho.points, rho.weights
         elif isinstance(rho, Density):

@@ -226,14 +226,14 @@ def _newton(rule: NormalRule, y: FloatArray, regularization: float, strength: fl
         slope, length = float(point.gradient @ move), 1.0
         while length > 1e-12:
             trial = dual_point(rule, y, regularization, strength, nu + length * move)
-            lower = trial.value <= point.value + 1e-4 * length * slope
             # Near the minimum differences of values are rounding, and the gradient decides.
-            if lower or (length == 1.0 and np.linalg.norm(trial.gradient) < 0.5 * np.linalg.norm(point.gradient)):
+            better = np.linalg.norm(trial.gradient) < 0.5 * np.linalg.norm(point.gradient)
+            if miss <= ROUNDING * size and not better:
+                return nu, point
+            if better or trial.value <= point.value + 1e-4 * length * slope:
                 break
             length *= 0.5
         else:
-            if miss <= ROUNDING * size:
-                return nu, point
             raise ConvergenceError(f"Newton's method on the dual stopped with |f - y - n nu/2| = {miss:.1e}; take a "
                                    "larger regularization", reason="tolerance")
         nu, point = nu + length * move, trial
