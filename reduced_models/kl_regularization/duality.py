@@ -210,10 +210,10 @@ def _newton(rule: NormalRule, y: FloatArray, regularization: float, strength: fl
     """Minimize minus the dual function, which is strongly convex, by damped Newton steps."""
     n, size = y.size, math.sqrt(float(np.mean(y**2))) or 1.0
     curvature = regularization * strength**2
+    nu: FloatArray = np.zeros(n) if start is None else start
     if start is None:  # ridge regression with the kernel of the read-outs, the limit of large alpha
         kernel = (rule.outputs * np.exp(rule.log_weights)) @ rule.outputs.T
-        start = -np.linalg.solve(0.5 * n * np.eye(n) + curvature * kernel, y)
-    nu: FloatArray = start
+        nu[:] = np.linalg.solve(0.5 * n * np.eye(n) + curvature * kernel, -y)
     point = dual_point(rule, y, regularization, strength, nu)
     for _ in range(STEPS):
         miss = math.sqrt(float(point.gradient @ point.gradient) / n)
@@ -222,7 +222,7 @@ def _newton(rule: NormalRule, y: FloatArray, regularization: float, strength: fl
         first = rule.outputs @ (point.weights * point.tilt)
         second = (rule.outputs * (point.weights * (1.0 + point.tilt**2))) @ rule.outputs.T
         hessian = 0.5 * n * np.eye(n) + curvature * (second - np.outer(first, first))
-        move = -np.linalg.solve(hessian, point.gradient)
+        move: FloatArray = np.linalg.solve(hessian, -point.gradient).astype(float)
         slope, length = float(point.gradient @ move), 1.0
         while length > 1e-12:
             trial = dual_point(rule, y, regularization, strength, nu + length * move)
