@@ -150,6 +150,13 @@ def test_risk_of_finite_networks_is_in_its_own_units():
     assert excess > 20 * np.std(risks) / np.sqrt(4000)
 
 
+def test_kernel_of_two_neurons_is_that_of_every_model():
+    model = KernelLimit(X, Y, Tanh(), 3.0)
+    first, second = (0.7, 0.2, -0.4), (-1.1, 0.5, 0.3)
+    expected = np.mean(0.7 * np.tanh(X @ first[1:]) * -1.1 * np.tanh(X @ second[1:]))
+    assert model.kernel(first, second) == pytest.approx(expected, rel=1e-12)
+
+
 def test_closed_kernel_is_that_of_many_neurons():
     model = KernelLimit(X, Y, Tanh())
     drawn = model.kernel(model.initial_atoms(0.8, 100_000, rng=5))
