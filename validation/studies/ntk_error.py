@@ -280,9 +280,11 @@ def _draw_orders(axes: Axes, near: list[_Near]) -> None:
             fit = _fit(alpha, values)
             axes.loglog(alpha, values, "o" + style, color=color, markersize=4.5,
                         markerfacecolor=color if face else "white", label=f"{name}, {start}: slope {fit.slope:.2f}")
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high * (high / low) ** 0.4)  # room for the legend
     axes.set_title(f"error of the kernel limit, lambda = {_LAMBDAS[0]:g}")
     axes.set_xlabel("alpha")
-    axes.legend(loc="lower left", fontsize=7.5)
+    axes.legend(loc="upper right", fontsize=7.5)
 
 
 def _draw_floors(axes: Axes, floors: dict[tuple[float, float], RegularizedMinimum]) -> None:
