@@ -12,6 +12,7 @@ from .finite_data import FiniteData
 from .gaussian_laws import GaussianState
 from .isotropic_gaussian import IsotropicGaussian
 from .kernel_limit import KernelLimit, KernelPath
+from .kl_regularization import KLRegularizedNetwork, RegularizedMinimum
 from .linear_neuron import LinearNeuron
 from .minimum_risk.measure_problem import LimitPoint
 from .minimum_risk.minimize import MinimumRisk
@@ -37,6 +38,7 @@ __all__ = [
     "FiniteQuadraticTarget",
     "GaussianState",
     "IsotropicGaussian",
+    "KLRegularizedNetwork",
     "KernelLimit",
     "KernelPath",
     "LeastSquares",
@@ -52,6 +54,7 @@ __all__ = [
     "RandomFeatures",
     "ReLUNetwork",
     "ReducedModel",
+    "RegularizedMinimum",
     "Staircase",
     "StationaryDelta",
     "check_model",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,25 +11,29 @@ from numpy.typing import ArrayLike
 from wgflow.activations.base import Activation, finite_array
 from wgflow.activations.piecewise_linear import ReLU
 from wgflow.atoms import Atoms
-from wgflow.checks import check_count, check_flag, check_memory, check_positive
+from wgflow.checks import check_count, check_flag, check_positive
 from wgflow.densities import Density
-from wgflow.errors import InvalidInput, InvalidType
-from wgflow.grid_checks import MAX_AXES
+from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
+from wgflow.solvers.base import Method
+from wgflow.solvers.finite_volume import FiniteVolume
 from wgflow.solvers.lagrangian import Lagrangian
 
-from .base import FloatArray, ReducedModel
-from .gaussian_laws import DEFAULT_CELLS, REACH, check_times, coordinate_names, normal_density, stack_coordinates
-from .minimum_risk.minimize import MinimumRisk
+from .base import FloatArray
+from .gaussian_laws import DEFAULT_CELLS, REACH, check_times, normal_density
+from .scaled_network import ScaledNetwork
 from .tangent_kernels import tangent_kernel
 
-__all__ = ["KernelLimit", "KernelPath"]
+if TYPE_CHECKING:
+    from wgflow.solution import Solution
+
+__all__ = ["KernelLimit", "KernelPath", "path_lengths"]
 
 _TOLERANCE = 1e-10  # of the characteristics, relative
 
 
 class KernelPath(NamedTuple):
-    """A flow beside its linearization at the start; the leading axis of each array is time.
+    r"""A flow beside its linearization at the start; the leading axis of each array is time.
 
     Attributes
     ----------
@@ -41,9 +45,14 @@ class KernelPath(NamedTuple):
     kernel_movement : ndarray
         |H_t - H_0| / |H_0| in the Frobenius norm.
     movement : ndarray
-        The root mean square distance of the neurons from their start, a bound of the laws' Wasserstein distance.
-    atoms : Atoms
-        The neurons at the end.
+        An upper bound of :math:`W_2(\rho_0, \rho_t)`: the root mean square distance of the neurons from their start;
+        of a density the length of its path, the sum of :math:`\sqrt{\Delta t\,\Delta F}` over the steps of the solver.
+    atoms : Atoms or None
+        The neurons at the end; None of a density.
+    kernels : ndarray, shape (times, n, n)
+        H_t.
+    solution : Solution
+        The flow itself, with its laws and its certificate.
     """
 
     t: FloatArray
@@ -53,10 +62,12 @@ class KernelPath(NamedTuple):
     lazy_risk: FloatArray
     kernel_movement: FloatArray
     movement: FloatArray
-    atoms: Atoms
+    atoms: Atoms | None
+    kernels: FloatArray
+    solution: Solution
 
 
-class KernelLimit(ReducedModel):
+class KernelLimit(ScaledNetwork):
     r"""A network with output scale alpha on n samples, on the clock of its output.
 
     With :math:`f = \alpha \int a\,\sigma(\langle w, x \rangle)\,\rho(da, dw)`, the residual
@@ -109,77 +120,11 @@ class KernelLimit(ReducedModel):
     """
 
     name = "KernelLimit"
-    time_scale = 1.0
 
     def __init__(self, x: ArrayLike, y: ArrayLike, activation: Activation | None = None, alpha: float = 1.0):
-        inputs, labels = finite_array("x", x), finite_array("y", y)
-        inputs = inputs[:, None] if inputs.ndim == 1 else inputs
-        if inputs.ndim != 2 or 0 in inputs.shape:
-            raise InvalidInput(f"x has shape {inputs.shape}; need (n, d) or (n,), n >= 1 and d >= 1")
-        if labels.shape != inputs.shape[:1]:
-            raise InvalidInput(f"y has shape {labels.shape} for {len(inputs)} samples; need ({len(inputs)},)")
-        self.activation = ReLU() if activation is None else activation
-        if not isinstance(self.activation, Activation):
-            raise InvalidType(f"activation must be a wgflow.activations.Activation, got {type(activation).__name__}")
-        self.alpha = check_positive("alpha", alpha)
-        self.x, self.y = inputs, labels
-        self.coordinate_names = ("a", *coordinate_names("w", inputs.shape[1]))
-        with np.errstate(over="ignore"):
-            self.label_second_moment = float(np.mean((labels / self.alpha) ** 2))
-        if not math.isfinite(self.label_second_moment):
-            raise InvalidInput("the squares of y/alpha overflow; scale y down or alpha up")
-
-    def __repr__(self) -> str:
-        return f"KernelLimit({len(self.y)} samples, d={self.x.shape[1]}, {self.activation!r}, alpha={self.alpha:g})"
-
-    # ---------------------------------------------------------------- the model
-    @property
-    def target(self) -> FloatArray:
-        return self.y / (self.alpha * math.sqrt(len(self.y)))
-
-    def features(self, *coordinates: ArrayLike) -> FloatArray:
-        points = stack_coordinates(self, coordinates)  # type: ignore[arg-type]
-        z = np.tensordot(self.x, points[1:], axes=1)
-        return points[0] * self.activation.value(z) / math.sqrt(len(self.y))
-
-    def feature_gradients(self, *coordinates: ArrayLike) -> FloatArray:
-        points = stack_coordinates(self, coordinates)  # type: ignore[arg-type]
-        check_memory(8.0 * len(self.y) * points.size, f"gradients of {len(self.y)} outputs at {points[0].size} neurons",
-                     "take fewer neurons or samples")
-        z = np.tensordot(self.x, points[1:], axes=1)
-        slope = points[0] * self.activation.derivative(z)
-        by_w = slope[:, None] * self.x.reshape(*self.x.shape, *(1,) * (points.ndim - 1))
-        return np.concatenate([self.activation.value(z)[:, None], by_w], axis=1) / math.sqrt(len(self.y))
-
-    def diagonal(self, *coordinates: ArrayLike) -> FloatArray:
-        return np.sum(self.features(*coordinates) ** 2, axis=0)
-
-    def output(self, rho: Density | Atoms) -> FloatArray:
-        r"""Return :math:`f = \alpha \int a\,\sigma(\langle w, x_k \rangle)\,\rho` at the samples."""
-        return self.alpha * math.sqrt(len(self.y)) * self.moments(rho)
-
-    def residual(self, rho: Density | Atoms) -> FloatArray:
-        """Return u = y - f at the samples."""
-        return self.y - self.output(rho)
-
-    def risk(self, rho: Density | Atoms) -> float:
-        """Return the mean of u^2 over the samples."""
-        return float(np.mean(self.residual(rho) ** 2))
-
-    def minimum_risk(self, **_: object) -> MinimumRisk:  # type: ignore[override]
-        """Refused: the infimum does not depend on alpha, and ``FiniteData`` with a read-out has it."""
-        raise InvalidInput("the least risk does not depend on alpha; FiniteData(x, y, activation, trains_readout=True) "
-                           "has it, with an offset b that you may hold at 0 by its box")
+        super().__init__(x, y, ReLU() if activation is None else activation, alpha)
 
     # ---------------------------------------------------------------- kernels
-    def kernel(self, rho: Atoms) -> FloatArray:
-        r"""Return the matrix of :math:`\int \langle \nabla \sigma_*(x_i), \nabla \sigma_*(x_j) \rangle\,\rho`."""
-        if not isinstance(rho, Atoms):
-            raise InvalidType("kernel takes Atoms; Atoms.from_density(rho) makes them of a density")
-        gradients = self.feature_gradients(*rho.points)
-        flat = (gradients * np.sqrt(rho.weights)).reshape(len(self.y), -1)
-        return len(self.y) * (flat @ flat.T)
-
     def initial_kernel(self, kappa: float = 1.0, readout: float = 1.0) -> FloatArray:
         """Return the kernel of a ~ N(0, readout^2) or +-readout and w ~ N(0, kappa^2 I), in closed form."""
         readout = check_positive("readout", readout, zero=True)
@@ -199,17 +144,22 @@ class KernelLimit(ReducedModel):
         rates, axes = np.linalg.eigh(0.5 * (matrix + matrix.T))
         return (np.exp(-times[..., None] * rates / n) * (start @ axes)) @ axes.T
 
-    def follow(self, rho0: Atoms, t: ArrayLike, rtol: float = _TOLERANCE) -> KernelPath:
-        """Return the flow of finitely many neurons beside its linearization, by characteristics.
+    def follow(
+        self, rho0: Density | Atoms, t: ArrayLike, rtol: float = _TOLERANCE, *, method: Method | None = None
+    ) -> KernelPath:
+        """Return a flow, its residual and its kernel, beside the linearization at the start.
 
         Parameters
         ----------
-        rho0 : Atoms
-            The neurons, such as ``initial_atoms``. Their output at the start should be small against alpha.
+        rho0 : Density or Atoms
+            A density on ``grid``, or neurons such as ``initial_atoms``. The output at the start should be small against
+            alpha.
         t : array_like
             Increasing times, the first of which is the start.
         rtol : float
-            Relative tolerance of the integration in time.
+            Relative tolerance of the integration of neurons in time.
+        method : Method, optional
+            By default the characteristics of neurons, and `FiniteVolume` for a density.
 
         Raises
         ------
@@ -221,17 +171,18 @@ class KernelLimit(ReducedModel):
         times = check_times(t)
         if times.ndim != 1 or times.size < 2 or np.any(np.diff(times) <= 0.0):
             raise InvalidInput("t must be an increasing list of at least two times")
-        solution = solve(self.energy(), rho0, (float(times[0]), float(times[-1])), method=Lagrangian(rtol=rtol),
-                         t_eval=times, time_scale=self.time_scale)
+        if method is None:
+            method = Lagrangian(rtol=rtol) if isinstance(rho0, Atoms) else FiniteVolume()
+        solution = solve(self.energy(), rho0, (float(times[0]), float(times[-1])), method=method, t_eval=times,
+                         time_scale=self.time_scale)
         laws = [solution.density(s) for s in times]
-        kernels = [self.kernel(law) for law in laws]
+        kernels = np.array([self.kernel(law) for law in laws])
         residual = np.array([self.residual(law) for law in laws])
         lazy = self.lazy_residual(times - times[0], residual[0], kernels[0])
-        start = laws[0].points
-        moved = [math.sqrt(np.sum(law.weights * np.sum((law.points - start) ** 2, axis=0))) for law in laws]
-        change = [float(np.linalg.norm(kernel - kernels[0]) / np.linalg.norm(kernels[0])) for kernel in kernels]
-        return KernelPath(times, residual, lazy, np.mean(residual**2, axis=1), np.mean(lazy**2, axis=1),
-                          np.array(change), np.array(moved), laws[-1])
+        change = np.linalg.norm(kernels - kernels[0], axis=(1, 2)) / np.linalg.norm(kernels[0])
+        last = laws[-1]
+        return KernelPath(times, residual, lazy, np.mean(residual**2, axis=1), np.mean(lazy**2, axis=1), change,
+                          path_lengths(solution, times), last if isinstance(last, Atoms) else None, kernels, solution)
 
     # ---------------------------------------------------------------- grids and initial laws
     def grid(self, cells: int | tuple[int, ...] | None = None, bounds: ArrayLike | None = None, *,
@@ -243,9 +194,7 @@ class KernelLimit(ReducedModel):
         InvalidInput
             If there are more than 4 coordinates: take atoms.
         """
-        if self.n_coordinates > MAX_AXES:
-            raise InvalidInput(f"the coordinates {self.coordinate_names} are more than {MAX_AXES}; take atoms "
-                               "(initial_atoms)")
+        self._check_grid_axes()
         if bounds is None:
             reach = REACH * max(1.0, check_positive("kappa", kappa))
             bounds = [(-reach, reach)] * self.n_coordinates
@@ -287,3 +236,21 @@ class KernelLimit(ReducedModel):
             points = np.concatenate([points, np.concatenate([-a[None], w])], axis=1)
         weights = np.full(points.shape[1], 1.0 / points.shape[1])
         return Atoms(points, weights, names=self.coordinate_names)
+
+
+def path_lengths(solution: Solution, times: FloatArray) -> FloatArray:
+    r"""Return upper bounds of :math:`W_2(\rho_0, \rho_t)` at some times of a solution, on the clock of time_scale 1.
+
+    Of atoms their root mean square distance from the start. Of densities the length of the path: along a gradient flow
+    :math:`|\rho'|^2 = -dF/dt`, hence :math:`W_2(\rho_s, \rho_t)^2 \le (t - s)(F_s - F_t)` by the Cauchy-Schwarz
+    inequality, summed over the steps.
+    """
+    laws = [solution.density(s) for s in times]
+    start = laws[0]
+    if isinstance(start, Atoms):
+        return np.array([math.sqrt(np.sum(law.weights * np.sum((law.points - start.points) ** 2, axis=0)))
+                         for law in laws if isinstance(law, Atoms)])
+    t, energy = np.asarray(solution.history.t), np.asarray(solution.history.energy)
+    steps = np.sqrt(np.maximum(np.diff(t) * -np.diff(energy), 0.0))
+    length: FloatArray = np.interp(times, t, np.concatenate([[0.0], np.cumsum(steps)]))
+    return length

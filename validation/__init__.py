@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .distances import gaussian_wasserstein, kolmogorov, wasserstein, wasserstein_1d, wasserstein_points
     from .fluctuations import Scatter, predict_scatter
     from .langevin import run_langevin
+    from .noisy_descent import run_noisy_gradient_descent
     from .order_parameters import OrderParameters, order_parameter_flow, overlaps_of
     from .particles import run_sgd
     from .population import run_gradient_flow
@@ -53,6 +54,7 @@ _HOME = {
     "predict_scatter": "fluctuations",
     "run_gradient_flow": "population",
     "run_langevin": "langevin",
+    "run_noisy_gradient_descent": "noisy_descent",
     "run_sgd": "particles",
     "SweepResult": "sweeps",
     "sweep": "sweeps",
@@ -96,6 +98,7 @@ __all__ = [
     "predict_scatter",
     "run_gradient_flow",
     "run_langevin",
+    "run_noisy_gradient_descent",
     "run_sgd",
     "sliced_wasserstein",
     "studies",

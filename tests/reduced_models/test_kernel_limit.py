@@ -5,7 +5,7 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import wgflow as wg
-from wgflow.activations import PiecewiseLinear, Polynomial, Ramp, ReLU, Tanh
+from wgflow.activations import PiecewiseLinear, Polynomial, Ramp, ReLU, Softplus, Tanh
 from wgflow.reduced_models import Atoms, KernelLimit, tangent_kernel
 from wgflow.reduced_models.tangent_kernels import slope_expectation
 
@@ -78,24 +78,22 @@ def test_reference_value_of_the_exact_model():
     assert exact_model(1.0) == pytest.approx(0.262150262, abs=6e-10)
 
 
-def test_distance_to_the_kernel_limit_falls_as_stated():
-    alphas = np.array([16.0, 32.0, 64.0, 128.0])
-
-    def distances(symmetric):
-        found = []
-        for alpha in alphas:
-            model = KernelLimit(X, Y, Tanh(), alpha)
-            start = model.initial_atoms(1.0, 40, symmetric=symmetric, rng=7)
-            if not symmetric:  # a start whose output is small against alpha but not odd in a
-                a = start.points[0] / (1.0 + alpha)
-                start = Atoms(np.concatenate([a[None], start.points[1:]]), start.weights, names=model.coordinate_names)
-            path = model.follow(start, np.linspace(0.0, 4.0, 5))
-            found.append((np.max(np.abs(path.residual - path.lazy_residual)), path.movement.max()))
-        return np.array(found).T
-
-    error, movement = distances(True)
-    assert np.polyfit(np.log(alphas), np.log(error), 1)[0] == pytest.approx(-2.0, abs=0.1)
-    assert np.polyfit(np.log(alphas), np.log(movement), 1)[0] == pytest.approx(-1.0, abs=0.05)
+@pytest.mark.parametrize(("start", "order"), [("pairs", -2.0), ("skewed", -1.0)])
+def test_distance_to_the_kernel_limit_falls_as_stated(start, order):
+    """Both starts have output 0; the third moment of skewed read-outs moves the kernel at first order."""
+    alphas = np.array([128.0, 256.0, 512.0, 1024.0])
+    w = np.random.default_rng(7).standard_normal((2, 20))
+    a = (1.0, -1.0) if start == "pairs" else np.array([2.0, -1.0, -1.0]) / np.sqrt(2)
+    points = np.concatenate([np.concatenate([np.full((1, 20), value), w]) for value in a], axis=1)
+    atoms = Atoms(points, np.full(points.shape[1], 1.0 / points.shape[1]), names=("a", "w1", "w2"))
+    found = []
+    for alpha in alphas:
+        path = KernelLimit(X, Y, Softplus(), alpha).follow(atoms, np.linspace(0.0, 4.0, 5))
+        assert np.max(np.abs(path.residual[0] - Y)) < 1e-12 * alpha
+        found.append((np.max(np.abs(path.residual - path.lazy_residual)), path.kernel_movement.max(),
+                      path.movement.max()))
+    slopes = np.polyfit(np.log(alphas), np.log(found), 1)[0]
+    assert slopes == pytest.approx([order, order, -1.0], abs=0.05)
 
 
 def test_residual_moves_by_the_kernel():
@@ -117,6 +115,46 @@ def test_density_and_neurons_agree():
     grid = model.grid(cells=(96, 96))
     sol = wg.solve(model.energy(), model.initial_density(1.0, grid), (0.0, 1.0), time_scale=model.time_scale)
     assert model.residual(sol.final)[0] == pytest.approx(exact_model(2.0, h0=2.0), abs=5e-3)
+
+
+def test_density_residual_and_kernel_together():
+    """The exact model with the density of N(0, I): H = h0 cosh 2s; the path is no shorter than W2 from the start."""
+    alpha, times = 1.0, np.linspace(0.0, 1.0, 6)
+    model = KernelLimit([[1.0]], [1.0], Polynomial([0.0, 1.0]), alpha)
+    s = solve_ivp(lambda _, s: (1.0 - alpha * np.sinh(2 * s)) / alpha, (0, 1), [0.0], rtol=1e-12, atol=1e-14,
+                  t_eval=times).y[0]
+    errors, kernel = [], 2.0 * np.cosh(2 * s)
+    for cells in (64, 128):
+        path = model.follow(model.initial_density(1.0, model.grid(cells)), times)
+        assert path.solution.certificate.ok
+        assert path.atoms is None
+        errors.append([np.max(np.abs(path.residual[:, 0] - 1.0 + alpha * np.sinh(2 * s))),
+                       np.max(np.abs(path.kernels[:, 0, 0] - kernel))])
+        np.testing.assert_allclose(path.kernel_movement, path.kernels[:, 0, 0] / path.kernels[0, 0, 0] - 1, atol=1e-12)
+    assert np.all(np.array(errors[1]) < 0.4 * np.array(errors[0]))
+    assert errors[1][1] < 2e-3
+    # a + w grows by e^s and a - w shrinks by it, so that the law is normal with variances e^(2s), e^(-2s).
+    exact = np.sqrt((np.exp(s) - 1) ** 2 + (np.exp(-s) - 1) ** 2)
+    assert np.all(path.movement >= exact - 1e-9)
+    np.testing.assert_allclose(path.movement, exact, rtol=0.01, atol=1e-9)
+
+
+def test_risk_of_finite_networks_is_in_its_own_units():
+    """E risk = risk(rho) + K/N for independent neurons, with the risk's factor alpha^2."""
+    model = KernelLimit(X, Y, Tanh(), 3.0)
+    law = model.initial_atoms(1.0, 60, symmetric=False, rng=2)
+    rng, n = np.random.default_rng(4), 50
+    risks = [model.risk(Atoms(law.points[:, rng.integers(60, size=n)], np.full(n, 1 / n))) for _ in range(4000)]
+    excess = model.finite_width_excess(law) / n
+    assert np.mean(risks) - model.risk(law) == pytest.approx(excess, abs=4 * np.std(risks) / np.sqrt(4000))
+    assert excess > 20 * np.std(risks) / np.sqrt(4000)
+
+
+def test_kernel_of_two_neurons_is_that_of_every_model():
+    model = KernelLimit(X, Y, Tanh(), 3.0)
+    first, second = (0.7, 0.2, -0.4), (-1.1, 0.5, 0.3)
+    expected = np.mean(0.7 * np.tanh(X @ first[1:]) * -1.1 * np.tanh(X @ second[1:]))
+    assert model.kernel(first, second) == pytest.approx(expected, rel=1e-12)
 
 
 def test_closed_kernel_is_that_of_many_neurons():

@@ -28,6 +28,8 @@ _HOMES = {
     "desai-zwanzig": "desai_zwanzig",
     "kuramoto": "kuramoto",
     "error-against-neurons": "slopes.neurons",
+    "mean-field-against-kernel": "mean_field_against_kernel",
+    "ntk-error": "ntk_error",
     "demo": "demo",
 }
 
