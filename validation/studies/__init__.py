@@ -28,6 +28,10 @@ _HOMES = {
     "desai-zwanzig": "desai_zwanzig",
     "kuramoto": "kuramoto",
     "error-against-neurons": "slopes.neurons",
+    "double-descent": "static.double_descent",
+    "max-margin": "static.max_margin",
+    "quadratic-target": "static.quadratic_target",
+    "staircase": "static.staircase",
     "demo": "demo",
 }
 
