@@ -125,7 +125,8 @@ def _judge_digits(shown: DigitsResult) -> list[Check]:
         apart = float(np.max(np.abs(ratio - 1.0)))
         checks.append(Check.at_most(
             f"digits, lambda = {ridge:g}: generalized cross-validation predicts the error at new noisy labels at "
-            f"{ratio.size} widths to {apart:.1%} in the median, band {_PREDICTED[ridge]:.0%}", apart, _PREDICTED[ridge]))
+            f"{ratio.size} widths to {apart:.1%} in the median, band {_PREDICTED[ridge]:.0%}", apart,
+            _PREDICTED[ridge]))
     return checks
 
 
