@@ -55,8 +55,8 @@ def largest_margin(rows: FloatArray) -> tuple[float, FloatArray]:
     a = point / norm
     margin = float(np.min(rows @ a))
     if norm - margin > _GAP * max(norm, _NO_MARGIN * size / _GAP):
-        raise ConvergenceError(f"the largest margin of {len(rows)} rows is between {margin:.9g} and {norm:.9g}: the dual "
-                               "problem was not solved", reason="inner-solver")
+        raise ConvergenceError(f"the largest margin of {len(rows)} rows is between {margin:.9g} and {norm:.9g}: the "
+                               "dual problem was not solved", reason="inner-solver")
     return margin, a
 
 

@@ -31,14 +31,14 @@ def of_runs(found: Simulated) -> Estimate:
     return Estimate(found.mean, found.standard_error, found.values.size - 1.0)
 
 
-def extrapolated(sizes: tuple[int, int], found: tuple[Simulated, Simulated]) -> Estimate:
+def extrapolated(sizes: tuple[float, float], found: tuple[Simulated, Simulated]) -> Estimate:
     r"""Return the limit of means :math:`m(d) = m + c/d` from two sizes :math:`d_1 < d_2`.
 
     .. math:: m = \frac{d_2\,m(d_2) - d_1\,m(d_1)}{d_2 - d_1},
 
     with the degrees of freedom of Welch and Satterthwaite.
     """
-    weights = np.array([-float(sizes[0]), float(sizes[1])]) / (sizes[1] - sizes[0])
+    weights = np.array([-sizes[0], sizes[1]], dtype=float) / (sizes[1] - sizes[0])
     parts = (weights * [each.standard_error for each in found]) ** 2
     freedom = np.array([each.values.size - 1.0 for each in found])
     variance = float(parts.sum())
