@@ -93,7 +93,7 @@ class Staircase:
         return self.over_degrees([degree], n_runs, rng, tangent=True)[degree]
 
     def over_degrees(self, degrees: Sequence[int], n_runs: int = 3, rng: int | np.random.Generator | None = None, *,
-                     tangent: bool = False) -> dict[int, Simulated]:
+                     tangent: bool = False, n_directions: int = 1) -> dict[int, Simulated]:
         """Return the least risks for targets of several degrees from the same draws of the weights.
 
         Parameters
@@ -103,14 +103,21 @@ class Staircase:
             As for :meth:`random_features`.
         tangent : bool
             Of the tangent model, in place of random features.
+        n_directions : int
+            Each draw is averaged over so many orthogonal directions e of the target, at most d. The mean is the same
+            for each direction; its standard error falls as far as directions differ.
 
         Raises
         ------
+        InvalidInput
+            If a degree or the number of directions is out of range.
         ConvergenceError, ResourceError
             As :meth:`random_features`.
         """
         pairs = [self._coefficients(degree) for degree in degrees]
         check_count("n_runs", n_runs, 2)
+        if check_count("n_directions", n_directions) > self.d:
+            raise InvalidInput(f"n_directions={n_directions}: at most d = {self.d} directions are orthogonal")
         size = self.n_neurons * (self.d if check_flag("tangent", tangent) else 1)
         check_memory(8.0 * 6 * size**2, f"n_neurons={self.n_neurons}, d={self.d}: a kernel of {size} features",
                      "take fewer neurons" + (" or dimensions" if tangent else ""))
@@ -118,19 +125,20 @@ class Staircase:
         def one(generator: np.random.Generator) -> FloatArray:
             w = sphere_points(generator, self.n_neurons, self.d, 1.0)
             moments = self.kernel.tangent_values(w).reshape(size, size) if tangent else self.kernel.values(w)
-            targets = [self._tangent_moments(w, degree, f, h) if tangent else f * self._target(w[:, 0], degree)[0]
-                       for degree, (f, h) in zip(degrees, pairs)]
-            return _risks(moments, np.array(targets))
+            targets = [self._tangent_moments(w, axis, degree, f, h) if tangent
+                       else f * self._target(w[:, axis], degree)[0]
+                       for degree, (f, h) in zip(degrees, pairs) for axis in range(n_directions)]
+            return _risks(moments, np.array(targets)).reshape(len(pairs), n_directions).mean(axis=1)
 
         values = np.array([one(child) for child in as_generator(rng).spawn(n_runs)])
         return {degree: Simulated(float(each.mean()), float(each.std(ddof=1) / math.sqrt(n_runs)), each)
                 for degree, each in zip(degrees, values.T)}
 
-    def _tangent_moments(self, w: FloatArray, degree: int, f: float, h: float) -> FloatArray:
-        """Return E sigma'(<w, x>) x f(x), the gradient in w of f_l(|w|) f(w/|w|)."""
-        value, slope = self._target(w[:, 0], degree)
-        v = (h * value - f * slope * w[:, 0])[:, None] * w
-        v[:, 0] += f * slope
+    def _tangent_moments(self, w: FloatArray, axis: int, degree: int, f: float, h: float) -> FloatArray:
+        """Return E sigma'(<w, x>) x f(x), the gradient in w of f_l(|w|) f(w/|w|), for e the unit vector of ``axis``."""
+        value, slope = self._target(w[:, axis], degree)
+        v = (h * value - f * slope * w[:, axis])[:, None] * w
+        v[:, axis] += f * slope
         return v.ravel()
 
     def _coefficients(self, degree: int) -> tuple[float, float]:

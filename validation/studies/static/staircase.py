@@ -31,11 +31,11 @@ _DEGREES = (0, 1, 2, 3, 4)
 #: Neurons N = d^(l + _EXCESS) of the trend over dimensions.
 _EXCESS = 0.25
 #: Dimensions of the trend, by model and l; the tangent model has N d unknowns.
-_SIZES = {("RF", 0): (8, 32, 128), ("RF", 1): (8, 20, 50), ("NT", 0): (8, 32, 128), ("NT", 1): (9, 13, 20)}
+_SIZES = {("RF", 0): (8, 32, 128), ("RF", 1): (8, 20, 50), ("NT", 0): (8, 32, 128), ("NT", 1): (10, 14, 20)}
 #: The rise from the least to the largest dimension is at least so many standard errors.
 _SIGMAS = 3.0
 #: Draws for each dimension.
-_RUNS = 24
+_RUNS = 8
 #: Colors, marks and lines of the degrees.
 _LOOKS = ((plotting.FAINT, "x", "-"), (plotting.ALARM, "o", "-"), (plotting.PARTICLE, "s", "--"),
           (plotting.FLOW, "^", "-."), (plotting.INK, "D", ":"))
@@ -77,7 +77,8 @@ class StaircaseOfDegrees(Study):
             f"x uniform on the sphere of radius sqrt(d), weights on the unit sphere, sigma(s) = (s - 1/2)_+, d = {d}; "
             "targets of pure degree and mean square 1. RF: sum a_i sigma(<w_i, x>), N unknowns; NT: sum <a_i, x> "
             "sigma'(<w_i, x>), N d unknowns. Least risk with the whole population, exact for the weights, mean of "
-            "draws. Thin: 1 - (number of features)/(number of harmonics of the degree), below which no mean can lie.")
+            f"draws and of {d} orthogonal targets. Thin: 1 - (number of features)/(number of harmonics of the "
+            "degree), below which no mean can lie.")
         checks = [*(_judge_bound(curve, sum(len(each.found) for each in curves) * len(_DEGREES)) for curve in curves),
                   *map(_judge_trend, trends), _one_step_further(curves)]
         picture = save_picture(_draw(curves), folder / "staircase.png", conventions)
@@ -92,7 +93,7 @@ class StaircaseOfDegrees(Study):
 
 def _curve(label: str, d: int, widths: tuple[int, ...], runs: int) -> _Curve:
     return _Curve(label, d, {n: Staircase(_ACTIVATION, d, n).over_degrees(
-        _DEGREES, runs, np.random.default_rng([_SEED, n]), tangent=label == "NT") for n in widths})
+        _DEGREES, runs, np.random.default_rng([_SEED, n]), tangent=label == "NT", n_directions=d) for n in widths})
 
 
 def _trend(label: str, level: int, sizes: tuple[int, ...]) -> _Trend:
@@ -100,7 +101,7 @@ def _trend(label: str, level: int, sizes: tuple[int, ...]) -> _Trend:
     for d in sizes:
         n = round(d ** (level + _EXCESS))
         found[d, n] = Staircase(_ACTIVATION, d, n).over_degrees([degree], _RUNS, np.random.default_rng([_SEED, d]),
-                                                                 tangent=label == "NT")[degree]
+                                                                 tangent=label == "NT", n_directions=d)[degree]
     return _Trend(label, level, degree, found)
 
 
@@ -172,7 +173,7 @@ def _over_neurons(axes: Axes, curve: _Curve) -> None:
     marks = {1: "d", 2: "d^2"}
     for power, label in marks.items():
         if curve.d**power <= widths[-1] * 1.01:
-            axes.axvline(curve.d**power, color=plotting.FAINT, linewidth=0.8, linestyle="--")
+            axes.axvline(curve.d**power, ymax=0.91, color=plotting.FAINT, linewidth=0.8, linestyle="--")
             axes.annotate(f"N = {label}", (curve.d**power, 1.06), ha="center", fontsize=8, color=plotting.FAINT,
                           annotation_clip=False)
     axes.set(xscale="log", xlabel="number of neurons N", ylim=(-0.03, 1.12))
