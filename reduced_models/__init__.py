@@ -21,6 +21,7 @@ from .quadratic_activation import QuadraticActivation
 from .relu_network import ReLUNetwork
 from .static_theories import (
     FiniteQuadraticTarget,
+    GaussianDesign,
     LeastSquares,
     MaxMargin,
     QuadraticTarget,
@@ -35,6 +36,7 @@ __all__ = [
     "CriticalDeltas",
     "FiniteData",
     "FiniteQuadraticTarget",
+    "GaussianDesign",
     "GaussianState",
     "IsotropicGaussian",
     "KernelLimit",

@@ -12,9 +12,9 @@ import numpy as np
 from wgflow.activations import ReLU
 from wgflow.checks import check_count, check_positive
 from wgflow.errors import InvalidInput
-from wgflow.reduced_models.static_theories import equivalent_coefficients
+from wgflow.reduced_models.static_theories import GaussianDesign, equivalent_coefficients
 
-__all__ = ["Digits", "Errors", "load_digits", "random_feature_errors", "trained_errors"]
+__all__ = ["Digits", "Errors", "covariance_prediction", "load_digits", "random_feature_errors", "trained_errors"]
 
 #: Singular values below this part of the largest count as zero.
 _ROUNDING = 1e-12
@@ -103,12 +103,10 @@ def random_feature_errors(digits: Digits, widths: Sequence[int], ridge: float, *
         If a number is out of range, or if all images would be drawn.
     """
     ridge, noise = check_positive("ridge", ridge, zero=True), check_positive("noise", noise, zero=True)
-    d, relu = digits.x.shape[1], ReLU()
-    mean = equivalent_coefficients(relu).mean
+    d = digits.x.shape[1]
 
     def fit(draw: _Draw, width: int) -> tuple[FloatArray, float]:
-        w = draw.generator.standard_normal((width, d))
-        z = relu(digits.x @ (w / np.linalg.norm(w, axis=1, keepdims=True)).T) - mean
+        z = _features(digits, width, draw.generator)
         left, singular, right = np.linalg.svd(z[draw.inside], full_matrices=False)
         kept = singular > _ROUNDING * singular[0]
         left, s, right = left[:, kept], singular[kept], right[kept]
@@ -118,6 +116,31 @@ def random_feature_errors(digits: Digits, widths: Sequence[int], ridge: float, *
         return outputs, _cross_validated(draw.labels, along, s * s, penalty)
 
     return _over_draws(digits, widths, fit, n_samples, noise, n_draws, seed)
+
+
+def covariance_prediction(digits: Digits, width: int, ridges: Sequence[float], *, n_samples: int = 300,
+                          noise: float = 0.25, seed: int = 0) -> list[float]:
+    """Return what Gaussian features of the same covariance predict for the errors of `random_feature_errors`.
+
+    The covariance of the features and the best fit are those of all images (``GaussianDesign.of_features``); what the
+    best fit leaves acts as noise, and stays. It takes 1797 images for the population, so that it needs widths far
+    below, and knows nothing of the sample but its size.
+
+    Parameters
+    ----------
+    digits : Digits
+    width : int
+        N.
+    ridges : sequence of float
+    n_samples, noise
+        As for `random_feature_errors`.
+    seed : int
+        Of the weights.
+    """
+    z = _features(digits, check_count("width", width), np.random.default_rng([seed, width]))
+    whole, rest = GaussianDesign.of_features(z, digits.y, n_samples)
+    scale = width / digits.x.shape[1]
+    return [whole.at_ridge(ridge * scale).risk(rest + noise) + rest for ridge in ridges]
 
 
 def trained_errors(digits: Digits, widths: Sequence[int], *, n_samples: int = 300, noise: float = 0.25,
@@ -143,6 +166,12 @@ def trained_errors(digits: Digits, widths: Sequence[int], *, n_samples: int = 30
         return np.asarray(network.predict(inputs), dtype=float), math.nan
 
     return _over_draws(digits, widths, fit, n_samples, noise, n_draws, seed)
+
+
+def _features(digits: Digits, width: int, generator: np.random.Generator) -> FloatArray:
+    relu = ReLU()
+    w = generator.standard_normal((width, digits.x.shape[1]))
+    return relu(digits.x @ (w / np.linalg.norm(w, axis=1, keepdims=True)).T) - equivalent_coefficients(relu).mean
 
 
 class _Draw(NamedTuple):

@@ -22,6 +22,8 @@ __all__ = ["COLORS", "draw"]
 
 #: Colors of up to four curves, told apart by their lightness too.
 COLORS = (plotting.ALARM, plotting.PARTICLE, plotting.FLOW, plotting.INK)
+#: Predictions are drawn up to here; without a ridge they are infinite at N = n.
+_TOP = 1e3
 _MARKS = ("o", "s", "^", "D")
 
 
@@ -76,7 +78,8 @@ def _random_features(axes: Axes, shown: DigitsResult) -> None:
     fine = np.unique(np.concatenate([np.geomspace(10, 3000, 150), np.linspace(250, 360, 60)]))
     for (ridge, errors), color, mark in zip(shown.random_features.items(), COLORS, _MARKS):
         x = errors.widths / n
-        axes.plot(x, np.median(errors.predicted, axis=0), color=color, linewidth=1.3)
+        axes.plot([n / study.IMAGES for n in shown.predicted], [min(each[ridge], _TOP) for each in
+                                                                shown.predicted.values()], color=color, linewidth=1.3)
         axes.plot(x, np.median(errors.test, axis=0), mark, color=color, markersize=5, markeredgecolor="white",
                   markeredgewidth=0.5, label=f"new images, lambda = {ridge:g}")
         if ridge in (0.0, 0.1):
@@ -87,7 +90,7 @@ def _random_features(axes: Axes, shown: DigitsResult) -> None:
     train = np.median(shown.random_features[0.0].train, axis=0)
     axes.plot(shown.random_features[0.0].widths / n, np.maximum(train, 1e-3), "x", color=plotting.FAINT, markersize=5,
               label="training images, lambda = 0")
-    axes.plot([], [], color=plotting.INK, linewidth=1.3, label="predicted from the sample (GCV)")
+    axes.plot([], [], color=plotting.INK, linewidth=1.3, label="predicted: Gaussian features, same covariance")
     axes.plot([], [], color=plotting.INK, linestyle=":", linewidth=1.2, label="theory for uniform inputs")
     _size_axis(axes, "N/n")
     axes.set_title("digits: random features")

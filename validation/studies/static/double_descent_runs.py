@@ -10,7 +10,7 @@ from wgflow.activations import ReLU
 from wgflow.reduced_models import RandomFeatures
 from wgflow.reduced_models.static_theories import Simulated
 
-from .digits import Digits, Errors, random_feature_errors, trained_errors
+from .digits import Digits, Errors, covariance_prediction, random_feature_errors, trained_errors
 
 __all__ = ["DigitsResult", "LimitResult", "best_ridges", "on_digits", "parameters", "simulated", "theory"]
 
@@ -37,11 +37,12 @@ class LimitResult(NamedTuple):
 
 
 class DigitsResult(NamedTuple):
-    """Errors on digits: of random features by ridge, and of trained networks."""
+    """Errors on digits: of random features by ridge, of trained networks, and those predicted by (width, ridge)."""
 
     digits: Digits
     random_features: dict[float, Errors]
     trained: Errors
+    predicted: dict[int, dict[float, float]]
 
 
 def simulated(sizes: tuple[int, int], runs: int, scaling: tuple[int, ...]) -> LimitResult:
@@ -63,12 +64,15 @@ def simulated(sizes: tuple[int, int], runs: int, scaling: tuple[int, ...]) -> Li
 def on_digits(digits: Digits, quick: bool) -> DigitsResult:
     """Fit random features and train networks at all widths."""
     widths = ((10, 30, 80, 200, 300, 400, 900, 2000) if quick else
-              (10, 20, 40, 80, 120, 160, 200, 240, 270, 290, 300, 310, 330, 370, 450, 600, 900, 1500, 3000))
-    trained = (1, 2, 4, 6, 8, 12, 40, 100) if quick else (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 20, 40, 100, 300)
+              (10, 20, 40, 80, 140, 200, 250, 285, 300, 315, 350, 450, 600, 900, 1500, 3000))
+    trained = (1, 2, 4, 6, 8, 12, 40, 100) if quick else (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 40, 100, 300)
     found = {ridge: random_feature_errors(digits, widths, ridge, n_samples=IMAGES, noise=IMAGE_NOISE,
-                                          n_draws=6 if quick else 20, seed=_SEED) for ridge in IMAGE_RIDGES}
+                                          n_draws=6 if quick else 12, seed=_SEED) for ridge in IMAGE_RIDGES}
+    predicted = {n: dict(zip(IMAGE_RIDGES, covariance_prediction(digits, n, IMAGE_RIDGES, n_samples=IMAGES,
+                                                                 noise=IMAGE_NOISE, seed=_SEED)))
+                 for n in widths if n <= len(digits.y) / 2}
     return DigitsResult(digits, found, trained_errors(digits, trained, n_samples=IMAGES, noise=IMAGE_NOISE,
-                                                      n_draws=5 if quick else 20, seed=_SEED))
+                                                      n_draws=5 if quick else 12, seed=_SEED), predicted)
 
 
 def best_ridges() -> tuple[np.ndarray, np.ndarray, np.ndarray]:

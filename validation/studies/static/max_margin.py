@@ -54,7 +54,7 @@ class MaxMarginClassification(Study):
     title = "the largest margin and its test error, n = 2 d"
 
     def run(self, folder: Path, *, quick: bool = False, fresh: bool = False) -> StudyReport:
-        sizes, runs = ((50, 100), (60, 40)) if quick else ((200, 400), (80, 32))
+        sizes, runs = ((50, 100), (60, 40)) if quick else ((200, 400), (60, 20))
         own_sizes, own_runs = ((30, 60), (30, 20)) if quick else ((100, 200), (32, 16))
         points = [_simulate(link, psi1, True, sizes, runs) for link, widths in _PSI1.items() for psi1 in widths]
         points += [_simulate("sign", psi1, False, own_sizes, own_runs) for psi1 in _OWN]

@@ -63,8 +63,8 @@ class QuadraticTargets(Study):
 
     def run(self, folder: Path, *, quick: bool = False, fresh: bool = False) -> StudyReport:
         sizes = (60, 120) if quick else (225, 450)
-        draws = _draw_models(sizes, (40, 24) if quick else (24, 16))
-        training = _train((2e-4, 1e-4), 16) if quick else _train((5e-5, 2.5e-5), 40)
+        draws = _draw_models(sizes, (40, 24) if quick else (20, 8))
+        training = _train((2e-4, 1e-4), 16) if quick else _train((5e-5, 2.5e-5), 24)
         conventions = (
             f"f(x) = <x, Bx> - tr B, x ~ N(0, I_d), d = {sizes[1]}, eigenvalues of B at the quantiles of the "
             f"exponential law; risks as shares of E f^2 = 2 |B|^2. RF: features <w, x>^2 - 1, w ~ N(0, I/d). NT: the "
@@ -90,7 +90,7 @@ def _draw_models(sizes: tuple[int, int], runs: tuple[int, int]) -> _Draws:
         small, large = (targets[psi].random_features(count, np.random.default_rng([_SEED, targets[psi].n_neurons]))
                         for targets, count in ((first, runs[0]), (last, runs[1])))
         features[psi] = (_without_own_limit(first[psi], small), _without_own_limit(last[psi], large))
-    tangent = {psi: last[psi].tangent(2 * runs[1], np.random.default_rng([_SEED, round(1000 * psi)]))
+    tangent = {psi: last[psi].tangent(24, np.random.default_rng([_SEED, round(1000 * psi)]))
                for psi in _PSI_TANGENT}
     return _Draws((first, last), features, tangent)
 
