@@ -23,7 +23,7 @@ __all__ = ["COLORS", "draw"]
 #: Colors of up to four curves, told apart by their lightness too.
 COLORS = (plotting.ALARM, plotting.PARTICLE, plotting.FLOW, plotting.INK)
 #: Predictions are drawn up to here; without a ridge they are infinite at N = n.
-_TOP = 1e3
+_TOP = 1e4
 _MARKS = ("o", "s", "^", "D")
 
 
@@ -90,7 +90,7 @@ def _random_features(axes: Axes, shown: DigitsResult) -> None:
     train = np.median(shown.random_features[0.0].train, axis=0)
     axes.plot(shown.random_features[0.0].widths / n, np.maximum(train, 1e-3), "x", color=plotting.FAINT, markersize=5,
               label="training images, lambda = 0")
-    axes.plot([], [], color=plotting.INK, linewidth=1.3, label="predicted: Gaussian features, same covariance")
+    axes.plot([], [], color=plotting.INK, linewidth=1.3, label="predicted by the covariance")
     axes.plot([], [], color=plotting.INK, linestyle=":", linewidth=1.2, label="theory for uniform inputs")
     _size_axis(axes, "N/n")
     axes.set_title("digits: random features")
@@ -113,10 +113,13 @@ def _trained(axes: Axes, shown: DigitsResult) -> None:
 
 
 def _size_axis(axes: Axes, label: str) -> None:
+    peaked = label == "N/n"
     axes.axvline(1.0, color=plotting.FAINT, linewidth=0.8, linestyle="--")
-    axes.set(xscale="log", yscale="log", ylim=(7e-4, 60.0), xlabel=label, ylabel="mean squared error")
-    _ticks(axes, (0.1, 0.3, 1, 3, 10) if label == "N/n" else (0.3, 1, 3, 10, 30), (1e-3, 1e-2, 0.1, 1, 10))
-    axes.legend(loc="lower left" if label == "N/n" else "upper right", fontsize=7.5)
+    axes.set(xscale="log", yscale="log", ylim=(7e-4, 3e3 if peaked else 60.0), xlabel=label,
+             ylabel="mean squared error")
+    _ticks(axes, (0.1, 0.3, 1, 3, 10) if peaked else (0.3, 1, 3, 10, 30),
+           (1e-3, 1e-2, 0.1, 1, 10, *((100, 1000) if peaked else ())))
+    axes.legend(loc="lower left" if peaked else "upper right", fontsize=7.5)
 
 
 def _ticks(axes: Axes, x, y) -> None:

@@ -63,8 +63,8 @@ def simulated(sizes: tuple[int, int], runs: int, scaling: tuple[int, ...]) -> Li
 
 def on_digits(digits: Digits, quick: bool) -> DigitsResult:
     """Fit random features and train networks at all widths."""
-    widths = ((10, 30, 80, 200, 300, 400, 900, 2000) if quick else
-              (10, 20, 40, 80, 140, 200, 250, 285, 300, 315, 350, 450, 600, 900, 1500, 3000))
+    widths = ((10, 30, 80, 200, 300, 400, 800, 2000) if quick else
+              (10, 20, 40, 80, 140, 200, 250, 285, 300, 315, 350, 450, 600, 800, 1500, 3000))
     trained = (1, 2, 4, 6, 8, 12, 40, 100) if quick else (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 40, 100, 300)
     found = {ridge: random_feature_errors(digits, widths, ridge, n_samples=IMAGES, noise=IMAGE_NOISE,
                                           n_draws=6 if quick else 12, seed=_SEED) for ridge in IMAGE_RIDGES}
