@@ -22,6 +22,7 @@ from .quadratic_activation import QuadraticActivation
 from .relu_network import ReLUNetwork
 from .static_theories import (
     FiniteQuadraticTarget,
+    GaussianDesign,
     LeastSquares,
     MaxMargin,
     QuadraticTarget,
@@ -36,6 +37,7 @@ __all__ = [
     "CriticalDeltas",
     "FiniteData",
     "FiniteQuadraticTarget",
+    "GaussianDesign",
     "GaussianState",
     "IsotropicGaussian",
     "KLRegularizedNetwork",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .equivalent_coefficients import EquivalentCoefficients, equivalent_coefficients
 from .finite_quadratic_target import FiniteQuadraticTarget, TrainedQuadratic
+from .gaussian_design import GaussianDesign
 from .least_squares import LeastSquares
 from .max_margin import MarginSimulation, MaxMargin
 from .quadratic_target import QuadraticTarget
@@ -15,6 +16,7 @@ from .staircase import Staircase
 __all__ = [
     "EquivalentCoefficients",
     "FiniteQuadraticTarget",
+    "GaussianDesign",
     "LeastSquares",
     "MarginSimulation",
     "MaxMargin",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
-from scipy.linalg import solve
+from scipy.linalg import LinAlgError, LinAlgWarning, solve
 
 from wgflow.checks import check_count, check_memory, check_positive
 from wgflow.errors import ConvergenceError, InvalidInput
@@ -21,6 +22,7 @@ from .simulated import Simulated, as_generator, over_runs
 __all__ = ["FiniteQuadraticTarget", "TrainedQuadratic"]
 
 _TOLERANCE = 1e-10  # of the gradient flow, relative
+_ROUNDING = 1e-12  # share of the largest variance of the weights below which they have none
 _LARGE = 1e12  # risk over that of the zero network at which SGD counts as lost
 
 
@@ -81,6 +83,8 @@ class FiniteQuadraticTarget:
         self.matrix = as_symmetric("matrix", array, self.d)
         self.n_neurons = check_count("n_neurons", n_neurons)
         self.covariance = as_covariance("covariance", 1.0 / self.d if covariance is None else covariance, self.d)
+        if not np.any(self.covariance):
+            raise InvalidInput("covariance is zero: weights that are all 0 have no features")
         self._square = float(np.sum(self.matrix**2))
         if not 0.0 < self._square < math.inf:
             raise InvalidInput("matrix: its sum of squares must be positive and finite; there is nothing to learn")
@@ -131,22 +135,25 @@ class FiniteQuadraticTarget:
         Raises
         ------
         InvalidInput
-            If the features are linearly dependent: more neurons than d (d + 1)/2.
+            If the features are linearly dependent: more neurons than r (r + 1)/2 + 1, for weights in r dimensions (r
+            is d, or the rank of Gamma), or so nearly that many that rounding hides the difference.
         """
         n = self.n_neurons
-        if n > self.d * (self.d + 1) // 2:
-            raise InvalidInput(f"n_neurons={n}: more than d (d + 1)/2 = {self.d * (self.d + 1) // 2} quadratic "
-                               "features are linearly dependent; take fewer neurons")
-        check_memory(8.0 * 4 * n * n, f"n_neurons={n}: a kernel", "take fewer neurons")
         values, axes = np.linalg.eigh(self.covariance)
         root = axes * np.sqrt(np.maximum(values, 0.0))
+        rank = int(np.sum(values > _ROUNDING * values[-1]))
+        most = rank * (rank + 1) // 2 + 1  # squares and products of r coordinates, and the constant
+        if n > most:
+            raise InvalidInput(f"n_neurons={n}: more than r (r + 1)/2 + 1 = {most} quadratic features of weights in "
+                               f"r = {rank} dimensions are linearly dependent; take fewer neurons")
+        check_memory(8.0 * 4 * n * n, f"n_neurons={n}: a kernel", "take fewer neurons")
 
         def one(generator: np.random.Generator) -> float:
             w = generator.standard_normal((n, self.d)) @ root.T
             c = np.sum(w * w, axis=1) - 1.0
             kernel = 2.0 * (w @ w.T) ** 2 + np.outer(c, c)
             v = 2.0 * np.sum((w @ self.matrix) * w, axis=1)
-            return 1.0 - float(v @ solve(kernel, v, assume_a="sym")) / (2.0 * self._square)
+            return 1.0 - float(v @ _solved(kernel, v)) / (2.0 * self._square)
 
         return over_runs(one, n_runs, as_generator(rng))
 
@@ -228,3 +235,14 @@ class FiniteQuadraticTarget:
 
     def _path(self, t: FloatArray, w: FloatArray, offset: FloatArray) -> TrainedQuadratic:
         return TrainedQuadratic(t, w, offset, np.array([self.risk(a, b) for a, b in zip(w, offset)]))
+
+
+def _solved(kernel: FloatArray, v: FloatArray) -> FloatArray:
+    """Return K^-1 v, or refuse features that are linearly dependent to rounding."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LinAlgWarning)
+        try:
+            return np.asarray(solve(kernel, v, assume_a="sym"))
+        except (LinAlgError, LinAlgWarning):
+            raise InvalidInput(f"n_neurons={len(v)}: the features are linearly dependent to rounding; take fewer "
+                               "neurons, or weights whose covariance is better conditioned") from None

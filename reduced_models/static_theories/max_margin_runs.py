@@ -9,7 +9,7 @@ from scipy.optimize import nnls
 from scipy.special import ndtr
 
 from wgflow.checks import check_count, check_flag, check_memory
-from wgflow.errors import InvalidInput
+from wgflow.errors import ConvergenceError, InvalidInput
 
 from ..base import FloatArray
 from .simulated import Simulated, as_generator, over_runs, sphere_points
@@ -21,13 +21,21 @@ __all__ = ["largest_margin", "simulate_margin"]
 
 _TEST_POINTS = 20_000
 _NO_MARGIN = 1e-7  # margin over the largest row norm below which the rows count as not separable
+_GAP = 1e-7  # relative difference of the margin reached and its upper bound
 
 
 def largest_margin(rows: FloatArray) -> tuple[float, FloatArray]:
     r"""Return :math:`\max_{|a| \le 1} \min_i \langle a, r_i \rangle` and its a; 0 and 0 where none is positive.
 
     The dual is the point of least norm in the convex hull of the rows. Up to its scale it minimizes
-    :math:`|R^T x|^2 + (1 - \sum x)^2` over :math:`x \ge 0`: non-negative least squares.
+    :math:`|R^T x|^2 + (1 - \sum x)^2` over :math:`x \ge 0`: non-negative least squares, by SciPy's active sets, which
+    end after finitely many steps whether or not there is a margin. The norm of any point of the hull bounds the margin
+    from above, so that each result proves itself.
+
+    Raises
+    ------
+    ConvergenceError
+        If the margin reached is not the bound, to 1e-7.
     """
     size = float(np.max(np.linalg.norm(rows, axis=1)))
     if size == 0.0:
@@ -35,13 +43,21 @@ def largest_margin(rows: FloatArray) -> tuple[float, FloatArray]:
     system = np.vstack([rows.T / size, np.ones(len(rows))])
     target = np.zeros(system.shape[0])
     target[-1] = 1.0
-    x, _ = nnls(system, target, maxiter=30 * len(rows))
+    try:
+        x, _ = nnls(system, target, maxiter=30 * len(rows))
+    except RuntimeError as error:
+        raise ConvergenceError(f"the largest margin of {len(rows)} rows was not found: {error}",
+                               reason="inner-solver") from error
     point = rows.T @ (x / x.sum())
     norm = float(np.linalg.norm(point))
     if norm <= _NO_MARGIN * size:
         return 0.0, np.zeros(rows.shape[1])
     a = point / norm
-    return float(np.min(rows @ a)), a
+    margin = float(np.min(rows @ a))
+    if norm - margin > _GAP * max(norm, _NO_MARGIN * size / _GAP):
+        raise ConvergenceError(f"the largest margin of {len(rows)} rows is between {margin:.9g} and {norm:.9g}: the "
+                               "dual problem was not solved", reason="inner-solver")
+    return margin, a
 
 
 def simulate_margin(theory: MaxMargin, d: int, n_runs: int, equivalent: bool,

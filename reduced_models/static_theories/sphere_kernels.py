@@ -48,6 +48,15 @@ def legendre_values(c: FloatArray, d: int):
         k += 1
 
 
+def _polynomials(c: FloatArray, d: int):
+    """Yield Q_0(c), Q_1(c), ... as :func:`legendre_values`, without the derivatives."""
+    before, now, k = np.zeros_like(c), np.ones_like(c), 0
+    while True:
+        yield now
+        a, b = (2.0 * k + d - 2.0) / (k + d - 2.0), k / (k + d - 2.0)
+        before, now, k = now, a * c * now - b * before, k + 1
+
+
 class SphereKernel:
     r"""Second moments of :math:`\sigma(\langle w, x \rangle)`, |w| = 1, x uniform on the sphere of radius sqrt(d).
 
@@ -101,7 +110,7 @@ class SphereKernel:
     def _coefficients(self) -> tuple[FloatArray, FloatArray]:
         r"""f_k = E sigma(s) Q_k and h_k = E s sigma'(s) Q_k, the derivative of f_k in |w|."""
         values = np.empty((2, _DEGREE + 1))
-        for k, (polynomial, _, _) in zip(range(_DEGREE + 1), legendre_values(self._c, self.d)):
+        for k, polynomial in zip(range(_DEGREE + 1), _polynomials(self._c, self.d)):
             weighted = self._weights * polynomial
             values[:, k] = weighted @ self._value, weighted @ self._slope
         return values[0], values[1]
@@ -134,7 +143,7 @@ class SphereKernel:
         rho = _products(w)
         matrix = np.zeros_like(rho)
         left = square
-        for k, (q, _, _) in zip(range(_DEGREE + 1), legendre_values(rho, self.d)):
+        for k, q in zip(range(_DEGREE + 1), _polynomials(rho, self.d)):
             matrix += f[k] ** 2 * self._counts[k] * q
             left -= f[k] ** 2 * self._counts[k]
             if k > 1 and max(left, 0.0) * np.max(np.abs(q), initial=0.0) <= _ERROR * square:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.linalg import eigh
 
 from wgflow.activations.base import Activation
-from wgflow.checks import check_count, check_memory
+from wgflow.checks import check_count, check_flag, check_memory
 from wgflow.errors import InvalidInput
 
 from ..base import FloatArray
-from .simulated import Simulated, as_generator, over_runs, sphere_points
+from .simulated import Simulated, as_generator, sphere_points
 from .sphere_kernels import SphereKernel, harmonics, legendre_values
 
 __all__ = ["Staircase"]
@@ -85,32 +86,60 @@ class Staircase:
         ResourceError
             If the matrix does not fit in memory.
         """
-        coefficient, _ = self._coefficients(degree)
-        check_memory(8.0 * 6 * self.n_neurons**2, f"n_neurons={self.n_neurons}: a kernel", "take fewer neurons")
-
-        def one(generator: np.random.Generator) -> float:
-            w = sphere_points(generator, self.n_neurons, self.d, 1.0)
-            target, _ = self._target(w[:, 0], degree)
-            return _risk(self.kernel.values(w), coefficient * target)
-
-        return over_runs(one, n_runs, as_generator(rng))
+        return self.over_degrees([degree], n_runs, rng)[degree]
 
     def tangent(self, degree: int, n_runs: int = 2, rng: int | np.random.Generator | None = None) -> Simulated:
         """Return the least risk of the tangent model, a system of N d unknowns; see :meth:`random_features`."""
-        f, h = self._coefficients(degree)
-        check_memory(8.0 * 6 * (self.n_neurons * self.d) ** 2, f"n_neurons={self.n_neurons}, d={self.d}: a kernel of "
-                     "N d tangent features", "take fewer neurons or dimensions")
+        return self.over_degrees([degree], n_runs, rng, tangent=True)[degree]
 
-        def one(generator: np.random.Generator) -> float:
+    def over_degrees(self, degrees: Sequence[int], n_runs: int = 3, rng: int | np.random.Generator | None = None, *,
+                     tangent: bool = False, n_directions: int = 1) -> dict[int, Simulated]:
+        """Return the least risks for targets of several degrees from the same draws of the weights.
+
+        Parameters
+        ----------
+        degrees : sequence of int
+        n_runs, rng
+            As for :meth:`random_features`.
+        tangent : bool
+            Of the tangent model, in place of random features.
+        n_directions : int
+            Each draw is averaged over so many orthogonal directions e of the target, at most d. The mean is the same
+            for each direction; its standard error falls as far as directions differ.
+
+        Raises
+        ------
+        InvalidInput
+            If a degree or the number of directions is out of range.
+        ConvergenceError, ResourceError
+            As :meth:`random_features`.
+        """
+        pairs = [self._coefficients(degree) for degree in degrees]
+        check_count("n_runs", n_runs, 2)
+        if check_count("n_directions", n_directions) > self.d:
+            raise InvalidInput(f"n_directions={n_directions}: at most d = {self.d} directions are orthogonal")
+        size = self.n_neurons * (self.d if check_flag("tangent", tangent) else 1)
+        check_memory(8.0 * 6 * size**2, f"n_neurons={self.n_neurons}, d={self.d}: a kernel of {size} features",
+                     "take fewer neurons" + (" or dimensions" if tangent else ""))
+
+        def one(generator: np.random.Generator) -> FloatArray:
             w = sphere_points(generator, self.n_neurons, self.d, 1.0)
-            value, slope = self._target(w[:, 0], degree)
-            # E sigma'(<w, x>) x f(x) is the gradient in w of f_l(|w|) f(w/|w|).
-            v = (h * value - f * slope * w[:, 0])[:, None] * w
-            v[:, 0] += f * slope
-            size = self.n_neurons * self.d
-            return _risk(self.kernel.tangent_values(w).reshape(size, size), v.ravel())
+            moments = self.kernel.tangent_values(w).reshape(size, size) if tangent else self.kernel.values(w)
+            targets = [self._tangent_moments(w, axis, degree, f, h) if tangent
+                       else f * self._target(w[:, axis], degree)[0]
+                       for degree, (f, h) in zip(degrees, pairs) for axis in range(n_directions)]
+            return _risks(moments, np.array(targets)).reshape(len(pairs), n_directions).mean(axis=1)
 
-        return over_runs(one, n_runs, as_generator(rng))
+        values = np.array([one(child) for child in as_generator(rng).spawn(n_runs)])
+        return {degree: Simulated(float(each.mean()), float(each.std(ddof=1) / math.sqrt(n_runs)), each)
+                for degree, each in zip(degrees, values.T)}
+
+    def _tangent_moments(self, w: FloatArray, axis: int, degree: int, f: float, h: float) -> FloatArray:
+        """Return E sigma'(<w, x>) x f(x), the gradient in w of f_l(|w|) f(w/|w|), for e the unit vector of ``axis``."""
+        value, slope = self._target(w[:, axis], degree)
+        v = (h * value - f * slope * w[:, axis])[:, None] * w
+        v[:, axis] += f * slope
+        return v.ravel()
 
     def _coefficients(self, degree: int) -> tuple[float, float]:
         return self.kernel.coefficient(check_count("degree", degree, 0))
@@ -124,8 +153,8 @@ class Staircase:
         raise InvalidInput(f"degree={degree}")  # not reached: the polynomials do not end
 
 
-def _risk(moments: FloatArray, target: FloatArray) -> float:
-    """Return 1 - v' U^+ v."""
+def _risks(moments: FloatArray, targets: FloatArray) -> FloatArray:
+    """Return 1 - v' U^+ v of each row v."""
     values, vectors = eigh(moments)
     kept = values > _ROUNDING * values[-1]
-    return float(1.0 - np.sum((vectors.T @ target)[kept] ** 2 / values[kept]))
+    return 1.0 - np.sum((targets @ vectors[:, kept]) ** 2 / values[kept], axis=1)

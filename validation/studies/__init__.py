@@ -30,6 +30,10 @@ _HOMES = {
     "error-against-neurons": "slopes.neurons",
     "mean-field-against-kernel": "mean_field_against_kernel",
     "ntk-error": "ntk_error",
+    "double-descent": "static.double_descent",
+    "max-margin": "static.max_margin",
+    "quadratic-target": "static.quadratic_target",
+    "staircase": "static.staircase",
     "demo": "demo",
 }
 

@@ -104,6 +104,30 @@ def test_largest_margin_against_a_known_one():
     assert largest_margin(np.array([[1.0, 0.0], [-1.0, 0.0]]))[0] == 0.0
 
 
+@pytest.mark.parametrize("shape", [(40, 70), (60, 40), (80, 30)])
+def test_largest_margin_against_a_support_vector_machine(shape):
+    svm = pytest.importorskip("sklearn.svm")
+    rng = np.random.default_rng(shape)
+    rows = rng.standard_normal(shape) + 0.3 / np.sqrt(shape[1])
+    rows[:, 0] = np.abs(rows[:, 0])
+    margin, a = largest_margin(rows)
+    # Every row with both signs and both labels: by symmetry the machine's intercept is 0.
+    machine = svm.LinearSVC(loss="hinge", C=1e6, fit_intercept=False, tol=1e-9, max_iter=200_000, random_state=1)
+    found = machine.fit(np.vstack([rows, -rows]), np.repeat([1, -1], len(rows))).coef_[0]
+    assert margin == pytest.approx(np.min(rows @ found) / np.linalg.norm(found), rel=1e-5)
+    assert a == pytest.approx(found / np.linalg.norm(found), abs=1e-3)
+
+
+def test_unsolved_margins_are_told(monkeypatch):
+    import importlib
+
+    home = importlib.import_module("wgflow.reduced_models.static_theories.max_margin_runs")
+    rows = np.random.default_rng(3).standard_normal((20, 30))
+    monkeypatch.setattr(home, "nnls", lambda a, b, maxiter: (np.ones(a.shape[1]), 0.0))
+    with pytest.raises(wg.ConvergenceError, match="is between"):
+        largest_margin(rows)
+
+
 @pytest.mark.parametrize(("arguments", "words"), [
     ({"psi1": 0.0}, "psi1"), ({"psi2": -2.0}, "psi2"), ({"link": "tanh"}, "choose 'sign'"), ({"link": 3}, "link=3"),
     ({"link": lambda z: z}, "probabilities"), ({"activation": Polynomial([0.0, 1.0])}, "nonlinear"),

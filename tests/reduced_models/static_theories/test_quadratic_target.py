@@ -61,6 +61,12 @@ def test_random_features_by_sampled_least_squares():
     assert np.mean((f - z @ a) ** 2) / np.mean(f**2) == pytest.approx(exact, abs=0.01)
 
 
+def test_as_many_features_as_there_are_squares_and_a_constant_learn_everything():
+    for d, covariance in ((2, None), (4, None), (3, [1.0, 0.5, 0.2])):
+        target = FiniteQuadraticTarget(np.arange(1.0, d + 1), d * (d + 1) // 2 + 1, covariance=covariance)
+        np.testing.assert_allclose(target.random_features(4, rng=2).values, 0.0, atol=1e-7)
+
+
 def test_gradient_flow_finds_the_largest_eigenvalues():
     target = FiniteQuadraticTarget(np.linspace(0.0, 1.0, 12), 4)
     path = target.gradient_flow(200.0, rng=3)
@@ -97,7 +103,10 @@ def test_sgd_tends_to_the_flow():
     (lambda: QuadraticTarget(0.5, 0.5, eigenvalues=[1.0, 1.0]), "kappa = mean"),
     (lambda: FiniteQuadraticTarget(np.zeros((3, 3)), 2), "nothing to learn"),
     (lambda: FiniteQuadraticTarget([[0.0, 1.0], [2.0, 0.0]], 1), "symmetric"),
-    (lambda: FiniteQuadraticTarget([1.0, 2.0], 4).random_features(2), "linearly dependent"),
+    (lambda: FiniteQuadraticTarget([1.0, 2.0], 5).random_features(2), "linearly dependent"),
+    (lambda: FiniteQuadraticTarget([1.0, 2.0, 0.5], 5, covariance=[1.0, 1.0, 0.0]).random_features(2), "r = 2"),
+    (lambda: FiniteQuadraticTarget([1.0, 2.0, 0.5], 2, covariance=np.zeros(3)), "covariance is zero"),
+    (lambda: FiniteQuadraticTarget([1.0, 2.0], 4, covariance=[1.0, 1e-11]).random_features(2, 1), "to rounding"),
     (lambda: FiniteQuadraticTarget([1.0, 2.0], 1).gradient_flow(1.0, w0=[1.0, 2.0]), "w0 has shape"),
     (lambda: FiniteQuadraticTarget([1.0, 2.0], 1, covariance=[[1.0, 2.0], [2.0, 1.0]]), "covariance"),
 ])

@@ -96,7 +96,32 @@ def test_the_tangent_model_climbs_one_step_further():
     assert stairs.tangent(4, rng=3).mean > 0.95
 
 
+@pytest.mark.parametrize("tangent", [False, True])
+def test_directions_share_their_mean(tangent):
+    stairs = Staircase(SHIFTED, 14, 5)
+    one = stairs.over_degrees([0, 1, 2], 40, 3, tangent=tangent)
+    many = stairs.over_degrees([0, 1, 2], 40, 4, tangent=tangent, n_directions=14)
+    for degree in (1, 2):
+        apart = one[degree].mean - many[degree].mean
+        assert abs(apart) < 4 * np.hypot(one[degree].standard_error, many[degree].standard_error)
+    assert many[2].standard_error < 0.6 * one[2].standard_error
+
+
+@pytest.mark.parametrize("tangent", [False, True])
+def test_learned_shares_of_all_harmonics_are_at_most_the_features(tangent):
+    stairs = Staircase(Tanh(), 6, 4)
+    features = 24 if tangent else 4
+    found = stairs.over_degrees(range(8), 20, 3, tangent=tangent, n_directions=6)
+    learned = {k: harmonics(6, 7)[k] * (1 - each.mean) for k, each in found.items()}
+    spread = np.sqrt(sum((harmonics(6, 7)[k] * each.standard_error) ** 2 for k, each in found.items()))
+    # An odd activation has no even part, its derivative times x neither: the even degrees learn nothing.
+    assert max(abs(learned[k]) for k in (0, 2, 4, 6)) < 1e-8
+    assert sum(learned.values()) < features + 4 * spread
+    assert sum(learned.values()) > 0.6 * features - 4 * spread
+
+
 @pytest.mark.parametrize(("make", "words"), [
+    (lambda: Staircase(SHIFTED, 5, 3).over_degrees([1], n_directions=6), "n_directions=6"),
     (lambda: Staircase(SHIFTED, 2, 5), "d=2"), (lambda: Staircase(SHIFTED, 5, 0), "n_neurons"),
     (lambda: Staircase(np.tanh, 5, 3), "activation"), (lambda: Staircase(SHIFTED, 5, 3).random_features(-1), "degree"),
     (lambda: Staircase(SHIFTED, 5, 3).random_features(500), "degree=500"),
