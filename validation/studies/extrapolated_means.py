@@ -38,6 +38,7 @@ from scipy.special import chdtri, ndtr, stdtrit
 
 from wgflow.atoms import Atoms
 from wgflow.reduced_models import ReLUNetwork
+from wgflow.reduced_models.base import ReducedModel
 from wgflow.solution import Solution
 
 from ..fluctuations import Scatter, predict_scatter
@@ -168,7 +169,7 @@ def extrapolate(sol: Solution, model: ReLUNetwork, kinds: Sequence[SGDResult], s
     return Extrapolation(t, flow, means[0], limit, band, deviation, level, factor, more)
 
 
-def functionals_of_flow(sol: Solution, model: ReLUNetwork, t: Sequence[float] | Array) -> Array:
+def functionals_of_flow(sol: Solution, model: ReducedModel, t: Sequence[float] | Array) -> Array:
     """Return the functionals of `NAMES` at times of a flow of atoms, shape (functionals, times)."""
     return np.array([_of_atoms(sol.density(u), model) for u in t]).T
 
@@ -180,7 +181,7 @@ def _at(scatter: Scatter, kept: NDArray[np.bool_]) -> Scatter:
                    **parts)
 
 
-def _of_atoms(rho: object, model: ReLUNetwork) -> list[float]:
+def _of_atoms(rho: object, model: ReducedModel) -> list[float]:
     if not isinstance(rho, Atoms):
         raise TypeError("the flow is one of atoms")
     a, b, r1, r2 = (np.asarray(x) for x in rho.points)
