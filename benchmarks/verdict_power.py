@@ -2,8 +2,8 @@
 
 ``python benchmarks/verdict_power.py`` makes a table of two kinds of rows, with binomial intervals of 95 %:
 
-* false alarms: SGD of 100 neurons against the right equation, 1, 3 and 10 runs at a time, each run used once, by the
-  default (the scatter of the runs predicted) or what ``--scatter`` names;
+* false alarms: SGD of 100 neurons (``--neurons``) against the right equation, 1, 3 and 10 runs at a time, each run used
+  once, by the default (the scatter of the runs predicted) or what ``--scatter`` names;
 * power: 5 runs of 800 neurons against an equation whose tau_+, activation ramp or clock is 5 % off, or whose beta is
   20 % off.
 
@@ -72,14 +72,14 @@ class Linear(Case):
 
 
 CASES: dict[str, Case] = {
-    "isotropic": Isotropic("isotropic model, d = 40, N = 100", 1e-5, (0.0, 0.03, 0.1)),
+    "isotropic": Isotropic("isotropic model, d = 40", 1e-5, (0.0, 0.03, 0.1)),
     "isotropic-power": Isotropic("isotropic model, d = 40, N = 800", 1e-5, (0.0, 0.03, 0.1),
                                  wrong=("tau_+ + 5 %", "tau_+ - 5 %", "ramp + 5 %", "clock + 5 %")),
     "linear-noisy-power": Linear("linear neurons, beta = 3, ridge 0.7, N = 800", 2e-4, (0.0, 0.5, 2.0), LINEAR_BETA,
                                  RIDGE, 400, ("tau + 5 %", "beta + 20 %", "beta - 20 %")),
     "isotropic-noisy-power": Isotropic("isotropic model, d = 40, beta = 100, N = 800", 4e-5, (0.0, 0.03, 0.1),
                                        NOISY_BETA, 0.01, wrong=("beta + 20 %", "beta - 20 %")),
-    "linear-noisy": Linear("linear neurons, beta = 3, ridge 0.7, N = 100", 2e-4, (0.0, 0.5, 2.0), LINEAR_BETA, RIDGE,
+    "linear-noisy": Linear("linear neurons, beta = 3, ridge 0.7", 2e-4, (0.0, 0.5, 2.0), LINEAR_BETA, RIDGE,
                            400),
 }
 
@@ -158,6 +158,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=200, help="repetitions of each null comparison")
     parser.add_argument("--power-seeds", type=int, help="repetitions of each wrong one; a fifth by default")
     parser.add_argument("--runs", type=int, nargs="+", default=[1, 3, 10])
+    parser.add_argument("--neurons", type=int, default=100, help="width of the networks of null comparisons")
     parser.add_argument("--scatter", nargs="+", default=["predicted"], choices=["predicted", "observed", "bootstrap"],
                         help="null laws whose false alarms are counted")
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
@@ -173,10 +174,10 @@ def main() -> int:
             found = wg.sweep(power, points, rng=7001, executor=options.workers, progress=True)
             report(case.title, found, "wrong equations that are found by 5 runs")
         else:
-            points = [{"name": name, "n_neurons": 100, "runs": tuple(options.runs), "kinds": tuple(options.scatter),
-                       "repeat": k} for k in range(seeds)]
+            points = [{"name": name, "n_neurons": options.neurons, "runs": tuple(options.runs),
+                       "kinds": tuple(options.scatter), "repeat": k} for k in range(seeds)]
             found = wg.sweep(null, points, rng=7003, executor=options.workers, progress=True)
-            report(case.title, found, "false alarms, by number of runs")
+            report(case.title, found, f"false alarms of networks of {options.neurons} neurons, by number of runs")
         print(f"step {case.step_size:g}, t = {', '.join(f'{t:g}' for t in case.t)}; "
               f"{time.perf_counter() - start:.0f} s", flush=True)
     return 0

@@ -142,7 +142,8 @@ def _compared(sol: Solution, runs: ParticleRuns, statistics: Sequence[Statistic]
     names = _coordinate_names(start, model, runs.coordinates.shape[3])
     risks = None if model is None or runs.risk is None else risks_of(sol, runs, model, t)
     quantities = quantities_of(names, statistics, risks is not None)
-    null = null_choice(scatter, sol, runs, model, names, level, coarse is None)
+    null = null_choice(scatter, sol, runs, model, names, level, coarse is None,
+                       None if risks is None else risks.excess)
     columns = _columns(sol, t, runs, statistics, model, risks, n_null, rng, null)
     difference = np.array([column.fit for column in columns]).T
     bias, spread = np.zeros_like(difference), 1.0

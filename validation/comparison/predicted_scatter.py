@@ -29,7 +29,7 @@ from .particle_runs import ParticleRuns
 if TYPE_CHECKING:
     from ..fluctuations import Scatter
 
-__all__ = ["PredictedMoments", "check_scatter", "scattering_more"]
+__all__ = ["PredictedMoments", "check_scatter", "scattering_more", "second_order_variance"]
 
 Array = NDArray[np.float64]
 #: Share of the level that is spent on finding runs that scatter more than predicted.
@@ -146,10 +146,34 @@ class PredictedMoments:
         return found
 
 
-def scattering_more(moments: PredictedMoments, runs: ParticleRuns, level: float) -> dict[str, float]:
+def second_order_variance(excess: Array, n_parameters: int) -> Array:
+    r"""Return the largest variance that the part of second order gives to the risk of a run.
+
+    :math:`R(\rho + \eta) = R(\rho) + 2 \int \Psi\,d\eta + \int\int U\,d\eta\,d\eta`, and near a minimum, where
+    :math:`\Psi` is constant, the last term is all. It is a sum of squares of Gaussian modes, whose mean is at most the
+    excess K/N; spread evenly over the D parameters of a neuron, or over more modes, its variance is at most
+    :math:`2 (K/N)^2 / D`.
+
+    Parameters
+    ----------
+    excess : array of shape (times,)
+        K/N.
+    n_parameters : int
+        D.
+    """
+    return 2.0 * excess**2 / n_parameters
+
+
+def scattering_more(moments: PredictedMoments, runs: ParticleRuns, level: float,
+                    of_risk: Array | None = None) -> dict[str, float]:
     """Return the functionals that scatter more over the runs than predicted, and by which factor their variance is.
 
     What chance leaves with a probability of a tenth of the level is not taken for more.
+
+    Parameters
+    ----------
+    of_risk : array of shape (times,), optional
+        The variance that the risk may have beyond that of first order.
     """
     if runs.n_runs == 1:
         return {}
@@ -164,6 +188,8 @@ def scattering_more(moments: PredictedMoments, runs: ParticleRuns, level: float)
             values = own.mean(axis=2) if name.startswith("mean") else own.std(axis=2)
         if values is None:
             continue
+        if name == "risk" and of_risk is not None:
+            variance = variance + of_risk
         seen = values.var(axis=0, ddof=1)
         ratio = float(np.max(seen[variance > 0.0] / variance[variance > 0.0], initial=0.0))
         if ratio > limit:

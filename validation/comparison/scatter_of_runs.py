@@ -18,7 +18,7 @@ from wgflow.solution import Solution
 
 from .null_law import is_sample
 from .particle_runs import ParticleRuns
-from .predicted_scatter import PredictedMoments, check_scatter, scattering_more
+from .predicted_scatter import PredictedMoments, check_scatter, scattering_more, second_order_variance
 
 if TYPE_CHECKING:
     from wgflow.reduced_models.base import ReducedModel
@@ -64,8 +64,13 @@ class NullChoice:
 
 
 def null_choice(scatter: ScatterChoice, sol: Solution, runs: ParticleRuns, model: ReducedModel | None,
-                coordinates: Sequence[str], level: float, with_bias: bool) -> NullChoice:
+                coordinates: Sequence[str], level: float, with_bias: bool, excess: Array | None = None) -> NullChoice:
     """Return what the argument ``scatter`` of `compare` comes to for these runs, with or without the step's bias.
+
+    Parameters
+    ----------
+    excess : array of shape (times,), optional
+        K/N, the mean excess of the risk of independent neurons.
 
     Raises
     ------
@@ -89,7 +94,8 @@ def null_choice(scatter: ScatterChoice, sol: Solution, runs: ParticleRuns, model
         why = (f"The scatter of the runs was not predicted: {error}.",) if runs.is_sgd else ()
         return NullChoice("observed", None, why)
     moments = PredictedMoments(found, coordinates, runs, (), with_bias)
-    more = scattering_more(moments, runs, level) if scatter is None else {}
+    of_risk = None if excess is None else second_order_variance(excess, int(getattr(model, "n_parameters", 1)))
+    more = scattering_more(moments, runs, level, of_risk) if scatter is None else {}
     if not more:
         return NullChoice("predicted", moments, _words(found, with_bias))
     words = ", ".join(f"{name} with {ratio:.3g} times the predicted variance" for name, ratio in more.items())

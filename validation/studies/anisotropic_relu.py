@@ -16,9 +16,9 @@ from wgflow.solvers import Lagrangian
 from wgflow.verbs import solve
 
 from ..comparison import Comparison, compare
-from ..comparison.statistics import Mean
 from ..particles import SGDResult
 from .base import Check, Study, StudyReport, Table, flow_times
+from .extrapolated_means import NAMES, Extrapolation, extrapolate, functionals_of_flow, scatter_of_means
 from .pictures import save_picture
 from .rectifier_escape import Escape, escape_check, escape_of_flow, escape_times
 from .rectifier_pictures import Shown, draw_rectifier
@@ -38,11 +38,15 @@ _NOTHING = 1e-9
 #: Laws are compared as long as the noise of the steps has lengthened r2^2 by less than this share. Later it makes most
 #: of r2, and the laws have another shape: no expansion in the step size then says how far off they may be.
 _SMALL_NOISE = 0.1
+#: Probability that a right flow leaves any of the bands of means and risk, at all separations.
+_LEVEL = 0.01
 #: Where the bias of the step is shown: early, and at rest.
 _BIAS_TIMES = (2.0, _T_END)
 #: Output times of SGD: the fast start, the plateau, the descents.
 _TIMES = (0.0, 0.1, 0.3, 1.0, 2.0, 4.0, 6.0, 8.0, *(10.0 + 2.5 * k for k in range(16)),
           *(50.0 + 5.0 * k for k in range(11)))
+#: Those at which means and risk are judged.
+_JUDGED = (0.0, 0.3, 1.0, 2.0, 4.0, 8.0, 15.0, 20.0, 25.0, 30.0, 35.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 100.0)
 #: Those of the runs that are compared early.
 _EARLY_TIMES = (0.0, 0.1, 0.3, 1.0, 2.0)
 
@@ -55,15 +59,17 @@ class _Scale(NamedTuple):
     #: Gauss nodes in each of the two coordinates in which the start extends, and fewer of them. Neurons that end with
     #: a > 0 and those that end with a < 0 are divided by a sharp line through the start, which few nodes place wrongly.
     nodes: tuple[int, int]
+    #: Times at which means and risk are judged; SGD and the flow have them among theirs.
+    judged: tuple[float, ...]
     #: Kinds with which the laws are compared until the last of the early times, where the others' steps are too long to
     #: judge anything by them. None: the others are judged, through the descent.
     early: tuple[tuple[int, float, int], ...] = ()
 
 
 _FULL = _Scale(((800, 5e-5, 3), (400, 1e-4, 2), (200, 2e-4, 2)),
-               ((200, 5e-5, 2), (3200, 5e-5, 1), (800, 2.5e-5, 1), (800, 1e-4, 1), (800, 2e-4, 2)), (96, 64))
+               ((200, 5e-5, 2), (3200, 5e-5, 1), (800, 2.5e-5, 1), (800, 1e-4, 1), (800, 2e-4, 2)), (96, 64), _JUDGED)
 _QUICK = _Scale(((200, 2e-4, 2), (100, 4e-4, 2), (50, 8e-4, 2)),
-                ((50, 2e-4, 2), (800, 2e-4, 1), (200, 1e-4, 2), (200, 4e-4, 2)), (48, 32),
+                ((50, 2e-4, 2), (800, 2e-4, 1), (200, 1e-4, 2), (200, 4e-4, 2)), (48, 32), _JUDGED[1::2],
                 ((800, 5e-5, 2), (400, 1e-4, 2)))
 
 
@@ -83,8 +89,8 @@ class _Run(NamedTuple):
     kinds: list[SGDResult]
     #: All laws, while the noise of the steps is small.
     laws: Comparison
-    #: Means and risk, at all times.
-    comparison: Comparison
+    #: Means and risk, to the end.
+    limits: Extrapolation
     escape: Escape
 
     @property
@@ -93,7 +99,7 @@ class _Run(NamedTuple):
 
     @property
     def shown(self) -> Shown:
-        return Shown(self.delta, self.sol, self.sgd, self.comparison, self.escape.time)
+        return Shown(self.delta, self.sol, self.sgd, self.limits, self.escape.time)
 
 
 class AnisotropicReLU(Study):
@@ -110,7 +116,8 @@ class AnisotropicReLU(Study):
                        "yhat = (1/N) sum a_i (<w_i, x> + b_i)_+; w ~ N(0, 0.8^2 I/d), a = b = 1 at the start; "
                        f"N = {n}, step size {step:g}, t = steps times step size (xi = 1): "
                        f"d rho/dt = 2 div(rho grad Psi); PDE by characteristics from {scale.nodes[0]}^2 Gauss nodes; "
-                       "bands: scatter of the runs, and the bias of step size and width measured by coarser runs.")
+                       "bands of means and risk: the predicted scatter, about the bias that runs of 2 and 4 times the "
+                       "step and 1/2 and 1/4 of the neurons measure; of laws: the scatter of the runs, and that bias.")
         checks = [Check(f"Delta = {run.delta:g}, laws to t = {run.laws.t[-1]:g}: {run.laws.verdict}", run.laws.passed)
                   for run in runs]
         checks += [] if scale.early else _descent(runs)
@@ -131,9 +138,7 @@ class AnisotropicReLU(Study):
 
 def _descent(runs: list[_Run]) -> list[Check]:
     """Return the checks of means and risk to the end, and of when the plateau is left."""
-    checks = [Check(f"Delta = {run.delta:g}, means and risk to the end: {run.comparison.verdict}",
-                    run.comparison.passed) for run in runs]
-    return checks + _escapes(runs)
+    return [run.limits.check(f"Delta = {run.delta:g}") for run in runs] + _escapes(runs)
 
 
 def _escapes(runs: list[_Run]) -> list[Check]:
@@ -143,8 +148,8 @@ def _escapes(runs: list[_Run]) -> list[Check]:
 
 def _in_words(runs: list[_Run]) -> str:
     """Return how many means and risks lie inside their bands, and when the plateau is left."""
-    inside = [f"Delta = {run.delta:g}: {int(run.comparison.inside.sum())} of {run.comparison.inside.size} differences "
-              "of means and risk lie inside their bands" for run in runs]
+    inside = [f"Delta = {run.delta:g}: {int(run.limits.inside.sum())} of {run.limits.inside.size} "
+              "extrapolated means and risks lie inside their bands" for run in runs]
     return "\n".join([*inside, *(check.text for check in _escapes(runs))])
 
 
@@ -163,22 +168,22 @@ def _all_runs(scale: _Scale, folder: Path, fresh: bool) -> list[_Run]:
         own, early = ([sgd for kind, sgd in zip(kinds, found) if kind["delta"] == delta and kind["times"] == times]
                       for times in (_TIMES, _EARLY_TIMES))
         sol = _flow(model, scale.nodes[0])
-        runs.append(_Run(delta, model, sol, own, *_comparisons(sol, own[:3], early),
-                         escape_of_flow(model, sol, _KAPPA)))
+        escape = escape_of_flow(model, sol, lambda time, model=model, sgd=own[0]: scatter_of_means(  # type: ignore[misc]
+            model, sorted({*scale.judged, time}), sgd.n_neurons, sgd.step_size, _KAPPA))
+        limits = extrapolate(sol, model, own[:3], escape.scatter, _LEVEL / len(_DELTAS))
+        runs.append(_Run(delta, model, sol, own, _laws(sol, own[:3], early), limits, escape))
     return runs
 
 
-def _comparisons(sol: Solution, kinds: Sequence[SGDResult],
-                 early: Sequence[SGDResult]) -> tuple[Comparison, Comparison]:
-    """Return the comparisons of all laws while the noise of the steps is small, and of means and risk at all times."""
+def _laws(sol: Solution, kinds: Sequence[SGDResult], early: Sequence[SGDResult]) -> Comparison:
+    """Return the comparison of all laws while the noise of the steps is small."""
     if not early:
         fine, coarse = (np.mean(sgd.coordinates[..., 3] ** 2, axis=(0, 2)) for sgd in kinds[:2])
         last = int(np.argmax(np.append(coarse - fine > _SMALL_NOISE * fine, True)))
         early = [replace(sgd, t=sgd.t[:last], steps=sgd.steps[:last], coordinates=sgd.coordinates[:, :last],
                          risk=sgd.risk[:, :last]) for sgd in kinds]
     # On several coordinates the scatter is not predicted together with the bias: it is that of the runs.
-    return (compare(sol, early[0], coarse=list(early[1:]), scatter="observed"),
-            compare(sol, kinds[0], coarse=list(kinds[1:]), scatter="observed", statistics=(Mean(),)))
+    return compare(sol, early[0], coarse=list(early[1:]), scatter="observed")
 
 
 def _flow(model: ReLUNetwork, nodes: int) -> Solution:
@@ -221,47 +226,41 @@ def _shrinks(bias: Sequence[tuple[float, ...]], t: float) -> Check:
 
 
 def _node_errors(run: _Run, fewer: int) -> list[tuple[float, ...]]:
-    """Return by how much the means differ from those of fewer Gauss nodes, a row for each time of SGD."""
-    other = _flow(run.model, fewer)
-    return [(float(t), *np.abs(np.asarray(run.sol.density(t).mean()) - np.asarray(other.density(t).mean())).tolist())
-            for t in run.sgd.t]
+    """Return by how much means and risk differ from those of fewer Gauss nodes, a row for each time that is judged."""
+    t, other = run.limits.t, _flow(run.model, fewer)
+    off = np.abs(functionals_of_flow(run.sol, run.model, t) - functionals_of_flow(other, run.model, t))
+    return [(float(u), *own.tolist()) for u, own in zip(t, off.T)]
 
 
 def _nodes_suffice(run: _Run, errors: Sequence[tuple[float, ...]], nodes: tuple[int, int]) -> Check:
     """Return the check that the nodes place the flow's means well within their bands."""
-    worst = max(row[1 + k] / run.comparison.row(f"mean of {name}", t=row[0])["upper"]
-                for row in errors if row[0] > 0.0 for k, name in enumerate(run.model.coordinate_names))
+    worst = max(value / band for row, bands in zip(errors, run.limits.band.T) if row[0] > 0.0
+                for value, band in zip(row[1:], bands))
     return Check(f"at Delta = {run.delta:g} {nodes[1]}^2 in place of {nodes[0]}^2 Gauss nodes move the flow's means "
-                 f"by at most {100 * worst:.1f} % of their bands", bool(worst <= 0.1))
+                 f"and risk by at most {100 * worst:.1f} % of their bands", bool(worst <= 0.1))
 
 
 def _tables(runs: list[_Run], bias, nodes) -> dict[str, Table]:
-    names = runs[0].model.coordinate_names
-    columns = ("Delta", "t", "R of the PDE", "R of SGD", "band from", "to",
-               *(f"<{c}> of the {k}" for c in names for k in ("PDE", "SGD")))
+    columns = ("Delta", "t", *(f"{name} {what}" for name in NAMES for what in ("flow", "SGD", "limit", "band")))
     escapes = [(run.delta, sgd.n_neurons, sgd.step_size, sgd.n_runs,
                 float(escape_times(sgd, run.escape.level).mean()),
                 float(escape_times(sgd, run.escape.level).std(ddof=1)) if sgd.n_runs > 1 else float("nan"),
                 run.escape.deviation(sgd), run.escape.time) for run in runs for sgd in run.kinds]
     off = [f"{what} off at t = {t:g}" for t in _BIAS_TIMES for what in ("<r2^2>", "R")]
-    return {"risk": Table(columns, [_row(run, j) for run in runs for j in range(run.sgd.t.size)]),
+    return {"risk": Table(columns, [_row(run, j) for run in runs for j in range(run.limits.t.size)]),
             "plateau": Table(("Delta", "t", "R of the PDE"), [
                 (run.delta, float(t), run.model.risk(rho)) for run in runs
                 for t, rho in zip(run.sol.t, run.sol.densities) if t >= 0.1 * _T_END]),
             "escape": Table(("Delta", "N", "step size", "runs", "t of SGD", "deviation", "predicted",
                                "t of the flow"), escapes),
             "step size": Table(("step size", *off), bias),
-            "quadrature": Table(("t", *(f"<{c}> with fewer nodes" for c in names)), nodes)}
+            "quadrature": Table(("t", *(f"{name} with fewer nodes" for name in NAMES)), nodes)}
 
 
 def _row(run: _Run, j: int) -> tuple[float, ...]:
-    t = run.sgd.t[j]
-    rho = run.sol.density(t)
-    band = run.comparison.row("risk", t=t)
-    pairs = zip(np.asarray(rho.mean()), run.sgd.coordinates[:, j].mean(axis=(0, 1)))
-    return (run.delta, float(t), run.model.risk(rho), float(run.sgd.risk[:, j].mean()),
-            *(band["pde"] + band[end] for end in ("lower", "upper")),
-            *(float(value) for pair in pairs for value in pair))
+    own = run.limits
+    columns = (own.flow, own.finest, own.limit, own.band)
+    return (run.delta, float(own.t[j]), *(float(each[i, j]) for i in range(len(NAMES)) for each in columns))
 
 
 STUDY = AnisotropicReLU()

@@ -12,7 +12,7 @@ terms of first order and weights from the predicted variances: an estimate that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from scipy.interpolate import PchipInterpolator
 from wgflow.reduced_models import ReLUNetwork
 from wgflow.solution import Solution
 
-from ..fluctuations import Scatter, predict_scatter
+from ..fluctuations import Scatter
 from ..particles import SGDResult
 from .base import Check
 
@@ -33,8 +33,6 @@ Array = NDArray[np.float64]
 _SHARE = 0.25
 #: Standard deviations that a correct solution leaves with a probability of 0.01.
 _FACTOR = 2.576
-#: Gauss nodes in each radius for the predicted scatter of the risk, a smooth functional.
-_NODES = 12
 
 
 class Escape(NamedTuple):
@@ -48,18 +46,25 @@ class Escape(NamedTuple):
     def deviation(self, sgd: SGDResult) -> float:
         """Return the predicted standard deviation of the time of one run."""
         scatter = self.scatter.rescaled(n_neurons=sgd.n_neurons, step_size=sgd.step_size)
-        return float(scatter.deviation[0, 0]) / abs(self.slope)
+        risk, now = scatter.functionals.index("risk"), int(np.abs(scatter.t - self.time).argmin())
+        return float(scatter.deviation[risk, now]) / abs(self.slope)
 
 
-def escape_of_flow(model: ReLUNetwork, sol: Solution, kappa: float) -> Escape:
-    """Return when the flow has made a quarter of its fall from 1 to its last risk, and the scatter of networks then."""
+def escape_of_flow(model: ReLUNetwork, sol: Solution, scatter_at: Callable[[float], Scatter]) -> Escape:
+    """Return when the flow has made a quarter of its fall from 1 to its last risk.
+
+    Parameters
+    ----------
+    model : ReLUNetwork
+    sol : Solution
+    scatter_at : callable
+        From the time of the escape to the predicted scatter of the risk, then and perhaps at other times.
+    """
     risk = np.array([model.risk(rho) for rho in sol.densities])
     level = 1.0 - _SHARE * (1.0 - float(risk[-1]))
     time = _crossing(sol.t, risk, level)
     slope = float(PchipInterpolator(sol.t, risk).derivative()(time))
-    scatter = predict_scatter(model, [time], 100, 1e-4, start=model.initial_atoms(kappa, nodes=_NODES),
-                              functionals=["risk"])
-    return Escape(level, time, slope, scatter)
+    return Escape(level, time, slope, scatter_at(time))
 
 
 def escape_times(sgd: SGDResult, level: float) -> Array:

@@ -10,8 +10,8 @@ import numpy as np
 from wgflow import plotting
 from wgflow.solution import Solution
 
-from ..comparison import Comparison
 from ..particles import SGDResult
+from .extrapolated_means import NAMES, Extrapolation, functionals_of_flow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,12 +24,12 @@ _DOT: dict[str, Any] = {"marker": "o", "linestyle": "none", "markersize": 4.0, "
 
 
 class Shown(NamedTuple):
-    """One separation: the flow, SGD, their comparison, and when the flow has left the plateau."""
+    """One separation: the flow, SGD, what comes of comparing them, and when the flow has left the plateau."""
 
     delta: float
     sol: Solution
     sgd: SGDResult
-    comparison: Comparison
+    limits: Extrapolation
     escape: float
 
 
@@ -70,7 +70,7 @@ def _colors(count: int, end: float = 0.8):
 def _draw_risks(axes: Axes, runs: Sequence[Shown]) -> None:
     """Draw the risk at each separation with the band in which that of SGD must lie."""
     for run, color in zip(runs, _colors(len(runs))):
-        _band(axes, run, "risk", _risks(run), color)
+        _band(axes, run, "R", np.array(_risks(run)), color)
         axes.plot(run.sol.t, _risks(run), color=color, label=f"Delta = {run.delta:g}")
         axes.plot(run.sgd.t, run.sgd.risk.T, color=color, **_DOT)
     plotting.time_axis(axes, np.asarray(runs[0].sol.t))
@@ -80,12 +80,16 @@ def _draw_risks(axes: Axes, runs: Sequence[Shown]) -> None:
 
 
 def _draw_means(axes: Axes, run: Shown) -> None:
-    names = run.comparison.coordinate_names
-    averages = np.array([rho.mean() for rho in run.sol.densities])
-    for k, (name, color) in enumerate(zip(names, _colors(len(names), 0.9))):
-        _band(axes, run, f"mean of {name}", averages[:, k], color)
-        axes.plot(run.sol.t, averages[:, k], color=color, label=f"<{name}>")
-        axes.plot(run.sgd.t, run.sgd.coordinates[..., k].mean(axis=2).T, color=color, **_DOT)
+    """Draw the means of a and b, and the root mean squares of the lengths."""
+    flow = functionals_of_flow(run.sol, run.sgd.model, run.sol.t)
+    a, b, r1, r2 = np.moveaxis(run.sgd.coordinates, -1, 0)
+    seen = [x.mean(axis=2) for x in (a, b, r1**2, r2**2)]
+    for k, (values, color) in enumerate(zip(seen, _colors(4, 0.9))):
+        squares = k > 1
+        _band(axes, run, NAMES[k], flow[k], color, root=squares)
+        axes.plot(run.sol.t, np.sqrt(flow[k]) if squares else flow[k], color=color,
+                  label=f"{NAMES[k]}^(1/2)" if squares else NAMES[k])
+        axes.plot(run.sgd.t, (np.sqrt(values) if squares else values).T, color=color, **_DOT)
     plotting.time_axis(axes, np.asarray(run.sol.t))
     axes.set_title(f"means at Delta = {run.delta:g}")
     axes.legend(loc="upper left")
@@ -122,12 +126,13 @@ def _draw_bias(axes: Axes, bias: Sequence[tuple[float, ...]], times: Sequence[fl
     axes.legend(loc="best")
 
 
-def _band(axes: Axes, run: Shown, quantity: str, flow: Sequence[float] | np.ndarray, color) -> None:
-    """Shade what the comparison allows around the flow; between the times that were compared its width is read off."""
-    row, t = run.comparison.quantities.index(quantity), np.asarray(run.sol.t)
-    low, high = (np.interp(np.cbrt(t), np.cbrt(run.comparison.t), end[row])
-                 for end in (run.comparison.lower, run.comparison.upper))
-    axes.fill_between(t, flow + low, flow + high, color=color, alpha=0.2, linewidth=0)
+def _band(axes: Axes, run: Shown, name: str, flow: np.ndarray, color, root: bool = False) -> None:
+    """Shade where the mean of SGD must lie: about the flow and the bias; between the judged times that is read off."""
+    own, k, t = run.limits, NAMES.index(name), np.asarray(run.sol.t)
+    low, high = (np.interp(np.cbrt(t), np.cbrt(own.t), own.bias[k] + sign * own.band[k]) + flow for sign in (-1, 1))
+    if root:
+        low, high = (np.sqrt(np.maximum(end, 0.0)) for end in (low, high))
+    axes.fill_between(t, low, high, color=color, alpha=0.2, linewidth=0)
 
 
 def _risks(run: Shown) -> list[float]:

@@ -17,7 +17,7 @@ from wgflow.reduced_models import FiniteData, IsotropicGaussian, LinearNeuron
 from wgflow.validation import compare, predict_scatter, run_gradient_flow, run_sgd
 from wgflow.validation.comparison.marginal_laws import MarginalLaw, unresolved_share
 from wgflow.validation.comparison.particle_runs import particle_runs
-from wgflow.validation.comparison.predicted_scatter import PredictedMoments
+from wgflow.validation.comparison.predicted_scatter import PredictedMoments, scattering_more, second_order_variance
 from wgflow.validation.comparison.scatter_of_runs import gauss_atoms, scatter_for
 
 TIMES = (0.0, 0.1, 0.4)
@@ -177,6 +177,21 @@ def test_runs_that_scatter_more_than_predicted_are_found():
     assert "scatter more" not in told.verdict
     # What is asked for is used: the scatter that was given does not hold these runs.
     assert not told.passed
+
+
+def test_scatter_of_second_order_is_not_more_than_predicted():
+    # R + K/N |z|^2 / D with z of D modes: the risk of a network at its minimum, where the first order vanishes.
+    rng, modes, excess = np.random.default_rng(17), 10, 0.02
+    risk = 0.4 + excess * rng.chisquare(modes, size=(5, len(TIMES))) / modes
+    own = particle_runs(replace(runs(11, 5), risk=risk), 1)
+    moments = PredictedMoments(replace(scatter(), starts=1e-6 * scatter().starts, samples=0.0 * scatter().samples),
+                               ("theta",), own, ("mean of theta", "deviation of theta"))
+    assert list(scattering_more(moments, own, 0.01)) == ["risk"]
+    of_risk = second_order_variance(np.full(len(TIMES), excess), modes)
+    assert scattering_more(moments, own, 0.01, of_risk) == {}
+    assert list(scattering_more(moments, own, 0.01, 1e-3 * of_risk)) == ["risk"]
+    many = excess * rng.chisquare(modes, size=100_000) / modes
+    assert of_risk[0] == pytest.approx(many.var(), rel=0.03)
 
 
 def test_the_gradient_flow_has_no_noise_of_samples():
