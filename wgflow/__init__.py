@@ -22,6 +22,7 @@ from wgflow.energies import (
     Entropy,
     FreeEnergy,
     InternalEnergy,
+    MomentEnergy,
     Potential,
     PowerEntropy,
     RelativeEntropy,
@@ -36,7 +37,7 @@ from wgflow.verbs import resume, show_versions, solve
 
 if TYPE_CHECKING:
     # What `__getattr__` imports when it is first used, for editors and type checkers.
-    from wgflow import activations, interactions, plotting, reduced_models, solvers, testing, validation
+    from wgflow import activations, interactions, losses, plotting, reduced_models, solvers, testing, validation
     from wgflow.atoms import Atoms
     from wgflow.files.solutions import load
     from wgflow.solvers import JKO, FiniteVolume, FiPy, Lagrangian
@@ -58,6 +59,7 @@ _LAZY = {
     "activations": ("wgflow.activations", None),
     "interactions": ("wgflow.interactions", None),
     "load": ("wgflow.files.solutions", "load"),
+    "losses": ("wgflow.losses", None),
     "plotting": ("wgflow.plotting", None),
     "reduced_models": ("wgflow.reduced_models", None),
     "solvers": ("wgflow.solvers", None),
@@ -71,9 +73,9 @@ _LAZY = {
 __all__ = [
     "Atoms", "Certificate", "ConvergenceError", "Convolution", "Dense", "Density", "Entropy", "FiPy",
     "FiniteVolume", "FreeEnergy", "Grid", "Interaction", "InternalEnergy", "InvalidInput", "JKO", "Lagrangian",
-    "LowRank", "Potential", "PowerEntropy", "RelativeEntropy", "ResourceError", "Solution", "Stationary",
-    "StorageError", "Term", "TimeDependent", "WGFlowError", "WGFlowWarning", "__version__", "activations",
-    "errors", "interactions", "load", "plotting", "reduced_models", "resume", "show_versions", "solve",
+    "LowRank", "MomentEnergy", "Potential", "PowerEntropy", "RelativeEntropy", "ResourceError", "Solution",
+    "Stationary", "StorageError", "Term", "TimeDependent", "WGFlowError", "WGFlowWarning", "__version__", "activations",
+    "errors", "interactions", "load", "losses", "plotting", "reduced_models", "resume", "show_versions", "solve",
     "solvers", "stationary", "stationary_branches", "sweep", "testing", "validation",
 ]
 
