@@ -19,6 +19,7 @@ from wgflow.grids import Grid
 from wgflow.solvers.lagrangian import Lagrangian
 
 from .base import FloatArray, ReducedModel
+from .finite_samples import checked_samples
 from .gaussian_laws import DEFAULT_CELLS, REACH, check_times, coordinate_names, normal_density, stack_coordinates
 from .minimum_risk.minimize import MinimumRisk
 from .tangent_kernels import tangent_kernel
@@ -112,15 +113,7 @@ class KernelLimit(ReducedModel):
     time_scale = 1.0
 
     def __init__(self, x: ArrayLike, y: ArrayLike, activation: Activation | None = None, alpha: float = 1.0):
-        inputs, labels = finite_array("x", x), finite_array("y", y)
-        inputs = inputs[:, None] if inputs.ndim == 1 else inputs
-        if inputs.ndim != 2 or 0 in inputs.shape:
-            raise InvalidInput(f"x has shape {inputs.shape}; need (n, d) or (n,), n >= 1 and d >= 1")
-        if labels.shape != inputs.shape[:1]:
-            raise InvalidInput(f"y has shape {labels.shape} for {len(inputs)} samples; need ({len(inputs)},)")
-        self.activation = ReLU() if activation is None else activation
-        if not isinstance(self.activation, Activation):
-            raise InvalidType(f"activation must be a wgflow.activations.Activation, got {type(activation).__name__}")
+        inputs, labels, self.activation = checked_samples(x, y, activation, ReLU())
         self.alpha = check_positive("alpha", alpha)
         self.x, self.y = inputs, labels
         self.coordinate_names = ("a", *coordinate_names("w", inputs.shape[1]))

@@ -185,6 +185,9 @@ def _risk_function(model: NetworkModel, risk: str) -> Callable[[NDArray, NDArray
         for block in np.array_split(coordinates.T, max(1, n // RISK_BLOCK), axis=1):
             features = model.features(*block)
             z += np.sum(features, axis=1)
+            if not model.quadratic:
+                # Coordinates are all parameters, so that they leave nothing open.
+                continue
             own += float(np.sum(model.diagonal(*block)) - np.sum(model.signs * np.sum(features * features, axis=1)))
         return model.risk_of_moments(z / n) + own / n**2
 

@@ -12,9 +12,9 @@ so that F falls with H at any length of the step if the equation for W holds, an
 fall of H. The correction factors of the fluxes are taken from the first W and kept, so that the equation is smooth.
 
 Functionals E of the masses that are not quadratic contribute a discrete gradient W (Gonzalez), for which
-:math:`\langle W, m' - m\rangle = E(m') - E(m)`: the identity above then holds for them, too. Of a function of moments it
-is a combination of the features, with the coefficients of `wgflow.energies.moments_on_grid`; of any other functional
-the mean of the derivatives at m and m', plus the multiple of (m' - m) / volumes that is missing.
+:math:`\langle W, m' - m\rangle = E(m') - E(m)`: the identity above then holds for them, too. Of a function of moments
+it is a combination of the features, with the coefficients of `wgflow.energies.moments_on_grid`; of any other
+functional the mean of the derivatives at m and m', plus the multiple of (m' - m) / volumes that is missing.
 
 The equation is solved by Anderson's acceleration, with two or three evaluations of S for steps that resolve the flow,
 and by Newton's method for longer ones. For steps beyond the time scales of the flow it can have several solutions, any

@@ -48,7 +48,8 @@ class Law(NamedTuple):
 class Iterate(NamedTuple):
     """A law, with the quantities that the methods need.
 
-    ``q``, ``masses``, ``weights``, ``field`` (U m, and the derivatives of functions of moments) and ``step`` (x, of mean 0) are flat arrays over the cells;
+    ``q``, ``masses``, ``weights``, ``field`` (U m, and the derivatives of functions of moments) and ``step`` (x, of
+    mean 0) are flat arrays over the cells;
     ``total`` is W, ``target`` the law B(m); ``residual`` is the L1 distance of m and B(m) and ``floor`` its rounding
     error, both relative to the mass; ``energy`` is F and ``slack`` its rounding error.
     """

@@ -55,11 +55,11 @@ def stationary(energy, grid, *, rho0=None, method="auto", tolerance=1e-13, max_i
     masses as unknowns. With the entropy alone it is :math:`\rho_* = M w\,e^{-\beta \Psi(\rho_*)} / Z`; with power
     entropies (m > 1) alone its support is compact.
 
-    Beside an interaction :math:`\Psi` may hold the derivative :math:`\sum_k \partial_k \Phi\,F_k` of a convex
-    function of moments (`MomentEnergy`). Where the interaction energy is convex on laws of one mass (every network
-    energy, any positive definite kernel), F has one minimum, and ``gap`` bounds the distance of the energy to it from the dual problem. Elsewhere there can be
-    several: with ``rho0`` the energy is lowered from there; without, from several starts, and the lowest state found is
-    returned (`stationary_branches` returns all).
+    Beside an interaction :math:`\Psi` may hold the derivative :math:`\sum_k \partial_k \Phi\,F_k` of a convex function
+    of moments (`MomentEnergy`). Where the interaction energy is convex on laws of one mass (every network energy, any
+    positive definite kernel), F has one minimum, and ``gap`` bounds the distance of the energy to it from the dual
+    problem. Elsewhere there can be several: with ``rho0`` the energy is lowered from there; without, from several
+    starts, and the lowest state found is returned (`stationary_branches` returns all).
 
     A compact support can fall into components, which exchange no mass at rest. Without ``rho0`` they have one
     constant c, as at a minimum of F. With ``rho0`` each well of Psi keeps the mass that ``rho0`` has in it, and a

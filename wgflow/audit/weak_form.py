@@ -185,8 +185,8 @@ class WeakForm:
                     elif is_pair(term):
                         out[1, row] += self._interaction(masses, [(factor, term)])[0]
                     else:
-                        raise InvalidInput(f"{term!r} changes with time and is neither a Potential, an Interaction nor a "
-                                           "MomentEnergy")
+                        raise InvalidInput(f"{term!r} changes with time and is neither a Potential, an Interaction nor "
+                                           "a MomentEnergy")
         out[0] = -np.einsum("kda,tda->tk", nodes.slopes, flows)
         return out
 

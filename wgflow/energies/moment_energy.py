@@ -29,10 +29,12 @@ class MomentEnergy(Term):
     .. math:: E(\rho) = \Phi(z), \quad z_k = \int F_k\,d\rho, \qquad
               \frac{\delta E}{\delta \rho}(\theta) = \sum_k \partial_k \Phi(z)\,F_k(\theta) .
 
-    With :math:`\Phi(z) = \tfrac12 \sum_k s_k z_k^2` it is the interaction of low rank `LowRank`. The risk of a network
-    under any loss, :math:`\frac1n \sum_k l(y_k, f_k)` with the outputs :math:`f_k = \int \sigma_*(x_k; \cdot)\,\rho`, is
-    another. F falls at every step of `FiniteVolume`, of any length with ``scheme="midpoint"``, which freezes the
-    discrete gradient :math:`\bar g` with :math:`\Phi(z') - \Phi(z) = \bar g \cdot (z' - z)`. JKO with
+    With :math:`\Phi(z) = \tfrac12 \sum_k s_k z_k^2` it is the interaction of low rank `LowRank`. The risk of a
+    network under any loss, :math:`\frac1n \sum_k l(y_k, f_k)` with the outputs
+    :math:`f_k = \int \sigma_*(x_k; \cdot)\,\rho`, is another.
+
+    F falls at every step of `FiniteVolume`, of any length with ``scheme="midpoint"``, which freezes the discrete
+    gradient :math:`\bar g` with :math:`\Phi(z') - \Phi(z) = \bar g \cdot (z' - z)`. JKO with
     inner="linearized", "back-and-forth" or "entropic", and `Lagrangian` take it, too. Where :math:`\Phi` is convex, F
     has one minimum, and `stationary` bounds the distance to it by the dual problem
 
