@@ -20,6 +20,8 @@ from wgflow.energies.internal_energies import Entropy
 from wgflow.energies.nodes import at_nodes
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid
+from wgflow.losses.base import Loss
+from wgflow.losses.named import Square
 
 from .features.network_gradients import feature_gradient
 from .minimum_risk.measure_problem import LimitPoint
@@ -368,12 +370,18 @@ class NetworkModel(ReducedModel):
     trains_readout : bool
     input_dimension : float
         Length of ``x``, a whole number; infinite in a limit model, which has no network.
+    loss : Loss
+        By which SGD trains; the square unless a model says otherwise.
+    output_scale : float
+        A factor of the output.
     """
 
     NEEDS = (*ReducedModel.NEEDS, "activation", "input_dimension")
     activation: Activation
     trains_readout: bool = False
     input_dimension: float
+    loss: Loss = Square()
+    output_scale: float = 1.0
 
     @property
     def n_parameters(self) -> int:

@@ -33,11 +33,9 @@ class SampledLossModel(NetworkModel):
     Attributes
     ----------
     y : ndarray, shape (n,)
-    loss : Loss
     """
 
     y: FloatArray
-    loss: Loss
 
     def _take_loss(self, loss: Loss | Sequence[Callable] | None) -> None:
         """Take up a loss, `Square` by default, that fits the labels."""
