@@ -22,6 +22,9 @@ from wgflow.grids import Grid
 
 __all__ = ["MomentEnergy"]
 
+#: Part of the weights of atoms by which they are changed where a function of their moments is checked.
+TILT = 0.3
+
 
 class MomentEnergy(Term):
     r"""A smooth function of moments of the law,
@@ -114,9 +117,9 @@ class MomentEnergy(Term):
         if not callable(self.features.function):
             raise InvalidInput(f"{self!r}: features is an array of values at cell centers, so it is not known at "
                                "points; give a function of the coordinates")
-        first = self.moments(rho)
-        other = rho.weights[::-1] / rho.weights.sum() if rho.size > 1 else 1.1 * rho.weights
-        self.phi.check(first, self.features.at(rho.points) @ other)
+        features = self.features.at(rho.points)
+        others = rho.weights * (1.0 + TILT * np.sin(1.0 + np.arange(rho.size)))
+        self.phi.check(features @ rho.weights, features @ others)
         if any(rho.periodic):
             check_seams(self.features.at, rho, "features")
 
