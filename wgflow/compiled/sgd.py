@@ -64,7 +64,7 @@ def _pull(loss, width, y, f):
 
 @jit
 def sgd_steps(w, a, b, x, y, steps, learn_ab, ridge, temperature, code, knots, slopes, intercepts, rng, loss=0,
-              width=1.0, scale=1.0):
+              corner=1.0, scale=1.0):
     """Train on the samples ``(x[k], y[k])`` one after the other, in place.
 
     With ``s = steps[k]``, ``z_i = <w_i, x> + b_i``, ``f = scale mean_i a_i sigma(z_i)``, ``e = - s scale l'(y, f)``
@@ -95,8 +95,8 @@ def sgd_steps(w, a, b, x, y, steps, learn_ab, ridge, temperature, code, knots, s
     rng : Generator
         For the noise; not touched at temperature 0.
     loss : int
-    width, scale : float
-        The loss as data, the square by default, and the scale of the output.
+    corner, scale : float
+        The loss as data (`wgflow.losses.KernelLoss`), the square by default, and the scale of the output.
     """
     n, d = w.shape
     wt = np.zeros((-(-d // UNROLL) * UNROLL, n))  # neurons last, so that every long loop runs over neighbors in memory
@@ -127,7 +127,7 @@ def sgd_steps(w, a, b, x, y, steps, learn_ab, ridge, temperature, code, knots, s
             s = steps[start + k]
             _preactivations(z[k], push, gram[k], k, factor, b)
             _activate(code, knots, slopes, intercepts, z[k], values, derivatives)
-            force = scale * s * _pull(loss, width, y[start + k], scale * _dot(a, values) / n)
+            force = scale * s * _pull(loss, corner, y[start + k], scale * _dot(a, values) / n)
             shrink = 1.0 - 2.0 * ridge * s
             factor *= shrink
             _push(push[k], a, derivatives, force, factor)
@@ -154,7 +154,7 @@ def sgd_steps(w, a, b, x, y, steps, learn_ab, ridge, temperature, code, knots, s
 
 @jit
 def sgd_batches(w, a, b, x, y, steps, batch, learn_ab, ridge, temperature, code, knots, slopes, intercepts, rng,
-                loss=0, width=1.0, scale=1.0):
+                loss=0, corner=1.0, scale=1.0):
     """Train on mini-batches of ``batch`` samples, in place: step k uses the samples from ``k batch`` on.
 
     The force of `sgd_steps` is replaced by its mean over the mini-batch, at the parameters before the step:
@@ -185,7 +185,7 @@ def sgd_batches(w, a, b, x, y, steps, batch, learn_ab, ridge, temperature, code,
         for k in range(batch):
             _preactivations(z[k], push, values, 0, factor, b)
             _activate(code, knots, slopes, intercepts, z[k], values, derivatives)
-            force = scale * s / batch * _pull(loss, width, y[start + k], scale * _dot(a, values) / n)
+            force = scale * s / batch * _pull(loss, corner, y[start + k], scale * _dot(a, values) / n)
             _push(push[k], a, derivatives, force, factor * shrink)
             if learn_ab:
                 for i in range(n):
