@@ -68,29 +68,34 @@ def test_noise_has_the_law_of_the_energy_at_rest(loss, batch):
     assert variance == pytest.approx(1 / (beta * ridge), rel=4 * math.sqrt(2 / 8000) + 0.02)
 
 
-def test_the_flow_and_sgd_agree_with_noise_and_without():
-    """Flow, population particles and SGD of the logistic loss, on one clock."""
-    m = model(Logistic())
-    for beta, ridge, t_end in ((math.inf, 0.0, 2.0), (20.0, 0.1, 4.0)):
-        grid = m.grid(80, kappa=0.5, beta=beta, ridge=ridge, t_end=t_end)
-        sol = wg.solve(m.energy(beta=beta, ridge=ridge), m.initial_density(0.5, grid), (0, t_end),
-                       t_eval=[0.0, 0.25 * t_end, t_end], time_scale=m.time_scale)
-        assert sol.certificate.ok, sol.certificate.explain()
-        assert (np.diff(sol.history.energy) <= 1e-12).all()
-        for particles in (run_sgd(m, 800, 2e-3, sol.t, rng=7, n_runs=4, kappa=0.5, beta=beta, ridge=ridge),
-                          run_gradient_flow(m, 800, sol.t, rng=8, n_runs=4, kappa=0.5, beta=beta, ridge=ridge)):
-            comparison = compare(sol, particles)
-            assert comparison.passed, comparison.table()
+def flow_and_runs(m, cells, beta, ridge, t_end, n_runs=4):
+    grid = m.grid(cells, kappa=0.5, beta=beta, ridge=ridge, t_end=t_end)
+    sol = wg.solve(m.energy(beta=beta, ridge=ridge), m.initial_density(0.5, grid), (0, t_end),
+                   t_eval=[0.0, 0.25 * t_end, t_end], time_scale=m.time_scale)
+    options = {"n_runs": n_runs, "kappa": 0.5, "beta": beta, "ridge": ridge}
+    return sol, [run_sgd(m, 800, 2e-3, sol.t, rng=7, **options), run_gradient_flow(m, 800, sol.t, rng=8, **options)]
+
+
+@pytest.mark.parametrize("dimension", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("beta", "ridge", "t_end"), [(math.inf, 0.0, 2.0), (20.0, 0.1, 4.0)])
+def test_flow_particles_and_sgd_agree(dimension, beta, ridge, t_end):
+    """With noise and without, on one clock."""
+    m = FiniteData(X[:, :dimension], Y, Tanh(), loss=Logistic(), output_scale=3.0)
+    sol, runs = flow_and_runs(m, {1: 200, 2: 80}[dimension], beta, ridge, t_end)
+    assert sol.certificate.ok, sol.certificate.explain()
+    assert (np.diff(sol.history.energy) <= 1e-12).all()
+    for particles in runs:
+        comparison = compare(sol, particles)
+        assert comparison.passed, comparison.table()
 
 
 def test_a_flow_of_another_loss_or_clock_is_found_out():
-    m = model(Logistic())
-    grid = m.grid(80, kappa=0.5, t_end=2.0)
-    particles = run_sgd(m, 800, 2e-3, [0.0, 0.5, 2.0], rng=7, n_runs=4, kappa=0.5)
-    rho0 = m.initial_density(0.5, grid)
-    for energy, scale in ((m.energy(), 2.0), (model(Exponential()).energy(), 1.0)):
-        sol = wg.solve(energy, rho0, (0, 2), t_eval=particles.t, time_scale=scale)
-        assert not compare(sol, particles, model=m).passed
+    m, other = (FiniteData(X[:, :1], Y, Tanh(), loss=loss, output_scale=3.0) for loss in (Logistic(), Exponential()))
+    sol, runs = flow_and_runs(m, 200, math.inf, 0.0, 2.0)
+    assert compare(sol, runs[0]).passed
+    for energy, scale in ((m.energy(), 2.0), (other.energy(), 1.0)):
+        wrong = wg.solve(energy, sol.density(0.0), (0, 2), t_eval=sol.t, time_scale=scale)
+        assert not compare(wrong, runs[0]).passed
 
 
 @pytest.mark.parametrize("risk", ["exact", "coordinates"])
