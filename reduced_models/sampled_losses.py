@@ -106,5 +106,5 @@ class SampledLossModel(NetworkModel):
     def _need_square(self, what: str) -> None:
         if not self.quadratic:
             raise InvalidInput(f"{self!r} has no {what}: with loss={self.loss!r} its energy is not quadratic in the "
-                               "law. What needs V and U (predicted scatter and bias of SGD, checks of a model) knows "
-                               "the square loss alone; psi(rho, ...) is the first variation")
+                               "law. What needs V and U (predicted scatter and bias of SGD) knows the square loss "
+                               "alone; psi(rho, ...) is the first variation")

@@ -232,10 +232,10 @@ class _Settings:
     def steps(self, first: int, count: int) -> NDArray[np.float64]:
         """Return s_k for the steps k = first, ..., first + count - 1, checked."""
         values = schedule_values(self.xi, self.step_size * np.arange(first, first + count))
-        if self.model.time_scale * self.ridge * self.step_size * np.max(values) > 0.5:
+        if self.model.risk_per_energy * self.ridge * self.step_size * np.max(values) > 0.5:
             raise InvalidInput(f"step_size={self.step_size:g} is too large for ridge={self.ridge:g}: a step would take "
-                               f"away more than half of each weight; need {self.model.time_scale:g} * ridge * step_size * xi "
-                               "<= 0.5")
+                               f"away more than half of each weight; need {self.model.risk_per_energy:g} * ridge * "
+                               "step_size * xi <= 0.5")
         return self.step_size * values
 
 
@@ -281,7 +281,7 @@ def _trajectory(settings: _Settings, theta, counts, data, noise, report):
     a, b = (theta[:, 0].copy(), theta[:, 1].copy()) if learn_ab else (np.ones(len(theta)), np.zeros(len(theta)))
     activation, batch = model.activation.kernel_arguments(), settings.batch_size
     # The loops are written for the square (y - f)^2 and the noise with c = 4.
-    clock, loss = 0.5 * model.time_scale, model.loss.kernel_arguments()
+    clock, loss = 0.5 * model.risk_per_energy, model.loss.kernel_arguments()
     temperature, ridge = clock * 0.25 * settings.noise_constant / settings.beta, clock * settings.ridge
     stream = SampleStream(model, settings.sample, settings.replacement, data)
     block, done = max(1, SAMPLE_BLOCK // batch), 0

@@ -64,7 +64,8 @@ def test_at_rest_by_the_dual(name):
     x, y = star.density.grid.mesh()
     assert float(((x**2 + y**2) * star.density.masses).sum()) == pytest.approx(square, abs=6e-9)
     np.testing.assert_allclose(own.outputs(star.density), outputs, atol=6e-8)
-    assert star.gap is not None and star.gap < 1e-10
+    assert star.gap is not None
+    assert star.gap < 1e-10
     assert abs(star.energy - star.dual_value) < 1e-13
 
 
@@ -81,7 +82,8 @@ def test_the_dual_of_the_conjugate_is_the_energy_at_rest(loss):
     partition = math.log(float((np.exp(-beta * (psi - psi.min())) * grid.volumes).sum())) - beta * psi.min()
     dual = -float(loss.conjugate(Y, 5 * g).mean()) - partition / beta
     assert star.energy - dual == pytest.approx(0.0, abs=1e-12)
-    assert star.gap is not None and star.gap < 1e-10
+    assert star.gap is not None
+    assert star.gap < 1e-10
     # Any other g gives less: weak duality.
     for scale in (0.5, 0.9):
         psi_less = scale * (psi - 0.5 * ridge * sum(c**2 for c in grid.mesh())) + 0.5 * ridge * sum(
@@ -96,7 +98,8 @@ def test_square_loss_is_the_model_without_a_loss():
     plain, square = FiniteData(X, Y, Tanh()), FiniteData(X, Y, Tanh(), loss=Square())
     atoms = ring_atoms()
     assert plain.risk(atoms) == square.risk(atoms) == pytest.approx(2 * square.mean_loss(atoms), rel=1e-14)
-    assert plain.time_scale == square.time_scale == 2.0 and plain.quadratic
+    assert plain.time_scale == square.time_scale == 2.0
+    assert plain.quadratic
     assert repr(plain) == repr(square)
     assert model(Logistic()).time_scale == 1.0
 
@@ -151,7 +154,8 @@ def test_minimum_risk_has_a_gap(loss):
         assert 0 <= found.gap < 1e-10
         assert found.value == pytest.approx(own.risk(found.measure), abs=1e-12)
         rivals = np.random.default_rng(5).uniform(-3, 3, size=(2, 40, 12))
-        assert min(own.risk(wg.Atoms(p.T, np.full(12, 1 / 12))) for p in rivals.transpose(1, 2, 0)) > found.value - 1e-15
+        risks = [own.risk(wg.Atoms(rival.T, np.full(12, 1 / 12))) for rival in rivals.transpose(1, 2, 0)]
+        assert min(risks) > found.value - 1e-15
         if not own.quadratic:
             with pytest.raises(InvalidInput, match="square loss alone"):
                 found.expected_risk(10)
@@ -162,7 +166,8 @@ def test_minimum_risk_of_the_simplest_problem():
     own = FiniteData([[1.0]], [1.0], Tanh(), loss=Logistic())
     found = own.minimum_risk(box=[(-2.0, 2.0)])
     assert found.value == pytest.approx(math.log1p(math.exp(-math.tanh(2.0))), rel=1e-14)
-    assert found.boundary_mass == 1.0 and found.gap < 1e-14
+    assert found.boundary_mass == 1.0
+    assert found.gap < 1e-14
 
 
 def test_finite_width_excess_is_the_first_order_of_the_expected_risk():
@@ -188,11 +193,21 @@ def test_a_readout_and_a_scale():
                                    np.outer(atoms.points[2], X[:, 0]) + atoms.points[1][:, None]), rtol=1e-14)
 
 
+@pytest.mark.parametrize("loss", LOSSES, ids=repr)
+def test_check_model_holds_it_against_samples(loss):
+    """Gradients, F and R, the steps of SGD and the risks of networks, with a scale of the output."""
+    report = wg.reduced_models.check_model(model(loss, trains_readout=False), throw=False)
+    assert report.passed, str(report)
+    wrong = model(loss)
+    wrong.moment_slopes = lambda z: 1.2 * type(wrong).moment_slopes(wrong, z)
+    assert "step of SGD" in [check.name for check in wg.reduced_models.check_model(wrong, throw=False).failed]
+
+
 # ---------------------------------------------------------------- who refuses
 def test_labels_and_settings_that_do_not_fit_are_refused():
     with pytest.raises(InvalidInput, match=r"y\[0\] is 0.5: Logistic\(\) is a loss of two classes"):
         FiniteData(X, [0.5, 1, 1, 1, 1], loss=Logistic())
-    with pytest.raises(InvalidInput, match="tolerance=0.1: .* square loss"):
+    with pytest.raises(InvalidInput, match=r"tolerance=0.1: .* square loss"):
         FiniteData(X, Y, loss=Logistic(), tolerance=0.1)
     with pytest.raises(InvalidInput, match="output_scale"):
         FiniteData(X, Y, output_scale=0.0)

@@ -42,15 +42,18 @@ def test_the_linear_network_becomes_the_support_vector_machine(loss):
     assert sol.certificate.ok
     w = np.array([law.points @ law.weights for law in sol.densities])
     lengths = np.linalg.norm(w, axis=1)
-    assert (np.diff(sol.energy) < 0).all() and sol.energy[-1] < 2e-8
-    assert (np.diff(lengths) > 0).all() and lengths[-1] > 18
+    assert (np.diff(sol.energy) < 0).all()
+    assert sol.energy[-1] < 2e-8
+    assert (np.diff(lengths) > 0).all()
+    assert lengths[-1] > 18
     np.testing.assert_allclose((w[-1] - w[-2]) / math.log(100.0), best, atol=2e-3)
     angles = np.arccos(w @ best / lengths / np.linalg.norm(best))[1:]
     assert (np.diff(angles) < 0).all()
     # The rest of w(t) is bounded, so that the angle falls as 1 / log t.
     assert angles[-1] * math.log(1e8) < 1.2 * angles[-2] * math.log(1e6)
     margins = (X @ w[1:].T * Y[:, None]).min(axis=0) / lengths[1:] * np.linalg.norm(best)
-    assert (np.diff(margins) > 0).all() and 0.993 < margins[-1] <= 1.0
+    assert (np.diff(margins) > 0).all()
+    assert 0.993 < margins[-1] <= 1.0
 
 
 def test_the_rectifier_network_has_the_largest_margin_in_variation_norm():
@@ -66,7 +69,9 @@ def test_the_rectifier_network_has_the_largest_margin_in_variation_norm():
     norms = 0.5 * np.mean(np.sum(run.theta[0] ** 2, axis=2), axis=1)
     margins = np.array([(y * model.outputs(wg.Atoms(theta.T, np.full(100, 0.01)))).min() for theta in run.theta[0]])
     shares = margins / norms / -program.fun
-    assert (np.diff(run.risk[0]) < 0).all() and run.risk[0, -1] < 1e-3
-    assert (np.diff(norms) > 0).all() and norms[-1] > 40
+    assert (np.diff(run.risk[0]) < 0).all()
+    assert run.risk[0, -1] < 1e-3
+    assert (np.diff(norms) > 0).all()
+    assert norms[-1] > 40
     assert shares[0] < 0 < 0.85 < shares[2] < shares[3] <= 1.0
     assert shares[3] > 0.94

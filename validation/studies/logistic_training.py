@@ -64,16 +64,17 @@ class LogisticTraining(Study):
             Check.inside(against_particles),
             Check.at_most(f"F never rises: the largest change in a step is {rise:.1e}", rise, 1e-12),
             Check.at_most(f"at rest the dual gap is {gap:.1e}, F* = {star.energy:.12f}", gap, 1e-10),
-            Check.at_most(f"F* is the value of the dual formed of the conjugate of the loss, up to {duality:.1e}", duality,
-                          1e-10),
-            Check(f"the flow comes to rest: F({_T_END:g}) - F* = {above:.1e} (-1e-10 to 1e-7)", -1e-10 <= above <= 1e-7),
+            Check.at_most(f"F* is the value of the dual formed of the conjugate of the loss, up to {duality:.1e}",
+                          duality, 1e-10),
+            Check(f"the flow comes to rest: F({_T_END:g}) - F* = {above:.1e} (-1e-10 to 1e-7)",
+                  -1e-10 <= above <= 1e-7),
             Check("the certificate of the flow", sol.certificate.ok),
         )
-        conventions = (f"{_SAMPLES} samples y = +-1, x ~ N(y ({_CENTER[0]:g}, {_CENTER[1]:g}), {_DEVIATION:g}^2 I), seed "
-                       f"{_DATA_SEED}; f = {_SCALE:g} int tanh(<w, x>) rho(dw); F = mean log(1 + exp(-y f)) + (ridge/2) "
-                       f"int |w|^2 rho + (1/beta) int rho log rho, beta = {_BETA:g}, ridge = {_RIDGE:g}; SGD: w <- "
-                       f"(1 - ridge s) w - s l'(y, f) grad sigma_* + sqrt(2 s/beta) g, s = {step_size:g}, t = steps times "
-                       "s; d rho/dt = div(rho grad Psi) + Laplacian rho/beta.")
+        conventions = (f"{_SAMPLES} samples y = +-1, x ~ N(y ({_CENTER[0]:g}, {_CENTER[1]:g}), {_DEVIATION:g}^2 I), "
+                       f"seed {_DATA_SEED}; f = {_SCALE:g} int tanh(<w, x>) rho(dw); F = mean log(1 + exp(-y f)) + "
+                       f"(ridge/2) int |w|^2 rho + (1/beta) int rho log rho, beta = {_BETA:g}, ridge = {_RIDGE:g}; "
+                       "SGD: w <- (1 - ridge s) w - s l'(y, f) grad sigma_* + sqrt(2 s/beta) g, "
+                       f"s = {step_size:g}, t = steps times s; d rho/dt = div(rho grad Psi) + Laplacian rho/beta.")
         pictures = (save_picture(_draw(model, sol, star, sgd, particles), folder / "training.png", conventions),
                     save_picture(against_sgd.plot(), folder / "comparison.png", conventions))
         laws = [sol.density(t) for t in times]

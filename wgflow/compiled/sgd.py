@@ -48,7 +48,7 @@ def _activate(code, knots, slopes, intercepts, z, values, derivatives):
 
 @jit
 def _pull(loss, width, y, f):
-    """Return minus the derivative of a loss in the output f: see `wgflow.losses.KernelLoss`; of the square (y - f)^2."""
+    """Return minus the derivative in the output f: of a loss, see `wgflow.losses.KernelLoss`, or of (y - f)^2."""
     if loss == 0:
         return 2.0 * (y - f)
     if loss == 3:

@@ -52,10 +52,12 @@ def test_no_output_overflows_where_the_loss_does_not(f, y, loss):
         value, slope = float(loss.value(y, f)), float(loss.derivative(y, f))
     m = y * f
     if loss.name == "Logistic":
-        assert value == pytest.approx(max(-m, 0.0), abs=0.7) and -1 <= y * slope <= 0
+        assert value == pytest.approx(max(-m, 0.0), abs=0.7)
+        assert -1 <= y * slope <= 0
     assert value >= 0
     if loss.name != "Exponential" or m > -700:
-        assert np.isfinite(value) and np.isfinite(slope)
+        assert np.isfinite(value)
+        assert np.isfinite(slope)
 
 
 @pytest.mark.parametrize("loss", CLASSES, ids=repr)
