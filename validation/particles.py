@@ -196,12 +196,15 @@ def _risk_function(model: NetworkModel, risk: str) -> Callable[[NDArray, NDArray
             features = model.features(*block)
             z += np.sum(features, axis=1)
             if not model.quadratic:
-                # Coordinates are all parameters, so that they leave nothing open.
+                # The coordinates are all parameters, which leave nothing open.
                 continue
             own += float(np.sum(model.diagonal(*block)) - np.sum(model.signs * np.sum(features * features, axis=1)))
         return model.risk_of_moments(z / n) + own / n**2
 
     if risk == "coordinates":
+        if not model.quadratic and model.n_coordinates != model.n_parameters:
+            raise InvalidInput(f"risk='coordinates': with {model.loss!r} the mean over what the coordinates of "
+                               f"{model.name} leave open is not known; use risk='exact'")
         return of_coordinates
     if risk != "exact":
         raise InvalidInput(f"risk={risk!r}: need 'exact' or 'coordinates'")

@@ -203,6 +203,28 @@ def test_error_estimates_and_files(tmp_path):
         wg.resume(tmp_path / "run.npz", t_end=0.5, energy=COMMON + 1.1 * curved())
 
 
+@pytest.mark.parametrize("table", [False, True])
+def test_on_a_circle(table):
+    grid = wg.Grid([(0, 2 * math.pi)], cells=64, boundary="periodic")
+
+    def waves(x):
+        return np.array([np.cos(x), np.sin(x)])
+
+    pull = wg.MomentEnergy(waves(*grid.mesh()) if table else waves, lambda z: np.logaddexp(0, -3 * z[0]) + z[1] ** 2,
+                           lambda z: np.array([-3 / (1 + np.exp(3 * z[0])), 2 * z[1]]))
+    energy = wg.Entropy(2.0) + pull
+    sol = wg.solve(energy, wg.Density.from_function(grid, lambda x: (1 + 0.5 * np.sin(x)) / (2 * math.pi)), (0, 20))
+    assert sol.certificate.ok
+    assert sol.energy[-1] == pytest.approx(wg.stationary(energy, grid).energy, abs=1e-6)
+
+
+def test_features_that_jump_at_a_seam_are_refused():
+    grid = wg.Grid([(0, 2 * math.pi)], cells=64, boundary="periodic")
+    jumping = wg.MomentEnergy(lambda x: np.array([np.cos(x), x]), lambda z: (z**2).sum(), lambda z: 2 * z)
+    with pytest.raises(InvalidInput, match=r"features\[1\] differs by 6.28"):
+        wg.solve(wg.Entropy(2.0) + jumping, wg.Density.uniform(grid), (0, 1))
+
+
 # ---------------------------------------------------------------- at rest
 def test_the_state_at_rest_reproduces_itself_with_a_gap():
     star = wg.stationary(COMMON + curved(), GRID)
