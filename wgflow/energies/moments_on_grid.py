@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wgflow.checks import call_user, real_array
+from wgflow.checks import real_array
 from wgflow.compiled.lowrank import combine_rows, rows_dot
-from wgflow.errors import InvalidInput, InvalidType
+from wgflow.errors import InvalidInput, InvalidType, WGFlowError
 
 __all__ = ["MomentFunction", "MomentsOnGrid"]
 
@@ -68,14 +68,14 @@ class MomentFunction:
 
     def value(self, z: Array) -> float:
         """Return the value; infinite or NaN values pass, for a step that leads there is refused."""
-        found = real_array(call_user(self._value, (z,), "value"), "value")
+        found = _called(self._value, z, "value")
         if found.size != 1:
             raise InvalidInput(f"value returned shape {found.shape} for moments of shape {z.shape}; need one number")
         return float(found.reshape(()))
 
     def gradient(self, z: Array) -> Array:
         """Return the gradient, shape (k,)."""
-        found = real_array(call_user(self._gradient, (z,), "gradient"), "gradient")
+        found = _called(self._gradient, z, "gradient")
         if found.shape != z.shape:
             raise InvalidInput(f"gradient returned shape {found.shape} for moments of shape {z.shape}; need one "
                                "derivative for each moment")
@@ -89,7 +89,7 @@ class MomentFunction:
                     for step, size in zip(np.diag(steps), steps)]
             found = np.array(rows).reshape(z.size, z.size)
             return 0.5 * (found + found.T)
-        found = real_array(call_user(self._hessian, (z,), "hessian"), "hessian")
+        found = _called(self._hessian, z, "hessian")
         if found.shape == z.shape:
             return np.diag(found)
         if found.shape != (z.size, z.size):
@@ -130,6 +130,18 @@ class MomentFunction:
                 if growth < -ROUNDING * float(((np.abs(after) + np.abs(slope)) * np.abs(change)).sum()):
                     raise InvalidInput(f"convex=True: from the moments {first} to {first + change} the slope falls, by "
                                        f"{-growth:.3g}; say convex=False, with which there is no duality gap")
+
+
+def _called(function: Callable[..., Any], z: Array, what: str) -> Array:
+    """Call a user's function of moments; overflow is left to the checks of its values."""
+    try:
+        with np.errstate(all="ignore"):
+            return real_array(function(z.copy()), what)
+    except WGFlowError:
+        raise
+    except Exception as error:
+        raise InvalidInput(f"{what} raised {type(error).__name__}: {error}; it is called with an array of {z.size} "
+                           "moments") from error
 
 
 class MomentsOnGrid:

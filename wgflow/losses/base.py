@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wgflow.checks import call_user, real_array
+from wgflow.checks import real_array
 from wgflow.contracts import Contract
-from wgflow.errors import InvalidInput, InvalidType
+from wgflow.errors import InvalidInput, InvalidType, WGFlowError
 
 __all__ = ["KernelLoss", "Loss", "as_loss", "from_functions"]
 
@@ -144,8 +144,14 @@ class _UserLoss(Loss):
     @staticmethod
     def _called(function: Callable, what: str, y: ArrayLike, f: ArrayLike) -> FloatArray:
         labels, outputs = np.broadcast_arrays(np.asarray(y, dtype=np.float64), np.asarray(f, dtype=np.float64))
-        with np.errstate(over="ignore"):
-            found = real_array(call_user(function, (labels, outputs), what), what)
+        try:
+            with np.errstate(all="ignore"):
+                found = real_array(function(labels, outputs), what)
+        except WGFlowError:
+            raise
+        except Exception as error:
+            raise InvalidInput(f"{what} of the loss raised {type(error).__name__}: {error}; it is called with two "
+                               "arrays of one shape, labels y and outputs f (read-only)") from error
         if found.shape not in ((), labels.shape):
             raise InvalidInput(f"{what} of the loss returned shape {found.shape} for y and f of shape {labels.shape}; "
                                "it must be vectorized in both")

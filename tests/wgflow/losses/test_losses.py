@@ -111,7 +111,8 @@ def test_functions_that_do_not_belong_together_are_refused():
                              ((lambda y, f: -value(y, f), lambda y, f: -slope(y, f), lambda y, f: -bend(y, f)),
                               "not convex"),
                              ((lambda y, f: value(y, f)[:3], slope, bend), "vectorized"),
-                             ((lambda y, f: np.log(f), slope, bend), "must be finite")):
+                             ((lambda y, f: np.log(f), slope, bend), "must be finite"),
+                             ((value, lambda y, f: 1 // 0, bend), "derivative of the loss raised ZeroDivisionError")):
         with pytest.raises(InvalidInput, match=words):
             from_functions(*functions)
     with pytest.raises(TypeError, match="derivative must be a function"):
