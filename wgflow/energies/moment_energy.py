@@ -3,6 +3,7 @@ r"""Energies of moments, :math:`\Phi(\int F\,d\rho)`: risks of networks under an
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -120,7 +121,10 @@ class MomentEnergy(Term):
         self.phi.check(features @ rho.weights, features @ others)
         if any(rho.periodic):
             for k in range(len(features)):
-                check_seams(lambda points, row=k: self.features.at(points)[row], rho, f"features[{k}]")
+                check_seams(partial(self._feature, k), rho, f"features[{k}]")
+
+    def _feature(self, k: int, points: np.ndarray) -> np.ndarray:
+        return self.features.at(points)[k]
 
     def energy(self, rho: Density | Atoms) -> float:
         return self.phi.value(self.moments(rho))
