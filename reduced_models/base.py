@@ -18,18 +18,18 @@ from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy
 from wgflow.energies.internal_energies import Entropy
 from wgflow.energies.nodes import at_nodes
-from wgflow.energies.potentials import Potential
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid
-from wgflow.interactions.terms import LowRank
+from wgflow.losses.base import Loss
+from wgflow.losses.named import Square
 
 from .features.network_gradients import feature_gradient
 from .minimum_risk.measure_problem import LimitPoint
 from .minimum_risk.minimize import MinimumRisk, minimum_risk
+from .network_energies import combine, quadratic_terms
 
 __all__ = ["Atoms", "LimitPoint", "MinimumRisk", "NetworkModel", "ReducedModel"]
 FloatArray = NDArray[np.float64]
-_EXACT = 1e-9  # error of the features' kernel below which gradients of V are formed from them
 
 
 class ReducedModel(Contract):
@@ -60,6 +60,11 @@ class ReducedModel(Contract):
         2, the clock :math:`\dot\theta = -2 \nabla \Psi` on which SGD with step :math:`\epsilon` has made the time
         :math:`t = k \epsilon`; 1 is the clock of :math:`\partial_t \rho = \nabla\cdot(\rho \nabla \Psi)`, on which
         the same curve takes twice the time.
+    quadratic : bool
+        Whether the energy is quadratic in the moments, half the risk. A model of another loss says how it depends on
+        them by `risk_of_moments`, `moment_slopes` and `moment_curvature`, and has no V, U and signs.
+    risk_per_energy : float
+        The risk over the energy without noise and ridge: 2.
     """
 
     NEEDS: ClassVar[tuple[str, ...]] = ("name", "coordinate_names", "label_second_moment")
@@ -67,6 +72,8 @@ class ReducedModel(Contract):
     coordinate_names: tuple[str, ...]
     label_second_moment: float
     time_scale: float = 2.0
+    quadratic: bool = True
+    risk_per_energy: float = 2.0
 
     @abstractmethod
     def features(self, *coordinates: ArrayLike) -> FloatArray:
@@ -155,7 +162,7 @@ class ReducedModel(Contract):
 
     def potential(self, *coordinates: ArrayLike) -> FloatArray:
         """Return :math:`V(\\theta) = -E[y\\,\\sigma_*(x; \\theta)]`."""
-        return _combine(-self.signs * self.target, self.features(*coordinates))
+        return combine(-self.signs * self.target, self.features(*coordinates))
 
     def squared_norm_gradient(self, *coordinates: ArrayLike) -> FloatArray:
         """Return the gradient of ``squared_norm`` in the coordinates, shape (n_coordinates, *shape)."""
@@ -166,7 +173,7 @@ class ReducedModel(Contract):
         f, g = self.features(*first), self.features(*second)
         dims = max(f.ndim, g.ndim)
         f, g = (x.reshape(x.shape[:1] + (1,) * (dims - x.ndim) + x.shape[1:]) for x in (f, g))
-        return _combine(self.signs, f * g)
+        return combine(self.signs, f * g)
 
     def moments(self, rho: Density | Atoms) -> FloatArray:
         """Return :math:`z = \\int F\\,d\\rho`, shape (k,)."""
@@ -190,12 +197,24 @@ class ReducedModel(Contract):
 
     def psi(self, rho: Density | Atoms, *coordinates: ArrayLike, ridge: float = 0.0) -> FloatArray:
         """Return :math:`\\Psi(\\theta; \\rho)` plus ``ridge`` / 2 times the squared norm, at given coordinates."""
-        value = _combine(self.signs * (self.moments(rho) - self.target), self.features(*coordinates))
+        value = combine(self.moment_slopes(self.moments(rho)), self.features(*coordinates))
         return value + 0.5 * ridge * self.squared_norm(*coordinates) if ridge else value
 
     def psi_gradient(self, rho: Density | Atoms, *coordinates: ArrayLike) -> FloatArray:
         """Return the gradient of :math:`\\Psi` (without ridge) in the coordinates, shape (n_coordinates, *shape)."""
-        return _combine(self.signs * (self.moments(rho) - self.target), self.feature_gradients(*coordinates))
+        return combine(self.moment_slopes(self.moments(rho)), self.feature_gradients(*coordinates))
+
+    def moment_slopes(self, z: FloatArray) -> FloatArray:
+        """Return the derivatives of the energy in the moments, shape (k,): :math:`s_k (z_k - p_k)`."""
+        return self.signs * (z - self.target)
+
+    def moment_curvature(self, z: FloatArray) -> FloatArray:
+        """Return the second derivatives of the energy in each of the moments, shape (k,), others being 0: the signs."""
+        return self.signs
+
+    def risk_terms(self, ridge: float) -> FreeEnergy:
+        """Return the free energy without its entropy."""
+        return quadratic_terms(self, ridge, type(self).potential is not ReducedModel.potential)
 
     def energy(self, beta: float = math.inf, ridge: float = 0.0) -> FreeEnergy:
         r"""Return the free energy
@@ -223,21 +242,7 @@ class ReducedModel(Contract):
         beta = check_positive("beta", beta, infinite=True)
         ridge = check_positive("ridge", ridge, zero=True)
 
-        def V(*coordinates: FloatArray) -> FloatArray:
-            confinement = 0.5 * ridge * self.squared_norm(*coordinates)
-            return self.potential(*coordinates) + confinement + 0.5 * self.label_second_moment
-
-        slopes = _remember_last(self.feature_gradients)
-
-        def gradient(*coordinates: FloatArray) -> FloatArray:
-            own = _combine(-self.signs * self.target, slopes(*coordinates))
-            return own + 0.5 * ridge * self.squared_norm_gradient(*coordinates) if ridge else own
-
-        # Where V has a form of its own, features of low accuracy would give a gradient that is not quite V's.
-        own_form = type(self).potential is not ReducedModel.potential
-        exact = not own_form or getattr(self, "feature_error", 0.0) <= _EXACT
-        potential = Potential(V, gradient if exact else None, reference=self.log_weight)
-        terms = potential + LowRank(self.features, self.signs, slopes)
+        terms = self.risk_terms(ridge)
         return terms + Entropy(beta) if math.isfinite(beta) else terms
 
     def minimum_risk(
@@ -365,12 +370,18 @@ class NetworkModel(ReducedModel):
     trains_readout : bool
     input_dimension : float
         Length of ``x``, a whole number; infinite in a limit model, which has no network.
+    loss : Loss
+        By which SGD trains; the square unless a model says otherwise.
+    output_scale : float
+        A factor of the output.
     """
 
     NEEDS = (*ReducedModel.NEEDS, "activation", "input_dimension")
     activation: Activation
     trains_readout: bool = False
     input_dimension: float
+    loss: Loss = Square()
+    output_scale: float = 1.0
 
     @property
     def n_parameters(self) -> int:
@@ -429,22 +440,3 @@ class NetworkModel(ReducedModel):
             index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
             raise InvalidInput(f"theta{list(index)} is {array[index]}; every parameter must be finite")
         return array
-
-
-def _combine(weights: FloatArray, features: FloatArray) -> FloatArray:
-    """Return ``sum_k weights_k features_k`` in a fixed order of summation."""
-    return np.sum(weights.reshape((-1,) + (1,) * (features.ndim - 1)) * features, axis=0)
-
-
-def _remember_last(function: Callable[..., FloatArray]) -> Callable[..., FloatArray]:
-    """Return the function with its last value kept: the terms of an energy ask for the same points in turn."""
-    last: list[tuple[tuple[FloatArray, ...], FloatArray]] = []
-
-    def remembering(*coordinates: FloatArray) -> FloatArray:
-        if last and all(np.array_equal(a, b) for a, b in zip(last[0][0], coordinates)):
-            return last[0][1]
-        value = function(*coordinates)
-        last[:] = [(tuple(np.array(c) for c in coordinates), value)]
-        return value
-
-    return remembering

@@ -1,25 +1,27 @@
-"""Any data set in low dimension: the features are the data, so that the risk is the empirical one, exactly."""
+"""Any data set in low dimension, and any loss: the features are the data, so that the risk is the empirical one."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from wgflow.activations.base import Activation, finite_array
+from wgflow.activations.base import Activation
 from wgflow.activations.smooth import Tanh
 from wgflow.atoms import Atoms
 from wgflow.checks import check_count, check_flag, check_memory, check_positive
 from wgflow.densities import Density
-from wgflow.errors import InvalidInput, InvalidType
+from wgflow.errors import InvalidInput
 from wgflow.grid_checks import MAX_AXES
 from wgflow.grids import Grid
+from wgflow.losses.base import Loss
 
-from .base import FloatArray, NetworkModel
+from .base import FloatArray
 from .data_rules import DataRule
+from .finite_samples import checked_samples
 from .gaussian_laws import (
     DEFAULT_CELLS,
     REACH,
@@ -30,6 +32,7 @@ from .gaussian_laws import (
     stack_coordinates,
 )
 from .radial_laws import noisy_deviation
+from .sampled_losses import SampledLossModel
 
 __all__ = ["FiniteData"]
 
@@ -39,17 +42,29 @@ _BLOCK = 1 << 22  # numbers of a temporary array
 _SAMPLE_SEED = 50221  # of the points at which a compression is chosen and checked
 
 
-class FiniteData(NetworkModel):
+class FiniteData(SampledLossModel):
     r"""A network on n given samples :math:`(x_k, y_k)`, in the space of its own parameters.
 
-    The neuron is :math:`\sigma_*(x; w) = \sigma(\langle w, x \rangle)`, or :math:`\sigma_*(x; a, b, w) =
-    a\,\sigma(\langle w, x \rangle + b)` with ``trains_readout=True``. Expectations are means over the samples,
+    The neuron is :math:`\sigma_*(x; w) = \alpha\,\sigma(\langle w, x \rangle)`, or :math:`\sigma_*(x; a, b, w) =
+    \alpha\,a\,\sigma(\langle w, x \rangle + b)` with ``trains_readout=True``; the scale :math:`\alpha` of the output
+    is 1 unless it is given. Expectations are means over the samples,
 
     .. math::
         F_k(\theta) = \frac{\sigma_*(x_k; \theta)}{\sqrt n}, \quad p_k = \frac{y_k}{\sqrt n}, \qquad
         R(\rho) = \frac1n \sum_k \Bigl( y_k - \int \sigma_*(x_k; \theta)\,\rho(d\theta) \Bigr)^2 ,
 
-    so that the population risk is the empirical risk, exactly. SGD draws samples with replacement. For a bias without a
+    so that the population risk is the empirical risk, exactly. With another ``loss`` it is, with the outputs
+    :math:`f_k = \int \sigma_*(x_k; \theta)\,\rho(d\theta)`, a convex function of the moments, and so is the energy,
+
+    .. math:: R(\rho) = \frac1n \sum_k l(y_k, f_k), \qquad
+              F(\rho) = R(\rho) + \tfrac\lambda2 \int |\theta|^2 \rho + \beta^{-1} \int \rho \log \rho, \qquad
+              \Psi(\theta; \rho) = \frac1n \sum_k l'(y_k, f_k)\,\sigma_*(x_k; \theta) .
+
+    The square loss :math:`l = (y - f)^2/2`, the default, keeps the conventions of all other models: the risk is
+    :math:`(y - f)^2`, of which F is half, and ``time_scale`` is 2. With any other loss l is used as it stands: the risk
+    is the mean loss, and ``time_scale`` is 1, the clock of SGD by gradients of l. `mean_loss` is the mean of l always.
+
+    SGD draws samples with replacement. For a bias without a
     read-out add a column of ones to ``x``.
 
     Cost: features on a grid are n numbers a cell, and a step of a solver takes time in proportion. For smooth
@@ -69,12 +84,17 @@ class FiniteData(NetworkModel):
     trains_readout : bool
         Whether a and b learn too; the coordinates are then (a, b, w).
     tolerance : float, optional
-        Accuracy of the kernel relative to its largest value; by default all n features are kept.
+        Accuracy of the kernel relative to its largest value; by default all n features are kept. For the square loss.
+    loss : Loss or (l, l', l''), optional
+        One of `wgflow.losses`, or three functions of (y, f); `Square` by default.
+    output_scale : float
+        :math:`\alpha`, positive.
 
     Raises
     ------
     InvalidInput
-        If there is no sample, shapes disagree, a number is not finite, or D > 4.
+        If there is no sample, shapes disagree, a number is not finite, D > 4, a label does not fit the loss (a class
+        other than -1 and 1), or a tolerance is given with another loss than the square.
 
     Examples
     --------
@@ -94,16 +114,10 @@ class FiniteData(NetworkModel):
         activation: Activation | None = None,
         trains_readout: bool = False,
         tolerance: float | None = None,
+        loss: Loss | Sequence[Callable] | None = None,
+        output_scale: float = 1.0,
     ):
-        inputs, labels = finite_array("x", x), finite_array("y", y)
-        inputs = inputs[:, None] if inputs.ndim == 1 else inputs
-        if inputs.ndim != 2 or 0 in inputs.shape:
-            raise InvalidInput(f"x has shape {inputs.shape}; need (n, d) or (n,), n >= 1 and d >= 1")
-        if labels.shape != inputs.shape[:1]:
-            raise InvalidInput(f"y has shape {labels.shape} for {len(inputs)} samples; need ({len(inputs)},)")
-        self.activation = Tanh() if activation is None else activation
-        if not isinstance(self.activation, Activation):
-            raise InvalidType(f"activation must be a wgflow.activations.Activation, got {type(activation).__name__}")
+        inputs, labels, self.activation = checked_samples(x, y, activation, Tanh())
         self.trains_readout = check_flag("trains_readout", trains_readout)
         d = inputs.shape[1]
         self.coordinate_names = (("a", "b") if self.trains_readout else ()) + coordinate_names("w", d)
@@ -114,6 +128,11 @@ class FiniteData(NetworkModel):
         for array in (self.x, self.y):
             array.flags.writeable = False
         self.tolerance = None if tolerance is None else check_positive("tolerance", tolerance)
+        self.output_scale = check_positive("output_scale", output_scale)
+        self._take_loss(loss)
+        if not self.quadratic and tolerance is not None:
+            raise InvalidInput(f"tolerance={tolerance:g}: fewer features than samples are for the square loss; leave "
+                               f"it out with loss={self.loss!r}")
         with np.errstate(over="ignore"):
             self.label_second_moment = float(np.mean(labels**2))
             self._input_scale = math.sqrt(float(np.mean(np.sum(inputs**2, axis=1))))
@@ -126,25 +145,33 @@ class FiniteData(NetworkModel):
         return self.y.size
 
     def __repr__(self) -> str:
+        more = "" if self.quadratic else f", loss={self.loss!r}"
+        more += "" if self.output_scale == 1.0 else f", output_scale={self.output_scale!r}"
         return (f"FiniteData({self.n_samples} samples, coordinates={self.coordinate_names}, "
-                f"activation={self.activation!r})")
+                f"activation={self.activation!r}{more})")
 
     # ---------------------------------------------------------------- reduced coordinates
     def _values(self, points: FloatArray) -> FloatArray:
         """Return the n features at points (D, m), shape (n, m)."""
         a, b, w = self._split(points)
-        return a * self.activation.value(self.x @ w + b) / math.sqrt(self.n_samples)
+        return self.output_scale * a * self.activation.value(self.x @ w + b) / math.sqrt(self.n_samples)
 
     def _gradients(self, points: FloatArray) -> FloatArray:
         """Return the gradients of the n features at points (D, m), shape (n, D, m)."""
         a, b, w = self._split(points)
         z = self.x @ w + b
-        slope = a * self.activation.derivative(z)
+        slope = self.output_scale * a * self.activation.derivative(z)
         by_w = slope[:, None] * self.x[:, :, None]
         if not self.trains_readout:
             return by_w / math.sqrt(self.n_samples)
-        parts = [self.activation.value(z)[:, None], slope[:, None], by_w]
+        parts = [self.output_scale * self.activation.value(z)[:, None], slope[:, None], by_w]
         return np.concatenate(parts, axis=1) / math.sqrt(self.n_samples)
+
+    def _summed(self, points: FloatArray, weights: FloatArray) -> FloatArray:
+        """Return the weighted sum of all n features over points (D, m), whatever the tolerance; by blocks of points."""
+        size = max(1, _BLOCK // self.n_samples)
+        return sum((np.sum(self._values(points[:, i : i + size]) * weights[i : i + size], axis=1)
+                    for i in range(0, weights.size, size)), np.zeros(self.n_samples))
 
     def _split(self, points: FloatArray) -> tuple[FloatArray | float, FloatArray | float, FloatArray]:
         return (points[0], points[1], points[2:]) if self.trains_readout else (1.0, 0.0, points)
@@ -220,7 +247,11 @@ class FiniteData(NetworkModel):
         c, n = self.n_coordinates, law.size
         return np.zeros((c, n)), np.zeros((c, c, n))
 
+    def neuron_outputs(self, theta: ArrayLike, x: ArrayLike) -> FloatArray:
+        return self.output_scale * super().neuron_outputs(theta, x)
+
     def sample_covariance(self, law: Atoms, fields: FloatArray) -> FloatArray:
+        self._need_square("covariance of the moves of SGD")
         moments, slopes = self._moments_and_slopes(law, fields)
         return self._data_rule.sample_covariance(moments, slopes)
 
@@ -337,11 +368,9 @@ class FiniteData(NetworkModel):
         """Return the empirical risk of networks (..., n_neurons, D), with all samples whatever the tolerance."""
         theta = self.check_theta(theta)
         flat = theta.reshape(-1, *theta.shape[-2:])
-        size = max(1, _BLOCK // self.n_samples)
         risks = np.empty(len(flat))
         for k, network in enumerate(flat):
-            total = sum((np.sum(self._values(network[i : i + size].T), axis=1) for i in range(0, len(network), size)),
-                        np.zeros(self.n_samples))
-            gap = total / len(network) - self.y / math.sqrt(self.n_samples)
-            risks[k] = np.sum(gap * gap)
+            mean = self._summed(network.T, np.ones(len(network))) / len(network)
+            gap = mean - self.y / math.sqrt(self.n_samples)
+            risks[k] = np.sum(gap * gap) if self.quadratic else self.risk_of_moments(mean)
         return risks.reshape(theta.shape[:-2])

@@ -165,8 +165,10 @@ def _formulas(model: ReducedModel, kappa: float, rng: np.random.Generator) -> li
         _guarded("shapes", lambda: _shapes(model, points)),
         _guarded("feature_gradients", lambda: _gradients(model, points, steps)),
         _guarded("squared_norm_gradient", lambda: _norm_gradient(model, points, steps)),
-        _guarded("potential", lambda: _potential(model, points)),
-        _guarded("diagonal", lambda: _diagonal(model, points)),
+        *([_guarded("potential", lambda: _potential(model, points)),
+           _guarded("diagonal", lambda: _diagonal(model, points))] if model.quadratic else
+          [ModelCheck("potential", None, f"with {model.loss!r} the energy is not quadratic: there are no V and U"
+                      if isinstance(model, NetworkModel) else "the energy is not quadratic: there are no V and U")]),
     ]
     if not has_grid:
         return [*checks, ModelCheck("grid", None, f"{model.n_coordinates} coordinates are more than a grid has")]
@@ -192,16 +194,16 @@ def _shapes(model: ReducedModel, points: FloatArray) -> ModelCheck:
     for shape in ((), (3,), (2, 3)):
         at = [np.broadcast_to(axis[0], shape) for axis in points]
         wanted = {
-            "features": (k, *shape), "feature_gradients": (k, dim, *shape), "diagonal": shape, "potential": shape,
+            "features": (k, *shape), "feature_gradients": (k, dim, *shape), "diagonal": shape,
             "squared_norm": shape, "squared_norm_gradient": (dim, *shape),
-        }
+        } | ({"potential": shape} if model.quadratic else {})
         for name, expected in wanted.items():
             found = np.shape(getattr(model, name)(*at))
             if found != expected:
                 return ModelCheck("shapes", False, f"{name} at coordinates of shape {shape} has shape {found}; need "
                                                    f"{expected}, of (features, coordinates, *shape) those that it "
                                                    f"has; target has {k} features")
-    if model.signs.shape != (k,):
+    if model.quadratic and model.signs.shape != (k,):
         return ModelCheck("shapes", False, f"signs has shape {model.signs.shape}; need ({k},), as target has")
     return ModelCheck("shapes", True, f"{k} features of {dim} coordinates")
 
@@ -287,8 +289,8 @@ def _energy(model: ReducedModel, kappa: float) -> ModelCheck:
     energy, grid = model.energy(), model.grid(ENERGY_CELLS[model.n_coordinates])
     worst, text = -1.0, ""
     for name, rho in (("a uniform law", Density.uniform(grid)), ("initial_atoms", model.initial_atoms(kappa))):
-        twice, risk = 2.0 * energy.energy(rho), model.risk(rho)
+        twice, risk = model.risk_per_energy * energy.energy(rho), model.risk(rho)
         if not abs(twice - risk) <= worst:
-            worst, text = abs(twice - risk), f"2F = {twice:.10g} and R = {risk:.10g} at {name}"
+            worst, text = abs(twice - risk), f"{model.risk_per_energy:g}F = {twice:.10g} and R = {risk:.10g} at {name}"
     points = np.stack([axis.ravel() for axis in grid.mesh()])
     return _compared("energy", worst, (EXACT + 2.0 * kernel_error(model)) * _scale(model, points), text)

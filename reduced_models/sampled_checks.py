@@ -120,9 +120,11 @@ class NetworkSamples:
         yield "isometric coordinates", self.isometry
         yield "log_weight", self.reference_measure
         yield "label_second_moment", self.labels
-        yield "V against samples", self.potential
+        if self.model.quadratic:
+            yield "V against samples", self.potential
         yield "diagonal against samples", self.diagonal
-        yield "U against samples", self.kernel
+        if self.model.quadratic:
+            yield "U against samples", self.kernel
         yield "step of SGD", self.step
         yield "population_risk against samples", self.population_risk
         yield "initial law against neurons", self.initial_law
@@ -332,8 +334,8 @@ class NetworkSamples:
     ) -> tuple[FloatArray, FloatArray]:
         """Return the rates of the coordinates under SGD and those stated, both of shape (n_coordinates, pairs)."""
         model = self.model
-        error = 2.0 * (y - model.neuron_outputs(other[:, None], x))
-        activation, scale = model.activation, 1.0 / len(x)
+        error = -model.risk_per_energy * model.loss.derivative(y, model.neuron_outputs(other[:, None], x))
+        error, activation, scale = model.output_scale * error, model.activation, 1.0 / len(x)
         if model.trains_readout:
             z = theta[:, 2:] @ x.T + theta[:, 1:2]
             slope = error * theta[:, :1] * activation.derivative(z)
@@ -345,20 +347,21 @@ class NetworkSamples:
         step = STEP * length / np.where(speed > 0.0, speed, 1.0)
         up, down = model.project(theta + step * velocity), model.project(theta - step * velocity)
         points, others = self.coordinates(theta), self.coordinates(other)
-        gap = model.signs[:, None] * (model.features(*others) - model.target[:, None])
+        gap = np.stack([model.moment_slopes(z) for z in model.features(*others).T], axis=1)
         claim = -model.time_scale * np.sum(gap[:, None] * model.feature_gradients(*points), axis=0)
         return ((up - down) / (2.0 * step)).T, claim
 
     # ---------------------------------------------------------------- networks
     def population_risk(self) -> SampledCheck:
-        """Compare R_N of networks with the mean square of their errors on samples."""
+        """Compare R_N of networks with the mean loss on samples, of the square the mean square of their errors."""
         networks = [self.neurons(WIDTH, scale) for scale in SCALES]
         stated = np.array([float(self.model.population_risk(theta)) for theta in networks])
         means = np.empty((BATCHES, len(networks)))
         for b in range(BATCHES):
             x, y = self.model.sample_data(self.batch, self.rng)
             for k, theta in enumerate(networks):
-                means[b, k] = np.mean((y - np.mean(self.model.neuron_outputs(theta[:, None], x), axis=0)) ** 2)
+                outputs = np.mean(self.model.neuron_outputs(theta[:, None], x), axis=0)
+                means[b, k] = self.model.risk_per_energy * np.mean(self.model.loss.value(y, outputs))
         labels = [f"R_N of a network of {WIDTH} neurons of kappa = {scale * self.kappa:g}" for scale in SCALES]
         return self._against("population_risk against samples", means, stated, labels,
                              ROUNDING * max(1.0, float(np.max(np.abs(stated)))))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from wgflow.activations.base import Activation, finite_array
+from wgflow.activations.base import Activation
 from wgflow.atoms import Atoms
 from wgflow.checks import check_memory, check_positive
 from wgflow.densities import Density
@@ -16,6 +16,7 @@ from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grid_checks import MAX_AXES
 
 from .base import FloatArray, ReducedModel
+from .finite_samples import checked_samples
 from .gaussian_laws import coordinate_names, stack_coordinates
 from .minimum_risk.minimize import MinimumRisk
 
@@ -47,15 +48,8 @@ class ScaledNetwork(ReducedModel):
     activation: Activation
 
     def __init__(self, x: ArrayLike, y: ArrayLike, activation: Activation, alpha: float):
-        inputs, labels = finite_array("x", x), finite_array("y", y)
-        inputs = inputs[:, None] if inputs.ndim == 1 else inputs
-        if inputs.ndim != 2 or 0 in inputs.shape:
-            raise InvalidInput(f"x has shape {inputs.shape}; need (n, d) or (n,), n >= 1 and d >= 1")
-        if labels.shape != inputs.shape[:1]:
-            raise InvalidInput(f"y has shape {labels.shape} for {len(inputs)} samples; need ({len(inputs)},)")
-        if not isinstance(activation, Activation):
-            raise InvalidType(f"activation must be a wgflow.activations.Activation, got {type(activation).__name__}")
-        self.activation, self.alpha = activation, check_positive("alpha", alpha)
+        inputs, labels, self.activation = checked_samples(x, y, activation, activation)
+        self.alpha = check_positive("alpha", alpha)
         self.x, self.y = inputs, labels
         for array in (self.x, self.y):
             array.flags.writeable = False

@@ -17,6 +17,7 @@ from wgflow.compiled.sgd import UNROLL, sgd_batches, sgd_steps
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
 from wgflow.reduced_models.base import NetworkModel
 
+from .plain_sgd import plain_steps
 from .sampling import SAMPLE_BLOCK, SampleStream, check_sample
 from .trajectories import SGDResult, TrajectoryRecorder
 
@@ -64,7 +65,16 @@ def run_sgd(
 
     With c = 4 and as :math:`N \to \infty, \epsilon \to 0` the law of the neurons follows
     :math:`\partial_t \rho = 2 \xi \nabla\cdot(\rho \nabla \delta F_{\beta,\lambda}/\delta\rho)`, which `wgflow.solve`
-    solves with ``time_scale=model.time_scale`` for ``xi = 1``.
+    solves with ``time_scale=model.time_scale`` for ``xi = 1``. A model of another loss than the square
+    (`wgflow.reduced_models.FiniteData`) is trained by gradients of its loss, on the clock of time_scale 1,
+
+    .. math::
+        \theta_i \leftarrow (1 - \lambda s_k)\,\theta_i
+        - \frac{s_k}{M} \sum_{m=1}^{M} l'(y_{km}, \hat y_{km}) \nabla_{\theta_i} \sigma_*(x_{km}; \theta_i)
+        + \sqrt{c\, s_k / 2 \beta}\; g_i^k,
+
+    whose limit is :math:`\partial_t \rho = \xi \nabla\cdot(\rho \nabla \delta F_{\beta,\lambda}/\delta\rho)`,
+    with the same stationary laws.
 
     Parameters
     ----------
@@ -185,10 +195,16 @@ def _risk_function(model: NetworkModel, risk: str) -> Callable[[NDArray, NDArray
         for block in np.array_split(coordinates.T, max(1, n // RISK_BLOCK), axis=1):
             features = model.features(*block)
             z += np.sum(features, axis=1)
+            if not model.quadratic:
+                # The coordinates are all parameters, which leave nothing open.
+                continue
             own += float(np.sum(model.diagonal(*block)) - np.sum(model.signs * np.sum(features * features, axis=1)))
         return model.risk_of_moments(z / n) + own / n**2
 
     if risk == "coordinates":
+        if not model.quadratic and model.n_coordinates != model.n_parameters:
+            raise InvalidInput(f"risk='coordinates': with {model.loss!r} the mean over what the coordinates of "
+                               f"{model.name} leave open is not known; use risk='exact'")
         return of_coordinates
     if risk != "exact":
         raise InvalidInput(f"risk={risk!r}: need 'exact' or 'coordinates'")
@@ -219,9 +235,10 @@ class _Settings:
     def steps(self, first: int, count: int) -> NDArray[np.float64]:
         """Return s_k for the steps k = first, ..., first + count - 1, checked."""
         values = schedule_values(self.xi, self.step_size * np.arange(first, first + count))
-        if 2.0 * self.ridge * self.step_size * np.max(values) > 0.5:
+        if self.model.risk_per_energy * self.ridge * self.step_size * np.max(values) > 0.5:
             raise InvalidInput(f"step_size={self.step_size:g} is too large for ridge={self.ridge:g}: a step would take "
-                               f"away more than half of each weight; need 2 * ridge * step_size * xi <= 0.5")
+                               f"away more than half of each weight; need {self.model.risk_per_energy:g} * ridge * "
+                               "step_size * xi <= 0.5")
         return self.step_size * values
 
 
@@ -266,7 +283,9 @@ def _trajectory(settings: _Settings, theta, counts, data, noise, report):
     w = np.ascontiguousarray(theta[:, 2:] if learn_ab else theta)
     a, b = (theta[:, 0].copy(), theta[:, 1].copy()) if learn_ab else (np.ones(len(theta)), np.zeros(len(theta)))
     activation, batch = model.activation.kernel_arguments(), settings.batch_size
-    temperature = 0.25 * settings.noise_constant / settings.beta  # the compiled loops write the noise with c = 4
+    # The loops are written for the square (y - f)^2 and the noise with c = 4.
+    clock, loss = 0.5 * model.risk_per_energy, model.loss.kernel_arguments()
+    temperature, ridge = clock * 0.25 * settings.noise_constant / settings.beta, clock * settings.ridge
     stream = SampleStream(model, settings.sample, settings.replacement, data)
     block, done = max(1, SAMPLE_BLOCK // batch), 0
     for count in counts:
@@ -274,10 +293,15 @@ def _trajectory(settings: _Settings, theta, counts, data, noise, report):
             size = min(count - done, block - done % block)
             x, y = stream.take(size * batch)
             steps = settings.steps(done, size)
-            if batch == 1:
-                sgd_steps(w, a, b, x, y, steps, learn_ab, settings.ridge, temperature, *activation, noise)
+            if loss is None:
+                plain_steps(w, a, b, x, y, steps, batch, learn_ab, ridge, temperature, model.activation, model.loss,
+                            model.output_scale, noise)
+            elif batch == 1:
+                sgd_steps(w, a, b, x, y, steps, learn_ab, ridge, temperature, *activation, noise, *loss,
+                          model.output_scale)
             else:
-                sgd_batches(w, a, b, x, y, steps, batch, learn_ab, settings.ridge, temperature, *activation, noise)
+                sgd_batches(w, a, b, x, y, steps, batch, learn_ab, ridge, temperature, *activation, noise, *loss,
+                            model.output_scale)
             done += size
             if not (np.isfinite(w).all() and np.isfinite(a).all() and np.isfinite(b).all()):
                 t = done * settings.step_size

@@ -296,7 +296,7 @@ class _CoordinateField:
     def rate(self, x: Array) -> Array:
         """Return the velocity on the clock of the model."""
         model = self.model
-        force = -model.time_scale * model.signs * (self.moments(x) - model.target)
+        force = -model.time_scale * model.moment_slopes(self.moments(x))
         rate = np.concatenate([np.sum(force[:, None, None] * model.feature_gradients(*block), axis=0)
                                for block in _blocks(x)], axis=1)
         if self.ridge:

@@ -37,6 +37,7 @@ def check_sample(model: NetworkModel, sample: object, replacement: bool) -> tupl
     for name, array in (("sample[0]", x), ("sample[1]", y)):
         if not np.isfinite(array).all():
             raise InvalidInput(f"{name}{[int(i) for i in np.argwhere(~np.isfinite(array))[0]]} is not finite")
+    model.loss.check_labels(y)
     return np.ascontiguousarray(x), np.ascontiguousarray(y)
 
 

@@ -33,6 +33,8 @@ _KIND, _FORMAT = "run", 3
 _ARRAYS = ("coordinates", "risk")
 #: Times at which a schedule is looked at, beside the output times.
 _CLOCK = 257
+#: Outputs at which a loss is looked at.
+_LOOKED = 257
 
 
 def kept_sgd_runs(
@@ -149,6 +151,10 @@ def _identity(model: NetworkModel, options: dict[str, Any], times: Array, seed: 
     x, y = model.sample_data(4, np.random.default_rng(20011))  # a repr may round the model's numbers
     values = np.asarray(xi(clock), dtype=float) if callable(xi) else np.array(float(xi))
     arrays = [values, x, y, *model.activation.kernel_arguments(), *(() if sample is None else sample)]
+    if not model.quadratic:
+        # A loss of a user's own has no name that tells it from others.
+        outputs = np.linspace(-3.0, 3.0, _LOOKED)
+        arrays += [model.loss.derivative(label, outputs) for label in (-1.0, 1.0)]
     return _digest([options, repr(model), times.tolist(), seed, callable(xi),
                     [_digest_of_array(np.asarray(each)) for each in arrays], version("wgflow"),
                     np.__version__.split(".")[0], _FORMAT])

@@ -23,6 +23,7 @@ from wgflow.energies import (
     FreeEnergy,
     InternalEnergy,
     Mobility,
+    MomentEnergy,
     Potential,
     PowerEntropy,
     RelativeEntropy,
@@ -37,7 +38,7 @@ from wgflow.verbs import resume, show_versions, solve
 
 if TYPE_CHECKING:
     # What `__getattr__` imports when it is first used, for editors and type checkers.
-    from wgflow import activations, interactions, plotting, reduced_models, solvers, testing, validation
+    from wgflow import activations, interactions, losses, plotting, reduced_models, solvers, testing, validation
     from wgflow.about import cite
     from wgflow.atoms import Atoms
     from wgflow.files.solutions import load
@@ -61,6 +62,7 @@ _LAZY = {
     "cite": ("wgflow.about", "cite"),
     "interactions": ("wgflow.interactions", None),
     "load": ("wgflow.files.solutions", "load"),
+    "losses": ("wgflow.losses", None),
     "plotting": ("wgflow.plotting", None),
     "reduced_models": ("wgflow.reduced_models", None),
     "solvers": ("wgflow.solvers", None),
@@ -74,10 +76,10 @@ _LAZY = {
 __all__ = [
     "Atoms", "Certificate", "ConvergenceError", "Convolution", "Dense", "Density", "Entropy", "FiPy",
     "FiniteVolume", "FreeEnergy", "Grid", "Interaction", "InternalEnergy", "InvalidInput", "JKO", "Lagrangian",
-    "LowRank", "Mobility", "Potential", "PowerEntropy", "RelativeEntropy", "ResourceError", "Solution", "Stationary",
-    "StorageError", "Term", "TimeDependent", "WGFlowError", "WGFlowWarning", "__version__", "activations",
-    "cite", "errors", "interactions", "load", "plotting", "reduced_models", "resume", "show_versions", "solve",
-    "solvers", "stationary", "stationary_branches", "sweep", "testing", "validation",
+    "LowRank", "Mobility", "MomentEnergy", "Potential", "PowerEntropy", "RelativeEntropy", "ResourceError", "Solution",
+    "Stationary", "StorageError", "Term", "TimeDependent", "WGFlowError", "WGFlowWarning", "__version__", "activations",
+    "cite", "errors", "interactions", "load", "losses", "plotting", "reduced_models", "resume", "show_versions",
+    "solve", "solvers", "stationary", "stationary_branches", "sweep", "testing", "validation",
 ]
 
 

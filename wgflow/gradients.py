@@ -29,6 +29,8 @@ SEAM_PROBES = 64
 GRID_PROBES = 16
 #: and the jump there that is more than rounding, relative to the largest value.
 SEAM_JUMP = 1e-6
+#: Part of the period by which points are moved off the atoms to see the size of a function.
+INSIDE = 0.381966
 #: Weights of the derivative at node s of the seven nodes -3, ..., 3, one row for each s.
 _NODES = np.arange(-3, 4)
 _WEIGHTS = np.array([np.linalg.solve(np.vander(_NODES - s, increasing=True).T.astype(float), np.eye(7)[1])
@@ -138,14 +140,17 @@ def check_seams(function: Callable[[Array], Array], rho: Atoms, what: str) -> No
     for axis, (turns, (lo, hi)) in enumerate(zip(rho.periodic, rho.bounds)):
         if not turns:
             continue
-        first, last = probes.copy(), probes.copy()
+        first, last, inside = probes.copy(), probes.copy(), probes.copy()
         first[axis], last[axis] = lo, hi
+        # Away from the atoms, where interactions may be singular.
+        inside[axis] = lo + np.mod(probes[axis] - lo + INSIDE * (hi - lo), hi - lo)
         try:
             with np.errstate(all="ignore"):
-                values = function(np.concatenate([first, last], axis=1)).reshape(2, -1)
+                values = function(np.concatenate([first, last, inside], axis=1)).reshape(3, -1)
         except InvalidInput:
             # It has no value at the ends, so that it has no jump either that could be named.
             continue
+        # The points inside tell the size of a function that vanishes at both ends, but for rounding.
         jump = float(np.abs(values[1] - values[0]).max())
         if jump > SEAM_JUMP * float(np.abs(values).max()):
             raise InvalidInput(f"{what} differs by {jump:.3g} between the two ends ({lo:g} and {hi:g}) of the periodic "

@@ -375,7 +375,7 @@ class Recorder:
         return max(0.0, outside - rounding) / max(lost, self.least, rounding, TINY)
 
     def _functionals(self) -> tuple[str, ...]:
-        return tuple(repr(term) for _, term in self.flow.on_grid.functionals)
+        return tuple(repr(term) for _, term in self.flow.on_grid.opaque)
 
 
 class AtomRecorder(Recorder):

@@ -34,7 +34,7 @@ def feature_gradient(model: NetworkModel, theta: FloatArray) -> FloatArray:
                            "use the reduced coordinates, space='coordinates', or give its class a method "
                            "network_gradient(theta)")
     moments = np.mean(model.features(*theta.T), axis=1)
-    force = model.signs * (moments - model.target)
+    force = model.moment_slopes(moments)
     return np.einsum("k,kcn->nc", force, model.feature_gradients(*theta.T))
 
 

@@ -95,17 +95,51 @@ class Watch:
 class MeasureProblem:
     """The minimum of |sum_i w_i F(x_i) - p|^2 (weighted by the signs s) over atoms x_i in a box and limit points.
 
-    The weights w_i are non-negative and of total mass 1.
+    The weights w_i are non-negative and of total mass 1. `LossProblem` has other functions of the moments.
     """
+
+    #: The gap over the excess of the mean of Psi.
+    gap_unit = 2.0
 
     def __init__(self, model: ReducedModel, box: Box, limits: tuple[LimitPoint, ...], search: PsiSearch,
                  watch: Watch | None = None):
         self.watch = watch or Watch()
         self.model, self.box, self.limits, self.search = model, box, limits, search
-        self.target, self.signs = model.target, model.signs
-        self.constant = model.label_second_moment - float(np.sum(self.signs * self.target**2))
-        self.limit_columns = np.array([p.features for p in limits]).reshape(len(limits), self.target.size).T
+        self.size = model.target.size
+        self.take_risk()
+        self.limit_columns = np.array([p.features for p in limits]).reshape(len(limits), self.size).T
         self.limit_masses = np.array([p.mass for p in limits])
+
+    # ---------------------------------------------------------------- the risk as a function of the moments
+    def take_risk(self) -> None:
+        """Note what the risk depends on."""
+        self.target, self.signs = self.model.target, self.model.signs
+        self.constant = self.model.label_second_moment - float(np.sum(self.signs * self.target**2))
+
+    def value_of(self, z: FloatArray) -> float:
+        """Return the risk at moments."""
+        return float(np.sum(self.signs * (z - self.target) ** 2)) + self.constant
+
+    def slopes_of(self, z: FloatArray) -> FloatArray:
+        """Return the coefficients of Psi at moments."""
+        return self.signs * (z - self.target)
+
+    def curvature_of(self, z: FloatArray) -> FloatArray:
+        """Return the derivative of each coefficient in its moment."""
+        return self.signs
+
+    def first_point(self) -> FloatArray:
+        """Return the point of the sample from which the search starts, (n_coordinates, 1)."""
+        distances = np.sum(self.signs[:, None] * (self.search.features - self.target[:, None]) ** 2, axis=0)
+        return self.search.points[:, [int(np.argmin(distances))]]
+
+    def interaction(self, z: FloatArray) -> float:
+        """Return the interaction energy at moments, twice."""
+        return float(np.sum(self.signs * z**2))
+
+    def diagonal(self, state: State) -> FloatArray:
+        """Return U(x, x) at the atoms, or its limits."""
+        return np.append(self.model.diagonal(*state.points), [self.limits[i].diagonal for i in state.limits])
 
     def near_box(self) -> Box:
         """Return the box with its ends cut at 25 length scales beyond the default grid."""
@@ -122,17 +156,15 @@ class MeasureProblem:
         return np.asarray(self.model.features(*points), dtype=np.float64)
 
     def state(self, points: FloatArray, limits: Sequence[int], weights: FloatArray) -> State:
-        chosen = self.limit_columns[:, list(limits)] if limits else np.empty((self.target.size, 0))
+        chosen = self.limit_columns[:, list(limits)] if limits else np.empty((self.size, 0))
         columns = np.concatenate([self.features(points), chosen], axis=1)
-        residual = columns @ weights - self.target
-        value = float(np.sum(self.signs * residual**2)) + self.constant
-        return State(points, tuple(limits), weights, columns, value)
+        return State(points, tuple(limits), weights, columns, self.value_of(columns @ weights))
 
     def masses(self, state: State) -> FloatArray:
         return np.concatenate([np.ones(state.points.shape[1]), self.limit_masses[list(state.limits)]])
 
     def coefficients(self, state: State) -> FloatArray:
-        return self.signs * (state.columns @ state.weights - self.target)
+        return self.slopes_of(state.columns @ state.weights)
 
     def multiplier(self, state: State) -> float:
         """Return the mean of Psi under the measure; at every atom of an optimal measure Psi has this value."""
@@ -153,18 +185,16 @@ class MeasureProblem:
 
     # ---------------------------------------------------------------- the algorithm
     def gap(self, state: State) -> float:
-        return max(2.0 * (self.multiplier(state) - self.lowest(state)[2]), 0.0)
+        return max(self.gap_unit * (self.multiplier(state) - self.lowest(state)[2]), 0.0)
 
     def solve(self, tolerance: float, state: State | None = None) -> Solved:
         """Return the optimal measure: minima of Psi are added and weights found anew until the gap stops falling."""
         if state is None:
-            distances = np.sum(self.signs[:, None] * (self.search.features - self.target[:, None]) ** 2, axis=0)
-            start = self.search.points[:, [int(np.argmin(distances))]]
-            state = self.polished(self.state(start, (), np.ones(1)))
+            state = self.polished(self.state(self.first_point(), (), np.ones(1)))
         best, stalled = Solved(state, math.inf, 0), 0
         for rounds in range(1, _ROUNDS + 1):
             points, limits, least = self.lowest(state)
-            gap = max(2.0 * (self.multiplier(state) - least), 0.0)
+            gap = max(self.gap_unit * (self.multiplier(state) - least), 0.0)
             stalled = 0 if gap < best.gap else stalled + 1
             if gap < best.gap:
                 best = Solved(state, gap, rounds)
@@ -279,7 +309,7 @@ class MeasureProblem:
         free = ~((x <= low) & (slopes >= 0.0) | (x >= high) & (slopes <= 0.0))
         flat, owner = gradients[:, free], np.broadcast_to(np.arange(n), (dim, n))[free]
         psi, mean = c @ columns, self.multiplier(state)
-        weighted = self.signs[:, None]
+        weighted = self.curvature_of(columns @ w)[:, None]
         d_values = columns.T @ (weighted * flat) * w[owner]
         d_values[owner, np.arange(owner.size)] += slopes[free]
         d_slopes = flat.T @ (weighted * flat) * w[owner]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from wgflow.checks import check_count, check_flag, check_positive
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, WGFlowWarning
 
+from .loss_problem import LossProblem
 from .measure_problem import SIMPLER, LimitPoint, MeasureProblem, Solved, Watch
 from .psi_search import Box, PsiSearch, check_box
 
@@ -36,7 +37,8 @@ class MinimumRisk:
     value : float
         :math:`R(\rho)` of the measure found, an upper bound of the infimum over the ``box``.
     gap : float
-        :math:`2(\int \Psi\,d\rho - \min \Psi)`. By convexity ``value - gap`` is a lower bound of the infimum. The
+        :math:`2(\int \Psi\,d\rho - \min \Psi)`, without the factor 2 where the risk is the mean of another loss than
+        the square. By convexity ``value - gap`` is a lower bound of the infimum. The
         minimum is that of every dip of a dense sample of the box, followed to its bottom.
     atoms : ndarray, shape (n, n_coordinates)
         Points that carry the measure, by decreasing weight. A row of ``inf`` stands for neurons that escape to
@@ -50,7 +52,7 @@ class MinimumRisk:
         are at their limits but for rounding.
     finite_width_excess : float
         :math:`K = \int U(\theta, \theta)\,\rho(d\theta)` of
-        :math:`\inf R \le \inf_\theta R_N \le \inf R + K/N`.
+        :math:`\inf R \le \inf_\theta R_N \le \inf R + K/N`; NaN with another loss than the square.
     iterations : int
     box : tuple of (low, high)
         Where the coordinates were searched.
@@ -103,6 +105,9 @@ class MinimumRisk:
 
     def expected_risk(self, n_neurons: int) -> float:
         r"""Return :math:`E R_N = R(\rho) + (K - \iint U \rho \rho)/N` of ``n_neurons`` drawn from the measure."""
+        if math.isnan(self.interaction):
+            raise InvalidInput("the expected risk of N neurons is known for the square loss alone; with another loss "
+                               "model.risk(measure) + model.finite_width_excess(measure) / N is its first order")
         return self.value + (self.finite_width_excess - self.interaction) / check_count("n_neurons", n_neurons)
 
     def finite_width_bounds(self, n_neurons: int) -> tuple[float, float]:
@@ -136,7 +141,7 @@ def minimum_risk(
     watch = Watch(time_limit, progress)
     if not 1 <= model.n_coordinates <= 4:
         raise InvalidInput(f"minimum_risk searches 1 to 4 coordinates; {model.name} has {model.n_coordinates}")
-    if np.any(model.signs <= 0.0):
+    if model.quadratic and np.any(model.signs <= 0.0):
         raise InvalidInput(f"the signs of {model.name} are not all positive, so that its risk is not convex in the "
                            "measure; minimum_risk would return one stationary point of many")
     searched = check_box(model.search_box() if box is None else box, model.n_coordinates)
@@ -145,12 +150,13 @@ def minimum_risk(
     if unbounded and not limits:
         raise InvalidInput(f"box={searched} is infinite, but {model.name} does not know the limits of its features; "
                            "give a finite box")
-    problem = MeasureProblem(model, searched, limits, PsiSearch.for_model(model, searched, limits, samples), watch)
+    kind = MeasureProblem if model.quadratic else LossProblem
+    problem = kind(model, searched, limits, PsiSearch.for_model(model, searched, limits, samples), watch)
     best = problem.simplified(problem.solve(tolerance), tolerance)
     if best.state.limits and not watch.over:  # an optimum without them is preferred where there is one
         cut = problem.near_box()
         search = PsiSearch.for_model(model, cut, (), samples)
-        near = MeasureProblem(model, cut, (), search, watch).solve(tolerance).state
+        near = kind(model, cut, (), search, watch).solve(tolerance).state
         gap = problem.gap(near)
         if gap <= max(best.gap, SIMPLER * tolerance):
             best = Solved(near, gap, best.rounds)
@@ -173,13 +179,12 @@ def _result(problem: MeasureProblem, solved: Solved) -> MinimumRisk:
     limits = [problem.limits[i] for i in state.limits]
     atoms = np.concatenate([state.points.T, *(np.reshape(p.point, (1, -1)) for p in limits)])
     weights = np.append(state.weights[:n], state.weights[n:] * np.array([p.mass for p in limits]))
-    diagonal = np.append(problem.model.diagonal(*state.points), [p.diagonal for p in limits])
-    excess = math.inf if any(p.mass == 0.0 for p in limits) else float(np.sum(weights * diagonal))
+    excess = math.inf if any(p.mass == 0.0 for p in limits) else float(np.sum(weights * problem.diagonal(state)))
     order = np.argsort(-weights, kind="stable")
     return MinimumRisk(
         value=state.value, gap=solved.gap, atoms=atoms[order], weights=weights[order], moments=moments,
         attained=not (limits or np.any(problem.far(state))), finite_width_excess=excess, iterations=solved.rounds,
-        box=problem.box, interaction=float(np.sum(problem.signs * moments**2)),
+        box=problem.box, interaction=problem.interaction(moments),
     )
 
 

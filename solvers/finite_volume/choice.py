@@ -56,7 +56,7 @@ def why_not_compact(flow: Flow, method: FiniteVolume) -> str | None:
         (method.scheme != "extrapolated" and energy.moves, f"scheme={method.scheme!r}"),
         (energy.diffusion <= 0, "no linear diffusion"),
         (bool(energy.internal), "nonlinear diffusion"),
-        (bool(energy.functionals), "a term known by its energy and first variation alone"),
+        (bool(energy.opaque), "a term known by its energy and first variation alone"),
         (not has_nodes(flow.grid), "cells that are not uniform, or fewer than 8 along an axis"),
     ):
         if holds:

@@ -89,7 +89,7 @@ class CompactRun(FiniteVolumeRun):
         return Stepper(nodal, sweeps, self.rule)
 
     def make_controller(self) -> CompactController:
-        calm, method = bool(self.flow.on_grid.operators), self.method
+        calm, method = self.flow.on_grid.moves, self.method
         # On one axis there is no error of splitting, which is what adds up.
         budget = BUDGET if self.flow.grid.ndim > 1 else math.inf
         tolerance = Tolerance(method.rtol, method.tol, SHARE_OF_FIELD if calm else SHARE, TIGHTEST, LOOSEST, budget)

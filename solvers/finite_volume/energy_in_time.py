@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -68,11 +69,10 @@ def work_of(weights: np.ndarray, laws: Sequence[np.ndarray], energies: Sequence[
     laws : sequence of arrays
         Masses at some times of a step.
     energies : sequence of EnergyOnGrid
-        With potentials and interactions that change with time, at some times of the step.
+        With potentials, interactions and functions of moments that change with time, at some times of the step.
     """
-    operators = {id(operator): operator for energy in energies for _, operator in energy.operators}
-    factors = {key: np.array([sum(c for c, operator in energy.operators if id(operator) == key)
-                              for energy in energies]) for key, operator in operators.items()}
+    operators, factors = _changing(energies, "operators")
+    functionals, shares = _changing(energies, "functionals")
     total = 0.0
     for row, masses in zip(weights, laws):
         used = [(weight, energy.potential) for weight, energy in zip(row, energies) if weight]
@@ -83,4 +83,15 @@ def work_of(weights: np.ndarray, laws: Sequence[np.ndarray], energies: Sequence[
             factor = float(row @ (factors[key] - factors[key][0]))
             if factor:
                 total += 0.5 * factor * float((masses * operator.apply(masses)).sum())
+        for key, term in functionals.items():
+            factor = float(row @ (shares[key] - shares[key][0]))
+            if factor:
+                total += factor * term.energy(masses)
     return total
+
+
+def _changing(energies: Sequence[EnergyOnGrid], name: str) -> tuple[dict[int, Any], dict[int, np.ndarray]]:
+    """Return the operators, or functionals, of some energies, and the coefficient of each in each energy."""
+    pairs = [getattr(energy, name) for energy in energies]
+    found = {id(part): part for known in pairs for _, part in known}
+    return found, {key: np.array([sum(c for c, part in known if id(part) == key) for known in pairs]) for key in found}

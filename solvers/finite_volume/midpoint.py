@@ -11,9 +11,10 @@ With W frozen it keeps the mass, the sign and the Gibbs states of Psi = V + W, a
 so that F falls with H at any length of the step if the equation for W holds, and also if its error is less than the
 fall of H. The correction factors of the fluxes are taken from the first W and kept, so that the equation is smooth.
 
-Functionals E of the masses that are not quadratic contribute a discrete gradient (Gonzalez): the mean of their
-derivatives at m and m', plus the multiple of (m' - m) / volumes for which
-:math:`\langle W, m' - m\rangle = E(m') - E(m)`. The identity above then holds for them, too.
+Functionals E of the masses that are not quadratic contribute a discrete gradient W (Gonzalez), for which
+:math:`\langle W, m' - m\rangle = E(m') - E(m)`: the identity above then holds for them, too. Of a function of moments
+it is a combination of the features, with the coefficients of `wgflow.energies.moments_on_grid`; of any other
+functional the mean of the derivatives at m and m', plus the multiple of (m' - m) / volumes that is missing.
 
 The equation is solved by Anderson's acceleration, with two or three evaluations of S for steps that resolve the flow,
 and by Newton's method for longer ones. For steps beyond the time scales of the flow it can have several solutions, any
@@ -165,16 +166,20 @@ class _Average:
 
     def _correction(self) -> np.ndarray | float:
         """Return the term that turns the mean of the functionals' derivatives into a discrete gradient."""
+        known = sum((factor * term.discrete_correction(self.start, self.masses)
+                     for factor, term in self.energy.of_moments), np.zeros(()))
+        if not self.energy.opaque:
+            return known
         change = self.masses - self.start
         direction = change / self.energy.grid.volumes
         length = float((direction * change).sum())
         if not length > 0:
-            return 0.0
-        slopes = 0.5 * (self.now + self.after)
+            return known
+        slopes = 0.5 * (self.now + self.after) + known
         if self.interaction is not None:
             slopes = slopes - 0.5 * (self.start_interaction + self.interaction)
         missed = _functionals(self.energy, self.masses) - self.start_value - float((slopes * change).sum())
-        return (missed / length) * direction
+        return known + (missed / length) * direction
 
     def converged(self, w: np.ndarray, size: float, rate: float) -> bool:
         """Return whether the error of the field is small against its change in the step, by the last residual, at W.

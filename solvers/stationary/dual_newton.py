@@ -7,6 +7,15 @@ the cells; the rest is a potential. With :math:`U_c = \sum_k s_k \phi_k \phi_k^T
 .. math:: \min_m F = \max_y\; -\tfrac12 |y|^2 - \frac{M}{\beta} \log \sum_i w_i e^{-\beta (V_i + y \cdot f_i)} + const,
 
 a smooth and strongly concave problem in k unknowns, solved by :math:`y = \sum_i m_i f_i` with m the Gibbs law.
+
+Convex functions of moments :math:`\Phi(\sum_i m_i f_i)` stand beside it in the same way: with y the moments,
+
+.. math:: D(y) = \Phi(y) - y \cdot \nabla\Phi(y)
+                 - \frac{M}{\beta} \log \sum_i w_i e^{-\beta (V_i + \nabla\Phi(y) \cdot f_i)}
+
+is at most min F (Fenchel's equality :math:`-\Phi^*(g) = \Phi(y) - y \cdot g` at :math:`g = \nabla \Phi(y)`), and
+its derivative is H (z - y), with the moments z of the Gibbs law and the Hessian H of :math:`\Phi`. The interaction is
+:math:`\Phi = |y|^2/2`.
 """
 
 from __future__ import annotations
@@ -142,7 +151,45 @@ def _is_positive(factor: float, operator) -> bool:
     return operator.signs is not None and bool((factor * operator.signs >= 0).all())
 
 
-def maximize_dual(problem: GibbsProblem, factors: Factors, masses: np.ndarray, budget: int) -> tuple[np.ndarray, int]:
+class Moments:
+    """The moments of a convex energy, and Phi as a function of them: an interaction's first, then those of functions.
+
+    Attributes
+    ----------
+    features : array, shape (k, n)
+    """
+
+    def __init__(self, problem: GibbsProblem, factors: Factors | None):
+        own = np.zeros((0, problem.size)) if factors is None else np.sqrt(factors.signs)[:, None] * factors.features
+        self.quadratic, self.functionals = len(own), problem.functionals
+        self.features = np.concatenate([own, *(term.features for _, term in problem.functionals)])
+
+    def value(self, y: np.ndarray) -> float:
+        """Return Phi."""
+        first, rest = y[:self.quadratic], self._parts(y)
+        return 0.5 * float(first @ first) + sum(factor * term.phi.value(z) for factor, term, z in rest)
+
+    def gradient(self, y: np.ndarray) -> np.ndarray:
+        """Return the gradient of Phi, shape (k,)."""
+        return np.concatenate([y[:self.quadratic], *(factor * term.phi.gradient(z)
+                                                     for factor, term, z in self._parts(y))])
+
+    def hessian(self, y: np.ndarray) -> np.ndarray:
+        """Return the Hessian of Phi, shape (k, k)."""
+        total, start = np.eye(y.size), self.quadratic
+        for factor, term, z in self._parts(y):
+            total[start:start + z.size, start:start + z.size] = factor * term.phi.hessian(z)
+            start += z.size
+        return total
+
+    def _parts(self, y: np.ndarray) -> list:
+        cuts = self.quadratic + np.cumsum([len(term.features) for _, term in self.functionals], dtype=int)
+        parts = np.split(y, [self.quadratic, *cuts])[1:]
+        return [(factor, term, z) for (factor, term), z in zip(self.functionals, parts)]
+
+
+def maximize_dual(problem: GibbsProblem, factors: Factors | None, masses: np.ndarray,
+                  budget: int) -> tuple[np.ndarray, int]:
     """Return the q of the minimizer of a convex energy, by Newton's method on the dual in stages.
 
     Where the internal energy is small the curvature of the dual changes abruptly where the law moves to other cells,
@@ -157,15 +204,15 @@ def maximize_dual(problem: GibbsProblem, factors: Factors, masses: np.ndarray, b
     -------
     q, iterations
     """
-    f = np.sqrt(factors.signs)[:, None] * factors.features
-    base = problem.potential + problem.mass * factors.shift
-    y = f @ masses
-    factor, growth, done = first_factor(problem, base + y @ f), GROWTH, 0
+    moments = Moments(problem, factors)
+    base = problem.potential if factors is None else problem.potential + problem.mass * factors.shift
+    y = moments.features @ masses
+    factor, growth, done = first_factor(problem, base + moments.gradient(y) @ moments.features), GROWTH, 0
     while True:
         last = factor <= 1.0
         stage = problem if last else problem.scaled(factor)
         goal = FINAL_GOAL if last else STAGE_GOAL
-        y, steps, reached = _newton(stage, f, base, y, goal, min(STAGE_STEPS, budget - done))
+        y, steps, reached = _newton(stage, moments, base, y, goal, min(STAGE_STEPS, budget - done))
         done += steps
         if done >= budget or (last and reached):
             break
@@ -174,41 +221,42 @@ def maximize_dual(problem: GibbsProblem, factors: Factors, masses: np.ndarray, b
             if last:
                 break
         factor = max(1.0, factor / growth)
-    return problem.gibbs(base + y @ f), done
+    return problem.gibbs(base + moments.gradient(y) @ moments.features), done
 
 
-def _newton(problem: GibbsProblem, f, base, y, goal, budget):
+def _newton(problem: GibbsProblem, moments: Moments, base, y, goal, budget):
     """Do Newton's method on the dual of one stage; return the point, the steps, whether the goal is met."""
-    value, law, gradient = _dual_point(problem, f, base, y)
+    value, law, missed = _dual_point(problem, moments, base, y)
     for step in range(budget):
-        if problem.beta * np.ptp(gradient @ f) <= goal:
+        if problem.beta * np.ptp((moments.gradient(y + missed) - moments.gradient(y)) @ moments.features) <= goal:
             return y, step, True
-        centered = problem.centered(law, f)
-        hessian = problem.beta * law.total * (centered * law.weights) @ centered.T
-        hessian[np.diag_indices_from(hessian)] += 1.0
-        direction = np.linalg.solve(hessian, gradient)
-        slope = float(gradient @ direction)
+        bend = moments.hessian(y)
+        centered = problem.centered(law, moments.features)
+        covariance = problem.beta * law.total * (centered * law.weights) @ centered.T
+        direction = np.linalg.solve(np.eye(y.size) + covariance @ bend, missed)
+        slope = float(missed @ bend @ direction)
         size = 1.0
         while size > 1e-12:
-            trial = _dual_point(problem, f, base, y + size * direction)
+            trial = _dual_point(problem, moments, base, y + size * direction)
             gain = trial[0] - value
             if gain >= 1e-4 * size * slope:
                 break
             # Within the rounding error of the value, the gradient decides.
-            if abs(gain) <= 1e-13 * (1.0 + abs(value)) and np.abs(trial[2]).max() < np.abs(gradient).max():
+            if abs(gain) <= 1e-13 * (1.0 + abs(value)) and np.abs(trial[2]).max() < np.abs(missed).max():
                 break
             size *= 0.5
         else:
             return y, step, True  # nothing more to gain in floats
-        y, (value, law, gradient) = y + size * direction, trial
+        y, (value, law, missed) = y + size * direction, trial
     return y, budget, False
 
 
-def _dual_point(problem: GibbsProblem, f, base, y) -> tuple[float, Law, np.ndarray]:
-    """Return the value of the dual, the law of its potential and the gradient at y."""
-    psi = base + y @ f
+def _dual_point(problem: GibbsProblem, moments: Moments, base, y) -> tuple[float, Law, np.ndarray]:
+    """Return the value of the dual, the law of its potential and by how much its moments differ from y."""
+    g = moments.gradient(y)
+    psi = base + g @ moments.features
     law = problem.law_of(psi)
-    return problem.least(law, psi) - 0.5 * float(y @ y), law, f @ law.masses - y
+    return (problem.least(law, psi) + moments.value(y) - float(y @ g), law, moments.features @ law.masses - y)
 
 
 def least_curvature(problem: GibbsProblem, state: Iterate, factors: Factors | None) -> tuple[float, np.ndarray]:

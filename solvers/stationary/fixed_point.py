@@ -195,7 +195,7 @@ def _root_direction(problem: GibbsProblem, state: Iterate) -> np.ndarray:
 
     w, _ = minres(LinearOperator((problem.size, problem.size), matvec=symmetric_form(problem, state), dtype=float),
                   np.sqrt(state.weights) * state.step, rtol=1e-12, maxiter=MINRES_STEPS)
-    push = problem.interaction(state.total * np.sqrt(state.weights) * projected(problem, state, w))
+    push = problem.push(state, state.total * np.sqrt(state.weights) * projected(problem, state, w))
     return state.step - problem.beta * problem.centered(state, push)
 
 
@@ -205,7 +205,7 @@ def symmetric_form(problem: GibbsProblem, state: Iterate):
 
     def apply(w: np.ndarray) -> np.ndarray:
         w = w.ravel()
-        push = problem.interaction(state.total * s * projected(problem, state, w))
+        push = problem.push(state, state.total * s * projected(problem, state, w))
         return w + problem.beta * projected(problem, state, s * push)
 
     return apply

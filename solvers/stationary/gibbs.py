@@ -48,7 +48,8 @@ class Law(NamedTuple):
 class Iterate(NamedTuple):
     """A law, with the quantities that the methods need.
 
-    ``q``, ``masses``, ``weights``, ``field`` (U m) and ``step`` (x, of mean 0) are flat arrays over the cells;
+    ``q``, ``masses``, ``weights``, ``field`` (U m, and the derivatives of functions of moments) and ``step`` (x, of
+    mean 0) are flat arrays over the cells;
     ``total`` is W, ``target`` the law B(m); ``residual`` is the L1 distance of m and B(m) and ``floor`` its rounding
     error, both relative to the mass; ``energy`` is F and ``slack`` its rounding error.
     """
@@ -84,12 +85,14 @@ class GibbsProblem:
     def __init__(self, on_grid: EnergyOnGrid, mass: float):
         self.on_grid, self.mass = on_grid, mass
         self.potential = on_grid.potential.ravel()
+        self.functionals = on_grid.of_moments
         self.log_reference = on_grid.grid.log_reference.ravel()
         self.size = on_grid.grid.size
         self.unit = self.find_unit()
         self.beta = 1.0 / self.unit
         # The rounding error of an FFT has the size of the whole kernel's field, also where U m itself is small.
-        self.scale = float(np.abs(self.interaction(np.full(self.size, mass / self.size))).max())
+        flat = np.full(self.size, mass / self.size)
+        self.scale = float(np.abs(self.interaction(flat)).max() + np.abs(self.of_moments(flat)).max())
         span = self.beta * (float(np.ptp(self.potential)) + self.scale)
         if not span * np.finfo(float).eps < LARGEST_SPAN:
             raise InvalidInput(f"beta={self.beta:g}: beta times the range of V + U rho is {span:.1e}, beyond what "
@@ -140,7 +143,13 @@ class GibbsProblem:
 
     def dual_value(self, state: Iterate) -> float:
         """Return the lower bound of F that a state gives where the interaction energy is convex."""
-        return self.least(state.target, self.potential + state.field) - 0.5 * float(state.masses @ state.field)
+        m = state.masses
+        least = self.least(state.target, self.potential + state.field)
+        if not self.functionals:
+            return least - 0.5 * float(m @ state.field)
+        # Fenchel's equality gives the conjugate of a convex function of moments at its own gradient.
+        return (least - 0.5 * float(m @ self.interaction(m)) + self.value_of_moments(m)
+                - float(m @ self.of_moments(m)))
 
     def least(self, law: Law, psi: np.ndarray) -> float:
         """Return the internal energy plus ``psi . m`` of the law of psi, from its partition sum."""
@@ -163,6 +172,25 @@ class GibbsProblem:
         field = self.on_grid.interaction(masses.reshape(self.on_grid.grid.shape))
         return np.zeros(self.size) if field is None else field.ravel()
 
+    def of_moments(self, masses: np.ndarray) -> np.ndarray:
+        """Return the derivative of the functions of moments, flat."""
+        total = np.zeros(self.size)
+        for factor, term in self.functionals:
+            total += factor * term.first_variation(masses).ravel()
+        return total
+
+    def value_of_moments(self, masses: np.ndarray) -> float:
+        """Return the functions of moments."""
+        return sum(factor * term.energy(masses) for factor, term in self.functionals)
+
+    def push(self, state: Law | Iterate, change: np.ndarray) -> np.ndarray:
+        """Return the change of the field with the masses, flat: U times it, and the second variation of functions."""
+        total = self.interaction(change)
+        for factor, term in self.functionals:
+            hessian = term.phi.hessian(term.moments(state.masses))
+            total = total + factor * term.combined(hessian @ term.moments(change)).ravel()
+        return total
+
     def gibbs(self, psi: np.ndarray) -> np.ndarray:
         """Return the q of the law of a potential."""
         return self.law_of(psi).q
@@ -170,10 +198,14 @@ class GibbsProblem:
     def evaluate(self, q: np.ndarray) -> Iterate:
         """Return the state with these q, which need not be normalized."""
         law = self.law(q)
-        field = self.interaction(law.masses)
+        linear = self.interaction(law.masses)
+        field = linear + self.of_moments(law.masses) if self.functionals else linear
         target = self.law_of(self.potential + field)
         level = np.abs(self.potential) + np.abs(field)
-        energy, size = self.energies(law, 0.5 * field)
+        energy, size = self.energies(law, 0.5 * linear)
+        if self.functionals:
+            value = self.value_of_moments(law.masses)
+            energy, size = energy + value, size + abs(value)
         rounding = law.total / self.mass * (law.weights * (self.beta * level + self.internal_level(law))).sum()
         return Iterate(
             law.q, law.masses, law.weights, law.total, field, target,
@@ -200,7 +232,7 @@ class GibbsProblem:
 
     def curved(self, state: Iterate, v: np.ndarray) -> np.ndarray:
         """Return T v."""
-        push = self.beta * self.interaction(self.change(state, v))
+        push = self.beta * self.push(state, self.change(state, v))
         return v + self.centered(state, push)
 
     def mean(self, state: Law | Iterate, f: np.ndarray) -> float:

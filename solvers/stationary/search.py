@@ -55,10 +55,11 @@ def stationary(energy, grid, *, rho0=None, method="auto", tolerance=1e-13, max_i
     masses as unknowns. With the entropy alone it is :math:`\rho_* = M w\,e^{-\beta \Psi(\rho_*)} / Z`; with power
     entropies (m > 1) alone its support is compact.
 
-    Where the interaction energy is convex on laws of one mass (every network energy, any positive definite kernel), F
-    has one minimum, and ``gap`` bounds the distance of the energy to it from the dual problem. Elsewhere there can be
-    several: with ``rho0`` the energy is lowered from there; without, from several starts, and the lowest state found is
-    returned (`stationary_branches` returns all).
+    Beside an interaction :math:`\Psi` may hold the derivative :math:`\sum_k \partial_k \Phi\,F_k` of a convex function
+    of moments (`MomentEnergy`). Where the interaction energy is convex on laws of one mass (every network energy, any
+    positive definite kernel), F has one minimum, and ``gap`` bounds the distance of the energy to it from the dual
+    problem. Elsewhere there can be several: with ``rho0`` the energy is lowered from there; without, from several
+    starts, and the lowest state found is returned (`stationary_branches` returns all).
 
     A compact support can fall into components, which exchange no mass at rest. Without ``rho0`` they have one
     constant c, as at a minimum of F. With ``rho0`` each well of Psi keeps the mass that ``rho0`` has in it, and a
@@ -194,7 +195,7 @@ class _Search:
         if any(grid.periodic):
             self.energy.check_atoms(probe_atoms(grid))
         on_grid = self.energy.assemble(grid)
-        on_grid.check_terms("the search for stationary states", internal=True)
+        on_grid.check_terms("the search for stationary states", internal=True, moments=True)
         nonlinear = any(factor > 0 for factor, _ in on_grid.internal)
         if not nonlinear and (not on_grid.diffusion > 0 or math.isinf(1.0 / on_grid.diffusion)):
             raise InvalidInput("beta=infinity: without an entropy or another internal energy a stationary state is a "
@@ -207,6 +208,11 @@ class _Search:
             operator.transform is not None for _, operator in on_grid.operators)
         self.factors: Factors | None = factorize(self.problem) if on_grid.operators else None
         self.convex = True if not on_grid.operators else is_convex(self.problem, self.factors)
+        for factor, term in on_grid.of_moments:
+            if not (self.convex and term.phi.convex and factor > 0.0):
+                raise InvalidInput(f"{term!r}: the search for stationary states knows functions of moments where they "
+                                   "and the interaction are convex, and here they are not known to be; run the flow to "
+                                   "rest with FiniteVolume(scheme='midpoint')")
 
     def start_masses(self, rho, name: str) -> np.ndarray:
         """Return the masses of a start, flat."""
@@ -226,7 +232,7 @@ class _Search:
         start = None if masses is None else problem.q_of(masses)
         if masses is None or not isinstance(problem, InternalProblem) or not problem.compact:
             return self.checked(*self.solve(method, start))
-        psi, steps = problem.potential + problem.interaction(masses), 0
+        psi, steps = problem.potential + problem.interaction(masses) + problem.of_moments(masses), 0
         try:
             for _ in range(WELL_ROUNDS):
                 wells = fill(problem, psi, find_wells(self.grid, psi, masses))
@@ -247,12 +253,13 @@ class _Search:
     def solve(self, method: str, start: np.ndarray | None) -> tuple[Iterate, int, str]:
         """Return a state, the number of Newton steps and the method that found it."""
         problem, goal = self.problem, self.tolerance
-        if not problem.on_grid.operators:
+        if not problem.on_grid.moves:
             return problem.evaluate(problem.gibbs(problem.potential)), 0, "closed form"
-        if method == "dual" and self.factors is None:
+        ranked = self.factors is not None or not problem.on_grid.operators
+        if method == "dual" and not ranked:
             raise InvalidInput("method='dual': the interaction has no low-rank form (rank 96, to rounding) on this "
                                "grid; use method='fixed-point' or 'auto'")
-        if self.factors is not None and self.convex and method != "fixed-point":
+        if ranked and self.convex and method != "fixed-point":
             law = problem.law_of(problem.potential) if start is None else problem.law(start)
             q, steps = maximize_dual(problem, self.factors, law.masses, self.budget)
             state, more = descend(problem, problem.evaluate(q), goal, self.budget)

@@ -71,13 +71,13 @@ def response_of(model: ReducedModel, source: DensityLaws | AtomLaws) -> RiskResp
 
 
 class RiskResponse:
-    """First-order change of the risk when points replace rho, ``(2/N) sum_i (Psi(x_i) - int Psi rho)``."""
+    """First-order change of the risk when points replace rho, ``(c/N) sum_i (Psi(x_i) - int Psi rho)``, c = 2 for R."""
 
     def __init__(self, model: ReducedModel, rho: Density):
         psi = np.asarray(model.energy().first_variation(rho), dtype=float)
         share = np.asarray(rho.masses) / rho.mass
         self._mean = float(np.sum(share * psi))
-        self._centers, self._psi = rho.grid.centers, psi
+        self._centers, self._psi, self._unit = rho.grid.centers, psi, model.risk_per_energy
         slopes = np.gradient(psi, *self._centers) if psi.ndim > 1 else [np.gradient(psi, self._centers[0])]
         widths = np.meshgrid(*rho.grid.widths, indexing="ij")
         values = np.asarray(rho.values)
@@ -93,7 +93,7 @@ class RiskResponse:
 
             inside = np.stack([np.clip(x[..., k], c[0], c[-1]) for k, c in enumerate(self._centers)], axis=-1)
             values = RegularGridInterpolator(self._centers, self._psi)(inside)
-        return 2.0 * (values.mean(axis=-1) - self._mean)
+        return self._unit * (values.mean(axis=-1) - self._mean)
 
 
 class AtomRiskResponse:
@@ -101,14 +101,14 @@ class AtomRiskResponse:
 
     def __init__(self, model: ReducedModel, source: AtomLaws):
         self._psi = np.asarray(model.energy().first_variation(source.rho), dtype=float)
-        self._mean = float(source.share @ self._psi)
+        self._mean, self._unit = float(source.share @ self._psi), model.risk_per_energy
         self.resolution = 0.0
         if source.noisy:
             # The sample's own risk: its fluctuation, and the excess K/n of n independent particles.
             scatter = float(np.sqrt(source.share @ (self._psi - self._mean) ** 2 / source.effective_size))
             excess = model.finite_width_excess(source.rho) if hasattr(model, "finite_width_excess") else 0.0
-            self.resolution = 2.0 * _SCATTER * scatter + max(float(excess), 0.0) / source.effective_size
+            self.resolution = self._unit * _SCATTER * scatter + max(float(excess), 0.0) / source.effective_size
 
     def __call__(self, x: Array, atoms: Index | None) -> Array:
         """Return the change, shape (sets, runs), for the atoms that points belong to, shape (sets, runs, N)."""
-        return 2.0 * (self._psi[atoms].mean(axis=-1) - self._mean)
+        return self._unit * (self._psi[atoms].mean(axis=-1) - self._mean)

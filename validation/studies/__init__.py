@@ -27,6 +27,7 @@ _HOMES = {
     "finite-width": "finite_width",
     "desai-zwanzig": "desai_zwanzig",
     "kuramoto": "kuramoto",
+    "logistic-training": "logistic_training",
     "error-against-neurons": "slopes.neurons",
     "mean-field-against-kernel": "mean_field_against_kernel",
     "ntk-error": "ntk_error",

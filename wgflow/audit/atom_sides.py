@@ -33,6 +33,7 @@ from wgflow.audit.weak_form import flat
 from wgflow.compiled.lowrank import combine_rows, rows_dot
 from wgflow.energies.free_energy import FreeEnergy, Term
 from wgflow.energies.mobility import Mobility
+from wgflow.energies.moment_energy import MomentEnergy
 from wgflow.energies.potentials import Potential
 from wgflow.errors import InvalidInput
 from wgflow.gradients import box_of, values_at
@@ -210,6 +211,8 @@ class AtomForm:
                 found.drift.append((factor, partial(self._force, term.V)))
             elif isinstance(form, LowRank):
                 found.summed.append((factor, self._ranked(form, points)))
+            elif isinstance(term, MomentEnergy):
+                found.summed.append((factor, self._of_moments(term, points)))
             elif isinstance(form, (Convolution, Dense)):
                 found.pairs.append((factor, form))
             elif isinstance(term, PairTerm):
@@ -231,9 +234,10 @@ class AtomForm:
                 x, y = points[:, i], points[:, j]
                 ahead, behind = (self._pair_force(form, x + way, y) for way in (steps, -steps))
                 share = self.mass
-            elif isinstance(form, LowRank) or isinstance(term, Potential):
-                force = self._ranked(form, points) if isinstance(form, LowRank) else partial(
-                    self._force, cast(Potential, term).V)
+            elif isinstance(form, LowRank) or isinstance(term, (Potential, MomentEnergy)):
+                force = (self._ranked(form, points) if isinstance(form, LowRank) else
+                         self._of_moments(term, points) if isinstance(term, MomentEnergy) else
+                         partial(self._force, cast(Potential, term).V))
                 ahead, behind, share = force(few + steps), force(few - steps), 1.0
             else:
                 continue
@@ -340,6 +344,12 @@ class AtomForm:
 
         z = rows_dot(known(points), self.rho.weights) * (1.0 if form.signs is None else form.signs)
         return lambda x: self._slopes(lambda y: combine_rows(known(y), z), x, self.box)
+
+    def _of_moments(self, term: MomentEnergy, points: Array) -> Force:
+        """Return the force of a function of moments as a function of points."""
+        known = term.features.at
+        g = term.phi.gradient(rows_dot(known(points), self.rho.weights))
+        return lambda x: self._slopes(lambda y: combine_rows(known(y), g), x, self.box)
 
     def _pairs(self, points: Array, terms: list[tuple[float, PairTerm]], draw: int) -> tuple[Array, Array]:
         """Return the sums over pairs for each test function, and their variances."""

@@ -24,13 +24,15 @@ from numpy.typing import NDArray
 from wgflow.audit.mobile import MobileField
 from wgflow.audit.modes import Modes
 from wgflow.compiled.lowrank import rows_dot
+from wgflow.energies.free_energy import Term
+from wgflow.energies.moment_energy import MomentEnergy
 from wgflow.errors import InvalidInput
 from wgflow.gradients import values_at
 from wgflow.grids import Grid
 from wgflow.interactions.named_kernels import Kernel
 from wgflow.interactions.terms import Convolution, Dense, Interaction, LowRank, PairTerm
 
-__all__ = ["Nodes", "PairForce", "gradients", "pair_force", "potential_gradients"]
+__all__ = ["Nodes", "PairForce", "gradients", "is_pair", "pair_force", "potential_gradients"]
 
 Array = NDArray[np.float64]
 #: Nodes along each axis, by the number of axes.
@@ -161,11 +163,29 @@ class PairForce:
         total = rows_dot(slopes.reshape(len(slopes), -1), (force.reshape(-1, q.size) * q).ravel())
         return -total if self.diagonal is None else -total - rows_dot(self.diagonal, q * q)
 
-
     def size(self, q: Array) -> float:
         """Return the integral of the forces between all pairs without regard to their directions, of one law."""
         q = np.abs(q)
         return float((rows_dot(np.abs(self.left), q).reshape(-1, q.size) * q).sum())
+
+
+class MomentForce(PairForce):
+    """The part of a function of moments: right gives the moments z, left the gradients of the features at the nodes."""
+
+    def __init__(self, nodes: Nodes, left: Array, right: Array, term: MomentEnergy):
+        super().__init__(nodes, left, right)
+        self.term = term
+
+    def rates(self, q: Array) -> Array:
+        """Return the part for each test function, shape (K,)."""
+        slopes = self.nodes.slopes
+        force = rows_dot(self.left, self.term.phi.gradient(rows_dot(cast(Array, self.right), q)))
+        return -rows_dot(slopes.reshape(len(slopes), -1), (force.reshape(-1, q.size) * q).ravel())
+
+
+def is_pair(term: Term) -> bool:
+    """Return whether the force of a term depends on the law, through pairs of points or moments at nodes."""
+    return isinstance(term, PairTerm) or (isinstance(term, MomentEnergy) and callable(term.features.function))
 
 
 def form_on_points(term: PairTerm, ndim: int) -> PairTerm | None:
@@ -177,30 +197,39 @@ def form_on_points(term: PairTerm, ndim: int) -> PairTerm | None:
     return term
 
 
-def count_of(term: PairTerm, ndim: int) -> int:
-    """Return the number of nodes along each axis for an interaction."""
+def count_of(term: Term, ndim: int) -> int:
+    """Return the number of nodes along each axis for a term that `is_pair`."""
+    if not isinstance(term, PairTerm):
+        return LINEAR_COUNTS[ndim]
     return (LINEAR_COUNTS if isinstance(form_on_points(term, ndim), LowRank) else COUNTS)[ndim]
 
 
-def pair_force(term: PairTerm, nodes: Nodes, moving: MobileField | None = None) -> PairForce | None:
-    """Return the part of an interaction; None where its kernel is known by its values between cells alone."""
-    form = form_on_points(term, nodes.grid.ndim)
-    found = None if form is None else _force_of(form, nodes)
+def pair_force(term: Term, nodes: Nodes, moving: MobileField | None = None) -> PairForce | None:
+    """Return the part of a term that `is_pair`; None where its kernel is known by its values between cells alone."""
+    found = _force_of(term, nodes)
     if found is None or moving is None:
         return found
     if found.diagonal is not None:
         raise InvalidInput(f"{term!r} is singular at 0, which the audit does not know with a mobility")
     left = moving.at_nodes(nodes.points, found.left.reshape(*nodes.points.shape, -1))
-    return PairForce(nodes, left.reshape(found.left.shape), found.right)
+    found.left = np.ascontiguousarray(left.reshape(found.left.shape))
+    return found
 
 
-def _force_of(term: PairTerm, nodes: Nodes) -> PairForce | None:
-    if isinstance(term, Convolution) and callable(term.w):
-        return _displaced(term, nodes)
-    if isinstance(term, LowRank) and callable(term.features):
-        return _ranked(term, nodes)
-    if isinstance(term, Dense) and callable(term.U):
-        return _dense(term, nodes)
+def _force_of(term: Term, nodes: Nodes) -> PairForce | None:
+    if isinstance(term, MomentEnergy):
+        values = term.features.at(nodes.points)
+        slopes = gradients(term.features.at, nodes.points, nodes.grid.bounds)
+        return MomentForce(nodes, np.moveaxis(slopes, 1, 2).reshape(-1, len(values)), values, term)
+    found = form_on_points(cast(PairTerm, term), nodes.grid.ndim)
+    if found is None:
+        return None
+    if isinstance(found, Convolution) and callable(found.w):
+        return _displaced(found, nodes)
+    if isinstance(found, LowRank) and callable(found.features):
+        return _ranked(found, nodes)
+    if isinstance(found, Dense) and callable(found.U):
+        return _dense(found, nodes)
     return None
 
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from wgflow.audit.differences import at_faces, center_slopes, log_at_faces, of_one_axis, slopes
 from wgflow.audit.mobile import MobileField
 from wgflow.audit.modes import choose_modes, contract
-from wgflow.audit.pairs import LINEAR_COUNTS, Nodes, PairForce, count_of, pair_force, potential_gradients
+from wgflow.audit.pairs import LINEAR_COUNTS, Nodes, PairForce, count_of, is_pair, pair_force, potential_gradients
 from wgflow.compiled.lowrank import rows_dot
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy, Term
@@ -116,10 +116,11 @@ class WeakForm:
         self.diffusion = sum(factor * term.diffusion for factor, term in terms)
         self.internal = [(f, t) for f, t in terms if isinstance(t, InternalEnergy)]
         self.potentials = [(f, t) for f, t in terms if isinstance(t, Potential)]
-        self.pairs = [(f, t) for f, t in terms if isinstance(t, PairTerm)]
-        known = (InternalEnergy, Potential, PairTerm)
+        self.pairs = [(f, t) for f, t in terms if is_pair(t)]
+        known = (InternalEnergy, Potential)
         self.changing = [(f, t) for f, t in terms if t.time_dependent]
-        self.others = [(f, t) for f, t in terms if not (isinstance(t, known) or t.is_internal or t.time_dependent)]
+        self.others = [(f, t) for f, t in terms
+                       if not (isinstance(t, known) or is_pair(t) or t.is_internal or t.time_dependent)]
         self.forces: list[Array] | None = None
         if self.potentials:
             found = [self._force(axis) for axis in range(self.grid.ndim)]
@@ -193,10 +194,11 @@ class WeakForm:
                 for factor, term in flat(FreeEnergy([(outer, changing)]).at(float(t))):
                     if isinstance(term, Potential):
                         flows[row] += factor * self._force_at_nodes(term, nodes, bounds) * q
-                    elif isinstance(term, PairTerm):
+                    elif is_pair(term):
                         out[1, row] += self._interaction(masses, [(factor, term)])[0]
                     else:
-                        raise InvalidInput(f"{term!r} changes with time and is neither a Potential nor an Interaction")
+                        raise InvalidInput(f"{term!r} changes with time and is neither a Potential, an Interaction nor "
+                                           "a MomentEnergy")
         out[0] = -np.einsum("kda,tda->tk", nodes.slopes, flows)
         return out
 

@@ -47,10 +47,28 @@ def _activate(code, knots, slopes, intercepts, z, values, derivatives):
 
 
 @jit
-def sgd_steps(w, a, b, x, y, steps, learn_ab, ridge, temperature, code, knots, slopes, intercepts, rng):
+def _pull(loss, width, y, f):
+    """Return minus the derivative in the output f: of a loss, see `wgflow.losses.KernelLoss`, or of (y - f)^2."""
+    if loss == 0:
+        return 2.0 * (y - f)
+    if loss == 3:
+        return min(max(y - f, -width), width)
+    margin = y * f
+    if loss == 1:
+        decay = math.exp(-abs(margin))
+        return y * (decay if margin >= 0.0 else 1.0) / (1.0 + decay)
+    if loss == 2:
+        return y * math.exp(-margin)
+    return y * min(max(1.0 - margin, 0.0), width) / width
+
+
+@jit
+def sgd_steps(w, a, b, x, y, steps, learn_ab, ridge, temperature, code, knots, slopes, intercepts, rng, loss=0,
+              corner=1.0, scale=1.0):
     """Train on the samples ``(x[k], y[k])`` one after the other, in place.
 
-    With ``s = steps[k]``, ``z_i = <w_i, x> + b_i``, ``e = 2 s (y - mean_i a_i sigma(z_i))`` and ``c = 1 - 2 ridge s``:
+    With ``s = steps[k]``, ``z_i = <w_i, x> + b_i``, ``f = scale mean_i a_i sigma(z_i)``, ``e = - s scale l'(y, f)``
+    (``2 s (y - f)`` for the square) and ``c = 1 - 2 ridge s``:
 
         w_i <- c w_i + e a_i sigma'(z_i) x + sqrt(4 s temperature) g_i,
 
@@ -76,6 +94,9 @@ def sgd_steps(w, a, b, x, y, steps, learn_ab, ridge, temperature, code, knots, s
         The activation as data.
     rng : Generator
         For the noise; not touched at temperature 0.
+    loss : int
+    corner, scale : float
+        The loss as data (`wgflow.losses.KernelLoss`), the square by default, and the scale of the output.
     """
     n, d = w.shape
     wt = np.zeros((-(-d // UNROLL) * UNROLL, n))  # neurons last, so that every long loop runs over neighbors in memory
@@ -106,7 +127,7 @@ def sgd_steps(w, a, b, x, y, steps, learn_ab, ridge, temperature, code, knots, s
             s = steps[start + k]
             _preactivations(z[k], push, gram[k], k, factor, b)
             _activate(code, knots, slopes, intercepts, z[k], values, derivatives)
-            force = 2.0 * s * (y[start + k] - _dot(a, values) / n)
+            force = scale * s * _pull(loss, corner, y[start + k], scale * _dot(a, values) / n)
             shrink = 1.0 - 2.0 * ridge * s
             factor *= shrink
             _push(push[k], a, derivatives, force, factor)
@@ -132,7 +153,8 @@ def sgd_steps(w, a, b, x, y, steps, learn_ab, ridge, temperature, code, knots, s
 
 
 @jit
-def sgd_batches(w, a, b, x, y, steps, batch, learn_ab, ridge, temperature, code, knots, slopes, intercepts, rng):
+def sgd_batches(w, a, b, x, y, steps, batch, learn_ab, ridge, temperature, code, knots, slopes, intercepts, rng,
+                loss=0, corner=1.0, scale=1.0):
     """Train on mini-batches of ``batch`` samples, in place: step k uses the samples from ``k batch`` on.
 
     The force of `sgd_steps` is replaced by its mean over the mini-batch, at the parameters before the step:
@@ -163,7 +185,7 @@ def sgd_batches(w, a, b, x, y, steps, batch, learn_ab, ridge, temperature, code,
         for k in range(batch):
             _preactivations(z[k], push, values, 0, factor, b)
             _activate(code, knots, slopes, intercepts, z[k], values, derivatives)
-            force = 2.0 * s / batch * (y[start + k] - _dot(a, values) / n)
+            force = scale * s / batch * _pull(loss, corner, y[start + k], scale * _dot(a, values) / n)
             _push(push[k], a, derivatives, force, factor * shrink)
             if learn_ab:
                 for i in range(n):

@@ -7,7 +7,8 @@ weight of the grid) it is
                  + \sum_k c_k\,E_k(m), \qquad
           \mu_i = D \log (m_i / v_i) + V_i + (U m)_i + \sum_k c_k\,\partial E_k / \partial m_i,
 
-where the :math:`E_k` are internal energies other than the entropy, and functionals of the user's own. The chemical
+where the :math:`E_k` are internal energies other than the entropy, and functionals: smooth functions of moments
+(`MomentsOnGrid`), and terms of the user's own. The chemical
 potential mu is the derivative of F up to the constant D. Both are formed here and nowhere else.
 """
 
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from wgflow.energies.moments_on_grid import MomentsOnGrid
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
 
@@ -165,6 +167,16 @@ class EnergyOnGrid:
         return bool(self.operators or self.functionals)
 
     @property
+    def opaque(self) -> list[tuple[float, Functional]]:
+        """The functionals that are known by their value and their derivative alone."""
+        return [pair for pair in self.functionals if not isinstance(pair[1], MomentsOnGrid)]
+
+    @property
+    def of_moments(self) -> list[tuple[float, MomentsOnGrid]]:
+        """The functionals that are functions of moments."""
+        return [(factor, term) for factor, term in self.functionals if isinstance(term, MomentsOnGrid)]
+
+    @property
     def rough(self) -> bool:
         """Whether a kernel of the interaction is not smooth at 0, as far as that is known."""
         return any((operator.kernel is not None and not operator.kernel.smooth) or bool(operator.average)
@@ -185,25 +197,29 @@ class EnergyOnGrid:
             return self.potential
         return self.potential - self.diffusion * self.grid.log_reference
 
-    def check_terms(self, who: str, *, internal: bool = False, functionals: bool = False) -> None:
+    def check_terms(self, who: str, *, internal: bool = False, functionals: bool = False,
+                    moments: bool = False) -> None:
         """Refuse the terms that a method does not know, by name, and say who serves them.
 
         Parameters
         ----------
         who : str
             The method, as the message is to call it.
-        internal, functionals : bool
-            Whether it knows internal energies beside the entropy, and functionals of the user's own.
+        internal, functionals, moments : bool
+            Whether it knows internal energies beside the entropy, functionals of the user's own, and among these
+            functions of moments.
 
         Raises
         ------
         InvalidInput
         """
         known = "Entropy, Potential and interactions" + (", PowerEntropy and InternalEnergy" if internal else "")
+        known += ", and MomentEnergy" if moments else ""
+        unknown = [] if functionals else self.opaque if moments else self.functionals
         if self.internal and not internal:
             raise InvalidInput(f"{self.internal[0][1]!r}: {who} knows {known} alone, and would leave this term out; "
                                "FiniteVolume() and JKO(tau=...) solve flows with nonlinear diffusion")
-        if self.functionals and not functionals:
-            raise InvalidInput(f"{self.functionals[0][1]!r}: {who} knows {known} alone, and would leave this term out; "
+        if unknown:
+            raise InvalidInput(f"{unknown[0][1]!r}: {who} knows {known} alone, and would leave this term out; "
                                "FiniteVolume(), and JKO with inner='linearized', 'back-and-forth' or 'entropic', "
                                "solve the flow of any term that has an energy and a first variation")

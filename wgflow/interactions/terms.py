@@ -7,19 +7,19 @@ r"""Interactions :math:`\tfrac12 \iint U(\theta, \theta')\,\rho(d\theta)\,\rho(d
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, cast
 
 import numpy as np
 
 from wgflow.atoms import Atoms
-from wgflow.checks import available_memory, call_user, check_memory, real_array
-from wgflow.compiled.lowrank import combine_rows, rows_dot
+from wgflow.checks import available_memory, check_memory, real_array
+from wgflow.compiled.lowrank import combine_rows
 from wgflow.densities import Density
+from wgflow.energies.features import Features
 from wgflow.energies.free_energy import Term
 from wgflow.energies.nodes import at_nodes
 from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.errors import InvalidInput, InvalidType
-from wgflow.gradients import box_of, check_points, check_seams, differences, need_function, values_at
+from wgflow.gradients import box_of, check_points, check_seams, differences, need_function
 from wgflow.grids import Grid
 
 from .distance_tables import Tables
@@ -183,22 +183,16 @@ class LowRank(PairTerm):
 
     def __init__(self, features, signs=None, gradients=None):
         super().__init__()
-        self.features = features if callable(features) else real_array(features, "features")
+        self._known = Features(features, gradients)
         self.signs = None if signs is None else np.atleast_1d(real_array(signs, "signs"))
-        self._gradients = _check_gradient(gradients, "gradients")
+
+    @property
+    def features(self):
+        """The features: a function of the coordinates, or values at the cell centers."""
+        return self._known.function
 
     def _bind(self, grid: Grid):
-        features = self.features
-        if callable(features):
-            features = real_array(call_user(features, grid.mesh(), "features"), "features")
-        if features.ndim == grid.ndim:
-            features = features[None]
-        if features.ndim != grid.ndim + 1 or features.shape[1:] != grid.shape:
-            raise InvalidInput(f"features has shape {features.shape}; need (k, {', '.join(map(str, grid.shape))}): "
-                               "one row of the grid's shape for each feature")
-        if not np.isfinite(features).all():
-            where = tuple(int(k) for k in np.argwhere(~np.isfinite(features))[0])
-            raise InvalidInput(f"features is {features[where]} at {where} (feature, cell); it must be finite")
+        features = self._known.on_grid(grid)
         return LowRankOperator(features, self._signs(len(features)), grid)
 
     def _signs(self, count: int) -> np.ndarray:
@@ -210,25 +204,14 @@ class LowRank(PairTerm):
     def _moments(self, rho: Density | Atoms) -> np.ndarray:
         """Return the moments s_k int phi_k rho."""
         need_function(self.features, "features")
-        if isinstance(rho, Atoms):
-            features, masses = self._features_at(rho.points), rho.weights
-        else:
-            features, masses = self.operator(rho.grid).features, at_nodes(rho).masses.ravel()
-        return self._signs(len(features)) * rows_dot(features, masses)
-
-    def _features_at(self, points: np.ndarray) -> np.ndarray:
-        need_function(self.features, "features")
-        return np.ascontiguousarray(values_at(cast(Any, self.features), points, "features", (None,)))
+        moments = self._known.moments(rho)
+        return self._signs(len(moments)) * moments
 
     def _at(self, rho: Density | Atoms, points: np.ndarray) -> np.ndarray:
-        return combine_rows(self._features_at(points), self._moments(rho))
+        return combine_rows(self._known.at(points), self._moments(rho))
 
     def gradient(self, rho: Density | Atoms, points) -> np.ndarray:
-        points, z = check_points(rho, points), self._moments(rho)
-        if self._gradients is None:
-            return differences(lambda x: combine_rows(self._features_at(x), z), points, box_of(rho)[0])
-        slopes = values_at(self._gradients, points, "gradients", (z.size, len(points)))
-        return combine_rows(np.ascontiguousarray(slopes.reshape(z.size, -1)), z).reshape(points.shape)
+        return self._known.gradient(rho, points, self._moments(rho))
 
     def __repr__(self):
         return "LowRank(...)"
