@@ -46,9 +46,12 @@ def stranger_of(folder: str, source: str) -> str | None:
 
 
 def seal_files(cache: Any) -> None:
-    """Let a cache of Numba (``numba.core.caching.FunctionCache``) write and read sealed files."""
+    """Let a cache of Numba (``numba.core.caching.FunctionCache``) write and read sealed files, of names of their own."""
     files = cache._cache_file
     files.__class__ = _SealedFiles
+    name = files._index_name.removesuffix(".nbi")
+    files._index_name, files._data_name_pattern = f"{name}.sealed.nbi", f"{name}.sealed.{{number:d}}.nbc"
+    files._index_path = os.path.join(files._cache_path, files._index_name)
 
 
 class _SealedFiles(IndexDataCacheFile):
@@ -91,5 +94,5 @@ def _tell(path: str) -> None:
     global _told
     if not _told:
         _told = True
-        warnings.warn(f"compiled code in {path} is damaged (cut, or changed on disk), or of a former version: it is "
-                      "dropped and compiled again, as all such files are", WGFlowWarning, stacklevel=2)
+        warnings.warn(f"compiled code in {path} is damaged (cut, or changed on disk): it is dropped and compiled "
+                      "again, as all such files are", WGFlowWarning, stacklevel=2)
