@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from wgflow.solvers import JKO, FiniteVolume, FiPy, Lagrangian
     from wgflow.solvers.stationary import Stationary, stationary, stationary_branches
     from wgflow.validation.sweeps import sweep
+    from wgflow.watching import stop
 
     __version__: str
 
@@ -63,6 +64,7 @@ _LAZY = {
     "solvers": ("wgflow.solvers", None),
     "stationary": ("wgflow.solvers.stationary", "stationary"),
     "stationary_branches": ("wgflow.solvers.stationary", "stationary_branches"),
+    "stop": ("wgflow.watching.stop", None),
     "sweep": ("wgflow.validation.sweeps", "sweep"),
     "testing": ("wgflow.testing", None),
     "validation": ("wgflow.validation", None),
@@ -74,7 +76,7 @@ __all__ = [
     "LowRank", "Potential", "PowerEntropy", "RelativeEntropy", "ResourceError", "Solution", "Stationary",
     "StorageError", "Term", "TimeDependent", "WGFlowError", "WGFlowWarning", "__version__", "activations",
     "errors", "interactions", "load", "plotting", "reduced_models", "resume", "show_versions", "solve",
-    "solvers", "stationary", "stationary_branches", "sweep", "testing", "validation",
+    "solvers", "stationary", "stationary_branches", "stop", "sweep", "testing", "validation",
 ]
 
 

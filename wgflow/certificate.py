@@ -158,12 +158,14 @@ class Certificate:
     mass_outside: float | None = None
     outside_at: str = ""
     unbounded: bool = False
+    stopped: str = ""
 
     def checks(self) -> dict[str, tuple[bool | None, str]]:
         """Return each check by its name: True, False, or None if it could not be judged; and a sentence."""
         checks: dict[str, tuple[bool | None, str]] = {
-            "completed": (self.completed, "the end of the time span was reached"
-                          if self.completed else "the run stopped before the end of the time span"),
+            "completed": (self.completed, "the run stopped before the end of the time span" if not self.completed
+                          else f"the run was ended where it was told to: {self.stopped}" if self.stopped
+                          else "the end of the time span was reached"),
             "mass": (self.mass_drift <= MASS_TOLERANCE,
                      f"mass changed by {self.mass_drift:.1e} (at most {MASS_TOLERANCE:.0e})"),
             "sign": (self.min_density >= 0, f"the smallest {'weight' if self.atomic else 'cell average'} was "

@@ -26,12 +26,13 @@ from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, WGFlowErr
 from wgflow.files.checkpoints import Checkpoint
 from wgflow.gradients import probe_atoms
 from wgflow.grids import Grid
-from wgflow.progress import run_progress
+from wgflow.progress import Progress, run_progress
 from wgflow.recorder import AtomRecorder, Recorder
 from wgflow.solution import Solution
 
 if TYPE_CHECKING:
     from wgflow.solvers.base import Method
+    from wgflow.watching.watch import Watch
 
 __all__ = ["HIGH_ORDER", "Flow", "make_flow", "run"]
 
@@ -258,11 +259,13 @@ def law_after(energy: FreeEnergy, rho: Density, t0: float, t1: float, time_scale
     return final if isinstance(final, Density) else None
 
 
-def run(flow: Flow, method: Method, *, progress: bool = False, checkpoint=None, throw: bool = True,
-        state: tuple[dict, dict] | None = None) -> Solution:
+def run(flow: Flow, method: Method, *, progress: Progress = False, checkpoint=None, throw: bool = True,
+        state: tuple[dict, dict] | None = None, watch: Watch | None = None) -> Solution:
     """Return the Solution of a method on a checked problem; after an error the record is in ``error.partial``."""
+    if watch is not None:
+        watch.check(flow)
     with run_progress(flow, progress) as report:
-        recorder = (Recorder if flow.has_grid else AtomRecorder)(flow, method, report)
+        recorder = (Recorder if flow.has_grid else AtomRecorder)(flow, method, report, watch)
         try:
             with _keeper(checkpoint, flow, method, recorder, state is not None) as keeper:
                 method.integrate(flow, recorder, checkpoint=keeper, state=state)
@@ -274,11 +277,22 @@ def run(flow: Flow, method: Method, *, progress: bool = False, checkpoint=None, 
             if throw:
                 raise
             return error.partial
-        except (WGFlowError, KeyboardInterrupt, MemoryError) as error:
+        except KeyboardInterrupt as error:
+            if not recorder.columns["t"]:
+                raise
+            words = f"interrupted at t = {recorder.columns['t'][-1]:.6g} of {flow.t1:g}"
+            partial = recorder.solution(1, words)
+            if not throw:
+                return partial
+            vars(error)["partial"] = partial
+            error.args = (f"{words}; what was computed is in .partial of this exception (at a prompt: "
+                          "sys.last_value.partial), and solve(..., throw=False) returns it",)
+            raise
+        except (WGFlowError, MemoryError) as error:
             if recorder.columns["t"]:
                 vars(error)["partial"] = recorder.solution(1, f"{type(error).__name__}: {error}")
             raise
-    return recorder.solution(0, "the solver reached the end of the time span")
+    return recorder.solution(0, recorder.stopped or "the solver reached the end of the time span")
 
 
 def _keeper(path, flow, method, recorder, resumed):

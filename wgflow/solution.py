@@ -92,9 +92,11 @@ class Solution(Generic[Law]):
         Time, step, energy, mass and sign at every accepted step.
     certificate : Certificate
     status : int
-        0 if the end of the time span was reached, 1 if not.
+        0 if the end of the time span was reached, or the run was ended by ``stop``; 1 if not.
     message : str
         The status in words.
+    stopped : str
+        Why ``stop`` ended the run, and when, in words; empty where it did not.
     free_energy : FreeEnergy
     method : str
         The method and its settings.
@@ -108,13 +110,13 @@ class Solution(Generic[Law]):
                  certificate: Certificate | Callable[[], Certificate], status: int, message: str,
                  free_energy: FreeEnergy | None, method: str,
                  time_scale: float | Callable[[float], float] | None = 1.0, jko_steps: Sequence[JKOStep] = (),
-                 stepped_by: Method | None = None, start: Density | Atoms | None = None):
+                 stepped_by: Method | None = None, start: Density | Atoms | None = None, stopped: str = ""):
         self.t = np.asarray(t, dtype=float)
         self.densities: list[Law] = list(densities)
         self.energy = np.asarray(energy, dtype=float)
         self.history = history
         self._certificate = certificate
-        self.status, self.message = status, message
+        self.status, self.message, self.stopped = status, message, stopped
         self.free_energy, self.method, self.time_scale = free_energy, method, time_scale
         self.jko_steps = tuple(jko_steps)
         self._stepped_by, self._start = stepped_by, start
@@ -138,7 +140,7 @@ class Solution(Generic[Law]):
 
     @property
     def success(self) -> bool:
-        """Whether the end of the time span was reached."""
+        """Whether the end of the time span was reached, or ``stop`` ended the run before."""
         return self.status == 0
 
     @property

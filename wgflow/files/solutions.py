@@ -292,7 +292,8 @@ def _unpack(header: dict, arrays: dict[str, np.ndarray]) -> Solution:
     solution = Solution(t=arrays["t"].copy(), densities=densities, energy=arrays["energy"].copy(), history=history,
                         certificate=certificate, status=problem["status"], message=problem["message"],
                         free_energy=None, method=problem["method"], time_scale=problem["time_scale"],
-                        jko_steps=unpack_steps(problem.get("jko_steps", NO_STEPS), arrays))
+                        jko_steps=unpack_steps(problem.get("jko_steps", NO_STEPS), arrays),
+                        stopped=certificate.stopped)
     if "dissipation" in arrays:
         vars(solution)["dissipation"] = arrays["dissipation"].copy()
     for k, found in problem.get("errors", {}).items():
