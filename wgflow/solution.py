@@ -19,6 +19,7 @@ from wgflow.errors import InvalidInput, WGFlowWarning
 from wgflow.uphill import uphill
 
 if TYPE_CHECKING:
+    import pandas
     import xarray
     from matplotlib.figure import Figure
 
@@ -279,6 +280,51 @@ class Solution(Generic[Law]):
     def dataset(self) -> xarray.Dataset:
         """The solution as an xarray.Dataset: density(time, axes...), energy(time), history, attributes."""
         return uphill("wgflow.files.solutions", "to_dataset")(self)
+
+    def to_xarray(self) -> xarray.Dataset:
+        """Return `dataset`: the solution with coordinates, units and attributes after the CF conventions."""
+        return self.dataset
+
+    def to_numpy(self) -> dict[str, np.ndarray]:
+        """Return copies of the arrays of the solution by the names that `dataset` has for them.
+
+        ``time`` and ``energy``, shape (k,); for each axis its cell centers, by its name; ``density``, shape
+        (k, *cells), averages over the cells. Of atoms each coordinate by its name, shape (k, n), and ``weight``,
+        shape (n,).
+        """
+        return uphill("wgflow.files.exports", "to_numpy")(self)
+
+    def to_pandas(self, table: str = "density") -> pandas.DataFrame:
+        """Return a table of the solution.
+
+        Parameters
+        ----------
+        table : {"density", "snapshots", "history"}
+            ``"density"``: a row for each cell (or atom) of each snapshot, with time, coordinates, and density (or
+            weight). ``"snapshots"``: a row for each snapshot, with energy, mass, mean and variance of each coordinate.
+            ``"history"``: a row for each accepted step.
+
+        Raises
+        ------
+        StorageError
+            If pandas is missing.
+        """
+        return uphill("wgflow.files.exports", "to_pandas")(self, table)
+
+    def to_csv(self, path: str | os.PathLike[str], table: str = "density") -> None:
+        """Write a table of the solution, as of `to_pandas`, as text with commas; floats keep every bit.
+
+        Parameters
+        ----------
+        path : path
+        table : {"density", "snapshots", "history"}
+
+        Raises
+        ------
+        StorageError
+            If the file cannot be written; an old one is then unchanged.
+        """
+        uphill("wgflow.files.exports", "to_csv")(self, path, table)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the solution to a file: CF NetCDF for ``.nc`` (needs the io extra), NumPy's format for ``.npz``."""

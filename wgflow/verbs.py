@@ -180,6 +180,7 @@ def solve(
     return solution
 
 
+@without_unknown
 def resume(
     path: str | os.PathLike[str],
     t_end: float | None = None,
@@ -193,6 +194,7 @@ def resume(
     callback: Callable[..., object] | None = None,
     stop: Stop | None = None,
     throw: bool = True,
+    **unknown: object,
 ) -> Solution:
     """Go on with a run from its checkpoint, the file that ``solve(..., checkpoint=path)`` wrote.
 
@@ -237,6 +239,9 @@ def resume(
     """
     from wgflow import resuming, solvers
 
+    if unknown:
+        others = [getattr(solvers, name) for name in solvers.METHODS]
+        refuse_unknown(unknown, resume, method, [solvers.FiniteVolume, *others])
     progress, throw, watch = check_progress(progress), check_flag("throw", throw), make_watch(callback, stop)
     methods = {name: getattr(solvers, name) for name in solvers.METHODS}
     if method is not None:
