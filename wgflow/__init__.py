@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+import sys
 from typing import TYPE_CHECKING
 
 if importlib.util.find_spec("wgflow.solvers") is None:
@@ -16,6 +17,7 @@ if importlib.util.find_spec("wgflow.solvers") is None:
                       "run `pip install -e .` there (or `make demo`), or change to another folder")
 
 from wgflow import errors
+from wgflow.calls.explained import nearest
 from wgflow.certificate import Certificate
 from wgflow.densities import Density
 from wgflow.energies import (
@@ -93,7 +95,9 @@ if not TYPE_CHECKING:
             value = value if attribute is None else getattr(value, attribute)
             globals()[name] = value
             return value
-        raise AttributeError(f"module 'wgflow' has no attribute {name!r}")
+        near = nearest(name, __all__)
+        raise AttributeError(f"module 'wgflow' has no attribute {name!r}" + (f"; did you mean {near}?" if near else ""),
+                             name=name, obj=sys.modules[__name__])
 
 
 def __dir__():

@@ -1,18 +1,13 @@
-"""Checks of the arguments of `solve` and `resume`: time spans, output times, clocks."""
+"""Checks of the arguments of `solve` and `resume`: the time span and output times."""
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import math
 import numbers
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields, is_dataclass
-from typing import TypeVar
 
 import numpy as np
 
-from wgflow.checks import check_memory, real_array
+from wgflow.checks import check_memory, described, real_array
 from wgflow.errors import InvalidInput, InvalidType, ResourceError
 
 #: More output times than this are refused: the snapshots would need more memory and time than the solution.
@@ -20,55 +15,20 @@ MAX_OUTPUT_TIMES = 1_000_000
 #: Output times nearer to an end of the span than this, relative to it, are that end.
 TIME_SLACK = 4 * 2.0**-52
 
-F = TypeVar("F", bound=Callable)
-
-
-def without_unknown(function: F) -> F:
-    """Return a function whose signature, for readers and ``help``, leaves out its ``**unknown`` arguments."""
-    signature = inspect.signature(function)
-    known = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    vars(function)["__signature__"] = signature.replace(parameters=known)
-    return function
-
-
-def refuse_unknown(unknown: Mapping[str, object], function: Callable, method: object, methods: Iterable[type]) -> None:
-    """Refuse arguments that a function does not have, and say where they belong.
-
-    Parameters
-    ----------
-    unknown : mapping
-        The arguments by name.
-    function : callable
-    method : Method or None
-        The method that was given.
-    methods : iterable of type
-        The methods there are, the default one first.
-
-    Raises
-    ------
-    InvalidType
-        If there are any; it names the first, and the method of which it is a setting, or a name that is like it.
-    """
-    for name, value in unknown.items():
-        told, given = f"{name}={value!r}: {function.__name__} has no argument {name}", type(method)
-        homes = [home for home in (given, *methods) if is_dataclass(home) and name in {f.name for f in fields(home)}]
-        if homes:
-            raise InvalidType(f"{told}; it is a setting of the method, method={homes[0].__name__}({name}={value!r})")
-        names = list(inspect.signature(function).parameters)
-        near = difflib.get_close_matches(name, names, n=1)
-        raise InvalidType(f"{told}; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"))
-
 
 def check_span(t_span) -> tuple[float, float]:
     try:
         t0, t1 = t_span
     except (TypeError, ValueError) as error:
-        raise InvalidInput(f"t_span={t_span!r}: need a pair (start, end)") from error
+        end = f"{t_span:g}" if isinstance(t_span, numbers.Real) and t_span > 0 else "1"
+        raise InvalidInput(f"t_span={described(t_span)}: need a pair (start, end), such as t_span=(0, {end})"
+                           ) from error
     if any(isinstance(t, bool) or not isinstance(t, numbers.Real) for t in (t0, t1)):
         raise InvalidType(f"t_span={t_span!r}: need a pair of numbers (start, end)")
     t0, t1 = float(t0), float(t1)
     if not (math.isfinite(t0) and math.isfinite(t1)):
-        raise InvalidInput(f"t_span=({t0}, {t1}): both ends must be finite")
+        raise InvalidInput(f"t_span=({t0}, {t1}): both ends must be finite; for the law at rest take "
+                           "wgflow.stationary(energy, grid), or a long span with stop=wgflow.stop.stationary(1e-6)")
     if t1 < t0:
         raise InvalidInput(f"t_span=({t0:g}, {t1:g}): the end must not lie before the start; flows do not run backward")
     return t0, t1
@@ -96,5 +56,8 @@ def check_times(t_eval, t0, t1, size: int, unit: str = "cells") -> tuple[float, 
         if abs(times[k] - end) <= TIME_SLACK * max(abs(t0), abs(t1)):
             times[k] = end
     if times[0] < t0 or times[-1] > t1:
-        raise InvalidInput(f"t_eval runs from {times[0]:g} to {times[-1]:g}, outside t_span=({t0:g}, {t1:g})")
+        hint = ""
+        if np.ndim(t_eval) == 0 and times[0] == int(times[0]) > 1:
+            hint = f"; for so many output times take t_eval=np.linspace({t0:g}, {t1:g}, {int(times[0])})"
+        raise InvalidInput(f"t_eval runs from {times[0]:g} to {times[-1]:g}, outside t_span=({t0:g}, {t1:g}){hint}")
     return tuple(float(t) for t in times)

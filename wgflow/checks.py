@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,34 @@ if TYPE_CHECKING:
 WORK_ARRAYS = 12
 #: Requests of fewer bytes are granted without a look at the free memory.
 SMALL_REQUEST = 64e6
+#: Characters of a value in a message, at most.
+LONGEST_TEXT = 60
+#: What to write where a function takes numbers and not arrays, by the words of the exception.
+ARRAY_HINTS = (
+    ("truth value of an array", "in place of `if` write np.where(x > 0, a, b), in place of max(x, 0) np.maximum(x, 0)"),
+    ("can be converted to Python scalars", "in place of the functions of math write those of NumPy, such as np.cos"),
+    ("must be real number, not", "in place of the functions of math write those of NumPy, such as np.cos"),
+)
+
+
+def described(value: object) -> str:
+    """Return a value for a message, in a few words: what it is where its text would be long."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if isinstance(value, np.ndarray) and value.size > 4:
+        return f"an ndarray of shape {value.shape}"
+    if callable(value) and hasattr(value, "__name__"):
+        return f"the function {value.__name__}"
+    text = " ".join(repr(value).split())
+    if len(text) <= LONGEST_TEXT:
+        return text
+    article = "an" if type(value).__name__[0] in "AEIOU" else "a"
+    return f"{article} {type(value).__name__}"
+
+
+def kind_of(value: object) -> str:
+    """Return of what kind a value is, for a message."""
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 def call_user(function, arguments, what: str):
@@ -35,10 +64,11 @@ def call_user(function, arguments, what: str):
         with np.errstate(all="ignore"):
             return function(*arguments)
     except Exception as error:
-        raise InvalidInput(
-            f"{what} raised {type(error).__name__}: {error}; it is called with one array for each of "
-            f"{len(arguments)} coordinates (read-only) and returns an array of their shape"
-        ) from error
+        words = " ".join(str(error).split())
+        count = f"{len(arguments)} coordinate{'' if len(arguments) == 1 else 's'}"
+        hint = next((f"; {hint}" for key, hint in ARRAY_HINTS if key in words), "")
+        raise InvalidInput(f"{what} raised {type(error).__name__}: {words}; it is called with {count}, a read-only "
+                           f"array for each, and returns an array of their shape{hint}") from error
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
@@ -141,6 +171,23 @@ def check_flag(name: str, value) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise InvalidType(f"{name}={value!r}: need True or False")
     return bool(value)
+
+
+def axis_numbers(axes: object, names: Sequence[str]) -> tuple[int, ...]:
+    """Return axes as a tuple, those given by name as numbers; the numbers themselves are not checked."""
+    given = (axes,) if isinstance(axes, (str, numbers.Integral)) else axes
+    if not isinstance(given, (tuple, list, range, np.ndarray)):
+        raise InvalidType(f"axes={axes!r}: need the number or the name of an axis, or several of them")
+    found = []
+    for axis in given:
+        if isinstance(axis, str):
+            if axis not in names:
+                raise InvalidInput(f"axes={axes!r}: no axis is called {axis!r}; there are {', '.join(names)}")
+            axis = names.index(axis)
+        if isinstance(axis, (bool, np.bool_)) or not isinstance(axis, numbers.Integral):
+            raise InvalidType(f"axes={axes!r}: need the number or the name of an axis, or several of them")
+        found.append(int(axis))
+    return tuple(found)
 
 
 def check_interval(name: str, value) -> tuple[float, float]:

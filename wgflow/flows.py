@@ -14,11 +14,11 @@ import numpy as np
 
 from wgflow.arguments import check_span, check_times
 from wgflow.atoms import Atoms
-from wgflow.checks import check_positive
+from wgflow.checks import check_positive, kind_of
 from wgflow.densities import Density
 from wgflow.energies.clocks import Clock
 from wgflow.energies.drives import Drive
-from wgflow.energies.free_energy import FreeEnergy, Term
+from wgflow.energies.free_energy import FreeEnergy, Term, not_an_energy
 from wgflow.energies.nodes import NodeGrid
 from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.energies.probes import AtomProbe, GridProbe
@@ -216,8 +216,12 @@ def make_flow(energy: Term, rho0: Density | Atoms, t_span, t_eval, time_scale, m
         If an argument breaks a rule, or the method does not support the law or the energy.
     """
     name = type(method).__name__
+    if isinstance(energy, (Density, Atoms)) and isinstance(rho0, Term):
+        raise InvalidType("energy and rho0 are swapped: solve(energy, rho0, t_span)")
+    if isinstance(t_span, (Density, Atoms)) and not isinstance(rho0, (Density, Atoms)):
+        raise InvalidType("rho0 and t_span are swapped: solve(energy, rho0, t_span)")
     if not isinstance(energy, Term):
-        raise InvalidType(f"energy must be a sum of terms such as Entropy(1.0) + Potential(V), got {energy!r}")
+        raise not_an_energy(energy)
     if energy.time_dependent and not method.DRIVEN:
         raise InvalidInput(f"{name} supports only energies that do not change with time; use FiniteVolume() for "
                            "TimeDependent terms")
@@ -226,7 +230,7 @@ def make_flow(energy: Term, rho0: Density | Atoms, t_span, t_eval, time_scale, m
                            "Density (Density.from_samples makes one of points)")
     if not isinstance(rho0, (Density, Atoms)):
         raise InvalidType(f"rho0 must be a wgflow.Density{' or Atoms' if method.MOVES_ATOMS else ''}, got "
-                          f"{type(rho0).__name__}; make one by Density.from_values(grid, values)")
+                          f"{kind_of(rho0)}; make one by Density.from_values(grid, values)")
     energy = energy if isinstance(energy, FreeEnergy) else FreeEnergy([(1.0, energy)])
     given = rho0
     t0, t1 = check_span(t_span)

@@ -125,9 +125,7 @@ def check_boundary(boundary, ndim: int) -> tuple[tuple[bool, ...], tuple[tuple[b
         pair = tuple(entry) if isinstance(entry, (tuple, list)) else (entry, entry)
         for word in pair:
             if word is not None and word not in BOUNDARIES:
-                guess = difflib.get_close_matches(str(word), BOUNDARIES, n=1, cutoff=0.3)
-                hint = f"; did you mean {guess[0]!r}?" if guess else ";"
-                raise InvalidInput(f"boundary[{axis}]: unknown boundary {word!r}{hint} allowed: "
+                raise InvalidInput(f"boundary[{axis}]: unknown boundary {word!r}; {_about_boundary(str(word))}allowed: "
                                    f"{', '.join(BOUNDARIES)}, or None")
         if len(pair) != 2:
             raise InvalidInput(f"boundary[{axis}]={entry!r}: need one word for the axis, or one for each of its ends")
@@ -159,3 +157,15 @@ def check_log_weight(log_weight, shape) -> np.ndarray:
                            "(log_power_cell_average), not of point values")
     array.flags.writeable = False
     return array
+
+
+def _about_boundary(word: str) -> str:
+    """Return what a word of another library means here."""
+    plain = word.lower().replace("_", "-")
+    if any(part in plain for part in ("dirichlet", "absorb", "fixed", "outflow", "robin")):
+        return ("ends that absorb, or hold a value, do not keep the mass and are no gradient flow of this kind (FiPy "
+                "and py-pde solve those); ")
+    if any(part in plain for part in ("neumann", "reflect", "wall", "flux", "closed")):
+        return "did you mean 'no-flux'? "
+    guess = difflib.get_close_matches(plain, BOUNDARIES, n=1, cutoff=0.3)
+    return f"did you mean {guess[0]!r}? " if guess else ""

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from wgflow.calls.explained import explained
 from wgflow.checks import available_memory, call_user, check_grid_memory, check_memory, check_values, real_array
 from wgflow.errors import InvalidInput, InvalidType, WGFlowWarning
 from wgflow.grid_checks import (
@@ -107,6 +108,7 @@ class Grid:
     names: tuple[str, ...]
     log_weight: np.ndarray | None
 
+    @explained("Grid((-4, 4), cells=200) or Grid([(-4, 4), (-3, 3)], cells=(80, 60))")
     def __init__(self, bounds=None, cells=None, *, boundary=None, edges=None, log_weight=None, names=None,
                  origin=False):
         if (bounds is None) == (edges is None):

@@ -36,7 +36,7 @@ def check_progress(value: object) -> Progress:
         return value
     if callable(value) and not isinstance(value, type):
         return value
-    raise InvalidType(f"progress={value!r}: need True, False or a function of (done, total)")
+    raise InvalidType(f"progress={value!r}: need True or False, or a function of (done, total)")
 
 
 def say(words: str) -> None:

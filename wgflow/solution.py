@@ -173,7 +173,7 @@ class Solution(Generic[Law]):
         t : float
             Between the first and the last snapshot. Particles with noise are known at snapshots only (InvalidInput).
         """
-        t = float(t)
+        t = check_real("t", t)
         if not self.t[0] <= t <= self.t[-1]:
             raise InvalidInput(f"t={t:g} is outside the solution, which has {self.t[0]:g} <= t <= {self.t[-1]:g}")
         k = int(np.searchsorted(self.t, t))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass, replace
 from typing import TYPE_CHECKING, overload
 
-from wgflow.arguments import refuse_unknown, without_unknown
+from wgflow.calls.explained import explained, nearest
 from wgflow.certificate import library_versions
-from wgflow.checks import check_flag
+from wgflow.checks import check_flag, described
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
 from wgflow.flows import Flow, make_flow, run
 from wgflow.progress import Progress, check_progress
@@ -75,7 +75,7 @@ def solve(
     throw: bool = True,
     error_estimate: bool = False,
 ) -> Solution[Density]: ...
-@without_unknown
+@explained("wgflow.solve(energy, rho0, (0, 1))", lambda named: _methods_for(named))
 def solve(
     energy: Term,
     rho0: Density | Atoms,
@@ -90,7 +90,6 @@ def solve(
     checkpoint: str | os.PathLike[str] | None = None,
     throw: bool = True,
     error_estimate: bool = False,
-    **unknown: object,
 ) -> Solution[Density] | Solution[Atoms]:
     r"""Solve the Wasserstein gradient flow of a free energy.
 
@@ -160,11 +159,6 @@ def solve(
     >>> print(f"{rho.mean():.3f} {rho.cov():.3f}")
     0.736 0.898
     """
-    if unknown:
-        from wgflow import solvers
-
-        others = [getattr(solvers, name) for name in solvers.METHODS]
-        refuse_unknown(unknown, solve, method, [solvers.FiniteVolume, *others])
     method = _check_method(method)
     progress, throw, watch = check_progress(progress), check_flag("throw", throw), make_watch(callback, stop)
     flow = make_flow(energy, rho0, t_span, t_eval, time_scale, method)
@@ -180,7 +174,8 @@ def solve(
     return solution
 
 
-@without_unknown
+@explained("wgflow.resume(path, energy=energy): functions are not stored, so the energy is given again",
+           lambda named: _methods_for(named))
 def resume(
     path: str | os.PathLike[str],
     t_end: float | None = None,
@@ -194,7 +189,6 @@ def resume(
     callback: Callable[..., object] | None = None,
     stop: Stop | None = None,
     throw: bool = True,
-    **unknown: object,
 ) -> Solution:
     """Go on with a run from its checkpoint, the file that ``solve(..., checkpoint=path)`` wrote.
 
@@ -239,9 +233,6 @@ def resume(
     """
     from wgflow import resuming, solvers
 
-    if unknown:
-        others = [getattr(solvers, name) for name in solvers.METHODS]
-        refuse_unknown(unknown, resume, method, [solvers.FiniteVolume, *others])
     progress, throw, watch = check_progress(progress), check_flag("throw", throw), make_watch(callback, stop)
     methods = {name: getattr(solvers, name) for name in solvers.METHODS}
     if method is not None:
@@ -276,14 +267,27 @@ def _with_error_estimate(solution: Solution) -> None:
                                    error_order=found.order, energy_error=float(found.energy))
 
 
+def _methods_for(named: Mapping[str, object]) -> list[type]:
+    """Return the classes of methods, that of the method of a call first, then the default one."""
+    from wgflow import solvers
+
+    return [type(named.get("method")), solvers.FiniteVolume, *(getattr(solvers, name) for name in solvers.METHODS)]
+
+
 def _check_method(method: Method | None) -> Method:
+    from wgflow import solvers
     from wgflow.solvers import FiniteVolume, Method
 
     if method is None:
         return FiniteVolume()
     if not isinstance(method, Method):
-        raise InvalidType(f"method must be a solver such as wgflow.FiniteVolume(), got {method!r}; one of your own is "
-                          "a subclass of wgflow.solvers.Method")
+        word = method.__name__ if isinstance(method, type) else method if isinstance(method, str) else ""
+        near = nearest(word, solvers.METHODS)
+        if near:
+            use = vars(getattr(solvers, near)).get("EXAMPLE") or f"{near}()"
+            raise InvalidType(f"method={described(method)}: need an object, method=wgflow.{use}")
+        raise InvalidType(f"method must be a solver such as wgflow.FiniteVolume(), got {described(method)}; one of "
+                          "your own is a subclass of wgflow.solvers.Method")
     if type(method).settings is Method.settings and not is_dataclass(method):
         raise InvalidType(f"method: {type(method).__name__} is no dataclass; put @dataclass(frozen=True) above the "
                           "class, so that its settings can be kept with the solution")

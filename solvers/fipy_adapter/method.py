@@ -96,6 +96,8 @@ class FiPy(Method):
     Engineering 11 (2009) 6-15.
     """
 
+    EXAMPLE: ClassVar[str] = "FiPy()"
+
     dt: float | None = None
     order: int = 2
     tol: float = 1e-11

@@ -9,10 +9,11 @@ import warnings
 import numpy as np
 
 from wgflow.audit.open_ends import Outside, goes_on, judge_outside, mass_outside
+from wgflow.calls.explained import explained
 from wgflow.certificate import boundary_mass
-from wgflow.checks import check_count, check_positive
+from wgflow.checks import check_count, check_positive, kind_of
 from wgflow.densities import Density
-from wgflow.energies.free_energy import FreeEnergy, Term
+from wgflow.energies.free_energy import FreeEnergy, Term, not_an_energy
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, WGFlowWarning
 from wgflow.gradients import probe_atoms
 from wgflow.grids import Grid
@@ -45,6 +46,7 @@ WELL_ROUNDS = 40
 SAME_WELLS = 1e-10
 
 
+@explained("wgflow.stationary(energy, grid)")
 def stationary(energy, grid, *, rho0=None, method="auto", tolerance=1e-13, max_iterations=500, mass=None) -> Stationary:
     r"""Return the stationary state of a flow, the law that reproduces itself:
 
@@ -124,6 +126,7 @@ def stationary(energy, grid, *, rho0=None, method="auto", tolerance=1e-13, max_i
     return search.one(method, None if rho0 is None else search.start_masses(rho0, "rho0"))
 
 
+@explained("wgflow.stationary_branches(energy, grid)")
 def stationary_branches(energy, grid, *, starts=None, tolerance=1e-13, max_iterations=200, mass=None,
                         max_branches=32) -> list[Stationary]:
     """Return all stationary states that a search finds, sorted by energy, each labeled stable or unstable.
@@ -180,10 +183,12 @@ class _Search:
     """Searches for stationary states of one problem, whose arguments have been checked."""
 
     def __init__(self, energy, grid, mass, rho0, tolerance, max_iterations):
+        if isinstance(energy, Grid) and isinstance(grid, Term):
+            raise InvalidType("energy and grid are swapped: stationary(energy, grid)")
         if not isinstance(energy, Term):
-            raise InvalidType(f"energy must be a sum of terms such as Entropy(1.0) + Potential(V), got {energy!r}")
+            raise not_an_energy(energy)
         if not isinstance(grid, Grid):
-            raise InvalidType(f"grid must be a wgflow.Grid, got {type(grid).__name__}")
+            raise InvalidType(f"grid must be a wgflow.Grid, got {kind_of(grid)}")
         if rho0 is not None and not isinstance(rho0, Density):
             raise InvalidType(f"rho0 must be a wgflow.Density, got {type(rho0).__name__}")
         check_positive("tolerance", tolerance)

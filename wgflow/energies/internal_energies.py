@@ -7,6 +7,7 @@ import numbers
 import warnings
 from collections.abc import Callable
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 
@@ -52,6 +53,8 @@ class Entropy(Term):
     InvalidInput
         If beta is 0, negative or NaN.
     """
+
+    EXAMPLE: ClassVar[str] = "Entropy(beta=1.0)"
 
     is_internal = True
 
@@ -259,6 +262,8 @@ class PowerEntropy(InternalEnergy):
     >>> PowerEntropy(2.0)(Density.uniform(grid))
     1.0
     """
+
+    EXAMPLE: ClassVar[str] = "PowerEntropy(2.0)"
 
     m: float
 

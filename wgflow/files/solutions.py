@@ -198,7 +198,8 @@ def _suffix(path) -> str:
         raise InvalidType(f"path={path!r}: need the path of a file, such as 'run.nc'") from error
     suffix = Path(name).suffix.lower()
     if suffix not in (".nc", ".npz"):
-        raise InvalidInput(f"path={name!r} must end in .nc (CF NetCDF) or .npz (NumPy)")
+        text = "; solution.to_csv(path) writes tables of text" if suffix in (".csv", ".txt", ".tsv") else ""
+        raise InvalidInput(f"path={name!r} must end in .nc (CF NetCDF) or .npz (NumPy){text}")
     target_of(path)
     return suffix
 

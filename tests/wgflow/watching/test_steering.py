@@ -144,7 +144,7 @@ def test_what_a_callback_raises_loses_nothing(case):
     ({"stop": wg.stop.stationary}, "stationary is a class"),
     ({"stop": 1e-6}, "stop=1e-06: need a condition"),
     ({"stop": [lambda t, rho: True, "rest"]}, "stop='rest'"),
-    ({"progress": 1}, "progress=1: need True, False or a function"),
+    ({"progress": 1}, "progress=1: need True or False, or a function"),
 ])
 def test_bad_arguments_stop_before_the_run(options, words):
     with pytest.raises(wg.InvalidInput, match=words):
