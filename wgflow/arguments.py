@@ -20,7 +20,7 @@ def check_span(t_span) -> tuple[float, float]:
     try:
         t0, t1 = t_span
     except (TypeError, ValueError) as error:
-        end = f"{t_span:g}" if isinstance(t_span, numbers.Real) and t_span > 0 else "1"
+        end = f"{t_span:g}" if isinstance(t_span, (int, float)) and t_span > 0 else "1"
         raise InvalidInput(f"t_span={described(t_span)}: need a pair (start, end), such as t_span=(0, {end})"
                            ) from error
     if any(isinstance(t, bool) or not isinstance(t, numbers.Real) for t in (t0, t1)):

@@ -14,6 +14,7 @@ from wgflow.calls.explained import explained
 from wgflow.checks import axis_numbers, call_user, real_array
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.sampling import sampler
+from wgflow.uphill import uphill
 
 if TYPE_CHECKING:
     from wgflow.densities import Density
@@ -217,6 +218,23 @@ class Atoms:
         return same and np.array_equal(self.points, other.points) and np.array_equal(self.weights, other.weights)
 
     __hash__ = None  # type: ignore[assignment]
+
+    def plot(self, path: Any = None, *, ax: Any = None, **style: Any) -> Any:
+        """Return a matplotlib Figure of the law: a histogram, a cloud, or a panel for each of more coordinates.
+
+        Parameters
+        ----------
+        path : path, optional
+            Where to write it.
+        ax : matplotlib Axes, optional
+            Draw here instead of into a new figure (one or two coordinates).
+        **style
+            Of matplotlib's ``Axes.stairs``; of clouds ``color``.
+        """
+        return uphill("wgflow.pictures.laws", "plot_law")(self, path, ax=ax, **style)
+
+    def _repr_html_(self) -> str:
+        return str(uphill("wgflow.pictures.html", "law_html")(self))
 
     def __repr__(self):
         return f"Atoms({self.size} points, mass={self.mass:.12g}, mean={np.round(self.mean(), 6)}, on {self.names})"

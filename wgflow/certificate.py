@@ -12,6 +12,7 @@ import numpy as np
 from wgflow.atoms import Atoms
 from wgflow.audit.open_ends import judge_outside
 from wgflow.densities import Density
+from wgflow.uphill import uphill
 
 __all__ = ["Certificate"]
 
@@ -324,7 +325,7 @@ class Certificate:
         return {f.name: getattr(self, f.name) for f in fields(self)} | {"ok": self.ok, "verdict": self.verdict}
 
     def _repr_html_(self) -> str:
-        return f"<pre>{self.explain()}</pre>"
+        return str(uphill("wgflow.pictures.html", "certificate_html")(self))
 
 
 @functools.cache

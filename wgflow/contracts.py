@@ -29,7 +29,7 @@ class _ContractMeta(ABCMeta):
         except TypeError as error:
             if not failed_to_bind(error):
                 raise
-            signature = inspect.signature(cls.__init__)
+            signature = inspect.signature(getattr(cls, "__init__"))  # noqa: B009 - mypy knows no class here
             words = words_of_call(cls.__name__, signature, (cls, *args), kwargs, vars(cls).get("EXAMPLE", ""),
                                   _relatives(cls))
             raise InvalidType(words) from None
@@ -79,7 +79,8 @@ def _relatives(cls: type) -> list[type]:
     found: list[type] = []
     for root in roots:
         found += root.__subclasses__()
-    return [*found, *(deeper for each in found for deeper in each.__subclasses__())]
+    deeper: list[type] = [child for each in found for child in each.__subclasses__()]
+    return found + deeper
 
 
 def _own(cls: type) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +15,11 @@ from wgflow.checks import axis_numbers, call_user, kind_of, real_array
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid
 from wgflow.sampling import deposit, sampler
+from wgflow.uphill import uphill
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["Density"]
 
@@ -308,6 +315,23 @@ class Density:
         x = np.stack([e[k] + rng.random(n) * h[k]
                       for e, h, k in zip(self.grid.edges, self.grid.widths, index)], axis=1)
         return x[:, 0] if self.grid.ndim == 1 else x
+
+    def plot(self, path: str | os.PathLike[str] | None = None, *, ax: Axes | None = None, **style: Any) -> Figure:
+        """Return a matplotlib Figure of the density: a curve, a map, or a panel for each of more than two axes.
+
+        Parameters
+        ----------
+        path : path, optional
+            Where to write it.
+        ax : matplotlib Axes, optional
+            Draw here instead of into a new figure (one or two axes).
+        **style
+            Of matplotlib's ``Axes.plot``, or ``Axes.pcolormesh`` for a map.
+        """
+        return uphill("wgflow.pictures.laws", "plot_law")(self, path, ax=ax, **style)
+
+    def _repr_html_(self) -> str:
+        return uphill("wgflow.pictures.html", "law_html")(self)
 
     def __repr__(self):
         return f"Density(mass={self.mass:.12g}, mean={np.round(self.mean(), 6)}, on {self.grid})"

@@ -313,6 +313,9 @@ class Grid:
     def __hash__(self):
         return hash((self.shape, self.periodic, self.bounds))
 
+    def _repr_html_(self) -> str:
+        return str(uphill("wgflow.pictures.html", "grid_html")(self))
+
     def __repr__(self):
         box = " x ".join(f"[{lo:g}, {hi:g}]" for lo, hi in self.bounds)
         weight = "" if self.log_weight is None else ", weighted"

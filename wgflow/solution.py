@@ -335,8 +335,8 @@ class Solution(Generic[Law]):
         return uphill("wgflow.pictures.solutions", "plot_solution")(self, path, **options)
 
     def animate(self, path: str | os.PathLike[str], **options: Any) -> Path:
-        """Write an animated GIF of the density; return its path."""
-        return uphill("wgflow.pictures.solutions", "animate_solution")(self, path, **options)
+        """Write a movie of the laws, ``.gif``, ``.html`` or ``.mp4``; return its path."""
+        return uphill("wgflow.pictures.movies", "animate_solution")(self, path, **options)
 
     def __repr__(self):
         return (f"Solution({self.method}: t = {self.t[0]:g} to {self.t[-1]:g}, {len(self.t)} snapshots, "
@@ -348,7 +348,7 @@ class Solution(Generic[Law]):
         return "\n".join([self.certificate.explain(), *(found.explain() for found in self.errors.values())])
 
     def _repr_html_(self) -> str:
-        return f"<pre>{self!r}\n{self.explain()}</pre>"
+        return uphill("wgflow.pictures.html", "solution_html")(self)
 
 
 def _between(first: Atoms, second: Atoms, share: float) -> Atoms:

@@ -25,7 +25,13 @@ UPHILL = {
     ("solvers/jko/settings.py", "wgflow.solvers.jko.entropic", "EntropicSolver"),
     ("solvers/jko/settings.py", "wgflow.solvers.jko.linearized", "LinearizedSolver"),
     ("solvers/jko/settings.py", "wgflow.solvers.jko.quantile", "QuantileSolver"),
+    ("wgflow/atoms.py", "wgflow.pictures.html", "law_html"),
+    ("wgflow/atoms.py", "wgflow.pictures.laws", "plot_law"),
+    ("wgflow/certificate.py", "wgflow.pictures.html", "certificate_html"),
+    ("wgflow/densities.py", "wgflow.pictures.html", "law_html"),
+    ("wgflow/densities.py", "wgflow.pictures.laws", "plot_law"),
     ("wgflow/energies/free_energy.py", "wgflow.energies.dissipation", "dissipation"),
+    ("wgflow/grids.py", "wgflow.pictures.html", "grid_html"),
     ("wgflow/grids.py", "wgflow.automatic_grids", "problem_grid"),
     ("wgflow/solution.py", "wgflow.error_estimates.estimates", "estimate_error"),
     ("wgflow/solution.py", "wgflow.files.exports", "to_csv"),
@@ -34,7 +40,8 @@ UPHILL = {
     ("wgflow/solution.py", "wgflow.files.solutions", "save"),
     ("wgflow/solution.py", "wgflow.files.solutions", "to_dataset"),
     ("wgflow/solution.py", "wgflow.flows", "law_after"),
-    ("wgflow/solution.py", "wgflow.pictures.solutions", "animate_solution"),
+    ("wgflow/solution.py", "wgflow.pictures.movies", "animate_solution"),
+    ("wgflow/solution.py", "wgflow.pictures.html", "solution_html"),
     ("wgflow/solution.py", "wgflow.pictures.solutions", "plot_solution"),
 }
 
