@@ -79,8 +79,9 @@ def _relatives(cls: type) -> list[type]:
     found: list[type] = []
     for root in roots:
         found += root.__subclasses__()
-    deeper: list[type] = [child for each in found for child in each.__subclasses__()]
-    return found + deeper
+    for each in found[:]:
+        found += each.__subclasses__()
+    return found
 
 
 def _own(cls: type) -> str:

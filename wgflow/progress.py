@@ -55,7 +55,9 @@ def duration(seconds: float) -> str:
 
 
 class Reporter:
-    """Progress of one job: a context, in which ``report(done, total, words)`` is called as often as is convenient.
+    """Progress of one job: ``report(done, total, words)`` is called as often as is convenient.
+
+    As a context it has a bar on a terminal, and says once that functions are compiled.
 
     Parameters
     ----------
@@ -67,17 +69,19 @@ class Reporter:
         ConvergenceError (reason "callback").
     tenths : bool
         Whether each tenth of the job has a line, however fast it passes.
+    estimate : bool
+        Whether the part that is done says how long the rest takes.
     """
 
-    def __init__(self, label: str, progress: Progress = True, *, tenths: bool = False):
-        self.label, self.progress, self.tenths = label, progress, tenths
+    def __init__(self, label: str, progress: Progress = True, *, tenths: bool = False, estimate: bool = True):
+        self.label, self.progress, self.tenths, self.estimate = label, progress, tenths, estimate
         self.bar: Any = None
         self.notes = ExitStack()
-
-    def __enter__(self) -> Reporter:
         # Pairs of a time and the part that was done, from which the speed is estimated.
         self.began, self.shown = time.monotonic(), 0
         self.last, self.marks = self.began + FIRST_SECONDS - LOG_SECONDS, [(self.began, 0.0)]
+
+    def __enter__(self) -> Reporter:
         if self.progress is True:
             if sys.stderr.isatty():
                 self._start_bar()
@@ -110,7 +114,7 @@ class Reporter:
         tenth = int(10 * share + 1e-9)
         if now - self.last > LOG_SECONDS or (self.tenths and tenth > self.shown) or (ended and not self.tenths):
             percent = 10 * tenth if self.tenths and tenth > self.shown else round(100 * share)
-            left = "" if ended else self._left(now, share)
+            left = self._left(now, share) if self.estimate and not ended else ""
             say(f"{self.label}: {words or f'{percent} %'}{left}")
             self.last, self.shown = now, tenth
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .fixed_point import GROWTH, first_factor, projected, symmetric_form
+from .fixed_point import GROWTH, Tell, first_factor, not_told, projected, symmetric_form
 from .gibbs import GibbsProblem, Iterate, Law
 
 __all__ = ["Factors", "default_starts", "factorize", "is_convex", "least_curvature", "maximize_dual"]
@@ -142,7 +142,8 @@ def _is_positive(factor: float, operator) -> bool:
     return operator.signs is not None and bool((factor * operator.signs >= 0).all())
 
 
-def maximize_dual(problem: GibbsProblem, factors: Factors, masses: np.ndarray, budget: int) -> tuple[np.ndarray, int]:
+def maximize_dual(problem: GibbsProblem, factors: Factors, masses: np.ndarray, budget: int,
+                  tell: Tell = not_told) -> tuple[np.ndarray, int]:
     """Return the q of the minimizer of a convex energy, by Newton's method on the dual in stages.
 
     Where the internal energy is small the curvature of the dual changes abruptly where the law moves to other cells,
@@ -167,6 +168,8 @@ def maximize_dual(problem: GibbsProblem, factors: Factors, masses: np.ndarray, b
         goal = FINAL_GOAL if last else STAGE_GOAL
         y, steps, reached = _newton(stage, f, base, y, goal, min(STAGE_STEPS, budget - done))
         done += steps
+        if tell is not not_told:
+            tell(done, float(np.abs(_dual_point(stage, f, base, y)[2]).max()))
         if done >= budget or (last and reached):
             break
         if not reached:

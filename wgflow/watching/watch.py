@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -151,7 +151,7 @@ def make_watch(callback: Callable[..., object] | None, stop: Stop | None) -> Wat
         return None
     if callback is not None and (not callable(callback) or isinstance(callback, type)):
         raise InvalidType(f"callback={callback!r}: need a function of (t, rho), or None")
-    conditions = [] if stop is None else list(stop) if isinstance(stop, (list, tuple)) else [stop]
+    conditions: list[Any] = [] if stop is None else list(stop) if isinstance(stop, (list, tuple)) else [stop]
     for each in conditions:
         if isinstance(each, type):
             name = each.__name__

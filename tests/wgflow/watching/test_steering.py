@@ -263,3 +263,29 @@ def test_an_interrupt_returns_what_was_computed(tmp_path):
     assert sol.message.startswith("interrupted at t = ")
     assert sol.certificate.verdict == "failed"
     assert (tmp_path / "run.npz").exists()
+
+
+def test_searches_for_states_at_rest_tell_their_steps(capfd):
+    told = []
+    grid = wg.Grid((-3, 3), cells=100)
+    energy = wg.Entropy(4.0) + wg.Potential(lambda x: x**4 / 4 - x**2 / 2) + wg.Interaction(lambda x: x**2 / 2)
+    star = wg.stationary(energy, grid, progress=lambda done, total: told.append((done, total)))
+    quiet = wg.stationary(energy, grid)
+    assert np.array_equal(star.density.values, quiet.density.values)
+    assert told
+    assert all(total == 500 for _, total in told)
+    with pytest.raises(wg.InvalidInput, match="progress='loud'"):
+        wg.stationary(energy, grid, progress="loud")
+    convex = wg.Entropy(4.0) + wg.Interaction(wg.LowRank(lambda x: np.stack([np.cos(x), np.sin(x)])))
+    told.clear()
+    wg.stationary(convex, grid, progress=lambda done, total: told.append((done, total)))
+    assert told
+
+
+def test_particles_tell_of_their_time(capfd, monkeypatch):
+    from wgflow import progress
+
+    monkeypatch.setattr(progress, "FIRST_SECONDS", -10.0)
+    model = wg.reduced_models.IsotropicGaussian(d=5, tau_plus2=1.8, tau_minus2=0.2)
+    wg.validation.run_sgd(model, 5, 1e-3, [0.0, 1.0], rng=7, progress=True)
+    assert "SGD: " in capfd.readouterr().err
