@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from wgflow.arguments import check_span, check_times
 from wgflow.atoms import Atoms
+from wgflow.calls.arguments import check_span, check_times
 from wgflow.checks import check_positive, kind_of
 from wgflow.densities import Density
 from wgflow.energies.clocks import Clock

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wgflow.arguments import check_times
+from wgflow.calls.arguments import check_times
 from wgflow.certificate import library_versions
 from wgflow.checks import check_real
 from wgflow.densities import Density

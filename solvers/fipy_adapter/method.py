@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from wgflow.arguments import check_span, check_times
+from wgflow.calls.arguments import check_span, check_times
 from wgflow.checks import check_count, check_positive
 from wgflow.densities import Density
 from wgflow.energies.free_energy import Term

@@ -26,15 +26,13 @@ from .dual_newton import Factors, default_starts, factorize, is_convex, least_cu
 from .fixed_point import descend, descend_by_stages, find_root, not_told
 from .gibbs import LARGEST_FLOOR, GibbsProblem, Iterate
 from .internal_laws import InternalProblem
-from .result import Stationary
+from .result import SAME_STATE, Stationary, distinct
 
 __all__ = ["Stationary", "stationary", "stationary_branches"]
 
 METHODS = ("auto", "dual", "fixed-point")
 #: Least curvature, in units of the internal energy's, above which a state counts as stable; a rotation gives 0.
 NEUTRAL = 1e-6
-#: States within this Hellinger distance are the same.
-SAME_STATE = 1e-5
 #: Relative difference of the energies of a state and a rotation of it.
 SAME_ENERGY = 1e-9
 #: Relative difference of masses that counts as rounding.
@@ -185,7 +183,7 @@ def stationary_branches(energy, grid, *, starts=None, tolerance=1e-13, max_itera
         if given is None:
             return [search.one("auto", None)]
         several = given if search.problem.compact else given[:1]
-        return search.distinct([search.one("auto", start) for start in several])
+        return distinct([search.one("auto", start) for start in several])
 
 
 class _Search:
@@ -439,14 +437,3 @@ class _Search:
                     "it; model.grid(cells, beta=beta, ridge=ridge) chooses one" if reduced else
                     "the state and its energy are those of the box: enlarge it, or say boundary='no-flux' if the "
                     "domain ends there"))
-
-    @staticmethod
-    def distinct(states: list[Stationary]) -> list[Stationary]:
-        """Return states by increasing energy, each once."""
-        found: list[Stationary] = []
-        for state in sorted(states, key=lambda one: one.energy):
-            roots = np.sqrt(state.density.masses)
-            if not any(((np.sqrt(other.density.masses) - roots) ** 2).sum() <= SAME_STATE**2 * state.density.mass
-                       for other in found):
-                found.append(state)
-        return found

@@ -1,1 +1,1 @@
-"""Calls that go wrong: what is said where arguments are unknown, missing, too many or swapped."""
+"""Arguments of calls: their checks, and what is said where they are unknown, missing, too many or swapped."""
