@@ -23,6 +23,7 @@ from wgflow.contracts import Contract
 from wgflow.energies.dissipation import dissipation_on_grid
 from wgflow.errors import ConvergenceError, InvalidInput, StorageError
 from wgflow.recorder import Interior, Recorder, Step
+from wgflow.watching.watch import Moment
 
 if TYPE_CHECKING:
     from wgflow.atoms import Atoms
@@ -201,6 +202,13 @@ class Run(Contract):
             If there is no way on.
         """
 
+    def dissipation(self) -> float | None:
+        """Return -dF/dt of the law reached at time_scale 1, if the last step did not tell it and it is cheap to form.
+
+        By default it is formed from the energy, where a run is told to end or a condition asks for it.
+        """
+        return None
+
     def dump(self) -> dict[str, Any] | None:
         """Return all that determines the rest of the run, or None where the run could not go on from here.
 
@@ -250,9 +258,9 @@ class EvenSteps(Run):
     def __init__(self, method: Method, flow: Flow, dt: float):
         super().__init__(method, flow)
         self.dt, self.clock, self.masses = dt, 0.0, flow.density.masses
-        # Where the steps of equal length began, and their number.
+        # Where the steps of equal length began, and their number; how many are done, and where they end.
         self.row: tuple[float, int] = (flow.t0, 0)
-        self.done = 0
+        self.done, self.goal = 0, flow.t0
 
     @abstractmethod
     def move(self, masses: np.ndarray, t: float, elapsed: float) -> np.ndarray:
@@ -274,8 +282,9 @@ class EvenSteps(Run):
 
     def advance(self, stop: float) -> Iterator[Step | Interior]:
         begin, count = self.row
-        if self.done >= count:
-            begin, count, self.done = self.t, max(1, math.ceil((stop - self.t) / self.dt * (1 - TIME_SLACK))), 0
+        if self.done >= count or stop != self.goal:
+            begin, self.done, self.goal = self.t, 0, stop
+            count = max(1, math.ceil((stop - self.t) / self.dt * (1 - TIME_SLACK)))
         k = self.done + 1
         target = stop if k == count else begin + (stop - begin) * (k / count)
         self.check_moves(target - self.t)
@@ -296,11 +305,13 @@ class EvenSteps(Run):
 
     def dump(self) -> dict[str, Any]:
         return {"t": self.t, "clock": self.clock, "begin": self.row[0], "count": self.row[1], "done": self.done,
-                "masses": self.masses}
+                "stop": self.goal, "masses": self.masses}
 
     def restore(self, saved: dict[str, Any], recorded: dict[str, Any]) -> np.ndarray:
         self.t, self.clock, self.masses = float(saved["t"]), float(saved["clock"]), saved["masses"]
         self.row, self.done = (float(saved["begin"]), int(saved["count"])), int(saved["done"])
+        # Files of former versions lack the end, and go on to the stop that they had.
+        self.goal = float(saved.get("stop", next((s for s in self.flow.stops if s > self.t), self.flow.t1)))
         return self.masses
 
     def _step(self, t: float, masses: np.ndarray) -> Step:
@@ -315,40 +326,64 @@ def run_to_end(method: Method, run: Run, flow: Flow, recorder: Recorder, checkpo
     run.check_time = lambda: limits.check_time(run.t)
     try:
         if state is None:
-            _begin(run, flow, recorder)
+            _begin(run, flow, recorder, checkpoint)
         else:
             _take_up(run, recorder, *state)
         _check_steps(method, flow)
         for stop in flow.stops:
-            while run.t < stop:
+            while run.t < stop and not recorder.stopped:
                 recorder.take(run)
                 _mark(run, checkpoint)
-                run.room = limits.check(run.t)
-                before = run.t
-                for step in run.advance(stop):
-                    recorder.take(run)
-                    if isinstance(step, Interior):
-                        recorder.within(step)
-                        continue
-                    if not step.t > before:
-                        raise ConvergenceError(f"step too small: the step from t = {before:.6g} ends at {step.t:.6g}; "
-                                               "take larger steps", reason="step too small", t=before)
-                    recorder.step(step)
-                    limits.steps += 1
-                    before = step.t
-        _mark(run, checkpoint)
+                room = limits.check(run.t)
+                run.room = room if recorder.watch is None else 1
+                _advance(run, stop, recorder, limits, checkpoint)
+        if not recorder.stopped:
+            _mark(run, checkpoint)
     finally:
         recorder.take(run)
         run.close()
 
 
-def _begin(run: Run, flow: Flow, recorder: Recorder) -> None:
-    """Record the initial state."""
+def _advance(run: Run, stop: float, recorder: Recorder, limits: _Limits, checkpoint: Checkpoint | None) -> None:
+    """Record the steps of one attempt, up to the one with which the run is told to end."""
+    before, words, watch, rate, alone = run.t, "", recorder.watch, None, True
+    for step in run.advance(stop):
+        if words:
+            # It came along with the one at which the run ends, and is taken again if the run is resumed.
+            alone = False
+            continue
+        recorder.take(run)
+        if isinstance(step, Interior):
+            recorder.within(step)
+            continue
+        if not step.t > before:
+            raise ConvergenceError(f"step too small: the step from t = {before:.6g} ends at {step.t:.6g}; "
+                                   "take larger steps", reason="step too small", t=before)
+        recorder.step(step)
+        limits.steps += 1
+        before = step.t
+        if watch is not None:
+            now = Moment(step, run, recorder)
+            words, last = watch.look(now), step
+            if words and recorder.needs_rate(step):
+                rate = now.dissipation
+    if words:
+        if alone:
+            _mark(run, checkpoint)
+        recorder.end(words, last, rate)
+
+
+def _begin(run: Run, flow: Flow, recorder: Recorder, checkpoint: Checkpoint | None) -> None:
+    """Record the initial state, and look whether the run is to end there."""
     first = run.start()
     recorder.start(first)
     if flow.t1 > flow.t0 and not math.isfinite(first.energy):
         raise ConvergenceError(f"the free energy of rho0 is {first.energy}; scale the energy down, or start from a law "
                                "of finite energy", reason="non-finite", t=flow.t0)
+    words = "" if recorder.watch is None else recorder.watch.look(Moment(first, run, recorder))
+    if words:
+        _mark(run, checkpoint)
+        recorder.end(words, first, None)
 
 
 def _check_steps(method: Method, flow: Flow) -> None:

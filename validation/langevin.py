@@ -152,6 +152,9 @@ def follow_particles(energy: Term, law: Atoms, t: Array, time_scale: float | Cal
 class _OutputTimes:
     """Listens to the steps of a run as a recorder does, and hands over those that end at an output time."""
 
+    #: Nobody watches such a run, or ends it.
+    watch, stopped = None, ""
+
     def __init__(self, t: Array, take: Callable[[int, Array], None]):
         self.t, self.hand_over, self.steps, self.next = t, take, 0, 0
 

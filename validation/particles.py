@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from wgflow.checks import check_count, check_memory, check_positive, real_array
 from wgflow.compiled.sgd import UNROLL, sgd_batches, sgd_steps
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
+from wgflow.progress import Reporter
 from wgflow.reduced_models.base import NetworkModel
 
 from .plain_sgd import plain_steps
@@ -264,12 +265,12 @@ class StepProgress:
         if not (isinstance(progress, bool) or callable(progress)):
             raise InvalidType(f"progress must be a bool or a callable of (done, total), got {progress!r}")
         self.progress, self.n_runs, self.total, self.done = progress, n_runs, n_runs * steps_per_run, 0
+        self.report = Reporter(label, progress)
         self.label = label
 
     def advance(self, steps: int) -> None:
         self.done += steps
-        if callable(self.progress):
-            self.progress(self.done, self.total)
+        self.report(self.done, self.total)
 
     def finished(self, run: int) -> None:
         if self.progress is True:

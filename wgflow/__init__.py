@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+import sys
 from typing import TYPE_CHECKING
 
 if importlib.util.find_spec("wgflow.solvers") is None:
@@ -16,6 +17,7 @@ if importlib.util.find_spec("wgflow.solvers") is None:
                       "run `pip install -e .` there (or `make demo`), or change to another folder")
 
 from wgflow import errors
+from wgflow.calls.explained import nearest
 from wgflow.certificate import Certificate
 from wgflow.densities import Density
 from wgflow.energies import (
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from wgflow.solvers import JKO, FiniteVolume, FiPy, Lagrangian
     from wgflow.solvers.stationary import Stationary, stationary, stationary_branches
     from wgflow.validation.sweeps import sweep
+    from wgflow.watching import stop
 
     __version__: str
 
@@ -68,6 +71,7 @@ _LAZY = {
     "solvers": ("wgflow.solvers", None),
     "stationary": ("wgflow.solvers.stationary", "stationary"),
     "stationary_branches": ("wgflow.solvers.stationary", "stationary_branches"),
+    "stop": ("wgflow.watching.stop", None),
     "sweep": ("wgflow.validation.sweeps", "sweep"),
     "testing": ("wgflow.testing", None),
     "validation": ("wgflow.validation", None),
@@ -79,7 +83,7 @@ __all__ = [
     "LowRank", "Mobility", "MomentEnergy", "Potential", "PowerEntropy", "RelativeEntropy", "ResourceError", "Solution",
     "Stationary", "StorageError", "Term", "TimeDependent", "WGFlowError", "WGFlowWarning", "__version__", "activations",
     "cite", "errors", "interactions", "load", "losses", "plotting", "reduced_models", "resume", "show_versions",
-    "solve", "solvers", "stationary", "stationary_branches", "sweep", "testing", "validation",
+    "solve", "solvers", "stationary", "stationary_branches", "stop", "sweep", "testing", "validation",
 ]
 
 
@@ -96,7 +100,9 @@ if not TYPE_CHECKING:
             value = value if attribute is None else getattr(value, attribute)
             globals()[name] = value
             return value
-        raise AttributeError(f"module 'wgflow' has no attribute {name!r}")
+        near = nearest(name, __all__)
+        raise AttributeError(f"module 'wgflow' has no attribute {name!r}" + (f"; did you mean {near}?" if near else ""),
+                             name=name, obj=sys.modules[__name__])
 
 
 def __dir__():

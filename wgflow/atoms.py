@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wgflow.checks import call_user, real_array
+from wgflow.calls.explained import explained
+from wgflow.checks import axis_numbers, call_user, real_array
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.sampling import sampler
+from wgflow.uphill import uphill
 
 if TYPE_CHECKING:
     from wgflow.densities import Density
@@ -153,15 +156,15 @@ class Atoms:
         cov: NDArray[np.float64] = (gaps[:, None] * gaps * self.weights).sum(axis=2) / self.mass
         return float(cov[0, 0]) if self.ndim == 1 else cov
 
-    def marginal(self, axes: int | tuple[int, ...]) -> Atoms:
+    def marginal(self, axes: int | str | Sequence[int | str]) -> Atoms:
         """Return the law of some of the coordinates: the same weights, the other coordinates dropped, without powers.
 
         Parameters
         ----------
-        axes : int or sequence of int
-            The coordinates to keep, increasing.
+        axes : int, str or sequence of them
+            The coordinates to keep, by number or by name, increasing.
         """
-        keep = [axes] if isinstance(axes, int) else list(axes)
+        keep = list(axis_numbers(axes, self.names))
         if not keep or any(not 0 <= k < self.ndim for k in keep) or keep != sorted(set(keep)):
             raise InvalidInput(f"axes={axes!r}: need increasing coordinate numbers between 0 and {self.ndim - 1}")
         bounds, names, periodic = ([part[k] for k in keep] for part in (self.bounds, self.names, self.periodic))
@@ -216,6 +219,23 @@ class Atoms:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def plot(self, path: Any = None, *, ax: Any = None, **style: Any) -> Any:
+        """Return a matplotlib Figure of the law: a histogram, a cloud, or a panel for each of more coordinates.
+
+        Parameters
+        ----------
+        path : path, optional
+            Where to write it.
+        ax : matplotlib Axes, optional
+            Draw here instead of into a new figure (one or two coordinates).
+        **style
+            Of matplotlib's ``Axes.stairs``; of clouds ``color``.
+        """
+        return uphill("wgflow.pictures.laws", "plot_law")(self, path, ax=ax, **style)
+
+    def _repr_html_(self) -> str:
+        return str(uphill("wgflow.pictures.html", "law_html")(self))
+
     def __repr__(self):
         return f"Atoms({self.size} points, mass={self.mass:.12g}, mean={np.round(self.mean(), 6)}, on {self.names})"
 
@@ -225,6 +245,10 @@ class Atoms:
 
 
 # -------------------------------------------------------------------- checks
+# Dataclasses write their own __init__.
+Atoms.__init__ = explained("Atoms(points, weights)")(Atoms.__init__)  # type: ignore[method-assign]
+
+
 def _check_places(points) -> NDArray[np.float64]:
     """Return points as an array of their own, finite, with a row for each coordinate."""
     points = real_array(points, "points")
@@ -244,8 +268,9 @@ def _check_finite(name: str, array: NDArray[np.float64]) -> None:
 def _check_points(points, weights) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     points, weights = _check_places(points), real_array(weights, "weights")
     if weights.shape != points.shape[1:]:
+        turned = f"; points.T has shape {points.T.shape}" if weights.shape == points.shape[:1] else ""
         raise InvalidInput(f"weights has shape {weights.shape} for {points.shape[1]} points; need one for each "
-                           "(points has one row for each coordinate)")
+                           f"(points has one row for each coordinate{turned})")
     _check_finite("weights", weights)
     if weights.min() < 0:
         k = int(weights.argmin())

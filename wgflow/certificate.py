@@ -12,6 +12,7 @@ import numpy as np
 from wgflow.atoms import Atoms
 from wgflow.audit.open_ends import judge_outside
 from wgflow.densities import Density
+from wgflow.uphill import uphill
 
 __all__ = ["Certificate"]
 
@@ -158,12 +159,14 @@ class Certificate:
     mass_outside: float | None = None
     outside_at: str = ""
     unbounded: bool = False
+    stopped: str = ""
 
     def checks(self) -> dict[str, tuple[bool | None, str]]:
         """Return each check by its name: True, False, or None if it could not be judged; and a sentence."""
         checks: dict[str, tuple[bool | None, str]] = {
-            "completed": (self.completed, "the end of the time span was reached"
-                          if self.completed else "the run stopped before the end of the time span"),
+            "completed": (self.completed, "the run stopped before the end of the time span" if not self.completed
+                          else f"the run was ended where it was told to: {self.stopped}" if self.stopped
+                          else "the end of the time span was reached"),
             "mass": (self.mass_drift <= MASS_TOLERANCE,
                      f"mass changed by {self.mass_drift:.1e} (at most {MASS_TOLERANCE:.0e})"),
             "sign": (self.min_density >= 0, f"the smallest {'weight' if self.atomic else 'cell average'} was "
@@ -322,7 +325,7 @@ class Certificate:
         return {f.name: getattr(self, f.name) for f in fields(self)} | {"ok": self.ok, "verdict": self.verdict}
 
     def _repr_html_(self) -> str:
-        return f"<pre>{self.explain()}</pre>"
+        return str(uphill("wgflow.pictures.html", "certificate_html")(self))
 
 
 @functools.cache

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import numbers
-import reprlib
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,19 +24,39 @@ WORK_ARRAYS = 12
 SMALL_REQUEST = 64e6
 #: The largest count there is: a signed integer of 64 bits, in which NumPy and Numba count.
 LARGEST_COUNT = 2**63 - 1
-#: Longest text of a value in a message.
-SHOWN = 100
+#: Characters of a value in a message, at most.
+LONGEST_TEXT = 60
+#: What to write where a function takes numbers and not arrays, by the words of the exception.
+ARRAY_HINTS = (
+    ("truth value of an array", "in place of `if` write np.where(x > 0, a, b), in place of max(x, 0) np.maximum(x, 0)"),
+    ("can be converted to Python scalars", "in place of the functions of math write those of NumPy, such as np.cos"),
+    ("must be real number, not", "in place of the functions of math write those of NumPy, such as np.cos"),
+)
 
 
-def shown(value) -> str:
-    """Return a value as a message shows it: short, and in time that does not grow with the value.
+def described(value: object) -> str:
+    """Return a value for a message, in a few words: what it is where its text would be long.
 
     An int of thousands of digits, which Python refuses to print, is given by its power of ten.
     """
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > LARGEST_COUNT:
         return f"{'-' if value < 0 else ''}1e{math.log10(abs(value)):.0f}"
-    text = reprlib.repr(value) if isinstance(value, (list, tuple, dict, set, str, bytes)) else repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if isinstance(value, np.ndarray) and value.size > 4:
+        return f"an ndarray of shape {value.shape}"
+    if callable(value) and hasattr(value, "__name__"):
+        return f"the function {value.__name__}"
+    text = " ".join(repr(value).split())
+    if len(text) <= LONGEST_TEXT:
+        return text
+    article = "an" if type(value).__name__[0] in "AEIOU" else "a"
+    return f"{article} {type(value).__name__}"
+
+
+def kind_of(value: object) -> str:
+    """Return of what kind a value is, for a message."""
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 def as_float(name: str, value) -> float:
@@ -51,11 +70,11 @@ def as_float(name: str, value) -> float:
         If it is an int that is larger than any float.
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise InvalidType(f"{name} must be a number, got {type(value).__name__} {shown(value)}")
+        raise InvalidType(f"{name} must be a number, got {type(value).__name__} {described(value)}")
     try:
         return float(value)
     except OverflowError as error:
-        raise InvalidInput(f"{name}={shown(value)}: larger than any float; take at most 1.8e308") from error
+        raise InvalidInput(f"{name}={described(value)}: larger than any float; take at most 1.8e308") from error
 
 
 def check_size(values, what: str) -> None:
@@ -79,10 +98,11 @@ def call_user(function, arguments, what: str):
         with np.errstate(all="ignore"):
             return function(*arguments)
     except Exception as error:
-        raise InvalidInput(
-            f"{what} raised {type(error).__name__}: {error}; it is called with one array for each of "
-            f"{len(arguments)} coordinates (read-only) and returns an array of their shape"
-        ) from error
+        words = " ".join(str(error).split())
+        count = f"{len(arguments)} coordinate{'' if len(arguments) == 1 else 's'}"
+        hint = next((f"; {hint}" for key, hint in ARRAY_HINTS if key in words), "")
+        raise InvalidInput(f"{what} raised {type(error).__name__}: {words}; it is called with {count}, a read-only "
+                           f"array for each, and returns an array of their shape{hint}") from error
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
@@ -218,20 +238,38 @@ def check_positive(name: str, value, *, zero: bool = False, infinite: bool = Fal
 def check_count(name: str, value, least: int = 1) -> int:
     """Return a whole number >= ``least`` as an int; ResourceError if no array or loop can count so far."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
-        raise InvalidType(f"{name} must be an int, got {type(value).__name__} {shown(value)}")
+        raise InvalidType(f"{name} must be an int, got {type(value).__name__} {described(value)}")
     count = int(value)
     if count < least:
-        raise InvalidInput(f"{name}={shown(count)}: need an integer >= {least}")
+        raise InvalidInput(f"{name}={described(count)}: need an integer >= {least}")
     if count > LARGEST_COUNT:
-        raise ResourceError(f"{name}={shown(count)}: larger than any memory or run can count; take at most 2^63 - 1")
+        raise ResourceError(f"{name}={described(count)}: larger than any memory or run can count; take at most "
+                            "2^63 - 1")
     return count
 
 
 def check_flag(name: str, value) -> bool:
     """Return True or False; 0, 1 and other stand-ins are refused."""
     if not isinstance(value, (bool, np.bool_)):
-        raise InvalidType(f"{name}={shown(value)}: need True or False")
+        raise InvalidType(f"{name}={described(value)}: need True or False")
     return bool(value)
+
+
+def axis_numbers(axes: object, names: Sequence[str]) -> tuple[int, ...]:
+    """Return axes as a tuple, those given by name as numbers; the numbers themselves are not checked."""
+    given = (axes,) if isinstance(axes, (str, numbers.Integral)) else axes
+    if not isinstance(given, (tuple, list, range, np.ndarray)):
+        raise InvalidType(f"axes={axes!r}: need the number or the name of an axis, or several of them")
+    found = []
+    for axis in given:
+        if isinstance(axis, str):
+            if axis not in names:
+                raise InvalidInput(f"axes={axes!r}: no axis is called {axis!r}; there are {', '.join(names)}")
+            axis = names.index(axis)
+        if isinstance(axis, (bool, np.bool_)) or not isinstance(axis, numbers.Integral):
+            raise InvalidType(f"axes={axes!r}: need the number or the name of an axis, or several of them")
+        found.append(int(axis))
+    return tuple(found)
 
 
 def check_interval(name: str, value) -> tuple[float, float]:
@@ -239,7 +277,7 @@ def check_interval(name: str, value) -> tuple[float, float]:
     try:
         lo, hi = (check_real(name, end) for end in value)
     except (TypeError, ValueError) as error:
-        raise InvalidInput(f"{name}={shown(value)}: must be a pair (lo, hi) of finite numbers") from error
+        raise InvalidInput(f"{name}={described(value)}: must be a pair (lo, hi) of finite numbers") from error
     if lo >= hi:
-        raise InvalidInput(f"{name}={shown(value)}: lo must be < hi")
+        raise InvalidInput(f"{name}={described(value)}: lo must be < hi")
     return lo, hi

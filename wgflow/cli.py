@@ -1,4 +1,4 @@
-"""The command line: ``wgflow demo``, ``reproduce``, ``sweep``, ``verify``, ``convergence``, ``warmup``, ``versions``.
+"""The command line: ``wgflow demo``, ``reproduce``, ``sweep``, ``verify``, ``convergence``, ``info``, ``plot``, ...
 
 Nothing imports this module but the ``wgflow`` script, so that ``import wgflow`` needs neither Typer nor rich. A wrong
 option and an error of wgflow each give one line and exit code 2; a comparison that fails gives exit code 1.
@@ -267,6 +267,41 @@ def warmup() -> None:
     start = time.perf_counter()
     _warmup()
     print(f"compiled functions ready after {time.perf_counter() - start:.1f} s")
+
+
+@app.command()
+def info(
+    file: Annotated[Path, typer.Argument(help="a file of Solution.save, or a checkpoint of a run")],
+    json: Annotated[bool, typer.Option("--json", help="print it as JSON")] = False,
+) -> None:
+    """Say what is in a file: the solution, or the unfinished run, and its certificate."""
+    import wgflow
+
+    sol = wgflow.load(file)
+    if json:
+        print(_as_json({"method": sol.method, "t": sol.t.tolist(), "energy": sol.energy.tolist(), "status": sol.status,
+                        "message": sol.message, "steps": len(sol.history) - 1, "verdict": sol.certificate.verdict,
+                        "checks": {name: answer for name, (answer, _) in sol.certificate.checks().items()}}))
+        return
+    print(f"{sol.method}\n{sol.message}\nt = {sol.t[0]:g} to {sol.t[-1]:g}, {len(sol.t)} snapshots, "
+          f"{len(sol.history) - 1} steps, F = {sol.energy[0]:.6g} to {sol.energy[-1]:.6g}\n{sol.explain()}")
+
+
+@app.command()
+def plot(
+    file: Annotated[Path, typer.Argument(help="a file of Solution.save, or a checkpoint of a run")],
+    out: Annotated[Path | None, typer.Option(help="the picture (.png, .pdf, .svg) or movie (.gif, .html, .mp4); "
+                                             "by default the file's name with .png")] = None,
+) -> None:
+    """Draw what is in a file: the laws and the energy, or a movie of the laws."""
+    import wgflow
+
+    sol, target = wgflow.load(file), file.with_suffix(".png") if out is None else out
+    if target.suffix.lower() in (".gif", ".html", ".mp4"):
+        sol.animate(target, progress=True)
+    else:
+        sol.plot(target)
+    print(target)
 
 
 @app.command()

@@ -7,6 +7,7 @@ import re
 from abc import ABCMeta
 from typing import Any, ClassVar
 
+from wgflow.calls.explained import failed_to_bind, words_of_call
 from wgflow.errors import InvalidType
 
 __all__ = ["Contract"]
@@ -17,12 +18,21 @@ MARKUP = re.compile(r"(?::math:)?`+([^`]*)`+")
 
 class _ContractMeta(ABCMeta):
     NEEDS: tuple[str, ...]
+    EXAMPLE: str
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         missing = sorted(getattr(cls, "__abstractmethods__", ()))
         if missing:
             raise InvalidType(_message(cls, missing))
-        made = super().__call__(*args, **kwargs)
+        try:
+            made = super().__call__(*args, **kwargs)
+        except TypeError as error:
+            if not failed_to_bind(error):
+                raise
+            signature = inspect.signature(getattr(cls, "__init__"))  # noqa: B009 - mypy knows no class here
+            words = words_of_call(cls.__name__, signature, (cls, *args), kwargs, vars(cls).get("EXAMPLE", ""),
+                                  _relatives(cls))
+            raise InvalidType(words) from None
         for name in cls.NEEDS:
             if not (name in vars(made) or hasattr(cls, name)):
                 raise InvalidType(f"{_own(cls)} lacks {name}; set it in the class or in __init__")
@@ -38,6 +48,8 @@ class _ContractMeta(ABCMeta):
 class Contract(metaclass=_ContractMeta):
     """A class whose abstract methods and properties a subclass must give.
 
+    Calls of it with arguments that it does not have are answered in the package's words.
+
     Attributes
     ----------
     NEEDS : tuple of str
@@ -50,6 +62,8 @@ class Contract(metaclass=_ContractMeta):
     """
 
     NEEDS: ClassVar[tuple[str, ...]] = ()
+    #: A call that is right, for the message where one is not.
+    EXAMPLE: ClassVar[str] = ""
 
 
 def _message(cls: type, missing: list[str]) -> str:
@@ -63,6 +77,17 @@ def _message(cls: type, missing: list[str]) -> str:
         else:
             lines.append(f"  {name}{_arguments(member)}: {meaning}")
     return "\n".join(lines)
+
+
+def _relatives(cls: type) -> list[type]:
+    """Return the classes of the same kind: all that derive from the same contract."""
+    roots = [base for base in cls.__mro__ if Contract in base.__bases__]
+    found: list[type] = []
+    for root in roots:
+        found += root.__subclasses__()
+    for each in found[:]:
+        found += each.__subclasses__()
+    return found
 
 
 def _own(cls: type) -> str:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
-import numbers
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wgflow.checks import call_user, check_positive, real_array
+from wgflow.calls.explained import explained
+from wgflow.checks import axis_numbers, call_user, check_positive, kind_of, real_array
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid
 from wgflow.sampling import deposit, sampler
+from wgflow.uphill import uphill
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["Density"]
 
@@ -59,9 +67,9 @@ class Density:
     nodal: Density | None = None
     sample_size: float | None = None
 
+    @explained("Density(grid, values)")
     def __init__(self, grid: Grid, values, *, clip_negative: float = 0.0):
-        if not isinstance(grid, Grid):
-            raise InvalidType(f"grid must be a wgflow.Grid, got {type(grid).__name__}")
+        _check_grid(grid, "Density(grid, values)")
         clip_negative = check_positive("clip_negative", clip_negative, zero=True)
         array = np.ascontiguousarray(real_array(values, "values"))
         if array.shape != grid.shape:
@@ -90,12 +98,15 @@ class Density:
         return rho
 
     @classmethod
+    @explained("Density.from_values(grid, values)")
     def from_values(cls, grid: Grid, values, *, normalize: bool = False, clip_negative: float = 0.0) -> Density:
         """Return the density with these cell averages, divided by its mass if ``normalize``."""
+        _check_grid(grid, "Density.from_values(grid, values)")
         rho = cls(grid, values, clip_negative=clip_negative)
         return rho.normalized() if normalize else rho
 
     @classmethod
+    @explained("Density.from_function(grid, function)")
     def from_function(cls, grid: Grid, function, *, normalize: bool = True) -> Density:
         """Return the cell averages of ``function`` by Gauss-Legendre quadrature.
 
@@ -106,20 +117,24 @@ class Density:
         normalize : bool
             Whether to divide by the mass, which makes it 1.
         """
+        _check_grid(grid, "Density.from_function(grid, function)")
         return cls.from_values(grid, _average(grid, function, "function"), normalize=normalize)
 
     @classmethod
     def from_log_function(cls, grid: Grid, log_function) -> Density:
         """Return the normalized density proportional to ``exp(log_function)``, which may overflow."""
+        _check_grid(grid, "Density.from_log_function(grid, log_function)")
         log_values = grid.evaluate(log_function, "log_function")
         return cls.from_values(grid, np.exp(log_values - log_values.max()), normalize=True)
 
     @classmethod
     def uniform(cls, grid: Grid) -> Density:
         """Return the uniform density of mass 1."""
+        _check_grid(grid, "Density.uniform(grid)")
         return cls(grid, np.full(grid.shape, 1.0 / math.prod(hi - lo for lo, hi in grid.bounds)))
 
     @classmethod
+    @explained("Density.gaussian(grid, mean=0.0, cov=1.0)")
     def gaussian(cls, grid: Grid, mean, cov) -> Density:
         r"""Return the normal law :math:`N(m, C)`, cut to the grid's box and normalized.
 
@@ -130,6 +145,7 @@ class Density:
             Variance of each axis, or the covariance matrix (symmetric, positive definite). Cell averages are exact for
             independent axes and by quadrature otherwise.
         """
+        _check_grid(grid, "Density.gaussian(grid, mean, cov)")
         mean, cov = real_array(mean, "mean"), real_array(cov, "cov")
         if mean.shape not in ((), (grid.ndim,)):
             raise InvalidInput(f"mean has shape {mean.shape}; need a number or ({grid.ndim},)")
@@ -162,6 +178,7 @@ class Density:
         return cls.from_values(grid, values, normalize=True)
 
     @classmethod
+    @explained("Density.from_samples(grid, samples)")
     def from_samples(cls, grid: Grid, samples, *, weights=None) -> Density:
         """Return the law of points, of mass 1: a histogram that has their mean and covariance.
 
@@ -176,10 +193,13 @@ class Density:
         weights : array_like, shape (n,), optional
             Masses of the points.
         """
+        _check_grid(grid, "Density.from_samples(grid, samples)")
         x = real_array(samples, "samples")
         x = x[:, None] if x.ndim == 1 and grid.ndim == 1 else x
         if x.ndim != 2 or x.shape[1] != grid.ndim or x.shape[0] == 0:
-            raise InvalidInput(f"samples has shape {x.shape}; need (n, {grid.ndim}) with n >= 1")
+            turned = f"; samples.T has shape {x.T.shape}" if x.ndim == 2 and x.shape[0] == grid.ndim else ""
+            raise InvalidInput(f"samples has shape {x.shape}; need (n, {grid.ndim}) with n >= 1, a row for each point"
+                               f"{turned}")
         lo, hi = np.array(grid.bounds).T
         outside = ~((x >= lo) & (x <= hi)).all(axis=1)
         if outside.any():
@@ -235,16 +255,15 @@ class Density:
         cov /= self.mass
         return float(cov[0, 0]) if ndim == 1 else cov
 
-    def marginal(self, axes) -> Density:
+    def marginal(self, axes: int | str | Sequence[int | str]) -> Density:
         """Return the density of some of the coordinates, the others integrated out.
 
         Parameters
         ----------
-        axes : int or sequence of int
-            The axes to keep, increasing. The marginal's grid has no reference weight.
+        axes : int, str or sequence of them
+            The axes to keep, by number or by name, increasing. The marginal's grid has no reference weight.
         """
-        keep = (axes,) if isinstance(axes, numbers.Integral) else tuple(axes)
-        ndim = self.grid.ndim
+        keep, ndim = axis_numbers(axes, self.grid.names), self.grid.ndim
         if not keep or any(not 0 <= k < ndim for k in keep) or list(keep) != sorted(set(keep)):
             raise InvalidInput(f"axes={axes!r}: need increasing axis numbers between 0 and {ndim - 1}")
         grid = Grid(edges=[self.grid.edges[k] for k in keep], boundary=tuple(self.grid.boundary[k] for k in keep),
@@ -293,6 +312,23 @@ class Density:
                       for e, h, k in zip(self.grid.edges, self.grid.widths, index)], axis=1)
         return x[:, 0] if self.grid.ndim == 1 else x
 
+    def plot(self, path: str | os.PathLike[str] | None = None, *, ax: Axes | None = None, **style: Any) -> Figure:
+        """Return a matplotlib Figure of the density: a curve, a map, or a panel for each of more than two axes.
+
+        Parameters
+        ----------
+        path : path, optional
+            Where to write it.
+        ax : matplotlib Axes, optional
+            Draw here instead of into a new figure (one or two axes).
+        **style
+            Of matplotlib's ``Axes.plot``, or ``Axes.pcolormesh`` for a map.
+        """
+        return uphill("wgflow.pictures.laws", "plot_law")(self, path, ax=ax, **style)
+
+    def _repr_html_(self) -> str:
+        return uphill("wgflow.pictures.html", "law_html")(self)
+
     def __repr__(self):
         return f"Density(mass={self.mass:.12g}, mean={np.round(self.mean(), 6)}, on {self.grid})"
 
@@ -306,6 +342,11 @@ class Density:
     def _need_one_axis(self, what: str) -> None:
         if self.grid.ndim != 1:
             raise InvalidInput(f"{what} needs a density on one axis, this has {self.grid.ndim}; take .marginal(axis)")
+
+
+def _check_grid(grid: object, call: str) -> None:
+    if not isinstance(grid, Grid):
+        raise InvalidType(f"grid must be a wgflow.Grid, the first argument of {call}; got {kind_of(grid)}")
 
 
 def _check_finite_nonnegative(array: np.ndarray, clip_negative: float) -> None:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from wgflow.arguments import check_span, check_times
 from wgflow.atoms import Atoms
-from wgflow.checks import check_positive
+from wgflow.calls.arguments import check_span, check_times
+from wgflow.checks import check_positive, kind_of
 from wgflow.densities import Density
 from wgflow.energies.clocks import Clock
 from wgflow.energies.drives import Drive
-from wgflow.energies.free_energy import FreeEnergy, Term
+from wgflow.energies.free_energy import FreeEnergy, Term, not_an_energy
 from wgflow.energies.mobility import Mobility, as_mobility
 from wgflow.energies.nodes import NodeGrid
 from wgflow.energies.on_grid import EnergyOnGrid
@@ -27,12 +27,13 @@ from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, WGFlowErr
 from wgflow.files.checkpoints import Checkpoint
 from wgflow.gradients import probe_atoms
 from wgflow.grids import Grid
-from wgflow.progress import run_progress
+from wgflow.progress import Progress, run_progress
 from wgflow.recorder import AtomRecorder, Recorder
 from wgflow.solution import Solution
 
 if TYPE_CHECKING:
     from wgflow.solvers.base import Method
+    from wgflow.watching.watch import Watch
 
 __all__ = ["HIGH_ORDER", "Flow", "make_flow", "run"]
 
@@ -225,8 +226,12 @@ def make_flow(energy: Term, rho0: Density | Atoms, t_span, t_eval, time_scale, m
         If an argument breaks a rule, or the method does not support the law or the energy.
     """
     name = type(method).__name__
+    if isinstance(energy, (Density, Atoms)) and isinstance(rho0, Term):
+        raise InvalidType("energy and rho0 are swapped: solve(energy, rho0, t_span)")
+    if isinstance(t_span, (Density, Atoms)) and not isinstance(rho0, (Density, Atoms)):
+        raise InvalidType("rho0 and t_span are swapped: solve(energy, rho0, t_span)")
     if not isinstance(energy, Term):
-        raise InvalidType(f"energy must be a sum of terms such as Entropy(1.0) + Potential(V), got {energy!r}")
+        raise not_an_energy(energy)
     if energy.time_dependent and not method.DRIVEN:
         raise InvalidInput(f"{name} supports only energies that do not change with time; use FiniteVolume() for "
                            "TimeDependent terms")
@@ -235,7 +240,7 @@ def make_flow(energy: Term, rho0: Density | Atoms, t_span, t_eval, time_scale, m
                            "Density (Density.from_samples makes one of points)")
     if not isinstance(rho0, (Density, Atoms)):
         raise InvalidType(f"rho0 must be a wgflow.Density{' or Atoms' if method.MOVES_ATOMS else ''}, got "
-                          f"{type(rho0).__name__}; make one by Density.from_values(grid, values)")
+                          f"{kind_of(rho0)}; make one by Density.from_values(grid, values)")
     energy = energy if isinstance(energy, FreeEnergy) else FreeEnergy([(1.0, energy)])
     given = rho0
     t0, t1 = check_span(t_span)
@@ -287,11 +292,13 @@ def law_after(energy: FreeEnergy, rho: Density, t0: float, t1: float, time_scale
     return final if isinstance(final, Density) else None
 
 
-def run(flow: Flow, method: Method, *, progress: bool = False, checkpoint=None, throw: bool = True,
-        state: tuple[dict, dict] | None = None) -> Solution:
+def run(flow: Flow, method: Method, *, progress: Progress = False, checkpoint=None, throw: bool = True,
+        state: tuple[dict, dict] | None = None, watch: Watch | None = None) -> Solution:
     """Return the Solution of a method on a checked problem; after an error the record is in ``error.partial``."""
+    if watch is not None:
+        watch.check(flow)
     with run_progress(flow, progress) as report:
-        recorder = (Recorder if flow.has_grid else AtomRecorder)(flow, method, report)
+        recorder = (Recorder if flow.has_grid else AtomRecorder)(flow, method, report, watch)
         try:
             with _keeper(checkpoint, flow, method, recorder, state is not None) as keeper:
                 method.integrate(flow, recorder, checkpoint=keeper, state=state)
@@ -303,11 +310,22 @@ def run(flow: Flow, method: Method, *, progress: bool = False, checkpoint=None, 
             if throw:
                 raise
             return error.partial
-        except (WGFlowError, KeyboardInterrupt, MemoryError) as error:
+        except KeyboardInterrupt as error:
+            if not recorder.columns["t"]:
+                raise
+            words = f"interrupted at t = {recorder.columns['t'][-1]:.6g} of {flow.t1:g}"
+            partial = recorder.solution(1, words)
+            if not throw:
+                return partial
+            vars(error)["partial"] = partial
+            error.args = (f"{words}; what was computed is in .partial of this exception (at a prompt: "
+                          "sys.last_value.partial), and solve(..., throw=False) returns it",)
+            raise
+        except (WGFlowError, MemoryError) as error:
             if recorder.columns["t"]:
                 vars(error)["partial"] = recorder.solution(1, f"{type(error).__name__}: {error}")
             raise
-    return recorder.solution(0, "the solver reached the end of the time span")
+    return recorder.solution(0, recorder.stopped or "the solver reached the end of the time span")
 
 
 def _keeper(path, flow, method, recorder, resumed):

@@ -8,14 +8,10 @@ import numbers
 
 import numpy as np
 
-from wgflow.checks import as_float, real_array, shown
+from wgflow.checks import as_float, described, real_array
 from wgflow.errors import InvalidInput, InvalidType, ResourceError
 
 BOUNDARIES = ("no-flux", "periodic")
-#: What other packages call no-flux ends.
-NO_FLUX_ELSEWHERE = ("reflecting", "reflective", "neumann", "zero-flux")
-#: Ends of other equations, by their usual names.
-NOT_HERE = ("absorbing", "dirichlet", "robin", "open", "outflow", "inflow", "transparent")
 MAX_AXES = 4
 #: No memory holds an axis with more cells; the product of four such numbers does not overflow.
 MAX_CELLS = 2**60
@@ -53,9 +49,9 @@ def check_cells(cells, ndim: int) -> tuple[int, ...]:
     entries = list(cells) if isinstance(cells, (tuple, list, np.ndarray)) else [cells] * ndim
     for axis, n in enumerate(entries):
         if isinstance(n, (bool, np.bool_)) or not isinstance(n, numbers.Integral):
-            raise InvalidType(f"cells[{axis}] must be an int, got {type(n).__name__} {shown(n)}")
+            raise InvalidType(f"cells[{axis}] must be an int, got {type(n).__name__} {described(n)}")
         if int(n) < 2:
-            raise InvalidInput(f"cells[{axis}]={shown(n)}: need an integer >= 2")
+            raise InvalidInput(f"cells[{axis}]={described(n)}: need an integer >= 2")
         if int(n) > MAX_CELLS:
             raise ResourceError(f"cells[{axis}] is larger than {MAX_CELLS}, more than any memory holds; "
                                 "take fewer cells")
@@ -129,14 +125,7 @@ def check_boundary(boundary, ndim: int) -> tuple[tuple[bool, ...], tuple[tuple[b
         pair = tuple(entry) if isinstance(entry, (tuple, list)) else (entry, entry)
         for word in pair:
             if word is not None and word not in BOUNDARIES:
-                if str(word).lower() in NOT_HERE:
-                    raise InvalidInput(f"boundary[{axis}]={word!r}: mass neither leaves nor enters a gradient flow, so "
-                                       "that such ends are out of scope (docs/out-of-scope.md says where to go); "
-                                       f"allowed: {', '.join(BOUNDARIES)}, or None")
-                guess = difflib.get_close_matches(str(word), BOUNDARIES, n=1, cutoff=0.3)
-                guess = ["no-flux"] if str(word).lower() in NO_FLUX_ELSEWHERE else guess
-                hint = f"; did you mean {guess[0]!r}?" if guess else ";"
-                raise InvalidInput(f"boundary[{axis}]: unknown boundary {word!r}{hint} allowed: "
+                raise InvalidInput(f"boundary[{axis}]: unknown boundary {word!r}; {_about_boundary(str(word))}allowed: "
                                    f"{', '.join(BOUNDARIES)}, or None")
         if len(pair) != 2:
             raise InvalidInput(f"boundary[{axis}]={entry!r}: need one word for the axis, or one for each of its ends")
@@ -168,3 +157,16 @@ def check_log_weight(log_weight, shape) -> np.ndarray:
                            "(log_power_cell_average), not of point values")
     array.flags.writeable = False
     return array
+
+
+def _about_boundary(word: str) -> str:
+    """Return what a word of another library means here."""
+    plain = word.lower().replace("_", "-")
+    if plain == "open" or any(part in plain for part in ("dirichlet", "absorb", "fixed", "outflow", "inflow", "robin",
+                                                         "transparent")):
+        return ("mass neither leaves nor enters a gradient flow, so that ends which absorb or hold a value are out of "
+                "scope (docs/out-of-scope.md says where to go); ")
+    if any(part in plain for part in ("neumann", "reflect", "wall", "flux", "closed")):
+        return "did you mean 'no-flux'? "
+    guess = difflib.get_close_matches(plain, BOUNDARIES, n=1, cutoff=0.3)
+    return f"did you mean {guess[0]!r}? " if guess else ""

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from wgflow.calls.explained import explained
 from wgflow.checks import (
     as_float,
     available_memory,
@@ -114,6 +115,7 @@ class Grid:
     names: tuple[str, ...]
     log_weight: np.ndarray | None
 
+    @explained("Grid((-4, 4), cells=200) or Grid([(-4, 4), (-3, 3)], cells=(80, 60))")
     def __init__(self, bounds=None, cells=None, *, boundary=None, edges=None, log_weight=None, names=None,
                  origin=False):
         if (bounds is None) == (edges is None):
@@ -318,6 +320,9 @@ class Grid:
 
     def __hash__(self):
         return hash((self.shape, self.periodic, self.bounds))
+
+    def _repr_html_(self) -> str:
+        return str(uphill("wgflow.pictures.html", "grid_html")(self))
 
     def __repr__(self):
         box = " x ".join(f"[{lo:g}, {hi:g}]" for lo, hi in self.bounds)

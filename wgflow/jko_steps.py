@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from wgflow.checks import LARGEST_COUNT, shown
+from wgflow.checks import LARGEST_COUNT, described
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput
 
@@ -184,7 +184,7 @@ def unpack_steps(header: dict, arrays: Mapping[str, np.ndarray]) -> tuple[JKOSte
     """
     count = header["count"]
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= LARGEST_COUNT:
-        raise ValueError(f"{shown(count)} JKO steps")
+        raise ValueError(f"{described(count)} JKO steps")
     for column in header["columns"]:
         array = arrays[f"jko_{column['name']}"]
         if array.shape != (count,) or not (column["extra"] or column["name"] in NUMBERS):

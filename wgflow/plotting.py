@@ -19,7 +19,9 @@ from wgflow.pictures.figures import (
     time_axis,
     visible_range,
 )
-from wgflow.pictures.solutions import animate_solution, plot_solution
+from wgflow.pictures.laws import plot_law
+from wgflow.pictures.movies import animate_solution
+from wgflow.pictures.solutions import plot_solution
 
 __all__ = ["ALARM", "FAINT", "FLOW", "INK", "PARTICLE", "STYLE", "animate_solution", "new_figure", "plot_atoms",
-           "plot_comparison", "plot_energy", "plot_solution", "save_figure", "time_axis", "visible_range"]
+           "plot_comparison", "plot_energy", "plot_law", "plot_solution", "save_figure", "time_axis", "visible_range"]

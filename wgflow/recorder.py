@@ -13,8 +13,9 @@ import numpy as np
 from wgflow.atoms import Atoms
 from wgflow.audit.atom_listener import AtomAudit
 from wgflow.audit.listener import Audit
-from wgflow.audit.open_ends import Outermost, Outside, beyond_bounds, goes_on, mass_outside
+from wgflow.audit.open_ends import Outermost, Outside, beyond_bounds, goes_on
 from wgflow.audit.resolution import unresolved
+from wgflow.audit.sealing import LITTLE_OUTSIDE, audited, outside_at
 from wgflow.certificate import Certificate, boundary_mass, library_versions, mass_on_bounds, of_sample
 from wgflow.densities import Density
 from wgflow.energies.on_grid import TINY
@@ -24,6 +25,7 @@ from wgflow.solution import History, Solution
 if TYPE_CHECKING:
     from wgflow.flows import Flow
     from wgflow.solvers.base import Method, Run
+    from wgflow.watching.watch import Watch
 
 __all__ = ["AtomRecorder", "Interior", "Recorder", "Step"]
 
@@ -32,10 +34,8 @@ SNAPSHOTS = 64
 SNAPSHOT_BYTES = 256e6
 #: Relative rounding of an energy, a sum over cells, as a part of the sum of the sizes of its terms.
 ROUNDING = 1e-13
-#: What lies beyond the ends is estimated anew where what lies at them has grown by this factor,
+#: What lies beyond the ends is estimated anew where what lies at them has grown by this factor.
 GROWN = 2.0
-#: and if it may be more than this part of the mass.
-LITTLE_OUTSIDE = 1e-6
 
 
 class Step(NamedTuple):
@@ -114,6 +114,13 @@ class Recorder:
     method : Method
     report : callable, optional
         Told the time after each accepted step (a progress bar).
+    watch : Watch, optional
+        What is called after each accepted step, and may end the run.
+
+    Attributes
+    ----------
+    stopped : str
+        Why the run was ended before its time span, in words; empty where it was not.
     """
 
     COUNTERS = ("stride", "since_snapshot", "n_rejected", "n_fallback", "dissipated", "boundary", "residual",
@@ -122,8 +129,9 @@ class Recorder:
     #: Counters that files of former versions lack, and the values they have then.
     ADDED = MappingProxyType({"least": None, "most": None, "outside": 0.0, "outside_at": "", "outermost": 0.0})
 
-    def __init__(self, flow: Flow, method: Method, report: Callable[[float], None] | None = None):
-        self.flow, self.method, self.report = flow, method, report
+    def __init__(self, flow: Flow, method: Method, report: Callable[[float], None] | None = None,
+                 watch: Watch | None = None):
+        self.flow, self.method, self.report, self.watch, self.stopped = flow, method, report, watch, ""
         self.columns: dict[str, list] = {name: [] for name in History.NAMES}
         self.snapshots: list[tuple[float, np.ndarray, float]] = []
         self.stride, self.since_snapshot = 1, 0
@@ -157,7 +165,7 @@ class Recorder:
     def start(self, first: Step) -> None:
         """Record the initial state, a step of length 0."""
         self._append(first, 0.0)
-        self.boundary = self._at_boundary(first.law)
+        self.boundary = self.at_boundary(first.law)
         self._look_outside(first.t, first.law)
         if first.rate is not None:
             self.least = self.most = 0.0
@@ -198,6 +206,17 @@ class Recorder:
             self._snapshot(step.t, step.law, step.energy)
         if self.report is not None:
             self.report(step.t)
+
+    def needs_rate(self, step: Step) -> bool:
+        """Return whether the dissipation is integrated from its values, and a step, if it is the last, lacks one."""
+        return step.rate is None and self._last_rate is not None
+
+    def end(self, words: str, last: Step, rate: float | None) -> None:
+        """Take a step as the end of the run; ``rate`` is the dissipation there, where the step does not tell it."""
+        self.stopped = words
+        if rate is not None:
+            self.rate(last.clock, rate)
+        self.audit.end(last, self.error_estimate)
 
     def take(self, run: Run) -> None:
         """Note what a run says of itself so far."""
@@ -244,13 +263,13 @@ class Recorder:
 
     def solution(self, status: int, message: str) -> Solution:
         """The Solution of what has been recorded."""
-        if status != 0 and self.columns["t"] and (
+        if (status != 0 or self.stopped) and self.columns["t"] and (
                 not self.snapshots or self.columns["t"][-1] != self.snapshots[-1][0]):
             self._snapshot(self.columns["t"][-1], self.last_masses, self.columns["energy"][-1])
-        densities = [self.flow.rho0 if k == 0 and t == self.flow.t0 and self.flow.law is None else self._law(state)
+        densities = [self.flow.rho0 if k == 0 and t == self.flow.t0 and self.flow.law is None else self.law_of(state)
                      for k, (t, state, _) in enumerate(self.snapshots)]
         for _, state, _ in self.snapshots:
-            self.boundary = max(self.boundary, self._at_boundary(state))
+            self.boundary = max(self.boundary, self.at_boundary(state))
         if self.flow.law is not None:
             # The smallest average over a cell, where it is known; at the other steps the smallest value at a center.
             least = {t: float(rho.values.min()) for (t, _, _), rho in zip(self.snapshots, densities)
@@ -262,10 +281,10 @@ class Recorder:
         laws = [(t, rho) for (t, _, _), rho in zip(self.snapshots, densities)]
         return Solution(t=[s[0] for s in self.snapshots], densities=densities, energy=[s[2] for s in self.snapshots],
                         history=history, status=status, message=message,
-                        certificate=lambda: _audited(certificate, audit, laws),
+                        certificate=lambda: audited(certificate, audit, laws),
                         free_energy=self.flow.energy, method=repr(self.method), time_scale=self.flow.time_scale,
                         jko_steps=self.jko_steps, stepped_by=self.method, start=self.flow.given,
-                        mobility=self.flow.mobility)
+                        mobility=self.flow.mobility, stopped=self.stopped)
 
     def _append(self, step: Step, dt: float) -> None:
         mass, least = step.mass, step.min_density
@@ -289,12 +308,12 @@ class Recorder:
             return float(masses.sum()), float(masses.min()) / self.even_volume
         return float(masses.sum()), float((masses / self.flow.grid.volumes).min())
 
-    def _law(self, masses) -> Density | Atoms:
+    def law_of(self, masses) -> Density | Atoms:
         if self.flow.law is not None:
             return self.flow.law(masses)
         return Density(self.flow.grid, masses / self.flow.grid.volumes)
 
-    def _at_boundary(self, masses) -> float:
+    def at_boundary(self, masses) -> float:
         return boundary_mass(masses, self.flow.grid)
 
     def _look_outside(self, t: float, masses: np.ndarray) -> None:
@@ -304,7 +323,7 @@ class Recorder:
         outermost = self.ends.most_outside(masses)
         if outermost > max(GROWN * self.outermost, LITTLE_OUTSIDE * self.columns["mass"][0]):
             self.outermost = outermost
-            self._keep_outside(_outside(self.flow, t, masses))
+            self._keep_outside(outside_at(self.flow, t, masses))
 
     def _keep_outside(self, found: Outside) -> None:
         if found.part > self.outside:
@@ -333,8 +352,9 @@ class Recorder:
             residual=self.residual, error_estimate=self.error_estimate, edi_defect=self.edi_defect,
             bias=self.bias, grid_error=self.grid_error, scheme=self.flow.scheme,
             dissipation_gap=self._dissipation_gap(lost),
-            completed=status == 0, controlled=self.method.controlled, settings=self.method.settings(),
-            versions=dict(library_versions()), functionals=self._functionals(), substituted=self._substituted(),
+            completed=status == 0, stopped=self.stopped, controlled=self.method.controlled,
+            settings=self.method.settings(), versions=dict(library_versions()),
+            functionals=self._functionals(), substituted=self._substituted(),
             unseen_pulse=unseen, missed_drive=missed, unresolved=self._unresolved(history),
             mass_outside=self.outside if self.has_open_ends else None, outside_at=self.outside_at,
             unbounded=self.has_open_ends and goes_on(self.flow.energy), **of_sample(self.flow.given))
@@ -385,13 +405,13 @@ class AtomRecorder(Recorder):
         weights = self.flow.atoms.weights
         return float(weights.sum()), float(weights.min())
 
-    def _law(self, points) -> Atoms:
+    def law_of(self, points) -> Atoms:
         return self.flow.atoms.moved(points)
 
     def _functionals(self) -> tuple[str, ...]:
         return ()
 
-    def _at_boundary(self, points) -> float:
+    def at_boundary(self, points) -> float:
         return mass_on_bounds(points, self.flow.atoms)
 
     def _look_outside(self, t: float, masses: np.ndarray) -> None:
@@ -413,28 +433,6 @@ class AtomRecorder(Recorder):
         if not self.flow.energy.spreads:
             return replace(certificate, atomic=True)
         return replace(certificate, atomic=True, noisy=True, controlled=False, dissipation_defect=None)
-
-
-def _audited(certificate: Certificate, audit: Audit | AtomAudit,
-             laws: list[tuple[float, Density | Atoms]]) -> Certificate:
-    """Return a certificate with what an audit finds, and what lies beyond open ends at the snapshots."""
-    found = audit.finding()
-    outside = Outside(certificate.mass_outside or 0.0, certificate.outside_at)
-    if certificate.mass_outside is not None and audit.flow.has_grid:
-        ends = Outermost(audit.flow.grid)
-        for t, rho in laws:
-            least = max(LITTLE_OUTSIDE, outside.part) * rho.mass
-            if isinstance(rho, Density) and ends.most_outside(rho.masses) > least:
-                outside = max(outside, _outside(audit.flow, t, rho.masses), key=lambda one: one.part)
-        certificate = replace(certificate, mass_outside=outside.part, outside_at=outside.end)
-    return replace(certificate, equation_defect=found.defect, equation_bound=found.bound, not_judged=found.note)
-
-
-def _outside(flow: Flow, t: float, masses: np.ndarray) -> Outside:
-    """Return an estimate of what lies beyond the ends that stand for infinity at a time."""
-    # A clock that cannot be read ends a run, and is not asked for nothing.
-    elapsed = flow.elapsed(flow.t0, t - flow.t0) if t > flow.t0 else 0.0
-    return mass_outside(flow.on_grid_at(t), masses, elapsed, flow.diagonal_mobility)
 
 
 def _logarithmic_mean(a: float, b: float) -> float:

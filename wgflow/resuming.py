@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wgflow.arguments import check_span, check_times
+from wgflow.calls.arguments import check_times
 from wgflow.certificate import library_versions
+from wgflow.checks import check_real
 from wgflow.densities import Density
 from wgflow.energies.free_energy import Term
 from wgflow.energies.mobility import Mobility, as_mobility
@@ -21,10 +22,12 @@ from wgflow.files.checkpoints import KIND, SAMPLES, nonlinear_energies, probe_ma
 from wgflow.files.grids import unpack_grid
 from wgflow.flows import Flow, make_flow, run
 from wgflow.grids import Grid
+from wgflow.progress import Progress
 from wgflow.solution import Solution
 
 if TYPE_CHECKING:
     from wgflow.solvers.base import Method
+    from wgflow.watching.watch import Watch
 
 #: Relative difference of an energy's values that counts as rounding on another machine.
 ROUNDING = 1e-10
@@ -33,17 +36,18 @@ __all__ = ["resume"]
 
 
 def resume(path, t_end=None, *, energy: Term, methods: dict[str, type[Method]], t_eval=None, time_scale=None,
-           method: Method | None = None, mobility=None, checkpoint=None, progress: bool = False,
-           throw: bool = True) -> Solution:
+           method: Method | None = None, mobility=None, checkpoint=None, progress: Progress = False,
+           throw: bool = True, watch: Watch | None = None) -> Solution:
     """Continue a run from its checkpoint, see `wgflow.resume`; ``methods`` has the classes that a file may name."""
     flow, method, saved, state = _read_run(path, energy, methods, method, time_scale, mobility)
-    later, times = _extension(flow, t_end, t_eval)
-    options = {"progress": progress, "checkpoint": path if checkpoint is None else checkpoint, "throw": throw}
-    if later is not None and state["t"] == flow.t1:
-        longer = make_flow(energy, flow.rho0, (flow.t0, later), times or None, flow.time_scale, method, flow.mobility)
-        return run(longer, method, state=(saved, state), **options)
+    end, times = _new_end(path, flow, float(state["t"]), t_end, t_eval)
+    options = {"progress": progress, "checkpoint": path if checkpoint is None else checkpoint, "throw": throw,
+               "watch": watch}
+    if end < flow.t1 or (end > flow.t1 and state["t"] == flow.t1):
+        other = make_flow(energy, flow.rho0, (flow.t0, end), times or None, flow.time_scale, method, flow.mobility)
+        return run(other, method, state=(saved, state), **options)
     solution = run(flow, method, state=(saved, state), **options)
-    if later is None or not solution.success:
+    if end == flow.t1 or not solution.success or solution.stopped:
         return solution
     return resume(options.pop("checkpoint"), t_end, energy=energy, methods=methods, t_eval=t_eval, method=method,
                   time_scale=time_scale, mobility=mobility, **options)
@@ -185,22 +189,30 @@ def _check_state(path, grid: Grid, span, saved: dict, state: dict, fixed: dict) 
         raise StorageError(f"{path} is not a checkpoint that can be used: its state is at t={t!r}")
 
 
-def _extension(flow: Flow, t_end, t_eval) -> tuple[float | None, tuple[float, ...]]:
-    """Return the later end, or None if it is the old one, and the output times up to it."""
-    t1 = flow.t1
-    _, later = check_span((flow.t0, t1 if t_end is None else t_end))
-    if later < t1:
-        raise InvalidInput(f"t_end={later:g}: the run was made to end at t={t1:g}; give that or a later end")
-    if later == t1:
+def _new_end(path, flow: Flow, reached: float, t_end, t_eval) -> tuple[float, tuple[float, ...]]:
+    """Return the end of the run, and the output times up to it."""
+    t1, end = flow.t1, flow.t1
+    if t_end is not None:
+        end = check_real("t_end", t_end)
+        if end < flow.t0:
+            raise InvalidInput(f"t_end={end:g}: the run began at t={flow.t0:g}; flows do not run backward")
+    if end < t1:
+        if end < reached:
+            raise InvalidInput(f"t_end={end:g}: the run has reached t={reached:g} already; what lies before is in "
+                               f"wgflow.load({str(path)!r}).density(t)")
         if t_eval is not None:
             raise InvalidInput(f"t_eval: output times can be added only after t={t1:g}, with a t_end beyond it")
-        return None, flow.t_eval
+        return end, (*(t for t in flow.t_eval if t < end), end) if flow.t_eval else ()
+    if end == t1:
+        if t_eval is not None:
+            raise InvalidInput(f"t_eval: output times can be added only after t={t1:g}, with a t_end beyond it")
+        return end, flow.t_eval
     if t_eval is None:
-        return later, (*flow.t_eval, later) if flow.t_eval else ()
-    times = check_times(t_eval, flow.t0, later, flow.grid.size)
+        return end, (*flow.t_eval, end) if flow.t_eval else ()
+    times = check_times(t_eval, flow.t0, end, flow.grid.size)
     if times[0] <= t1:
         raise InvalidInput(f"t_eval[0]={times[0]:g}: output times can be added only after the old end t={t1:g}")
-    return later, (*flow.t_eval, *times)
+    return end, (*flow.t_eval, *times)
 
 
 def _warn_of_versions(path, stored: dict) -> None:

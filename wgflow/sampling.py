@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wgflow.checks import check_count, check_memory, shown
+from wgflow.checks import check_count, check_memory, described
 from wgflow.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def sampler(n: Any, ndim: int, rng: Any) -> np.random.Generator:
     try:
         return np.random.default_rng(rng)
     except (TypeError, ValueError) as error:
-        raise InvalidInput(f"rng={shown(rng)}: need None, an int >= 0, a SeedSequence or a Generator") from error
+        raise InvalidInput(f"rng={described(rng)}: need None, an int >= 0, a SeedSequence or a Generator") from error
 
 
 def deposit(grid: Grid, points: Array, weights: Array) -> Array:

@@ -19,6 +19,7 @@ from wgflow.errors import InvalidInput, WGFlowWarning
 from wgflow.uphill import uphill
 
 if TYPE_CHECKING:
+    import pandas
     import xarray
     from matplotlib.figure import Figure
 
@@ -93,9 +94,11 @@ class Solution(Generic[Law]):
         Time, step, energy, mass and sign at every accepted step.
     certificate : Certificate
     status : int
-        0 if the end of the time span was reached, 1 if not.
+        0 if the end of the time span was reached, or the run was ended by ``stop``; 1 if not.
     message : str
         The status in words.
+    stopped : str
+        Why ``stop`` ended the run, and when, in words; empty where it did not.
     free_energy : FreeEnergy
     method : str
         The method and its settings.
@@ -112,13 +115,13 @@ class Solution(Generic[Law]):
                  free_energy: FreeEnergy | None, method: str,
                  time_scale: float | Callable[[float], float] | None = 1.0, jko_steps: Sequence[JKOStep] = (),
                  stepped_by: Method | None = None, start: Density | Atoms | None = None,
-                 mobility: Mobility | None = None):
+                 mobility: Mobility | None = None, stopped: str = ""):
         self.t = np.asarray(t, dtype=float)
         self.densities: list[Law] = list(densities)
         self.energy = np.asarray(energy, dtype=float)
         self.history = history
         self._certificate = certificate
-        self.status, self.message = status, message
+        self.status, self.message, self.stopped = status, message, stopped
         self.free_energy, self.method, self.time_scale = free_energy, method, time_scale
         self.mobility = mobility
         self.jko_steps = tuple(jko_steps)
@@ -143,7 +146,7 @@ class Solution(Generic[Law]):
 
     @property
     def success(self) -> bool:
-        """Whether the end of the time span was reached."""
+        """Whether the end of the time span was reached, or ``stop`` ended the run before."""
         return self.status == 0
 
     @property
@@ -175,7 +178,7 @@ class Solution(Generic[Law]):
         t : float
             Between the first and the last snapshot. Particles with noise are known at snapshots only (InvalidInput).
         """
-        t = float(t)
+        t = check_real("t", t)
         if not self.t[0] <= t <= self.t[-1]:
             raise InvalidInput(f"t={t:g} is outside the solution, which has {self.t[0]:g} <= t <= {self.t[-1]:g}")
         k = int(np.searchsorted(self.t, t))
@@ -284,6 +287,51 @@ class Solution(Generic[Law]):
         """The solution as an xarray.Dataset: density(time, axes...), energy(time), history, attributes."""
         return uphill("wgflow.files.solutions", "to_dataset")(self)
 
+    def to_xarray(self) -> xarray.Dataset:
+        """Return `dataset`: the solution with coordinates, units and attributes after the CF conventions."""
+        return self.dataset
+
+    def to_numpy(self) -> dict[str, np.ndarray]:
+        """Return copies of the arrays of the solution by the names that `dataset` has for them.
+
+        ``time`` and ``energy``, shape (k,); for each axis its cell centers, by its name; ``density``, shape
+        (k, *cells), averages over the cells. Of atoms each coordinate by its name, shape (k, n), and ``weight``,
+        shape (n,).
+        """
+        return uphill("wgflow.files.exports", "to_numpy")(self)
+
+    def to_pandas(self, table: str = "density") -> pandas.DataFrame:
+        """Return a table of the solution.
+
+        Parameters
+        ----------
+        table : {"density", "snapshots", "history"}
+            ``"density"``: a row for each cell (or atom) of each snapshot, with time, coordinates, and density (or
+            weight). ``"snapshots"``: a row for each snapshot, with energy, mass, mean and variance of each coordinate.
+            ``"history"``: a row for each accepted step.
+
+        Raises
+        ------
+        StorageError
+            If pandas is missing.
+        """
+        return uphill("wgflow.files.exports", "to_pandas")(self, table)
+
+    def to_csv(self, path: str | os.PathLike[str], table: str = "density") -> None:
+        """Write a table of the solution, as of `to_pandas`, as text with commas; floats keep every bit.
+
+        Parameters
+        ----------
+        path : path
+        table : {"density", "snapshots", "history"}
+
+        Raises
+        ------
+        StorageError
+            If the file cannot be written; an old one is then unchanged.
+        """
+        uphill("wgflow.files.exports", "to_csv")(self, path, table)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the solution to a file: CF NetCDF for ``.nc`` (needs the io extra), NumPy's format for ``.npz``."""
         uphill("wgflow.files.solutions", "save")(self, path)
@@ -293,8 +341,8 @@ class Solution(Generic[Law]):
         return uphill("wgflow.pictures.solutions", "plot_solution")(self, path, **options)
 
     def animate(self, path: str | os.PathLike[str], **options: Any) -> Path:
-        """Write an animated GIF of the density; return its path."""
-        return uphill("wgflow.pictures.solutions", "animate_solution")(self, path, **options)
+        """Write a movie of the laws, ``.gif``, ``.html`` or ``.mp4``; return its path."""
+        return uphill("wgflow.pictures.movies", "animate_solution")(self, path, **options)
 
     def __repr__(self):
         return (f"Solution({self.method}: t = {self.t[0]:g} to {self.t[-1]:g}, {len(self.t)} snapshots, "
@@ -306,7 +354,7 @@ class Solution(Generic[Law]):
         return "\n".join([self.certificate.explain(), *(found.explain() for found in self.errors.values())])
 
     def _repr_html_(self) -> str:
-        return f"<pre>{self!r}\n{self.explain()}</pre>"
+        return uphill("wgflow.pictures.html", "solution_html")(self)
 
 
 def _between(first: Atoms, second: Atoms, share: float) -> Atoms:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
-from wgflow.arguments import refuse_unknown, without_unknown
-from wgflow.checks import check_flag
+from wgflow.calls.explained import explained, nearest
+from wgflow.checks import check_flag, described
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
 from wgflow.flows import Flow, make_flow, run
+from wgflow.progress import Progress, check_progress
+from wgflow.watching.watch import Stop, make_watch
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -34,7 +36,9 @@ def solve(
     t_eval: ArrayLike | None = None,
     time_scale: float | Callable[[float], float] = 1.0,
     mobility: Any = None,
-    progress: bool = False,
+    progress: Progress = False,
+    callback: Callable[..., object] | None = None,
+    stop: Stop | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     throw: bool = True,
     error_estimate: bool = False,
@@ -49,7 +53,9 @@ def solve(  # type: ignore[overload-overlap]
     t_eval: ArrayLike | None = None,
     time_scale: float | Callable[[float], float] = 1.0,
     mobility: Any = None,
-    progress: bool = False,
+    progress: Progress = False,
+    callback: Callable[..., object] | None = None,
+    stop: Stop | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     throw: bool = True,
     error_estimate: bool = False,
@@ -64,12 +70,14 @@ def solve(
     t_eval: ArrayLike | None = None,
     time_scale: float | Callable[[float], float] = 1.0,
     mobility: Any = None,
-    progress: bool = False,
+    progress: Progress = False,
+    callback: Callable[..., object] | None = None,
+    stop: Stop | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     throw: bool = True,
     error_estimate: bool = False,
 ) -> Solution[Density]: ...
-@without_unknown
+@explained("wgflow.solve(energy, rho0, (0, 1))", lambda named: _methods_for(named))
 def solve(
     energy: Term,
     rho0: Density | Atoms,
@@ -79,11 +87,12 @@ def solve(
     t_eval: ArrayLike | None = None,
     time_scale: float | Callable[[float], float] = 1.0,
     mobility: Any = None,
-    progress: bool = False,
+    progress: Progress = False,
+    callback: Callable[..., object] | None = None,
+    stop: Stop | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     throw: bool = True,
     error_estimate: bool = False,
-    **unknown: object,
 ) -> Solution[Density] | Solution[Atoms]:
     r"""Solve the Wasserstein gradient flow of a free energy.
 
@@ -113,13 +122,23 @@ def solve(
         A(x), symmetric and positive definite, by default 1: a scalar, an entry for each axis, or d rows of d entries,
         each a number or a function of the coordinates (`Mobility`). States at rest do not depend on it. For
         `FiniteVolume` and `Lagrangian`.
-    progress : bool
-        Show a bar on a terminal, log lines (logger ``wgflow``, level INFO) elsewhere.
+    progress : bool or callable
+        True shows a bar on a terminal and lines elsewhere, with the time that is left: log lines where logging shows
+        them (logger ``wgflow``, level INFO), else lines on the error stream. A function is called with (done, total),
+        the time that the flow has passed and its whole length.
+    callback : callable, optional
+        Called where the run starts and after every accepted step with (t, rho), or with (t, rho, energy) if it has
+        three parameters without defaults. rho is a Density or Atoms of its own. What it returns is not looked at.
+    stop : condition, callable, or list of them, optional
+        Ends the run at the first accepted step at which a condition holds: ``wgflow.stop.stationary(tol)``,
+        ``energy_below(E)``, ``mass_at_boundary(part)``, or a function called as ``callback`` is, which returns True or
+        False. The Solution ends there, is certified up to there, and says why in ``stopped``.
     checkpoint : path, optional
         File in which the state of the run is kept about every five seconds and at its end, so that `wgflow.resume` can
         go on from it. A run interrupted and resumed gives the same bits as one that was not. Not for atoms.
     throw : bool
-        Whether a run that cannot be finished raises; otherwise the Solution so far is returned with ``status`` 1.
+        Whether a run that cannot be finished raises; otherwise the Solution so far is returned with ``status`` 1, also
+        after Ctrl-C.
     error_estimate : bool
         Whether to call `Solution.estimate_error` at the end, and to put the error of the density and of the energy into
         the certificate. It takes at least about 32 cells along each axis, and an energy given by functions.
@@ -133,7 +152,10 @@ def solve(
     InvalidInput
         If an argument breaks a rule; nothing has been computed.
     ConvergenceError
-        If the run could not go on; ``error.partial`` is the Solution up to the last accepted step.
+        If the run could not go on, or a function of yours raised (reason "callback"); ``error.partial`` is the Solution
+        up to the last accepted step.
+    KeyboardInterrupt
+        After Ctrl-C, with ``.partial`` too.
 
     Examples
     --------
@@ -144,13 +166,8 @@ def solve(
     >>> print(f"{rho.mean():.3f} {rho.cov():.3f}")
     0.736 0.898
     """
-    if unknown:
-        from wgflow import solvers
-
-        others = [getattr(solvers, name) for name in solvers.METHODS]
-        refuse_unknown(unknown, solve, method, [solvers.FiniteVolume, *others])
     method = _check_method(method)
-    progress, throw = check_flag("progress", progress), check_flag("throw", throw)
+    progress, throw, watch = check_progress(progress), check_flag("throw", throw), make_watch(callback, stop)
     flow = make_flow(energy, rho0, t_span, t_eval, time_scale, method, mobility)
     if checkpoint is not None and not (flow.has_grid and method.KEEPS_CHECKPOINTS):
         raise InvalidInput(f"checkpoint={checkpoint!r}: {type(method).__name__} keeps no checkpoints; solve in parts, "
@@ -158,12 +175,14 @@ def solve(
     wanted = check_flag("error_estimate", error_estimate)
     if wanted:
         _check_coarser(flow, method)
-    solution = run(flow, method, progress=progress, checkpoint=checkpoint, throw=throw)
+    solution = run(flow, method, progress=progress, checkpoint=checkpoint, throw=throw, watch=watch)
     if wanted and solution.success:
         _with_error_estimate(solution)
     return solution
 
 
+@explained("wgflow.resume(path, energy=energy): functions are not stored, so the energy is given again",
+           lambda named: _methods_for(named))
 def resume(
     path: str | os.PathLike[str],
     t_end: float | None = None,
@@ -174,7 +193,9 @@ def resume(
     method: Method | None = None,
     mobility: Any = None,
     checkpoint: str | os.PathLike[str] | None = None,
-    progress: bool = False,
+    progress: Progress = False,
+    callback: Callable[..., object] | None = None,
+    stop: Stop | None = None,
     throw: bool = True,
 ) -> Solution:
     """Go on with a run from its checkpoint, the file that ``solve(..., checkpoint=path)`` wrote.
@@ -185,13 +206,14 @@ def resume(
     where versions or the energy's last digits differ. A run that has reached its end can be extended to a later
     ``t_end``. That is a deterministic continuation of the same accuracy, but not bit for bit the run that would have
     had the later end from the start, since steps are cut to end at the old one. An interrupted run with a later
-    ``t_end`` is first finished, then extended.
+    ``t_end`` is first finished, then extended; with an earlier one, steps are cut to end there.
 
     Parameters
     ----------
     path : path
     t_end : float, optional
-        The end of the time span, by default the one the run had; a later one extends it, an earlier one is refused.
+        The end of the time span, by default the one the run had; a later one extends it, an earlier one that the run
+        has not passed yet shortens it.
     energy : Term or FreeEnergy
         The energy of the run: functions are not stored. It is compared with the stored values on the grid.
     t_eval : sequence of float, optional
@@ -204,8 +226,8 @@ def resume(
         The mobility of the run if it had one made of functions, which are compared by their values on the grid.
     checkpoint : path, optional
         Where to keep the state from here on, by default the same file.
-    progress, throw : bool
-        As in `solve`.
+    progress, callback, stop, throw
+        As in `solve`. ``callback`` and ``stop`` are not stored; they are looked at after each step from here on.
 
     Returns
     -------
@@ -221,12 +243,13 @@ def resume(
     """
     from wgflow import resuming, solvers
 
-    progress, throw = check_flag("progress", progress), check_flag("throw", throw)
+    progress, throw, watch = check_progress(progress), check_flag("throw", throw), make_watch(callback, stop)
     methods = {name: getattr(solvers, name) for name in solvers.METHODS}
     if method is not None:
         methods.setdefault(type(_check_method(method)).__name__, type(method))
     return resuming.resume(path, t_end, energy=energy, methods=methods, t_eval=t_eval, time_scale=time_scale,
-                           method=method, mobility=mobility, checkpoint=checkpoint, progress=progress, throw=throw)
+                           method=method, mobility=mobility, checkpoint=checkpoint, progress=progress,
+                           throw=throw, watch=watch)
 
 
 def show_versions() -> None:
@@ -260,14 +283,27 @@ def _with_error_estimate(solution: Solution) -> None:
                                    error_order=found.order, energy_error=float(found.energy))
 
 
+def _methods_for(named: Mapping[str, object]) -> list[type]:
+    """Return the classes of methods, that of the method of a call first, then the default one."""
+    from wgflow import solvers
+
+    return [type(named.get("method")), solvers.FiniteVolume, *(getattr(solvers, name) for name in solvers.METHODS)]
+
+
 def _check_method(method: Method | None) -> Method:
+    from wgflow import solvers
     from wgflow.solvers import FiniteVolume, Method
 
     if method is None:
         return FiniteVolume()
     if not isinstance(method, Method):
-        raise InvalidType(f"method must be a solver such as wgflow.FiniteVolume(), got {method!r}; one of your own is "
-                          "a subclass of wgflow.solvers.Method")
+        word = method.__name__ if isinstance(method, type) else method if isinstance(method, str) else ""
+        near = nearest(word, solvers.METHODS)
+        if near:
+            use = vars(getattr(solvers, near)).get("EXAMPLE") or f"{near}()"
+            raise InvalidType(f"method={described(method)}: need an object, method=wgflow.{use}")
+        raise InvalidType(f"method must be a solver such as wgflow.FiniteVolume(), got {described(method)}; one of "
+                          "your own is a subclass of wgflow.solvers.Method")
     if type(method).settings is Method.settings and not is_dataclass(method):
         raise InvalidType(f"method: {type(method).__name__} is no dataclass; put @dataclass(frozen=True) above the "
                           "class, so that its settings can be kept with the solution")

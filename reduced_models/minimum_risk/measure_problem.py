@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
+from wgflow.progress import say
+
 from .psi_search import Box, PsiSearch
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LimitPoint", "MeasureProblem", "Solved", "State", "Watch"]
 
-logger = logging.getLogger(__name__)
 FloatArray = NDArray[np.float64]
 
 _ROUNDS = 100  # of adding minima of Psi, at most
@@ -87,7 +87,7 @@ class Watch:
         if callable(self.progress):
             self.progress(self.rounds, gap)
         elif self.progress:
-            logger.info("minimum_risk: round %d, gap %.2e", self.rounds, gap)
+            say(f"minimum_risk: round {self.rounds}, gap {gap:.2e}")
         self.over = time.monotonic() >= self.deadline
         return self.over
 

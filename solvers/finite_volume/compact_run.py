@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from wgflow.compiled.compact import compact_start, compact_steps, next_length
-from wgflow.densities import Density
-from wgflow.energies.nodes import density_of_nodes, node_grid, nodes_of_density
+from wgflow.energies.nodes import law_of_nodes, node_grid, nodes_of_density
 from wgflow.flows import HIGH_ORDER, Flow
 from wgflow.recorder import Step
 
@@ -66,15 +65,7 @@ class CompactRun(FiniteVolumeRun):
         nodal = replace(flow, rho0=rho0)
         vars(nodal)["on_grid"] = energy
         nodal.clock, nodal.drive = flow.clock, flow.drive
-        first = Density.trusted(flow.grid, flow.density.values)
-        first.nodal = rho0
-
-        def law(masses: np.ndarray) -> Density:
-            if np.array_equal(masses, rho0.masses):
-                return first
-            return density_of_nodes(Density.trusted(rho0.grid, masses / rho0.grid.volumes))
-
-        flow.law = law
+        flow.law = law_of_nodes(flow.density, rho0)
         static, threads = not (energy.moves or flow.energy.time_dependent), method.threads or default_threads()
         diagonal = flow.diagonal_mobility
         directions = None if flow.mobility is None else flow.mobility.directions(flow.grid)

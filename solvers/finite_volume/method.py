@@ -104,6 +104,8 @@ class FiniteVolume(Method):
         If a setting is out of its range.
     """
 
+    EXAMPLE: ClassVar[str] = "FiniteVolume()"
+
     dt: float | None = None
     rtol: float | None = None
     max_steps: int = 1_000_000

@@ -141,6 +141,9 @@ class FiniteVolumeRun(Run):
     def close(self) -> None:
         self.stepper.sweeps.close()
 
+    def dissipation(self) -> float:
+        return self.stepper.dissipation(self.state)
+
     def _first_rate(self) -> float:
         return self.stepper.dissipation(self.state) if self.explicit is None else self.explicit.rate
 

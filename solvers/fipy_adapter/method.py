@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from wgflow.arguments import check_span, check_times
+from wgflow.calls.arguments import check_span, check_times
 from wgflow.checks import check_count, check_positive
 from wgflow.densities import Density
 from wgflow.energies.free_energy import Term
@@ -95,6 +95,8 @@ class FiPy(Method):
     J. E. Guyer, D. Wheeler and J. A. Warren, FiPy: partial differential equations with Python, Computing in Science and
     Engineering 11 (2009) 6-15.
     """
+
+    EXAMPLE: ClassVar[str] = "FiPy()"
 
     dt: float | None = None
     order: int = 2

@@ -90,6 +90,8 @@ class JKO(Method):
     scheme for Wasserstein gradient flows, Math. Comp. 93 (2024) 2769-2810.
     """
 
+    EXAMPLE: ClassVar[str] = "JKO(tau=0.05)"
+
     tau: float
     inner: str | InnerSettings = "quantile"
     order: int = 1

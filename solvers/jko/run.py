@@ -60,8 +60,9 @@ class JKORun(Run):
         # How much time may pass by the clock in a step.
         span = flow.t1 - flow.t0
         self.most = FASTER * method.tau * (flow.elapsed(flow.t0, span) / span) if span > 0 else math.inf
-        # Steps of equal length: where they began, their number, and how many of them are done.
+        # Steps of equal length: where they began, their number, how many of them are done, and where they end.
         self.row: tuple[float, int, int] = (flow.t0, 0, 0)
+        self.goal = flow.t0
 
     def start(self) -> Step:
         self.inner.check_time = self.check_time
@@ -90,6 +91,8 @@ class JKORun(Run):
             self.total, self.work = float(saved["total"]), float(saved["work"])
         begin, count, done = saved["row"]
         self.row = float(begin), int(count), int(done)
+        # Files of former versions lack the end, and go on to the stop that they had.
+        self.goal = float(saved.get("stop", next((s for s in self.flow.stops if s > self.t), self.flow.t1)))
         self.now = rebuild(saved, "now", self.flow.grid)
         self.before = rebuild(saved, "before", self.flow.grid) if "before" in saved else None
         for step in (self.now, self.before):
@@ -100,7 +103,8 @@ class JKORun(Run):
         return self.now.rho.masses
 
     def dump(self) -> dict[str, Any]:
-        state = {"t": self.t, "tau": self.tau, "clock": self.clock, "steps": self.steps, "row": list(self.row)}
+        state = {"t": self.t, "tau": self.tau, "clock": self.clock, "steps": self.steps, "row": list(self.row),
+                 "stop": self.goal}
         state |= flatten(self.now, "now")
         if self.driving is not None:
             state |= {"total": self.total, "work": self.work}
@@ -120,8 +124,8 @@ class JKORun(Run):
     def _fixed(self, stop: float) -> Step:
         """The next of the steps of equal length to the next stop."""
         begin, count, done = self.row
-        if done >= count:
-            begin, count, done = self.t, self._count(stop - self.t), 0
+        if done >= count or stop != self.goal:
+            begin, count, done, self.goal = self.t, self._count(stop - self.t), 0, stop
         k = done + 1
         self.row = begin, count, done
         target = stop if k == count else begin + (stop - begin) * (k / count)

@@ -16,6 +16,7 @@ from wgflow.energies.mobility import Mobility
 from wgflow.errors import ConvergenceError, WGFlowWarning
 from wgflow.flows import Flow
 from wgflow.gradients import box_of
+from wgflow.progress import duration
 from wgflow.recorder import Step
 
 from ..base import Run
@@ -124,7 +125,7 @@ class LangevinRun(Run):
             limit = self.method.time_limit
             what = ("; give time_limit to bound it" if limit is None else
                     f"; it will stop at time_limit={limit:g} s" if passed + left > limit else "")
-            warnings.warn(f"this run of {self.points.shape[1]} particles will take about {_duration(left)}: after "
+            warnings.warn(f"this run of {self.points.shape[1]} particles will take about {duration(left)}: after "
                           f"{self.taken} steps of {1e3 * passed / self.taken:.3g} ms it is at t = {self.t:.3g} of "
                           f"{self.flow.t1:g}. Fewer particles, a larger dt, a gradient of V, or a kernel of the "
                           f"distance alone make it faster{what}", WGFlowWarning, stacklevel=2)
@@ -219,13 +220,6 @@ class LangevinRun(Run):
         if np.isfinite(out).all():
             out = reflected(out, mobility, self.cloud.inside, bounds)
         return self.cloud.inside(np.array([fold(x, lo, hi) for x, (lo, hi) in zip(out, bounds)]))
-
-
-def _duration(seconds: float) -> str:
-    """Return a number of seconds in words."""
-    if seconds < 100.0:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60.0:.0f} minutes" if seconds < 6000.0 else f"{seconds / 3600.0:.1f} hours"
 
 
 def fold(x: Array, lo: float, hi: float) -> Array:

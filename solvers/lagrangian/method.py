@@ -95,6 +95,8 @@ class Lagrangian(Method):
         known at points (arrays of values at cell centers, nonlinear diffusion).
     """
 
+    EXAMPLE: ClassVar[str] = "Lagrangian()"
+
     rtol: float = 1e-9
     ode: str = "DOP853"
     dt: float | None = None

@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .fixed_point import GROWTH, first_factor, projected, symmetric_form
+from .fixed_point import GROWTH, Tell, first_factor, not_told, projected, symmetric_form
 from .gibbs import GibbsProblem, Iterate, Law
 
 __all__ = ["Factors", "default_starts", "factorize", "is_convex", "least_curvature", "maximize_dual"]
@@ -188,8 +188,8 @@ class Moments:
         return [(factor, term, z) for (factor, term), z in zip(self.functionals, parts)]
 
 
-def maximize_dual(problem: GibbsProblem, factors: Factors | None, masses: np.ndarray,
-                  budget: int) -> tuple[np.ndarray, int]:
+def maximize_dual(problem: GibbsProblem, factors: Factors | None, masses: np.ndarray, budget: int,
+                  tell: Tell = not_told) -> tuple[np.ndarray, int]:
     """Return the q of the minimizer of a convex energy, by Newton's method on the dual in stages.
 
     Where the internal energy is small the curvature of the dual changes abruptly where the law moves to other cells,
@@ -214,6 +214,8 @@ def maximize_dual(problem: GibbsProblem, factors: Factors | None, masses: np.nda
         goal = FINAL_GOAL if last else STAGE_GOAL
         y, steps, reached = _newton(stage, moments, base, y, goal, min(STAGE_STEPS, budget - done))
         done += steps
+        if tell is not not_told:
+            tell(done, float(np.abs(_dual_point(stage, moments, base, y)[2]).max()))
         if done >= budget or (last and reached):
             break
         if not reached:

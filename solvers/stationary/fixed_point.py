@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from .gibbs import GibbsProblem, Iterate
 
-__all__ = ["GibbsProblem", "descend", "descend_by_stages", "find_root"]
+__all__ = ["GibbsProblem", "Tell", "descend", "descend_by_stages", "find_root", "not_told"]
 
 #: Part of the predicted decrease that a step must bring (Armijo).
 SUFFICIENT = 1e-4
@@ -31,8 +33,16 @@ STAGE_RESIDUAL = 1e-2
 #: Doublings of a step that goes down along a direction of negative curvature.
 DOUBLINGS = 8
 
+#: Told the number of a Newton step and the residual before it.
+Tell = Callable[[int, float], None]
 
-def descend(problem: GibbsProblem, state: Iterate, tolerance: float, budget: int) -> tuple[Iterate, int]:
+
+def not_told(step: int, residual: float) -> None:
+    """Tell nobody."""
+
+
+def descend(problem: GibbsProblem, state: Iterate, tolerance: float, budget: int,
+            tell: Tell = not_told) -> tuple[Iterate, int]:
     """Lower F to a stationary state: the damped fixed-point iteration, accelerated by conjugate gradients.
 
     The direction is the Newton step by conjugate gradients from 0, whose first iterate is the fixed-point step x. They
@@ -45,6 +55,7 @@ def descend(problem: GibbsProblem, state: Iterate, tolerance: float, budget: int
     """
     best, idle = state, 0
     for iteration in range(budget):
+        tell(iteration, state.residual)
         if state.residual <= max(tolerance, state.floor):
             return _polished(problem, state, _newton_step(problem, state)[0]), iteration
         direction, negative = _newton_step(problem, state)
@@ -62,7 +73,7 @@ def descend(problem: GibbsProblem, state: Iterate, tolerance: float, budget: int
 
 
 def descend_by_stages(problem: GibbsProblem, start: np.ndarray | None, tolerance: float,
-                      budget: int) -> tuple[Iterate, int]:
+                      budget: int, tell: Tell = not_told) -> tuple[Iterate, int]:
     """Lower a convex F by stages of falling internal energy, each from the potential Psi of the one before.
 
     Parameters
@@ -74,11 +85,11 @@ def descend_by_stages(problem: GibbsProblem, start: np.ndarray | None, tolerance
     factor, steps = first_factor(problem, psi), 0
     while factor > 1.0:
         stage = problem.scaled(factor)
-        state, more = descend(stage, stage.evaluate(stage.gibbs(psi)), STAGE_RESIDUAL, budget)
+        state, more = descend(stage, stage.evaluate(stage.gibbs(psi)), STAGE_RESIDUAL, budget, tell)
         steps += more
         psi = problem.potential + state.field
         factor = max(1.0, factor / GROWTH)
-    state, more = descend(problem, problem.evaluate(problem.gibbs(psi)), tolerance, budget)
+    state, more = descend(problem, problem.evaluate(problem.gibbs(psi)), tolerance, budget, tell)
     return state, steps + more
 
 
@@ -147,7 +158,8 @@ def _mix(problem: GibbsProblem, state: Iterate) -> Iterate | None:
     return None
 
 
-def find_root(problem: GibbsProblem, state: Iterate, tolerance: float, budget: int, known=()) -> tuple[Iterate, int]:
+def find_root(problem: GibbsProblem, state: Iterate, tolerance: float, budget: int, known=(),
+              tell: Tell = not_told) -> tuple[Iterate, int]:
     r"""Find a root by Newton's method, also at a saddle of F; states already known are divided out.
 
     The residual is multiplied by :math:`\prod_j (1 + 1/d_j^2)`, with :math:`d_j` the Hellinger distance to the j-th
@@ -161,6 +173,7 @@ def find_root(problem: GibbsProblem, state: Iterate, tolerance: float, budget: i
     roots = [np.sqrt(other.masses / problem.mass) for other in known]
     leaps = LEAPS if known else 0
     for iteration in range(budget):
+        tell(iteration, state.residual)
         direction = _root_direction(problem, state)
         if state.residual <= max(tolerance, state.floor):
             return _polished(problem, state, direction), iteration

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from wgflow.audit.open_ends import judge_outside
 from wgflow.densities import Density
 
-__all__ = ["Stationary"]
+__all__ = ["SAME_STATE", "Stationary", "distinct"]
 
 #: More mass than this at walls of the grid is told.
 BOUNDARY_NOTICE = 1e-6
+
+#: States within this Hellinger distance are the same.
+SAME_STATE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -127,3 +132,14 @@ class Stationary:
 
     def _repr_html_(self) -> str:
         return f"<pre>{self.explain()}</pre>"
+
+
+def distinct(states: list[Stationary]) -> list[Stationary]:
+    """Return states by increasing energy, each once."""
+    found: list[Stationary] = []
+    for state in sorted(states, key=lambda one: one.energy):
+        roots = np.sqrt(state.density.masses)
+        if not any(((np.sqrt(other.density.masses) - roots) ** 2).sum() <= SAME_STATE**2 * state.density.mass
+                   for other in found):
+            found.append(state)
+    return found

@@ -5,32 +5,34 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
 from wgflow.audit.open_ends import Outside, goes_on, judge_outside, mass_outside
+from wgflow.calls.explained import explained
 from wgflow.certificate import boundary_mass
-from wgflow.checks import check_count, check_positive
+from wgflow.checks import check_count, check_positive, kind_of
 from wgflow.densities import Density
-from wgflow.energies.free_energy import FreeEnergy, Term
+from wgflow.energies.free_energy import FreeEnergy, Term, not_an_energy
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType, WGFlowWarning
 from wgflow.gradients import probe_atoms
 from wgflow.grids import Grid
+from wgflow.progress import Progress, Reporter, check_progress
 
 from .components import fill, find_wells, support_components
 from .dual_newton import Factors, default_starts, factorize, is_convex, least_curvature, maximize_dual
-from .fixed_point import descend, descend_by_stages, find_root
+from .fixed_point import descend, descend_by_stages, find_root, not_told
 from .gibbs import LARGEST_FLOOR, GibbsProblem, Iterate
 from .internal_laws import InternalProblem
-from .result import Stationary
+from .result import SAME_STATE, Stationary, distinct
 
 __all__ = ["Stationary", "stationary", "stationary_branches"]
 
 METHODS = ("auto", "dual", "fixed-point")
 #: Least curvature, in units of the internal energy's, above which a state counts as stable; a rotation gives 0.
 NEUTRAL = 1e-6
-#: States within this Hellinger distance are the same.
-SAME_STATE = 1e-5
 #: Relative difference of the energies of a state and a rotation of it.
 SAME_ENERGY = 1e-9
 #: Relative difference of masses that counts as rounding.
@@ -45,7 +47,9 @@ WELL_ROUNDS = 40
 SAME_WELLS = 1e-10
 
 
-def stationary(energy, grid, *, rho0=None, method="auto", tolerance=1e-13, max_iterations=500, mass=None) -> Stationary:
+@explained("wgflow.stationary(energy, grid)")
+def stationary(energy, grid, *, rho0=None, method="auto", tolerance=1e-13, max_iterations=500, mass=None,
+               progress: Progress = False) -> Stationary:
     r"""Return the stationary state of a flow, the law that reproduces itself:
 
     .. math:: H'(\rho_*/w) + \Psi(\rho_*) = c \text{ where } \rho_* > 0, \quad \ge c \text{ elsewhere},
@@ -87,6 +91,8 @@ def stationary(energy, grid, *, rho0=None, method="auto", tolerance=1e-13, max_i
         Newton steps from one start.
     mass : float, optional
         The mass M; by default that of ``rho0``, or 1.
+    progress : bool or callable
+        As in `wgflow.solve`; a function is called with the Newton step and ``max_iterations``.
 
     Returns
     -------
@@ -122,11 +128,14 @@ def stationary(energy, grid, *, rho0=None, method="auto", tolerance=1e-13, max_i
     search = _Search(energy, grid, mass, rho0, tolerance, max_iterations)
     if method not in METHODS:
         raise InvalidInput(f"method={method!r}: need one of {', '.join(map(repr, METHODS))}")
-    return search.one(method, None if rho0 is None else search.start_masses(rho0, "rho0"))
+    start = None if rho0 is None else search.start_masses(rho0, "rho0")
+    with search.telling("stationary", progress):
+        return search.one(method, start)
 
 
+@explained("wgflow.stationary_branches(energy, grid)")
 def stationary_branches(energy, grid, *, starts=None, tolerance=1e-13, max_iterations=200, mass=None,
-                        max_branches=32) -> list[Stationary]:
+                        max_branches=32, progress: Progress = False) -> list[Stationary]:
     """Return all stationary states that a search finds, sorted by energy, each labeled stable or unstable.
 
     The search lowers F and solves the self-consistency equation from every start, follows the unstable direction of
@@ -138,7 +147,7 @@ def stationary_branches(energy, grid, *, starts=None, tolerance=1e-13, max_itera
 
     Parameters
     ----------
-    energy, grid, tolerance, mass
+    energy, grid, tolerance, mass, progress
         As in `stationary`.
     starts : sequence of Density, optional
         Where to start; by default the Gibbs law of the potential, the reference measure, lumps at several places, and
@@ -169,22 +178,25 @@ def stationary_branches(energy, grid, *, starts=None, tolerance=1e-13, max_itera
     first = starts[0] if starts else None
     search = _Search(energy, grid, mass, first, tolerance, max_iterations)
     given = None if starts is None else [search.start_masses(rho, f"starts[{k}]") for k, rho in enumerate(starts)]
-    if search.convex:
+    with search.telling("stationary branches", progress):
+        if not search.convex:
+            return search.all(given, max_branches)
         if given is None:
             return [search.one("auto", None)]
         several = given if search.problem.compact else given[:1]
-        return search.distinct([search.one("auto", start) for start in several])
-    return search.all(given, max_branches)
+        return distinct([search.one("auto", start) for start in several])
 
 
 class _Search:
     """Searches for stationary states of one problem, whose arguments have been checked."""
 
     def __init__(self, energy, grid, mass, rho0, tolerance, max_iterations):
+        if isinstance(energy, Grid) and isinstance(grid, Term):
+            raise InvalidType("energy and grid are swapped: stationary(energy, grid)")
         if not isinstance(energy, Term):
-            raise InvalidType(f"energy must be a sum of terms such as Entropy(1.0) + Potential(V), got {energy!r}")
+            raise not_an_energy(energy)
         if not isinstance(grid, Grid):
-            raise InvalidType(f"grid must be a wgflow.Grid, got {type(grid).__name__}")
+            raise InvalidType(f"grid must be a wgflow.Grid, got {kind_of(grid)}")
         if rho0 is not None and not isinstance(rho0, Density):
             raise InvalidType(f"rho0 must be a wgflow.Density, got {type(rho0).__name__}")
         check_positive("tolerance", tolerance)
@@ -213,6 +225,14 @@ class _Search:
                 raise InvalidInput(f"{term!r}: the search for stationary states knows functions of moments where they "
                                    "and the interaction are convex, and here they are not known to be; run the flow to "
                                    "rest with FiniteVolume(scheme='midpoint')")
+        self.tell = not_told
+
+    @contextmanager
+    def telling(self, label: str, progress: Progress) -> Iterator[None]:
+        """Tell the Newton steps of the searches in the block."""
+        with Reporter(label, check_progress(progress), estimate=False) as report:
+            self.tell = lambda step, residual: report(step, self.budget, f"Newton step {step}, residual {residual:.1e}")
+            yield
 
     def start_masses(self, rho, name: str) -> np.ndarray:
         """Return the masses of a start, flat."""
@@ -261,16 +281,16 @@ class _Search:
                                "grid; use method='fixed-point' or 'auto'")
         if ranked and self.convex and method != "fixed-point":
             law = problem.law_of(problem.potential) if start is None else problem.law(start)
-            q, steps = maximize_dual(problem, self.factors, law.masses, self.budget)
-            state, more = descend(problem, problem.evaluate(q), goal, self.budget)
+            q, steps = maximize_dual(problem, self.factors, law.masses, self.budget, self.tell)
+            state, more = descend(problem, problem.evaluate(q), goal, self.budget, self.tell)
             return state, steps + more, "dual"
         if method == "dual":
             q = problem.gibbs(problem.potential) if start is None else start
-            return *find_root(problem, problem.evaluate(q), goal, self.budget), "root"
+            return *find_root(problem, problem.evaluate(q), goal, self.budget, (), self.tell), "root"
         if self.convex:
-            return *descend_by_stages(problem, start, goal, self.budget), "fixed-point"
+            return *descend_by_stages(problem, start, goal, self.budget, self.tell), "fixed-point"
         if start is not None:
-            return *descend(problem, problem.evaluate(start), goal, self.budget), "fixed-point"
+            return *descend(problem, problem.evaluate(start), goal, self.budget, self.tell), "fixed-point"
         ends = [self.down(problem.evaluate(q)) for q in default_starts(self.problem, self.factors)]
         reached = [end for end in ends if self.good(end[0])]
         best = min(reached or ends, key=lambda end: end[0].energy if reached else end[0].residual)
@@ -278,7 +298,7 @@ class _Search:
 
     def down(self, state: Iterate) -> tuple[Iterate, int]:
         """Lower F to a minimum: a saddle is left along its unstable direction, to the lower side."""
-        state, steps = descend(self.problem, state, self.tolerance, self.budget)
+        state, steps = descend(self.problem, state, self.tolerance, self.budget, self.tell)
         for _ in range(3):
             if not self.good(state):
                 break
@@ -300,7 +320,7 @@ class _Search:
             while abs(side) > 1e-4:
                 trial = self.problem.evaluate(state.q + side * mode)
                 if trial.energy < state.energy:
-                    ends.append(descend(self.problem, trial, self.tolerance, self.budget))
+                    ends.append(descend(self.problem, trial, self.tolerance, self.budget, self.tell))
                     break
                 side *= 0.5
         return ends
@@ -327,14 +347,14 @@ class _Search:
             return True
 
         for state in first:
-            add(descend(self.problem, state, self.tolerance, self.budget), "fixed-point")
-            add(find_root(self.problem, state, self.tolerance, short), "root")
+            add(descend(self.problem, state, self.tolerance, self.budget, self.tell), "fixed-point")
+            add(find_root(self.problem, state, self.tolerance, short, (), self.tell), "root")
         passes = [self.problem.evaluate(0.5 * (a[0].q + b[0].q))
                   for a, b in itertools.islice(itertools.combinations(found, 2), limit)]
         for state in [*passes, *first]:
             for _ in range(DEFLATIONS):
                 known = [other for other, _, _ in found]
-                if not add(find_root(self.problem, state, self.tolerance, short, known), "root"):
+                if not add(find_root(self.problem, state, self.tolerance, short, known, self.tell), "root"):
                     break
         if not found and best is not None:
             raise self.failure(best, self.budget, "fixed-point")
@@ -424,14 +444,3 @@ class _Search:
                     "it; model.grid(cells, beta=beta, ridge=ridge) chooses one" if reduced else
                     "the state and its energy are those of the box: enlarge it, or say boundary='no-flux' if the "
                     "domain ends there"))
-
-    @staticmethod
-    def distinct(states: list[Stationary]) -> list[Stationary]:
-        """Return states by increasing energy, each once."""
-        found: list[Stationary] = []
-        for state in sorted(states, key=lambda one: one.energy):
-            roots = np.sqrt(state.density.masses)
-            if not any(((np.sqrt(other.density.masses) - roots) ** 2).sum() <= SAME_STATE**2 * state.density.mass
-                       for other in found):
-                found.append(state)
-        return found

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+import wgflow as wg
 from wgflow import cli
+from wgflow.cli import main
 from wgflow.validation.studies.demo import SGD_TIMES
 
 SMALL = ["demo", "--neurons", "40", "--step-size", "1e-3", "--runs", "2", "--cells", "200"]
@@ -167,3 +170,39 @@ def test_the_installed_script(tmp_path):
     done = subprocess.run([*script, "nothing"], capture_output=True, text=True, timeout=100, cwd=tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+def test_files_are_described_and_drawn(tmp_path, capsys):
+    grid = wg.Grid((-4, 4), cells=60)
+    energy, rho = wg.Entropy(1.0) + wg.Potential(lambda x: x**2 / 2), wg.Density.gaussian(grid, 0.5, 0.3)
+    wg.solve(energy, rho, (0, 1)).save(tmp_path / "run.npz")
+    wg.solve(energy, rho, (0, 9), checkpoint=tmp_path / "state.npz", stop=lambda t, law: t > 0.5)
+    assert main(["info", str(tmp_path / "run.npz")]) == 0
+    assert "certificate: all checks passed" in capsys.readouterr().out
+    assert main(["info", str(tmp_path / "state.npz"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["status"] == 1
+    assert found["t"][-1] > 0.5
+    assert found["checks"]["completed"] is False
+    assert main(["plot", str(tmp_path / "run.npz")]) == 0
+    assert (tmp_path / "run.png").stat().st_size > 5000
+    assert main(["plot", str(tmp_path / "run.npz"), "--out", str(tmp_path / "run.html")]) == 0
+    assert (tmp_path / "run.html").exists()
+    assert main(["plot", str(tmp_path / "none.npz")]) == 2
+    assert "none.npz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("call", "words"), [
+    (["reproduce", "finite-widht"], "did you mean finite-width?"),
+    (["verify", "--family", "heta"], "did you mean heat?"),
+])
+def test_unknown_names_are_answered_with_the_nearest(call, words, capsys):
+    assert main(call) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_python_m_wgflow():
+    done = subprocess.run([sys.executable, "-m", "wgflow", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"wgflow {wg.__version__}\n"

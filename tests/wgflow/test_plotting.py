@@ -78,7 +78,83 @@ def test_animations(line, plane, tmp_path):
             gif.seek(3)
             assert np.abs(first.astype(int) - np.asarray(gif.convert("L"))).max() > 50
     with pytest.raises(InvalidInput, match="must end in"):
-        line.animate(tmp_path / "film.mp4")
+        line.animate(tmp_path / "film.avi")
+
+
+def test_a_movie_as_a_page(line, tmp_path):
+    told = []
+    path = line.animate(tmp_path / "film.html", frames=3, progress=lambda done, total: told.append((done, total)))
+    text = path.read_text()
+    assert text.count("data:image/png;base64") == 3
+    assert "<script" in text
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_mp4_where_ffmpeg_is(line, tmp_path):
+    from shutil import which
+
+    if which("ffmpeg"):
+        assert line.animate(tmp_path / "film.mp4", frames=3).stat().st_size > 1000
+    else:
+        with pytest.raises(InvalidInput, match=r"ffmpeg, which is not found; .*\.html"):
+            line.animate(tmp_path / "film.mp4", frames=3)
+
+
+def test_single_laws_are_drawn(line, plane, tmp_path):
+    from matplotlib.figure import Figure
+
+    figure = line.final.plot(tmp_path / "law.png")
+    assert (tmp_path / "law.png").stat().st_size > 5000
+    (curve,) = figure.axes[0].lines
+    assert np.array_equal(curve.get_ydata(), line.final.values)
+    mine = Figure()
+    ax = mine.add_subplot()
+    assert line.final.plot(ax=ax, color="red", label="end") is mine
+    assert line.densities[0].plot(ax=ax, linestyle="--") is mine
+    assert ax.lines[0].get_color() == "red"
+    assert len(ax.lines) == 2
+    assert ax.get_legend() is not None
+    for rho in (plane.final, plane.final.marginal("y") if "y" in plane.grid.names else plane.final.marginal(1)):
+        assert len(rho.plot().axes) >= 1
+    figure = plane.final.plot()
+    assert len(figure.axes) == 2, "a map and its color bar"
+    assert figure.axes[0].get_xlabel() == plane.grid.names[0]
+    space = wg.Density.uniform(wg.Grid([(0, 1)] * 3, cells=(4, 5, 6)))
+    assert len(space.plot().axes) == 3
+    with pytest.raises(InvalidInput, match="marginal"):
+        space.plot(ax=ax)
+    with pytest.raises(InvalidInput, match="ax must be a matplotlib Axes, got int"):
+        line.final.plot(ax=3)
+    atoms = wg.Atoms.from_density(line.final)
+    assert len(atoms.plot().axes) == 1
+    assert len(wg.Atoms(np.random.default_rng(1).random((2, 30)), np.ones(30)).plot().axes) == 1
+
+
+def test_a_solution_in_axes_of_ones_own(line, plane):
+    from matplotlib.figure import Figure
+
+    mine = Figure()
+    ax = mine.add_subplot()
+    assert line.plot(ax=ax, times=3) is mine
+    assert len(ax.lines) == 3
+    with pytest.raises(InvalidInput, match="several panels"):
+        plane.plot(ax=ax)
+
+
+def test_notebooks_show_small_pages(line, plane):
+    atoms = wg.Atoms.from_density(line.final)
+    for each in (line, plane, line.final, plane.final, line.grid, plane.grid, atoms):
+        page = each._repr_html_()
+        assert page.count("data:image/png;base64") == 1
+        assert page.count("<table>") == page.count("</table>") >= 1
+        assert len(page) < 120_000
+    page = line.certificate._repr_html_()
+    for name, (answer, _) in line.certificate.checks().items():
+        assert name in page
+        assert answer is True
+    space = wg.Density.uniform(wg.Grid([(0, 1)] * 3, cells=(80, 80, 80)))
+    assert "<img" not in space._repr_html_(), "no picture that takes seconds"
+    assert "&lt;" in wg.Grid((0, 1), cells=3, names=["<b>"])._repr_html_()
 
 
 def test_comparison_picture(line, tmp_path):

@@ -237,6 +237,11 @@ class Comparison:
         law = laws_at(self.solution, float(self.t[time])).marginals[coordinate]
         return np.diff(law.cdf(edges)) / np.diff(edges)
 
+    def _repr_html_(self) -> str:
+        from wgflow.pictures.html import comparison_html
+
+        return comparison_html(self)
+
     def plot(self, path: str | Path | None = None) -> Figure:
         """Return a picture (written to ``path`` if given): histograms against densities, risks, shares of the bands."""
         from wgflow.pictures.comparisons import plot_comparison

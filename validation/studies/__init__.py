@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from wgflow.calls.explained import nearest
 from wgflow.errors import InvalidInput
 
 from .base import Check, Study, StudyReport, Table
@@ -77,7 +78,9 @@ def _module_of(name: str) -> ModuleType:
         spec.loader.exec_module(module)
         return module
     if name not in _HOMES:
-        raise InvalidInput(f"no study is called {name!r}; there are {', '.join(_HOMES)}, and files that end in .py")
+        near = nearest(str(name), _HOMES)
+        raise InvalidInput(f"no study is called {name!r}; {f'did you mean {near}? ' if near else ''}there are "
+                           f"{', '.join(_HOMES)}, and files that end in .py")
     home = f"{__name__}.{_HOMES[name]}"
     try:
         return importlib.import_module(home)

@@ -10,7 +10,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import numpy as np
 from wgflow.checks import check_count, check_flag
 from wgflow.errors import InvalidInput, StorageError, WGFlowError
 from wgflow.files.archives import sweep_stale, target_of
-from wgflow.progress import progress_of
+from wgflow.progress import Progress, Reporter, check_progress
 
 from .items import Item, Outcome, identity_of, item_file, items_of, read_item, run_item, write_item
 from .result import SweepResult
@@ -39,7 +38,7 @@ def sweep(
     folder: str | Path | None = None,
     executor: Executor | int | Any = None,
     retries: int = 2,
-    progress: bool = False,
+    progress: Progress = False,
     throw: bool = True,
 ) -> SweepResult:
     r"""Call a function at all combinations of parameters, in parallel, and keep what is done.
@@ -71,8 +70,8 @@ def sweep(
     retries : int
         How often an item is tried again whose worker died. An exception in the function is not tried again: the same
         parameters and random numbers would raise it once more.
-    progress : bool
-        One bar, or one log line now and then, for the whole sweep.
+    progress : bool or callable
+        One bar, or a line now and then, for the whole sweep; a function is called with the items done and all of them.
     throw : bool
         Raise if an item failed, after all others are done; else the result names it in ``errors``.
 
@@ -102,7 +101,7 @@ def sweep(
     if not callable(function):
         raise InvalidInput(f"function={function!r} must be callable")
     retries = check_count("retries", retries, 0)
-    throw, progress = check_flag("throw", throw), check_flag("progress", progress)
+    throw, progress = check_flag("throw", throw), check_progress(progress)
     axes, items = items_of(parameters, rng)
     kept = _Kept(function, items, folder)
     outcomes: list[dict[str, np.ndarray] | None] = [kept.read(item) for item in items]
@@ -111,7 +110,7 @@ def sweep(
     if isinstance(workers, LocalProcesses) and todo:
         _check_importable(function)
     errors: dict[int, str] = {}
-    with progress_of("sweep") if progress else nullcontext(lambda share: None) as report:
+    with Reporter("sweep", progress, tenths=True) as report:
         for item, outcome in _run(function, todo, workers, retries):
             if outcome.values is None:
                 errors[item.index] = outcome.error
@@ -119,7 +118,7 @@ def sweep(
                 kept.write(item, outcome.values)
                 outcomes[item.index] = outcome.values
             done = sum(values is not None for values in outcomes) + len(errors)
-            report(done / len(items))
+            report(done, len(items))
     result = SweepResult(axes, [item.parameters for item in items], outcomes, dict(sorted(errors.items())), len(todo))
     if errors and throw:
         first = min(errors)

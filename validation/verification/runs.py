@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from wgflow.calls.explained import nearest
 from wgflow.errors import InvalidInput, WGFlowError
 from wgflow.solution import Solution
 from wgflow.solvers import JKO, FiniteVolume
@@ -83,7 +84,9 @@ def verify(
     wanted = families() if family is None else (family,) if isinstance(family, str) else tuple(family)
     for name in wanted:
         if name not in families():
-            raise InvalidInput(f"no family is called {name!r}; there are {', '.join(families())}")
+            near = nearest(str(name), families())
+            raise InvalidInput(f"no family is called {name!r}; {f'did you mean {near}? ' if near else ''}there are "
+                               f"{', '.join(families())}")
     if cells is not None and (len(cells) == 0 or any(int(n) != n or n < 8 for n in cells)):
         raise InvalidInput(f"cells={list(cells)}: need one or more integers >= 8")
     cases = [case for case in catalogue() if case.family in wanted and not (quick and case.slow)]

@@ -114,6 +114,11 @@ class AtomAudit:
         if wanted or last or marked:
             self._keep(step.t, step.law)
 
+    def end(self, step: Step, error: float | None) -> None:
+        """Take the step with which a run was told to end, unless it has been taken."""
+        if self.laws and self.laws[-1].t < step.t:
+            self._keep(step.t, step.law)
+
     def within(self, t: float, law: Array) -> None:
         """Take a law inside the coming step."""
         if self.laws and self._far(t, law):

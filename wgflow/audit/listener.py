@@ -181,6 +181,11 @@ class Audit:
         if full and len(self.samples) > 2:
             self._guarded(self._thin)
 
+    def end(self, step: Step, error: float | None) -> None:
+        """Take the step with which a run was told to end, unless it has been taken."""
+        if self.samples and not self.failure and float(self.samples[-1][0]) < step.t:
+            self.samples.append(Pending(step.t, error or 0.0, self.may_miss, step.law.copy()))
+
     def _usual_room(self) -> int:
         return LONG_ROOM if self.flow.energy.time_dependent else ROOM
 

@@ -46,7 +46,7 @@ def stranger_of(folder: str, source: str) -> str | None:
 
 
 def seal_files(cache: Any) -> None:
-    """Let a cache of Numba (``numba.core.caching.FunctionCache``) write and read sealed files, of names of their own."""
+    """Let a cache of Numba (``numba.core.caching.FunctionCache``) write and read sealed files, under other names."""
     files = cache._cache_file
     files.__class__ = _SealedFiles
     name = files._index_name.removesuffix(".nbi")

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wgflow.atoms import Atoms
-from wgflow.checks import check_real
+from wgflow.checks import check_real, described
 from wgflow.contracts import Contract
 from wgflow.densities import Density
 from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.energies.term_checks import TermOnGrid, check_terms
-from wgflow.errors import InvalidInput
+from wgflow.errors import InvalidInput, InvalidType
 from wgflow.gradients import check_points
 from wgflow.grids import Grid
 from wgflow.uphill import uphill
@@ -29,7 +29,7 @@ from wgflow.uphill import uphill
 if TYPE_CHECKING:
     from wgflow.energies.mobility import Mobility
 
-__all__ = ["FreeEnergy", "Term"]
+__all__ = ["FreeEnergy", "Term", "not_an_energy"]
 
 
 class Term(Contract):
@@ -119,14 +119,28 @@ class Term(Contract):
         """Return the term as it is at a time: itself, unless it changes with time."""
         return self
 
+    #: NumPy leaves ``array * term`` to the term, which refuses it, and does not make an array of terms.
+    __array_ufunc__ = None
+
     def __call__(self, rho: Density | Atoms) -> float:
-        return self.energy(rho)
+        return self.energy(_checked_law(rho))
 
     def __add__(self, other: Term) -> FreeEnergy:
         return FreeEnergy([(1.0, self)]) + other
 
     def __radd__(self, other: float) -> Term:
-        return self if isinstance(other, numbers.Real) and other == 0 else NotImplemented  # the start of sum()
+        if isinstance(other, numbers.Real) and other == 0:
+            return self  # the start of sum()
+        raise _not_a_term(other)
+
+    def __sub__(self, other: Term) -> FreeEnergy:
+        return self + (-1.0) * _checked_term(other)
+
+    def __rsub__(self, other: object) -> FreeEnergy:
+        raise _not_a_term(other)
+
+    def __neg__(self) -> FreeEnergy:
+        return self * -1.0
 
     def __mul__(self, factor: float) -> FreeEnergy:
         return FreeEnergy([(1.0, self)]) * factor
@@ -138,7 +152,7 @@ class Term(Contract):
 
 
 class FreeEnergy(Term):
-    """A sum of scaled terms; what ``+`` and ``*`` of terms give.
+    """A sum of scaled terms; what ``+``, ``-`` and ``*`` of terms give.
 
     Parameters
     ----------
@@ -186,10 +200,12 @@ class FreeEnergy(Term):
 
     def energy(self, rho: Density | Atoms) -> float:
         """F; of atoms, whose entropy is infinite, the sum of the other terms."""
+        _checked_law(rho)
         return float(sum(factor * term.energy(rho) for factor, term in self._parts_of(rho)))
 
     def first_variation(self, rho: Density | Atoms) -> np.ndarray:
         """dF/d(rho) at the cell centers; at atoms its part without the entropy, Psi."""
+        _checked_law(rho)
         shape = rho.weights.shape if isinstance(rho, Atoms) else rho.grid.shape
         return sum((factor * term.first_variation(rho) for factor, term in self._parts_of(rho)), np.zeros(shape))
 
@@ -258,13 +274,13 @@ class FreeEnergy(Term):
     def __add__(self, other: Term) -> FreeEnergy:
         if isinstance(other, FreeEnergy):
             return FreeEnergy(self.terms + other.terms)
-        if isinstance(other, Term):
-            return FreeEnergy((*self.terms, (1.0, other)))
-        return NotImplemented
+        return FreeEnergy((*self.terms, (1.0, _checked_term(other))))
 
     def __mul__(self, factor: float) -> FreeEnergy:
-        if isinstance(factor, bool) or not isinstance(factor, numbers.Real):
-            return NotImplemented
+        factor = factor[()] if isinstance(factor, np.ndarray) and factor.ndim == 0 else factor
+        if isinstance(factor, (bool, np.bool_)) or not isinstance(factor, numbers.Real):
+            raise InvalidType(f"{described(factor)} times a term: a term is scaled by a number, as in 2 * term; terms "
+                              "are joined by +")
         factor = check_real("factor", factor)
         if factor < 0 and any(term.is_internal for _, term in self.terms):
             raise InvalidInput(f"factor={factor:g}: an entropy times a negative number is backward diffusion, "
@@ -275,3 +291,36 @@ class FreeEnergy(Term):
 
     def __repr__(self):
         return " + ".join(repr(t) if f == 1 else f"{f:g}*{t!r}" for f, t in self.terms) or "FreeEnergy([])"
+
+
+def _checked_term(value: object) -> Term:
+    """Return a term; say of anything else what it may have been meant as."""
+    if not isinstance(value, Term):
+        raise _not_a_term(value)
+    return value
+
+
+def _not_a_term(value: object) -> InvalidType:
+    """Return the exception for what was added to a term, or subtracted, and is none."""
+    if isinstance(value, type) and issubclass(value, Term):
+        use = vars(value).get("EXAMPLE") or f"{value.__name__}(...)"
+        return InvalidType(f"{value.__name__} is a class and no term; make one: {use}")
+    if callable(value):
+        return InvalidType(f"{described(value)} cannot be added to a term: a function of a point is a Potential("
+                           "function), one of two points an Interaction(function)")
+    return InvalidType(f"{described(value)} cannot be added to a term: terms are added to terms, such as Potential(V), "
+                       "and scaled by numbers, factor * term; a constant changes no flow")
+
+
+def not_an_energy(value: object) -> InvalidType:
+    """Return the exception for an argument ``energy`` that is none."""
+    if isinstance(value, type) or callable(value):
+        return InvalidType(f"energy must be a sum of terms: {_not_a_term(value)}")
+    return InvalidType(f"energy must be a sum of terms such as Entropy(1.0) + Potential(V), got {described(value)}")
+
+
+def _checked_law(rho: Density | Atoms) -> Density | Atoms:
+    if not isinstance(rho, (Density, Atoms)):
+        raise InvalidType(f"rho is {described(rho)}: an energy is a function of a Density or of Atoms; make one by "
+                          "wgflow.Density.from_values(grid, values)")
+    return rho

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 
@@ -51,6 +52,8 @@ class Entropy(Term):
     InvalidInput
         If beta is 0, negative or NaN.
     """
+
+    EXAMPLE: ClassVar[str] = "Entropy(beta=1.0)"
 
     is_internal = True
 
@@ -256,6 +259,8 @@ class PowerEntropy(InternalEnergy):
     >>> PowerEntropy(2.0)(Density.uniform(grid))
     1.0
     """
+
+    EXAMPLE: ClassVar[str] = "PowerEntropy(2.0)"
 
     m: float
 

@@ -20,6 +20,7 @@ the scale of the cells (a box, a histogram), where a value at a center means not
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import TypeVar, cast
 
@@ -159,6 +160,27 @@ def density_of_nodes(nodal: Density) -> Density:
     rho = Density.trusted(grid, _of_mass(np.ascontiguousarray(values), grid, nodal.mass))
     rho.nodal = nodal
     return rho
+
+
+def law_of_nodes(first: Density, nodal: Density) -> Callable[[np.ndarray], Density]:
+    """Return a function that makes a density of masses at centers, and returns the first law for those it began with.
+
+    Parameters
+    ----------
+    first : Density
+        The first law.
+    nodal : Density
+        The same by its values at the centers.
+    """
+    start = Density.trusted(first.grid, first.values)
+    start.nodal = nodal
+
+    def law(masses: np.ndarray) -> Density:
+        if np.array_equal(masses, nodal.masses):
+            return start
+        return density_of_nodes(Density.trusted(nodal.grid, masses / nodal.grid.volumes))
+
+    return law
 
 
 def _log_values(log_averages: np.ndarray, periodic: tuple[bool, ...]) -> np.ndarray:

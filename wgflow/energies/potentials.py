@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 
@@ -48,9 +49,14 @@ class Potential(Term):
         grids with a different reference measure, on which it would be a different energy.
     """
 
+    EXAMPLE: ClassVar[str] = "Potential(lambda x: x**2 / 2)"
+
     def __init__(self, V, gradient=None, *, reference: Callable[[Grid], np.ndarray | None] | None = None):
         if not callable(V):
             V = real_array(V, "V")
+            if V.ndim == 0:
+                raise InvalidType(f"V={V:g}: need a function of the coordinates, or its values at the cell centers; a "
+                                  "constant changes no flow")
         if gradient is not None and not callable(gradient):
             raise InvalidType(f"gradient must be a function of the coordinates, got {type(gradient).__name__}")
         if reference is not None and not callable(reference):

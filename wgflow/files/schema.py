@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from wgflow.certificate import Certificate
-from wgflow.checks import LARGEST_COUNT, shown
+from wgflow.checks import LARGEST_COUNT, described
 
 __all__ = ["Audit", "Axis", "FiniteVolumeState", "JKOState", "Problem", "Record", "Told", "check_certificate",
            "check_estimate", "check_table"]
@@ -210,7 +210,7 @@ def check_table(table: Any, kind: Any, what: str) -> None:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join([what, *map(str, first["loc"])])
-        raise ValueError(f"{place} = {shown(first['input'])}: {first['msg'].lower()}") from error
+        raise ValueError(f"{place} = {described(first['input'])}: {first['msg'].lower()}") from error
 
 
 def check_certificate(proof: Any) -> None:

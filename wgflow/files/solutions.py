@@ -42,11 +42,12 @@ from .archives import (
     write_npz,
 )
 from .grids import pack_axes, unpack_grid
+from .unfinished import is_checkpoint, load_unfinished
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["load", "save", "to_dataset"]
+__all__ = ["load", "save", "to_dataset", "variables"]
 
 CONVENTIONS = "CF-1.11"
 #: Other programs may compress files; no filter of HDF5 exceeds this ratio on real data.
@@ -99,20 +100,25 @@ def save(solution: Solution, path: str | os.PathLike[str]) -> None:
 def load(path: str | os.PathLike[str]) -> Solution:
     """Read a solution that `Solution.save` wrote: the same bits, except that ``free_energy`` is None.
 
+    A checkpoint of `solve` is read too, as the Solution so far: its last snapshot is the state in the file, ``status``
+    is 1 unless the run had reached its end, and the equation is not judged. The run may be going on in another process.
+
     Parameters
     ----------
     path : path
-        Either kind of file, which is recognized by its content, not by its name.
+        A file of any of the three kinds, which is recognized by its content, not by its name.
 
     Raises
     ------
     StorageError
-        If there is no such file, or it is not a complete and unchanged solution of a known version.
+        If there is no such file, or it is not a complete and unchanged solution or checkpoint of a known version.
     ResourceError
         If the file claims more than fits in memory; raised before anything is allocated.
     """
     with open_regular(path) as file:
         hdf5 = file.read(8) == HDF5_START
+    if not hdf5 and is_checkpoint(path):
+        return load_unfinished(path)
     header, arrays = _read_netcdf(path) if hdf5 else read_npz(path, "solution")
     try:
         return _unpack(header, arrays)
@@ -193,7 +199,8 @@ def _suffix(path) -> str:
         raise InvalidType(f"path={path!r}: need the path of a file, such as 'run.nc'") from error
     suffix = Path(name).suffix.lower()
     if suffix not in (".nc", ".npz"):
-        raise InvalidInput(f"path={name!r} must end in .nc (CF NetCDF) or .npz (NumPy)")
+        text = "; solution.to_csv(path) writes tables of text" if suffix in (".csv", ".txt", ".tsv") else ""
+        raise InvalidInput(f"path={name!r} must end in .nc (CF NetCDF) or .npz (NumPy){text}")
     target_of(path)
     return suffix
 
@@ -238,7 +245,7 @@ def _pack_densities(solution: Solution) -> tuple[list[dict], dict[str, np.ndarra
     grid, count = solution.grid, len(solution.densities)
     check_memory(3 * 8.0 * grid.size * count, f"a file of {count} snapshots of {grid.size} cells",
                  "ask for fewer times")
-    axes = [axis | {"variable": variable} for axis, variable in zip(pack_axes(grid), _variables(grid.names))]
+    axes = [axis | {"variable": variable} for axis, variable in zip(pack_axes(grid), variables(grid.names))]
     arrays = {"density": np.stack([rho.values for rho in solution.densities])}
     nodal = [rho.nodal for rho in solution.densities if rho.nodal is not None]
     if nodal and len(nodal) == count:
@@ -255,12 +262,12 @@ def _pack_atoms(solution: Solution) -> tuple[list[dict], dict[str, np.ndarray]]:
                  "ask for fewer times")
     axes = [{"name": name, "variable": variable, "bounds": bounds, "power": power, "periodic": periodic}
             for name, variable, bounds, power, periodic
-            in zip(rho.names, _variables(rho.names), rho.bounds, rho.powers, rho.periodic)]
+            in zip(rho.names, variables(rho.names), rho.bounds, rho.powers, rho.periodic)]
     points = np.stack([atoms.points for atoms in solution.densities], axis=1)
     return axes, {"weights": rho.weights} | {f"points_{k}": rows for k, rows in enumerate(points)}
 
 
-def _variables(names) -> list[str]:
+def variables(names) -> list[str]:
     """Return names that NetCDF allows, all different, none of them taken."""
     taken = set(RESERVED) | {f"history_{name}" for name in HISTORY_NAMES}
     found: list[str] = []
@@ -308,7 +315,8 @@ def _unpack(header: dict, arrays: dict[str, np.ndarray]) -> Solution:
     solution = Solution(t=arrays["t"].copy(), densities=densities, energy=arrays["energy"].copy(), history=history,
                         certificate=certificate, status=problem["status"], message=problem["message"],
                         free_energy=None, method=problem["method"], time_scale=problem["time_scale"],
-                        jko_steps=unpack_steps(problem.get("jko_steps", NO_STEPS), arrays))
+                        jko_steps=unpack_steps(problem.get("jko_steps", NO_STEPS), arrays),
+                        stopped=certificate.stopped)
     solution.mobility = _unpack_mobility(problem.get("mobility"))
     if "dissipation" in arrays:
         vars(solution)["dissipation"] = arrays["dissipation"].copy()

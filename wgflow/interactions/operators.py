@@ -81,7 +81,8 @@ class ConvolutionOperator(InteractionOperator):
         from .kernel_tables import displacement_table
 
         if not all(grid.uniform):
-            raise InvalidInput("Convolution needs a uniform grid; on given edges use Interaction(U) of two points")
+            raise InvalidInput("Convolution(w) needs a uniform grid; on given edges take a function of two points, "
+                               "Dense(lambda x, y: w(x - y))")
         self.w, self.kernel = w if callable(w) else None, w if isinstance(w, Kernel) else None
         self.shape, self.grid, self.average = grid.shape, grid, average
         self.lengths = tuple(n if p else fft.next_fast_len(2 * n - 1, real=True)

@@ -7,6 +7,7 @@ r"""Interactions :math:`\tfrac12 \iint U(\theta, \theta')\,\rho(d\theta)\,\rho(d
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import numpy as np
 
@@ -121,6 +122,8 @@ class Convolution(PairTerm):
         If w is not even, or not finite (at 0: without averages); if the grid is not uniform (except for a Kernel on one
         axis, by a dense table); for points that coincide under a kernel that is infinite at 0.
     """
+
+    EXAMPLE: ClassVar[str] = "Convolution(lambda z: z**2 / 2)"
 
     def __init__(self, w, gradient=None, average: bool | str | None = None):
         super().__init__()
@@ -296,12 +299,17 @@ class Interaction(PairTerm):
         If U is not symmetric (the worst sampled pair is named) or not finite.
     """
 
+    EXAMPLE: ClassVar[str] = "Interaction(lambda x, y: (x - y)**2 / 2)"
+
     def __init__(self, U, gradient=None):
         super().__init__()
         if isinstance(U, PairTerm):
             self.singles_out_pairs = U.singles_out_pairs
         if not (callable(U) or isinstance(U, PairTerm)):
             U = real_array(U, "U")
+            if U.ndim != 2:
+                raise InvalidType(f"U has shape {U.shape}: Interaction(U) takes a function of two points, or of their "
+                                  "displacement, a named kernel, or a table (n, n) between cell centers")
         if gradient is not None and isinstance(U, PairTerm):
             raise InvalidInput("gradient: a form has a gradient of its own; give it there, as in "
                                "Convolution(w, gradient=...)")

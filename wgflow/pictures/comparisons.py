@@ -105,6 +105,25 @@ def _risk_curves(axes: Axes, cmp: Any, model: Any, networks: NDArray[np.float64]
     axes.legend(loc="best")
 
 
+def plot_bands(cmp: Any, path: str | Path | None = None, *, ax: Any = None) -> Figure:
+    """Return a picture of every difference of a comparison as a share of its band.
+
+    Parameters
+    ----------
+    cmp : Comparison
+    path : path-like, optional
+        Where to write it.
+    ax : matplotlib Axes, optional
+        Draw here instead of into a new figure.
+    """
+    import matplotlib as mpl
+
+    with mpl.rc_context(STYLE):
+        figure = new_figure(6.4, 3.0) if ax is None else ax.get_figure()
+        _band_use(figure.add_subplot() if ax is None else ax, cmp)
+        return save_figure(figure, path)
+
+
 def _band_use(axes: Axes, cmp: Any) -> None:
     """Draw every difference as a share of its band: 1 is the end of the band."""
     use = np.minimum(cmp.share_of_band, MOST_SHARE)

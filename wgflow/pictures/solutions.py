@@ -1,4 +1,4 @@
-"""Pictures of solutions: their laws, their energy, and animations.
+"""Pictures of solutions: their laws and their energy.
 
 Figures are made without pyplot, so that nothing global changes and no window or display is needed. Every function
 returns the ``matplotlib.figure.Figure`` and writes it if given a path (PNG, PDF, SVG by its ending).
@@ -7,43 +7,33 @@ returns the ``matplotlib.figure.Figure`` and writes it if given a path (PNG, PDF
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wgflow.errors import InvalidInput, StorageError
+from wgflow.errors import InvalidInput
 
 from .energies import plot_energy
 from .figures import (
     FAINT,
     FLOW,
     STYLE,
-    _ink,
     colors_of,
     new_figure,
     pick,
     save_figure,
     visible_range,
 )
+from .laws import draw_law, draw_map
 
-__all__ = ["animate_solution", "plot_solution"]
-
-
-def _draw_law(axes: Any, rho: Any, **style: Any) -> None:
-    """Draw a piecewise constant density: as steps where cells are visible, as a line where they are not."""
-    edges = rho.grid.edges[0]
-    if rho.values.size <= 60:
-        axes.stairs(rho.values, edges, **style)
-    else:
-        axes.plot(rho.grid.centers[0], rho.values, **style)
+__all__ = ["draw_frame", "plot_solution"]
 
 
 def _name(grid: Any, axis: int) -> str:
     return str(grid.names[axis]) if grid.names is not None else f"x{axis}"
 
 
-def plot_solution(sol: Any, path: Any = None, *, times: int = 6) -> Any:
+def plot_solution(sol: Any, path: Any = None, *, times: int = 6, ax: Any = None) -> Any:
     """Plot the densities at several times beside the energy and its dissipation.
 
     One axis: curves over each other. Two axes: a row of maps. More: the marginal law of each coordinate. Atoms: on one
@@ -56,12 +46,23 @@ def plot_solution(sol: Any, path: Any = None, *, times: int = 6) -> Any:
         Where to write the picture.
     times : int, optional
         Number of snapshots to show, 6 by default (4 in two dimensions).
+    ax : matplotlib Axes, optional
+        Draw the laws here, without the energy; for densities on one axis. (Of others draw single laws,
+        ``sol.density(t).plot(ax=ax)``, and of the energy ``wgflow.plotting.plot_energy(sol, axes=ax)``.)
     """
     import matplotlib as mpl
 
     if isinstance(times, bool) or not isinstance(times, (int, np.integer)) or times < 1:
         raise InvalidInput(f"times must be an integer >= 1, got {times!r}")
     with mpl.rc_context(STYLE):
+        if ax is not None:
+            if sol.is_atomic or sol.grid.ndim > 1:
+                raise InvalidInput("ax: this solution has several panels; draw its laws one by one, "
+                                   "sol.density(t).plot(ax=ax)")
+            chosen = pick(sol.t, times)
+            _plot_laws(ax, [sol.densities[i] for i in chosen], sol.t[chosen], _name(sol.grid, 0))
+            ax.legend(loc="best")
+            return save_figure(ax.get_figure(), path)
         if sol.is_atomic:
             from .atoms import plot_atoms
 
@@ -82,7 +83,7 @@ def plot_solution(sol: Any, path: Any = None, *, times: int = 6) -> Any:
 
 def _plot_laws(axes: Any, laws: Sequence[Any], t: np.ndarray, name: str) -> None:
     for rho, time, color in zip(laws, t, colors_of(len(laws))):
-        _draw_law(axes, rho, color=color, label=f"t = {time:.3g}")
+        draw_law(axes, rho, color=color, label=f"t = {time:.3g}")
         axes.fill_between(rho.grid.centers[0], rho.values, color=color, alpha=0.10, linewidth=0)
     axes.set_xlim(*visible_range(laws))
     axes.set_ylim(0, 1.06 * max(float(rho.values.max()) for rho in laws))
@@ -98,9 +99,7 @@ def _plot_maps(sol: Any, times: int) -> Any:
     limits = [visible_range([sol.densities[i].marginal(axis) for i in chosen]) for axis in (0, 1)]
     for axes, i in zip(panels, chosen):
         rho = sol.densities[i]
-        image = axes.pcolormesh(*grid.edges, rho.values.T, cmap=_ink(), rasterized=True)
-        image.set_clim(0, float(rho.values.max()))
-        axes.grid(False)
+        draw_map(axes, rho)
         axes.set_xlim(*limits[0])
         axes.set_ylim(*limits[1])
         axes.set_xlabel(_name(grid, 0))
@@ -112,61 +111,25 @@ def _plot_maps(sol: Any, times: int) -> Any:
     return figure
 
 
-def animate_solution(sol: Any, path: Any, *, frames: int = 60, fps: int = 12) -> Path:
-    """Write the path of densities as an animated GIF (one or two axes); return the file's path.
-
-    Parameters
-    ----------
-    sol : Solution
-    path : path-like
-        Ends in ``.gif``.
-    frames, fps : int, optional
-        Largest number of snapshots, and number of them a second.
-    """
-    import matplotlib as mpl
-    from matplotlib.animation import PillowWriter
-
-    path = Path(path)
-    if path.suffix.lower() != ".gif":
-        raise InvalidInput(f"path must end in .gif, got {path.name!r}")
-    ndim = sol.densities[0].ndim if sol.is_atomic else sol.grid.ndim
-    if ndim > 2:
-        raise InvalidInput(f"animations show one or two axes, the solution has {ndim}: animate a marginal")
-    chosen = np.unique(np.linspace(0, sol.t.size - 1, min(frames, sol.t.size)).astype(int))
-    with mpl.rc_context(STYLE):
-        figure = new_figure(5.2, 3.8 if ndim == 1 else 4.6)
-        axes = figure.add_subplot()
-        writer = PillowWriter(fps=fps)
-        try:
-            with writer.saving(figure, str(path), dpi=100):
-                for i in chosen:
-                    axes.clear()
-                    _draw_frame(axes, sol, int(i), chosen)
-                    writer.grab_frame()
-        except OSError as error:
-            raise StorageError(f"cannot write the animation {path}: {error}") from error
-    return path
-
-
-def _draw_frame(axes: Any, sol: Any, i: int, chosen: np.ndarray) -> None:
+def draw_frame(axes: Any, sol: Any, i: int, chosen: np.ndarray) -> None:
+    """Draw one frame of an animation."""
     rho, grid = sol.densities[i], sol.grid
     if sol.is_atomic:
-        from .atoms import draw_frame
+        from .atoms import draw_frame as draw_atoms
 
-        draw_frame(axes, sol, i, chosen)
+        draw_atoms(axes, sol, i, chosen)
         return
     if grid.ndim == 1:
         laws = [sol.densities[j] for j in chosen]
         axes.fill_between(grid.centers[0], rho.values, color=FLOW, alpha=0.18, linewidth=0)
-        _draw_law(axes, rho, color=FLOW)
+        draw_law(axes, rho, color=FLOW)
         axes.set_xlim(*visible_range(laws))
         # For a density that ends as a spike all other frames would look flat: show up to four times the median peak.
         peaks = [float(law.values.max()) for law in laws]
         axes.set_ylim(0, 1.06 * min(max(peaks), 4 * float(np.median(peaks))))
         axes.set_ylabel("density")
     else:
-        axes.pcolormesh(*grid.edges, rho.values.T, cmap=_ink(), rasterized=True)
-        axes.grid(False)
+        draw_map(axes, rho)
         ends = [sol.densities[j] for j in chosen]
         axes.set_xlim(*visible_range([law.marginal(0) for law in ends]))
         axes.set_ylim(*visible_range([law.marginal(1) for law in ends]))

@@ -551,6 +551,6 @@ def test_plain_archives_need_no_extra(files, tmp_path, monkeypatch):
 
 
 def test_variable_names_are_valid_and_different():
-    names = storage._variables(("density", "a b", "a_b", "1"))
+    names = storage.variables(("density", "a b", "a_b", "1"))
     assert names == ["density_axis", "a_b", "a_b_axis", "axis_1"]
-    assert len(set(storage._variables(("x", "x_edges", "x_bounds", "x_edge")))) == 4
+    assert len(set(storage.variables(("x", "x_edges", "x_bounds", "x_edge")))) == 4

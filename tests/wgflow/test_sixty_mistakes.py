@@ -1,0 +1,143 @@
+"""Sixty calls that go wrong as they do in a first hour, and what must be said: one line, in words of this package."""
+
+import traceback
+
+import numpy as np
+import pytest
+
+import wgflow as wg
+
+GRID = wg.Grid((-3, 3), cells=64)
+PLANE = wg.Grid([(-3, 3), (-2, 2)], cells=(12, 10), names=["x", "y"])
+UNEVEN = wg.Grid(edges=[np.sort(np.concatenate([np.linspace(-3, 0, 20), np.linspace(0.1, 3, 40)]))])
+BOWL = wg.Potential(lambda x: x**2 / 2)
+ENERGY = wg.Entropy(2.0) + BOWL
+RHO = wg.Density.gaussian(GRID, 0.5, 0.3)
+FLAT = wg.Density.gaussian(PLANE, [0.5, 0.0], 0.2)
+
+
+def solved():
+    return wg.solve(ENERGY, RHO, (0, 0.1), t_eval=[0, 0.1])
+
+
+def branches(x):
+    return x**2 if x > 0 else -x
+
+
+def starts_at(path):
+    wg.solve(ENERGY, RHO, (0, 0.1), checkpoint=path)
+    return path
+
+
+#: Each row: the call (as it reads, with `tmp` a folder), the exception, words that must be in its message.
+MISTAKES = [
+    # unknown names and keywords
+    ("wg.solve(ENERGY, RHO, (0, 1), dt=0.1)", wg.InvalidInput, ["method=FiniteVolume(dt=0.1)"]),
+    ("wg.solve(ENERGY, RHO, (0, 1), tau=0.1)", wg.InvalidInput, ["method=JKO(tau=0.1)"]),
+    ("wg.solve(ENERGY, RHO, (0, 1), teval=[1])", wg.InvalidInput, ["did you mean t_eval?"]),
+    ("wg.solve(ENERGY, RHO, (0, 1), t_evals=[1])", wg.InvalidInput, ["did you mean t_eval?"]),
+    ("wg.solve(ENERGY, RHO, tspan=(0, 1))", wg.InvalidInput, ["t_span"]),
+    ("wg.solve(ENERGY, RHO)", wg.InvalidInput, ["t_span", "(0, 1)"]),
+    ("wg.FiniteVolume(tau=0.1)", wg.InvalidInput, ["FiniteVolume", "tau", "JKO(tau=0.1)"]),
+    ("wg.FiniteVolume(Dt=0.1)", wg.InvalidInput, ["did you mean dt?"]),
+    ("wg.JKO(dt=0.1)", wg.InvalidInput, ["JKO", "dt", "tau"]),
+    ("wg.Grid((-3, 3), cell=64)", wg.InvalidInput, ["cell", "did you mean cells?"]),
+    ("wg.Grid((-3, 3), cells=64, bc='periodic')", wg.InvalidInput, ["bc", "boundary"]),
+    ("wg.Density.gaussian(GRID, mean=0.0, std=1.0)", wg.InvalidInput, ["std", "cov", "variance"]),
+    ("wg.Densty.uniform(GRID)", AttributeError, ["did you mean Density?"]),
+    ("wg.stationary(ENERGY, GRID, tol=1e-9)", wg.InvalidInput, ["tol", "did you mean tolerance?"]),
+    # a class in place of an object, a name in place of a method
+    ("wg.solve(ENERGY, RHO, (0, 1), method=wg.FiniteVolume)", wg.InvalidInput, ["wgflow.FiniteVolume()"]),
+    ("wg.solve(ENERGY, RHO, (0, 1), method='JKO')", wg.InvalidInput, ["'JKO'", "wgflow.JKO(tau=0.05)"]),
+    ("wg.solve(wg.Entropy, RHO, (0, 1))", wg.InvalidInput, ["Entropy", "class", "Entropy(beta=1.0)"]),
+    ("wg.solve(ENERGY + wg.Entropy, RHO, (0, 1))", wg.InvalidInput, ["Entropy", "class", "Entropy(beta=1.0)"]),
+    ("wg.Density.gaussian(wg.Grid, 0.0, 1.0)", wg.InvalidInput, ["grid", "wgflow.Grid"]),
+    ("wg.solve(ENERGY, RHO, (0, 1), stop=wg.stop.stationary)", wg.InvalidInput, ["class", "stationary(1e-6)"]),
+    # swapped arguments
+    ("wg.solve(RHO, ENERGY, (0, 1))", wg.InvalidInput, ["swapped", "energy", "rho0"]),
+    ("wg.solve(ENERGY, (0, 1), RHO)", wg.InvalidInput, ["swapped", "rho0", "t_span"]),
+    ("wg.Density.gaussian(0.0, 1.0, GRID)", wg.InvalidInput, ["grid", "first argument"]),
+    ("wg.Density.from_values(np.ones(64), GRID)", wg.InvalidInput, ["grid", "first argument"]),
+    ("wg.Density.from_function(lambda x: np.exp(-x**2), GRID)", wg.InvalidInput, ["grid", "first argument"]),
+    ("wg.stationary(GRID, ENERGY)", wg.InvalidInput, ["swapped", "energy", "grid"]),
+    # terms, functions and numbers mixed up
+    ("wg.Entropy(2.0) + (lambda x: x**2)", wg.InvalidInput, ["Potential(", "function"]),
+    ("(lambda x: x**2) + wg.Entropy(2.0)", wg.InvalidInput, ["Potential(", "function"]),
+    ("wg.Entropy(2.0) + 3", wg.InvalidInput, ["3", "term", "factor * term"]),
+    ("wg.Entropy(2.0) * BOWL", wg.InvalidInput, ["number", "+"]),
+    ("-1 * wg.Entropy(2.0)", wg.InvalidInput, ["-1", "backward diffusion"]),
+    ("BOWL - (lambda x: x)", wg.InvalidInput, ["Potential(", "function"]),
+    ("ENERGY(np.ones(64))", wg.InvalidInput, ["Density", "from_values"]),
+    ("ENERGY.first_variation(np.ones(64))", wg.InvalidInput, ["Density", "from_values"]),
+    ("wg.Potential(3.0)", wg.InvalidInput, ["function of the coordinates"]),
+    # functions that do not take arrays
+    ("wg.solve(wg.Entropy(2.0) + wg.Potential(branches), RHO, (0, 1))", wg.InvalidInput, ["np.where"]),
+    ("wg.solve(wg.Entropy(2.0) + wg.Potential(lambda x: math.cos(x)), RHO, (0, 1))", wg.InvalidInput, ["np.cos"]),
+    ("wg.solve(wg.Entropy(2.0) + wg.Potential(lambda x: max(x, 0)), RHO, (0, 1))", wg.InvalidInput, ["np.maximum"]),
+    ("wg.solve(wg.Entropy(2.0) + wg.Potential(lambda x, y: x), RHO, (0, 1))", wg.InvalidInput, ["1 coordinate"]),
+    ("wg.solve(wg.Entropy(2.0) + wg.Potential(lambda x: x), FLAT, (0, 1))", wg.InvalidInput, ["2 coordinates"]),
+    ("wg.solve(wg.Entropy(2.0) + wg.Potential(lambda x: 1.0), RHO, (0, 1))", wg.InvalidInput, ["0*x"]),
+    ("wg.solve(wg.Entropy(2.0) + wg.Potential(lambda x: 1 / (x - 3 / 64)), RHO, (0, 1))", wg.InvalidInput,
+     ["V is inf at (0.046875)"]),
+    # kernels
+    ("wg.solve(wg.Entropy(2.0) + wg.Interaction(wg.Convolution(lambda z: z)), RHO, (0, 1))", wg.InvalidInput, ["even"]),
+    ("wg.solve(wg.Entropy(2.0) + wg.Interaction(wg.Convolution(lambda z: z**2)), wg.Density.uniform(UNEVEN), (0, 1))",
+     wg.InvalidInput, ["uniform", "Dense"]),
+    ("wg.solve(wg.Entropy(2.0) + wg.Interaction(lambda x, y: x * y**2), RHO, (0, 1))", wg.InvalidInput, ["symmetric"]),
+    ("wg.solve(wg.Entropy(2.0) + wg.Interaction(3.0), RHO, (0, 1))", wg.InvalidInput, ["Interaction"]),
+    # grids
+    ("wg.Grid(names=3)", wg.InvalidInput, ["bounds", "edges"]),
+    ("wg.Grid((-3, 3))", wg.InvalidInput, ["cells"]),
+    ("wg.Grid((-3, 3), cells=64, boundary='neumann')", wg.InvalidInput, ["'neumann'", "no-flux"]),
+    ("wg.Grid((-3, 3), cells=64, boundary='dirichlet')", wg.InvalidInput, ["'dirichlet'", "absorb", "no-flux"]),
+    ("wg.Grid(-3, 3, 64)", wg.InvalidInput, ["Grid((-4, 4), cells=200)"]),
+    ("wg.Grid((-np.inf, np.inf), cells=64)", wg.InvalidInput, ["finite"]),
+    # times
+    ("wg.solve(ENERGY, RHO, (0, np.inf))", wg.InvalidInput, ["finite", "stationary"]),
+    ("wg.solve(ENERGY, RHO, 1.0)", wg.InvalidInput, ["t_span=(0, 1)"]),
+    ("wg.solve(ENERGY, RHO, (0, 1), t_eval=10)", wg.InvalidInput, ["np.linspace(0, 1, 10)"]),
+    ("solved().density('a')", wg.InvalidInput, ["t", "number", "'a'"]),
+    ("solved().density(5.0)", wg.InvalidInput, ["t=5", "outside"]),
+    # laws and samples
+    ("wg.Density.from_samples(PLANE, np.zeros((2, 50)))", wg.InvalidInput, ["(50, 2)", ".T"]),
+    ("wg.Atoms(np.zeros((50, 2)))", wg.InvalidInput, ["weights", "Atoms(points, weights)"]),
+    ("wg.Atoms(np.zeros((50, 2)), np.ones(50))", wg.InvalidInput, ["(2, 50)", ".T"]),
+    ("FLAT.marginal('z')", wg.InvalidInput, ["'z'", "x, y"]),
+    ("FLAT.quantile(0.5)", wg.InvalidInput, ["marginal"]),
+    ("wg.Density.gaussian(GRID, 0.0, -1.0)", wg.InvalidInput, ["positive"]),
+    ("wg.Density.from_values(GRID, np.ones(63))", wg.InvalidInput, ["(63,)", "(64,)"]),
+    # files
+    ("wg.resume(starts_at(tmp / 'a.npz'), dt=0.1, energy=ENERGY)", wg.InvalidInput, ["method=FiniteVolume(dt=0.1)"]),
+    ("wg.resume(starts_at(tmp / 'a.npz'))", wg.InvalidInput, ["energy", "functions are not stored"]),
+    ("wg.load('nowhere.npz')", wg.StorageError, ["nowhere.npz"]),
+    ("solved().save('run.csv')", wg.InvalidInput, [".nc", ".npz", "to_csv"]),
+]
+
+
+def told(call, tmp_path):
+    """Return the exception of a call, or None."""
+    import math
+
+    try:
+        eval(call, {**globals(), "math": math, "tmp": tmp_path})
+    except Exception as error:
+        return error
+    return None
+
+
+def test_there_are_sixty():
+    assert len({call for call, _, _ in MISTAKES}) >= 60
+
+
+@pytest.mark.parametrize(("call", "kind", "words"), MISTAKES, ids=[call[:70] for call, _, _ in MISTAKES])
+def test_a_mistake_is_answered(call, kind, words, tmp_path):
+    error = told(call, tmp_path)
+    assert error is not None, "nothing was said"
+    assert isinstance(error, kind), f"{type(error).__name__}: {error}"
+    message = str(error)
+    assert "\n" not in message
+    assert len(message) < 400
+    for word in words:
+        assert word in message, f"{word!r} is not in: {message}"
+    *_, (last, _) = traceback.walk_tb(error.__traceback__)
+    assert last.f_globals["__name__"].split(".")[0] == "wgflow", "Python spoke before this package could"

@@ -1,0 +1,1 @@
+"""Watching a run and ending it early: conditions, and what `solve(..., callback=, stop=)` makes of them."""
