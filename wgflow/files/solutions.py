@@ -282,7 +282,7 @@ def variables(names) -> list[str]:
     return found
 
 
-def _unpack_mobility(told: dict | None) -> Mobility | None:
+def unpack_mobility(told: dict | None) -> Mobility | None:
     if told is None:
         return None
     numbers = told["numbers"]
@@ -317,7 +317,7 @@ def _unpack(header: dict, arrays: dict[str, np.ndarray]) -> Solution:
                         free_energy=None, method=problem["method"], time_scale=problem["time_scale"],
                         jko_steps=unpack_steps(problem.get("jko_steps", NO_STEPS), arrays),
                         stopped=certificate.stopped)
-    solution.mobility = _unpack_mobility(problem.get("mobility"))
+    solution.mobility = unpack_mobility(problem.get("mobility"))
     if "dissipation" in arrays:
         vars(solution)["dissipation"] = arrays["dissipation"].copy()
     for k, found in problem.get("errors", {}).items():

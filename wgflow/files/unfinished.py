@@ -74,9 +74,15 @@ def _unpack(path, header: dict, arrays: dict[str, np.ndarray]) -> Solution:
     settings = ", ".join(f"{key}={value!r}" for key, value in header["method"].items() if key != "method")
     message = (f"a checkpoint at the end of the time span, t = {t:.6g}" if done else
                f"a checkpoint at t = {t:.6g} of {t1:g}; wgflow.resume({str(path)!r}, energy=...) goes on from it")
+    from .solutions import unpack_mobility
+
+    mobility = None
+    if "mobility" in arrays:
+        mobility = unpack_mobility({"numbers": told.get("mobility"), "text": "Mobility(a function that is not stored)"})
     return Solution(t=times, densities=laws, energy=energies, history=history, status=0 if done else 1, message=message,
                     certificate=_certificate(header, saved, history, laws, done), free_energy=None,
-                    method=f"{name}({settings})", time_scale=told["time_scale"], jko_steps=saved["jko_steps"])
+                    method=f"{name}({settings})", time_scale=told["time_scale"], jko_steps=saved["jko_steps"],
+                    mobility=mobility)
 
 
 def _reached(state: dict[str, Any], shape: tuple[int, ...]) -> np.ndarray | None:
