@@ -125,7 +125,7 @@ def check_boundary(boundary, ndim: int) -> tuple[tuple[bool, ...], tuple[tuple[b
         pair = tuple(entry) if isinstance(entry, (tuple, list)) else (entry, entry)
         for word in pair:
             if word is not None and word not in BOUNDARIES:
-                raise InvalidInput(f"boundary[{axis}]: unknown boundary {word!r}; {_about_boundary(str(word))}allowed: "
+                raise InvalidInput(f"boundary[{axis}]={word!r}: {_about_boundary(str(word))}allowed: "
                                    f"{', '.join(BOUNDARIES)}, or None")
         if len(pair) != 2:
             raise InvalidInput(f"boundary[{axis}]={entry!r}: need one word for the axis, or one for each of its ends")
@@ -167,6 +167,6 @@ def _about_boundary(word: str) -> str:
         return ("mass neither leaves nor enters a gradient flow, so that ends which absorb or hold a value are out of "
                 "scope (docs/out-of-scope.md says where to go); ")
     if any(part in plain for part in ("neumann", "reflect", "wall", "flux", "closed")):
-        return "did you mean 'no-flux'? "
+        return "unknown boundary; did you mean 'no-flux'? "
     guess = difflib.get_close_matches(plain, BOUNDARIES, n=1, cutoff=0.3)
-    return f"did you mean {guess[0]!r}? " if guess else ""
+    return f"unknown boundary; did you mean {guess[0]!r}? " if guess else "unknown boundary; "

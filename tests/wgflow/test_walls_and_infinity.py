@@ -67,7 +67,7 @@ def test_what_ends_stand_for_does_not_tell_grids_apart():
 
 
 @pytest.mark.parametrize(("boundary", "words"), [
-    ([("periodic", None)], "periodic needs both sides"), ([("no-flux", "wall")], "unknown boundary 'wall'"),
+    ([("periodic", None)], "periodic needs both sides"), ([("no-flux", "wall")], "='wall': unknown boundary"),
     ("absorbing", r"boundary\[0\]='absorbing': .* out of scope"), ([(None, "Dirichlet")], "out of scope"),
     ("reflecting", "did you mean 'no-flux'"), ([("no-flux", None, None)], "one for each of its ends"),
     (["no-flux", None, None], "3 entries, the grid 1 axes"),

@@ -1,12 +1,13 @@
-"""Grids in files: what solutions and checkpoints keep of them."""
+"""Grids and mobilities in files: what solutions and checkpoints keep of them."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from wgflow.energies.mobility import Mobility, UnknownMobility
 from wgflow.grids import Grid
 
-__all__ = ["pack_axes", "unpack_grid"]
+__all__ = ["pack_axes", "unpack_grid", "unpack_mobility"]
 
 
 def pack_axes(grid: Grid) -> list[dict]:
@@ -26,3 +27,13 @@ def unpack_grid(axes: list[dict], arrays: dict[str, np.ndarray]) -> Grid:
     return Grid(edges=[arrays[f"edges_{k}"] for k in range(len(axes))], boundary=boundary,
                 log_weight=arrays.get("log_weight"), names=[axis["name"] for axis in axes],
                 origin=[axis.get("origin", False) for axis in axes])
+
+
+def unpack_mobility(told: dict | None) -> Mobility | None:
+    """Return the mobility of numbers, or one that is known by its text alone; None if there was none."""
+    if told is None:
+        return None
+    numbers = told["numbers"]
+    if numbers is None:
+        return UnknownMobility(str(told["text"]))
+    return Mobility.of_numbers(numbers)

@@ -21,7 +21,6 @@ from wgflow.atoms import Atoms
 from wgflow.certificate import Certificate, library_versions
 from wgflow.checks import check_memory
 from wgflow.densities import Density
-from wgflow.energies.mobility import Mobility, UnknownMobility
 from wgflow.energies.nodes import with_nodes
 from wgflow.error_estimates import ErrorEstimate
 from wgflow.errors import InvalidInput, InvalidType, ResourceError, StorageError, WGFlowError
@@ -41,7 +40,7 @@ from .archives import (
     target_of,
     write_npz,
 )
-from .grids import pack_axes, unpack_grid
+from .grids import pack_axes, unpack_grid, unpack_mobility
 from .unfinished import is_checkpoint, load_unfinished
 
 if TYPE_CHECKING:
@@ -280,15 +279,6 @@ def variables(names) -> list[str]:
         taken |= {variable, *(variable + end for end in ("_bounds", "_edges", "_edge"))}
         found.append(variable)
     return found
-
-
-def unpack_mobility(told: dict | None) -> Mobility | None:
-    if told is None:
-        return None
-    numbers = told["numbers"]
-    if numbers is None:
-        return UnknownMobility(str(told["text"]))
-    return Mobility.of_numbers(numbers)
 
 
 def _unpack(header: dict, arrays: dict[str, np.ndarray]) -> Solution:

@@ -14,7 +14,7 @@ from wgflow.solution import History, Solution
 
 from .archives import open_regular, read_npz
 from .checkpoints import KIND, unpack_run
-from .grids import unpack_grid
+from .grids import unpack_grid, unpack_mobility
 
 __all__ = ["is_checkpoint", "load_unfinished"]
 
@@ -74,8 +74,6 @@ def _unpack(path, header: dict, arrays: dict[str, np.ndarray]) -> Solution:
     settings = ", ".join(f"{key}={value!r}" for key, value in header["method"].items() if key != "method")
     message = (f"a checkpoint at the end of the time span, t = {t:.6g}" if done else
                f"a checkpoint at t = {t:.6g} of {t1:g}; wgflow.resume({str(path)!r}, energy=...) goes on from it")
-    from .solutions import unpack_mobility
-
     mobility = None
     if "mobility" in arrays:
         mobility = unpack_mobility({"numbers": told.get("mobility"), "text": "Mobility(a function that is not stored)"})
