@@ -170,7 +170,9 @@ def _faults_of_tables(tables: StudyTables) -> list[str]:
         given = tables.energy.model_dump(exclude_none=True)
         faults += [f"{name} and {name}_file in [energy]: leave one of them out" for name in ("potential", "interaction")
                    if name in given and f"{name}_file" in given]
-        if not given:
+        if "interaction_average" in given and not {"interaction", "interaction_file"} & set(given):
+            faults.append("interaction_average in [energy]: there is no interaction; leave it out")
+        if not set(given) - {"interaction_average"}:
             faults.append("[energy] is empty: need at least one of beta, power, potential, interaction")
     if tables.start is not None:
         given = tables.start.model_dump(exclude_none=True)

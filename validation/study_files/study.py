@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wgflow.checks import call_user
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy
 from wgflow.energies.internal_energies import Entropy, PowerEntropy
@@ -147,21 +149,22 @@ def load_study(path: Path) -> Study:
     try:
         return _made(path, tables)
     except WGFlowError as error:
-        # The words of the core name the argument, which the keys are called after.
-        if str(error).startswith(f"{path}: "):
-            raise
         raise type(error)(f"{path}: {error}") from error
 
 
+@contextmanager
+def _within(table: str) -> Iterator[None]:
+    """Say in which table of a study a fault is that a part of the core finds."""
+    try:
+        yield
+    except WGFlowError as error:
+        raise type(error)(str(error) if f"[{table}]" in str(error) else f"in [{table}]: {error}") from error
+
+
 def _made(path: Path, tables: StudyTables) -> Study:
-    method = _method(tables.solve)
-    if tables.model is not None:
-        energy, rho0, scale = _of_model(tables.model.model_dump(exclude_none=True), tables.solve.t_end)
-    else:
-        # `read_study` has seen to it that they are there.
-        grid = _grid(tables.grid)  # type: ignore[arg-type]
-        energy = _energy(tables.energy, grid, path)  # type: ignore[arg-type]
-        rho0, scale = _start(tables.start, grid, path), 1.0  # type: ignore[arg-type]
+    with _within("solve.method"):
+        method = _method(tables.solve)
+    energy, rho0, scale = _problem(path, tables)
     t_end, output = tables.solve.t_end, tables.output
     times = tables.solve.t_eval
     times = np.linspace(0.0, t_end, times).tolist() if isinstance(times, int) else times
@@ -170,9 +173,26 @@ def _made(path: Path, tables: StudyTables) -> Study:
         if lacking:
             raise InvalidInput(f"files in [output]: {kind!r} needs {' and '.join(lacking)}: pip install 'wgflow[io]'")
     folder = Path("out", "run", path.stem) if output.folder is None else path.parent / output.folder
-    make_flow(energy, rho0, (0.0, t_end), times, scale, method)
+    with _within("solve"):
+        make_flow(energy, rho0, (0.0, t_end), times, scale, method)
     return Study(path, tables.title or path.stem, energy, rho0, scale, t_end, None if times is None else tuple(times),
                  method, folder, tuple(dict.fromkeys(output.files)), output.picture, output.checkpoint)
+
+
+def _problem(path: Path, tables: StudyTables) -> tuple[FreeEnergy, Density, float]:
+    """The energy, the initial law and the time scale."""
+    if tables.model is not None:
+        with _within("model"):
+            return _of_model(tables.model.model_dump(exclude_none=True), tables.solve.t_end)
+    if tables.grid is None or tables.energy is None or tables.start is None:
+        raise InvalidInput("[grid], [energy] and [start], or [model], are missing")
+    with _within("grid"):
+        grid = _grid(tables.grid)
+    with _within("energy"):
+        energy = _energy(tables.energy, grid, path)
+        energy.on_grid(grid)
+    with _within("start"):
+        return energy, _start(tables.start, grid, path), 1.0
 
 
 def _method(solve: SolveTable) -> Method:
@@ -212,7 +232,11 @@ def _energy(table: EnergyTable, grid: Grid, path: Path) -> FreeEnergy:
     if potential is not None:
         terms.append(Potential(potential))
     if interaction is not None:
-        terms.append(Convolution(interaction))
+        at_zero = np.asarray(call_user(interaction, [np.zeros(1)] * grid.ndim, "interaction"))
+        if table.interaction_average is None and not np.isfinite(at_zero).all():
+            raise InvalidInput(f"interaction is {at_zero.flat[0]} at displacement 0; with interaction_average = true "
+                               "its averages over cells are taken")
+        terms.append(Convolution(interaction, average=table.interaction_average))
     return FreeEnergy([(1.0, term) for term in terms])
 
 

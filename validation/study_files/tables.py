@@ -61,6 +61,8 @@ class EnergyTable(Table):
     interaction: Text | None = _key(
         'a formula in the displacement z (z1, z2, ... on several axes), even in it, such as "z**2/2"')
     interaction_file: Place | None = _key('a function of the displacement in a Python file, "file.py:name"')
+    interaction_average: bool | None = _key(
+        "true or false: whether the interaction is averaged over cells, as one that is infinite at 0 must be")
 
 
 class _Network(Table):

@@ -63,7 +63,7 @@ class FileFunction:
         if module is None:
             spec = importlib.util.spec_from_file_location(f"sweep_{self.digest}", self.path)
             if spec is None or spec.loader is None:
-                raise InvalidInput(f"function: {self.path} is not a Python file; need one whose name ends in .py")
+                raise InvalidInput(f"{self.path} is not a Python file; need one whose name ends in .py")
             module = importlib.util.module_from_spec(spec)
             try:
                 spec.loader.exec_module(module)
@@ -72,7 +72,7 @@ class FileFunction:
             sys.modules[spec.name] = module
         found = getattr(module, self.name, None)
         if not callable(found):
-            raise InvalidInput(f"function: {self.path} has no function {self.name}")
+            raise InvalidInput(f"{self.path} has no function {self.name}")
         return found
 
 

@@ -109,8 +109,7 @@ PIECES = ["x", "y", "pi", "e", "1", "2.5", "1e-3", "(", ")", "+", "-", "*", "/",
 def test_no_text_raises_a_foreign_exception(text):
     try:
         formula = Formula(text, ["x", "y"])
-    except InvalidInput as error:
-        assert "\n" not in str(error)
+    except InvalidInput:
         return
     assert formula(X, Y).shape == X.shape
 
