@@ -83,8 +83,9 @@ def _words(raw: dict[str, Any], location: tuple[int | str, ...], kind: str) -> s
     """
     from .tables import StudyTables
 
-    table, value, place = StudyTables.model_json_schema(), raw, []
-    shape: dict[str, Any] = table
+    table = shape = StudyTables.model_json_schema()
+    value: Any = raw
+    place: list[str] = []
     for part in location:
         known = _table_of(shape, value, table)
         if known is None:

@@ -1,4 +1,4 @@
-"""Studies in TOML by the command line: right solutions, a line for every fault before anything is computed, resuming."""
+"""Studies in TOML by the command line: right solutions, a line for each fault before anything is computed, restart."""
 
 from __future__ import annotations
 
@@ -287,7 +287,7 @@ def in_toml(value):
     return json.dumps(value) if isinstance(value, (bool, str)) else repr(value)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(STUDY.splitlines() + MODEL.splitlines()), st.sampled_from(KEYS), VALUES)
 def test_no_value_of_any_key_raises_a_foreign_exception(tmp_path, line, key, value):
     for text in (STUDY, MODEL):
