@@ -314,13 +314,18 @@ def resume(
 def _finish(study: Study, solution: Solution, checkpoint: Path | None, json: bool) -> None:
     """Write and print what a study gave; the exit code says whether it has its end and every check passed."""
     files = study.write(solution)
+    comparison = study.compare(solution, progress=True) if solution.success else None
+    files += study.write_comparison(comparison) if comparison is not None else []
     if json:
-        print(_as_json({**_told(solution), "title": study.title, "files": [str(file) for file in files]}))
+        compared = None if comparison is None else {"passed": comparison.passed, "verdict": comparison.verdict}
+        print(_as_json({**_told(solution), "title": study.title, "files": [str(file) for file in files],
+                        "comparison": compared}))
     else:
-        print(f"{study.title}\n{_summary(solution)}\n{', '.join(map(str, files))}")
+        verdict = "" if comparison is None else f"{comparison.verdict}\n"
+        print(f"{study.title}\n{_summary(solution)}\n{verdict}{', '.join(map(str, files))}")
         if not solution.success and checkpoint is not None:
             print(f"go on with: wgflow resume {checkpoint} {study.path}")
-    raise typer.Exit(0 if solution.success and solution.certificate.ok else 1)
+    raise typer.Exit(0 if solution.success and solution.certificate.ok and (not comparison or comparison.passed) else 1)
 
 
 @app.command()

@@ -158,6 +158,18 @@ def _value(value: object) -> str:
     return described(value)
 
 
+def _faults_of_comparison(tables: StudyTables) -> list[str]:
+    """What is wrong with [compare] beside the other tables."""
+    faults = []
+    if tables.solve.t_eval is None:
+        faults.append("[compare] needs t_eval in [solve], the times at which particles and solution are compared")
+    if tables.model is not None and tables.compare is not None and tables.compare.step_size is None:
+        faults.append("[compare] needs step_size, a finite number > 0, the step of SGD")
+    if tables.energy is not None and (tables.energy.beta is None or tables.energy.power is not None):
+        faults.append("[compare] beside [energy]: Langevin particles need beta, and no power")
+    return faults
+
+
 def _faults_of_tables(tables: StudyTables) -> list[str]:
     """What is wrong with keys beside each other."""
     faults = []
@@ -183,6 +195,8 @@ def _faults_of_tables(tables: StudyTables) -> list[str]:
             faults.append(f"[start] {'has ' if chosen else ''}{words}: need mean and cov, or uniform, or formula, or "
                           "file")
         faults += [f"[start] needs {key} too" for keys in chosen for key in keys if key not in given]
+    if tables.compare is not None:
+        faults += _faults_of_comparison(tables)
     method, tol = tables.solve.method, tables.solve.tol
     if tol is not None and method is not None:
         if method.name != "FiniteVolume":

@@ -22,7 +22,7 @@ from wgflow.files.checkpoints import KIND
 from wgflow.flows import make_flow
 from wgflow.grids import Grid
 from wgflow.interactions import Convolution
-from wgflow.reduced_models import AnisotropicGaussian, IsotropicGaussian
+from wgflow.reduced_models import AnisotropicGaussian, IsotropicGaussian, NetworkModel
 from wgflow.solution import Solution
 from wgflow.solvers import JKO, FiniteVolume, Method
 from wgflow.validation.sweeps.sweep_files import function_in_file
@@ -32,7 +32,9 @@ from .formulas import Formula
 from .reading import read_study
 
 if TYPE_CHECKING:
-    from .tables import EnergyTable, GridTable, SolveTable, StartTable, StudyTables
+    from wgflow.validation.comparison.result import Comparison
+
+    from .tables import CompareTable, EnergyTable, GridTable, SolveTable, StartTable, StudyTables
 
 __all__ = ["Study", "load_study"]
 
@@ -61,6 +63,10 @@ class Study:
         Where results go.
     files : tuple of {"npz", "nc", "csv"}
     picture, checkpoint : bool
+    particles : CompareTable or None
+        The particles that the solution is compared with.
+    network : (NetworkModel, dict) or None
+        The model, and beta, ridge and kappa of SGD.
     """
 
     path: Path
@@ -75,6 +81,8 @@ class Study:
     files: tuple[str, ...]
     picture: bool
     checkpoint: bool
+    particles: CompareTable | None
+    network: tuple[NetworkModel, dict[str, float]] | None
 
     @property
     def checkpoint_file(self) -> Path:
@@ -111,6 +119,29 @@ class Study:
         return resume(checkpoint, self.t_end, energy=self.energy, method=self.method,
                       t_eval=later if self.t_end > end else None, throw=False, **settings)
 
+    def compare(self, solution: Solution, **settings: Any) -> Comparison | None:
+        """Run the particles of the study and compare them with a solution; None without [compare].
+
+        Parameters
+        ----------
+        solution : Solution
+        **settings
+            Of `wgflow.validation.run_sgd` and `run_langevin`, such as ``progress``.
+        """
+        from wgflow.validation import compare, run_langevin, run_sgd
+
+        given = self.particles
+        if given is None:
+            return None
+        if self.network is not None and given.step_size is not None:
+            model, noise = self.network
+            runs: Any = run_sgd(model, given.n_particles, given.step_size, self.t_eval or (), given.seed, given.n_runs,
+                                **noise, **settings)
+        else:
+            runs = run_langevin(self.energy, self.rho0, given.n_particles, self.t_eval or (), given.seed, given.n_runs,
+                                dt=given.step_size, time_scale=self.time_scale, **settings)
+        return compare(solution, runs)
+
     def write(self, solution: Solution) -> list[Path]:
         """Write the solution in the forms that were asked for, the picture and ``report.txt``; return the files."""
         written = []
@@ -121,12 +152,23 @@ class Study:
         if self.picture:
             written.append(self.folder / "solution.png")
             solution.plot(written[-1])
-        report = self.folder / "report.txt"
+        return [*written, self._text("report.txt", f"{self.title}\n\n{solution.message}\n{solution.explain()}\n")]
+
+    def write_comparison(self, comparison: Comparison) -> list[Path]:
+        """Write ``comparison.txt`` and the picture; return the files."""
+        written = [self._text("comparison.txt", f"{comparison.verdict}\n\n{comparison.table()}\n")]
+        if self.picture:
+            written.append(self.folder / "comparison.png")
+            comparison.plot(written[-1])
+        return written
+
+    def _text(self, name: str, text: str) -> Path:
+        path = self.folder / name
         try:
-            report.write_text(f"{self.title}\n\n{solution.message}\n{solution.explain()}\n", encoding="utf-8")
+            path.write_text(text, encoding="utf-8")
         except OSError as error:
-            raise StorageError(f"cannot write {report}: {error}") from error
-        return [*written, report]
+            raise StorageError(f"cannot write {path}: {error}") from error
+        return path
 
     def _make_folder(self) -> None:
         try:
@@ -164,7 +206,7 @@ def _within(table: str) -> Iterator[None]:
 def _made(path: Path, tables: StudyTables) -> Study:
     with _within("solve.method"):
         method = _method(tables.solve)
-    energy, rho0, scale = _problem(path, tables)
+    energy, rho0, scale, network = _problem(path, tables)
     t_end, output = tables.solve.t_end, tables.output
     times = tables.solve.t_eval
     times = np.linspace(0.0, t_end, times).tolist() if isinstance(times, int) else times
@@ -176,11 +218,12 @@ def _made(path: Path, tables: StudyTables) -> Study:
     with _within("solve"):
         make_flow(energy, rho0, (0.0, t_end), times, scale, method)
     return Study(path, tables.title or path.stem, energy, rho0, scale, t_end, None if times is None else tuple(times),
-                 method, folder, tuple(dict.fromkeys(output.files)), output.picture, output.checkpoint)
+                 method, folder, tuple(dict.fromkeys(output.files)), output.picture, output.checkpoint,
+                 tables.compare, network)
 
 
-def _problem(path: Path, tables: StudyTables) -> tuple[FreeEnergy, Density, float]:
-    """The energy, the initial law and the time scale."""
+def _problem(path: Path, tables: StudyTables) -> tuple[FreeEnergy, Density, float, Any]:
+    """The energy, the initial law, the time scale, and the network with the settings of its noise."""
     if tables.model is not None:
         with _within("model"):
             return _of_model(tables.model.model_dump(exclude_none=True), tables.solve.t_end)
@@ -192,7 +235,7 @@ def _problem(path: Path, tables: StudyTables) -> tuple[FreeEnergy, Density, floa
         energy = _energy(tables.energy, grid, path)
         energy.on_grid(grid)
     with _within("start"):
-        return energy, _start(tables.start, grid, path), 1.0
+        return energy, _start(tables.start, grid, path), 1.0, None
 
 
 def _method(solve: SolveTable) -> Method:
@@ -202,14 +245,15 @@ def _method(solve: SolveTable) -> Method:
     return METHODS["FiniteVolume" if solve.method is None else solve.method.name](**settings)
 
 
-def _of_model(table: dict[str, Any], t_end: float) -> tuple[FreeEnergy, Density, float]:
+def _of_model(table: dict[str, Any], t_end: float) -> tuple[FreeEnergy, Density, float, Any]:
     law = {key: table[key] for key in ("d", "s0", "tau_plus2", "tau_minus2", "delta") if key in table}
     noise = {key: table[key] for key in ("beta", "ridge") if key in table}
     place = {key: tuple(table[key]) if isinstance(table[key], list) else table[key] for key in ("cells", "r_max")
              if key in table}
     model = MODELS[table["name"]](**law)
     grid = model.grid(**place, **noise, kappa=table["kappa"], t_end=t_end if "beta" in noise else None)
-    return model.energy(**noise), model.initial_density(table["kappa"], grid), model.time_scale
+    return (model.energy(**noise), model.initial_density(table["kappa"], grid), model.time_scale,
+            (model, {**noise, "kappa": table["kappa"]}))
 
 
 def _grid(table: GridTable) -> Grid:

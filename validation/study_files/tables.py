@@ -154,6 +154,16 @@ class SolveTable(Table):
         'a table with name = "FiniteVolume" or "JKO" and settings of that method')
 
 
+class CompareTable(Table):
+    """Particles beside the solution: SGD of networks for a model, Langevin particles for an energy."""
+
+    n_particles: Annotated[int, Field(ge=2, le=10**8)] = _needed("an integer >= 2, the particles (neurons) of a run")
+    n_runs: Annotated[int, Field(ge=1, le=10_000)] = _key("an integer >= 1, the independent runs", 3)
+    step_size: Positive | None = _key(
+        "a finite number > 0, the step: needed for SGD of a model, by default chosen for Langevin particles")
+    seed: Annotated[int, Field(ge=0)] = _needed("an integer >= 0, the seed of the random numbers")
+
+
 class OutputTable(Table):
     """What is written, and where."""
 
@@ -165,7 +175,7 @@ class OutputTable(Table):
 
 
 class StudyTables(Table):
-    """A study of wgflow: [grid], [energy] and [start], or [model]; [solve]; [output]."""
+    """A study of wgflow: [grid], [energy] and [start], or [model]; [solve]; [compare]; [output]."""
 
     title: Text | None = _key("a line about the study")
     grid: GridTable | None = _key("the table [grid]: bounds, cells, boundary, names")
@@ -175,4 +185,5 @@ class StudyTables(Table):
         'the table [model] with name = "IsotropicGaussian" or "AnisotropicGaussian", in place of [grid], [energy], '
         "[start]")
     solve: SolveTable = _needed("the table [solve]: t_end, t_eval, tol, method")
+    compare: CompareTable | None = _key("the table [compare]: n_particles, n_runs, step_size, seed")
     output: OutputTable = _key("the table [output]: folder, files, picture, checkpoint", OutputTable())

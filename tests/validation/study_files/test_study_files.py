@@ -111,7 +111,7 @@ def test_the_page_names_every_key():
             (line.strip("| ").split("|") if not line.startswith("| |") else ["", *line.strip("| ").split("|")]
              for line in page.splitlines() if line.startswith("|"))}
     tables = {name: schema["$defs"][f"{name.capitalize()}Table"]["properties"] for name in
-              ("grid", "energy", "start", "solve", "output")}
+              ("grid", "energy", "start", "solve", "compare", "output")}
     for name, keys in tables.items():
         assert rows[name] == set(keys), name
     assert rows["model"] == set(schema["$defs"]["AnisotropicGaussianTable"]["properties"])
@@ -146,6 +146,22 @@ def test_a_model_is_solved_as_by_hand(run, write, tmp_path):
     np.testing.assert_array_equal(wg.load(tmp_path / "results" / "solution.npz").final.values, expected.final.values)
     assert told["energy"] == expected.energy.tolist()
     assert code == (0 if expected.certificate.ok else 1)
+
+
+@pytest.mark.parametrize("kind", ["model", "energy"])
+def test_particles_are_compared_with_the_solution(run, write, tmp_path, kind):
+    text = MODEL.replace("cells = 60", "cells = 200") if kind == "model" else (
+        STUDY.replace("t_end = 0.5", "t_end = 0.5\nt_eval = 3").replace("cells = 60", "cells = 200"))
+    particles = f"[compare]\nn_particles = 100\nseed = 5\n{'step_size = 2e-4' if kind == 'model' else ''}\n[output]"
+    code, out, err = run("run", write(text.replace("[output]", particles)), "--json")
+    told = json.loads(out)
+    assert (code, told["comparison"]["passed"]) == (0, True), out + err
+    assert (tmp_path / "results" / "comparison.txt").read_text().startswith(told["comparison"]["verdict"])
+    # Of another flow they are not the particles.
+    other = load_study(write(text.replace("[output]", particles)))
+    wrong = wg.Density.from_values(other.rho0.grid, other.rho0.values[::-1], normalize=True)
+    solution = wg.solve(other.energy, wrong, (0, other.t_end), t_eval=other.t_eval, time_scale=other.time_scale)
+    assert not other.compare(solution).passed
 
 
 def test_two_axes_functions_in_files_and_methods(write, tmp_path):
@@ -243,6 +259,8 @@ FAULTS = [
     ("t_end = 0.5", 't_end = 0.5\nmethod = {name = "JKO", tau = 1, inner = "entropc"}', "did you mean 'entropic'?"),
     ("t_end = 0.5", 't_end = 0.5\ntol = 1e-3\nmethod = {name = "JKO", tau = 1}', "tol = 0.001 in [solve]: it belongs"),
     ("t_end = 0.5", 't_end = 0.5\ntol = 1e-3\nmethod = {name = "FiniteVolume", tol = 1e-3}', "leave one of them out"),
+    ("[output]", "[compare]\nn_particles = 9\nseed = 1\n[output]", "[compare] needs t_eval in [solve]"),
+    ("[output]", "[compare]\nn_particles = 9\n[output]", "[compare] needs seed, an integer >= 0"),
     ('folder = "results"', 'files = ["png"]', "files = ['png'] in [output]: need a list of"),
     ("[output]", '[model]\nname = "IsotropicGaussian"\nd = 4\ndelta = 0.4\nkappa = 1\n[output]', "beside [model]:"),
 ]
