@@ -107,7 +107,8 @@ class Formula:
     def _value(self, node: Any, places: Mapping[str, np.ndarray]) -> Any:
         """The value of a node that `_check` has let pass."""
         if isinstance(node, ast.Constant):
-            return np.float64(float(node.value))
+            value: Any = node.value
+            return np.float64(value)
         if isinstance(node, ast.Name):
             return places[node.id] if node.id in places else np.float64(CONSTANTS[node.id])
         if isinstance(node, ast.UnaryOp):

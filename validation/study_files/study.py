@@ -82,7 +82,7 @@ class Study:
     picture: bool
     checkpoint: bool
     particles: CompareTable | None
-    network: tuple[NetworkModel, dict[str, float]] | None
+    network: tuple[NetworkModel, dict[str, Any]] | None
 
     @property
     def checkpoint_file(self) -> Path:
@@ -247,13 +247,13 @@ def _method(solve: SolveTable) -> Method:
 
 def _of_model(table: dict[str, Any], t_end: float) -> tuple[FreeEnergy, Density, float, Any]:
     law = {key: table[key] for key in ("d", "s0", "tau_plus2", "tau_minus2", "delta") if key in table}
-    noise = {key: table[key] for key in ("beta", "ridge") if key in table}
+    noise: dict[str, Any] = {key: table[key] for key in ("beta", "ridge") if key in table}
     place = {key: tuple(table[key]) if isinstance(table[key], list) else table[key] for key in ("cells", "r_max")
              if key in table}
     model = MODELS[table["name"]](**law)
     grid = model.grid(**place, **noise, kappa=table["kappa"], t_end=t_end if "beta" in noise else None)
-    return (model.energy(**noise), model.initial_density(table["kappa"], grid), model.time_scale,
-            (model, {**noise, "kappa": table["kappa"]}))
+    rho0 = model.initial_density(table["kappa"], grid)
+    return model.energy(**noise), rho0, model.time_scale, (model, noise | {"kappa": table["kappa"]})
 
 
 def _grid(table: GridTable) -> Grid:
