@@ -163,7 +163,7 @@ def test_dear_libraries_are_imported_inside_functions(path):
                 assert not any(module == d or module.startswith(d + ".") for d in dear), f"{name(path)}: {module}"
 
 
-FORBIDDEN_CALLS = {"eval", "exec", "__import__"}
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
 
 

@@ -148,7 +148,7 @@ def test_a_model_is_solved_as_by_hand(run, write, tmp_path):
     assert code == (0 if expected.certificate.ok else 1)
 
 
-@pytest.mark.parametrize("kind", ["model", "energy"])
+@pytest.mark.parametrize("kind", [pytest.param("model", marks=pytest.mark.slow), "energy"])
 def test_particles_are_compared_with_the_solution(run, write, tmp_path, kind):
     # A longer step would show its own bias.
     text = MODEL if kind == "model" else STUDY.replace("t_end = 0.5", "t_end = 0.5\nt_eval = 3")
