@@ -100,11 +100,11 @@ def _words(raw: dict[str, Any], location: tuple[int | str, ...], kind: str) -> s
                 return f"{_name(place)} needs {_shown(key, shape)}"
             place, value, shape = [*place, key], value[key], shape["properties"][key]
     *above, key = place
+    words = [each for each in _allowed(shape, table) if isinstance(each, str)]
     if kind == "union_tag_not_found":
-        return f"{_name(place)} needs {shape['description']}"
+        return f"{_name(place)} needs name = " + " or ".join(f'"{word}"' for word in words)
     if kind == "union_tag_invalid":
         key, above, value = "name", place, value["name"]
-    words = [each for each in _allowed(shape, table) if isinstance(each, str)]
     wrong = next((each for each in (value if isinstance(value, list) else [value]) if isinstance(each, str)), "")
     near = nearest(wrong, words)
     hint = f"did you mean {near!r}? " if near and near != wrong else ""
@@ -189,6 +189,8 @@ def _faults_of_tables(tables: StudyTables) -> list[str]:
             faults.append("[energy] is empty: need at least one of beta, power, potential, interaction")
     if tables.start is not None:
         given = tables.start.model_dump(exclude_none=True)
+        if given.get("uniform") is False:
+            faults.append("uniform = false in [start]: leave it out, and give another law")
         chosen = [keys for keys in STARTS if any(key in given for key in keys)]
         if len(chosen) != 1:
             words = " and ".join(key for keys in chosen for key in keys if key in given) or "is empty"

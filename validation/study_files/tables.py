@@ -121,7 +121,7 @@ class JKOTable(Table):
     tau: Positive = _needed("a finite number > 0, the step")
     inner: Literal["quantile", "linearized", "back-and-forth", "entropic"] | None = _key(
         '"quantile", "linearized", "back-and-forth" or "entropic"')
-    order: Literal[1, 2] | None = _key("1 or 2, the order in time")
+    order: Annotated[int, Field(ge=1, le=2)] | None = _key("1 or 2, the order in time")
     tol: Positive | None = _key("a finite number > 0, the largest residual of a step")
     max_iterations: Count | None = _key("an integer >= 1, the most iterations of the inner solver")
     adaptive: bool | None = _key("true or false: whether steps are adaptive")
@@ -137,7 +137,7 @@ class StartTable(Table):
         "a finite number, the mean of a normal law, or a list with one for each axis")
     cov: Positive | list[Positive] | list[list[Number]] | None = _key(
         "a number > 0, the variance of a normal law, or a list with one for each axis, or the rows of the covariance")
-    uniform: Literal[True] | None = _key("true: the uniform law")
+    uniform: bool | None = _key("true, for the uniform law; leave it out for another one")
     formula: Text | None = _key("a formula in the coordinates, at least 0; it is normalized")
     file: Place | None = _key('a function of the coordinates in a Python file, "file.py:name"; it is normalized')
 
