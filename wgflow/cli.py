@@ -1,4 +1,4 @@
-"""The command line: ``wgflow demo``, ``reproduce``, ``sweep``, ``verify``, ``convergence``, ``info``, ``plot``, ...
+"""The command line: ``wgflow demo``, ``run``, ``resume``, ``reproduce``, ``sweep``, ``verify``, ``info``, ``plot``, ...
 
 Nothing imports this module but the ``wgflow`` script, so that ``import wgflow`` needs neither Typer nor rich. A wrong
 option and an error of wgflow each give one line and exit code 2; a comparison that fails gives exit code 1.
@@ -12,12 +12,16 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 
 from wgflow.errors import InvalidInput, StorageError, WGFlowError
+
+if TYPE_CHECKING:
+    from wgflow.solution import Solution
+    from wgflow.validation.study_files.study import Study
 
 __all__ = ["main"]
 
@@ -270,6 +274,61 @@ def warmup() -> None:
 
 
 @app.command()
+def run(
+    study: Annotated[Path | None, typer.Argument(help="TOML file: [grid], [energy], [start] or [model], and [solve]")]
+    = None,
+    check: Annotated[bool, typer.Option("--check", help="only say whether the study is in order")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="print the JSON schema of studies, for editors")] = False,
+    json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+) -> None:
+    """Solve the flow that a TOML file describes: solution, certificate, picture."""
+    if schema:
+        from wgflow.validation.study_files.reading import json_schema
+
+        print(_as_json(json_schema()))
+        return
+    if study is None:
+        raise InvalidInput("run needs a study, as in wgflow run study.toml (docs/command-line.md shows one)")
+    from wgflow.validation.study_files.study import load_study
+
+    made = load_study(study)
+    if check:
+        print(f"{study} is in order")
+        return
+    _finish(made, made.run(progress=True), made.checkpoint_file if made.checkpoint else None, json)
+
+
+@app.command()
+def resume(
+    checkpoint: Annotated[Path, typer.Argument(help="the checkpoint of a run of the study")],
+    study: Annotated[Path, typer.Argument(help="the TOML file of the run; its t_end may have moved")],
+    json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+) -> None:
+    """Go on with a run of a study from its checkpoint; one that was interrupted ends with the same bits."""
+    from wgflow.validation.study_files.study import load_study
+
+    made = load_study(study)
+    _finish(made, made.resume(checkpoint, progress=True), checkpoint, json)
+
+
+def _finish(study: Study, solution: Solution, checkpoint: Path | None, json: bool) -> None:
+    """Write and print what a study gave; the exit code says whether it has its end and every check passed."""
+    files = study.write(solution)
+    comparison = study.compare(solution, progress=True) if solution.success else None
+    files += study.write_comparison(comparison) if comparison is not None else []
+    if json:
+        compared = None if comparison is None else {"passed": comparison.passed, "verdict": comparison.verdict}
+        print(_as_json({**_told(solution), "title": study.title, "files": [str(file) for file in files],
+                        "comparison": compared}))
+    else:
+        verdict = "" if comparison is None else f"{comparison.verdict}\n"
+        print(f"{study.title}\n{_summary(solution)}\n{verdict}{', '.join(map(str, files))}")
+        if not solution.success and checkpoint is not None:
+            print(f"go on with: wgflow resume {checkpoint} {study.path}")
+    raise typer.Exit(0 if solution.success and solution.certificate.ok and (not comparison or comparison.passed) else 1)
+
+
+@app.command()
 def info(
     file: Annotated[Path, typer.Argument(help="a file of Solution.save, or a checkpoint of a run")],
     json: Annotated[bool, typer.Option("--json", help="print it as JSON")] = False,
@@ -278,13 +337,31 @@ def info(
     import wgflow
 
     sol = wgflow.load(file)
-    if json:
-        print(_as_json({"method": sol.method, "t": sol.t.tolist(), "energy": sol.energy.tolist(), "status": sol.status,
-                        "message": sol.message, "steps": len(sol.history) - 1, "verdict": sol.certificate.verdict,
-                        "checks": {name: answer for name, (answer, _) in sol.certificate.checks().items()}}))
-        return
-    print(f"{sol.method}\n{sol.message}\nt = {sol.t[0]:g} to {sol.t[-1]:g}, {len(sol.t)} snapshots, "
-          f"{len(sol.history) - 1} steps, F = {sol.energy[0]:.6g} to {sol.energy[-1]:.6g}\n{sol.explain()}")
+    print(_as_json(_told(sol)) if json else _summary(sol))
+
+
+def _told(sol: Solution) -> dict[str, object]:
+    return {"method": sol.method, "t": sol.t.tolist(), "energy": sol.energy.tolist(), "status": sol.status,
+            "message": sol.message, "steps": len(sol.history) - 1, "verdict": sol.certificate.verdict,
+            "checks": {name: answer for name, (answer, _) in sol.certificate.checks().items()}}
+
+
+def _summary(sol: Solution) -> str:
+    return (f"{sol.method}\n{sol.message}\nt = {sol.t[0]:g} to {sol.t[-1]:g}, {len(sol.t)} snapshots, "
+            f"{len(sol.history) - 1} steps, F = {sol.energy[0]:.6g} to {sol.energy[-1]:.6g}\n{sol.explain()}")
+
+
+@app.command()
+def cite(
+    file: Annotated[Path, typer.Argument(help="a file of Solution.save, or a checkpoint of a run")],
+    style: Annotated[str, typer.Option(help="text or bibtex")] = "text",
+    json: Annotated[bool, typer.Option("--json", help="print the references as a JSON list")] = False,
+) -> None:
+    """Print the references for what made a solution: wgflow, and the publications behind its method."""
+    import wgflow
+
+    words = wgflow.cite(wgflow.load(file), style=style)
+    print(_as_json(words.split("\n\n" if style == "bibtex" else "\n")) if json else words)
 
 
 @app.command()

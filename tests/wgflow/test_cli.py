@@ -27,7 +27,8 @@ def test_help_lists_every_command(capsys):
     for arguments in ((), ("--help",)):
         code, out, _ = run(capsys, *arguments)
         assert code == 0
-        for command in ("demo", "reproduce", "sweep", "verify", "convergence", "warmup", "versions"):
+        for command in ("demo", "run", "resume", "cite", "reproduce", "sweep", "verify", "convergence", "warmup",
+                        "versions"):
             assert command in out
     code, out, _ = run(capsys, "demo", "--help")
     assert code == 0

@@ -24,7 +24,7 @@ from wgflow.errors import InvalidInput, StorageError
 from .result import SweepResult
 from .sweeping import sweep
 
-__all__ = ["FileFunction", "sweep_from_file"]
+__all__ = ["FileFunction", "function_in_file", "sweep_from_file"]
 
 KEYS = {"function", "parameters", "seed"}
 
@@ -63,13 +63,16 @@ class FileFunction:
         if module is None:
             spec = importlib.util.spec_from_file_location(f"sweep_{self.digest}", self.path)
             if spec is None or spec.loader is None:
-                raise InvalidInput(f"function: {self.path} is not a Python file; need one whose name ends in .py")
+                raise InvalidInput(f"{self.path} is not a Python file; need one whose name ends in .py")
             module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
+            try:
+                spec.loader.exec_module(module)
+            except Exception as error:
+                raise InvalidInput(f"{self.path} cannot be imported: {type(error).__name__}: {error}") from error
             sys.modules[spec.name] = module
         found = getattr(module, self.name, None)
         if not callable(found):
-            raise InvalidInput(f"function: {self.path} has no function {self.name}")
+            raise InvalidInput(f"{self.path} has no function {self.name}")
         return found
 
 
@@ -100,13 +103,36 @@ def sweep_from_file(path: Path, **settings: Any) -> SweepResult:
     unknown = sorted(set(plan) - KEYS)
     if unknown:
         raise InvalidInput(f"{path} has the key {unknown[0]!r}; there are {', '.join(sorted(KEYS))}")
-    place, colon, name = str(plan.get("function", "")).rpartition(":")
+    function = function_in_file(str(plan.get("function", "")), path, "function")
+    return sweep(function, plan.get("parameters", {}), rng=plan.get("seed"), **settings)
+
+
+def function_in_file(text: str, path: Path, key: str) -> FileFunction:
+    """Return the function that a key of a TOML file names as "file.py:name"; the Python file is imported.
+
+    Parameters
+    ----------
+    text : str
+        What the key says; the Python file is relative to the TOML file.
+    path : Path
+        The TOML file.
+    key : str
+        The key, for messages.
+
+    Raises
+    ------
+    InvalidInput
+        If the text is not of that form, the file cannot be imported, or has no function of that name.
+    StorageError
+        If the Python file cannot be read.
+    """
+    place, colon, name = text.rpartition(":")
     if not colon or not place.endswith(".py") or not name.isidentifier():
-        raise InvalidInput(f"{path}: function={plan.get('function')!r}; need \"file.py:name\"")
+        raise InvalidInput(f"{path}: {key}={text!r}; need \"file.py:name\"")
     source = (path.parent / place).resolve()
     function = FileFunction(str(source), name, _digest(source))
     function.load()
-    return sweep(function, plan.get("parameters", {}), rng=plan.get("seed"), **settings)
+    return function
 
 
 def _digest(path: Path) -> str:
