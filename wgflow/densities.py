@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wgflow.calls.explained import explained
-from wgflow.checks import axis_numbers, call_user, check_positive, kind_of, real_array
+from wgflow.checks import axis_numbers, call_user, check_memory, check_positive, kind_of, real_array
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid
 from wgflow.sampling import deposit, sampler
@@ -276,7 +276,9 @@ class Density:
     def cdf(self, x) -> np.ndarray | float:
         """Return the mass below x divided by the whole mass, on one axis (linear inside cells)."""
         self._need_one_axis("cdf")
-        return np.interp(real_array(x, "x"), self.grid.edges[0], self._cumulative(), left=0.0, right=1.0)
+        x = real_array(x, "x")
+        check_memory(8.0 * 3 * x.size, f"x: {x.size} places", "take fewer at a time")
+        return np.interp(x, self.grid.edges[0], self._cumulative(), left=0.0, right=1.0)
 
     def quantile(self, q) -> np.ndarray | float:
         """Return the smallest x below which a part q of the mass lies, on one axis.
@@ -287,6 +289,7 @@ class Density:
         """
         self._need_one_axis("quantile")
         q = real_array(q, "q")
+        check_memory(8.0 * 12 * q.size, f"q: {q.size} levels, with the cells they are in", "take fewer at a time")
         if not ((q >= 0) & (q <= 1)).all():
             raise InvalidInput(f"q={q!r}: need numbers in [0, 1]")
         cumulative, edges = self._cumulative(), self.grid.edges[0]
