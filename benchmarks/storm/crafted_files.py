@@ -10,6 +10,7 @@ import copy
 import random
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,22 @@ def _files(folder: Path) -> list[tuple[str, str, Run, dict, dict]]:
         run.solve(method=run.cut(3), checkpoint=path, throw=False).save(kept)
         keep(path, "checkpoint", run)
         keep(kept, "solution", run)
-        run.resume(path, stop=lambda *now: True)  # compiles what the children call
-        wg.load(kept)
+        _compile(run, path, kept)
     atoms = folder / "atoms.npz"
     points = wg.Atoms(np.linspace(-1, 1, 7)[None], np.ones(7) / 7)
     wg.solve(WELL, points, (0, 1), method=wg.Lagrangian(max_steps=3), throw=False).save(atoms)
     keep(atoms, "solution", Run("atoms", NOISE + WELL + PULL, BUMP, FV()))
     return found
+
+
+def _compile(run: Run, path: Path, kept: Path) -> None:
+    """Import and compile here what the children call, at the steps that they may be told to take."""
+    wg.load(kept)
+    run.resume(path, checkpoint=path.with_suffix(".new"), stop=lambda *now: True)
+    if isinstance(run.method, wg.FiniteVolume):
+        for settings in ({"dt": 1e-12}, {"dt": 1e5}, {"dt": None, "rtol": 1e-2}, {"dt": 1e5, "scheme": "midpoint"}):
+            for order in (2, None):
+                run.solve(method=replace(run.method, order=order, **settings), stop=lambda t, rho: t > 0)
 
 
 def _leaves(node: Any, path: tuple = ()) -> Iterator[tuple]:

@@ -72,10 +72,11 @@ def _limited(scale: Scale) -> Figure:
         "convolution": lambda n: _convolved((math.isqrt(n), math.isqrt(n))).status,
         "dense": lambda n: wg.Interaction(wg.Dense(lambda x, y: (x - y) ** 2)).energy(
             wg.Density.uniform(wg.Grid((0, 1), cells=max(2, math.isqrt(n))))),
-        "snapshots": lambda n: RUNS[0].solve(method=RUNS[0].cut(3), throw=False, t_eval=np.linspace(0, 1, n)).status,
+        "snapshots": lambda n: RUNS[0].solve(method=RUNS[0].cut(3), throw=False,
+                                             t_eval=np.linspace(0, 1, max(2, n // 1000))).status,
     }
     _plain((64,)), _porous((20, 20)), _convolved((8, 8))
-    sizes = [int(n) for n in np.geomspace(1e5, 1e9, scale.pick(3, 13, 40))]
+    sizes = [int(n) for n in np.geomspace(1e5, 1e9, scale.pick(2, 13, 40))]
     wrong, cases = [], 0
     for name, ask in requests.items():
         for n in sizes:
@@ -89,7 +90,7 @@ def _limited(scale: Scale) -> Figure:
 
 def _leaks(scale: Scale) -> list[Figure]:
     """Return what stays of many runs: memory, open files, threads."""
-    count = scale.pick(60, 1000, 10_000)
+    count = scale.pick(40, 1000, 10_000)
 
     def many():
         for k in range(count):
