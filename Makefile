@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 TESTARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick check lint typing bench docs docs-test notebook dist-check clean
+.PHONY: help demo test test-quick check lint typing bench storm docs docs-test notebook dist-check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,10 @@ typing: $(VENV)/.stamp-dev  ## mypy, on a tree of links that has the import pack
 
 bench: $(VENV)/.stamp-test  ## the quick benchmarks (benchmarks/README.md has the long ones)
 	@$(BIN)/python benchmarks/speed.py --quick
+
+storm: $(VENV)/.stamp-test  ## kill, starve, damage and crowd runs: ten minutes (FULL=1: an hour)
+	@$(BIN)/wgflow warmup >/dev/null
+	@$(BIN)/python benchmarks/storm/storm.py $(if $(FULL),--full)
 
 # -P: Python is not to look for wgflow in this folder, where its parts lie apart. -W: a warning is an error.
 docs: $(VENV)/.stamp-docs  ## build the site of the docs in docs/_build/html, without a network

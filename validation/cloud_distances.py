@@ -17,6 +17,7 @@ from scipy.spatial.distance import cdist
 
 from wgflow.checks import check_count, check_positive, real_array
 from wgflow.errors import InvalidInput
+from wgflow.sampling import generator
 
 from .quantile_functions import QuantileFunction, mean_power, merged_gaps
 
@@ -128,7 +129,7 @@ def sliced_wasserstein(x: ArrayLike, y: ArrayLike, p: float = 2, *, directions: 
     if a.shape[1] == 1:
         ways = np.ones((1, 1))
     else:
-        ways = np.random.default_rng(rng).standard_normal((check_count("directions", directions), a.shape[1]))
+        ways = generator(rng).standard_normal((check_count("directions", directions), a.shape[1]))
         ways /= np.linalg.norm(ways, axis=1, keepdims=True)
     total = 0.0
     for way in ways:

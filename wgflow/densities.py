@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wgflow.calls.explained import explained
-from wgflow.checks import axis_numbers, call_user, check_positive, kind_of, real_array
+from wgflow.checks import axis_numbers, call_user, check_memory, check_positive, kind_of, real_array
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid
 from wgflow.sampling import deposit, sampler
@@ -38,7 +38,8 @@ class Density:
     values : array of shape ``grid.shape``
         Cell averages, finite, at least 0, not all 0. Any real dtype; a float64 copy is taken.
     clip_negative : float, optional
-        Negative values down to ``-clip_negative`` are set to 0 (round-off of a computation, say).
+        Negative values down to ``-clip_negative`` are set to 0 (round-off of a computation, say). The mass that this
+        adds is `clipped_mass`.
 
     Attributes
     ----------
@@ -51,6 +52,8 @@ class Density:
         Of a law that `from_samples` made, the number n of its points, for weighted ones the effective number
         :math:`(\sum w)^2 / \sum w^2`: its mean is known up to a standard error of :math:`\sigma / \sqrt n`, which
         `Solution.estimate_error` carries through the flow. You may set it for a histogram of your own.
+    clipped_mass : float
+        The mass that ``clip_negative`` added, at least 0: the part of `mass` that was not in the values given.
 
     Raises
     ------
@@ -66,6 +69,7 @@ class Density:
     mass: float
     nodal: Density | None = None
     sample_size: float | None = None
+    clipped_mass: float = 0.0
 
     @explained("Density(grid, values)")
     def __init__(self, grid: Grid, values, *, clip_negative: float = 0.0):
@@ -74,7 +78,9 @@ class Density:
         array = np.ascontiguousarray(real_array(values, "values"))
         if array.shape != grid.shape:
             raise InvalidInput(f"values: shape {array.shape} != grid {grid.shape}")
-        _check_finite_nonnegative(array, clip_negative)
+        if _has_negative(array, clip_negative):
+            self.clipped_mass = -float((np.minimum(array, 0.0) * grid.volumes).sum())
+            np.maximum(array, 0.0, out=array)
         self.grid = grid
         self.values = array
         with np.errstate(over="ignore"):
@@ -223,7 +229,7 @@ class Density:
     def normalized(self) -> Density:
         """Return the same density scaled to mass 1."""
         rho = Density(self.grid, self.values / self.mass)
-        rho.sample_size = self.sample_size
+        rho.sample_size, rho.clipped_mass = self.sample_size, self.clipped_mass / self.mass
         return rho
 
     def expect(self, function) -> float:
@@ -276,7 +282,9 @@ class Density:
     def cdf(self, x) -> np.ndarray | float:
         """Return the mass below x divided by the whole mass, on one axis (linear inside cells)."""
         self._need_one_axis("cdf")
-        return np.interp(real_array(x, "x"), self.grid.edges[0], self._cumulative(), left=0.0, right=1.0)
+        x = real_array(x, "x")
+        check_memory(8.0 * 3 * x.size, f"x: {x.size} places", "take fewer at a time")
+        return np.interp(x, self.grid.edges[0], self._cumulative(), left=0.0, right=1.0)
 
     def quantile(self, q) -> np.ndarray | float:
         """Return the smallest x below which a part q of the mass lies, on one axis.
@@ -287,6 +295,7 @@ class Density:
         """
         self._need_one_axis("quantile")
         q = real_array(q, "q")
+        check_memory(8.0 * 12 * q.size, f"q: {q.size} levels, with the cells they are in", "take fewer at a time")
         if not ((q >= 0) & (q <= 1)).all():
             raise InvalidInput(f"q={q!r}: need numbers in [0, 1]")
         cumulative, edges = self._cumulative(), self.grid.edges[0]
@@ -330,7 +339,8 @@ class Density:
         return uphill("wgflow.pictures.html", "law_html")(self)
 
     def __repr__(self):
-        return f"Density(mass={self.mass:.12g}, mean={np.round(self.mean(), 6)}, on {self.grid})"
+        clipped = f", {self.clipped_mass:.3g} of it by clip_negative" if self.clipped_mass else ""
+        return f"Density(mass={self.mass:.12g}{clipped}, mean={np.round(self.mean(), 6)}, on {self.grid})"
 
     def _axis_masses(self, axis: int) -> np.ndarray:
         return self.masses.sum(axis=tuple(k for k in range(self.grid.ndim) if k != axis))
@@ -349,19 +359,19 @@ def _check_grid(grid: object, call: str) -> None:
         raise InvalidType(f"grid must be a wgflow.Grid, the first argument of {call}; got {kind_of(grid)}")
 
 
-def _check_finite_nonnegative(array: np.ndarray, clip_negative: float) -> None:
+def _has_negative(array: np.ndarray, clip_negative: float) -> bool:
+    """Return whether some values are below 0; InvalidInput if one is below -clip_negative, or not finite."""
     for kind, bad in (("NaN", np.isnan(array)), ("inf", np.isinf(array))):
         if bad.any():
             cell = tuple(int(k) for k in np.argwhere(bad)[0])
             raise InvalidInput(f"values has {int(bad.sum())} {kind}, first at {cell}; every cell average "
                                "must be finite")
     lowest = array.min()
-    if lowest < 0:
-        if lowest < -clip_negative:
-            cell = tuple(int(k) for k in np.unravel_index(array.argmin(), array.shape))
-            raise InvalidInput(f"values: min {lowest:g} at index {cell}; must be >= 0 (clip_negative={-lowest:.1g} "
-                               "would set round-off to zero)")
-        np.maximum(array, 0.0, out=array)
+    if lowest < -clip_negative:
+        cell = tuple(int(k) for k in np.unravel_index(array.argmin(), array.shape))
+        raise InvalidInput(f"values: min {lowest:g} at index {cell}; must be >= 0 (clip_negative={-lowest:.1g} "
+                           "would set round-off to zero)")
+    return bool(lowest < 0)
 
 
 def _average(grid: Grid, function, what: str) -> np.ndarray:

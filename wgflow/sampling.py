@@ -16,7 +16,7 @@ from wgflow.errors import InvalidInput
 if TYPE_CHECKING:
     from wgflow.grids import Grid
 
-__all__ = ["deposit", "sampler"]
+__all__ = ["deposit", "generator", "sampler"]
 Array = NDArray[np.float64]
 
 #: Newton steps with which moments are fitted; about five are needed.
@@ -30,6 +30,11 @@ LARGEST_FACTOR = 8.0
 def sampler(n: Any, ndim: int, rng: Any) -> np.random.Generator:
     """Return the generator for ``rng``, after checking that n points with ndim coordinates fit into the memory."""
     check_memory(8.0 * (3 * ndim + 3) * check_count("n", n), f"n={n} points", "draw fewer at a time")
+    return generator(rng)
+
+
+def generator(rng: Any) -> np.random.Generator:
+    """Return `numpy.random.default_rng` of ``rng``; InvalidInput for what it cannot take."""
     try:
         return np.random.default_rng(rng)
     except (TypeError, ValueError) as error:

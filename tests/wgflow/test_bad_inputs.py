@@ -366,6 +366,20 @@ def test_clip_negative_sets_round_off_to_zero():  # row 18
     assert rho.mass == pytest.approx(63 / 64, rel=1e-15)
 
 
+def test_clip_negative_reports_the_mass_it_added():  # row 18
+    values = np.ones((8, 6))
+    values[2, 3], values[5, 1] = -0.25, -0.125
+    rho = Density(PLANE, values, clip_negative=0.3)
+    assert rho.clipped_mass == pytest.approx(0.375 * 2 / 48, rel=1e-15)
+    assert rho.mass - rho.clipped_mass == pytest.approx((values * PLANE.volumes).sum(), rel=1e-15)
+    assert rho.normalized().clipped_mass == pytest.approx(rho.clipped_mass / rho.mass, rel=1e-15)
+    assert "0.0156 of it by clip_negative" in repr(rho)
+    assert values[2, 3] == -0.25
+    clean = Density(PLANE, np.ones((8, 6)), clip_negative=0.3)
+    assert clean.clipped_mass == 0.0
+    assert "clip" not in repr(clean)
+
+
 def test_infinite_beta_means_no_diffusion():  # row 35
     with_term = solve(Entropy(INF) + Potential(lambda x: x**2), settings={"dt": 0.1})
     without = solve(Potential(lambda x: x**2), settings={"dt": 0.1})

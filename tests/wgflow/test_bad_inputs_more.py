@@ -203,3 +203,10 @@ def test_a_mass_other_than_one_is_kept_where_it_has_a_meaning():  # row 30
         sol = wg.solve(Entropy(1.0) + Potential(lambda x: x), heavy, (0, 0.1), method=method)
         assert sol.final.mass == pytest.approx(1.02, rel=1e-13)
     assert Density.from_values(GRID, heavy.values, normalize=True).mass == pytest.approx(1.0, rel=1e-15)
+
+
+@pytest.mark.parametrize("rng", ["x", 1.5, -1, [-1]])
+def test_a_seed_that_is_none_is_refused_by_whoever_draws(rng):
+    points = np.zeros((4, 2))
+    with pytest.raises(InvalidInput, match="rng="):
+        wg.validation.sliced_wasserstein(points, points + 1.0, rng=rng)

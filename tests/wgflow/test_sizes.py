@@ -106,6 +106,15 @@ def test_limits_of_containers_and_of_the_address_space_count(tmp_path, monkeypat
         LAW.sample(10**7, 1)
 
 
+def test_what_is_formed_from_a_list_of_levels_counts(monkeypatch):
+    monkeypatch.setattr(checks, "_left_by_containers", lambda: [100_000_000])
+    levels = np.full(4_000_000, 0.5)  # 32 MB: the list itself fits
+    with pytest.raises(Resource, match="q: 4000000 levels, with the cells they are in"):
+        LAW.quantile(levels)
+    with pytest.raises(Resource, match="x: 5000000 places"):
+        LAW.cdf(np.zeros(5_000_000))
+
+
 def test_the_limit_of_the_address_space_counts():
     code = ("import resource, wgflow as wg; resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30));"
             "print(wg.grids.available_memory() < 3 << 30); "

@@ -107,6 +107,8 @@ class Checkpoint:
     def mark(self, state: dict) -> None:
         """Take a state from which the method can continue: numbers, None, tables of numbers, arrays left unchanged."""
         self.latest = self.recorder.dump(), state
+        if self.terminated:
+            raise SystemExit(TERMINATED)
         if time.monotonic() >= self.due:
             self.write()
 
@@ -123,9 +125,9 @@ class Checkpoint:
         self.due = time.monotonic() + max(self.INTERVAL, self.PATIENCE * (time.monotonic() - begin))
 
     def _terminate(self, number, frame):
-        if self.closing:
-            self.terminated = True
-        else:
+        # Python drops what is raised while it deletes an object; the next mark, or the end, then raises it once more.
+        self.terminated = True
+        if not self.closing:
             raise SystemExit(TERMINATED)
 
 

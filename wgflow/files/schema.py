@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Annotated, Any, NotRequired, get_type_hints
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from wgflow.certificate import Certificate
@@ -19,11 +19,24 @@ __all__ = ["Audit", "Axis", "FiniteVolumeState", "JKOState", "Problem", "Record"
            "check_estimate", "check_table"]
 
 
+#: Largest int up to which floats hold all of them.
+LONGEST_INT = 2**53
+
+
+def _no_long_int(value: Any) -> Any:
+    """Refuse an int that NumPy would make an object of; shorter ones may stand for floats."""
+    if isinstance(value, int) and abs(value) > LONGEST_INT:
+        raise ValueError(f"must be a float, or an int of at most {LONGEST_INT}")
+    return value
+
+
+#: A float, infinite or NaN too.
+Real = Annotated[float, BeforeValidator(_no_long_int)]
 #: A float that is neither infinite nor NaN.
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+Finite = Annotated[Real, Field(allow_inf_nan=False)]
 #: A finite float >= 0, and one > 0.
-NotNegative = Annotated[float, Field(allow_inf_nan=False, ge=0.0)]
-Positive = Annotated[float, Field(allow_inf_nan=False, gt=0.0)]
+NotNegative = Annotated[Real, Field(allow_inf_nan=False, ge=0.0)]
+Positive = Annotated[Real, Field(allow_inf_nan=False, gt=0.0)]
 #: An int >= 0 in which arrays and loops can count.
 Count = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
 
@@ -47,7 +60,7 @@ class Told(TypedDict):
     diffusion: NotNegative
     energy: str
     sample_size: NotRequired[Positive | None]
-    internal: list[float]
+    internal: list[Real]
 
 
 class Record(TypedDict):
@@ -60,19 +73,19 @@ class Record(TypedDict):
     since_snapshot: Count
     n_rejected: Count
     n_fallback: Count
-    dissipated: float
-    boundary: float
-    residual: float
-    error_estimate: float | None
-    grid_error: float | None
-    edi_defect: float | None
-    bias: float | None
-    _last_rate: tuple[float, float] | None
-    least: NotRequired[float | None]
-    most: NotRequired[float | None]
-    outside: NotRequired[float | None]
+    dissipated: Real
+    boundary: Real
+    residual: Real
+    error_estimate: Real | None
+    grid_error: Real | None
+    edi_defect: Real | None
+    bias: Real | None
+    _last_rate: tuple[Real, Real] | None
+    least: NotRequired[Real | None]
+    most: NotRequired[Real | None]
+    outside: NotRequired[Real | None]
     outside_at: NotRequired[str]
-    outermost: NotRequired[float]
+    outermost: NotRequired[Real]
 
 
 class Audit(TypedDict):
@@ -105,7 +118,7 @@ class CompactStepControl(TypedDict):
     dt: NotNegative
     total_error: NotNegative
     dt_floor: NotNegative
-    wanted: Annotated[float, Field(gt=0.0)]
+    wanted: Annotated[Real, Field(gt=0.0)]
     high_order: NotRequired[bool]
 
 
@@ -166,10 +179,10 @@ class Problem(TypedDict):
 
 
 class _Parts(TypedDict):
-    space: float | None
-    time: float | None
-    box: float | None
-    sample: float | None
+    space: Real | None
+    time: Real | None
+    box: Real | None
+    sample: Real | None
 
 
 _Bars = _Parts | tuple[_Parts | None, ...] | None
@@ -183,7 +196,7 @@ class _Estimate(TypedDict, total=False):
     mean: _Bars
     variance: _Bars
     functional: _Parts | None
-    order: float | None
+    order: Real | None
     trusted: bool
     cells: tuple[tuple[Count, ...], ...]
     notes: tuple[str, ...]

@@ -538,6 +538,42 @@ def test_kill_never_tears_a_file(tmp_path, killer):
         assert 0 <= header["state"]["t"] < 1
 
 
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_comes_while_an_object_is_deleted_is_heeded(tmp_path):
+    # Python prints and drops exceptions that are raised there, that of the handler too.
+    class Struck:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    seen = []
+
+    def strike(t, rho):
+        seen.append(t)
+        if len(seen) == 3:
+            Struck()
+
+    with pytest.raises(SystemExit) as caught:
+        solve(Line, fv(rtol=1e-6), checkpoint=tmp_path / "run", callback=strike)
+    assert caught.value.code == 143
+    assert len(seen) < 6
+    header, _ = _npz.read_npz(tmp_path / "run", KIND)
+    assert header["state"]["t"] >= seen[2]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_an_int_that_no_array_holds_is_not_taken_for_a_float(tmp_path):
+    path = tmp_path / "run"
+    solve(Line, fv(max_steps=4), checkpoint=path, throw=False)
+    header, arrays = _npz.read_npz(path, KIND)
+    for part, key in (("recorder", "error_estimate"), ("recorder", "dissipated"), ("state", "work")):
+        _npz.write_npz(path, KIND, header | {part: header[part] | {key: 10**30}}, arrays)
+        with pytest.raises(StorageError, match=rf"{part}\.{key} = 1e30"):
+            resume(path, Line)
+    _npz.write_npz(path, KIND, header | {"recorder": header["recorder"] | {"boundary": 0}}, arrays)
+    assert resume(path, Line, method=fv()).success
+
+
 def test_errors_of_the_run_are_kept(tmp_path):
     with pytest.raises(ConvergenceError, match="max_steps=3") as caught:
         solve(Line, fv(max_steps=3), checkpoint=tmp_path / "run")

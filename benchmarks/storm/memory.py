@@ -1,0 +1,117 @@
+"""Memory: peaks against what is predicted, requests under a limit of the address space, and leaks over many runs."""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import threading
+
+import children
+import numpy as np
+from figures import Figure, Scale, counted
+from runs import RUNS
+
+import wgflow as wg
+from wgflow.checks import WORK_ARRAYS
+
+MEBIBYTE = 2**20
+#: What the peak may have above 1.1 times the prediction, and what may stay after many runs, in MiB.
+ABOVE, LEAK = 50.0, 1.0
+
+
+def _plain(cells: tuple[int, ...]):
+    grid = wg.Grid([(-3, 3)] * len(cells), cells=cells)
+    energy = wg.Entropy(4.0) + wg.Potential(lambda *x: sum(v**2 for v in x) / 2)
+    return wg.solve(energy, wg.Density.uniform(grid), (0, 0.02), wg.FiniteVolume(dt=0.01))
+
+
+def _convolved(cells: tuple[int, ...]):
+    grid = wg.Grid([(-3, 3)] * len(cells), cells=cells)
+    kernel = wg.Interaction(wg.Convolution(lambda *z: -np.exp(-sum(v**2 for v in z))))
+    energy = wg.Entropy(4.0) + wg.Potential(lambda *x: sum(v**2 for v in x) / 2) + kernel
+    return wg.solve(energy, wg.Density.uniform(grid), (0, 0.02), wg.FiniteVolume(dt=0.01))
+
+
+def _porous(cells: tuple[int, ...]):
+    grid = wg.Grid([(-3, 3)] * len(cells), cells=cells)
+    energy = wg.PowerEntropy(2.0) + wg.Potential(lambda *x: sum(v**2 for v in x) / 2)
+    return wg.solve(energy, wg.Density.uniform(grid), (0, 0.02), wg.FiniteVolume(dt=0.01))
+
+
+def _peaks(scale: Scale) -> list[Figure]:
+    """Return the largest peak above 1.1 times 8 WORK_ARRAYS bytes a cell, which is what a grid is checked against."""
+    cases = [(_plain, (64, 64), (40_000,)), (_porous, (20, 20), (100, 100))]
+    if scale.size != "tiny":
+        cases += [(_plain, (8, 8, 8), (100, 100, 100)), (_convolved, (8, 8), (512, 512)),
+                  (_convolved, (8, 8, 8), (64, 64, 64)), (_porous, (20, 20), (400, 400)), (_plain, (64,), (10**6,))]
+    above, told = [], []
+    for solve, small, large in cases:
+        def measured(solve=solve, small=small, large=large):
+            solve(small if len(small) == len(large) else (64,))  # imports and compiles before the count begins
+            base = children.resident()
+            inner = children.run(lambda: solve(large) and None, 500)
+            return inner.growth, inner.words, base
+
+        ended = children.run(measured, 600)
+        growth, words, _ = ended.value or (math.inf, ended.words, 0)
+        predicted = 8.0 * WORK_ARRAYS * math.prod(large) / MEBIBYTE
+        above.append(growth - 1.1 * predicted if not words else math.inf)
+        told.append(f"{solve.__name__[1:]} {large}: {growth:.0f} MiB, predicted {predicted:.0f} {words}")
+    worst = int(np.argmax(above))
+    return [Figure("memory", "peak above 1.1 x 96 bytes a cell", above[worst], ABOVE, len(cases), "MiB",
+                   (told[worst],))]
+
+
+def _limited(scale: Scale) -> Figure:
+    """Ask for more and more under a limit of 300 MiB above what the process has: an answer or a ResourceError."""
+    requests = {
+        "points": lambda n: RUNS[0].rho0.sample(n, 1).size, "cells": lambda n: _plain((n,)).status,
+        "plane": lambda n: _porous((math.isqrt(n), math.isqrt(n))).status,
+        "quantiles": lambda n: RUNS[0].rho0.quantile(np.broadcast_to(0.5, (n,))).size,
+        "convolution": lambda n: _convolved((math.isqrt(n), math.isqrt(n))).status,
+        "dense": lambda n: wg.Interaction(wg.Dense(lambda x, y: (x - y) ** 2)).energy(
+            wg.Density.uniform(wg.Grid((0, 1), cells=math.isqrt(n) // 4))),
+        "snapshots": lambda n: RUNS[0].solve(method=RUNS[0].cut(3), throw=False,
+                                             t_eval=np.linspace(0, 1, max(2, n // 1000))).status,
+    }
+    _plain((64,)), _porous((20, 20)), _convolved((8, 8))
+    sizes = [int(n) for n in np.geomspace(1e5, 1e9, scale.pick(2, 13, 40))]
+    wrong, cases = [], 0
+    for name, ask in requests.items():
+        for n in sizes:
+            ended = children.run(lambda ask=ask, n=n: ask(n) and None, 60, 300 * MEBIBYTE)
+            cases += 1
+            refused = ended.kind == "refused" and ended.words.startswith("ResourceError")
+            if ended.kind != "ok" and not refused:
+                wrong.append(f"{name}, n={n:.2g}: {ended.kind} {ended.words}")
+    return counted("memory", "requests under RLIMIT_AS that are neither met nor refused", cases, wrong)
+
+
+def _leaks(scale: Scale) -> list[Figure]:
+    """Return what stays of many runs: memory, open files, threads."""
+    count = scale.pick(40, 1000, 10_000)
+
+    def many():
+        for run in RUNS:  # imports, compiles, and fills what is kept for the next run
+            run.solve(t_eval=[0.5]), run.solve()
+        for k in range(count):
+            RUNS[k % len(RUNS)].solve(t_eval=[0.5]) if k % 10 == 0 else RUNS[k % 2 + 1].solve()
+            if k == count // 2:
+                gc.collect()
+                before = children.resident(), len(os.listdir("/proc/self/fd")), threading.active_count()
+        gc.collect()
+        after = children.resident(), len(os.listdir("/proc/self/fd")), threading.active_count()
+        return [new - old for new, old in zip(after, before)]
+
+    ended = children.run(many, 3000)
+    bytes_more, files, threads = ended.value or (math.inf, math.inf, math.inf)
+    told = (ended.words,) if ended.words else ()
+    return [Figure("memory", "growth of memory over the second half of the runs", bytes_more / MEBIBYTE, LEAK, count,
+                   "MiB", told),
+            Figure("memory", "files and threads that stay open", files + threads, 0, count, "", told)]
+
+
+def memory(scale: Scale) -> list[Figure]:
+    """Peaks, limits, leaks; each run is in a child of its own."""
+    return [*_peaks(scale), _limited(scale), *_leaks(scale)]

@@ -1,0 +1,67 @@
+"""The storm: everything that can happen to a run, many times over, as figures with their targets.
+
+``python benchmarks/storm/storm.py`` (or ``make storm``) takes about ten minutes, ``--full`` about an hour, ``--tiny``
+less than one minute; ``--part kills --seed 1 --json`` runs one part and prints JSON. The status is 1 if a target is
+missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import bytes_of_files
+import crafted_files
+import disk
+import kills
+import memory
+import pools
+import random_flows
+import sizes
+import stored_code
+from figures import Part, Scale, table
+
+from wgflow.errors import WGFlowWarning
+
+PARTS: dict[str, Part] = {
+    "kills": kills.kills, "signals": kills.signals, "crafted": crafted_files.crafted, "bytes": bytes_of_files.damaged,
+    "flows": random_flows.flows, "pools": pools.pools, "memory": memory.memory, "disk": disk.disk,
+    "compiled": stored_code.compiled, "sizes": sizes.sizes,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    size = parser.add_mutually_exclusive_group()
+    for name in ("tiny", "quick", "full"):
+        size.add_argument(f"--{name}", action="store_const", dest="size", const=name)
+    parser.set_defaults(size="quick")
+    parser.add_argument("--part", action="append", choices=PARTS, help="one part; may be given again")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    given = parser.parse_args()
+    if not hasattr(os, "fork"):
+        print("the storm forks its children: it needs Linux", file=sys.stderr)
+        return 2
+    warnings.simplefilter("ignore", WGFlowWarning)
+    figures = []
+    with tempfile.TemporaryDirectory(prefix="wgflow-storm-") as folder:
+        for name in given.part or PARTS:
+            begin = time.monotonic()
+            figures += PARTS[name](Scale(given.size, given.seed, Path(folder)))
+            print(f"{name}: {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
+    if given.json:
+        print(json.dumps([figure.to_dict() for figure in figures], indent=1))
+    else:
+        print(table(figures))
+    return 0 if all(figure.held for figure in figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
