@@ -114,7 +114,8 @@ def test_the_catalogue(case, settings):
     problem = case.problem
     n = next((n for n in case.cells if n >= 200), case.cells[-1])
     method = wg.FiniteVolume(**(case.settings if settings == "of the catalogue" else {}))
-    sol = wg.solve(problem.energy(), problem.initial_density(problem.grid(n)), (0, problem.t_end), method)
+    sol = wg.solve(problem.energy(), problem.initial_density(problem.grid(n)), (0, problem.t_end), method,
+                   mobility=problem.mobility)
     found, true = sol.estimate_error(), problem.errors(sol.final)
     assert found.density > true["density"] / 3
     if problem.smooth:

@@ -70,6 +70,11 @@ def response_of(model: ReducedModel, source: DensityLaws | AtomLaws) -> RiskResp
     return AtomRiskResponse(model, source) if isinstance(source, AtomLaws) else RiskResponse(model, source.rho)
 
 
+def _risk_per_energy(model: ReducedModel) -> float:
+    """Return R over F; 2, that of the square loss, where a model of one's own does not say it."""
+    return float(getattr(model, "risk_per_energy", 2.0))
+
+
 class RiskResponse:
     """First-order change of the risk when points replace rho, ``(c/N) sum_i (Psi(x_i) - int Psi rho)``, c = 2 for R."""
 
@@ -77,7 +82,7 @@ class RiskResponse:
         psi = np.asarray(model.energy().first_variation(rho), dtype=float)
         share = np.asarray(rho.masses) / rho.mass
         self._mean = float(np.sum(share * psi))
-        self._centers, self._psi, self._unit = rho.grid.centers, psi, model.risk_per_energy
+        self._centers, self._psi, self._unit = rho.grid.centers, psi, _risk_per_energy(model)
         slopes = np.gradient(psi, *self._centers) if psi.ndim > 1 else [np.gradient(psi, self._centers[0])]
         widths = np.meshgrid(*rho.grid.widths, indexing="ij")
         values = np.asarray(rho.values)
@@ -101,7 +106,7 @@ class AtomRiskResponse:
 
     def __init__(self, model: ReducedModel, source: AtomLaws):
         self._psi = np.asarray(model.energy().first_variation(source.rho), dtype=float)
-        self._mean, self._unit = float(source.share @ self._psi), model.risk_per_energy
+        self._mean, self._unit = float(source.share @ self._psi), _risk_per_energy(model)
         self.resolution = 0.0
         if source.noisy:
             # The sample's own risk: its fluctuation, and the excess K/n of n independent particles.

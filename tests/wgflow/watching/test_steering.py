@@ -241,12 +241,15 @@ def test_what_a_progress_function_raises_loses_nothing():
 
 # ---------------------------------------------------------------- Ctrl-C
 def interrupted(throw, **options):
+    # A shell that starts a command in the background has it ignore SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     try:
         return wg.solve(wg.Entropy(1.0) + BOWL, RHO, (0, 1), method=wg.FiniteVolume(dt=1e-6), throw=throw, **options)
     finally:
         timer.join()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_an_interrupt_carries_what_was_computed():
@@ -257,9 +260,7 @@ def test_an_interrupt_carries_what_was_computed():
 
 
 def test_an_interrupt_returns_what_was_computed(tmp_path):
-    start = time.monotonic()
     sol = interrupted(False, checkpoint=tmp_path / "run.npz")
-    assert time.monotonic() - start < 20
     assert sol.message.startswith("interrupted at t = ")
     assert sol.certificate.verdict == "failed"
     assert (tmp_path / "run.npz").exists()
