@@ -20,7 +20,7 @@ from ..particles import SGDResult
 from .base import Check, Study, StudyReport, Table, flow_times
 from .extrapolated_means import NAMES, Extrapolation, extrapolate, functionals_of_flow, scatter_of_means
 from .pictures import save_picture
-from .rectifier_escape import Escape, escape_check, escape_of_flow, escape_times
+from .rectifier_escape import Escape, escape_check, escape_of_flow, escape_times, lag_of
 from .rectifier_pictures import Shown, draw_rectifier
 from .swept_runs import one_run, swept_runs
 
@@ -31,15 +31,19 @@ _DELTAS = (0.2, 0.4, 0.6)
 _MIDDLE = 0.4
 #: Scale of the initial weights.
 _KAPPA = 0.8
-_SEED = 6007
+#: The second that was used: rules of judgement were written down in view of the runs of the first, 6007, which are no
+#: evidence for them.
+_SEED = 9013
 _T_END = 100.0
 #: Atoms with less than this share of the mass are left out.
 _NOTHING = 1e-9
 #: Laws are compared as long as the noise of the steps has lengthened r2^2 by less than this share. Later it makes most
 #: of r2, and the laws have another shape: no expansion in the step size then says how far off they may be.
 _SMALL_NOISE = 0.1
-#: Probability that a right flow leaves any of the bands of means and risk, at all separations.
+#: Probability that right flows at all separations fail any check of a family: laws, means and risk, or escapes.
 _LEVEL = 0.01
+#: Replicates that the null law of the laws has: three of them leave the bands at a third of the level.
+_N_NULL = 900
 #: Where the bias of the step is shown: early, and at rest.
 _BIAS_TIMES = (2.0, _T_END)
 #: Output times of SGD: the fast start, the plateau, the descents.
@@ -68,9 +72,9 @@ class _Scale(NamedTuple):
 
 _FULL = _Scale(((800, 5e-5, 3), (400, 1e-4, 2), (200, 2e-4, 2)),
                ((200, 5e-5, 2), (3200, 5e-5, 1), (800, 2.5e-5, 1), (800, 1e-4, 1), (800, 2e-4, 2)), (96, 64), _JUDGED)
-_QUICK = _Scale(((200, 2e-4, 2), (100, 4e-4, 2), (50, 8e-4, 2)),
-                ((50, 2e-4, 2), (800, 2e-4, 1), (200, 1e-4, 2), (200, 4e-4, 2)), (48, 32), _JUDGED[1::2],
-                ((800, 5e-5, 2), (400, 1e-4, 2)))
+_QUICK = _Scale(((100, 2e-4, 2), (50, 4e-4, 2), (25, 8e-4, 2)),
+                ((25, 2e-4, 2), (400, 2e-4, 1), (100, 1e-4, 2), (100, 4e-4, 2)), (32, 24), (0.3, 2.0, 20.0),
+                ((200, 5e-5, 2), (100, 1e-4, 2)))
 
 
 def rectifier_run(delta: float, n_neurons: int, step_size: float, times: tuple[float, ...], kappa: float, seed: int,
@@ -142,7 +146,7 @@ def _descent(runs: list[_Run]) -> list[Check]:
 
 
 def _escapes(runs: list[_Run]) -> list[Check]:
-    found = [escape_check(f"Delta = {run.delta:g}", run.escape, run.kinds) for run in runs]
+    found = [escape_check(f"Delta = {run.delta:g}", run.escape, run.kinds, _LEVEL / len(_DELTAS)) for run in runs]
     return [check for check in found if check is not None]
 
 
@@ -170,7 +174,7 @@ def _all_runs(scale: _Scale, folder: Path, fresh: bool) -> list[_Run]:
         sol = _flow(model, scale.nodes[0])
         escape = escape_of_flow(model, sol, lambda time, model=model, sgd=own[0]: scatter_of_means(  # type: ignore[misc]
             model, sorted({*scale.judged, time}), sgd.n_neurons, sgd.step_size, _KAPPA))
-        limits = extrapolate(sol, model, own[:3], escape.scatter, _LEVEL / len(_DELTAS))
+        limits = extrapolate(sol, model, own[:3], escape.scatter, _LEVEL / len(_DELTAS), lag_of(escape, own[:3]))
         runs.append(_Run(delta, model, sol, own, _laws(sol, own[:3], early), limits, escape))
     return runs
 
@@ -183,7 +187,8 @@ def _laws(sol: Solution, kinds: Sequence[SGDResult], early: Sequence[SGDResult])
         early = [replace(sgd, t=sgd.t[:last], steps=sgd.steps[:last], coordinates=sgd.coordinates[:, :last],
                          risk=sgd.risk[:, :last]) for sgd in kinds]
     # On several coordinates the scatter is not predicted together with the bias: it is that of the runs.
-    return compare(sol, early[0], coarse=list(early[1:]), scatter="observed")
+    return compare(sol, early[0], coarse=list(early[1:]), scatter="observed",
+                   level=_LEVEL / len(_DELTAS), n_null=_N_NULL)
 
 
 def _flow(model: ReLUNetwork, nodes: int) -> Solution:

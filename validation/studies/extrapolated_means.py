@@ -13,14 +13,34 @@ with the deviation s of one run of the finest kind, which `predict_scatter` give
 .. math:: \Phi^* = \tfrac13 (8 m_1 - 6 m_2 + m_4) \quad\text{has}\quad \mathrm{E}\,\Phi^* = \Phi + 8 b_3 + \dots, \qquad
           \mathrm{Var}\,\Phi^* = \frac{s^2}{9} \Bigl( \frac{64}{n_1} + \frac{72}{n_2} + \frac{4}{n_4} \Bigr),
 
-and the line :math:`\Phi^l = 2 m_1 - m_2` is off by :math:`-2 b_2`. Where the terms of the expansion do not grow at the
-coarsest kind, :math:`64 |b_3| \le 16 |b_2|`, what :math:`\Phi^*` neglects is at most what it adds to the line. So a
-flow that is the limit of SGD satisfies
+With divided differences of :math:`g(h) = \mathrm{E}\,\Phi_h`, the line :math:`\Phi^l = 2 m_1 - m_2` and the curve
+leave, whatever g is,
 
-.. math:: |\Phi^* - \Phi| \le c\,\sqrt{\mathrm{Var}\,\Phi^*} + |\Phi^* - \Phi^l|
+.. math:: \Phi^* - \Phi^l = 2 g[1, 2, 4] = C, \qquad
+          \Phi^* - \Phi = 2 g[1, 2, 4] - 2 g[0, 1, 2] = 8 g[0, 1, 2, 4],
+
+so that what :math:`\Phi^*` neglects is the change of the mean curvature of g from [1, 4] to [0, 2]. Where the terms of
+the expansion do not grow at the coarsest kind, :math:`64 |b_3| \le 16 |b_2|`, it is at most :math:`|C|`. That fails
+while networks leave a plateau. There longer steps shift the same descent to later times,
+:math:`\Phi_h(t) = \phi(t - \delta h)`: C(t) is :math:`\delta^2 \phi''` averaged over :math:`[t - 4\delta, t - \delta]`,
+and what is neglected is the difference to its average over :math:`[t - 2\delta, t]`. Near an inflection of
+:math:`\phi` C vanishes, and that difference is largest. But the second average is close to C at the time
+:math:`t + 4\delta/3`: both are bounded by what C is within a lag :math:`D = 4\delta` of the coarsest kind, and with
+
+.. math:: A(t) = \max_{|s - t| \le D(t)} |C(s)|, \qquad D(t) = D \min(1, t/T),
+
+a flow that is the limit of SGD satisfies
+
+.. math:: |\Phi^* - \Phi| \le c\,\sqrt{\mathrm{Var}\,\Phi^*} + A
 
 for all functionals and times at once with probability 1 - level, c being the quantile of the largest component of a
-Gaussian vector of the predicted correlations.
+Gaussian vector of the predicted correlations. T is when the plateau is left: until then the lag grows with time, as
+the rates of growth differ; the descents themselves are alike. A maximum over all earlier times would not do, since what
+is needed lies later: a descent that begins sharply and slows down gently breaks it.
+
+For logistic descents, their squares and those of Gumbel's law, which begin or end sharply, the remainder is at most A
+up to a lag of two e-folding times (tests). It need not be where the lag grows like :math:`h^2` as much as like h: on
+the rise of an exponential C can then vanish at all times. And near the last time of the runs nothing later is known.
 
 Near a minimum of the risk its scatter is of second order and not predicted. A functional whose runs scatter
 significantly more than predicted, with the variances of the three kinds pooled as :math:`\mathrm{Var}/h`, has what they
@@ -31,6 +51,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +66,7 @@ from ..fluctuations import Scatter, predict_scatter
 from ..particles import SGDResult
 from .base import Check
 
-__all__ = ["NAMES", "Extrapolation", "extrapolate", "functionals_of_flow",
+__all__ = ["NAMES", "NO_LAG", "Extrapolation", "Lag", "extrapolate", "functionals_of_flow", "neglected",
            "scatter_of_means"]
 
 Array = NDArray[np.float64]
@@ -65,6 +86,17 @@ _NODES = 8
 _APART = 1e-9
 #: Differences of this size are rounding, where nothing scatters.
 _ROUNDING = 1e-9
+
+
+class Lag(NamedTuple):
+    """By how much the coarsest kind is late when it leaves the plateau, and when the limit leaves it."""
+
+    size: float
+    time: float
+
+
+#: Nothing is shifted.
+NO_LAG = Lag(0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -132,7 +164,7 @@ def scatter_of_means(model: ReLUNetwork, t: Sequence[float] | Array, n_neurons: 
 
 
 def extrapolate(sol: Solution, model: ReLUNetwork, kinds: Sequence[SGDResult], scatter: Scatter, level: float,
-                rng: int = 20011) -> Extrapolation:
+                lag: Lag = NO_LAG, rng: int = 20011) -> Extrapolation:
     """Compare a flow with SGD of three kinds, of steps 1, 2 and 4 and numbers of neurons 1, 1/2 and 1/4.
 
     Parameters
@@ -146,6 +178,8 @@ def extrapolate(sol: Solution, model: ReLUNetwork, kinds: Sequence[SGDResult], s
         By `scatter_of_means`, for one run of the finest kind. Those of its times at which there are runs are compared.
     level : float
         Probability that a right flow leaves a band.
+    lag : Lag, optional
+        Of the coarsest kind behind the limit; none by default, where nothing is left that shifts.
     rng : int
 
     Returns
@@ -159,14 +193,24 @@ def extrapolate(sol: Solution, model: ReLUNetwork, kinds: Sequence[SGDResult], s
     values = [_of_runs(sgd, t) for sgd in kinds]
     means = np.array([each.mean(axis=1) for each in values])
     counts = np.array([sgd.n_runs for sgd in kinds])
-    limit, line = (np.einsum("k,kij->ij", weights, means) for weights in (_CURVE, _LINE))
+    limit = np.einsum("k,kij->ij", _CURVE, means)
     growth = float(np.sqrt(np.sum(_CURVE**2 * np.array(_KINDS) / counts)))
     variance = scatter.variance
     factor = _simultaneous(scatter, level, rng)
     added, more = _more_scatter(values, variance, level, factor)
     deviation = growth * np.sqrt(variance + added)
-    band = factor * deviation + np.abs(limit - line) + _ROUNDING
+    band = factor * deviation + neglected(kinds, t, lag) + _ROUNDING
     return Extrapolation(t, flow, means[0], limit, band, deviation, level, factor, more)
+
+
+def neglected(kinds: Sequence[SGDResult], t: Array, lag: Lag) -> Array:
+    """Return the A of the band, (functionals, times): the largest |C| at the times of the runs within the lag."""
+    times = np.asarray(kinds[0].t, dtype=float)
+    means = np.array([_of_runs(sgd, times).mean(axis=1) for sgd in kinds])
+    curvature = np.abs(np.einsum("k,kij->ij", _CURVE - _LINE, means))
+    reach = lag.size * np.minimum(1.0, t / lag.time) + _APART
+    near = np.abs(t[:, None] - times) <= reach[:, None]
+    return np.array([[row[own].max() for own in near] for row in curvature])
 
 
 def functionals_of_flow(sol: Solution, model: ReducedModel, t: Sequence[float] | Array) -> Array:

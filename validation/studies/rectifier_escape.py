@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
+from scipy.special import ndtri
 
 from wgflow.reduced_models import ReLUNetwork
 from wgflow.solution import Solution
@@ -25,14 +26,13 @@ from wgflow.solution import Solution
 from ..fluctuations import Scatter
 from ..particles import SGDResult
 from .base import Check
+from .extrapolated_means import Lag
 
-__all__ = ["Escape", "escape_check", "escape_of_flow", "escape_times", "extrapolated"]
+__all__ = ["Escape", "escape_check", "escape_of_flow", "escape_times", "extrapolated", "lag_of"]
 
 Array = NDArray[np.float64]
 #: Share of the fall of the risk after which a network has left the plateau.
 _SHARE = 0.25
-#: Standard deviations that a correct solution leaves with a probability of 0.01.
-_FACTOR = 2.576
 
 
 class Escape(NamedTuple):
@@ -94,16 +94,31 @@ def extrapolated(escape: Escape, kinds: Sequence[SGDResult]) -> tuple[float, flo
     return float(inverse[0] @ (times / error)), float(np.linalg.norm(inverse[0]))
 
 
-def escape_check(label: str, escape: Escape, kinds: Sequence[SGDResult]) -> Check | None:
-    """Return the check that the flow leaves the plateau when SGD does in the limit; None where runs never leave it."""
+def lag_of(escape: Escape, kinds: Sequence[SGDResult]) -> Lag:
+    """Return how late runs of the longest steps leave the plateau, and when they do in the limit.
+
+    Where some never leave it, the lag is as long as the runs.
+    """
+    longest = max(kinds, key=lambda sgd: sgd.step_size)
+    time, _ = extrapolated(escape, kinds)
+    late = float(escape_times(longest, escape.level).mean()) - time
+    return Lag(float(longest.t[-1]), escape.time) if np.isnan(late) else Lag(max(late, 0.0), time)
+
+
+def escape_check(label: str, escape: Escape, kinds: Sequence[SGDResult], level: float) -> Check | None:
+    """Return the check that the flow leaves the plateau when SGD does in the limit; None where runs never leave it.
+
+    A right flow fails it with probability ``level``.
+    """
     time, error = extrapolated(escape, kinds)
+    factor = float(ndtri(1.0 - 0.5 * level))
     if np.isnan(time):
         return None
     fine = kinds[0]
     return Check(f"{label}: SGD has left the plateau, R = {escape.level:.3f}, at t = "
                  f"{escape_times(fine, escape.level).mean():.2f} (step {fine.step_size:g}, N = {fine.n_neurons}) and "
-                 f"in the limit at {time:.2f} +- {_FACTOR * error:.2f}; the flow at {escape.time:.2f}",
-                 bool(abs(time - escape.time) <= _FACTOR * error))
+                 f"in the limit at {time:.2f} +- {factor * error:.2f}; the flow at {escape.time:.2f}",
+                 bool(abs(time - escape.time) <= factor * error))
 
 
 def _crossing(t: Array, risk: Array, level: float) -> float:

@@ -128,8 +128,11 @@ def _draw_bias(axes: Axes, bias: Sequence[tuple[float, ...]], times: Sequence[fl
 
 def _band(axes: Axes, run: Shown, name: str, flow: np.ndarray, color, root: bool = False) -> None:
     """Shade where the mean of SGD must lie: about the flow and the bias; between the judged times that is read off."""
-    own, k, t = run.limits, NAMES.index(name), np.asarray(run.sol.t)
-    low, high = (np.interp(np.cbrt(t), np.cbrt(own.t), own.bias[k] + sign * own.band[k]) + flow for sign in (-1, 1))
+    own, k = run.limits, NAMES.index(name)
+    known = run.sol.t <= own.t[-1]
+    t = np.asarray(run.sol.t)[known]
+    low, high = (np.interp(np.cbrt(t), np.cbrt(own.t), own.bias[k] + sign * own.band[k]) + flow[known]
+                 for sign in (-1, 1))
     if root:
         low, high = (np.sqrt(np.maximum(end, 0.0)) for end in (low, high))
     axes.fill_between(t, low, high, color=color, alpha=0.2, linewidth=0)

@@ -16,8 +16,11 @@ from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid
 from wgflow.validation import compare, kolmogorov, wasserstein_1d
 from wgflow.validation.comparison import bands
+from wgflow.validation.comparison.first_order_bias import first_order_bias
 from wgflow.validation.comparison.marginal_laws import MarginalLaw
-from wgflow.validation.comparison.statistics import STATISTICS, Runs
+from wgflow.validation.comparison.null_law import fits_of, laws_at, quantities_of
+from wgflow.validation.comparison.particle_runs import particle_runs
+from wgflow.validation.comparison.statistics import STATISTICS, Kolmogorov, Mean, Runs, Wasserstein
 
 TIMES = np.array([0.0, 0.1, 0.3, 1.0, 3.0])
 M0, S0, D = 2.0, 0.25, 0.5
@@ -310,6 +313,24 @@ def test_a_third_kind_of_runs_measures_the_order():
         compare(sol, kinds[0], coarse=kinds)
     with pytest.raises(InvalidInput, match="four times"):
         compare(sol, kinds[0], coarse=[kinds[1], kinds[1]])
+
+
+def test_the_bias_of_a_distance_is_measured_by_the_distance_between_the_kinds():
+    # Shifts by 3, 6 and 12: all are at a Kolmogorov distance near 1, which twice the step does not change.
+    sol, kinds = flow(), [biased(71, 14.5), biased(73, 29.0, 200), biased(79, 58.0, 100)]
+    statistics = (Wasserstein(1), Kolmogorov(), Mean())
+    quantities = quantities_of(("r",), statistics, with_risk=False)
+    runs = particle_runs(kinds[0], 1)
+    off = np.array([fits_of(statistics, laws_at(sol, s).marginals, runs.coordinates[None, :, j])[0][0]
+                    for j, s in enumerate(TIMES)]).T
+    assert (off[1, 1:] > 0.95).all()
+    for coarse in (kinds[1], kinds[1:]):
+        bias = first_order_bias(sol, TIMES, runs, coarse, off, quantities, statistics, None)[0]
+        assert (bias[:2, 1:] >= 0.95 * off[:2, 1:]).all()
+        assert bias[2, 1:] == pytest.approx(off[2, 1:], rel=0.1)
+    own, other = (np.sort(kind.coordinates[:, -1], axis=None) for kind in kinds[:2])
+    one = first_order_bias(sol, TIMES, runs, kinds[1], off, quantities, statistics, None)[0]
+    assert one[0, -1] == pytest.approx(np.abs(own - np.repeat(other, 2)).mean() * Wasserstein(1).first_order_share)
 
 
 def test_what_does_not_shrink_is_still_found():

@@ -7,13 +7,21 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.special import expit
 from scipy.stats import binom
 
 from wgflow.atoms import Atoms
 from wgflow.reduced_models import ReLUNetwork
 from wgflow.validation.fluctuations import Scatter
 from wgflow.validation.particles import SGDResult
-from wgflow.validation.studies.extrapolated_means import NAMES, extrapolate, functionals_of_flow
+from wgflow.validation.studies.extrapolated_means import (
+    NAMES,
+    NO_LAG,
+    Lag,
+    extrapolate,
+    functionals_of_flow,
+    neglected,
+)
 
 MODEL = ReLUNetwork(d=20, s0=5, delta=0.4)
 T = np.array([0.0, 1.0, 2.0, 3.0])
@@ -39,10 +47,10 @@ def gaussian(rng, n_runs):
     return DEVIATION[:, None, :] * (math.sqrt(0.8) * common[..., :1] + math.sqrt(0.2) * own)
 
 
-def runs(kind, values):
+def runs(kind, values, t=T):
     """A result of SGD whose functionals are given, (functionals, runs, times): its neurons are all alike."""
     coordinates = np.stack([values[0], values[1], np.sqrt(values[2]), np.sqrt(values[3])], axis=-1)[:, :, None, :]
-    return SGDResult(t=T, steps=np.rint(T / (kind * STEP)).astype(int), theta=None, n_neurons=WIDTH // kind,
+    return SGDResult(t=t, steps=np.rint(t / (kind * STEP)).astype(int), theta=None, n_neurons=WIDTH // kind,
                      step_size=kind * STEP, seed_entropy=0, seed_state={}, model=MODEL, beta=math.inf, ridge=0.0,
                      coordinates=np.repeat(coordinates, WIDTH // kind, axis=2), risk=values[4])
 
@@ -67,6 +75,40 @@ def test_what_the_third_order_leaves_is_in_the_band():
     found = extrapolate(FLOW, MODEL, kinds, scatter().rescaled(step_size=1e-15), 0.01)
     assert np.abs(found.limit - found.flow)[:, -1] == pytest.approx(8 * 0.005)
     assert found.inside.all()
+
+
+DESCENTS = {
+    "logistic": expit,
+    "squared": lambda x: expit(x) ** 2,
+    "sharp at its beginning": lambda x: np.exp(-np.exp(-x)),
+    "sharp at its end": lambda x: 1.0 - np.exp(-np.exp(x)),
+}
+
+
+@pytest.mark.parametrize("descent", DESCENTS.values(), ids=list(DESCENTS))
+@pytest.mark.parametrize("size", [0.4, 1.0, 2.0])
+def test_what_a_delayed_descent_leaves_is_bounded_within_the_lag(descent, size):
+    # All functionals make the same descent, in units of its e-folding time; kind h is late by h quarters of the lag.
+    t = np.linspace(0.0, 26.0, 521)
+    late = {h: descent(t - 12.0 - size * h / 4.0) for h in (0, *KINDS)}
+    kinds = [runs(h, np.broadcast_to(late[h], (len(NAMES), 1, t.size)), t) for h in KINDS]
+    off = np.abs((8.0 * late[1] - 6.0 * late[2] + late[4]) / 3.0 - late[0])
+    large = off > 0.001 * off.max()
+    found, at_the_time = (neglected(kinds, t, lag)[0, large] for lag in (Lag(size, 4.0), NO_LAG))
+    assert (off[large] <= found).all()
+    # Where the curvature that is measured changes sign, nothing of it is left to bound the remainder at that time.
+    assert (off[large] > at_the_time).any()
+    assert found.max() == pytest.approx(at_the_time.max())
+
+
+def test_the_lag_of_a_descent_widens_the_bands_near_it_alone():
+    # Curvature at t = 3 alone: it reaches back to 2 for a lag of 1, and before T for less.
+    bend = np.array([0.0, 0.0, 0.0, 0.09])
+    kinds = [runs(h, np.broadcast_to(0.5 + h**2 * bend, (len(NAMES), 1, T.size))) for h in KINDS]
+    for lag, width in ((NO_LAG, [0, 0, 0, 1]), (Lag(1.0, 1.0), [0, 0, 1, 1]), (Lag(1.0, 2.5), [0, 0, 0, 1]),
+                       (Lag(2.0, 1.0), [0, 1, 1, 1])):
+        found = neglected(kinds, T, lag)
+        np.testing.assert_allclose(found, np.broadcast_to(0.18 * np.array(width), found.shape), atol=1e-12)
 
 
 def test_right_flows_are_seldom_refused_and_wrong_ones_found():
