@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import cast
 
@@ -19,35 +20,39 @@ from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid
+from wgflow.losses.base import Loss
 
-from .base import FloatArray, NetworkModel
+from .base import FloatArray
 from .block_arguments import block, pair
 from .data_rules import DataRule
 from .features.biradial import BiradialFeatures, Box
 from .features.biradial_choice import choose_biradial_features
 from .features.network_gradients import two_class_gradient
+from .features.outputs import BiradialOutputs, choose_biradial_outputs
 from .minimum_risk.measure_problem import LimitPoint
 from .radial_laws import RADIUS, check_held, chi_masses, gauss_chi_rule, log_sphere_weight, noisy_deviation
-from .two_classes import class_variances, delta_masses
+from .two_classes import TwoClassModel, class_variances, delta_masses
 
 __all__ = ["AnisotropicGaussian", "TwoBlockModel"]
 
 _RANGES = (3.5, 2.0)  # of r1 and r2 on the default grid, in lengths at which data reach the outermost knot
 _DEFAULT_TOLERANCE = 1e-8  # of the kernel, far below the discretization error of a grid
+_LOSS_TOLERANCE = 1e-7  # the same, of risk and Psi with another loss than the square
 _SERIES_DEGREE = 160  # of the Mehler series of a population risk
 _SMOOTH_DEGREE = 42  # the same where coefficients come from quadrature, which resolves no higher degrees
 _PAIR_TOLERANCE = 1e-14  # tail at which the series of a pair stops, relative to the largest second moment
 _BLOCK = 1 << 20  # pairs of neurons handled at a time
 
 
-class TwoBlockModel(NetworkModel):
+class TwoBlockModel(TwoClassModel):
     r"""The base of the models with inputs :math:`x \sim N(0, \mathrm{diag}(\tau_\pm^2 I_{s_0}, I_{d-s_0}))`.
 
     A weight enters through the lengths :math:`r_1, r_2` of its two blocks, and through the standard deviations
     :math:`s_\pm = \sqrt{\tau_\pm^2 r_1^2 + r_2^2}` of :math:`\langle w, x\rangle`.
-    """
 
-    label_second_moment = 1.0
+    With another loss than the square the risk is its mean over the lengths :math:`\tau_\pm \chi_{s_0}, \chi_{d-s_0}` of
+    the two blocks of an input, a product of Gauss rules, at outputs that are a series in these lengths.
+    """
 
     def __init__(
         self,
@@ -61,6 +66,7 @@ class TwoBlockModel(NetworkModel):
         gamma: float | None = None,
         activation: Activation | None = None,
         tolerance: float | None = None,
+        loss: Loss | Sequence[Callable] | None = None,
     ):
         if isinstance(d, float) and (math.isinf(d) or d.is_integer()):
             d = d if math.isinf(d) else int(d)
@@ -71,8 +77,10 @@ class TwoBlockModel(NetworkModel):
         self.activation = self._default_activation() if activation is None else activation
         if not isinstance(self.activation, Activation):
             raise InvalidType(f"activation must be a wgflow.activations.Activation, got {type(activation).__name__}")
+        self._take_loss(loss, [1.0, -1.0])
         self._relax = tolerance is None
-        self.tolerance = _DEFAULT_TOLERANCE if tolerance is None else check_positive("tolerance", tolerance)
+        default = _DEFAULT_TOLERANCE if self.quadratic else _LOSS_TOLERANCE
+        self.tolerance = default if tolerance is None else check_positive("tolerance", tolerance)
 
     @staticmethod
     def _default_activation() -> Activation:
@@ -81,7 +89,8 @@ class TwoBlockModel(NetworkModel):
     def __repr__(self) -> str:
         block = f"d={self.d}, s0={self.s0}" if self.s0 is not None else f"d={self.d}, gamma={self.gamma:g}"
         taus = f"tau_plus2={self.tau_plus2:g}, tau_minus2={self.tau_minus2:g}"
-        return f"{type(self).__name__}({block}, {taus}, activation={self.activation!r})"
+        more = "" if self.quadratic else f", loss={self.loss!r}"
+        return f"{type(self).__name__}({block}, {taus}, activation={self.activation!r}{more})"
 
     # ---------------------------------------------------------------- reduced coordinates
     @property
@@ -101,15 +110,31 @@ class TwoBlockModel(NetworkModel):
         return size / math.sqrt(0.5 * (self.tau_plus2 + self.tau_minus2)), size
 
     @cached_property
-    def _basis(self) -> BiradialFeatures:
-        return choose_biradial_features(self.activation, self.deviations, self.dimensions, self._box(), self.tolerance,
-                                        self._relax)
+    def _basis(self) -> BiradialFeatures | BiradialOutputs:
+        if self.quadratic:
+            return choose_biradial_features(self.activation, self.deviations, self.dimensions, self._box(),
+                                            self.tolerance, self._relax)
+        return choose_biradial_outputs(self.activation, self.deviations, self.dimensions, self._box(), self.loss,
+                                       self.tolerance, not self._relax)
+
+    @property
+    def block_dimensions(self) -> tuple[float, ...]:
+        """The dimensions of the two blocks."""
+        return self.dimensions
+
+    @property
+    def node_lengths(self) -> FloatArray:
+        self._need_nodes()
+        lengths = cast(BiradialOutputs, self._basis).lengths
+        return np.concatenate([lengths * [[tau], [1.0]] for tau in self.deviations], axis=1)
 
     @cached_property
     def _data_rule(self) -> DataRule:
-        return self._basis.data_rule(self.dimensions, self._box())
+        return cast(BiradialFeatures, self._basis).data_rule(self.dimensions, self._box())
 
     def sample_covariance(self, law: Atoms, fields: FloatArray) -> FloatArray:
+        if not self.quadratic:
+            return super().sample_covariance(law, fields)
         return self._data_rule.sample_covariance(*self._moments_and_slopes(law, fields))
 
     def _box(self) -> Box:
@@ -118,7 +143,10 @@ class TwoBlockModel(NetworkModel):
 
     @property
     def feature_error(self) -> float:
-        """Bound of the kernel's error on twice the range of the default grid, as ``tolerance`` counts it."""
+        """Bound of the kernel's error on twice the range of the default grid, as ``tolerance`` counts it.
+
+        With another loss than the square, the error of risk and Psi over laws of one neuron.
+        """
         return self._basis.error
 
     @property
@@ -204,27 +232,8 @@ class TwoBlockModel(NetworkModel):
         squares = w * w
         return np.sqrt(np.sum(squares[..., : self.s0], axis=-1)), np.sqrt(np.sum(squares[..., self.s0 :], axis=-1))
 
-    def population_risk(self, theta: ArrayLike) -> FloatArray:
-        r"""Return the exact risk of networks.
-
-        .. math:: R_N = 1 + \frac2N \sum_i V(\theta_i) + \frac1{N^2} \sum_{ij} a_i a_j U_{ij}, \qquad
-                  U_{ij} = \tfrac12 \sum_\pm \sum_k a_k(s_{\pm i}, b_i)\, a_k(s_{\pm j}, b_j)\, \rho_{\pm ij}^k,
-
-        with the correlations :math:`\rho_{\pm ij}` of the two preactivations in each class. The series of each pair
-        stops where its tail is below 1e-14 of the largest second moment; strongly correlated pairs and the diagonal use
-        closed forms. Time is O(N^2 d), memory O(N).
-
-        Parameters
-        ----------
-        theta : array_like, shape (..., n_neurons, n_parameters)
-
-        Returns
-        -------
-        ndarray, shape (...)
-        """
-        theta = self.check_theta(theta)
-        networks = theta.reshape(-1, *theta.shape[-2:])
-        return np.array([self._network_risk(one) for one in networks]).reshape(theta.shape[:-2])
+    def _square_risks(self, networks: FloatArray) -> FloatArray:
+        return np.array([self._network_risk(one) for one in networks])
 
     def _network_risk(self, theta: FloatArray) -> float:
         n = len(theta)
@@ -301,12 +310,18 @@ class AnisotropicGaussian(TwoBlockModel):
     tolerance : float, optional
         Allowed error of the kernel, relative to ``max(1, max U)`` on twice the range of the default grid. By default
         1e-8, or what is reached with about 1,000 terms: where a block has one or two dimensions, an activation with
-        kinks makes the kernel less smooth. A tolerance that is given and missed is a `WGFlowWarning`.
+        kinks makes the kernel less smooth. A tolerance that is given and missed is a `WGFlowWarning`. With another
+        loss than the square, of risk and Psi relative to 1 and to their size; by default 1e-7, or what 14 nodes for
+        each length give.
+    loss : Loss or (l, l', l''), optional
+        One of `wgflow.losses`, or three functions of (y, f); `Square` by default. Another than the square needs blocks
+        of more than about ten dimensions, where outputs are a short series in the lengths of the data.
 
     Raises
     ------
     InvalidInput
-        If a parameter is out of range, or both or neither of the two ways to give the variances are used.
+        If a parameter is out of range, or both or neither of the two ways to give the variances are used; on first
+        use, if a block has too few dimensions for a loss.
 
     References
     ----------
@@ -323,6 +338,10 @@ class AnisotropicGaussian(TwoBlockModel):
 
     name = "anisotropic Gaussians"
     coordinate_names = ("r1", "r2")
+
+    def _signals(self, *coordinates: FloatArray) -> tuple[FloatArray, FloatArray, list[FloatArray]]:
+        r1, r2 = coordinates
+        return np.ones(r1.shape), np.zeros(r1.shape), [r1, r2]
 
     def features(self, r1: ArrayLike, r2: ArrayLike) -> FloatArray:
         return self._basis(np.zeros(()), *(np.asarray(r, dtype=np.float64) for r in (r1, r2)))
@@ -405,6 +424,7 @@ class AnisotropicGaussian(TwoBlockModel):
         return np.stack(self._lengths(self.check_theta(theta)), axis=-1)
 
     def network_gradient(self, theta: ArrayLike) -> FloatArray:
+        self._need_square("gradient in the space of all parameters that is known in closed form")
         theta = self.check_theta(theta)
         variances = np.ones((2, theta.shape[1]))
         variances[:, : int(self.s0 or 0)] = np.array([[self.tau_plus2], [self.tau_minus2]])

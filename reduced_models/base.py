@@ -406,6 +406,10 @@ class NetworkModel(ReducedModel):
     def population_risk(self, theta: ArrayLike) -> FloatArray:
         """Return the exact risk :math:`E(y - \\hat y)^2` of networks ``theta`` (..., n_neurons, n_parameters)."""
 
+    def population_risk_error(self, theta: ArrayLike) -> FloatArray:
+        """Return the standard error of ``population_risk`` where that holds a mean over drawn inputs, else zeros."""
+        return np.zeros(self.check_theta(theta).shape[:-2])
+
     def network_gradient(self, theta: ArrayLike) -> FloatArray:
         r"""Return :math:`\nabla \Psi(\theta_i; \rho_N) = \frac N2 \nabla_{\theta_i} R_N`, of the shape of ``theta``.
 

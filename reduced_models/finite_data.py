@@ -14,11 +14,13 @@ from wgflow.activations.smooth import Tanh
 from wgflow.atoms import Atoms
 from wgflow.checks import check_count, check_flag, check_memory, check_positive
 from wgflow.densities import Density
+from wgflow.energies.nodes import at_nodes
 from wgflow.errors import InvalidInput
 from wgflow.grid_checks import MAX_AXES
 from wgflow.grids import Grid
 from wgflow.losses.base import Loss
 
+from .any_loss import LossModel
 from .base import FloatArray
 from .data_rules import DataRule
 from .finite_samples import checked_samples
@@ -32,7 +34,6 @@ from .gaussian_laws import (
     stack_coordinates,
 )
 from .radial_laws import noisy_deviation
-from .sampled_losses import SampledLossModel
 
 __all__ = ["FiniteData"]
 
@@ -42,7 +43,7 @@ _BLOCK = 1 << 22  # numbers of a temporary array
 _SAMPLE_SEED = 50221  # of the points at which a compression is chosen and checked
 
 
-class FiniteData(SampledLossModel):
+class FiniteData(LossModel):
     r"""A network on n given samples :math:`(x_k, y_k)`, in the space of its own parameters.
 
     The neuron is :math:`\sigma_*(x; w) = \alpha\,\sigma(\langle w, x \rangle)`, or :math:`\sigma_*(x; a, b, w) =
@@ -129,7 +130,7 @@ class FiniteData(SampledLossModel):
             array.flags.writeable = False
         self.tolerance = None if tolerance is None else check_positive("tolerance", tolerance)
         self.output_scale = check_positive("output_scale", output_scale)
-        self._take_loss(loss)
+        self._take_loss(loss, labels)
         if not self.quadratic and tolerance is not None:
             raise InvalidInput(f"tolerance={tolerance:g}: fewer features than samples are for the square loss; leave "
                                f"it out with loss={self.loss!r}")
@@ -143,6 +144,26 @@ class FiniteData(SampledLossModel):
     def n_samples(self) -> int:
         """Number n of samples."""
         return self.y.size
+
+    @property
+    def node_labels(self) -> FloatArray:
+        """The labels of the samples, shape (n,)."""
+        return self.y
+
+    @property
+    def node_weights(self) -> FloatArray:
+        """1/n for each sample, shape (n,)."""
+        return np.full(self.n_samples, 1.0 / self.n_samples)
+
+    def outputs(self, rho: Density | Atoms) -> FloatArray:
+        """Return the outputs f of the network on the samples, shape (n,), from all n features."""
+        points, weights = ((rho.points, rho.weights) if isinstance(rho, Atoms)
+                           else (np.stack([c.ravel() for c in rho.grid.mesh()]), at_nodes(rho).masses.ravel()))
+        return math.sqrt(self.n_samples) * self._summed(points, weights)
+
+    def mean_loss(self, rho: Density | Atoms) -> float:
+        """Return the mean of l(y, f) over the samples; with the square loss this is half the risk."""
+        return float(np.mean(self.loss.value(self.y, self.outputs(rho))))
 
     def __repr__(self) -> str:
         more = "" if self.quadratic else f", loss={self.loss!r}"
@@ -251,9 +272,9 @@ class FiniteData(SampledLossModel):
         return self.output_scale * super().neuron_outputs(theta, x)
 
     def sample_covariance(self, law: Atoms, fields: FloatArray) -> FloatArray:
-        self._need_square("covariance of the moves of SGD")
-        moments, slopes = self._moments_and_slopes(law, fields)
-        return self._data_rule.sample_covariance(moments, slopes)
+        if not self.quadratic:
+            return super().sample_covariance(law, fields)
+        return self._data_rule.sample_covariance(*self._moments_and_slopes(law, fields))
 
     def diagonal(self, *coordinates: ArrayLike) -> FloatArray:
         points = stack_coordinates(self, coordinates)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import cast
 
@@ -19,27 +19,30 @@ from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid
+from wgflow.losses.base import Loss
 
-from .base import FloatArray, NetworkModel
+from .base import FloatArray
 from .critical_deltas import CriticalDeltas, StationaryDelta, critical_deltas, stationary_deltas
 from .data_rules import weighted_covariance
 from .features.network_gradients import two_class_gradient
 from .features.neuron_pairs import kernel_pair_sums
+from .features.outputs import choose_radial_outputs
 from .features.radial import HermiteFeatures, QuadratureFeatures, choose_features
 from .hidden_noise import radial_noise
 from .minimum_risk.measure_problem import LimitPoint
 from .radial_laws import RADIUS, check_held, chi_masses, chi_rule, gauss_chi_rule, log_sphere_weight, noisy_deviation
-from .two_classes import check_convention, class_variances, delta_masses
+from .two_classes import TwoClassModel, check_convention, class_variances, delta_masses
 
 __all__ = ["CriticalDeltas", "IsotropicGaussian", "StationaryDelta"]
 
 # What at most 1,024 features a class reach with the ramp, whose kinks make the kernel less smooth in few dimensions.
 _LOW_DIMENSION_TOLERANCE: dict[float, float] = {1: 3e-4, 2: 3e-6, 3: 3e-8}
+_LOSS_TOLERANCE = 1e-8  # of risk and Psi with another loss than the square
 _DATA_NODES = 64  # of the rule for |x| by which the noise of single samples is formed
 _CHUNK = 4096  # neurons of small networks handled at a time
 
 
-class IsotropicGaussian(NetworkModel):
+class IsotropicGaussian(TwoClassModel):
     r"""Labels +1 and -1 with inputs :math:`x \sim N(0, \tau_\pm^2 I_d)`, first-layer weights learn.
 
     The network is :math:`\hat y(x) = \frac1N \sum_i \sigma(\langle w_i, x \rangle)`. By rotation invariance the risk
@@ -54,6 +57,16 @@ class IsotropicGaussian(NetworkModel):
     slowly; there the kernel is written as an average over :math:`|x| = \tau_\pm \chi_d` of the product of two means
     over directions, by a quadrature rule refined until the kernel settles. Both are of low rank. For ``d = inf`` two
     features are exact.
+
+    With another ``loss`` than the square the risk is its mean, a function of the outputs given the length of an input,
+
+    .. math::
+        R(\rho) = \tfrac12 \sum_\pm E\,l\bigl(\pm 1, f(\tau_\pm \chi_d)\bigr), \qquad
+        f(t) = \int \bar\sigma(t r)\,\rho(dr), \qquad \bar\sigma(t) = E\,\sigma(t c),
+
+    with a coordinate c of a random direction. The mean over :math:`\chi_d` is a quadrature rule; ``feature_error`` is
+    by how much risk and :math:`\Psi` change when its nodes are doubled. The clock is that of `FiniteData`:
+    ``time_scale`` 1.
 
     Parameters
     ----------
@@ -71,7 +84,11 @@ class IsotropicGaussian(NetworkModel):
         ``Ramp()`` by default.
     tolerance : float, optional
         Allowed error of the kernel, relative to ``max(1, max U)`` on twice the range of the default grid. By default
-        1e-10, and 3e-4, 3e-6, 3e-8 for d = 1, 2, 3, where an activation with kinks makes the kernel less smooth.
+        1e-10, and 3e-4, 3e-6, 3e-8 for d = 1, 2, 3, where an activation with kinks makes the kernel less smooth. With
+        another loss than the square, of risk and Psi relative to 1 and to their size; by default 1e-8, or what 256
+        nodes give: a loss whose slope bends (Huber, smoothed hinge) converges slowly.
+    loss : Loss or (l, l', l''), optional
+        One of `wgflow.losses`, or three functions of (y, f); `Square` by default.
 
     Raises
     ------
@@ -98,7 +115,6 @@ class IsotropicGaussian(NetworkModel):
 
     name = "isotropic Gaussians"
     coordinate_names = ("r",)
-    label_second_moment = 1.0
 
     def __init__(
         self,
@@ -110,6 +126,7 @@ class IsotropicGaussian(NetworkModel):
         convention: str = "variance",
         activation: Activation | None = None,
         tolerance: float | None = None,
+        loss: Loss | Sequence[Callable] | None = None,
     ):
         if isinstance(d, float) and (math.isinf(d) or d.is_integer()):
             d = d if math.isinf(d) else int(d)
@@ -119,12 +136,15 @@ class IsotropicGaussian(NetworkModel):
         self.activation = Ramp() if activation is None else activation
         if not isinstance(self.activation, Activation):
             raise InvalidType(f"activation must be a wgflow.activations.Activation, got {type(activation).__name__}")
-        default = _LOW_DIMENSION_TOLERANCE.get(self.d, 1e-10)
+        self._take_loss(loss, [1.0, -1.0])
+        self._relax = tolerance is None
+        default = _LOW_DIMENSION_TOLERANCE.get(self.d, 1e-10) if self.quadratic else _LOSS_TOLERANCE
         self.tolerance = default if tolerance is None else check_positive("tolerance", tolerance)
 
     def __repr__(self) -> str:
         taus = f"tau_plus2={self.tau_plus2:g}, tau_minus2={self.tau_minus2:g}"
-        return f"IsotropicGaussian(d={self.d}, {taus}, activation={self.activation!r})"
+        more = "" if self.quadratic else f", loss={self.loss!r}"
+        return f"IsotropicGaussian(d={self.d}, {taus}, activation={self.activation!r}{more})"
 
     # ---------------------------------------------------------------- reduced coordinates
     @property
@@ -139,11 +159,18 @@ class IsotropicGaussian(NetworkModel):
 
     @cached_property
     def _basis(self) -> HermiteFeatures | QuadratureFeatures:
-        return choose_features(self.activation, self.deviations, self.d, 8.0 * self.length_scale, self.tolerance)
+        reach = 8.0 * self.length_scale
+        if self.quadratic:
+            return choose_features(self.activation, self.deviations, self.d, reach, self.tolerance)
+        return choose_radial_outputs(self.activation, self.deviations, self.d, reach, self.loss, self.tolerance,
+                                     not self._relax)
 
     @property
     def feature_error(self) -> float:
-        """Bound or estimate of the kernel's error on radii up to twice the default grid, as ``tolerance`` counts it."""
+        """Error of the kernel, or of risk and Psi, on radii up to twice the default grid, as ``tolerance`` counts it.
+
+        A bound or an estimate; of risk and Psi the largest over laws of one radius.
+        """
         return self._basis.error
 
     @property
@@ -167,7 +194,24 @@ class IsotropicGaussian(NetworkModel):
             return self._basis
         return QuadratureFeatures(self.activation, self.deviations, int(self.d), _DATA_NODES, 0.0)
 
+    @property
+    def block_dimensions(self) -> tuple[float, ...]:
+        """The dimension d, shape (1,)."""
+        return (self.d,)
+
+    @property
+    def node_lengths(self) -> FloatArray:
+        self._need_nodes()
+        nodes = getattr(self._basis, "nodes", np.ones(1))  # in the limit, where c is a normal number, the lengths are 1
+        return np.concatenate([tau * nodes for tau in self.deviations])[None]
+
+    def _signals(self, *coordinates: FloatArray) -> tuple[FloatArray, FloatArray, list[FloatArray]]:
+        (r,) = coordinates
+        return np.ones(r.shape), np.zeros(r.shape), [r]
+
     def sample_covariance(self, law: Atoms, fields: FloatArray) -> FloatArray:
+        if not self.quadratic:
+            return super().sample_covariance(law, fields)
         # The features of the rule are the roots of its weights times the mean outputs at its nodes.
         outputs, (r,) = self._outputs, law.points
         root = outputs.target * np.sign(outputs.target)
@@ -177,6 +221,7 @@ class IsotropicGaussian(NetworkModel):
         return weighted_covariance(pushes, root**2)
 
     def hidden_noise(self, law: Atoms) -> tuple[FloatArray, FloatArray]:
+        self._need_square("noise beside its coordinates that is known")
         outputs = self._outputs
         if not isinstance(outputs, QuadratureFeatures):
             raise InvalidInput("d=inf: the noise of samples makes neurons longer without bound")
@@ -184,6 +229,7 @@ class IsotropicGaussian(NetworkModel):
         return drift[None], spread[None, None]
 
     def potential(self, r: ArrayLike) -> FloatArray:
+        self._need_square("potential V and kernel U")
         plus, minus = self.deviations
         r = np.asarray(r, dtype=np.float64)
         return 0.5 * (self.activation.gaussian_mean(minus * r) - self.activation.gaussian_mean(plus * r))
@@ -284,13 +330,16 @@ class IsotropicGaussian(NetworkModel):
     def initial_risk(self, kappa: float) -> float:
         r"""Return the risk of the initial law without a grid,
 
-        .. math:: R(\rho_0) = \tfrac12 \sum_\pm E(\pm 1 - q(\kappa \tau_\pm \chi_d / \sqrt d))^2 .
+        .. math:: R(\rho_0) = \tfrac12 \sum_\pm E(\pm 1 - q(\kappa \tau_\pm \chi_d / \sqrt d))^2,
+
+        or the same of another loss.
         """
         kappa = check_positive("kappa", kappa)
 
         def loss(x: FloatArray) -> FloatArray:
             q = [self.activation.gaussian_mean(kappa * tau * x) for tau in self.deviations]
-            return 0.5 * (1.0 - q[0]) ** 2 + 0.5 * (1.0 + q[1]) ** 2
+            both = self.loss.value(1.0, q[0]) + self.loss.value(-1.0, q[1])
+            return np.asarray(0.5 * self.risk_per_energy * both)
 
         if math.isinf(self.d):
             return float(loss(np.ones(1))[0])
@@ -309,6 +358,8 @@ class IsotropicGaussian(NetworkModel):
     def stationary_deltas(self, r_max: float | None = None, samples: int = 800) -> list[StationaryDelta]:
         r"""Return the stationary points of the noiseless risk among single deltas, by increasing radius.
 
+        For the square loss.
+
         They solve :math:`\partial_r \Psi(r; \delta_{r_*}) = 0` at :math:`r = r_*`; the one of least risk is
         ``min(deltas, key=lambda s: s.risk)``.
 
@@ -319,6 +370,7 @@ class IsotropicGaussian(NetworkModel):
         samples : int
             Points at which the sign of the slope is taken first.
         """
+        self._need_square("stationary deltas that are searched")
         r_max = 3.5 * self.length_scale if r_max is None else check_positive("r_max", r_max)
         return stationary_deltas(self, r_max, check_count("samples", samples, 2))
 
@@ -367,36 +419,19 @@ class IsotropicGaussian(NetworkModel):
         return np.sqrt(np.sum(np.square(self.check_theta(theta)), axis=-1, keepdims=True))
 
     def network_gradient(self, theta: ArrayLike) -> FloatArray:
+        self._need_square("gradient in the space of all parameters that is known in closed form")
         theta = self.check_theta(theta)
         variances = np.array([[self.tau_plus2], [self.tau_minus2]]) * np.ones(theta.shape[1])
         return two_class_gradient(self.activation, variances, np.array([1.0, -1.0]), theta)
 
-    def population_risk(self, theta: ArrayLike) -> FloatArray:
-        r"""Return the exact risk of networks.
-
-        .. math:: R_N = 1 + \frac2N \sum_i V(|w_i|) + \frac1{N^2} \sum_{ij} U_{ij}, \qquad
-                  U_{ij} = \tfrac12 \sum_\pm \sum_k a_k(\tau_\pm r_i)\, a_k(\tau_\pm r_j) \cos^k(w_i, w_j) .
-
-        The series of each pair stops where its tail is below 1e-14 of the largest second moment; nearly parallel pairs
-        and the diagonal use the closed form. Time is O(N^2 d), memory O(N).
-
-        Parameters
-        ----------
-        theta : array_like, shape (..., n_neurons, d)
-
-        Returns
-        -------
-        ndarray, shape (...)
-        """
-        theta = self.check_theta(theta)
-        flat = theta.reshape(-1, *theta.shape[-2:])
-        n = flat.shape[1]
+    def _square_risks(self, networks: FloatArray) -> FloatArray:
+        n = networks.shape[1]
         chunk = max(1, _CHUNK // n)
-        risks = np.empty(flat.shape[0])
-        for first in range(0, flat.shape[0], chunk):
-            w = flat[first : first + chunk]
+        risks = np.empty(len(networks))
+        for first in range(0, len(networks), chunk):
+            w = networks[first : first + chunk]
             r = np.sqrt(np.sum(w * w, axis=2))
             own = self.diagonal(r)
             total = np.sum(own, axis=1) + 2.0 * kernel_pair_sums(self.activation, self.deviations, w, r, own)
             risks[first : first + chunk] = 1.0 + 2.0 * np.mean(self.potential(r), axis=1) + total / n**2
-        return risks.reshape(theta.shape[:-2])
+        return risks

@@ -58,7 +58,10 @@ class ReLUNetwork(TwoBlockModel):
     tolerance : float, optional
         Allowed error of the kernel at :math:`a = a' = 1`, relative to ``max(1, max U)`` for lengths and offsets up to
         the length scale of the activation; a rectifier is homogeneous, so that this is a relative error everywhere.
-        By default 1e-8, or what is reached with about 1,000 terms where a block has few dimensions.
+        By default 1e-8, or what is reached with about 1,000 terms where a block has few dimensions. With another loss
+        than the square as for `AnisotropicGaussian`, at a = 1.
+    loss : Loss or (l, l', l''), optional
+        As for `AnisotropicGaussian`.
 
     Raises
     ------
@@ -90,6 +93,10 @@ class ReLUNetwork(TwoBlockModel):
         homogeneous = self.activation == ReLU()
         size = 1.0 if homogeneous else 2.0 * _RANGE
         return Box(size * second, size * first, size * second)
+
+    def _signals(self, *coordinates: FloatArray) -> tuple[FloatArray, FloatArray, list[FloatArray]]:
+        a, b, r1, r2 = coordinates
+        return a, b, [r1, r2]
 
     def features(self, a: ArrayLike, b: ArrayLike, r1: ArrayLike, r2: ArrayLike) -> FloatArray:
         a, *others = (np.asarray(x, dtype=np.float64) for x in (a, b, r1, r2))

@@ -342,14 +342,15 @@ class _NetworkField:
 
 
 class _NetworkEnergy(Term):
-    """Half the risk of the network and its ridge, as a functional of the atoms that are its neurons."""
+    """The energy of the network, half the risk of the square loss, and its ridge, of the atoms that are its neurons."""
 
     def __init__(self, field: _NetworkField):
         self.field = field
 
     def energy(self, rho: Density | Atoms) -> float:
         x = self._neurons(rho)
-        return 0.5 * self.field.risk(x) + 0.5 * self.field.ridge * float(np.mean(np.sum(x * x, axis=0)))
+        energy = self.field.risk(x) / self.field.model.risk_per_energy
+        return energy + 0.5 * self.field.ridge * float(np.mean(np.sum(x * x, axis=0)))
 
     def first_variation(self, rho: Density | Atoms) -> Array:
         raise InvalidInput("the energy of a network is known by its gradient at the neurons alone")

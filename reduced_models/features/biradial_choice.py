@@ -57,6 +57,7 @@ def choose_biradial_features(
     box: Box,
     tolerance: float,
     relax: bool = False,
+    windows: bool = True,
 ) -> BiradialFeatures:
     """Return few features that reproduce the kernel on the box.
 
@@ -74,6 +75,8 @@ def choose_biradial_features(
         Relative to ``max(1, max U)`` on the box.
     relax : bool
         Where the longest series misses the tolerance, allow twice its tail: more features would not help.
+    windows : bool
+        Whether windows may join the series; without them ``error`` alone tells of a tolerance that is missed.
     """
     if math.isinf(dims[0]):
         zero = np.zeros(1, dtype=np.int64)
@@ -82,13 +85,15 @@ def choose_biradial_features(
     samples = _samples(box, 0.0)
     scale = _kernel_scale(activation, deviations, samples)
     series = [_cut_series(activation, tau, dims, samples, tolerance * scale) for tau in deviations]
+    if not windows:
+        return _from_series(activation, series, box, tolerance, scale, relax)
     tail = float(np.max(series[0].tail + series[1].tail)) / scale
     n_terms = sum(one.terms.i.size for one in series)
     possible = activation.kernel_arguments().code in _CLOSED_PAIRS and min(dims) <= _FEW
     if possible and (tail > _TAIL * tolerance or n_terms > _LONG_SERIES):
-        windows = _choose_windows(activation, deviations, dims, box, tolerance * scale, scale, relax)
-        if windows.error <= tolerance or windows.error <= tail:
-            return _checked(windows, dims, tolerance, relax)
+        found = _choose_windows(activation, deviations, dims, box, tolerance * scale, scale, relax)
+        if found.error <= tolerance or found.error <= tail:
+            return _checked(found, dims, tolerance, relax)
     return _checked(_from_series(activation, series, box, tolerance, scale, relax), dims, tolerance, relax)
 
 

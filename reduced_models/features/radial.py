@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 
@@ -92,9 +93,10 @@ class HermiteFeatures(_AtInfinity):
 class QuadratureFeatures(_AtInfinity):
     r"""The features :math:`\sqrt{\omega_m/2}\; E_c\,\sigma(\tau_\pm \chi_m r c)` of a rule for :math:`\chi_d`."""
 
-    def __init__(self, activation: Activation, deviations: tuple[float, float], d: int, nodes: int, error: float):
+    def __init__(self, activation: Activation, deviations: tuple[float, float], d: int, nodes: int, error: float,
+                 rule: Callable[[int, int], tuple[FloatArray, FloatArray]] = chi_rule):
         self.activation, self.deviations, self.d, self.error = activation, deviations, d, error
-        self.nodes, weights = chi_rule(d, nodes)
+        self.nodes, weights = rule(d, nodes)
         self.amplitudes = np.sqrt(0.5 * weights)
         self.target = np.concatenate([self.amplitudes, -self.amplitudes])
 

@@ -65,8 +65,8 @@ class LossProblem(MeasureProblem):
         until the risk falls.
         """
         empty = self.state(points, limits, np.zeros(points.shape[1] + len(limits)))
-        columns = empty.columns
-        w = np.full(columns.shape[1], 1.0 / columns.shape[1])
+        columns, mass = empty.columns, self.masses(empty)
+        w = mass / np.sum(mass)
         value = self.value_of(columns @ w)
         for _ in range(_STEPS):
             z = columns @ w
@@ -75,7 +75,7 @@ class LossProblem(MeasureProblem):
             if largest == 0.0:
                 break
             bends = np.maximum(bends, max(_FLAT * float(np.max(bends)), _FLAT_SLOPE * largest))
-            change = self._nearest(columns, z - slopes / bends, bends) - w
+            change = self._nearest(columns, mass, z - slopes / bends, bends) - w
             slope = float(slopes @ (columns @ change))
             size = 1.0
             for _ in range(_HALVINGS):
@@ -88,12 +88,12 @@ class LossProblem(MeasureProblem):
             if not (slope < 0.0 and lower < value):
                 break
             w, value = np.maximum(w + size * change, 0.0), lower
-        return self.kept(self.state(points, limits, w / np.sum(w)), w > 0.0)
+        return self.kept(self.state(points, limits, w / np.sum(w * mass)), w > 0.0)
 
     @staticmethod
-    def _nearest(columns: FloatArray, target: FloatArray, bends: FloatArray) -> FloatArray:
-        """Return the weights of sum 1 whose moments are nearest to a target, each moment with a factor."""
-        g = np.sqrt(bends)[:, None] * (columns - target[:, None])
-        row = float(np.min(np.sqrt(np.sum(g * g, axis=0)))) or 1.0
-        u, _ = nnls(np.concatenate([g, np.full((1, g.shape[1]), row)]), np.append(np.zeros(len(g)), row))
-        return u / np.sum(u)
+    def _nearest(columns: FloatArray, mass: FloatArray, target: FloatArray, bends: FloatArray) -> FloatArray:
+        """Return the weights of total mass 1 whose moments are nearest to a target, each moment with a factor."""
+        g = np.sqrt(bends)[:, None] * (columns - target[:, None] * mass)
+        row = float(np.min(np.sqrt(np.sum(g * g, axis=0))[mass > 0.0])) or 1.0
+        u, _ = nnls(np.concatenate([g, row * mass[None]]), np.append(np.zeros(len(g)), row))
+        return u / np.sum(u * mass)

@@ -15,7 +15,10 @@ for two functionals a and b, is then
           + 4 \epsilon \int_0^t \xi^2\,\mathrm{Cov}_{(x, y)}\bigl[(y - \hat y) B_a, (y - \hat y) B_b\bigr] du
           + \frac{4}{\beta N} \int_0^t \xi \int \nabla g^a \cdot \nabla g^b \rho\,du,
 
-where :math:`2 \epsilon (y - \hat y) B_a` is what a step on one sample adds (`ReducedModel.sample_covariance`). Rows are
+With another loss :math:`s = \xi`, :math:`s_k` is the second derivative :math:`\partial_k^2 \Phi` at the moments of
+time u, and :math:`4 (y - \hat y)^2` becomes :math:`l'(y, \hat y)^2`; with :math:`2 \xi/\beta` for :math:`4 \xi/\beta`.
+
+Here :math:`2 \epsilon (y - \hat y) B_a` is what a step on one sample adds (`ReducedModel.sample_covariance`). Rows are
 pairs of a time and a functional, ordered by time; a row joins the backward run when it passes its time.
 
 Noiseless flows move along characteristics: there g changes by the interaction alone, and its gradient obeys a linear
@@ -109,7 +112,7 @@ def _characteristics(model: ReducedModel, start: WeightedPoints, t_end: float, r
         # A length below 0 ends in an error below; on the way there features are not asked for it.
         law = WeightedPoints(np.maximum(x.reshape(shape), lower[:, None]), start.weights)
         slope = np.tensordot(_pull(model, law), model.feature_gradients(*law.points), axes=1)
-        return -2.0 * xi(u) * (slope + _ridge_slope(model, law.points, ridge)).ravel()
+        return -model.risk_per_energy * xi(u) * (slope + _ridge_slope(model, law.points, ridge)).ravel()
 
     if t_end == 0.0:
         return lambda u: start.points.ravel()
@@ -148,11 +151,11 @@ class _Backward:
                 state[n + size :].reshape(self.rows, self.rows))
 
     def _rates(self, u: float, state: Array) -> Array:
-        model, law, speed = self.model, self.law_at(u), 2.0 * self.xi(u)
+        model, law, speed = self.model, self.law_at(u), self.model.risk_per_energy * self.xi(u)
         _, slopes, _ = self._split(state)
         features, gradients = model.features(*law.points), model.feature_gradients(*law.points)
         c = np.einsum("acn,kcn,n->ak", slopes, gradients, law.weights)
-        signed = c * model.signs
+        signed = c * model.moment_curvature(law.expect(features))
         curvature = self._curvature(law)
         moved = np.einsum("cdn,adn->acn", curvature, slopes) + np.einsum("ak,kcn->acn", signed, gradients)
         gained = speed**2 * model.sample_covariance(Atoms(law.points, law.weights), slopes)
@@ -170,8 +173,8 @@ class _Backward:
 
 
 def _pull(model: ReducedModel, law: WeightedPoints) -> Array:
-    """Return ``s_k (z_k - p_k)``, by which Psi is made of the features."""
-    pull: Array = model.signs * (law.expect(model.features(*law.points)) - model.target)
+    """Return the numbers by which Psi is made of the features, ``s_k (z_k - p_k)`` of the square loss."""
+    pull: Array = model.moment_slopes(law.expect(model.features(*law.points)))
     return pull
 
 

@@ -6,7 +6,7 @@ function of :math:`\Phi` at :math:`\rho`, up to a constant, and the scatter of :
 
     mean of a coordinate x      f = x
     deviation of x              f = ((x - m)^2 - v) / (2 sqrt v)
-    risk R of a network         f = 2 Psi,  Psi = V + int U rho
+    risk R of a network         f = c Psi,  c = 2 for the square loss, 1 for others
     int f rho                   f
 """
 
@@ -138,15 +138,14 @@ def _deviation(k: int, name: str) -> Functional:
 
 
 def _risk(model: ReducedModel) -> Functional:
-    def gap(law: WeightedPoints) -> Array:
-        return law.expect(model.features(*law.points)) - model.target
+    def moments(law: WeightedPoints) -> Array:
+        return law.expect(model.features(*law.points))
 
     def value(law: WeightedPoints) -> float:
-        p, s = model.target, model.signs
-        return float(np.sum(s * gap(law) ** 2) + model.label_second_moment - np.sum(s * p * p))
+        return float(model.risk_of_moments(moments(law)))
 
     def influence(law: WeightedPoints) -> Callable[[Array], Array]:
-        pull = 2.0 * model.signs * gap(law)
+        pull = model.risk_per_energy * model.moment_slopes(moments(law))
         return lambda x: np.tensordot(pull, model.features(*x), axes=1)
 
     return Functional("risk", value, influence)

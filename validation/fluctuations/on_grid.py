@@ -49,11 +49,11 @@ def on_grid(model: ReducedModel, sol: Solution, t: Array, functionals: tuple[Fun
             break
         dt, middle = ends[k] - ends[k - 1], float(sol.t[2 * k - 1])
         active = slice(first, rows)
-        speed = xi(middle)
-        g[active], mid = step.back(g[active], laws[middle], 2.0 * speed * dt)
+        speed = model.risk_per_energy * xi(middle)
+        g[active], mid = step.back(g[active], laws[middle], speed * dt)
         pushed, injected = step.rates(mid, laws[middle])
-        samples[active, active] += 4.0 * speed**2 * dt * pushed
-        noise[active, active] += 4.0 * speed / beta * dt * injected
+        samples[active, active] += speed**2 * dt * pushed
+        noise[active, active] += 2.0 * speed / beta * dt * injected
     start = laws[ends[0]].weights
     centered = g - (g @ start)[:, None]
     return Covariances(values, (centered * start) @ centered.T + noise, samples, noise)
@@ -79,8 +79,9 @@ class _Step:
         size = self.points.shape[1]
         system = sparse.identity(size, format="csc") - 0.5 * length * self._generator(law)
         solve = splu(system.tocsc()).solve
-        # (S + U C) g_mid = g with U = (length / 2) F' s and C g = c: Woodbury's formula.
-        spread = solve(0.5 * length * (self.features * self.model.signs[:, None]).T)
+        # (S + U C) g_mid = g with U = (length / 2) F' s, s the curvatures, and C g = c: Woodbury's formula.
+        curvature = self.model.moment_curvature(law.expect(self.features))
+        spread = solve(0.5 * length * (self.features * curvature[:, None]).T)
         pairing = self._pairing(law)
         plain = solve(g.T)
         inner = np.eye(len(self.features)) + pairing @ spread
@@ -111,7 +112,7 @@ class _Step:
         It is in detailed balance with the masses exp(-beta Psi) times the volumes of the cells.
         """
         model, size = self.model, self.points.shape[1]
-        pull = model.signs * (law.expect(self.features) - model.target)
+        pull = model.moment_slopes(law.expect(self.features))
         psi = pull @ self.features + 0.5 * self.ridge * np.asarray(model.squared_norm(*self.points)).ravel()
         total = sparse.csc_matrix((size, size))
         for axis, step in enumerate(self.differences):

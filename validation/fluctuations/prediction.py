@@ -43,7 +43,8 @@ class Scatter:
         N times the covariance from independent starts, 1/epsilon times that from the samples, N times that from noise.
     step_bias : array of shape (2, functionals, times), or None
         1/epsilon times the bias of SGD's step, from the noise of the samples and from the length of the steps; None
-        where it is not known: with injected noise, for several coordinates, for models without ``hidden_noise``.
+        where it is not known: with injected noise or another loss than the square, for several coordinates, for models
+        without ``hidden_noise``.
     width_bias : array of shape (functionals, times), or None
         N times the bias of finite width while the neurons are independent, an upper end of it later.
     """
@@ -134,6 +135,10 @@ def predict_scatter(
 
     with the solution g of the adjoint of the linearized flow that ends as f: independent starts, the samples that all
     neurons share, and injected noise. Other functionals enter by their influence functions.
+
+    With another loss than the square, on its clock, :math:`4 (y - \hat y)^2` becomes :math:`l'(y, \hat y)^2` and the
+    last factor :math:`2/(\beta N)`; the linearized flow has the second derivatives l'' at the outputs of its time. The
+    bias of the step is not known then.
 
     Parameters
     ----------

@@ -61,8 +61,11 @@ def step_bias(model: ReducedModel, law_at: Callable[[float], WeightedPoints], t:
     Raises
     ------
     InvalidInput
-        If the model has several coordinates or does not say what its hidden coordinates add.
+        If the model has several coordinates, another loss than the square, or does not say what its hidden coordinates
+        add.
     """
+    if not model.quadratic:
+        raise InvalidInput(f"the bias of the step is known for the square loss only, {model!r} has another")
     if model.n_coordinates > 1:
         raise InvalidInput("the bias of the step is known for one coordinate only")
     end = float(t[-1])

@@ -11,6 +11,7 @@ from scipy.stats import chi2
 
 import wgflow as wg
 from wgflow.errors import InvalidInput, InvalidType
+from wgflow.losses import Logistic, from_functions
 from wgflow.reduced_models import (
     AnisotropicGaussian,
     FiniteData,
@@ -267,3 +268,38 @@ def test_a_rectifier_network():
     assert np.isfinite(found.deviation).all()
     assert found.deviation[0, 0] > 0.0
     assert "risk" in found.table()
+
+
+# ------------------------------------------------------------------ any loss
+@pytest.mark.parametrize("noisy", [False, True])
+def test_scatter_of_logistic_training(noisy):
+    """Means, deviations and risk of 400 runs, within the bounds of chi^2 of their predicted variances."""
+    x, y = [[1.0, 0.5], [-0.7, 1.2], [0.3, -1.1], [1.5, 1.0], [-1.2, -0.4]], [1.0, -1.0, 1.0, 1.0, -1.0]
+    if noisy:
+        x = [row[:1] for row in x]
+    model, t = FiniteData(x, y, loss=Logistic(), output_scale=3.0), [0.5, 2.0]
+    more = {"beta": 20.0, "ridge": 0.1} if noisy else {}
+    start = model.initial_density(0.6, model.grid(160, **more)) if noisy else model.initial_atoms(0.6)
+    told = predict_scatter(model, t, 50, 0.01, start=start, **more)
+    runs = run_sgd(model, 50, 0.01, t, rng=5, n_runs=400, kappa=0.6, **more)
+    name = model.coordinate_names[0]
+    seen = {f"mean of {name}": runs.coordinates[..., 0].mean(axis=2),
+            f"deviation of {name}": runs.coordinates[..., 0].std(axis=2), "risk": runs.risk}
+    low, high = chi2.ppf([1e-4, 1 - 1e-4], 399) / 399
+    for key, values in seen.items():
+        ratio = values.var(axis=0, ddof=1) / told.variance[told.functionals.index(key)]
+        # The next order, of 1/N and of the step, is some per cent.
+        assert np.all((0.93 * low < ratio) & (ratio < 1.07 * high)), (key, ratio)
+    assert told.step_bias is None
+
+
+def test_a_loss_of_functions_has_the_scatter_of_the_square():
+    """(y - f)^2 / 2 through l, l', l'': the same linearized flow on another clock, of time 2 t and step 2 epsilon."""
+    x, y = [[1.0], [-0.7], [0.3]], [0.5, -0.2, 0.4]
+    plain = FiniteData(x, y)
+    half_square = from_functions(lambda y, f: (y - f) ** 2 / 2, lambda y, f: f - y, lambda y, f: 0 * f + 1)
+    own = FiniteData(x, y, loss=half_square)
+    a = predict_scatter(plain, [0.5], 40, 1e-3, functionals=["mean of w"])
+    b = predict_scatter(own, [1.0], 40, 2e-3, functionals=["mean of w"])
+    assert_allclose(a.parts(), b.parts(), rtol=1e-6)
+    assert_allclose(a.mean_field, b.mean_field, rtol=1e-8)
