@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from wgflow.atoms import Atoms
 from wgflow.checks import check_count, check_flag, check_positive
 from wgflow.densities import Density
 from wgflow.energies.potentials import Potential
@@ -50,7 +51,8 @@ def check_model(
     r"""Check a reduced model against itself and against samples of its own network.
 
     Formulas are compared with each other: shapes; derivatives with differences; V with the features; the kernel with
-    its diagonal, :math:`U(\theta,\theta) \le` ``diagonal``; :math:`2F = R` at ``beta=inf, ridge=0``; the reference
+    its diagonal, :math:`U(\theta,\theta) \le` ``diagonal``; :math:`2F = R` at ``beta=inf, ridge=0`` (of an energy that
+    regularizes by itself, F less the model's ``penalty(rho)`` = R); the reference
     measure of the grid with ``log_weight``; the masses of the initial laws. A `NetworkModel` is compared with what it
     draws, :math:`(x, y)` from ``sample_data`` and :math:`\theta, \theta'` from ``initial_theta``:
 
@@ -287,10 +289,16 @@ def _masses(model: ReducedModel, kappa: float) -> ModelCheck:
 
 def _energy(model: ReducedModel, kappa: float) -> ModelCheck:
     energy, grid = model.energy(), model.grid(ENERGY_CELLS[model.n_coordinates])
+    penalty = getattr(model, "penalty", None)
+    laws: list[tuple[str, Density | Atoms]] = [("a uniform law", Density.uniform(grid))]
+    # An energy that regularizes by itself holds an entropy, which atoms have none of; it is the risk plus a penalty.
+    laws.append(("the initial density", model.initial_density(kappa, grid)) if penalty else
+                ("initial_atoms", model.initial_atoms(kappa)))
+    unit, left = (1.0, "F - penalty") if penalty else (model.risk_per_energy, f"{model.risk_per_energy:g}F")
     worst, text = -1.0, ""
-    for name, rho in (("a uniform law", Density.uniform(grid)), ("initial_atoms", model.initial_atoms(kappa))):
-        twice, risk = model.risk_per_energy * energy.energy(rho), model.risk(rho)
+    for name, rho in laws:
+        twice, risk = unit * (energy.energy(rho) - (penalty(rho) if penalty else 0.0)), model.risk(rho)
         if not abs(twice - risk) <= worst:
-            worst, text = abs(twice - risk), f"{model.risk_per_energy:g}F = {twice:.10g} and R = {risk:.10g} at {name}"
+            worst, text = abs(twice - risk), f"{left} = {twice:.10g} and R = {risk:.10g} at {name}"
     points = np.stack([axis.ravel() for axis in grid.mesh()])
     return _compared("energy", worst, (EXACT + 2.0 * kernel_error(model)) * _scale(model, points), text)

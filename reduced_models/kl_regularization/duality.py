@@ -18,23 +18,25 @@ so that :math:`f = -\alpha \sigma_u E_q\,s h` and :math:`KL = E_q s^2 - \log E e
 :math:`\nu` is :math:`|f - y - n \nu/2|^2/n`, without cancellation, and :math:`\nu = \frac2n (f - y)` at the optimum.
 
 The weights enter by their projections on the span of the inputs. Their normal law is integrated by the trapezoidal rule
-on a ball, which converges geometrically for smooth activations; its step is halved until the optimum settles.
+on a ball, which converges geometrically for smooth activations; its step is halved until the optimum settles. In more
+than 3 dimensions scrambled points take its place (`quasi_random`).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from wgflow.activations.base import Activation
-from wgflow.errors import ConvergenceError, InvalidInput
+from wgflow.errors import ConvergenceError
 
 from ..base import FloatArray
 
-__all__ = ["NormalRule", "RegularizedMinimum", "minimize_dual"]
+__all__ = ["MAX_RANK", "NormalRule", "RegularizedMinimum", "minimize_dual", "newton", "regularized_minimum",
+           "span_of"]
 
 #: Dimensions of the span of the inputs that the rule serves.
 MAX_RANK = 3
@@ -102,7 +104,8 @@ class RegularizedMinimum:
     gap : float
         Primal less dual, which bounds the distance of ``value`` from the minimum.
     quadrature_error : float
-        By how much the value changed when the step of the quadrature was last halved.
+        By how much the value changed when the step of the quadrature was last halved; where the inputs span more than
+        3 dimensions, the standard error of the value over scrambled points.
     tilt : float
         The largest :math:`|s(w)|` within 6 standard deviations of the weights: the mean of u given w is
         :math:`-\sigma_u s`.
@@ -122,7 +125,7 @@ class RegularizedMinimum:
 
 def normal_rule(activation: Activation, x: FloatArray, scale: float, step: float, reach: float) -> NormalRule:
     """Return the trapezoidal rule for w ~ N(0, scale^2 I), seen on the span of the inputs x (n, d)."""
-    basis = _span(x)
+    basis = span_of(x)
     count = math.floor(reach / step)
     axis = step * np.arange(-count, count + 1)
     mesh = np.meshgrid(*[axis] * basis.shape[1], indexing="ij")
@@ -135,35 +138,30 @@ def normal_rule(activation: Activation, x: FloatArray, scale: float, step: float
                       logs - np.log(np.sum(np.exp(logs))), squares[kept] >= (reach - 1.0) ** 2)
 
 
-def _span(x: FloatArray) -> FloatArray:
+def span_of(x: FloatArray) -> FloatArray:
     """Return the inputs in an orthonormal basis of their span, (n, rank); one column of zeros if all vanish."""
     left, sizes, _ = np.linalg.svd(x, full_matrices=False)
     rank = max(1, int(np.sum(sizes > sizes[0] * max(x.shape) * np.finfo(float).eps)))
-    if rank > MAX_RANK:
-        raise InvalidInput(f"x spans {rank} dimensions; the dual is integrated over the weights in at most {MAX_RANK}. "
-                           "Take inputs in fewer dimensions, or particles (validation.run_noisy_gradient_descent)")
     return left[:, :rank] * sizes[:rank]
 
 
 def minimize_dual(activation: Activation, x: FloatArray, y: FloatArray, alpha: float, regularization: float,
                   readout_scale: float, weight_scale: float) -> tuple[RegularizedMinimum, NormalRule]:
-    """Return the minimum and the quadrature that it was found with.
+    """Return the minimum and the quadrature that it was found with, for inputs that span up to 3 dimensions.
 
     Raises
     ------
-    InvalidInput
-        If the inputs span more than 3 dimensions.
     ConvergenceError
         If the partition function has no value (the activation grows, and alpha / lambda is too large for it), Newton's
         method does not converge, or the quadrature does not settle.
     """
-    rank, reach, step = _span(x).shape[1], REACH, FIRST_STEP
+    rank, reach, step = span_of(x).shape[1], REACH, FIRST_STEP
     strength = alpha * readout_scale / regularization
     found: tuple[RegularizedMinimum, NormalRule] | None = None
     nu: FloatArray | None = None
     while True:
         rule = normal_rule(activation, x, weight_scale, step, reach)
-        nu, point = _newton(rule, y, regularization, strength, nu)
+        nu, point = newton(rule, y, regularization, strength, nu)
         outer = float(np.sum(point.weights[rule.outer]))
         if outer > OUTER:
             reach, found = LONGER * reach, None
@@ -174,8 +172,9 @@ def minimize_dual(activation: Activation, x: FloatArray, y: FloatArray, alpha: f
                     "grows the partition function may have no value; take a smaller alpha, a larger regularization, "
                     "or a bounded activation", reason="domain")
             continue
-        new = _minimum(rule, x, y, nu, point, regularization, readout_scale, strength,
-                       math.inf if found is None else found[0].value)
+        new = regularized_minimum(rule, x, y, nu, point, regularization, readout_scale, strength, math.inf)
+        if found is not None:
+            new = replace(new, quadrature_error=abs(new.value - found[0].value))
         found = new, rule
         size = float(np.mean(y**2)) or 1.0
         points = math.pi / 6.0 * (4.0 * reach / step) ** rank * len(y)  # of the next rule, in a ball
@@ -205,8 +204,8 @@ def dual_point(rule: NormalRule, y: FloatArray, regularization: float, strength:
     return DualPoint(value, gradient, s, weights, log_partition)
 
 
-def _newton(rule: NormalRule, y: FloatArray, regularization: float, strength: float,
-            start: FloatArray | None) -> tuple[FloatArray, DualPoint]:
+def newton(rule: NormalRule, y: FloatArray, regularization: float, strength: float,
+           start: FloatArray | None) -> tuple[FloatArray, DualPoint]:
     """Minimize minus the dual function, which is strongly convex, by damped Newton steps."""
     n, size = y.size, math.sqrt(float(np.mean(y**2))) or 1.0
     curvature = regularization * strength**2
@@ -244,8 +243,10 @@ def _newton(rule: NormalRule, y: FloatArray, regularization: float, strength: fl
                            "regularization", reason="max steps")
 
 
-def _minimum(rule: NormalRule, x: FloatArray, y: FloatArray, nu: FloatArray, point: DualPoint, regularization: float,
-             readout_scale: float, strength: float, before: float) -> RegularizedMinimum:
+def regularized_minimum(rule: NormalRule, x: FloatArray, y: FloatArray, nu: FloatArray, point: DualPoint,
+                        regularization: float, readout_scale: float, strength: float,
+                        error: float) -> RegularizedMinimum:
+    """Return the minimum at multipliers, of which the quadrature has an error."""
     n, s, q = y.size, point.tilt, point.weights
     output = -regularization * strength * (rule.outputs @ (q * s))
     risk = float(np.mean((output - y) ** 2))
@@ -262,5 +263,5 @@ def _minimum(rule: NormalRule, x: FloatArray, y: FloatArray, nu: FloatArray, poi
     kernel += readout_scale**2 * ((rule.slopes * (q * (1.0 + s * s))) @ rule.slopes.T) * (x @ x.T)
     inside = rule.log_weights >= np.max(rule.log_weights) - 18.0
     return RegularizedMinimum(value, risk, divergence, chi_square, nu, output, 0.5 * (kernel + kernel.T),
-                              float(point.gradient @ point.gradient) / n, abs(value - before),
+                              float(point.gradient @ point.gradient) / n, error,
                               float(np.max(np.abs(s[inside]))))

@@ -9,6 +9,8 @@ from scipy.optimize import minimize, minimize_scalar
 import wgflow as wg
 from wgflow.activations import Erf, ReLU, Softplus, Tanh
 from wgflow.reduced_models import Atoms, KLRegularizedNetwork
+from wgflow.reduced_models.kl_regularization.duality import span_of
+from wgflow.reduced_models.kl_regularization.quasi_random import minimize_scrambled
 
 ANGLES = np.deg2rad([0.0, 60.0, 120.0])
 X = 1.5 * np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)
@@ -250,7 +252,6 @@ def test_rectifiers_settle_within_their_error():
     (lambda: model(alpha=-1.0), "alpha"), (lambda: model(readout_scale=0.0), "readout_scale"),
     (lambda: model(weight_scale=np.nan), "weight_scale"),
     (lambda: KLRegularizedNetwork(X, Y[:2]), "y has shape"),
-    (lambda: KLRegularizedNetwork(np.eye(4), np.ones(4)).minimum(), "4 dimensions"),
     (lambda: KLRegularizedNetwork(np.eye(4), np.ones(4)).grid(), "take atoms"),
     (lambda: KLRegularizedNetwork([[1.0], [1.0]], [0.1, 0.2]).kernel_floor(), "rank 1"),
     (lambda: KLRegularizedNetwork(X, Y, ReLU()).complexity_bounds(0.1), "not bounded"),
@@ -269,3 +270,48 @@ def test_bad_input(make, words):
 def test_a_divergent_partition_function_is_told():
     with pytest.raises(wg.ConvergenceError, match="bounded activation"):
         KLRegularizedNetwork([1.0], [60.0], ReLU(), alpha=0.5, regularization=0.1).minimum()
+
+
+# ---------------------------------------------------------------- inputs that span many dimensions
+@pytest.mark.parametrize(("alpha", "regularization"), [(4.0, 0.1), (1.0, 0.5), (16.0, 0.1)])
+def test_scrambled_points_against_the_trapezoidal_rule(alpha, regularization):
+    exact = model(alpha, regularization).minimum()
+    found, _ = minimize_scrambled(Tanh(), X, span_of(X), Y, alpha, regularization, 1.0, 1.0)
+    assert 0 < found.quadrature_error < 1e-5 * exact.value
+    assert found.value == pytest.approx(exact.value, abs=4 * found.quadrature_error)
+    assert found.risk == pytest.approx(exact.risk, rel=1e-3)
+    np.testing.assert_allclose(found.output, exact.output, atol=1e-5)
+
+
+@pytest.mark.parametrize("d", [4, 7])
+def test_orthonormal_inputs_of_many_dimensions_by_products(d):
+    """With s = c nu.h, E e^(s^2/2) = E_g prod_k E_w e^(c g nu_k h(w)): one outer and d inner integrals on a line."""
+    rng = np.random.default_rng(d)
+    x, y = np.linalg.qr(rng.standard_normal((d, d)))[0], rng.uniform(-1, 1, d)
+    alpha, lam = 1.5, 0.4
+    best = KLRegularizedNetwork(x, y, alpha=alpha, regularization=lam).minimum()
+    z, weights = np.polynomial.hermite_e.hermegauss(80)
+    weights = weights / weights.sum()
+
+    def dual(nu):
+        lines = [weights @ np.exp(alpha / lam * v * np.multiply.outer(np.tanh(z), z)) for v in nu]
+        return -0.25 * d * nu @ nu - nu @ y - lam * np.log(weights @ np.prod(lines, axis=0))
+
+    assert best.value == pytest.approx(dual(best.multipliers), abs=4 * best.quadrature_error)
+    assert best.quadrature_error < 1e-4 * best.value
+    assert best.gap < 1e-20
+    assert dual(best.multipliers) > max(dual(factor * best.multipliers) for factor in (0.98, 1.02))
+
+
+def test_a_law_that_no_points_hold_is_told():
+    with pytest.raises(wg.errors.ConvergenceError, match=r"span 5 dimensions .* of which one holds"):
+        KLRegularizedNetwork(np.eye(5), np.full(5, -20.0), ReLU(), alpha=1.0, regularization=0.05).minimum()
+
+
+@pytest.mark.parametrize("own", [model(), KLRegularizedNetwork(*LINE, alpha=2.0, regularization=0.3)])
+def test_check_model(own):
+    report = wg.reduced_models.check_model(own, throw=False)
+    assert report.passed, str(report)
+    assert report["energy"].passed
+    own.penalty = lambda rho: 1.1 * type(own).penalty(own, rho)
+    assert wg.reduced_models.check_model(own, throw=False)["energy"].passed is False
