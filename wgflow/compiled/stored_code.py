@@ -59,8 +59,8 @@ def seal_files(cache: Any) -> None:
 class _QuickCache(FunctionCache):
     """Numba's cache, which reads compiled code without making ready to compile.
 
-    Numba imports and registers its implementations of Python's and NumPy's functions before it reads, which takes a
-    third of the time to the first result of a process. Machine code does not use them, and a compilation does it itself.
+    Before it reads, Numba imports and registers all that it knows of Python's and NumPy's functions, which takes a
+    third of the time to the first result of a process. Machine code needs none of it; a compilation does it itself.
     """
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
