@@ -520,7 +520,7 @@ def _place(b, width, outer, n, inner):
     return slab * n * inner + first, inner, 1, min(width, inner - first)
 
 
-@jit
+@jit(unrolled=False)
 def compact_sweep(masses, psi, mobility, diffusion, dt, count, h, outer, inner, periodic, kind, mode, rates, factors,
                   moved, negligible, first, last):
     """Move the lines of blocks first..last-1 along one axis by ``count`` times a time dt, in place.
@@ -585,7 +585,7 @@ def compact_sweep(masses, psi, mobility, diffusion, dt, count, h, outer, inner, 
         _store(work[count % 2], start, stride, step, lines, masses)
 
 
-@jit
+@jit(unrolled=False)
 def compact_line(m, rates, f, dt, known, periodic, x):
     """Move one line (n, 1) by a time dt by the formula of order 5.
 
@@ -645,7 +645,7 @@ def _chain_rates(psi, mobility, weights, diffusion, closed, rates):
             out[k, n - 1] = 0.0
 
 
-@jit
+@jit(unrolled=False)
 def chain_steps(masses, psi, mobility, weights, diffusion, dt, count, order, starts, closed, kind, moved, negligible,
                 first, last):
     """Move chains first..last-1 of cells by ``count`` times a time dt, in place, as `compact_sweep` moves lines.
@@ -702,7 +702,7 @@ def chain_steps(masses, psi, mobility, weights, diffusion, dt, count, order, sta
             masses[order[begin + i]] = work[count % 2, i, 0]
 
 
-@jit
+@jit(unrolled=False)
 def chain_rate_of_energy(masses, psi, mobility, weights, mu, diffusion, order, starts, closed, negligible):
     """Return minus the part of dF/dt of one direction, -sum_i mu_i (B^{-1} A m)_i over its chains."""
     total, last, size = 0.0, np.empty(1), 0
@@ -771,7 +771,7 @@ def _sound(x, mass):
     return abs(total - mass) <= MASS_ALARM * mass and lowest >= 0.0
 
 
-@jit
+@jit(unrolled=False)
 def compact_start(start, psi, mobility, mu, diffusion, h, periodic, rates, f):
     """Fill rates and the factors of B of a single line; return its dissipation, and the L1 norm of A m."""
     n = start.size
@@ -789,7 +789,7 @@ def compact_start(start, psi, mobility, mu, diffusion, h, periodic, rates, f):
     return _line_dissipation(m, mu, diffusion, rates, f[1], periodic, g, x), speed
 
 
-@jit
+@jit(unrolled=False)
 def compact_steps(start, mu, diffusion, periodic, scale, times, control, tolerance, rates, f, rows, laws):
     """Take steps of a single line with a fixed Psi, until a time, until ``rows`` is full, or until there is trouble.
 
@@ -944,7 +944,7 @@ def _field_step(work, dt, last, known, potential, features, signs, table, shifts
     return distance, whole, moved, missed
 
 
-@jit
+@jit(unrolled=False)
 def compact_field_steps(start, past, potentials, interaction, shifts, line, times, control, tolerance, rows, laws,
                         fields, middles):
     """Take steps of a single line with an interaction, until a time, until ``rows`` is full, or until there is trouble.
@@ -1047,21 +1047,21 @@ def _speed_of_field(m, field, h):
     return total + abs(before)
 
 
-@jit
+@jit(unrolled=False)
 def round_length(dt):
     """Return a length of time rounded to 12 digits: steps that are equal but for round-off share their factors."""
     mantissa, exponent = math.frexp(dt)
     return math.ldexp(math.floor(mantissa * DIGITS + 0.5) / DIGITS, exponent)
 
 
-@jit
+@jit(unrolled=False)
 def line_error(distance, whole, mass):
     """Return the estimated error of a step by the formula of order 5, relative to the mass."""
     error = OF_DISTANCE * distance * (distance / whole) ** (2.0 / 3.0) if whole > 0.0 else 0.0
     return min(error, distance) / mass
 
 
-@jit
+@jit(unrolled=False)
 def next_length(control, dt, error, power, tolerance):
     """Accept or reject a step of length dt by its error, and set the next length.
 
@@ -1079,7 +1079,7 @@ def next_length(control, dt, error, power, tolerance):
     return True
 
 
-@jit
+@jit(unrolled=False)
 def extrapolate(start, fine, coarse, best):
     """Fill best = fine + (fine - coarse) / 3.
 
@@ -1095,7 +1095,7 @@ def extrapolate(start, fine, coarse, best):
     return distance, whole, lowest
 
 
-@jit
+@jit(unrolled=False)
 def fourth_differences(flat, outer, n, inner):
     """Return the sum of the absolute fourth differences along an axis."""
     total = 0.0
@@ -1120,7 +1120,7 @@ def compact_layout(shape, axis: int) -> tuple[int, int, int, int]:
     return outer, inner, width, blocks if inner == 1 else outer * blocks
 
 
-@jit
+@jit(unrolled=False)
 def compact_dissipation(masses, psi, mobility, mu, diffusion, h, outer, inner, periodic, width, known, negligible):
     """Return minus the part of dF/dt of one axis, -sum_i mu_i (B^{-1} A m)_i.
 

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
-from numba.core.caching import IndexDataCacheFile
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.runtime import rtsys
 
 from wgflow.errors import WGFlowWarning
 
@@ -47,11 +48,27 @@ def stranger_of(folder: str, source: str) -> str | None:
 
 def seal_files(cache: Any) -> None:
     """Let a cache of Numba (``numba.core.caching.FunctionCache``) write and read sealed files, under other names."""
+    cache.__class__ = _QuickCache
     files = cache._cache_file
     files.__class__ = _SealedFiles
     name = files._index_name.removesuffix(".nbi")
     files._index_name, files._data_name_pattern = f"{name}.sealed.nbi", f"{name}.sealed.{{number:d}}.nbc"
     files._index_path = os.path.join(files._cache_path, files._index_name)
+
+
+class _QuickCache(FunctionCache):
+    """Numba's cache, which reads compiled code without making ready to compile.
+
+    Before it reads, Numba imports and registers all that it knows of Python's and NumPy's functions, which takes a
+    third of the time to the first result of a process. Machine code needs none of it; a compilation does it itself.
+    """
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return the compiled function of a signature, or None."""
+        rtsys.initialize(target_context)
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)
+        return None
 
 
 class _SealedFiles(IndexDataCacheFile):

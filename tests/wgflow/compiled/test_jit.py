@@ -52,6 +52,40 @@ def test_functions_called_by_kernels_are_compiled_inside_them():
     assert np.array_equal(out[0], out[1])
 
 
+def test_constants_are_numbers_of_their_type():
+    """A function called with 0, with 1 and with a number is compiled once."""
+
+    @jit
+    def shifted(x, k):
+        return x + k
+
+    @jit(unrolled=False)
+    def total(x, n):
+        s = shifted(x, 0) * shifted(x, 1)
+        for k in range(n):
+            s += shifted(x, k)
+        return s
+
+    assert total(3.0, 3) == 24.0
+    assert len(shifted.part.overloads) == 1
+
+
+def test_loops_that_are_not_unrolled_give_the_same_bits():
+    def moved(x, a, out):
+        carry = 0.0
+        for i in range(x.size):
+            for k in range(4):
+                carry = 0.3 * carry + a[k] * x[i]
+            out[i] = np.exp(-x[i] * x[i]) * a[0] + carry
+        return out.sum()
+
+    rng = np.random.default_rng(5)
+    x, a = rng.standard_normal(997), rng.standard_normal(4)
+    rolled, unrolled = np.empty_like(x), np.empty_like(x)
+    assert jit(unrolled=False)(moved)(x, a, rolled) == jit(moved)(x, a, unrolled)
+    assert np.array_equal(rolled, unrolled)
+
+
 def test_fast_arithmetic_is_that_of_the_inner_function():
     """Sums may be reordered in the function that allows it, and in no other."""
 

@@ -70,6 +70,21 @@ def test_damaged_files_are_told_once_and_compiled_again(stored, damage):
 
 
 @pytest.mark.slow
+def test_stored_code_is_read_without_what_a_compilation_needs(stored):
+    """Numba's implementations of functions are neither imported nor registered; a compilation after it does that."""
+    script = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import kernels, numba
+print(kernels.tripled(2.0), "numba.typed.typeddict" in sys.modules)
+print(numba.njit(lambda x: sorted([x, 1.0])[0] + len({1: x}))(2.0), "numba.typed.typeddict" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(stored)], capture_output=True, text=True, timeout=200,
+                          env={**os.environ, "NUMBA_CACHE_DIR": str(stored / "compiled")})
+    assert done.stdout.splitlines() == ["6.0 False", "2.0 True"], done.stderr[-2000:]
+
+
+@pytest.mark.slow
 def test_code_in_a_folder_that_every_user_can_write_is_not_used(stored):
     places = {path.parent for path in files_of(stored)}
     for place in places:
