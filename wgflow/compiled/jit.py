@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import Any
 
 import numba
+import numpy as np
 from numba.core import types
 from numba.core.caching import NullCache
 from numba.core.codegen import JITCodeLibrary
@@ -153,7 +154,13 @@ class Kernel(_Dispatcher):
 
 
 def jit(function=None, **options):
-    """Compile like ``numba.njit`` with wgflow's settings: C division, no GIL, cache on disk."""
+    """Compile like ``numba.njit`` with wgflow's settings: C division, no GIL, cache on disk.
+
+    With the environment variable ``NUMBA_DISABLE_JIT=1`` the function stays Python's, for debuggers and coverage; it
+    is as silent about overflow and division by zero as compiled code is.
+    """
     if function is None:
         return lambda f: jit(f, **options)
+    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+        return np.errstate(all="ignore")(function)
     return Kernel(function, targetoptions={**SETTINGS, **options})

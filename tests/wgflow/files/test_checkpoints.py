@@ -538,11 +538,12 @@ def test_kill_never_tears_a_file(tmp_path, killer):
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_signal_that_comes_while_an_object_is_deleted_is_heeded(tmp_path):
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
+def test_a_signal_that_comes_while_an_object_is_deleted_is_heeded(tmp_path, number, error):
     # Python prints and drops exceptions that are raised there, that of the handler too.
     class Struck:
         def __del__(self):
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
     seen = []
 
@@ -551,13 +552,28 @@ def test_a_signal_that_comes_while_an_object_is_deleted_is_heeded(tmp_path):
         if len(seen) == 3:
             Struck()
 
-    with pytest.raises(SystemExit) as caught:
+    handler, hook = signal.getsignal(number), sys.unraisablehook
+    with pytest.raises(error) as caught:
         solve(Line, fv(rtol=1e-6), checkpoint=tmp_path / "run", callback=strike)
-    assert caught.value.code == 143
+    assert error is KeyboardInterrupt or caught.value.code == 143
     assert len(seen) < 6
     header, _ = _npz.read_npz(tmp_path / "run", KIND)
     assert header["state"]["t"] >= seen[2]
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(number) is handler
+    assert sys.unraisablehook == hook
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_an_interrupt_that_a_callback_takes_care_of_is_its_own(tmp_path):
+    seen = []
+
+    def handled(t, rho):
+        seen.append(t)
+        if len(seen) == 3:
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    assert solve(Line, fv(dt=0.05), checkpoint=tmp_path / "run", callback=handled).success
 
 
 def test_an_int_that_no_array_holds_is_not_taken_for_a_float(tmp_path):
