@@ -77,12 +77,20 @@ def as_float(name: str, value) -> float:
         raise InvalidInput(f"{name}={described(value)}: larger than any float; take at most 1.8e308") from error
 
 
+def length_of(values) -> int:
+    """Return how many entries a sequence has, at most `LARGEST_COUNT` (a ``range`` may have more); 1 of a scalar."""
+    try:
+        return len(values) if isinstance(values, Sized) else 1
+    except OverflowError:
+        return LARGEST_COUNT
+
+
 def check_size(values, what: str) -> None:
     """Raise ResourceError if an array of floats made of ``values`` does not fit into the free memory.
 
     It looks at the length alone, so that a ``range`` or a broadcast view of 1e12 numbers is refused before a copy.
     """
-    count = values.size if isinstance(values, np.ndarray) else len(values) if isinstance(values, Sized) else 1
+    count = values.size if isinstance(values, np.ndarray) else length_of(values)
     check_memory(8.0 * count, f"{what}: an array of {count} numbers", "take fewer")
 
 

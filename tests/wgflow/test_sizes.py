@@ -36,6 +36,8 @@ def langevin(**arguments):
 
 ROWS = {
     "a range of times": (lambda: solved(t_eval=range(10**9)), Resource, "t_eval has 1000000000 times"),
+    "a range of more times than len can tell": (lambda: solved(t_eval=range(HUGE)), Resource, "t_eval has"),
+    "a range of more levels than len can tell": (lambda: LAW.quantile(range(HUGE)), Resource, "q: an array of"),
     "a view of one time": (lambda: solved(t_eval=np.broadcast_to(0.5, (10**12,))), Resource, "t_eval has"),
     "times of particles": (lambda: langevin(t_eval=range(10**12)), Resource, "t_eval: an array of"),
     "times of SGD": (lambda: sgd(t_eval=range(10**12)), Resource, "t_eval: an array of"),
