@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import math
 import numbers
+import warnings
 from collections.abc import Sequence, Sized
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wgflow.errors import InvalidInput, InvalidType, ResourceError
+from wgflow.errors import InvalidInput, InvalidType, ResourceError, WGFlowWarning
 
 if TYPE_CHECKING:
     from wgflow.grids import Grid
 
 #: Arrays of the size of the grid that a solve keeps at the same time, for the memory check of a grid.
 WORK_ARRAYS = 12
+#: The smallest float above 0, and a factor that does not change it.
+SMALLEST, ONE = 2.0**-1074, 1.0
 #: Requests of fewer bytes are granted without a look at the free memory.
 SMALL_REQUEST = 64e6
 #: The largest count there is: a signed integer of 64 bits, in which NumPy and Numba count.
@@ -289,3 +292,11 @@ def check_interval(name: str, value) -> tuple[float, float]:
     if lo >= hi:
         raise InvalidInput(f"{name}={described(value)}: lo must be < hi")
     return lo, hi
+
+
+def check_subnormals() -> None:
+    """Warn where numbers below 2.2e-308 are rounded to 0 (FTZ, DAZ), as libraries built with -ffast-math set it."""
+    if SMALLEST * ONE == 0.0:
+        warnings.warn("numbers below 2.2e-308 are rounded to 0 in this thread: a library that was loaded has set the "
+                      "processor to it (FTZ, DAZ; -ffast-math does). Very thin tails are lost, and results differ in "
+                      "their last bits from those of other machines", WGFlowWarning, stacklevel=5)
