@@ -40,11 +40,13 @@ ROOT = Path(__file__).resolve().parents[1]
 #: The least part of the mutants that tests must kill.
 LEAST = 0.85
 _KERNELS, _ENERGIES, _CHECKS = "tests/wgflow/compiled/", "tests/wgflow/energies/", "tests/wgflow/"
+_SOLVERS = "tests/solvers/finite_volume/"
 #: The files that are mutated, and the tests that each mutant meets, the quickest first.
 TARGETS = {
-    "wgflow/compiled/sweep.py": [_KERNELS + "test_kernels.py"],
-    "wgflow/compiled/compact.py": [_KERNELS + "test_compact_kernels.py"],
-    "wgflow/compiled/explicit.py": [_KERNELS + "test_explicit_kernels.py"],
+    "wgflow/compiled/sweep.py": [_KERNELS + "test_kernels.py", _CHECKS + "test_symmetries.py"],
+    "wgflow/compiled/compact.py": [_KERNELS + "test_compact_kernels.py", _SOLVERS + "test_field_loop.py",
+                                   _SOLVERS + "test_compact.py"],
+    "wgflow/compiled/explicit.py": [_KERNELS + "test_explicit_kernels.py", _SOLVERS + "test_explicit.py"],
     "wgflow/energies/on_grid.py": [_ENERGIES + "test_energies.py", _ENERGIES + "test_functionals.py"],
     "wgflow/energies/dissipation.py": [_ENERGIES + "test_energies.py"],
     "wgflow/energies/internal_energies.py": [_ENERGIES + "test_internal_energies.py"],
