@@ -16,6 +16,7 @@ from figures import Figure, Scale, counted
 import wgflow as wg
 from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.recorder import Recorder
+from wgflow.solvers.finite_volume.compact_sweeps import CompactSweeps
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Part of a step that its checks may take; seconds of an import.
@@ -55,7 +56,7 @@ class _Clock:
 
 
 def _checks(scale: Scale) -> list[Figure]:
-    """Time within the recorder (mass, sign, energy, ends, audit, history), and of the energies that it judges."""
+    """Time within the recorder (mass, sign, ends, audit, history), and of the energies and dissipations it judges."""
     found = []
     V = wg.Potential(lambda *x: sum(v**2 for v in x) / 2)
     pull = wg.Interaction(wg.Convolution(lambda *z: -np.exp(-sum(v**2 for v in z))))
@@ -67,7 +68,7 @@ def _checks(scale: Scale) -> list[Figure]:
         for _ in range(scale.pick(2, 5, 15)):
             clock = _Clock()
             with ExitStack() as stack:
-                for owner, method in ((Recorder, "step"), (EnergyOnGrid, "energy")):
+                for owner, method in ((Recorder, "step"), (EnergyOnGrid, "energy"), (CompactSweeps, "dissipation")):
                     stack.enter_context(mock.patch.object(owner, method, clock.around(getattr(owner, method))))
                 begin = time.thread_time_ns()
                 wg.solve(energy, start, (0, 0.5), wg.FiniteVolume(dt=0.005, threads=1))

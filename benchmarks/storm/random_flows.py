@@ -21,7 +21,7 @@ from wgflow.testing.problems import (
 
 CELLS = {1: (5, 80), 2: (4, 18), 3: (3, 7)}
 #: Relative change of the mass, rise of the energy by max(1, |F|), and L1 distance from a Gibbs state.
-MASS, RISE, GIBBS = 1e-13, 1e-12, 1e-10
+MASS, RISE, GIBBS = 1e-13, 1e-13, 1e-10
 
 
 def _grid(rng: np.random.Generator, kind: str) -> wg.Grid:

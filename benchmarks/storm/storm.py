@@ -26,6 +26,7 @@ import long_runs
 import memory
 import pools
 import random_flows
+import remaining_rows
 import sizes
 import stored_code
 from figures import Part, Scale, table
@@ -35,14 +36,14 @@ from wgflow.errors import WGFlowWarning
 PARTS: dict[str, Part] = {
     "kills": kills.kills, "signals": kills.signals, "crafted": crafted_files.crafted, "bytes": bytes_of_files.damaged,
     "flows": random_flows.flows, "pools": pools.pools, "memory": memory.memory, "disk": disk.disk,
-    "compiled": stored_code.compiled, "sizes": sizes.sizes, "long": long_runs.long_runs,
-    "accuracy": accuracy.accuracy, "costs": costs.costs,
+    "compiled": stored_code.compiled, "sizes": sizes.sizes, "rows": remaining_rows.remaining_rows,
+    "long": long_runs.long_runs, "accuracy": accuracy.accuracy, "costs": costs.costs,
 }
 #: The parts that show a figure. F23, the score of mutants and the coverage of branches, has commands of its own.
 PARTS_OF = {
     "F1": ["long", "flows"], "F2": ["long", "flows"], "F3": ["long", "flows"], "F4": ["long", "flows"],
     **{f"F{k}": ["accuracy"] for k in (5, 6, 7, 8, 9, 10, 21)}, "F11": ["pools"], "F12": ["kills"],
-    "F13": ["kills", "signals"], "F14": ["sizes", "disk", "compiled"], "F15": ["long", "flows"],
+    "F13": ["kills", "signals"], "F14": ["sizes", "rows", "disk", "compiled"], "F15": ["long", "flows"],
     "F16": ["crafted", "bytes"], "F17": ["pools"], "F18": ["memory"], "F19": ["costs", "compiled"], "F20": ["costs"],
     "F22": ["costs"], "F24": ["costs"],
 }

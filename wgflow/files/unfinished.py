@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from wgflow.certificate import Certificate, boundary_mass
+from wgflow.certificate import Certificate, boundary_mass, largest_drift, largest_rise
 from wgflow.densities import Density
 from wgflow.energies.nodes import law_of_nodes, nodes_of_density, with_nodes
 from wgflow.errors import StorageError, WGFlowError
@@ -94,11 +94,9 @@ def _reached(state: dict[str, Any], shape: tuple[int, ...]) -> np.ndarray | None
 
 def _certificate(header: dict, saved: dict, history: History, laws: list[Density], done: bool) -> Certificate:
     """Return what the record of the steps alone shows."""
-    energy, mass = history.energy - history.work, history.mass
-    rises = np.diff(energy) / np.maximum(1.0, np.abs(energy[:-1]))
     return Certificate(
-        mass_drift=float(np.abs(mass / mass[0] - 1).max()), min_density=float(history.min_density.min()),
-        max_energy_increase=max(0.0, float(rises.max())) if rises.size else 0.0, dissipation_defect=None,
+        mass_drift=largest_drift(history.mass), min_density=float(history.min_density.min()),
+        max_energy_increase=largest_rise(history.energy - history.work), dissipation_defect=None,
         boundary_mass=max(boundary_mass(rho.masses, rho.grid) for rho in laws), n_accepted=len(history) - 1,
         n_rejected=int(saved["n_rejected"]), n_fallback=int(saved["n_fallback"]), residual=float(saved["residual"]),
         error_estimate=saved["error_estimate"], edi_defect=saved["edi_defect"], bias=saved["bias"], completed=done,
