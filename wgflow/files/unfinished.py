@@ -42,7 +42,7 @@ def load_unfinished(path) -> Solution:
     header, arrays = read_npz(path, KIND)
     try:
         return _unpack(path, header, arrays)
-    except (WGFlowError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except (WGFlowError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise StorageError(f"{path} is not a checkpoint that can be used: {type(error).__name__}: {error}") from error
 
 
@@ -58,10 +58,13 @@ def _unpack(path, header: dict, arrays: dict[str, np.ndarray]) -> Solution:
     t0, t1, t = float(told["t0"]), float(told["t1"]), float(state["t"])
     if not (columns["t"] and columns["t"][-1] == t):
         raise ValueError(f"its state is at t={t!r}, its record ends elsewhere")
+    reached = _reached(state, grid.shape)
+    for masses in (*(masses for _, masses, _ in saved["snapshots"]), *([] if reached is None else [reached])):
+        if not (np.isfinite(masses).all() and masses.min() >= 0 and masses.sum() > 0):
+            raise ValueError("one of its laws is no density: negative, not finite, or without mass")
     times = [time for time, _, _ in saved["snapshots"]]
     laws = [first if time == t0 else law_of(masses) for time, masses, _ in saved["snapshots"]]
     energies = [energy for _, _, energy in saved["snapshots"]]
-    reached = _reached(state, grid.shape)
     if reached is not None and (not times or times[-1] < t):
         density = law_of(reached) if "now_density" not in state else Density(grid, reached)
         times, laws, energies = [*times, t], [*laws, density], [*energies, columns["energy"][-1]]

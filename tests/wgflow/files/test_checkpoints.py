@@ -588,6 +588,18 @@ def test_an_int_that_no_array_holds_is_not_taken_for_a_float(tmp_path):
     assert resume(path, Line, method=fv()).success
 
 
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan])
+def test_a_state_that_is_no_density_is_not_opened(tmp_path, value):
+    path = tmp_path / "run"
+    solve(Line, fv(order=4, dt=0.01, max_steps=4), t_eval=[0.6], checkpoint=path, throw=False)
+    header, arrays = _npz.read_npz(path, KIND)
+    assert header["state"]["holds"] == "values at centers"
+    arrays["state_masses"] = np.full_like(arrays["state_masses"], value)
+    _npz.write_npz(path, KIND, header, arrays)
+    with pytest.raises(StorageError, match="no density"):
+        wg.load(path)
+
+
 def test_errors_of_the_run_are_kept(tmp_path):
     with pytest.raises(ConvergenceError, match="max_steps=3") as caught:
         solve(Line, fv(max_steps=3), checkpoint=tmp_path / "run")
