@@ -99,7 +99,9 @@ def places(file: str) -> Iterator[Mutant]:
 
 
 def _in_message(node) -> bool:
-    """Whether a node belongs to an f-string or to what is raised or warned of: the words are nobody's result."""
+    """Whether a node is of an f-string, of what is raised, whose words are nobody's result, or an asterisk."""
+    if node.type == "operator" and node.parent.type in ("parameters", "argument", "star_expr"):
+        return True
     while node is not None:
         if node.type in ("fstring", "raise_stmt", "decorator", "tfpdef"):
             return True

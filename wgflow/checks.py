@@ -174,11 +174,10 @@ def _free_of_machine() -> int:
 def _left_by_containers() -> list[int]:
     """Return what each control group on the way to the root leaves of its limit; empty without limits."""
     left, root = [], "/sys/fs/cgroup"
-    path = next((line[3:] for line in _lines("/proc/self/cgroup") if line.startswith("0::")), "/")
-    while path:
-        path = path.rstrip("/")
-        left += _left(f"{root}{path}/memory.max", f"{root}{path}/memory.current", f"{root}{path}/memory.stat")
-        path = path.rpartition("/")[0]
+    path = next((line[3:].strip() for line in _lines("/proc/self/cgroup") if line.startswith("0::")), "").rstrip("/")
+    groups = [path[:k] for k, letter in enumerate(path) if letter == "/"] + [path]
+    for group in groups:
+        left += _left(f"{root}{group}/memory.max", f"{root}{group}/memory.current", f"{root}{group}/memory.stat")
     return left + _left(f"{root}/memory/memory.limit_in_bytes", f"{root}/memory/memory.usage_in_bytes",
                         f"{root}/memory/memory.stat")
 

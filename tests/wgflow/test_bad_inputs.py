@@ -168,6 +168,8 @@ MODEL_ROWS = [
     Row(34, I, ("beta=0", "infinite diffusion"), lambda: Entropy(0.0)),
     Row(38, I, ("V is nan at (0.0859375)", "cell (5,)"),
         lambda: bind(Potential(lambda x: np.where(np.arange(64) == 5, NAN, x)))),
+    Row(38, I, ("V is nan at (0.0859375)", "cell (5,)", "in 59 cells"),
+        lambda: bind(Potential(lambda x: np.where(np.arange(64) >= 5, NAN, x)))),
     Row(38, I, ("V is inf", "cell (5,)"), lambda v: bind(Potential(v)), (with_entry(5, INF),)),
     Row(39, I, ("V returned shape ()", "(64,)", "0*x"), lambda: bind(Potential(lambda x: 3.0))),
     Row(39, I, ("V has shape (63,)", "(64,)"), lambda v: bind(Potential(v)), (np.zeros(63),)),

@@ -108,6 +108,16 @@ def test_limits_of_containers_and_of_the_address_space_count(tmp_path, monkeypat
         LAW.sample(10**7, 1)
 
 
+@pytest.mark.parametrize(("group", "expected"), [("/\n", [70]), ("/a/b\n", [70, 50, 20])])
+def test_the_limits_of_all_groups_around_the_process_are_read(group, expected, monkeypatch):
+    root = "/sys/fs/cgroup"
+    files = {"/proc/self/cgroup": ["1:name=systemd:/elsewhere\n", f"0::{group}"]}
+    for place, limit in (("", 100), ("/a", 80), ("/a/b", 50)):
+        files |= {f"{root}{place}/memory.max": [f"{limit}\n"], f"{root}{place}/memory.current": ["30\n"]}
+    monkeypatch.setattr(checks, "_lines", lambda path: files.get(path, []))
+    assert checks._left_by_containers() == expected
+
+
 def test_what_is_formed_from_a_list_of_levels_counts(monkeypatch):
     monkeypatch.setattr(checks, "_left_by_containers", lambda: [100_000_000])
     levels = np.full(4_000_000, 0.5)  # 32 MB: the list itself fits
