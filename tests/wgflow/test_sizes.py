@@ -135,3 +135,9 @@ def test_the_limit_of_the_address_space_counts():
             "except wg.ResourceError as error: print('refused')")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == ["True", "refused"]
+
+
+def test_the_largest_count_is_that_of_64_bits():
+    assert wg.FiniteVolume(max_steps=2**63 - 1).max_steps == 2**63 - 1
+    with pytest.raises(Resource, match="max_steps="):
+        wg.FiniteVolume(max_steps=2**63)
