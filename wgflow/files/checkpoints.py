@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -74,7 +74,7 @@ class Checkpoint:
         self.written: object = None
         self.due = time.monotonic() + self.INTERVAL
         self.closing = self.terminated = self.interrupted = self.catches = False
-        self.hook = None
+        self.hook: Any = None
         self.header, self.arrays = _describe(flow, method)
 
     def __enter__(self):
