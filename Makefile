@@ -42,7 +42,7 @@ typing: $(VENV)/.stamp-dev  ## mypy, on a tree of links that has the import pack
 bench: $(VENV)/.stamp-test  ## the quick benchmarks (benchmarks/README.md has the long ones)
 	@$(BIN)/python benchmarks/speed.py --quick
 
-storm: $(VENV)/.stamp-test  ## kill, starve, damage and crowd runs: ten minutes (FULL=1: an hour)
+storm: $(VENV)/.stamp-test  ## kill, starve, damage and crowd runs: a quarter of an hour (FULL=1: hours)
 	@$(BIN)/wgflow warmup >/dev/null
 	@$(BIN)/python benchmarks/storm/storm.py $(if $(FULL),--full)
 

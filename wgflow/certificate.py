@@ -14,7 +14,7 @@ from wgflow.audit.open_ends import judge_outside
 from wgflow.densities import Density
 from wgflow.uphill import uphill
 
-__all__ = ["Certificate"]
+__all__ = ["Certificate", "largest_drift", "largest_rise"]
 
 #: Largest relative change of the mass with which ``ok`` is True, for every method.
 MASS_TOLERANCE = 1e-13
@@ -340,6 +340,23 @@ def library_versions() -> dict[str, str]:
         except PackageNotFoundError:
             versions[name] = "unknown"
     return versions
+
+
+def largest_rise(energy: np.ndarray) -> float:
+    """Return the largest rise of an energy in a step, over max(1, abs(F)); 0 if it never rose, NaN if one is NaN.
+
+    From infinity, as of atoms in one place that repel each other, nothing rises.
+    """
+    before = energy[:-1]
+    with np.errstate(all="ignore"):
+        rises = np.where(np.isposinf(before), 0.0, np.diff(energy) / np.maximum(1.0, np.abs(before)))
+    return float(np.max(rises, initial=0.0))
+
+
+def largest_drift(mass: np.ndarray) -> float:
+    """Return the largest change of a mass, relative to the first; not finite if that is 0 or one is NaN."""
+    with np.errstate(all="ignore"):
+        return float(np.abs(mass / mass[0] - 1).max())
 
 
 def boundary_mass(masses: np.ndarray, grid) -> float:

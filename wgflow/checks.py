@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import math
 import numbers
+import warnings
 from collections.abc import Sequence, Sized
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wgflow.errors import InvalidInput, InvalidType, ResourceError
+from wgflow.errors import InvalidInput, InvalidType, ResourceError, WGFlowWarning
 
 if TYPE_CHECKING:
     from wgflow.grids import Grid
 
 #: Arrays of the size of the grid that a solve keeps at the same time, for the memory check of a grid.
 WORK_ARRAYS = 12
+#: The smallest float above 0, and a factor that does not change it.
+SMALLEST, ONE = 2.0**-1074, 1.0
 #: Requests of fewer bytes are granted without a look at the free memory.
 SMALL_REQUEST = 64e6
 #: The largest count there is: a signed integer of 64 bits, in which NumPy and Numba count.
@@ -77,12 +80,20 @@ def as_float(name: str, value) -> float:
         raise InvalidInput(f"{name}={described(value)}: larger than any float; take at most 1.8e308") from error
 
 
+def length_of(values) -> int:
+    """Return how many entries a sequence has, at most `LARGEST_COUNT` (a ``range`` may have more); 1 of a scalar."""
+    try:
+        return len(values) if isinstance(values, Sized) else 1
+    except OverflowError:
+        return LARGEST_COUNT
+
+
 def check_size(values, what: str) -> None:
     """Raise ResourceError if an array of floats made of ``values`` does not fit into the free memory.
 
     It looks at the length alone, so that a ``range`` or a broadcast view of 1e12 numbers is refused before a copy.
     """
-    count = values.size if isinstance(values, np.ndarray) else len(values) if isinstance(values, Sized) else 1
+    count = values.size if isinstance(values, np.ndarray) else length_of(values)
     check_memory(8.0 * count, f"{what}: an array of {count} numbers", "take fewer")
 
 
@@ -163,11 +174,10 @@ def _free_of_machine() -> int:
 def _left_by_containers() -> list[int]:
     """Return what each control group on the way to the root leaves of its limit; empty without limits."""
     left, root = [], "/sys/fs/cgroup"
-    path = next((line[3:] for line in _lines("/proc/self/cgroup") if line.startswith("0::")), "/")
-    while path:
-        path = path.rstrip("/")
-        left += _left(f"{root}{path}/memory.max", f"{root}{path}/memory.current", f"{root}{path}/memory.stat")
-        path = path.rpartition("/")[0]
+    path = next((line[3:].strip() for line in _lines("/proc/self/cgroup") if line.startswith("0::")), "").rstrip("/")
+    groups = [path[:k] for k, letter in enumerate(path) if letter == "/"] + [path]
+    for group in groups:
+        left += _left(f"{root}{group}/memory.max", f"{root}{group}/memory.current", f"{root}{group}/memory.stat")
     return left + _left(f"{root}/memory/memory.limit_in_bytes", f"{root}/memory/memory.usage_in_bytes",
                         f"{root}/memory/memory.stat")
 
@@ -281,3 +291,11 @@ def check_interval(name: str, value) -> tuple[float, float]:
     if lo >= hi:
         raise InvalidInput(f"{name}={described(value)}: lo must be < hi")
     return lo, hi
+
+
+def check_subnormals() -> None:
+    """Warn where numbers below 2.2e-308 are rounded to 0 (FTZ, DAZ), as libraries built with -ffast-math set it."""
+    if SMALLEST * ONE == 0.0:
+        warnings.warn("numbers below 2.2e-308 are rounded to 0 in this thread: a library that was loaded has set the "
+                      "processor to it (FTZ, DAZ; -ffast-math does). Very thin tails are lost, and results differ in "
+                      "their last bits from those of other machines", WGFlowWarning, stacklevel=5)

@@ -14,7 +14,7 @@ import numpy as np
 
 from wgflow.atoms import Atoms
 from wgflow.calls.arguments import check_span, check_times
-from wgflow.checks import check_positive, kind_of
+from wgflow.checks import check_positive, check_subnormals, kind_of
 from wgflow.densities import Density
 from wgflow.energies.clocks import Clock
 from wgflow.energies.drives import Drive
@@ -225,6 +225,7 @@ def make_flow(energy: Term, rho0: Density | Atoms, t_span, t_eval, time_scale, m
     InvalidInput
         If an argument breaks a rule, or the method does not support the law or the energy.
     """
+    check_subnormals()
     name = type(method).__name__
     if isinstance(energy, (Density, Atoms)) and isinstance(rho0, Term):
         raise InvalidType("energy and rho0 are swapped: solve(energy, rho0, t_span)")

@@ -16,7 +16,15 @@ from wgflow.audit.listener import Audit
 from wgflow.audit.open_ends import Outermost, Outside, beyond_bounds, goes_on
 from wgflow.audit.resolution import unresolved
 from wgflow.audit.sealing import LITTLE_OUTSIDE, audited, outside_at
-from wgflow.certificate import Certificate, boundary_mass, library_versions, mass_on_bounds, of_sample
+from wgflow.certificate import (
+    Certificate,
+    boundary_mass,
+    largest_drift,
+    largest_rise,
+    library_versions,
+    mass_on_bounds,
+    of_sample,
+)
 from wgflow.densities import Density
 from wgflow.energies.on_grid import TINY
 from wgflow.jko_steps import JKOStep
@@ -339,13 +347,12 @@ class Recorder:
     def _certificate(self, history: History, status: int) -> Certificate:
         unseen, missed = self._seen(history)
         # What the law lost by itself: the work of terms that change with time is not its own.
-        energy, mass = history.energy - history.work, history.mass
-        rises = np.diff(energy) / np.maximum(1.0, np.abs(energy[:-1]))
+        energy = history.energy - history.work
         lost = float(energy[0] - energy[-1]) if len(history) > 1 else 0.0
         return Certificate(
-            mass_drift=float(np.abs(mass / mass[0] - 1).max()),
+            mass_drift=largest_drift(history.mass),
             min_density=float(history.min_density.min()),
-            max_energy_increase=max(0.0, float(rises.max())) if rises.size else 0.0,
+            max_energy_increase=largest_rise(energy),
             dissipation_defect=float(abs(lost - self.dissipated) / max(1.0, lost)),
             boundary_mass=self.boundary,
             n_accepted=len(history) - 1, n_rejected=self.n_rejected, n_fallback=self.n_fallback,

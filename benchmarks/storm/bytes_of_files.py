@@ -65,5 +65,5 @@ def damaged(scale: Scale) -> list[Figure]:
                 pass
             except Exception as error:
                 foreign.append(f"{run.name} {name}: {told}: {type(error).__name__}: {error}")
-    return [counted("bytes", "damaged files that are read", count, read),
-            counted("bytes", "exceptions other than StorageError", count, foreign)]
+    return [counted("F16", "bytes", "damaged files that are read", count, read),
+            counted("F16", "bytes", "exceptions other than StorageError", count, foreign)]

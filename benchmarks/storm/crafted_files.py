@@ -167,6 +167,6 @@ def crafted(scale: Scale) -> list[Figure]:
                 slow.append(f"{ended.seconds:.1f} s, {words}")
             if ended.growth > MEBIBYTES:
                 large.append(f"{ended.growth:.0f} MiB, {words}")
-    return [counted("crafted", "foreign exceptions", done, foreign),
-            counted("crafted", f"hangs, crashes, or more than {SECONDS:g} s", done, slow),
-            counted("crafted", f"readings that take more than {MEBIBYTES:g} MiB", done, large)]
+    return [counted("F16", "crafted", "foreign exceptions", done, foreign),
+            counted("F16", "crafted", f"hangs, crashes, or more than {SECONDS:g} s", done, slow),
+            counted("F16", "crafted", f"readings that take more than {MEBIBYTES:g} MiB", done, large)]

@@ -192,14 +192,14 @@ def disk(scale: Scale) -> list[Figure]:
         for folder in folders:
             folder.mkdir()
         found = [
-            counted("disk", "saves cut short that are not refused, or do harm", 2 * scale.pick(3, 40, 200),
+            counted("F14", "disk", "saves cut short that are not refused, or do harm", 2 * scale.pick(3, 40, 200),
                     _short_files(scale, folders[0])),
-            counted("disk", "runs that a full disk changes, or that do not say so", scale.pick(2, 15, 60),
+            counted("F14", "disk", "runs that a full disk changes, or that do not say so", scale.pick(2, 15, 60),
                     _short_checkpoints(scale, folders[1])),
-            counted("disk", "links, pipes, folders, devices: taken or harmed", *_odd_places(folders[2])),
-            counted("disk", "writes into a read-only folder that are not refused", 3, _read_only(folders[3]))]
+            counted("F14", "disk", "links, pipes, folders, devices: taken or harmed", *_odd_places(folders[2])),
+            counted("F14", "disk", "writes into a read-only folder that are not refused", 3, _read_only(folders[3]))]
         full = _full_disk(folders[4])
         if full is not None:
-            found.append(counted("disk", "saves on a full disk that are not refused", 1, full))
+            found.append(counted("F14", "disk", "saves on a full disk that are not refused", 1, full))
         folders[3].chmod(0o755)
     return found

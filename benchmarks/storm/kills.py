@@ -121,9 +121,9 @@ def kills(scale: Scale) -> list[Figure]:
             if not wrong:
                 other, left = _end(run, path, expected[run.name])
                 bits, files = bits + other, files + left
-    return [counted(part, "torn files, or steps on disk that are lost", struck, torn),
-            counted(part, "runs that go on to other bits", count, bits),
-            counted(part, "files left behind after the run has gone on", count, files), *_cuts(scale, expected)]
+    return [counted("F13", part, "torn files, or steps on disk that are lost", struck, torn),
+            counted("F13", part, "runs that go on to other bits", count, bits),
+            counted("F13", part, "files left behind after the run has gone on", count, files), *_cuts(scale, expected)]
 
 
 def _cuts(scale: Scale, expected: dict[str, str]) -> list[Figure]:
@@ -139,7 +139,7 @@ def _cuts(scale: Scale, expected: dict[str, str]) -> list[Figure]:
             run.resume(path, method=run.cut(int(limits[1])), throw=False)
             if digest(run.resume(path, method=run.method)) != expected[run.name]:
                 wrong.append(f"{run.name} cut after {limits.tolist()} steps")
-    return [counted("kills", "runs cut at random steps that end with other bits", count, wrong)]
+    return [counted("F12", "kills", "runs cut at random steps that end with other bits", count, wrong)]
 
 
 def signals(scale: Scale) -> list[Figure]:
@@ -163,7 +163,7 @@ def signals(scale: Scale) -> list[Figure]:
                 files += [f"{run.name}: {name}" for name in os.listdir(place) if name != path.name]
             other, left = _end(run, path, expected[run.name])
             bits, files = bits + other, files + left
-    return [counted(part, "torn files, lost steps, signals that are not heeded", count, torn),
-            counted(part, "exit statuses that do not tell the signal", count, codes),
-            counted(part, "runs that go on to other bits", count, bits),
-            counted(part, "files left behind", count, files)]
+    return [counted("F13", part, "torn files, lost steps, signals that are not heeded", count, torn),
+            counted("F13", part, "exit statuses that do not tell the signal", count, codes),
+            counted("F13", part, "runs that go on to other bits", count, bits),
+            counted("F13", part, "files left behind", count, files)]

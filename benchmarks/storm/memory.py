@@ -60,7 +60,7 @@ def _peaks(scale: Scale) -> list[Figure]:
         told.append(f"{solve.__name__[1:]} {large}: {growth:.0f} MiB, predicted {predicted:.0f} {words}")
     worst = int(np.argmax(above))
     return [Figure("memory", "peak above 1.1 x 96 bytes a cell", above[worst], ABOVE, len(cases), "MiB",
-                   (told[worst],))]
+                   (told[worst],), "F18")]
 
 
 def _limited(scale: Scale) -> Figure:
@@ -85,7 +85,7 @@ def _limited(scale: Scale) -> Figure:
             refused = ended.kind == "refused" and ended.words.startswith("ResourceError")
             if ended.kind != "ok" and not refused:
                 wrong.append(f"{name}, n={n:.2g}: {ended.kind} {ended.words}")
-    return counted("memory", "requests under RLIMIT_AS that are neither met nor refused", cases, wrong)
+    return counted("F18", "memory", "requests under RLIMIT_AS that are neither met nor refused", cases, wrong)
 
 
 def _leaks(scale: Scale) -> list[Figure]:
@@ -108,8 +108,8 @@ def _leaks(scale: Scale) -> list[Figure]:
     bytes_more, files, threads = ended.value or (math.inf, math.inf, math.inf)
     told = (ended.words,) if ended.words else ()
     return [Figure("memory", "growth of memory over the second half of the runs", bytes_more / MEBIBYTE, LEAK, count,
-                   "MiB", told),
-            Figure("memory", "files and threads that stay open", files + threads, 0, count, "", told)]
+                   "MiB", told, "F18"),
+            Figure("memory", "files and threads that stay open", files + threads, 0, count, "", told, "F18")]
 
 
 def memory(scale: Scale) -> list[Figure]:

@@ -84,13 +84,14 @@ def pools(scale: Scale) -> list[Figure]:
     solves = THREADS * scale.pick(4, 100, 1000)
     with ThreadPoolExecutor(THREADS) as threads:
         wrong = _gather([threads.submit(_solved, k) for k in range(solves)], expected, "threads")
-    found = [counted("pools", f"solves by {THREADS} threads at once that differ or hang", solves, wrong)]
+    found = [counted("F17", "pools", f"solves by {THREADS} threads at once that differ or hang", solves, wrong)]
     for start, count in (("fork", scale.pick(2, 20, 100)), ("spawn", scale.pick(0, 4, 100))):
         wrong = [one for _ in range(count) for one in _processes(start, len(RUNS), 2, expected)]
         if count:
-            found.append(counted("pools", f"solves in {start} pools that differ or hang", count * len(RUNS), wrong))
+            what = f"solves in {start} pools that differ or hang"
+            found.append(counted("F17", "pools", what, count * len(RUNS), wrong))
     count = scale.pick(2, 20, 100)
-    found.append(counted("pools", "forks under running threads that differ or hang", count,
+    found.append(counted("F17", "pools", "forks under running threads that differ or hang", count,
                          _forked_under_threads(count, expected)))
     count, wrong = _interpreters(scale, expected)
-    return [*found, counted("pools", "fresh interpreters (flags, hash seeds) with other bits", count, wrong)]
+    return [*found, counted("F11", "pools", "fresh interpreters (flags, hash seeds) with other bits", count, wrong)]

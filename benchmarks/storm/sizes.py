@@ -89,6 +89,6 @@ def sizes(scale: Scale) -> list[Figure]:
             slow.append(f"{ended.seconds:.1f} s, {words}")
         if ended.growth > MEBIBYTES:
             large.append(f"{ended.growth:.0f} MiB, {words}")
-    return [counted("sizes", "bad inputs and huge numbers that are not refused", len(calls), foreign),
-            counted("sizes", f"refusals that take more than {SECONDS:g} s", len(calls), slow),
-            counted("sizes", f"refusals that take more than {MEBIBYTES:g} MiB", len(calls), large)]
+    return [counted("F14", "sizes", "bad inputs and huge numbers that are not refused", len(calls), foreign),
+            counted("F14", "sizes", f"refusals that take more than {SECONDS:g} s", len(calls), slow),
+            counted("F14", "sizes", f"refusals that take more than {MEBIBYTES:g} MiB", len(calls), large)]

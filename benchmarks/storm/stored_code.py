@@ -94,8 +94,8 @@ def _rounds(scale: Scale, program: str, count: int) -> Figure:
                 wrong.append(f"round {k}: other results")
             if len([one for one in told if one.startswith("WGFlowWarning: compiled code in")]) != 1:
                 wrong.append(f"round {k}: warnings: {told}")
-    return counted("compiled", f"damages of {'kernels' if program is KERNELS else 'a solver'} not told once, or that "
-                   "change results", count, wrong)
+    what = "kernels" if program is KERNELS else "a solver"
+    return counted("F14", "compiled", f"damages of {what} not told once, or that change results", count, wrong)
 
 
 def _modes(scale: Scale) -> list[Figure]:
@@ -109,9 +109,9 @@ def _modes(scale: Scale) -> list[Figure]:
             wrong.append(f"{mode}: {error}")
             continue
         worst += [float(np.abs(np.subtract(a, b)).sum()) for a, b in zip(found, expected)]
-    return [counted("compiled", "exceptions with bounds checked, or without compiling", len(modes), wrong),
+    return [counted("F19", "compiled", "exceptions with bounds checked, or without compiling", len(modes), wrong),
             Figure("compiled", "and the largest change of a law by it (L1)", max(worst, default=np.inf), ROUND_OFF,
-                   len(worst))]
+                   len(worst), id="F19")]
 
 
 def compiled(scale: Scale) -> list[Figure]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from wgflow.atoms import Atoms
+from wgflow.certificate import largest_drift, largest_rise
 from wgflow.checks import call_user, check_memory, real_array
 from wgflow.energies.free_energy import FreeEnergy, Term
 from wgflow.energies.internal_energies import Entropy
@@ -55,15 +56,12 @@ class MeshSolution:
     @property
     def mass_drift(self) -> float:
         """Largest relative change of the mass."""
-        mass = self.history["mass"]
-        return float(np.abs(mass / mass[0] - 1).max())
+        return largest_drift(self.history["mass"])
 
     @property
     def max_energy_increase(self) -> float:
         """Largest rise of the free energy in a step, divided by max(1, abs(F)); 0 if it never rose."""
-        energy = self.history["energy"]
-        rises = np.diff(energy) / np.maximum(1.0, np.abs(energy[:-1]))
-        return max(0.0, float(rises.max())) if rises.size else 0.0
+        return largest_rise(self.history["energy"])
 
     def expect(self, function, k: int = -1) -> float:
         """Return the integral of a function of the coordinates against the k-th density, by values at cell centers."""

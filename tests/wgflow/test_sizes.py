@@ -36,6 +36,8 @@ def langevin(**arguments):
 
 ROWS = {
     "a range of times": (lambda: solved(t_eval=range(10**9)), Resource, "t_eval has 1000000000 times"),
+    "a range of more times than len can tell": (lambda: solved(t_eval=range(HUGE)), Resource, "t_eval has"),
+    "a range of more levels than len can tell": (lambda: LAW.quantile(range(HUGE)), Resource, "q: an array of"),
     "a view of one time": (lambda: solved(t_eval=np.broadcast_to(0.5, (10**12,))), Resource, "t_eval has"),
     "times of particles": (lambda: langevin(t_eval=range(10**12)), Resource, "t_eval: an array of"),
     "times of SGD": (lambda: sgd(t_eval=range(10**12)), Resource, "t_eval: an array of"),
@@ -106,6 +108,16 @@ def test_limits_of_containers_and_of_the_address_space_count(tmp_path, monkeypat
         LAW.sample(10**7, 1)
 
 
+@pytest.mark.parametrize(("group", "expected"), [("/\n", [70]), ("/a/b\n", [70, 50, 20])])
+def test_the_limits_of_all_groups_around_the_process_are_read(group, expected, monkeypatch):
+    root = "/sys/fs/cgroup"
+    files = {"/proc/self/cgroup": ["1:name=systemd:/elsewhere\n", f"0::{group}"]}
+    for place, limit in (("", 100), ("/a", 80), ("/a/b", 50)):
+        files |= {f"{root}{place}/memory.max": [f"{limit}\n"], f"{root}{place}/memory.current": ["30\n"]}
+    monkeypatch.setattr(checks, "_lines", lambda path: files.get(path, []))
+    assert checks._left_by_containers() == expected
+
+
 def test_what_is_formed_from_a_list_of_levels_counts(monkeypatch):
     monkeypatch.setattr(checks, "_left_by_containers", lambda: [100_000_000])
     levels = np.full(4_000_000, 0.5)  # 32 MB: the list itself fits
@@ -123,3 +135,9 @@ def test_the_limit_of_the_address_space_counts():
             "except wg.ResourceError as error: print('refused')")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == ["True", "refused"]
+
+
+def test_the_largest_count_is_that_of_64_bits():
+    assert wg.FiniteVolume(max_steps=2**63 - 1).max_steps == 2**63 - 1
+    with pytest.raises(Resource, match="max_steps="):
+        wg.FiniteVolume(max_steps=2**63)

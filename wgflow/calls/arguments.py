@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sized
 
 import numpy as np
 
-from wgflow.checks import as_float, check_memory, described, real_array
+from wgflow.checks import as_float, check_memory, described, length_of, real_array
 from wgflow.errors import InvalidInput, ResourceError
 
 #: More output times than this are refused: the snapshots would need more memory and time than the solution.
@@ -35,7 +34,7 @@ def check_span(t_span) -> tuple[float, float]:
 def check_times(t_eval, t0, t1, size: int, unit: str = "cells") -> tuple[float, ...]:
     if t_eval is None:
         return ()
-    count = len(t_eval) if isinstance(t_eval, Sized) else 1
+    count = length_of(t_eval)
     if count > MAX_OUTPUT_TIMES:
         raise ResourceError(f"t_eval has {count} times; at most {MAX_OUTPUT_TIMES} snapshots are kept")
     times = np.atleast_1d(real_array(t_eval, "t_eval"))

@@ -20,6 +20,7 @@ from typing import Any
 
 import llvmlite.binding as llvm
 import numba
+import numpy as np
 from numba.core import config, types
 from numba.core.caching import NullCache
 from numba.core.codegen import JITCodeLibrary
@@ -200,9 +201,13 @@ class Kernel(_Dispatcher):
 def jit(function=None, *, unrolled: bool = True, **options):
     """Compile like ``numba.njit`` with wgflow's settings: C division, no GIL, cache on disk.
 
-    A kernel with ``unrolled=False`` compiles in less time, and has the same bits.
+    A kernel with ``unrolled=False`` compiles in less time, and has the same bits. With the environment variable
+    ``NUMBA_DISABLE_JIT=1`` the function stays Python's, for debuggers and coverage; it is as silent about overflow and
+    division by zero as compiled code is.
     """
     if function is None:
         return lambda f: jit(f, unrolled=unrolled, **options)
+    if config.DISABLE_JIT:
+        return np.errstate(all="ignore")(function)
     compiler = {"pipeline_class": _RolledCompiler} if PARTS and TUNED and not unrolled else {}
     return Kernel(function, targetoptions={**SETTINGS, **options}, **compiler)

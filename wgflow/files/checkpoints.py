@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -72,7 +73,8 @@ class Checkpoint:
         self.latest: tuple[dict, dict] | None = None
         self.written: object = None
         self.due = time.monotonic() + self.INTERVAL
-        self.closing = self.terminated = self.catches = False
+        self.closing = self.terminated = self.interrupted = self.catches = False
+        self.hook: Any = None
         self.header, self.arrays = _describe(flow, method)
 
     def __enter__(self):
@@ -85,9 +87,11 @@ class Checkpoint:
         except BaseException:
             self.lock.release()
             raise
-        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, self._terminate)
-            self.catches = True
+        if threading.current_thread() is threading.main_thread():
+            self.hook, sys.unraisablehook = sys.unraisablehook, self._heed
+            if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+                signal.signal(signal.SIGTERM, self._terminate)
+                self.catches = True
         return self
 
     def __exit__(self, kind, error, trace):
@@ -101,14 +105,14 @@ class Checkpoint:
             self.lock.release()
             if self.catches:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if self.terminated:
-            raise SystemExit(TERMINATED)
+            if self.hook is not None:
+                sys.unraisablehook = self.hook
+        self._raise_again()
 
     def mark(self, state: dict) -> None:
         """Take a state from which the method can continue: numbers, None, tables of numbers, arrays left unchanged."""
         self.latest = self.recorder.dump(), state
-        if self.terminated:
-            raise SystemExit(TERMINATED)
+        self._raise_again()
         if time.monotonic() >= self.due:
             self.write()
 
@@ -129,6 +133,18 @@ class Checkpoint:
         self.terminated = True
         if not self.closing:
             raise SystemExit(TERMINATED)
+
+    def _heed(self, dropped) -> None:
+        # Python hands here what it drops; Ctrl-C among it is raised once more, like SIGTERM.
+        self.interrupted |= issubclass(dropped.exc_type, KeyboardInterrupt)
+        self.hook(dropped)
+
+    def _raise_again(self) -> None:
+        if self.terminated:
+            raise SystemExit(TERMINATED)
+        if self.interrupted:
+            self.interrupted = False
+            raise KeyboardInterrupt
 
 
 # -------------------------------------------------------------------- the content of a checkpoint

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from wgflow.certificate import Certificate, boundary_mass
+from wgflow.certificate import Certificate, boundary_mass, largest_drift, largest_rise
 from wgflow.densities import Density
 from wgflow.energies.nodes import law_of_nodes, nodes_of_density, with_nodes
 from wgflow.errors import StorageError, WGFlowError
@@ -42,7 +42,7 @@ def load_unfinished(path) -> Solution:
     header, arrays = read_npz(path, KIND)
     try:
         return _unpack(path, header, arrays)
-    except (WGFlowError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except (WGFlowError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise StorageError(f"{path} is not a checkpoint that can be used: {type(error).__name__}: {error}") from error
 
 
@@ -58,10 +58,13 @@ def _unpack(path, header: dict, arrays: dict[str, np.ndarray]) -> Solution:
     t0, t1, t = float(told["t0"]), float(told["t1"]), float(state["t"])
     if not (columns["t"] and columns["t"][-1] == t):
         raise ValueError(f"its state is at t={t!r}, its record ends elsewhere")
+    reached = _reached(state, grid.shape)
+    for masses in (*(masses for _, masses, _ in saved["snapshots"]), *([] if reached is None else [reached])):
+        if not (np.isfinite(masses).all() and masses.min() >= 0 and masses.sum() > 0):
+            raise ValueError("one of its laws is no density: negative, not finite, or without mass")
     times = [time for time, _, _ in saved["snapshots"]]
     laws = [first if time == t0 else law_of(masses) for time, masses, _ in saved["snapshots"]]
     energies = [energy for _, _, energy in saved["snapshots"]]
-    reached = _reached(state, grid.shape)
     if reached is not None and (not times or times[-1] < t):
         density = law_of(reached) if "now_density" not in state else Density(grid, reached)
         times, laws, energies = [*times, t], [*laws, density], [*energies, columns["energy"][-1]]
@@ -94,11 +97,9 @@ def _reached(state: dict[str, Any], shape: tuple[int, ...]) -> np.ndarray | None
 
 def _certificate(header: dict, saved: dict, history: History, laws: list[Density], done: bool) -> Certificate:
     """Return what the record of the steps alone shows."""
-    energy, mass = history.energy - history.work, history.mass
-    rises = np.diff(energy) / np.maximum(1.0, np.abs(energy[:-1]))
     return Certificate(
-        mass_drift=float(np.abs(mass / mass[0] - 1).max()), min_density=float(history.min_density.min()),
-        max_energy_increase=max(0.0, float(rises.max())) if rises.size else 0.0, dissipation_defect=None,
+        mass_drift=largest_drift(history.mass), min_density=float(history.min_density.min()),
+        max_energy_increase=largest_rise(history.energy - history.work), dissipation_defect=None,
         boundary_mass=max(boundary_mass(rho.masses, rho.grid) for rho in laws), n_accepted=len(history) - 1,
         n_rejected=int(saved["n_rejected"]), n_fallback=int(saved["n_fallback"]), residual=float(saved["residual"]),
         error_estimate=saved["error_estimate"], edi_defect=saved["edi_defect"], bias=saved["bias"], completed=done,

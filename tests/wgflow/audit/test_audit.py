@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import wgflow as wg
 from wgflow.audit import distance_from_rest
 from wgflow.audit.quadrature import StepIntegrals
 from wgflow.audit.weak_form import WeakForm
+from wgflow.certificate import largest_drift, largest_rise
 
 GRID = wg.Grid((-4, 4), cells=160, boundary="no-flux")
 WELL = wg.Potential(lambda x: x**4 / 4 - x**2 / 2)
@@ -167,3 +169,18 @@ def test_the_answer_is_stored(tmp_path):
     again = wg.load(tmp_path / "run.npz")
     assert again.certificate == sol.certificate
     assert again.certificate.equation_defect == sol.certificate.equation_defect
+
+
+@pytest.mark.parametrize(("energy", "rise"), [
+    ([3.0], 0.0), ([3.0, 2.0, 1.0], 0.0), ([3.0, 3.5, 1.0], 0.5 / 3.0), ([0.5, 0.6, 0.4], 0.1),
+    ([math.inf, 2.0, 1.0], 0.0), ([math.inf, math.inf, 1.0], 0.0), ([1.0, math.inf, 1.0], math.inf),
+    ([1.0, math.nan, 1.0], math.nan), ([math.nan, 1.0], math.nan)])
+def test_a_rise_that_is_no_number_is_not_taken_for_none(energy, rise):
+    with np.errstate(all="raise"):
+        assert largest_rise(np.array(energy)) == pytest.approx(rise, rel=1e-12, nan_ok=True)
+
+
+@pytest.mark.parametrize("mass", [[0.0, 1.0], [1.0, math.nan], [math.nan, 1.0], [1.0, math.inf]])
+def test_a_drift_of_the_mass_that_is_no_number_holds_nothing(mass):
+    with np.errstate(all="raise"):
+        assert not largest_drift(np.array(mass)) <= 1e-13

@@ -60,14 +60,19 @@ def matrices(psi, diffusion, h, periodic, cut=math.inf):
     return np.eye(n) - lean + np.roll(lean, 1, axis=0), np.roll(flux, 1, axis=0) - flux
 
 
-def sweep(masses, psi, diffusion, dt, h, periodic, kind, lines=1):
+def sweep(*problem, lines=1):
+    return swept(*problem, lines=lines)[0]
+
+
+def swept(masses, psi, diffusion, dt, h, periodic, kind, lines=1):
+    """Return the masses after one step, and the mass that was moved to mend them."""
     n = masses.shape[0]
     moved = np.zeros(1)
     flat = masses.T.ravel().copy() if lines > 1 else masses.ravel().copy()
     shapes = np.empty((1, 4, n, lines)), np.empty((1, 5, n, lines))
     compact.compact_sweep(flat, np.tile(psi, lines), np.empty(0), diffusion, dt, 1, h, lines, 1, periodic, kind,
                           compact.FILL, *shapes, moved, 0.0, 0, 1)
-    return flat.reshape(lines, n).T if lines > 1 else flat
+    return (flat.reshape(lines, n).T if lines > 1 else flat), float(moved[0])
 
 
 CASES = [(periodic, size) for periodic in (False, True) for size in (0.0, 0.3, 3.0, 40.0)]
@@ -90,6 +95,34 @@ def test_a_resolvent_is_that_of_dense_matrices(periodic, size, rng):
     expected = twice + math.sqrt(2) * (twice - once)
     if expected.min() > 0:
         np.testing.assert_allclose(sweep(m, psi, diffusion, dt, h, periodic, compact.SECOND), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_the_formula_of_order_five_is_a_sum_of_powers_of_the_resolvent(periodic, rng):
+    n, h, diffusion, dt = 17, 0.1, 0.7, 0.004
+    psi, m = 0.3 * rng.standard_normal(n), 1.0 + 0.1 * rng.random(n)
+    b, a = matrices(psi, diffusion, h, periodic)
+    resolvent = np.linalg.solve(b - compact.GAMMA5 * dt * a, b)
+    expected = sum(weight * np.linalg.matrix_power(resolvent, k + 1) @ m
+                   for k, weight in enumerate(compact.FIFTH_WEIGHTS))
+    assert expected.min() > 0
+    found, moved = swept(m, psi, diffusion, dt, h, periodic, compact.FIFTH)
+    np.testing.assert_allclose(found, expected, rtol=1e-11)
+    assert moved == 0.0
+
+
+@pytest.mark.parametrize("kind", [compact.SECOND, compact.FIFTH])
+@pytest.mark.parametrize("periodic", [False, True])
+def test_negative_masses_are_mended_and_the_mass_that_was_moved_is_told(kind, periodic):
+    n, spike = 17, np.zeros(17)
+    spike[8] = 1.0
+    plain = swept(spike, np.zeros(n), 1.0, 1e-3, 0.1, periodic, kind)
+    mended = swept(spike, np.zeros(n), 1.0, 3e-2, 0.1, periodic, kind)
+    for found, moved in (plain, mended):
+        assert found.min() >= 0
+        assert found.sum() == pytest.approx(1.0, abs=1e-14)
+        assert 0 <= moved < 0.5
+    assert max(plain[1], mended[1]) > 0
 
 
 @pytest.mark.parametrize("periodic", [False, True])

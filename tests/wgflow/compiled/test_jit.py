@@ -4,6 +4,7 @@ import gc
 import pickle
 import warnings
 
+import numba
 import numpy as np
 import pytest
 
@@ -150,3 +151,16 @@ def test_without_a_place_on_disk_kernels_are_compiled_in_memory(monkeypatch):
 def test_a_kernel_can_be_sent_to_another_process():
     again = pickle.loads(pickle.dumps(jit(halved)))
     assert again(3.0) == 1.5
+
+
+def test_without_compiling_a_kernel_is_pythons_and_as_silent(monkeypatch):
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+
+    @jit
+    def quotient(x, y):
+        return x / y
+
+    assert not isinstance(quotient, Kernel)
+    with np.errstate(all="raise"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert quotient(np.float64(1.0), np.float64(0.0)) == np.inf

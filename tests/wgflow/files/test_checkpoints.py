@@ -538,11 +538,12 @@ def test_kill_never_tears_a_file(tmp_path, killer):
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_signal_that_comes_while_an_object_is_deleted_is_heeded(tmp_path):
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
+def test_a_signal_that_comes_while_an_object_is_deleted_is_heeded(tmp_path, number, error):
     # Python prints and drops exceptions that are raised there, that of the handler too.
     class Struck:
         def __del__(self):
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
     seen = []
 
@@ -551,13 +552,28 @@ def test_a_signal_that_comes_while_an_object_is_deleted_is_heeded(tmp_path):
         if len(seen) == 3:
             Struck()
 
-    with pytest.raises(SystemExit) as caught:
+    handler, hook = signal.getsignal(number), sys.unraisablehook
+    with pytest.raises(error) as caught:
         solve(Line, fv(rtol=1e-6), checkpoint=tmp_path / "run", callback=strike)
-    assert caught.value.code == 143
+    assert error is KeyboardInterrupt or caught.value.code == 143
     assert len(seen) < 6
     header, _ = _npz.read_npz(tmp_path / "run", KIND)
     assert header["state"]["t"] >= seen[2]
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(number) is handler
+    assert sys.unraisablehook == hook
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_an_interrupt_that_a_callback_takes_care_of_is_its_own(tmp_path):
+    seen = []
+
+    def handled(t, rho):
+        seen.append(t)
+        if len(seen) == 3:
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    assert solve(Line, fv(dt=0.05), checkpoint=tmp_path / "run", callback=handled).success
 
 
 def test_an_int_that_no_array_holds_is_not_taken_for_a_float(tmp_path):
@@ -570,6 +586,18 @@ def test_an_int_that_no_array_holds_is_not_taken_for_a_float(tmp_path):
             resume(path, Line)
     _npz.write_npz(path, KIND, header | {"recorder": header["recorder"] | {"boundary": 0}}, arrays)
     assert resume(path, Line, method=fv()).success
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan])
+def test_a_state_that_is_no_density_is_not_opened(tmp_path, value):
+    path = tmp_path / "run"
+    solve(Line, fv(order=4, dt=0.01, max_steps=4), t_eval=[0.6], checkpoint=path, throw=False)
+    header, arrays = _npz.read_npz(path, KIND)
+    assert header["state"]["holds"] == "values at centers"
+    arrays["state_masses"] = np.full_like(arrays["state_masses"], value)
+    _npz.write_npz(path, KIND, header, arrays)
+    with pytest.raises(StorageError, match="no density"):
+        wg.load(path)
 
 
 def test_errors_of_the_run_are_kept(tmp_path):
