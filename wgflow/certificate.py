@@ -318,7 +318,8 @@ class Certificate:
         if self.mass_outside is None and self.atomic and self.boundary_mass > BOUNDARY_NOTICE:
             lines.append(f"  note: up to {self.boundary_mass:.1e} of the mass lay on a bound of a coordinate")
         elif self.mass_outside is None and self.boundary_mass > BOUNDARY_NOTICE:
-            lines.append(f"  note: up to {self.boundary_mass:.1e} of the mass lay at a wall of the grid (in 1 % of its cells)")
+            lines.append(f"  note: up to {self.boundary_mass:.1e} of the mass lay at a wall of the grid, in 1 % of its "
+                         "cells")
         return "\n".join(lines)
 
     def to_dict(self) -> dict:

@@ -24,8 +24,8 @@ Progress = bool | Callable[[float, float], object]
 
 #: Seconds between two lines, and before the first.
 LOG_SECONDS, FIRST_SECONDS = 5.0, 2.0
-#: The first steps, short ones and those that wait for compilers, do not tell how long a job takes: the time that is left
-#: is told when this share of it is done, or after so many seconds.
+#: The first steps, which are short or wait for compilers, do not tell how long a job takes: the time that is left is
+#: told when this share of it is done, or after so many seconds.
 LEAST_SHARE, LONG_SECONDS = 0.01, 60.0
 #: Seconds between two changes of a bar.
 BAR_SECONDS = 0.1

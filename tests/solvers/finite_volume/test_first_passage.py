@@ -1,7 +1,7 @@
 """An absorbing end as a cliff of the potential (docs/first-passage.md), against exact laws of first-passage times.
 
-Behind the end b the potential falls by 2/beta a cell, from the last center before b on. With fluxes exact for potentials
-that are linear between centers, the stationary profile in front is 0 at b: an error of second order in the cell.
+Behind the end b the potential falls by 2/beta a cell, from the last center before b on. With fluxes exact for
+potentials that are linear between centers, the stationary profile in front is 0 at b: an error of second order in the cell.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ EXACT_FOR_LINEAR = wg.FiniteVolume(order=2, corrected=False, rtol=1e-6)
 
 
 def not_yet(cells: int, times: list[float], wells: bool) -> np.ndarray:
-    """P(T > t) of a Brownian motion (beta = 1) from a uniform law on (0, 1/2), first at 1, and with ``wells`` at 0, too."""
+    """P(T > t), T when a Brownian motion (beta = 1), uniform on (0, 1/2) at first, is at 1, or with ``wells`` at 0."""
     h = 1 / cells
     low = -40 * h if wells else 0.0
     grid = wg.Grid((low, 1 + 40 * h), cells=cells + (80 if wells else 40), boundary="no-flux")
@@ -57,8 +57,8 @@ def test_mean_time_of_an_ornstein_uhlenbeck_process():
     cliff = 2 / h * np.clip(x - (end - h / 2), 0, 15 * h)
     start = wg.Density.gaussian(grid, 0.0, 0.05)
     times = np.linspace(0, 40, 1601)
-    sol = wg.solve(wg.Entropy(1.0) + wg.Potential(np.minimum(x, end) ** 2 / 2 - cliff), start, (0, 40), EXACT_FOR_LINEAR,
-                   t_eval=times)
+    energy = wg.Entropy(1.0) + wg.Potential(np.minimum(x, end) ** 2 / 2 - cliff)
+    sol = wg.solve(energy, start, (0, 40), EXACT_FOR_LINEAR, t_eval=times)
     mean_time = np.trapezoid([rho.masses[x < end].sum() for rho in sol.densities], times)
     y = np.linspace(-8, end, 40001)
     slope = np.exp(y**2 / 2) * np.cumsum(np.exp(-(y**2) / 2)) * (y[1] - y[0])
