@@ -1,7 +1,8 @@
 """An absorbing end as a cliff of the potential (docs/first-passage.md), against exact laws of first-passage times.
 
 Behind the end b the potential falls by 2/beta a cell, from the last center before b on. With fluxes exact for
-potentials that are linear between centers, the stationary profile in front is 0 at b: an error of second order in the cell.
+potentials that are linear between centers, the stationary profile in front is 0 at b: an error of second order in the
+cell.
 """
 
 from __future__ import annotations
