@@ -57,7 +57,9 @@ class Method(Contract):
 
     def __str__(self) -> str:
         """Return the name of the method and those of its settings that are not the defaults."""
-        settings = [(f, getattr(self, f.name)) for f in fields(self) if f.repr] if is_dataclass(self) else []
+        settings: list[tuple[Any, Any]] = []
+        if is_dataclass(self):
+            settings = [(f, getattr(self, f.name)) for f in fields(self) if f.repr]
         chosen = [f"{f.name}={value!r}" for f, value in settings
                   if f.default is MISSING or repr(value) != repr(f.default)]
         return f"{type(self).__name__}({', '.join(chosen)})"
