@@ -120,7 +120,7 @@ def compare(
     >>> compare(sol, (sol.t, x))
     Comparison(passed=True, 10 of 10 inside, level=0.01)
     """
-    if not isinstance(sol, Solution):
+    if not callable(getattr(sol, "density", None)):
         swapped = "; the arguments are swapped: compare(solution, particles)" if isinstance(particles, Solution) else ""
         raise InvalidType(f"sol must be a Solution, got {described(sol)}{swapped}")
     level = check_real("level", level)
