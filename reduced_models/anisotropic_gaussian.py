@@ -11,14 +11,14 @@ from typing import cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from wgflow.activations.base import Activation
+from wgflow.activations.base import Activation, check_activation
 from wgflow.activations.piecewise_linear import Ramp
 from wgflow.atoms import Atoms
 from wgflow.checks import check_count, check_positive
 from wgflow.compiled.neuron_pairs import block_mehler_rows
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy
-from wgflow.errors import InvalidInput, InvalidType
+from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
 from wgflow.losses.base import Loss
 
@@ -75,8 +75,7 @@ class TwoBlockModel(TwoClassModel):
         self.input_dimension = float(self.d)
         self.tau_plus2, self.tau_minus2 = class_variances(tau_plus2, tau_minus2, delta, convention)
         self.activation = self._default_activation() if activation is None else activation
-        if not isinstance(self.activation, Activation):
-            raise InvalidType(f"activation must be a wgflow.activations.Activation, got {type(activation).__name__}")
+        check_activation(self.activation)
         self._take_loss(loss, [1.0, -1.0])
         self._relax = tolerance is None
         default = _DEFAULT_TOLERANCE if self.quadratic else _LOSS_TOLERANCE

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from numpy.typing import ArrayLike
 
-from wgflow.activations.base import Activation, finite_array
-from wgflow.errors import InvalidInput, InvalidType
+from wgflow.activations.base import Activation, check_activation, finite_array
+from wgflow.errors import InvalidInput
 
 from .base import FloatArray
 
@@ -22,6 +22,5 @@ def checked_samples(x: ArrayLike, y: ArrayLike, activation: Activation | None,
     if labels.shape != inputs.shape[:1]:
         raise InvalidInput(f"y has shape {labels.shape} for {len(inputs)} samples; need ({len(inputs)},)")
     used = default if activation is None else activation
-    if not isinstance(used, Activation):
-        raise InvalidType(f"activation must be a wgflow.activations.Activation, got {type(activation).__name__}")
+    check_activation(used)
     return inputs, labels, used

@@ -14,7 +14,7 @@ import math
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import MISSING, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
@@ -54,6 +54,15 @@ class Method(Contract):
 
     max_steps: int = 1_000_000
     time_limit: float | None = None
+
+    def __str__(self) -> str:
+        """Return the name of the method and those of its settings that are not the defaults."""
+        settings: list[tuple[Any, Any]] = []
+        if is_dataclass(self):
+            settings = [(f, getattr(self, f.name)) for f in fields(self) if f.repr]
+        chosen = [f"{f.name}={value!r}" for f, value in settings
+                  if f.default is MISSING or repr(value) != repr(f.default)]
+        return f"{type(self).__name__}({', '.join(chosen)})"
 
     @property
     def controlled(self) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wgflow.atoms import Atoms
+from wgflow.calls.explained import explained
 from wgflow.checks import check_count
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy, Term
@@ -32,6 +33,7 @@ Array = NDArray[np.float64]
 WORK_ARRAYS = 12
 
 
+@explained("run_langevin(energy, rho0, 1000, [0.0, 0.5, 1.0], rng=7)")
 def run_langevin(
     energy: Term,
     rho0: Density | Atoms,

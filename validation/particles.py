@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wgflow.calls.explained import explained
 from wgflow.checks import check_count, check_memory, check_positive, real_array
 from wgflow.compiled.sgd import UNROLL, sgd_batches, sgd_steps
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 RISK_BLOCK = 1 << 14
 
 
+@explained("run_sgd(model, n_neurons=800, step_size=1e-4, t_eval=[0.0, 0.5, 1.0], rng=7)")
 def run_sgd(
     model: NetworkModel,
     n_neurons: int,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from wgflow.atoms import Atoms
-from wgflow.audit.open_ends import judge_outside
+from wgflow.audit.open_ends import HOLDS, judge_outside
 from wgflow.densities import Density
 from wgflow.uphill import uphill
 
@@ -213,7 +213,8 @@ class Certificate:
         answer = judge_outside(outside, self.unbounded, allowed, sample=self.noisy)
         part = f"an estimated part {outside:.1e}" if outside else "less than 1e-06"
         if answer:
-            return True, f"{part} of the mass lies beyond the ends of the grid, which stand for infinity"
+            within = f" (the run may be off by {allowed:.1e} anyway)" if outside > HOLDS else ""
+            return True, f"{part} of the mass lies beyond the ends of the grid, which stand for infinity{within}"
         if self.unbounded:
             return answer, (f"{part} of the mass lies beyond the ends of the grid, which stand for infinity, most of "
                             f"it at {self.outside_at}: enlarge the grid there")
@@ -317,7 +318,8 @@ class Certificate:
         if self.mass_outside is None and self.atomic and self.boundary_mass > BOUNDARY_NOTICE:
             lines.append(f"  note: up to {self.boundary_mass:.1e} of the mass lay on a bound of a coordinate")
         elif self.mass_outside is None and self.boundary_mass > BOUNDARY_NOTICE:
-            lines.append(f"  note: up to {self.boundary_mass:.1e} of the mass lay at a wall of the grid")
+            lines.append(f"  note: up to {self.boundary_mass:.1e} of the mass lay at a wall of the grid, in 1 % of its "
+                         "cells")
         return "\n".join(lines)
 
     def to_dict(self) -> dict:

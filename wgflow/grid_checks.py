@@ -165,7 +165,7 @@ def _about_boundary(word: str) -> str:
     if plain == "open" or any(part in plain for part in ("dirichlet", "absorb", "fixed", "outflow", "inflow", "robin",
                                                          "transparent")):
         return ("mass neither leaves nor enters a gradient flow, so that ends which absorb or hold a value are out of "
-                "scope (docs/out-of-scope.md says where to go); ")
+                "scope; first-passage times come from a cliff of V behind the end, docs/first-passage.md; ")
     if any(part in plain for part in ("neumann", "reflect", "wall", "flux", "closed")):
         return "unknown boundary; did you mean 'no-flux'? "
     guess = difflib.get_close_matches(plain, BOUNDARIES, n=1, cutoff=0.3)

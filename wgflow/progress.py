@@ -24,6 +24,9 @@ Progress = bool | Callable[[float, float], object]
 
 #: Seconds between two lines, and before the first.
 LOG_SECONDS, FIRST_SECONDS = 5.0, 2.0
+#: The first steps, which are short or wait for compilers, do not tell how long a job takes: the time that is left is
+#: told when this share of it is done, or after so many seconds.
+LEAST_SHARE, LONG_SECONDS = 0.01, 60.0
 #: Seconds between two changes of a bar.
 BAR_SECONDS = 0.1
 #: Whether this process has told that it compiles.
@@ -120,7 +123,7 @@ class Reporter:
 
     def _left(self, now: float, share: float) -> str:
         """Return the time that is left in words, by the speed over the last half of the time that has passed."""
-        if now - self.began < 1.0:
+        if now - self.began < 1.0 or (share < LEAST_SHARE and now - self.began < LONG_SECONDS):
             return ""
         while len(self.marks) > 1 and self.marks[1][0] < 0.5 * (self.began + now):
             self.marks.pop(0)

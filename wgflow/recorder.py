@@ -290,7 +290,7 @@ class Recorder:
         return Solution(t=[s[0] for s in self.snapshots], densities=densities, energy=[s[2] for s in self.snapshots],
                         history=history, status=status, message=message,
                         certificate=lambda: audited(certificate, audit, laws),
-                        free_energy=self.flow.energy, method=repr(self.method), time_scale=self.flow.time_scale,
+                        free_energy=self.flow.energy, method=str(self.method), time_scale=self.flow.time_scale,
                         jko_steps=self.jko_steps, stepped_by=self.method, start=self.flow.given,
                         mobility=self.flow.mobility, stopped=self.stopped)
 

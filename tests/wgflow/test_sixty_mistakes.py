@@ -13,6 +13,7 @@ UNEVEN = wg.Grid(edges=[np.sort(np.concatenate([np.linspace(-3, 0, 20), np.linsp
 BOWL = wg.Potential(lambda x: x**2 / 2)
 ENERGY = wg.Entropy(2.0) + BOWL
 RHO = wg.Density.gaussian(GRID, 0.5, 0.3)
+X = np.linspace(-1, 1, 11)
 FLAT = wg.Density.gaussian(PLANE, [0.5, 0.0], 0.2)
 
 
@@ -111,6 +112,14 @@ MISTAKES = [
     ("wg.resume(starts_at(tmp / 'a.npz'))", wg.InvalidInput, ["energy", "functions are not stored"]),
     ("wg.load('nowhere.npz')", wg.StorageError, ["nowhere.npz"]),
     ("solved().save('run.csv')", wg.InvalidInput, [".nc", ".npz", "to_csv"]),
+    ("solved().plot(tmp / 'run.xyz')", wg.InvalidInput, ["run.xyz", ".png"]),
+    # networks and particles
+    ("wg.reduced_models.FiniteData(X, X, np.tanh)", wg.InvalidInput, ["Tanh()", "PiecewiseLinear("]),
+    ("wg.reduced_models.IsotropicGaussian(40, 1.8, 0.2, activation='relu')", wg.InvalidInput, ["'relu'", "Tanh()"]),
+    ("wg.validation.run_langevin(ENERGY, RHO, 50, [0, 0.1])", wg.InvalidInput, ["rng", "rng=7"]),
+    ("wg.validation.run_langevin(ENERGY, RHO, 50, [0, 0.1], seed=3)", wg.InvalidInput, ["did you mean rng?"]),
+    ("wg.validation.compare(([0.0], np.zeros((1, 1, 9, 1))), solved())", wg.InvalidInput, ["swapped"]),
+    ("wg.Grid((-3, 3), cells=64, boundary='absorbing')", wg.InvalidInput, ["first-passage"]),
 ]
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wgflow.atoms import Atoms
-from wgflow.checks import check_count, check_real
-from wgflow.errors import InvalidInput
+from wgflow.checks import check_count, check_real, described
+from wgflow.errors import InvalidInput, InvalidType
 from wgflow.solution import Solution
 
 from .bands import Bands, excess_factor, simultaneous_bands
@@ -120,6 +120,9 @@ def compare(
     >>> compare(sol, (sol.t, x))
     Comparison(passed=True, 10 of 10 inside, level=0.01)
     """
+    if not callable(getattr(sol, "density", None)):
+        swapped = "; the arguments are swapped: compare(solution, particles)" if isinstance(particles, Solution) else ""
+        raise InvalidType(f"sol must be a Solution, got {described(sol)}{swapped}")
     level = check_real("level", level)
     if not 0.0 < level < 0.5:
         raise InvalidInput(f"level must lie in (0, 0.5), got {level:g}: it is the probability of a false alarm")

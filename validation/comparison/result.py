@@ -222,7 +222,8 @@ class Comparison:
             text = (f"FAIL: the solution does not agree with {runs}. {int((~inside).sum())} of {total} differences lie "
                     f"outside bands that a correct solution leaves with a probability of about {self.level:.2g} in "
                     f"all, from t = {self.t[first]:.4g} on. Farthest out: {worst}, {self.difference[i, j]:.3g} where "
-                    f"the band ends at {end:.3g}.")
+                    f"the band ends at {end:.3g}. Before the solution is blamed, halve the step of the particles: "
+                    "long steps move their law, too.")
         return " ".join([text, *self.notes, *self._own_error()])
 
     def marginal_in_bins(self, time: int, coordinate: int, edges: Array) -> Array:

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, owens_t
 
-from wgflow.checks import check_count, real_array
+from wgflow.checks import check_count, described, real_array
 from wgflow.contracts import Contract
-from wgflow.errors import InvalidInput
+from wgflow.errors import InvalidInput, InvalidType
 
 __all__ = [
     "Activation",
     "KernelActivation",
+    "check_activation",
     "check_correlation",
     "check_degree",
     "check_offset",
@@ -183,6 +184,16 @@ def check_offset(b: ArrayLike, name: str = "offset") -> FloatArray:
     if not np.all(np.isfinite(array)):
         raise InvalidInput(f"{name} must be finite, got {array[~np.isfinite(array)][0]}")
     return array
+
+
+def check_activation(value: object) -> Activation:
+    """Return an activation; raise InvalidType for anything else."""
+    if isinstance(value, Activation):
+        return value
+    table = ("; give a function of yours by a table, PiecewiseLinear(t, sigma(t), left_slope=, right_slope=)"
+             if callable(value) else "")
+    raise InvalidType("activation must be a wgflow.activations.Activation such as Tanh(), got "
+                      f"{described(value)}{table}")
 
 
 def check_correlation(rho: ArrayLike) -> FloatArray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import beta, betainc, ndtr
@@ -27,6 +29,7 @@ from .base import (
 __all__ = ["NonMonotone", "PiecewiseLinear", "Ramp", "ReLU"]
 
 _FAR = 40.0  # phi(40) underflows: standardized knots beyond it have reached their limit
+_KNOTS_SHOWN = 16  # more of them are not printed one by one
 _TINY = 1e-300  # stands for s = 0, so that every limit follows from the clipped knots
 
 
@@ -54,7 +57,8 @@ class PiecewiseLinear(Activation):
     values : array_like, shape (n,)
         Values at the knots.
     left_slope, right_slope : float
-        Slopes below the first and above the last knot.
+        Slopes below the first and above the last knot. The table of a function that grows needs them: with 0 it is
+        constant there.
 
     Raises
     ------
@@ -248,6 +252,11 @@ class PiecewiseLinear(Activation):
         ends = ""
         if self._slopes[0] or self._slopes[-1]:
             ends = f", left_slope={self._slopes[0]:g}, right_slope={self._slopes[-1]:g}"
+        if self._knots.size > _KNOTS_SHOWN:
+            # Runs that are kept in files are known by this text: it tells any two tables apart.
+            table = hashlib.sha256(np.concatenate([self._knots, self._values]).tobytes()).hexdigest()[:16]
+            return (f"PiecewiseLinear(<{self._knots.size} knots from {self._knots[0]:g} to {self._knots[-1]:g}, "
+                    f"sha256 {table}>{ends})")
         return f"PiecewiseLinear(knots={self._knots.tolist()}, values={self._values.tolist()}{ends})"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from wgflow.atoms import Atoms
-from wgflow.errors import StorageError
+from wgflow.errors import InvalidInput, StorageError
 
 #: Colors of text, of edges and notes, of the flow, of particles, and of failed checks.
 INK = "#20262e"
@@ -45,6 +45,11 @@ def save_figure(figure: Any, path: Any) -> Any:
             figure.savefig(Path(path), dpi=150)
         except OSError as error:
             raise StorageError(f"cannot write the picture {path}: {error}") from error
+        except ValueError as error:
+            if not str(error).startswith("Format "):
+                raise
+            raise InvalidInput(f"path={str(path)!r} must end in .png, .pdf or .svg, or another format of Matplotlib's"
+                               ) from error
     return figure
 
 

@@ -55,15 +55,16 @@ def _generators() -> SearchStrategy[np.random.Generator]:
     return _strategies().integers(0, 2**32 - 1).map(np.random.default_rng)
 
 
-def _shape(draw: Any, axes: Sequence[int],
-           cells: dict[int, tuple[int, int]]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+def _shape(draw: Any, axes: Sequence[int], cells: dict[int, tuple[int, int]],
+           boundaries: Sequence[str] = BOUNDARIES) -> tuple[tuple[int, ...], tuple[str, ...]]:
     st = _strategies()
     ndim = draw(st.sampled_from(axes))
     shape = tuple(draw(st.integers(*cells[ndim])) for _ in range(ndim))
-    return shape, tuple(draw(st.sampled_from(BOUNDARIES)) for _ in range(ndim))
+    return shape, tuple(draw(st.sampled_from(boundaries)) for _ in range(ndim))
 
 
-def grids(axes: Sequence[int] = AXES, kinds: Sequence[str] = GRID_KINDS) -> SearchStrategy[Grid]:
+def grids(axes: Sequence[int] = AXES, kinds: Sequence[str] = GRID_KINDS,
+          boundaries: Sequence[str] = BOUNDARIES) -> SearchStrategy[Grid]:
     """Return a strategy for small grids on [-2, 2]^d with no-flux and periodic axes.
 
     Parameters
@@ -73,6 +74,9 @@ def grids(axes: Sequence[int] = AXES, kinds: Sequence[str] = GRID_KINDS) -> Sear
     kinds : sequence of str
         Of ``"even"``, ``"graded"`` (widths that differ by up to a factor 5) and ``"weighted"`` (a rough reference
         measure).
+    boundaries : sequence of str
+        Of ``"no-flux"`` and ``"periodic"``. A potential that is not periodic needs ``boundaries=["no-flux"]``: on a
+        circle it would jump, and is refused.
 
     Raises
     ------
@@ -83,7 +87,7 @@ def grids(axes: Sequence[int] = AXES, kinds: Sequence[str] = GRID_KINDS) -> Sear
 
     @st.composite
     def strategy(draw):
-        shape, boundary = _shape(draw, axes, CELLS)
+        shape, boundary = _shape(draw, axes, CELLS, boundaries)
         return random_grid(draw(_generators()), shape, boundary, draw(st.sampled_from(kinds)))
 
     return strategy()

@@ -380,3 +380,12 @@ def test_pair_slopes_are_derivatives_in_the_covariance(activation):
 def test_pair_slopes_without_closed_form_are_refused():
     with pytest.raises(InvalidInput, match=r"Tanh\(\) has no closed form"):
         Tanh().pair_slopes(1.0, 1.0, 0.5)
+
+
+def test_long_tables_are_shown_in_short_and_told_apart():
+    t = np.linspace(-5.0, 5.0, 101)
+    one, other = PiecewiseLinear(t, t**3, right_slope=75.0), PiecewiseLinear(t, t**3 + (t == 0.0), right_slope=75.0)
+    assert repr(one).startswith("PiecewiseLinear(<101 knots from -5 to 5, sha256 ")
+    assert len(repr(one)) < 120
+    assert repr(one) != repr(other)
+    assert repr(one) == repr(PiecewiseLinear(t, t**3, right_slope=75.0))

@@ -20,6 +20,13 @@ RHO = wg.Density.gaussian(GRID, 0.3, 0.2)
 ENERGY = wg.Potential(lambda x: x**2 / 2) + wg.Entropy(2.0)
 
 
+@settings(max_examples=20, deadline=None, derandomize=True, database=None)
+@given(wg.testing.grids(axes=[1, 2], boundaries=["no-flux"]))
+def test_grids_of_walls_alone(grid):
+    assert set(grid.boundary) == {"no-flux"}
+    assert grid.ndim <= 2
+
+
 @pytest.fixture(scope="module")
 def sol():
     return wg.solve(ENERGY, RHO, (0, 0.5))

@@ -220,6 +220,25 @@ def test_an_estimate_of_what_is_left(caplog, monkeypatch):
     assert lines[-1] == "work: 100 %"
 
 
+def test_the_first_short_steps_do_not_tell_what_is_left(caplog, monkeypatch):
+    from wgflow import progress
+
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    caplog.set_level(logging.INFO, logger="wgflow")
+    report = progress.Reporter("work")
+    for seconds, done in ((3, 1e-4), (9, 0.009), (15, 0.02)):  # of 100: the first steps, then a job that is begun
+        clock[0] = float(seconds)
+        report(done, 1.0)
+    slow = progress.Reporter("slow")
+    for seconds in (10, 40, 80):  # a job of hours says so after a minute
+        clock[0] = 15.0 + seconds
+        slow(1e-5 * seconds, 1.0)
+    told = ["left" in record.getMessage() for record in caplog.records]
+    assert told == [False, False, True, False, False, True]
+    assert caplog.records[-1].getMessage() == "slow: 0 %, about 27.8 hours left"
+
+
 def test_a_function_is_told():
     told = []
     wg.solve(wg.Entropy(1.0) + BOWL, RHO, (1, 3), progress=lambda done, total: told.append((done, total)))
