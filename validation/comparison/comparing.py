@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -146,24 +147,13 @@ def _compared(sol: Solution, runs: ParticleRuns, statistics: Sequence[Statistic]
                        None if risks is None else risks.excess)
     columns = _columns(sol, t, runs, statistics, model, risks, n_null, rng, null)
     difference = np.array([column.fit for column in columns]).T
-    bias, spread = np.zeros_like(difference), 1.0
+    bias = None
     if coarse is not None:
-        bias, spread = first_order_bias(sol, t, runs, coarse, difference, quantities, statistics, model)
-
-    def bands_at(each: float) -> Bands:
-        bands = simultaneous_bands(quantities, columns, runs.n_runs, each)
-        if coarse is not None:
-            factor = np.where(is_distance, 1.0, spread)[:, None]
-            return Bands(factor * bands.lower - np.where(is_distance[:, None], 0.0, bias), factor * bands.upper + bias,
-                         bands.inflation)
-        if risks is not None:
-            excess = excess_factor(runs.n_runs, int(getattr(model, "n_parameters", 1)), each)
-            bands.upper[-1] += risks.excess * excess
-        return bands
-
-    is_distance = np.array([q.is_distance for q in quantities])
-    bands = bands_at(level)
-    mute = is_distance[:, None] & (bands.upper - bias >= np.array([q.largest for q in quantities])[:, None])
+        bias = first_order_bias(sol, t, runs, coarse, difference, quantities, statistics, model)
+    bands_at = partial(bands_of, quantities, columns, runs, risks, bias)
+    bands, is_distance = bands_at(level), np.array([q.is_distance for q in quantities])
+    allowed = 0.0 if bias is None else bias[0]
+    mute = is_distance[:, None] & (bands.upper - allowed >= np.array([q.largest for q in quantities])[:, None])
     pde = np.array([[q.at_law(column) for column in columns] for q in quantities])
     if risks is not None:
         pde[-1] = risks.pde
@@ -175,8 +165,30 @@ def _compared(sol: Solution, runs: ParticleRuns, statistics: Sequence[Statistic]
         n_runs=runs.n_runs, n_particles=runs.count, n_null=n_null,
         seed=getattr(rng.bit_generator.seed_seq, "entropy", None), solution=sol, runs=runs, coordinate_names=names,
         is_distance=is_distance[said], mute=mute[said], p_value=_p_value(difference, bands_at, n_null),
-        scatter=null.kind, first_order_bias=None if coarse is None else bias[said],
+        scatter=null.kind, first_order_bias=None if bias is None else bias[0][said],
         notes=(*notes, *_mute_notes(quantities, mute, t)))
+
+
+def bands_of(quantities: Sequence[Quantity], columns: Sequence[AtOneTime], runs: ParticleRuns, risks: Risks | None,
+             bias: tuple[Array, float] | None, level: float) -> Bands:
+    """Return the bands at a level: with the bias that coarser runs measure, or else with the risk's excess.
+
+    Parameters
+    ----------
+    bias : (array of shape (quantities, times), float), optional
+        What `first_order_bias` returns.
+    """
+    bands = simultaneous_bands(quantities, columns, runs.n_runs, level)
+    if bias is not None:
+        size, spread = bias
+        is_distance = np.array([q.is_distance for q in quantities])[:, None]
+        factor = np.where(is_distance, 1.0, spread)
+        return Bands(factor * bands.lower - np.where(is_distance, 0.0, size), factor * bands.upper + size,
+                     bands.inflation)
+    if risks is not None:
+        excess = excess_factor(runs.n_runs, int(getattr(runs.model, "n_parameters", 1)), level)
+        bands.upper[-1] += risks.excess * excess
+    return bands
 
 
 def _columns(sol: Solution, t: Array, runs: ParticleRuns, statistics: Sequence[Statistic], model: ReducedModel | None,
