@@ -232,6 +232,50 @@ def test_two_coordinates():
     assert not shifted.inside[5:].all()
 
 
+def test_some_coordinates_alone():
+    """The marginal of b, whatever a does, as a comparison of its own: the same as on one axis."""
+    grid = Grid([(-4, 4), (-3, 5)], cells=(80, 80), names=["a", "b"])
+    rho = Density.gaussian(grid, [0, 1], [[1.0, 0.3], [0.3, 0.5]])
+    sol = SimpleNamespace(t=np.array([0.0]), densities=[rho], density=lambda t: rho)
+    x = np.random.default_rng(77).multivariate_normal([0, 1], [[1.0, 0.3], [0.3, 0.5]], size=(5, 1, 300))
+    off = SimpleNamespace(t=[0.0], coordinates=x + [0.4, 0.0])
+    assert not compare(sol, off, n_null=200).passed
+    own = compare(sol, off, coordinates=("b",), n_null=200)
+    assert own.passed
+    assert own.coordinate_names == ("b",)
+    assert own.quantities == tuple(f"{each.name} of b" for each in STATISTICS)
+    assert "The risk was not compared: it is that of all coordinates." in own.notes
+    assert not compare(sol, off, coordinates=["b", "a"], n_null=200).passed
+    # Particles that have no other coordinate, and a flow that has none.
+    alone = compare(sol, ([0.0], x[..., 1:]), coordinates=("b",), n_null=200)
+    np.testing.assert_allclose(alone.difference, own.difference, rtol=1e-12)
+    line = rho.marginal(1)
+    on_line = compare(SimpleNamespace(t=np.array([0.0]), density=lambda t: line), ([0.0], x[..., 1:]), n_null=2000)
+    np.testing.assert_allclose(on_line.difference, own.difference, atol=1e-12)
+    np.testing.assert_allclose(on_line.upper, compare(sol, off, coordinates=("b",), n_null=2000).upper, rtol=0.1)
+    # Fewer statistics share the level, so that bands are not wider.
+    both = compare(sol, SimpleNamespace(t=[0.0], coordinates=x), n_null=2000)
+    assert np.mean(both.upper[5:] / on_line.upper) > 1.0
+    own.plot()
+    for wrong, match in (("b", "is a string"), (["c"], "name one or more of a, b"), ([], "name one or more"),
+                         (["a", "a"], "each once")):
+        with pytest.raises(InvalidInput, match=match):
+            compare(sol, off, coordinates=wrong)
+
+
+def test_coarse_runs_of_some_coordinates():
+    grid = Grid([(-4, 4), (-3, 5)], cells=(60, 60), names=["a", "b"])
+    rho = Density.gaussian(grid, [0, 1], [[1.0, 0.0], [0.0, 0.5]])
+    sol = SimpleNamespace(t=np.array([0.0]), densities=[rho], density=lambda t: rho)
+    rng = np.random.default_rng(5)
+    fine, rough = (SimpleNamespace(t=[0.0], step_size=step, coordinates=rng.normal(
+        [0.0, 1.0 + 200 * step], [1.0, np.sqrt(0.5)], size=(5, 1, n, 2))) for n, step in ((400, 1e-3), (200, 2e-3)))
+    assert not compare(sol, fine, coordinates=("b",), n_null=200).passed
+    told = compare(sol, fine, coordinates=("b",), coarse=rough, n_null=200)
+    assert told.passed
+    assert told.first_order_bias.shape == told.difference.shape
+
+
 def test_one_run_is_allowed_and_said():
     result = compare(flow(), particles(79, runs=1), n_null=200)
     assert result.passed
