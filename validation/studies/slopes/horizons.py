@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,23 +15,13 @@ from numpy.typing import ArrayLike
 
 from wgflow.checks import check_count
 from wgflow.errors import InvalidInput
-from wgflow.reduced_models import IsotropicGaussian
 
-from ..base import Check, Study, StudyReport
-from ..pictures import save_picture
-from .drawing import draw_errors
 from .fits import SlopeFit, fit_slope
-from .judging import report_of, runs_folder, slope_is
 from .neurons import error_against_neurons
 from .results import ErrorStudy
 from .simulations import rising
 
-__all__ = ["STUDY", "error_against_time", "growth_rate"]
-
-#: Seed of the experiment.
-_SEED = 4441
-#: Probability that a right theory fails any of its checks, and half the width that an interval of a slope may have.
-_LEVEL, _PRECISION = 0.01, 0.2
+__all__ = ["error_against_time", "growth_rate"]
 
 #: Bootstrap draws behind the interval of a growth rate, and their seed.
 _DRAWS, _DRAWS_SEED = 1000, 30011
@@ -115,36 +104,3 @@ def growth_rate(study: ErrorStudy, quantity: str, value: float, *, low: float = 
     # All times of a run are drawn together, since they depend on one another.
     drawn = x[rng.integers(len(x), size=(_DRAWS, len(x)))].mean(axis=1)
     return fit_slope(study.t[kept], x.mean(axis=0), drawn, level=level, log_x=False)
-
-
-class ErrorAgainstTime(Study):
-    name = "error-against-time"
-    title = "the error uniformly over [0, T]: two isotropic Gaussians, d = 40"
-
-    def run(self, folder: Path, *, quick: bool = False, fresh: bool = False) -> StudyReport:
-        model, ends = IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2), (0.3, 3.0)
-        widths, counts = ((25, 400), (250, 60)) if quick else ((25, 100, 400, 1600), (1000, 600, 300, 120))
-        suprema, errors = error_against_time(model, ends, widths, counts, times_each=2 if quick else 8, rng=_SEED,
-                                             folder=runs_folder(folder, fresh), progress=True)
-        conventions = ("x ~ N(0, tau^2 I_40), tau_+^2 = 1.8, tau_-^2 = 0.2; w ~ N(0, 0.8^2 I/d); gradient flow of N "
-                       "neurons in the exact risk, directions averaged; sup: of each run over a grid of times in [0, "
-                       "T], then averaged over runs; points have two standard errors.")
-        quantities = ("W1 of r", "mean of r", "risk")
-        level = 1.0 - _LEVEL / (len(quantities) * (len(ends) + 1))
-        checks = [slope_is("sup to T", suprema, quantity, "error", end, -0.5, _PRECISION, level)
-                  for quantity in quantities for end in ends]
-        checks += [_relaxes(errors, quantity, ends[0], level) for quantity in quantities]
-        figure = draw_errors([(suprema, quantity, "error") for quantity in quantities], word="T",
-                             titles=[f"sup over [0, T]: {quantity}" for quantity in quantities])
-        picture = save_picture(figure, folder / "error-against-time.png", conventions)
-        return report_of(self.name, self.title, conventions, checks, {"suprema": suprema}, (picture,))
-
-
-def _relaxes(errors: ErrorStudy, quantity: str, low: float, level: float) -> Check:
-    """Judge whether the error at the largest N falls with time, so that its supremum is that of the fast start."""
-    fit = growth_rate(errors, quantity, float(errors.values[-1]), low=low, level=level)
-    return Check(f"from t = {low:g} on the error of {quantity} at N = {errors.n_neurons[-1]} changes at the rate "
-                 f"{fit}, below 0", fit.high < 0.0)
-
-
-STUDY = ErrorAgainstTime()

@@ -149,7 +149,7 @@ class ErrorAgainstNeurons(Study):
         widths = (25, 100, 400, 1600) if quick else (25, 100, 400, 1600, 6400)
         counts = (400, 400, 200, 100) if quick else (1000, 600, 400, 150, 48)
         flow = error_against_neurons(model, widths, times, counts, rng=_SEED, folder=runs, progress=True)
-        sgd_widths, sgd_counts = ((25, 50, 200), (200, 150, 50)) if quick else (
+        sgd_widths, sgd_counts = ((25, 100, 400), (200, 100, 30)) if quick else (
             (25, 100, 400, 1600), (1000, 600, 200, 48))
         sgd = error_against_neurons(model, sgd_widths, times, sgd_counts, dynamics="sgd", neurons_times_step=_SCALE,
                                     sol=flow.solutions[0], rng=_SEED, folder=runs, progress=True)
