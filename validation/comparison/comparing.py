@@ -140,15 +140,16 @@ def compare(
     model = getattr(particles, "model", None) if model is None else model
     names = _coordinate_names(start, model, ndim)
     axes = None if coordinates is None else _axes_of(coordinates, names)
+    kinds: Any = coarse
     if axes is None:
         runs = particle_runs(particles, ndim)
     else:
         names, width = tuple(names[k] for k in axes), width_of(particles, ndim, len(axes))
         runs = particle_runs(particles, width).on_axes(axes)
         if coarse is not None:
-            coarse = [particle_runs(each, width, "coarse").on_axes(axes) for each in coarse_kinds(coarse)]
+            kinds = [particle_runs(each, width, "coarse").on_axes(axes) for each in coarse_kinds(coarse)]
     runs = replace(runs, model=model)
-    return _compared(sol, runs, statistics, model, level, n_null, np.random.default_rng(rng), scatter, coarse, names,
+    return _compared(sol, runs, statistics, model, level, n_null, np.random.default_rng(rng), scatter, kinds, names,
                      axes)
 
 
