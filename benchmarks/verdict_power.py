@@ -30,6 +30,8 @@ from wgflow.validation import compare, predict_scatter, run_sgd
 N_NULL, LEVELS = 200, (0.05, 0.01)
 TAU2, KAPPA = (1.8, 0.2), 0.8
 LINEAR_BETA, NOISY_BETA, RIDGE = 3.0, 100.0, 0.7
+#: Noise that particles share, in units of the scatter of the mean of independent ones.
+SHARED = 3.0
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,19 @@ class Linear(Case):
         return wg.reduced_models.LinearNeuron(covariance=1.5 * tau**2, direction=1.0, noise_variance=0.3)
 
 
+class SharedNoise(Case):
+    """Particles in a parabola, of which those of a run share noise as large as the scatter of their mean."""
+
+    def particles(self, count: int, n_runs: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Return exact steps of dX = -X dt + dB + c dW with a common W, as times and coordinates."""
+        x = [1.5 + rng.normal(size=(n_runs, count))]
+        for dt in np.diff(self.t):
+            fall = np.exp(-dt)
+            kicks = rng.normal(size=(n_runs, count)) + SHARED / np.sqrt(count) * rng.normal(size=(n_runs, 1))
+            x.append(fall * x[-1] + np.sqrt(0.5 * (1.0 - fall**2)) * kicks)
+        return np.array(self.t), np.stack(x, axis=1)[..., None]
+
+
 CASES: dict[str, Case] = {
     "isotropic": Isotropic("isotropic model, d = 40", 1e-5, (0.0, 0.03, 0.1)),
     "isotropic-power": Isotropic("isotropic model, d = 40, N = 800", 1e-5, (0.0, 0.03, 0.1),
@@ -81,6 +96,7 @@ CASES: dict[str, Case] = {
                                        NOISY_BETA, 0.01, wrong=("beta + 20 %", "beta - 20 %")),
     "linear-noisy": Linear("linear neurons, beta = 3, ridge 0.7", 2e-4, (0.0, 0.5, 2.0), LINEAR_BETA, RIDGE,
                            400),
+    "shared-noise": SharedNoise("particles that share noise, observed scatter", 0.0, (0.0, 0.1, 0.3, 1.0, 3.0)),
 }
 
 
@@ -88,6 +104,10 @@ CASES: dict[str, Case] = {
 def solution_of(name: str, change: str) -> Any:
     """Return the mean-field solution of a case, once in a process."""
     case = CASES[name]
+    if isinstance(case, SharedNoise):
+        grid = wg.Grid((-6.0, 8.0), cells=case.cells)
+        energy = wg.Entropy(beta=2.0) + wg.Potential(lambda x: x**2 / 2)
+        return wg.solve(energy, wg.Density.gaussian(grid, 1.5, 1.0), (0, case.t[-1]), t_eval=case.t)
     model, beta = case.model(change), case.beta_of(change)
     options = {"beta": beta, "ridge": case.ridge}
     grid = model.grid(cells=case.cells, **({} if np.isinf(beta) else options))
@@ -114,11 +134,14 @@ def runs_of(name: str, n_neurons: int, n_runs: int, rng: np.random.Generator) ->
 def null(name: str, n_neurons: int, runs: tuple[int, ...], kinds: tuple[str, ...], repeat: int,
          rng: np.random.Generator) -> dict[str, float]:
     """Return the p-values of comparisons with the right equation."""
-    sgd, found, first = runs_of(name, n_neurons, sum(runs), rng), {}, 0
+    case, found, first = CASES[name], {}, 0
+    shared = isinstance(case, SharedNoise)
+    made = case.particles(n_neurons, sum(runs), rng) if shared else runs_of(name, n_neurons, sum(runs), rng)
     for n in runs:
         own = slice(first, first + n)
-        part = replace(sgd, coordinates=sgd.coordinates[own], risk=sgd.risk[own])
-        for kind in kinds:
+        part = (made[0], made[1][own]) if shared else replace(made, coordinates=made.coordinates[own],
+                                                              risk=made.risk[own])
+        for kind in ("observed",) if shared else kinds:
             scatter = scatter_of(name, n_neurons) if kind == "predicted" else kind
             found[f"{kind} {n}"] = compare(solution_of(name, "right"), part, scatter=scatter, n_null=N_NULL,
                                            rng=[repeat, n]).p_value

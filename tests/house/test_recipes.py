@@ -49,7 +49,7 @@ def test_a_distance_sees_what_is_wrong():
     module = recipe("distance")
     grid = wg.Grid((-4, 4), cells=200)
     sol = wg.solve(wg.Potential(lambda x: 0 * x), wg.Density.gaussian(grid, 0.0, 1.0), (0, 1), t_eval=[0.0])
-    wrong = np.random.default_rng(7).normal(0.4, 1.0, size=(2, 1, 400, 1))
+    wrong = np.random.default_rng(7).normal(0.4, 1.0, size=(5, 1, 160, 1))
     found = wg.validation.compare(sol, ([0.0], wrong), statistics=(module.EnergyDistance(),))
     assert not found.passed
 

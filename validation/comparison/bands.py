@@ -15,15 +15,17 @@ one another). Three things move a correct run away from rho:
    of M replicates is the k-th largest that a further draw exceeds with probability k / (M + 1).
 2. *Particles are not independent.* They share noise (that of the data under SGD, of order sqrt(step_size) at any N) and
    interact, which damps or carries along the fluctuations of the start. The runs show it: phi, which is E^2 over the
-   mean of E^2 over the replicates, is 1 for independent draws. What exceeds 1 is added as a variance,
+   mean of E^2 over the replicates, is 1 for independent draws. What exceeds that is added as a variance,
 
-       band^2 = Q^2 + (c kappa)^2 (mu^2 + sigma^2) max(0, phi~ - 1),
-       kappa = t_{2(n-1)}(Phi(c)) / c,
+       band^2 = Q^2 + K^2 (mu^2 + sigma^2) max(0, phi~ - phi_0),
 
    taken as one Gaussian mode (a common shift), the least favorable case for a distance. As phi is itself estimated from
-   few runs, phi~ = max(phi, (phi + median over times of phi) / 2) borrows strength from the other times, and the factor
-   kappa of Student's t pays for the rest. Damping (phi < 1) does not narrow the band. A single run has no spread:
-   its band consists of part 1 alone, and the verdict says so.
+   n runs, K is the quantile of Student's law of n - 1 degrees of freedom, and phi_0 is below 1, since few runs may show
+   no scatter though there is some (:mod:`wgflow.validation.comparison.small_samples` finds it). The modes, one for each
+   coordinate and one for the risk at each time, are allowed for by Sidak's inequality; phi~ = max(phi, (phi + median
+   over times of phi) / 2) borrows strength from the other times. So from five runs on the price is small, two or three
+   have wide bands. Damping (phi < 1) does not narrow the band. A single run has no spread: its band consists of part 1
+   alone, and the verdict says so.
 
    Where the scatter is predicted (:func:`wgflow.validation.predict_scatter`), parts 2 and 3 are left out: replicates
    themselves scatter as the runs do (:mod:`wgflow.validation.comparison.predicted_scatter`), jointly over all times and
@@ -60,9 +62,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtri, ndtr, stdtrit
+from scipy.special import chdtri
 
 from .null_law import AtOneTime, Quantity
+from .small_samples import borrowed, observed_scatter
 
 __all__ = ["Bands", "excess_factor", "excess_variance", "simultaneous_bands", "simultaneous_factor"]
 
@@ -87,10 +90,11 @@ def simultaneous_bands(quantities: Sequence[Quantity], columns: Sequence[AtOneTi
     factor = simultaneous_factor(np.concatenate([column.standardized for column in columns], axis=1), level)
     is_distance = np.array([q.is_distance for q in quantities])[:, None]
     mean = np.where(is_distance, null_mean, 0.0)
-    added = np.stack([excess_variance(*rows, n_runs, factor) for rows in zip(observed, null_spread)])
+    modes = len({(q.coordinate, q.statistic is None) for q in quantities})
+    added = np.stack([excess_variance(*rows, n_runs, modes, level) for rows in zip(observed, null_spread)])
     added = np.where(predicted, 0.0, added)  # the replicates scatter as the runs do
     independent = mean + factor * null_std
-    scattered = np.sqrt(independent**2 + factor**2 * (mean**2 + null_std**2) * added)
+    scattered = np.sqrt(independent**2 + (mean**2 + null_std**2) * added)
     excess = np.where(predicted, 0.0, np.maximum(0.0, observed - null_spread))
     wider = np.array([[q.broadening(column, float(e)) for column, e in zip(columns, row)]
                       for q, row in zip(quantities, excess)])
@@ -109,23 +113,23 @@ def simultaneous_factor(standardized: Array, level: float) -> float:
     return float(np.quantile(standardized.max(axis=1), 1.0 - level, method="weibull"))
 
 
-def excess_variance(spread: Array, null_spread: Array, n_runs: int, factor: float) -> Array:
-    """Return what part 2 adds, ``kappa^2 max(0, phi~ - 1)``, for one statistic at all times.
+def excess_variance(spread: Array, null_spread: Array, n_runs: int, n_modes: int, level: float) -> Array:
+    """Return what part 2 adds, ``K^2 max(0, phi~ - phi_0)``, for one statistic at all times.
 
     Parameters
     ----------
     spread, null_spread : array of shape (times,)
         E^2 of the runs, and its mean over the replicates.
-    factor : float
-        The c of part 1. A scatter learned from n runs has Student's law, whose quantile at the level of c, which all
-        statistics and times share, is kappa c.
+    n_modes : int
+        Coordinates, and one more with the risk.
+    level : float
+        Of all bands.
     """
     if n_runs == 1:
         return np.zeros_like(spread)
-    phi = spread / np.maximum(null_spread, np.finfo(float).tiny)
-    phi = np.maximum(phi, 0.5 * (phi + np.median(phi)))
-    kappa = stdtrit(2 * (n_runs - 1), ndtr(factor)) / factor
-    return kappa**2 * np.maximum(0.0, phi - 1.0)
+    phi = borrowed(spread / np.maximum(null_spread, np.finfo(float).tiny))
+    student, start = observed_scatter(n_runs, spread.size, n_modes, level)
+    return student**2 * np.maximum(0.0, phi - start)
 
 
 def excess_factor(n_runs: int, n_parameters: int, level: float) -> float:

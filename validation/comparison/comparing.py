@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,9 @@ from wgflow.solution import Solution
 
 from .bands import Bands, excess_factor, simultaneous_bands
 from .first_order_bias import coarse_kinds, first_order_bias
+from .marginal_laws import ChosenLaws
 from .null_law import AtOneTime, Predicted, Quantity, at_one_time, is_sample, laws_at, quantities_of
-from .particle_runs import ParticleRuns, Particles, particle_runs
+from .particle_runs import ParticleRuns, Particles, particle_runs, width_of
 from .result import Comparison
 from .risk_response import Risks, response_of, risks_of
 from .scatter_of_runs import NullChoice, ScatterChoice, null_choice
@@ -37,6 +39,7 @@ def compare(
     sol: Solution,
     particles: Particles,
     *,
+    coordinates: Sequence[str] | None = None,
     statistics: Sequence[Statistic] = STATISTICS,
     coarse: Particles | list[SGDResult] | None = None,
     scatter: ScatterChoice = None,
@@ -64,7 +67,12 @@ def compare(
     particles : SGDResult, Solution, (times, array), or object with ``t`` and ``coordinates``
         An `SGDResult`; a Solution of atoms of equal weights (Langevin), which is one run; times and an array of shape
         (runs, times, n, coordinates); or any object with ``t`` and ``coordinates`` of these shapes and, for the risk,
-        ``risk`` of shape (runs, times) and ``model``. Three runs make a fair comparison, ten a sharp one.
+        ``risk`` of shape (runs, times) and ``model``. Where the scatter is not
+        predicted, five runs make a fair comparison and ten a sharp one.
+    coordinates : sequence of str, optional
+        The coordinates whose laws are compared, all by default: ``coordinates=("a",)`` compares the marginal of a
+        alone, and the level belongs to it alone. Particles may have all coordinates of the solution, or these only,
+        in this order. The risk, which is that of all coordinates, is then left out.
     statistics : sequence of Statistic, optional
         What is compared on each coordinate; ``(*STATISTICS, yours)`` adds one, see `Statistic`.
     coarse : SGDResult, or list of one or two of them, optional
@@ -131,67 +139,91 @@ def compare(
         raise InvalidInput(f"n_null must be an integer >= 2 / level = {2 / level:.0f}, got {n_null}")
     statistics = check_statistics(statistics)
     start = sol.density(sol.t[0])
-    runs = particle_runs(particles, start.ndim if isinstance(start, Atoms) else start.grid.ndim)
-    model = runs.model if model is None else model
+    ndim = start.ndim if isinstance(start, Atoms) else start.grid.ndim
+    model = getattr(particles, "model", None) if model is None else model
+    names = _coordinate_names(start, model, ndim)
+    axes = None if coordinates is None else _axes_of(coordinates, names)
+    kinds: Any = coarse
+    if axes is None:
+        runs = particle_runs(particles, ndim)
+    else:
+        names, width = tuple(names[k] for k in axes), width_of(particles, ndim, len(axes))
+        runs = particle_runs(particles, width).on_axes(axes)
+        if coarse is not None:
+            kinds = [particle_runs(each, width, "coarse").on_axes(axes) for each in coarse_kinds(coarse)]
     runs = replace(runs, model=model)
-    return _compared(sol, runs, statistics, model, level, n_null, np.random.default_rng(rng), scatter, coarse)
+    return _compared(sol, runs, statistics, model, level, n_null, np.random.default_rng(rng), scatter, kinds, names,
+                     axes)
 
 
 def _compared(sol: Solution, runs: ParticleRuns, statistics: Sequence[Statistic], model: ReducedModel | None,
               level: float, n_null: int, rng: np.random.Generator, scatter: ScatterChoice,
-              coarse: Particles | list[SGDResult] | None) -> Comparison:
+              coarse: Particles | list[Any] | None, names: tuple[str, ...],
+              axes: tuple[int, ...] | None) -> Comparison:
     """Return the comparison of checked arguments."""
     t, start = runs.times_in(sol), sol.density(sol.t[0])
-    names = _coordinate_names(start, model, runs.coordinates.shape[3])
     risks = None if model is None or runs.risk is None else risks_of(sol, runs, model, t)
     quantities = quantities_of(names, statistics, risks is not None)
     null = null_choice(scatter, sol, runs, model, names, level, coarse is None,
                        None if risks is None else risks.excess)
-    columns = _columns(sol, t, runs, statistics, model, risks, n_null, rng, null)
+    columns = _columns(sol, t, runs, statistics, model, risks, n_null, rng, null, axes)
     difference = np.array([column.fit for column in columns]).T
-    bias, spread = np.zeros_like(difference), 1.0
+    bias = None
     if coarse is not None:
-        bias, spread = first_order_bias(sol, t, runs, coarse, difference, quantities, statistics, model)
-
-    def bands_at(each: float) -> Bands:
-        bands = simultaneous_bands(quantities, columns, runs.n_runs, each)
-        if coarse is not None:
-            factor = np.where(is_distance, 1.0, spread)[:, None]
-            return Bands(factor * bands.lower - np.where(is_distance[:, None], 0.0, bias), factor * bands.upper + bias,
-                         bands.inflation)
-        if risks is not None:
-            excess = excess_factor(runs.n_runs, int(getattr(model, "n_parameters", 1)), each)
-            bands.upper[-1] += risks.excess * excess
-        return bands
-
-    is_distance = np.array([q.is_distance for q in quantities])
-    bands = bands_at(level)
-    mute = is_distance[:, None] & (bands.upper - bias >= np.array([q.largest for q in quantities])[:, None])
+        bias = first_order_bias(sol, t, runs, coarse, difference, quantities, statistics, model, axes)
+    bands_at = partial(bands_of, quantities, columns, runs, risks, bias)
+    bands, is_distance = bands_at(level), np.array([q.is_distance for q in quantities])
+    allowed = 0.0 if bias is None else bias[0]
+    mute = is_distance[:, None] & (bands.upper - allowed >= np.array([q.largest for q in quantities])[:, None])
     pde = np.array([[q.at_law(column) for column in columns] for q in quantities])
     if risks is not None:
         pde[-1] = risks.pde
     said = ~mute.all(axis=1) if not mute.all() else np.ones(len(quantities), dtype=bool)
-    notes = _notes(sol, start, runs, model, risks, null, coarse)
+    notes = _notes(sol, start, runs, model, risks, null, coarse, axes)
     return Comparison(
         t, tuple(quantities[i].name for i in np.flatnonzero(said)), pde[said], (pde + difference)[said],
         difference[said], bands.lower[said], bands.upper[said], inflation=bands.inflation[said], level=level,
         n_runs=runs.n_runs, n_particles=runs.count, n_null=n_null,
         seed=getattr(rng.bit_generator.seed_seq, "entropy", None), solution=sol, runs=runs, coordinate_names=names,
         is_distance=is_distance[said], mute=mute[said], p_value=_p_value(difference, bands_at, n_null),
-        scatter=null.kind, first_order_bias=None if coarse is None else bias[said],
+        scatter=null.kind, axes=axes, first_order_bias=None if bias is None else bias[0][said],
         notes=(*notes, *_mute_notes(quantities, mute, t)))
 
 
+def bands_of(quantities: Sequence[Quantity], columns: Sequence[AtOneTime], runs: ParticleRuns, risks: Risks | None,
+             bias: tuple[Array, float] | None, level: float) -> Bands:
+    """Return the bands at a level: with the bias that coarser runs measure, or else with the risk's excess.
+
+    Parameters
+    ----------
+    bias : (array of shape (quantities, times), float), optional
+        What `first_order_bias` returns.
+    """
+    bands = simultaneous_bands(quantities, columns, runs.n_runs, level)
+    if bias is not None:
+        size, spread = bias
+        is_distance = np.array([q.is_distance for q in quantities])[:, None]
+        factor = np.where(is_distance, 1.0, spread)
+        return Bands(factor * bands.lower - np.where(is_distance, 0.0, size), factor * bands.upper + size,
+                     bands.inflation)
+    if risks is not None:
+        excess = excess_factor(runs.n_runs, int(getattr(runs.model, "n_parameters", 1)), level)
+        bands.upper[-1] += risks.excess * excess
+    return bands
+
+
 def _columns(sol: Solution, t: Array, runs: ParticleRuns, statistics: Sequence[Statistic], model: ReducedModel | None,
-             risks: Risks | None, n_null: int, rng: np.random.Generator, null: NullChoice) -> list[AtOneTime]:
+             risks: Risks | None, n_null: int, rng: np.random.Generator, null: NullChoice,
+             axes: tuple[int, ...] | None = None) -> list[AtOneTime]:
     """Return what is found at each time."""
     moments = None if null.moments is None else null.moments.draw(n_null, runs.n_runs, rng)
     # Paths that keep their order, or are drawn whole, take the same random numbers at every time.
     state = rng.bit_generator.state if null.same_draws else None
     columns = []
     for j, s in enumerate(t):
-        laws = laws_at(sol, s)
-        response = None if risks is None or model is None else response_of(model, laws)
+        laws = laws_at(sol, s, axes)
+        known = risks is not None and model is not None and not isinstance(laws, ChosenLaws)
+        response = response_of(model, laws) if known else None
         risk = None if risks is None else (risks.difference[j], risks.spread[j])
         if state is not None:
             rng.bit_generator.state = state
@@ -235,12 +267,25 @@ def _coordinate_names(start: object, model: ReducedModel | None, ndim: int) -> t
     return tuple(str(name) for name in names)
 
 
+def _axes_of(coordinates: Sequence[str], names: tuple[str, ...]) -> tuple[int, ...]:
+    """Return the places of the coordinates that are asked for."""
+    if isinstance(coordinates, str):
+        raise InvalidType(f"coordinates={coordinates!r} is a string: give a sequence, coordinates=({coordinates!r},)")
+    chosen = tuple(coordinates)
+    unknown = [each for each in chosen if each not in names]
+    if unknown or not chosen or len(set(chosen)) < len(chosen):
+        raise InvalidInput(f"coordinates={list(chosen)}: name one or more of {', '.join(names)}, each once")
+    return tuple(names.index(each) for each in chosen)
+
+
 def _notes(sol: Solution, start: object, runs: ParticleRuns, model: ReducedModel | None,
            risks: Risks | None, null: NullChoice,
-           coarse: Particles | list[SGDResult] | None) -> tuple[str, ...]:
+           coarse: Particles | list[Any] | None, axes: tuple[int, ...] | None) -> tuple[str, ...]:
     """Return what the reader must know beside the numbers."""
     notes = [] if risks is None else [*risks.notes]
-    if model is None:
+    if axes is not None:
+        notes.append("The risk was not compared: it is that of all coordinates.")
+    elif model is None:
         notes.append("The risk was not compared: no model was given.")
     elif runs.risk is None:
         notes.append("The risk was not compared: the particles come without one.")

@@ -41,7 +41,7 @@ def coarse_kinds(coarse: Particles | list[SGDResult]) -> Sequence[Particles]:
 
 def first_order_bias(sol: Solution, t: Array, runs: ParticleRuns, coarse: Particles | list[SGDResult],
                      difference: Array, quantities: Sequence[Quantity], statistics: Sequence[Statistic],
-                     model: ReducedModel | None) -> tuple[Array, float]:
+                     model: ReducedModel | None, axes: Sequence[int] | None = None) -> tuple[Array, float]:
     r"""Return the size of the bias, (quantities, times), and by what factor the scatter of differences grows.
 
     The bias is what twice the step and half the neurons change, times a share that is 1 for means and the risk. With a
@@ -66,6 +66,8 @@ def first_order_bias(sol: Solution, t: Array, runs: ParticleRuns, coarse: Partic
     ----------
     difference : array of shape (quantities, times)
         Of the runs themselves.
+    axes : sequence of int, optional
+        The coordinates of the solution that the runs have; all by default.
     """
     share = np.array([q.first_order_share for q in quantities])[:, None]
     with_risk = model if quantities[-1].statistic is None else None
@@ -73,7 +75,7 @@ def first_order_bias(sol: Solution, t: Array, runs: ParticleRuns, coarse: Partic
     rows = [difference]
     for k, kind in enumerate(coarse_kinds(coarse)):
         kinds.append(_checked(sol, t, runs, kind, 2 * 2**k))
-        rows.append(_differences(sol, t, kinds[-1], statistics, with_risk))
+        rows.append(_differences(sol, t, kinds[-1], statistics, with_risk, axes))
     changes = np.abs(np.diff(rows, axis=0))
     distances = np.array([q.is_distance for q in quantities])
     changes[:, distances] = [_apart(fine, rough, quantities) for fine, rough in pairwise(kinds)]
@@ -112,9 +114,9 @@ def _checked(sol: Solution, t: Array, runs: ParticleRuns, coarse: Particles, fac
 
 
 def _differences(sol: Solution, t: Array, other: ParticleRuns, statistics: Sequence[Statistic],
-                 model: ReducedModel | None) -> Array:
+                 model: ReducedModel | None, axes: Sequence[int] | None) -> Array:
     """Return the differences of coarse runs, (quantities, times)."""
-    rows = [fits_of(statistics, laws_at(sol, s).marginals, other.coordinates[None, :, j], spreads=False)[0][0]
+    rows = [fits_of(statistics, laws_at(sol, s, axes).marginals, other.coordinates[None, :, j], spreads=False)[0][0]
             for j, s in enumerate(t)]
     if model is not None:
         rows = [np.append(row, value) for row, value in zip(rows, risks_of(sol, other, model, t).difference)]

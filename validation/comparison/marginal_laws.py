@@ -8,9 +8,9 @@ law by its fluctuations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,7 +19,7 @@ from wgflow.densities import Density
 
 from ..quantile_functions import QuantileFunction
 
-__all__ = ["DensityLaws", "MarginalLaw", "unresolved_share"]
+__all__ = ["ChosenLaws", "DensityLaws", "MarginalLaw", "unresolved_share"]
 
 Array = NDArray[np.float64]
 
@@ -183,3 +183,23 @@ class DensityLaws:
     def sample(self, count: int, rng: np.random.Generator) -> tuple[Array, None]:
         """Return points of shape (count, coordinates), and None, since they belong to no atoms."""
         return np.asarray(self.rho.sample(count, rng)).reshape(count, -1), None
+
+
+class ChosenLaws:
+    """Some of the marginals of a law, and samples of these coordinates together.
+
+    Parameters
+    ----------
+    source : DensityLaws or AtomLaws
+    axes : sequence of int
+        Which coordinates.
+    """
+
+    def __init__(self, source: Any, axes: Sequence[int]):
+        self.rho, self._source, self._axes = source.rho, source, list(axes)
+        self.marginals = [source.marginals[k] for k in axes]
+
+    def sample(self, count: int, rng: np.random.Generator) -> tuple[Array, Any]:
+        """Return points of shape (count, axes), and what they belong to."""
+        points, atoms = self._source.sample(count, rng)
+        return points[:, self._axes], atoms

@@ -12,7 +12,7 @@ from wgflow.atoms import Atoms
 from wgflow.solution import Solution
 
 from .atom_laws import AtomLaws, extent_of
-from .marginal_laws import DensityLaws, MarginalLaw
+from .marginal_laws import ChosenLaws, DensityLaws, MarginalLaw
 from .predicted_scatter import PredictedMoments
 from .risk_response import AtomRiskResponse, RiskResponse
 from .statistics import Runs, Statistic
@@ -140,6 +140,7 @@ class Resampled:
 
 
 Response = RiskResponse | AtomRiskResponse
+Laws = DensityLaws | AtomLaws | ChosenLaws
 
 
 def quantities_of(coordinates: Sequence[str], statistics: Sequence[Statistic], with_risk: bool) -> tuple[Quantity, ...]:
@@ -148,10 +149,12 @@ def quantities_of(coordinates: Sequence[str], statistics: Sequence[Statistic], w
     return (*rows, Quantity("risk")) if with_risk else tuple(rows)
 
 
-def laws_at(sol: Solution, t: float) -> DensityLaws | AtomLaws:
-    """Return the laws of a solution at a time."""
+def laws_at(sol: Solution, t: float, axes: Sequence[int] | None = None) -> DensityLaws | AtomLaws | ChosenLaws:
+    """Return the laws of a solution at a time, of all coordinates or of the axes given."""
     rho = sol.density(t)
-    return AtomLaws(rho, is_sample(sol), extent_of(sol.densities[0])) if isinstance(rho, Atoms) else DensityLaws(rho)
+    found: DensityLaws | AtomLaws = (AtomLaws(rho, is_sample(sol), extent_of(sol.densities[0]))
+                                     if isinstance(rho, Atoms) else DensityLaws(rho))
+    return found if axes is None else ChosenLaws(found, axes)
 
 
 def is_sample(sol: Solution) -> bool:
@@ -173,14 +176,14 @@ def fits_of(statistics: Sequence[Statistic], laws: Sequence[MarginalLaw], x: Arr
     return np.stack(fit, axis=1), np.stack(spread, axis=1)
 
 
-def at_one_time(source: DensityLaws | AtomLaws, x: Array, statistics: Sequence[Statistic], response: Response | None,
+def at_one_time(source: Laws, x: Array, statistics: Sequence[Statistic], response: Response | None,
                 risk: tuple[float, float] | None, n_null: int, rng: np.random.Generator, *,
                 predicted: Predicted | None = None, bootstrap: bool = False) -> AtOneTime:
     """Return the statistics of the runs and of their null law at one time.
 
     Parameters
     ----------
-    source : DensityLaws or AtomLaws
+    source : DensityLaws, AtomLaws or ChosenLaws
     x : array of shape (runs, N, coordinates)
     response : RiskResponse or AtomRiskResponse, optional
         How the risk answers to draws from the law; given if and only if ``risk`` is.
@@ -225,7 +228,7 @@ class _Null:
     widening: Array
 
 
-def _null_of(source: DensityLaws | AtomLaws, x: Array, statistics: Sequence[Statistic], response: Response | None,
+def _null_of(source: Laws, x: Array, statistics: Sequence[Statistic], response: Response | None,
              n_null: int, rng: np.random.Generator, predicted: Predicted | None, bootstrap: bool,
              spreads: bool) -> _Null:
     runs, count, n_coords = x.shape
@@ -258,8 +261,8 @@ def _null_of(source: DensityLaws | AtomLaws, x: Array, statistics: Sequence[Stat
                  np.concatenate(scatters).mean(axis=0), widening)
 
 
-def _risks_of(response: Response, draws: Array, atoms: NDArray[np.intp] | None, source: DensityLaws | AtomLaws,
-              own: DensityLaws | AtomLaws | Resampled, rng: np.random.Generator) -> Array:
+def _risks_of(response: Response, draws: Array, atoms: NDArray[np.intp] | None, source: Laws, own: Laws | Resampled,
+              rng: np.random.Generator) -> Array:
     """Return how the risk answers to the draws, shape (sets, runs)."""
     if isinstance(own, Resampled) and isinstance(source, DensityLaws) and isinstance(response, RiskResponse):
         center: Array = response(own.points[None, None])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..particles import SGDResult
 
-__all__ = ["HasCoordinates", "ParticleRuns", "Particles", "particle_runs"]
+__all__ = ["HasCoordinates", "ParticleRuns", "Particles", "particle_runs", "width_of"]
 
 Array = NDArray[np.float64]
 #: Weights of atoms that differ by less than this share are equal.
@@ -86,6 +86,11 @@ class ParticleRuns:
         """Whether the particles are neurons under SGD: those have a step size."""
         return self.step_size > 0.0
 
+    def on_axes(self, axes: Sequence[int]) -> ParticleRuns:
+        """Return the same runs with some of their coordinates, and without a risk, which is that of all of them."""
+        few = self.coordinates if self.coordinates.shape[3] == len(axes) else self.coordinates[..., list(axes)]
+        return replace(self, coordinates=few, risk=None)
+
     def times_in(self, sol: Solution) -> Array:
         """Return the times of the solution that stand for those of the runs, or say which one is missing."""
         span = max(float(np.ptp(sol.t)), 1e-300)
@@ -123,6 +128,12 @@ def particle_runs(source: Particles, ndim: int, argument: str = "particles") -> 
                               f"{_KINDS}")
     return _from_arrays(source.t, source.coordinates, source, ndim, argument,
                         (f"{argument}.t", f"{argument}.coordinates"))
+
+
+def width_of(source: Particles, ndim: int, chosen: int) -> int:
+    """Return how many coordinates particles have: all ``ndim``, or no more than the ``chosen`` ones."""
+    x = source[1] if isinstance(source, (tuple, list)) and len(source) == 2 else getattr(source, "coordinates", None)
+    return chosen if np.shape(x)[-1:] == (chosen,) else ndim
 
 
 def _from_solution(sol: Solution, ndim: int, argument: str) -> ParticleRuns:

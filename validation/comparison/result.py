@@ -67,6 +67,8 @@ class Comparison:
         ``p_value <= level``. Found from the replicates of the null law, so at least 1 / (n_null + 1).
     scatter : str
         Where the null law has its scatter from: ``"predicted"``, ``"observed"`` or ``"bootstrap"``.
+    axes : tuple of int, or None
+        Which coordinates of the solution those of ``coordinate_names`` are; None if all were compared.
     n_runs, n_particles, n_null : int
         Runs, particles per run, replicates of the null law.
     seed : int or sequence of int
@@ -109,6 +111,7 @@ class Comparison:
     mute: NDArray[np.bool_] | None = field(default=None, repr=False)
     p_value: float = math.nan
     scatter: str = "observed"
+    axes: tuple[int, ...] | None = None
 
     @property
     def sgd(self) -> Any:
@@ -235,7 +238,7 @@ class Comparison:
             Indices into ``t`` and ``coordinate_names``.
         edges : array of shape (bins + 1,)
         """
-        law = laws_at(self.solution, float(self.t[time])).marginals[coordinate]
+        law = laws_at(self.solution, float(self.t[time]), self.axes).marginals[coordinate]
         return np.diff(law.cdf(edges)) / np.diff(edges)
 
     def _repr_html_(self) -> str:

@@ -57,7 +57,7 @@ def plot_comparison(cmp: Any, path: str | Path | None = None, *, panels: int = 4
 
 def _histogram(axes: Axes, cmp: Any, j: int, k: int, *, first: bool) -> None:
     rho = cmp.solution.density(cmp.t[j])
-    law = rho.marginal(k)
+    law = rho.marginal(k if cmp.axes is None else cmp.axes[k])
     x = np.ravel(cmp.runs.coordinates[:, j, :, k])
     lo, hi = visible_range([law])
     lo, hi = min(lo, float(x.min())), max(hi, float(np.quantile(x, 0.999)))

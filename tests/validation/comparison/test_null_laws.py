@@ -46,17 +46,27 @@ def scatter(n_neurons=60):
 
 
 # ------------------------------------------------------------------ how often the verdict is wrong
-@pytest.mark.slow
-@pytest.mark.parametrize("n_runs", [1, 3, 10])
-def test_false_alarms_are_as_frequent_as_the_level_says(n_runs):
-    # 100 repetitions: outside of these counts lies less than 2e-3 of the binomial law on each side.
-    p = np.array([compare(solution(), runs(1000 * n_runs + k, n_runs), scatter=scatter(), n_null=200, rng=k).p_value
-                  for k in range(100)])
-    for level in (0.05, 0.2, 0.5):
-        low, high = binom.ppf([2e-3, 1 - 2e-3], p.size, level)
-        count = int(np.sum(p <= level))
+@pytest.mark.parametrize(("n_runs", "sets"), [(1, 200), (3, 200), (10, 100)])
+def test_false_alarms_are_as_frequent_as_the_level_says(alarms, n_runs, sets):
+    levels = (0.05, 0.2, 0.5)
+    found, _ = alarms(solution(), runs(1000 * n_runs, n_runs * sets), n_runs, levels, scatter=scatter())
+    for level, alarm in zip(levels, found):
+        # Outside of these counts lies less than 2e-3 of the binomial law on each side.
+        low, high = binom.ppf([2e-3, 1 - 2e-3], sets, level)
         # The allowance for the risk's excess, between 0 and K/N, makes alarms rarer, not more frequent.
-        assert low - 0.2 * level * p.size <= count <= high, (level, count)
+        assert low - 0.2 * level * sets <= alarm.sum() <= high, (level, alarm.sum())
+
+
+def test_the_verdicts_that_are_counted_are_those_of_compare(alarms):
+    sgd = runs(23, 6)
+    first, second = (replace(sgd, coordinates=sgd.coordinates[own], risk=sgd.risk[own]) for own in
+                     (slice(0, 3), slice(3, 6)))
+    found, shares = alarms(solution(), sgd, 3, (0.05,), scatter=scatter(), n_null=200)
+    for k, own in enumerate((first, second)):
+        result = compare(solution(), own, scatter=scatter(), n_null=200, level=0.05)
+        assert result.passed != found[0, k]
+        for name, share in zip(result.quantities, result.share_of_band):
+            assert_allclose(np.abs(shares[name][0, k]), share, rtol=1e-9)
 
 
 @pytest.mark.slow

@@ -17,15 +17,26 @@ from numpy.typing import ArrayLike
 
 from wgflow.checks import check_positive
 from wgflow.errors import InvalidInput
+from wgflow.reduced_models import IsotropicGaussian
 
 from ...comparison.statistics import Statistic
 from ...particles import seed_sequence
+from ..base import Check, Study, StudyReport
+from ..pictures import save_picture
+from .drawing import draw_errors
+from .fits import fit_slope
+from .judging import no_growth, report_of, runs_folder
 from .neurons import counts_of
 from .references import STATISTICS, Reference, gathered, mean_field, predicted_scatter
 from .results import ErrorStudy
 from .simulations import Settings, Simulation, rising, simulate
 
-__all__ = ["error_against_dimension"]
+__all__ = ["STUDY", "error_against_dimension"]
+
+#: Seed and width of the experiment, and d times its step size.
+_SEED, _WIDTH, _SCALE = 3571, 50, 0.008
+#: Probability that a right theory fails any of its checks, and half the width that an interval of a slope may have.
+_LEVEL, _PRECISION = 0.01, 0.25
 
 
 def error_against_dimension(
@@ -107,3 +118,41 @@ def _seeds(rng: Any, count: int) -> list[np.random.SeedSequence]:
     seed = seed_sequence(rng)
     # Not by spawn, which would count on in the user's own sequence.
     return [np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, k)) for k in range(count)]
+
+
+class ErrorAgainstDimension(Study):
+    name = "error-against-dimension"
+    title = "the error does not grow with the dimension at steps of the order 1/d: two isotropic Gaussians"
+
+    def run(self, folder: Path, *, quick: bool = False, fresh: bool = False) -> StudyReport:
+        times, (dimensions, count) = (0.1,), ((10, 20, 40), 100) if quick else ((10, 20, 40, 80, 160), 400)
+        study = error_against_dimension(_family, dimensions, times, count, n_neurons=_WIDTH, rng=_SEED, progress=True,
+                                        dimension_times_step=_SCALE, folder=runs_folder(folder, fresh))
+        conventions = ("x ~ N(0, tau^2 I_d), tau_+^2 = 1.8, tau_-^2 = 0.2 (s0 = d); w ~ N(0, 0.8^2 I/d); "
+                       f"N = {_WIDTH}; {count} runs of SGD with step {_SCALE:g}/d at each d; points have two "
+                       "standard errors; error of a difference: root mean square; scatter: about the mean of the runs, "
+                       "dashed: predicted.")
+        quantities = ("W1 of r", "mean of r", "risk of the law")
+        level = 1.0 - _LEVEL / (len(quantities) + 1)
+        checks = [no_growth("step c/d", study, quantity, times[0], _PRECISION, level) for quantity in quantities]
+        checks.append(_like_prediction(study, "mean of r", times[0], level))
+        figure = draw_errors([(study, "W1 of r", "error"), (study, "mean of r", "scatter"),
+                              (study, "risk of the law", "error")])
+        picture = save_picture(figure, folder / "error-against-dimension.png", conventions)
+        return report_of(self.name, self.title, conventions, checks, {"scaled": study}, (picture,))
+
+
+def _family(d: int) -> IsotropicGaussian:
+    return IsotropicGaussian(d=d, tau_plus2=1.8, tau_minus2=0.2)
+
+
+def _like_prediction(study: ErrorStudy, quantity: str, t: float, level: float) -> Check:
+    """Judge whether the scatter over its prediction neither grows nor falls with the dimension."""
+    curve = study.curve(quantity, "scatter", t)
+    predicted = study.predicted[quantity][:, int(np.abs(study.t - t).argmin())]
+    fit = fit_slope(curve.x, curve.y / predicted, curve.replicates / predicted, level=level)
+    return Check(f"t = {t:g}: the scatter of {quantity} over its prediction has slope {fit} in d, predicted 0, known "
+                 f"to {_PRECISION:g} or better", fit.contains(0.0) and fit.high - fit.low <= 2.0 * _PRECISION)
+
+
+STUDY = ErrorAgainstDimension()

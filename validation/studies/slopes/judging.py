@@ -10,7 +10,7 @@ from wgflow.errors import InvalidInput
 from ..base import Check, StudyReport, Table
 from .results import ErrorStudy
 
-__all__ = ["HALF_WIDTH", "at_least_as_fast", "report_of", "runs_folder", "slope_check"]
+__all__ = ["HALF_WIDTH", "at_least_as_fast", "no_growth", "report_of", "runs_folder", "slope_check", "slope_is"]
 
 #: Of the band about the slope that the theory predicts.
 HALF_WIDTH = 0.05
@@ -41,6 +41,35 @@ def at_least_as_fast(label: str, study: ErrorStudy, quantity: str, t: float, slo
     fit = study.slope(quantity, "error", t)
     return Check(f"{label}, t = {t:g}: error of {quantity} has slope {fit}, at most {slope:g} + {HALF_WIDTH:g}",
                  fit.slope <= slope + HALF_WIDTH)
+
+
+def slope_is(label: str, study: ErrorStudy, quantity: str, kind: str, t: float, slope: float, precision: float,
+             level: float) -> Check:
+    """Judge whether the interval of a slope holds the predicted one, and is narrow enough to say so.
+
+    Parameters
+    ----------
+    slope : float
+        The predicted one.
+    precision : float
+        Half the width that the interval may have: a wide one would hold anything.
+    level : float
+        Of the interval.
+    """
+    words = f"{label}, t = {t:g}: {kind} of {quantity} has slope "
+    try:
+        fit = study.slope(quantity, kind, t, level=level)
+    except InvalidInput as error:
+        return Check(f"{words}none: {error}", False)
+    return Check(f"{words}{fit}, predicted {slope:g}, known to {precision:g} or better",
+                 fit.contains(slope) and fit.high - fit.low <= 2.0 * precision)
+
+
+def no_growth(label: str, study: ErrorStudy, quantity: str, t: float, precision: float, level: float) -> Check:
+    """Judge whether the interval of an error's slope allows that it does not grow with the parameter."""
+    fit = study.slope(quantity, "error", t, level=level)
+    return Check(f"{label}, t = {t:g}: error of {quantity} has slope {fit}, at most 0, known to {precision:g} or "
+                 "better", fit.low <= 0.0 and fit.high - fit.low <= 2.0 * precision)
 
 
 def report_of(name: str, title: str, conventions: str, checks: Iterable[Check], studies: dict[str, ErrorStudy],

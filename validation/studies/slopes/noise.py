@@ -18,20 +18,32 @@ from numpy.typing import ArrayLike
 from wgflow.checks import check_positive
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
+from wgflow.reduced_models import LinearNeuron
 from wgflow.solvers import FiniteVolume
 from wgflow.verbs import solve
 
 from ...comparison.statistics import Statistic
-from ..base import Table
+from ..base import Check, Study, StudyReport, Table
+from ..pictures import save_picture
+from .judging import runs_folder
 from .neurons import counts_of
 from .references import STATISTICS, Reference, gathered
 from .results import ErrorStudy
 from .simulations import Settings, Simulation, rising, simulate
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from wgflow.solution import Solution
 
-__all__ = ["NoiseConventions", "noise_conventions"]
+__all__ = ["STUDY", "NoiseConventions", "noise_conventions"]
+
+#: Seed of the experiment, and N times its step size.
+_SEED, _SCALE = 2707, 0.5
+#: Inverse temperature and ridge.
+_BETA, _RIDGE = 3.0, 0.7
+#: Probability that a right theory fails any of its checks.
+_LEVEL = 0.01
 
 
 @dataclass(frozen=True)
@@ -136,3 +148,72 @@ def noise_conventions(
                                          step_sizes=steps, signed=reference.signed, resolution=reference.resolution,
                                          solutions=(reference.sol,))
     return NoiseConventions(chosen, betas, studies, sols)
+
+
+class NoiseConventionsStudy(Study):
+    name = "noise-conventions"
+    title = "three conventions of the noise, each with a flow of its own: linear neurons"
+
+    def run(self, folder: Path, *, quick: bool = False, fresh: bool = False) -> StudyReport:
+        model = LinearNeuron(covariance=1.5, direction=1.0, noise_variance=0.3)
+        grid, t = model.grid(cells=400, kappa=0.8, beta=_BETA, ridge=_RIDGE), 2.0
+        found = noise_conventions(model, grid, _BETA, [t], (50, 200, 800), (60, 40, 20) if quick else (800, 400, 200),
+                                  neurons_times_step=_SCALE, ridge=_RIDGE, rng=_SEED, progress=True,
+                                  folder=runs_folder(folder, fresh))
+        conventions = ("w <- (1 - 2 ridge s) w + 2 s (y - yhat) grad sigma + sqrt(c s/beta) g; flow: d rho/dt = 2 "
+                       "[div(rho grad Psi) + Laplacian rho / beta_eff]; x ~ N(0, 1.5), b = 1, beta = 3, ridge 0.7, "
+                       f"s = 0.5/N, at t = {t:g}. Full lines: the flow of beta_eff = 4 beta/c; two standard errors.")
+        checks = _judged(found, "W1 of theta")
+        picture = save_picture(_picture(found, "W1 of theta"), folder / "noise-conventions.png", conventions)
+        words = {f"c = {c:g}": sol.certificate.explain() for c, sol in zip(found.constants, found.solutions)}
+        return StudyReport(self.name, self.title, conventions, tuple(checks), {"W1": found.table("W1 of theta")}, words,
+                           (picture,))
+
+
+def _judged(found: NoiseConventions, quantity: str) -> list[Check]:
+    """Judge that the error to a convention's own flow falls at least like N^(-1/2), and that to no other one does."""
+    checks = [Check("the certificates of the flows", all(sol.certificate.ok for sol in found.solutions))]
+    level = 1.0 - _LEVEL / len(found.studies)
+    for (c, other), study in found.studies.items():
+        fit, beta = study.slope(quantity, level=level), found.betas[found.constants.index(other)]
+        own = c == other
+        checks.append(Check(f"SGD with c = {c:g}: {quantity} to the flow of beta = {beta:g} has slope {fit}, "
+                            f"{'at most' if own else 'above'} -0.5", fit.low <= -0.5 if own else fit.low > -0.5))
+    for c, beta, sol in zip(found.constants, found.betas, found.solutions):
+        last = found.studies[c, c].curve(quantity).y[-1]
+        others = [found.studies[c, other].curve(quantity) for other in found.constants if other != c]
+        nearest = min(others, key=lambda curve: float(curve.y[-1]))
+        low = float(np.quantile(nearest.replicates[:, -1], 0.5 * (1.0 - level)))
+        checks.append(Check(f"SGD with c = {c:g} at the largest N: {quantity} is {last:.4f} to the flow of beta = "
+                            f"{beta:g}, whose variance is {sol.final.cov():.4f}, and {nearest.y[-1]:.4f} to the "
+                            f"nearest other, at least {low:.4f}", low > last))
+    return checks
+
+
+def _picture(found: NoiseConventions, quantity: str) -> Figure:
+    import matplotlib as mpl
+
+    from wgflow import plotting
+
+    with mpl.rc_context(plotting.STYLE):
+        figure = plotting.new_figure(10.2, 3.6)
+        colors = (plotting.FLOW, plotting.PARTICLE, plotting.ALARM)
+        for axes, c in zip(figure.subplots(1, len(found.constants), sharey=True), found.constants):
+            for other, beta, color in zip(found.constants, found.betas, colors):
+                curve = found.studies[c, other].curve(quantity)
+                axes.errorbar(curve.x, curve.y, yerr=2.0 * curve.standard_errors, color=color, marker="o",
+                              markersize=4, linestyle="-" if c == other else ":", label=f"flow of beta = {beta:g}")
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            axes.set_xticks(curve.x, [f"{n:.0f}" for n in curve.x])
+            axes.set_xticks([], minor=True)
+            axes.set_xlabel("number of neurons N")
+            axes.set_title(f"SGD with c = {c:g}: {quantity}")
+        low, high = axes.get_ylim()
+        axes.set_ylim(low * (low / high) ** 0.4, high)  # room for the legends
+        for axes in figure.axes:
+            axes.legend(loc="lower left", fontsize=7.5)
+        return figure
+
+
+STUDY = NoiseConventionsStudy()

@@ -22,15 +22,28 @@ from numpy.typing import ArrayLike
 
 from wgflow.checks import check_count
 from wgflow.errors import InvalidInput
+from wgflow.reduced_models import LinearNeuron
 from wgflow.solution import Solution
+from wgflow.verbs import solve
 
 from ...comparison.statistics import Deviation, Mean, Statistic, check_statistics
 from ...particles import seed_sequence
+from ..base import Study, StudyReport
+from ..pictures import save_picture
+from .drawing import draw_errors
+from .judging import report_of, runs_folder, slope_is
 from .references import Reference, gathered, mean_field, predicted_scatter
 from .results import ErrorStudy
 from .simulations import Settings, Simulation, rising, simulate
 
-__all__ = ["error_against_step_size"]
+__all__ = ["STUDY", "error_against_step_size"]
+
+#: Seed and width of the experiment.
+_SEED, _WIDTH = 6271, 30
+#: Probability that a right theory fails any of its checks.
+_LEVEL = 0.01
+#: Half the widths that intervals of slopes may have at most, of the bias and of the scatter.
+_PRECISIONS = {"bias": 0.3, "scatter": 0.1}
 
 #: Of the stream from which the common start is drawn, apart from those of the runs.
 _START_KEY = 2**31 - 1
@@ -123,3 +136,33 @@ def _about_limit(steps: np.ndarray, errors: tuple[np.ndarray, ...]) -> tuple[np.
     gap = steps[:, None] - x
     limit = y - x * np.sum(weights * gap * means, axis=0) / np.sum(weights * gap**2, axis=0)
     return tuple(each - limit for each in errors)
+
+
+class ErrorAgainstStepSize(Study):
+    name = "error-against-step-size"
+    title = "bias of slope 1 and scatter of slope 1/2 in the step size: linear neurons"
+
+    def run(self, folder: Path, *, quick: bool = False, fresh: bool = False) -> StudyReport:
+        model = LinearNeuron(covariance=1.5, direction=1.0, noise_variance=0.3)
+        early, late = 0.256, 2.048
+        steps, runs = 2.5e-4 * 2.0 ** np.arange(6), (400 if quick else 4000)
+        times = (early, late)
+        sol = solve(model.energy(), model.initial_density(0.8, model.grid(cells=400)), (0.0, late), t_eval=times,
+                    time_scale=model.time_scale)
+        study = error_against_step_size(model, steps, times, runs, n_neurons=_WIDTH, rng=_SEED, progress=True, sol=sol,
+                                        statistics=(Mean(),), folder=runs_folder(folder, fresh))
+        conventions = ("y = x + noise, x ~ N(0, 1.5), noise of variance 0.3; N = 30 linear neurons, drawn once for all "
+                       f"runs; {runs} runs of SGD at each step size e; bias: m(2e) - m(e) of means m over the runs; "
+                       "scatter: standard deviation over runs, dashed: predicted. Points have two standard errors.")
+        # The samples move the mean at any time; late, where it rests at its best, they are all of the risk's excess.
+        judged = [("mean of theta", "scatter", early, 0.5), ("mean of theta", "scatter", late, 0.5),
+                  ("risk", "bias", late, 1.0)]
+        checks = [slope_is("SGD", study, quantity, kind, t, slope, _PRECISIONS[kind], 1.0 - _LEVEL / len(judged))
+                  for quantity, kind, t, slope in judged]
+        figure = draw_errors([(study, "mean of theta", "scatter"), (study, "risk", "scatter"),
+                              (study, "risk", "bias")])
+        picture = save_picture(figure, folder / "error-against-step-size.png", conventions)
+        return report_of(self.name, self.title, conventions, checks, {"sgd": study}, (picture,))
+
+
+STUDY = ErrorAgainstStepSize()
