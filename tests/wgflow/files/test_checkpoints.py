@@ -21,6 +21,7 @@ import wgflow as wg
 from wgflow.errors import ConvergenceError, InvalidInput, StorageError, WGFlowWarning
 from wgflow.files import archives as _npz
 from wgflow.files.checkpoints import KIND, Checkpoint, probe_masses
+from wgflow.files.locks import FileLock
 from wgflow.solvers import Method, Run, Step
 
 
@@ -607,6 +608,18 @@ def test_the_lock_of_a_killed_run_holds_nobody_up(tmp_path):
     grid = wg.Grid([(-3, 3)], cells=20)
     wg.solve(1.0 * wg.Entropy(1.0), wg.Density.gaussian(grid, 0, 0.3), (0, 1), checkpoint=path)
     assert [p.name for p in tmp_path.iterdir()] == ["run.npz"]
+
+
+def test_a_lock_names_the_process_that_holds_it_and_is_left_alone_by_others(tmp_path):
+    holder = FileLock(str(tmp_path / "run.npz"))
+    holder.acquire()
+    content = (tmp_path / ".run.npz.lock").read_bytes()
+    tried = subprocess.run([sys.executable, "-c", "import sys; from wgflow.files.locks import FileLock; "
+                            "FileLock(sys.argv[1]).acquire()", holder.target], capture_output=True, text=True)
+    assert f"locked by pid {os.getpid()}, whose run" in tried.stderr
+    assert (tmp_path / ".run.npz.lock").read_bytes() == content == f" {os.getpid()}".encode()
+    holder.release()
+    assert list(tmp_path.iterdir()) == []
 
 
 # ---------------------------------------------------------------- the file of the lock
