@@ -54,7 +54,9 @@ class FileLock:
         lock = filelock.FileLock(self.path, timeout=0, thread_local=False, fallback_to_soft=False,
                                  on_acquired=self._take)
         for _ in range(TRIALS):
-            self._owner(check=True)
+            # Windows does not let a file be read from its start that another process has locked.
+            with suppress(PermissionError):
+                self._owner(check=True)
             try:
                 lock.acquire()
             except filelock.Timeout as error:
@@ -63,6 +65,8 @@ class FileLock:
                     continue
                 raise StorageError(f"{self.target} is locked by pid {self._owner()}, whose run writes it; give each "
                                    "run a checkpoint of its own, or wait for that one") from error
+            except StorageError:
+                raise
             except OSError as error:
                 cause = "it is a symlink" if os.path.islink(self.path) else error.strerror
                 raise StorageError(f"the lock {self.path} cannot be made: {cause}") from error
@@ -81,18 +85,18 @@ class FileLock:
 
     def _owner(self, *, check: bool = False) -> str:
         """Return the process that holds the lock, as the file names it."""
-        content = b""
-        # A link, or no file at all: locking it says so. On Windows a lock that is held cannot be read from its start.
-        with suppress(OSError):
+        try:
             descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-            try:
-                if check:
-                    self._check(descriptor)
-                os.lseek(descriptor, 1, os.SEEK_SET)
-                content = os.read(descriptor, LONGEST)
-            finally:
-                os.close(descriptor)
-        return content.decode("ascii", "replace").strip() or "unknown"
+        except OSError:
+            # A link, or no file at all: locking it says so.
+            return "unknown"
+        try:
+            if check:
+                self._check(descriptor)
+            os.lseek(descriptor, 1, os.SEEK_SET)
+            return os.read(descriptor, LONGEST).decode("ascii", "replace").strip() or "unknown"
+        finally:
+            os.close(descriptor)
 
     def _check(self, descriptor: int) -> None:
         """Refuse what another user of the folder may have put there to be changed and removed as a lock.
