@@ -186,7 +186,8 @@ def run_sgd(
             arrays = {"coordinates": coordinates, "theta": snapshot if store_theta else None}
             recorder.take(run, int(count), arrays, risk_of(snapshot, coordinates))
 
-    return cast(SGDResult, recorder.run_all(seed, one, report.finished))
+    with report.report:
+        return cast(SGDResult, recorder.run_all(seed, one, report.finished))
 
 
 def _risk_function(model: NetworkModel, risk: str) -> Callable[[NDArray, NDArray], float]:
@@ -271,6 +272,11 @@ class StepProgress:
     def advance(self, steps: int) -> None:
         self.done += steps
         self.report(self.done, self.total)
+
+    def inside(self, run: int, share: float) -> None:
+        """Tell which part of a run is done between two of the steps that are counted; functions are told the latter."""
+        if self.progress is True and share < 1.0:
+            self.report(run + share, self.n_runs)
 
     def finished(self, run: int) -> None:
         if self.progress is True:

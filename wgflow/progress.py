@@ -110,7 +110,7 @@ class Reporter:
         self.began, self.shown = time.monotonic(), 0
         self.last, self.marks = self.began + FIRST_SECONDS - LOG_SECONDS, [(self.began, 0.0)]
         # What was told last: numbers, words, and words of what goes on inside a step.
-        self.latest: tuple[float, float] | None = None
+        self.latest = (0.0, 1.0)
         self.words = self.within = ""
         self.called = self.began
 
@@ -155,7 +155,7 @@ class Reporter:
         """Tell that the step of the job that is being taken goes on; see `pulse`."""
         self.within, now = words or self.within, time.monotonic()
         if self.progress is not True:
-            if self.latest is not None and now - self.called > PULSE_SECONDS:
+            if now - self.called > PULSE_SECONDS:
                 self._call(*self.latest)
         elif self.bar is not None:
             if now - self.last > BAR_SECONDS:
@@ -163,7 +163,7 @@ class Reporter:
                 self.bar.update(self.task, description=shown)
                 self.last = now
         elif now - self.last > LOG_SECONDS:
-            done = self.words or (f"{100 * self.latest[0] / self.latest[1]:.0f} %" if self.latest else "")
+            done = self.words or (f"{100 * self.latest[0] / self.latest[1]:.0f} %" if self.estimate else "")
             say(f"{self.label}: {', '.join(part for part in (done, self.within or 'at work') if part)}")
             self.last = now
 

@@ -16,6 +16,7 @@ from wgflow.atoms import Atoms
 from wgflow.checks import check_real
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput, WGFlowWarning
+from wgflow.progress import Progress, Reporter, check_progress
 from wgflow.uphill import uphill
 
 if TYPE_CHECKING:
@@ -204,7 +205,8 @@ class Solution(Generic[Law]):
         return cast(Law, Density(first.grid, (1 - share) * first.values + share * second.values))
 
     def estimate_error(self, t: float | None = None, *,
-                       functional: Callable[[Law], float] | None = None) -> ErrorEstimate:
+                       functional: Callable[[Law], float] | None = None,
+                       progress: Progress = False) -> ErrorEstimate:
         r"""Return estimates of the errors of the density, the energy, the moments and of a functional.
 
         The same flow is solved on grids of half and of a quarter of the cells (Richardson), with the same steps, and
@@ -218,6 +220,8 @@ class Solution(Generic[Law]):
             A time of a snapshot; by default the last one.
         functional : callable, optional
             A function of a law that returns a number, such as ``model.risk`` or ``lambda rho: rho.quantile(0.9)``.
+        progress : bool or callable
+            As in `wgflow.solve`; a function is called with (0, 1) while this takes, and with (1, 1) at its end.
 
         Returns
         -------
@@ -253,8 +257,10 @@ class Solution(Generic[Law]):
             raise InvalidInput("estimate_error: the error of particles with noise is that of sampling; run them again "
                                "with other seeds, or hold them against a solution by wgflow.validation.compare")
         estimate = uphill("wgflow.error_estimates.estimates", "estimate_error")
-        found, self._related[k] = estimate(self, self.free_energy, self._start, self._stepped_by, k, functional,
-                                           self._related.get(k))
+        with Reporter("estimating the error", check_progress(progress), estimate=False) as report:
+            found, self._related[k] = estimate(self, self.free_energy, self._start, self._stepped_by, k, functional,
+                                               self._related.get(k))
+            report(1.0, 1.0, "done")
         self.errors[k] = found
         return cast("ErrorEstimate", found)
 

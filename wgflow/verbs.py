@@ -177,7 +177,7 @@ def solve(
         _check_coarser(flow, method)
     solution = run(flow, method, progress=progress, checkpoint=checkpoint, throw=throw, watch=watch)
     if wanted and solution.success:
-        _with_error_estimate(solution)
+        _with_error_estimate(solution, progress)
     return solution
 
 
@@ -272,10 +272,10 @@ def _check_coarser(flow: Flow, method: Method) -> None:
     coarser(coarser(flow.density))
 
 
-def _with_error_estimate(solution: Solution) -> None:
+def _with_error_estimate(solution: Solution, progress: Progress) -> None:
     """Put the estimated errors at the end into the certificate; a failure leaves the solution in ``error.partial``."""
     try:
-        found = solution.estimate_error()
+        found = solution.estimate_error(progress=progress)
     except (ConvergenceError, InvalidInput) as error:
         vars(error)["partial"] = solution
         raise

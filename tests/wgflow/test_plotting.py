@@ -55,7 +55,12 @@ def test_files_are_written(line, plane, tmp_path, ending):
 
 def test_maps(plane):
     figure = plane.plot()
-    assert len([axes for axes in figure.axes if axes.collections]) == 4
+    maps = [axes.collections[0] for axes in figure.axes if axes.get_title(loc="left").startswith("t =")]
+    assert len(maps) == 4
+    # One scale for all of them, from 0 on, and one bar that says which.
+    peaks = [rho.values.max() for t, rho in zip(plane.t, plane.densities) if t in (0.0, 0.2, 0.4, 1.0)]
+    assert {image.get_clim() for image in maps} == {(0.0, min(max(peaks), 4 * np.median(peaks)))}
+    assert [axes.get_ylabel() for axes in figure.axes].count("density") == 1
     image = figure.axes[0].collections[0]
     np.testing.assert_allclose(image.get_array().reshape(36, 40), plane.densities[0].values.T)
 

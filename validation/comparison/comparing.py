@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from wgflow.atoms import Atoms
 from wgflow.checks import check_count, check_real
 from wgflow.errors import InvalidInput
+from wgflow.progress import Progress, Reporter, check_progress
 from wgflow.solution import Solution
 
 from .bands import Bands, excess_factor, simultaneous_bands
@@ -44,6 +45,7 @@ def compare(
     level: float = 0.01,
     n_null: int = 400,
     rng: int | np.random.SeedSequence | np.random.Generator | None = 20011,
+    progress: Progress = False,
 ) -> Comparison:
     r"""Compare a solution with independent runs of particles, law by law.
 
@@ -98,6 +100,8 @@ def compare(
         Replicates that the null law is simulated with; at least 2 / level, better 10 / level.
     rng : None, int, SeedSequence or Generator, optional
         As in :func:`numpy.random.default_rng`; its entropy is stored in the result.
+    progress : bool or callable, optional
+        As in `wgflow.solve`; a function is called with the times that are done, and their number.
 
     Returns
     -------
@@ -131,12 +135,14 @@ def compare(
     runs = particle_runs(particles, start.ndim if isinstance(start, Atoms) else start.grid.ndim)
     model = runs.model if model is None else model
     runs = replace(runs, model=model)
-    return _compared(sol, runs, statistics, model, level, n_null, np.random.default_rng(rng), scatter, coarse)
+    with Reporter("comparing", check_progress(progress)) as report:
+        return _compared(sol, runs, statistics, model, level, n_null, np.random.default_rng(rng), scatter, coarse,
+                         report)
 
 
 def _compared(sol: Solution, runs: ParticleRuns, statistics: Sequence[Statistic], model: ReducedModel | None,
               level: float, n_null: int, rng: np.random.Generator, scatter: ScatterChoice,
-              coarse: Particles | list[SGDResult] | None) -> Comparison:
+              coarse: Particles | list[SGDResult] | None, report: Reporter) -> Comparison:
     """Return the comparison of checked arguments."""
     t, start = runs.times_in(sol), sol.density(sol.t[0])
     names = _coordinate_names(start, model, runs.coordinates.shape[3])
@@ -144,7 +150,7 @@ def _compared(sol: Solution, runs: ParticleRuns, statistics: Sequence[Statistic]
     quantities = quantities_of(names, statistics, risks is not None)
     null = null_choice(scatter, sol, runs, model, names, level, coarse is None,
                        None if risks is None else risks.excess)
-    columns = _columns(sol, t, runs, statistics, model, risks, n_null, rng, null)
+    columns = _columns(sol, t, runs, statistics, model, risks, n_null, rng, null, report)
     difference = np.array([column.fit for column in columns]).T
     bias, spread = np.zeros_like(difference), 1.0
     if coarse is not None:
@@ -180,7 +186,8 @@ def _compared(sol: Solution, runs: ParticleRuns, statistics: Sequence[Statistic]
 
 
 def _columns(sol: Solution, t: Array, runs: ParticleRuns, statistics: Sequence[Statistic], model: ReducedModel | None,
-             risks: Risks | None, n_null: int, rng: np.random.Generator, null: NullChoice) -> list[AtOneTime]:
+             risks: Risks | None, n_null: int, rng: np.random.Generator, null: NullChoice,
+             report: Reporter) -> list[AtOneTime]:
     """Return what is found at each time."""
     moments = None if null.moments is None else null.moments.draw(n_null, runs.n_runs, rng)
     # Paths that keep their order, or are drawn whole, take the same random numbers at every time.
@@ -193,8 +200,10 @@ def _columns(sol: Solution, t: Array, runs: ParticleRuns, statistics: Sequence[S
         if state is not None:
             rng.bit_generator.state = state
         predicted = None if null.moments is None or moments is None else Predicted(null.moments, moments[:, j], j)
+        report(j, len(t))
         columns.append(at_one_time(laws, runs.coordinates[:, j], statistics, response, risk, n_null, rng,
                                    predicted=predicted, bootstrap=null.kind == "bootstrap"))
+    report(len(t), len(t))
     return columns
 
 

@@ -11,7 +11,7 @@ from wgflow.errors import InvalidInput, StorageError
 from wgflow.progress import Progress, Reporter, check_progress
 
 from .figures import STYLE, new_figure
-from .solutions import draw_frame
+from .solutions import frame_of
 
 __all__ = ["animate_solution"]
 
@@ -51,9 +51,10 @@ def animate_solution(sol: Any, path: Any, *, frames: int = 60, fps: int = 12,
         axes = figure.add_subplot()
         try:
             with writer.saving(figure, str(path), dpi=100), Reporter("movie", progress) as report:
+                frame = frame_of(sol, chosen)
                 for k, i in enumerate(chosen):
                     axes.clear()
-                    draw_frame(axes, sol, int(i), chosen)
+                    frame(axes, int(i))
                     writer.grab_frame()
                     report(k + 1, len(chosen))
         except OSError as error:
