@@ -16,6 +16,7 @@ from wgflow.atoms import Atoms
 from wgflow.checks import check_real
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput, WGFlowWarning
+from wgflow.files.streams import StoredLaws
 from wgflow.progress import Progress, Reporter, check_progress
 from wgflow.uphill import uphill
 
@@ -88,7 +89,8 @@ class Solution(Generic[Law]):
     t : array, shape (k,)
         Times of the snapshots: ``t_eval``, or about 64 of the accepted steps.
     densities : list of Density, or list of Atoms
-        The snapshots; atoms where the method moves points.
+        The snapshots; atoms where the method moves points. A sequence that reads them from the file, if they were
+        streamed.
     energy : array, shape (k,)
         Free energy at the snapshots; for particles with noise, whose entropy is not known, its other terms.
     history : History
@@ -118,7 +120,8 @@ class Solution(Generic[Law]):
                  stepped_by: Method | None = None, start: Density | Atoms | None = None,
                  mobility: Mobility | None = None, stopped: str = ""):
         self.t = np.asarray(t, dtype=float)
-        self.densities: list[Law] = list(densities)
+        # Laws that are read when they are asked for are not read now.
+        self.densities: Sequence[Law] = densities if isinstance(densities, StoredLaws) else list(densities)
         self.energy = np.asarray(energy, dtype=float)
         self.history = history
         self._certificate = certificate
