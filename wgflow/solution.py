@@ -23,6 +23,7 @@ from wgflow.uphill import uphill
 if TYPE_CHECKING:
     import pandas
     import xarray
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from wgflow.certificate import Certificate
@@ -349,8 +350,37 @@ class Solution(Generic[Law]):
         """Return a matplotlib Figure of the densities and the energy; it is written to a file if a path is given."""
         return uphill("wgflow.pictures.solutions", "plot_solution")(self, path, **options)
 
+    def plot_drift(self, path: str | os.PathLike[str] | None = None, *, t: float | None = None,
+                   ax: Axes | None = None) -> Figure:
+        r"""Return a phase portrait: the drift :math:`-A\,\nabla\Psi` over the law at a time.
+
+        Psi is the first variation of F without entropies, :math:`V + U\rho`; ``time_scale`` is left out. On one axis
+        the drift is a curve, with dots where it is 0: full where neighbors come, empty where they leave. On two axes
+        streamlines, thicker where the drift is faster.
+
+        Parameters
+        ----------
+        path : path, optional
+            Where to write it.
+        t : float, optional
+            A time of the solution, by default its end.
+        ax : matplotlib Axes, optional
+            Draw here instead of into a new figure.
+
+        Raises
+        ------
+        InvalidInput
+            If there are more than two axes, t lies outside the solution, the energy is not known (a loaded solution),
+            or a term is given by values on cells alone.
+        """
+        return uphill("wgflow.pictures.drifts", "plot_drift")(self, path, t=t, ax=ax)
+
     def animate(self, path: str | os.PathLike[str], **options: Any) -> Path:
-        """Write a movie of the laws, ``.gif``, ``.html`` or ``.mp4``; return its path."""
+        """Write a movie of the laws; return its path. ``frames``, ``fps`` and ``progress`` are options.
+
+        ``.html`` is a page of its own, without a server or a network, with a slider over time and buttons; in a
+        notebook ``IPython.display.HTML(filename=path)`` shows it. ``.gif``, and where ffmpeg is found ``.mp4``.
+        """
         return uphill("wgflow.pictures.movies", "animate_solution")(self, path, **options)
 
     def __repr__(self):

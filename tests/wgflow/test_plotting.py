@@ -195,3 +195,13 @@ def test_nothing_global_changes(line):
     assert dict(mpl.rcParams) == before
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or pyplot.get_fignums() == []
+
+
+def test_pages_need_no_network(line, tmp_path):
+    text = line.animate(tmp_path / "film.html", frames=3).read_text()
+    assert "http" not in text
+    assert "<link" not in text
+    assert "fa fa-" not in text
+    assert 'type="range"' in text
+    assert text.count("</button>") == 9
+    assert "faster</button>" in text
