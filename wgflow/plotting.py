@@ -25,4 +25,5 @@ from wgflow.pictures.movies import animate_solution
 from wgflow.pictures.solutions import plot_solution
 
 __all__ = ["ALARM", "FAINT", "FLOW", "INK", "PARTICLE", "STYLE", "animate_solution", "new_figure", "plot_atoms",
-           "plot_comparison", "plot_drift", "plot_energy", "plot_law", "plot_solution", "save_figure", "time_axis", "visible_range"]
+           "plot_comparison", "plot_drift", "plot_energy", "plot_law", "plot_solution", "save_figure", "time_axis",
+           "visible_range"]

@@ -60,7 +60,7 @@ def _visible(rho: Any) -> tuple[float, float]:
 
 
 def _draw_curve(axes: Any, sol: Any, t: float, rho: Any, limits: list[tuple[float, float]]) -> None:
-    """Draw the drift as a curve, its points at rest as dots (full where it is stable), the law on a scale of its own."""
+    """Draw the drift as a curve, its zeros as dots (full where they are stable), the law on a scale of its own."""
     x = np.linspace(*limits[0], CURVE)
     drift = drift_at(sol, t, x[None])[0]
     law = axes.twinx()
