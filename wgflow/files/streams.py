@@ -117,7 +117,7 @@ class SnapshotStream(list):
         try:
             with open(self.path, "r+b", buffering=0) as file:
                 file.seek(self.offset + row * self.bytes)
-                rest = memoryview(np.ascontiguousarray(state, dtype="<f8")).cast("B")
+                rest = np.ascontiguousarray(state, dtype="<f8").data.cast("B")
                 while rest:
                     rest = rest[file.write(rest):]
         except OSError as error:

@@ -121,6 +121,18 @@ def test_the_page_names_every_key():
         assert all(shape["description"] for shape in properties.values())
 
 
+def test_the_page_names_every_command_and_option():
+    from typer.main import get_command
+
+    page = PAGE.read_text(encoding="utf-8")
+    commands = get_command(cli.app).commands
+    assert {f"wgflow {name}" for name in commands if name != "versions"} <= set(re.findall(r"wgflow [a-z]+", page))
+    for name, command in commands.items():
+        told = [option for each in command.params for option in each.opts if option.startswith("--")]
+        assert [option for option in told if not re.search(rf"{option}\b", page)] == [], name
+        assert all(each.help for each in command.params), name
+
+
 def test_the_schema_is_printed_as_json(run):
     code, out, _ = run("run", "--schema")
     assert code == 0
