@@ -164,8 +164,7 @@ def run_sgd(
         replacement=replacement,
     )
     n_runs, width = check_count("n_runs", n_runs), model.n_parameters
-    risk_of = _risk_function(model, risk)
-    t = output_times(t_eval, settings.step_size)
+    risk_of, t = _risk_function(model, risk), output_times(t_eval, settings.step_size)
     counts = np.rint(t / settings.step_size).astype(np.int64)
     check_memory(32.0 * n_neurons * width, f"n_neurons={n_neurons}: the weights", "take fewer neurons")
     check_memory(16.0 * (batch_size + UNROLL) * (n_neurons + width), f"batch_size={batch_size}: a mini-batch",
