@@ -78,7 +78,7 @@ class Study:
     title: str
     energy: FreeEnergy
     rho0: Density
-    time_scale: float | Formula
+    time_scale: float | Callable[[float], float]
     t_end: float
     t_eval: tuple[float, ...] | None
     method: Method
@@ -126,7 +126,7 @@ class Study:
         self._make_folder()
         return resume(checkpoint, self.t_end, energy=self.energy, method=self.method, mobility=self.mobility,
                       stop=self.stop or None,
-                      time_scale=self.time_scale if isinstance(self.time_scale, Formula) else None,
+                      time_scale=self.time_scale if callable(self.time_scale) else None,
                       t_eval=later if self.t_end > end else None, throw=False, **settings)
 
     def compare(self, solution: Solution, **settings: Any) -> Comparison | None:
@@ -216,6 +216,7 @@ def _within(table: str) -> Iterator[None]:
 def _made(path: Path, tables: StudyTables) -> Study:
     with _within("solve.method"):
         method = _method(tables.solve)
+    scale: Any
     energy, rho0, scale, network = _problem(path, tables)
     t_end, output = tables.solve.t_end, tables.output
     times = tables.solve.t_eval
