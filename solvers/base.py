@@ -22,6 +22,7 @@ import numpy as np
 from wgflow.contracts import Contract
 from wgflow.energies.dissipation import dissipation_on_grid
 from wgflow.errors import ConvergenceError, InvalidInput, StorageError
+from wgflow.progress import pulse
 from wgflow.recorder import Interior, Recorder, Step
 from wgflow.watching.watch import Moment
 
@@ -182,7 +183,8 @@ class Run(Contract):
     grid_error : float or None
         Largest estimated error of the grid so far (L1, relative to the mass), where the method estimates it.
     check_time : callable
-        Raises ConvergenceError where the time limit is reached: for `advance` to call in steps that may take long.
+        For `advance` to call in every loop of a step that may take long: it raises ConvergenceError where the time
+        limit is reached, and lets those who watch the progress know that the step goes on.
     """
 
     error_estimate: float | None = None
@@ -443,6 +445,7 @@ class _Limits:
 
     def check_time(self, t: float) -> None:
         """Raise ConvergenceError where the time limit is reached; runs whose steps take long look at it inside them."""
+        pulse()
         if time.monotonic() > self.deadline:
             raise ConvergenceError(f"time_limit={self.method.time_limit:g} s reached at t = {t:.6g}",
                                    reason="time limit", t=t)

@@ -137,18 +137,24 @@ def run_langevin(
             recorder.take(run, steps, {"coordinates": points.T})
             report.advance(1)
 
-        follow_particles(energy, law, t, time_scale, method, take, mobility)
+        follow_particles(energy, law, t, time_scale, method, take, mobility,
+                         lambda time: report.inside(run, time / float(t[-1])))
 
-    return recorder.run_all(seed, one, report.finished)
+    with report.report:
+        return recorder.run_all(seed, one, report.finished)
 
 
 def follow_particles(energy: Term, law: Atoms, t: Array, time_scale: float | Callable[[float], float],
-                     method: Lagrangian, take: Callable[[int, Array], None], mobility: Any = None) -> None:
-    """Run a method on atoms from time 0, and hand over the number of steps and the points at each output time."""
+                     method: Lagrangian, take: Callable[[int, Array], None], mobility: Any = None,
+                     tell: Callable[[float], object] = lambda time: None) -> None:
+    """Run a method on atoms from time 0, and hand over the number of steps and the points at each output time.
+
+    ``tell`` is called with the time after each step.
+    """
     flow = make_flow(energy, law, (0.0, float(t[-1])), None, time_scale, method, mobility)
     # Not as t_eval, whose laws the flow would plan to keep in memory.
     flow.stops = sorted({*flow.stops, *(float(time) for time in t if time > 0.0)})
-    method.integrate(flow, cast("Recorder", _OutputTimes(t, take)))
+    method.integrate(flow, cast("Recorder", _OutputTimes(t, take, tell)))
 
 
 class _OutputTimes:
@@ -157,8 +163,8 @@ class _OutputTimes:
     #: Nobody watches such a run, or ends it.
     watch, stopped = None, ""
 
-    def __init__(self, t: Array, take: Callable[[int, Array], None]):
-        self.t, self.hand_over, self.steps, self.next = t, take, 0, 0
+    def __init__(self, t: Array, take: Callable[[int, Array], None], tell: Callable[[float], object]):
+        self.t, self.hand_over, self.tell, self.steps, self.next = t, take, tell, 0, 0
 
     def start(self, step: Step) -> None:
         if math.isfinite(step.energy) or self.t[-1] == 0.0:
@@ -167,6 +173,7 @@ class _OutputTimes:
     def step(self, step: Step) -> None:
         self.steps += 1
         self._look(step)
+        self.tell(step.t)
 
     def take(self, run: Run) -> None:
         """Take the counts of the run, of which none are kept here."""

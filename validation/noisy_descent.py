@@ -136,7 +136,8 @@ def run_noisy_gradient_descent(
                 report.advance(steps)
             recorder.take(run, done, {"coordinates": theta.T}, float(np.mean((_output(model, theta) - model.y) ** 2)))
 
-    return recorder.run_all(seed, one, report.finished)
+    with report.report:
+        return recorder.run_all(seed, one, report.finished)
 
 
 def _output(model: KLRegularizedNetwork, theta: Array) -> Array:

@@ -166,8 +166,7 @@ def run_sgd(
         replacement=replacement,
     )
     n_runs, width = check_count("n_runs", n_runs), model.n_parameters
-    risk_of = _risk_function(model, risk)
-    t = output_times(t_eval, settings.step_size)
+    risk_of, t = _risk_function(model, risk), output_times(t_eval, settings.step_size)
     counts = np.rint(t / settings.step_size).astype(np.int64)
     check_memory(32.0 * n_neurons * width, f"n_neurons={n_neurons}: the weights", "take fewer neurons")
     check_memory(16.0 * (batch_size + UNROLL) * (n_neurons + width), f"batch_size={batch_size}: a mini-batch",
@@ -188,7 +187,8 @@ def run_sgd(
             arrays = {"coordinates": coordinates, "theta": snapshot if store_theta else None}
             recorder.take(run, int(count), arrays, risk_of(snapshot, coordinates))
 
-    return cast(SGDResult, recorder.run_all(seed, one, report.finished))
+    with report.report:
+        return cast(SGDResult, recorder.run_all(seed, one, report.finished))
 
 
 def _risk_function(model: NetworkModel, risk: str) -> Callable[[NDArray, NDArray], float]:
@@ -273,6 +273,11 @@ class StepProgress:
     def advance(self, steps: int) -> None:
         self.done += steps
         self.report(self.done, self.total)
+
+    def inside(self, run: int, share: float) -> None:
+        """Tell which part of a run is done between two of the steps that are counted; functions are told the latter."""
+        if self.progress is True and share < 1.0:
+            self.report(run + share, self.n_runs)
 
     def finished(self, run: int) -> None:
         if self.progress is True:

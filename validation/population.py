@@ -186,7 +186,8 @@ def run_gradient_flow(
                 flow.advance(clock(float(end)))
                 take(flow.steps, flow.x)
 
-    return cast(SGDResult, recorder.run_all(seed, one, report.finished))
+    with report.report:
+        return cast(SGDResult, recorder.run_all(seed, one, report.finished))
 
 
 def _clock(xi: float | Callable, end: float) -> Callable[[float], float]:

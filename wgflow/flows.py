@@ -32,6 +32,7 @@ from wgflow.recorder import AtomRecorder, Recorder
 from wgflow.solution import Solution
 
 if TYPE_CHECKING:
+    from wgflow.files.streams import SnapshotStream
     from wgflow.solvers.base import Method
     from wgflow.watching.watch import Watch
 
@@ -97,6 +98,8 @@ class Flow:
         self.size = self.rho0.points.size if isinstance(self.rho0, Atoms) else self.rho0.grid.size
         scale = self.time_scale
         self.clock = Clock(self.scale_at, self.t0, self.t1) if callable(scale) and self.t1 > self.t0 else None
+        # Where snapshots are written, if not kept in memory.
+        self.stream: SnapshotStream | None = None
         # What the terms that change with time were sampled to be, once `scan` has been called.
         self.drive: Drive | None = None
 
@@ -217,8 +220,10 @@ class Flow:
 
 
 def make_flow(energy: Term, rho0: Density | Atoms, t_span, t_eval, time_scale, method: Method,
-              mobility: Any = None) -> Flow:
+              mobility: Any = None, *, streamed: bool = False) -> Flow:
     """Return the problem of `solve`, its arguments checked and the energy assembled.
+
+    With ``streamed`` the snapshots need not fit into memory.
 
     Raises
     ------
@@ -249,7 +254,7 @@ def make_flow(energy: Term, rho0: Density | Atoms, t_span, t_eval, time_scale, m
     if method.MOVES_ATOMS:
         rho0 = method.atoms(energy.at(t0), rho0)
     size, unit = (rho0.points.size, "numbers") if isinstance(rho0, Atoms) else (rho0.grid.size, "cells")
-    times = check_times(t_eval, t0, t1, size, unit)
+    times = check_times(t_eval, t0, t1, 1 if streamed else size, unit)
     if not callable(time_scale):
         time_scale = check_positive("time_scale", time_scale)
     flow = Flow(energy, rho0, t0, t1, times, time_scale, open_ends, _check_mobility(mobility, rho0, method))

@@ -7,15 +7,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, cast
 
 from wgflow.errors import ConvergenceError, InvalidType
 
 if TYPE_CHECKING:
     from wgflow.flows import Flow
 
-__all__ = ["Progress", "Reporter", "check_progress", "compilation_told", "duration", "progress_of", "run_progress",
-           "say"]
+__all__ = ["Progress", "Reporter", "announce", "check_progress", "compilation_told", "duration", "progress_of", "pulse",
+           "run_progress", "say"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +30,12 @@ LOG_SECONDS, FIRST_SECONDS = 5.0, 2.0
 LEAST_SHARE, LONG_SECONDS = 0.01, 60.0
 #: Seconds between two changes of a bar.
 BAR_SECONDS = 0.1
+#: Seconds between two calls of a function inside one step of a job.
+PULSE_SECONDS = 0.5
 #: Whether this process has told that it compiles.
 _told: list[bool] = []
+#: Who tells of the job that is at work.
+_at_work: ContextVar[Reporter | None] = ContextVar("at_work", default=None)
 
 
 def check_progress(value: object) -> Progress:
@@ -48,6 +53,30 @@ def say(words: str) -> None:
         logger.info(words)
     else:
         print(words, file=sys.stderr, flush=True)
+
+
+def pulse(words: str = "") -> None:
+    """Tell that a job goes on inside one of its steps; nothing where its progress is not followed.
+
+    To be called in every loop that may take seconds: each call looks at the clock, and few are shown.
+
+    Parameters
+    ----------
+    words : str
+        What is known of the step, such as a residual; kept until there are others, or the next step.
+    """
+    reporter = _at_work.get()
+    if reporter is not None:
+        reporter.inside(words)
+
+
+def announce(words: str) -> None:
+    """Say at once what will take a while: where the progress of a job is shown, else in the log."""
+    reporter = _at_work.get()
+    if reporter is not None and reporter.progress is True:
+        reporter.say(words)
+    else:
+        logger.info(words)
 
 
 def duration(seconds: float) -> str:
@@ -68,8 +97,8 @@ class Reporter:
         Name of the job.
     progress : bool or callable
         True shows a bar on a terminal, and elsewhere a line every five seconds, the first after two, with an estimate
-        of the time that is left. A function is called with (done, total); an exception in it ends the job with a
-        ConvergenceError (reason "callback").
+        of the time that is left. A function is called with (done, total), and inside a long step twice a second with
+        the same numbers again; an exception in it ends the job with a ConvergenceError (reason "callback").
     tenths : bool
         Whether each tenth of the job has a line, however fast it passes.
     estimate : bool
@@ -83,12 +112,19 @@ class Reporter:
         # Pairs of a time and the part that was done, from which the speed is estimated.
         self.began, self.shown = time.monotonic(), 0
         self.last, self.marks = self.began + FIRST_SECONDS - LOG_SECONDS, [(self.began, 0.0)]
+        # What was told last: numbers, words, and words of what goes on inside a step.
+        self.latest = (0.0, 1.0)
+        self.words = self.within = ""
+        self.called = self.began
 
     def __enter__(self) -> Reporter:
+        if self.progress is not False:
+            before = _at_work.set(self)
+            self.notes.callback(_at_work.reset, before)
         if self.progress is True:
             if sys.stderr.isatty():
                 self._start_bar()
-            self.notes.enter_context(compilation_told(say if self.bar is None else self.bar.console.print))
+            self.notes.enter_context(compilation_told(self.say))
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -100,17 +136,14 @@ class Reporter:
         """Tell how much of the whole is done, and in words if a share of it is not the best description."""
         if self.progress is False:
             return
+        self.latest, self.words, self.within = (done, total), words, ""
         if self.progress is not True:
-            try:
-                self.progress(done, total)
-            except Exception as error:
-                raise ConvergenceError(f"progress({done:.6g}, {total:.6g}) raised {type(error).__name__}: {error}; it "
-                                       "is called with (done, total)", reason="callback") from error
+            self._call(done, total)
             return
         now, ended = time.monotonic(), done >= total
         if self.bar is not None:
             if now - self.last > BAR_SECONDS or ended:
-                self.bar.update(self.task, completed=done, total=total)
+                self.bar.update(self.task, completed=done, total=total, description=self.label)
                 self.last = now
             return
         share = done / total if total > 0 else 1.0
@@ -120,6 +153,38 @@ class Reporter:
             left = self._left(now, share) if self.estimate and not ended else ""
             say(f"{self.label}: {words or f'{percent} %'}{left}")
             self.last, self.shown = now, tenth
+
+    def inside(self, words: str = "") -> None:
+        """Tell that the step of the job that is being taken goes on; see `pulse`."""
+        self.within, now = words or self.within, time.monotonic()
+        if self.progress is not True:
+            if now - self.called > PULSE_SECONDS:
+                self._call(*self.latest)
+        elif self.bar is not None:
+            if now - self.last > BAR_SECONDS:
+                shown = f"{self.label} ({self.within})" if self.within else self.label
+                self.bar.update(self.task, description=shown)
+                self.last = now
+        elif now - self.last > LOG_SECONDS:
+            done = self.words or (f"{100 * self.latest[0] / self.latest[1]:.0f} %" if self.estimate else "")
+            say(f"{self.label}: {', '.join(part for part in (done, self.within or 'at work') if part)}")
+            self.last = now
+
+    def say(self, words: str) -> None:
+        """Say something else, above a bar."""
+        if self.bar is None:
+            say(words)
+        else:
+            self.bar.console.print(words)
+        self.last = time.monotonic() + FIRST_SECONDS - LOG_SECONDS
+
+    def _call(self, done: float, total: float) -> None:
+        self.called = time.monotonic()
+        try:
+            cast(Callable[[float, float], object], self.progress)(done, total)
+        except Exception as error:
+            raise ConvergenceError(f"progress({done:.6g}, {total:.6g}) raised {type(error).__name__}: {error}; it "
+                                   "is called with (done, total)", reason="callback") from error
 
     def _left(self, now: float, share: float) -> str:
         """Return the time that is left in words, by the speed over the last half of the time that has passed."""
@@ -159,6 +224,9 @@ def compilation_told(tell: Callable[[str], object] = logger.info) -> Iterator[No
             if not _told:
                 _told.append(True)
                 tell("compiling kernels, once: they are kept on disk for later runs")
+            function = event.data.get("dispatcher")
+            if getattr(function, "__module__", "").startswith("wgflow"):
+                pulse(f"compiling {function.__name__}")
 
         def on_end(self, event):
             pass
@@ -189,6 +257,8 @@ def run_progress(flow: Flow, progress: Progress) -> Iterator[Callable[[float], N
         yield None
         return
     with Reporter("solving", progress) as report:
+        if flow.t1 > flow.t0:
+            report.latest, report.words = (0.0, flow.t1 - flow.t0), f"t = {flow.t0:.6g} of {flow.t1:.6g}"
         yield lambda t: report(t - flow.t0, flow.t1 - flow.t0, f"t = {t:.6g} of {flow.t1:.6g}")
 
 

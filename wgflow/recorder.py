@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from wgflow.certificate import (
 )
 from wgflow.densities import Density
 from wgflow.energies.on_grid import TINY
+from wgflow.files.streams import StoredLaws
 from wgflow.jko_steps import JKOStep
 from wgflow.solution import History, Solution
 
@@ -141,7 +142,7 @@ class Recorder:
                  watch: Watch | None = None):
         self.flow, self.method, self.report, self.watch, self.stopped = flow, method, report, watch, ""
         self.columns: dict[str, list] = {name: [] for name in History.NAMES}
-        self.snapshots: list[tuple[float, np.ndarray, float]] = []
+        self.snapshots: list[tuple[float, np.ndarray, float]] = [] if flow.stream is None else flow.stream
         self.stride, self.since_snapshot = 1, 0
         self.room = max(4, min(SNAPSHOTS, int(SNAPSHOT_BYTES / (8 * flow.size))))
         self.n_rejected = self.n_fallback = 0
@@ -274,10 +275,10 @@ class Recorder:
         if (status != 0 or self.stopped) and self.columns["t"] and (
                 not self.snapshots or self.columns["t"][-1] != self.snapshots[-1][0]):
             self._snapshot(self.columns["t"][-1], self.last_masses, self.columns["energy"][-1])
-        densities = [self.flow.rho0 if k == 0 and t == self.flow.t0 and self.flow.law is None else self.law_of(state)
-                     for k, (t, state, _) in enumerate(self.snapshots)]
+        densities: Sequence[Any] = StoredLaws(self.flow.stream, self._kept) if self.flow.stream is not None else [
+            self._kept(k, state) for k, (_, state, _) in enumerate(self.snapshots)]
         for _, state, _ in self.snapshots:
-            self.boundary = max(self.boundary, self.at_boundary(state))
+            self.boundary = max(self.boundary, self.at_boundary(np.asarray(state)))
         if self.flow.law is not None:
             # The smallest average over a cell, where it is known; at the other steps the smallest value at a center.
             least = {t: float(rho.values.min()) for (t, _, _), rho in zip(self.snapshots, densities)
@@ -286,10 +287,10 @@ class Recorder:
                                            zip(self.columns["t"], self.columns["min_density"])]
         history = History(self.columns)
         certificate, audit = self._certificate(history, status), self.audit
-        laws = [(t, rho) for (t, _, _), rho in zip(self.snapshots, densities)]
-        return Solution(t=[s[0] for s in self.snapshots], densities=densities, energy=[s[2] for s in self.snapshots],
+        times = [t for t, _, _ in self.snapshots]
+        return Solution(t=times, densities=densities, energy=[s[2] for s in self.snapshots],
                         history=history, status=status, message=message,
-                        certificate=lambda: audited(certificate, audit, laws),
+                        certificate=lambda: audited(certificate, audit, zip(times, densities)),
                         free_energy=self.flow.energy, method=str(self.method), time_scale=self.flow.time_scale,
                         jko_steps=self.jko_steps, stepped_by=self.method, start=self.flow.given,
                         mobility=self.flow.mobility, stopped=self.stopped)
@@ -336,6 +337,10 @@ class Recorder:
     def _keep_outside(self, found: Outside) -> None:
         if found.part > self.outside:
             self.outside, self.outside_at = found
+
+    def _kept(self, k: int, state) -> Density | Atoms:
+        first = k == 0 and self.snapshots[0][0] == self.flow.t0 and self.flow.law is None
+        return self.flow.rho0 if first else self.law_of(state)
 
     def _snapshot(self, t, masses, energy) -> None:
         self.snapshots.append((t, masses.copy(), energy))
@@ -388,8 +393,10 @@ class Recorder:
         gap = max(part.gap for part in (drive, clock) if part is not None)
         missed = None
         if drive is not None:
+            # Of those in a file as many as memory would hold.
+            some = self.snapshots[::1 if self.flow.stream is None else 1 + len(self.snapshots) // SNAPSHOTS]
             missed = 0.0 if self.method.follows else drive.missed(
-                history.t, [(t, law) for t, law, _ in self.snapshots], self.flow.elapsed)
+                history.t, [(t, np.asarray(law)) for t, law, _ in some], self.flow.elapsed)
         return min(gap, float(history.dt.max())), missed
 
     def _dissipation_gap(self, lost: float) -> float | None:
@@ -435,7 +442,7 @@ class AtomRecorder(Recorder):
     def _certificate(self, history: History, status: int) -> Certificate:
         if self.has_open_ends:
             for t, points, _ in self.snapshots:
-                self._look_at_bounds(t, points)
+                self._look_at_bounds(t, np.asarray(points))
         certificate = super()._certificate(history, status)
         if not self.flow.energy.spreads:
             return replace(certificate, atomic=True)

@@ -20,6 +20,7 @@ from wgflow.errors import InvalidInput, StorageError, WGFlowWarning
 from wgflow.files.archives import read_npz
 from wgflow.files.checkpoints import KIND, SAMPLES, nonlinear_energies, probe_masses, sample_clock, unpack_run
 from wgflow.files.grids import unpack_grid
+from wgflow.files.streams import SnapshotStream
 from wgflow.flows import Flow, make_flow, run
 from wgflow.grids import Grid
 from wgflow.progress import Progress
@@ -36,11 +37,12 @@ __all__ = ["resume"]
 
 
 def resume(path, t_end=None, *, energy: Term, methods: dict[str, type[Method]], t_eval=None, time_scale=None,
-           method: Method | None = None, mobility=None, checkpoint=None, progress: Progress = False,
+           method: Method | None = None, mobility=None, checkpoint=None, stream=None, progress: Progress = False,
            throw: bool = True, watch: Watch | None = None) -> Solution:
     """Continue a run from its checkpoint, see `wgflow.resume`; ``methods`` has the classes that a file may name."""
     flow, method, saved, state = _read_run(path, energy, methods, method, time_scale, mobility)
     end, times = _new_end(path, flow, float(state["t"]), t_end, t_eval)
+    _reopen(path, flow, saved, stream, end)
     options = {"progress": progress, "checkpoint": path if checkpoint is None else checkpoint, "throw": throw,
                "watch": watch}
     if end < flow.t1 or (end > flow.t1 and state["t"] == flow.t1):
@@ -51,6 +53,24 @@ def resume(path, t_end=None, *, energy: Term, methods: dict[str, type[Method]], 
         return solution
     return resume(options.pop("checkpoint"), t_end, energy=energy, methods=methods, t_eval=t_eval, method=method,
                   time_scale=time_scale, mobility=mobility, **options)
+
+
+def _reopen(path, flow: Flow, saved: dict, stream, end: float) -> None:
+    """Take up the file of the snapshots of a run that streams them."""
+    streamed = any(state is None for _, state, _ in saved["snapshots"])
+    if not streamed:
+        if stream is not None:
+            raise InvalidInput(f"stream={stream!r}: the run in {path} keeps its snapshots in memory; leave stream out")
+        return
+    if stream is None:
+        raise InvalidInput(f"stream: the run in {path} writes its snapshots to a file; give it again: "
+                           "resume(path, energy=energy, stream=...)")
+    if end != flow.t1:
+        raise InvalidInput(f"t_end={end:g}: a run that streams its snapshots is resumed to the end that it had, "
+                           f"{flow.t1:g}; go on from its .final")
+    shape = (len(flow.t_eval), *flow.grid.shape)
+    flow.stream = SnapshotStream.reopen(stream, shape, [(t, energy) for t, _, energy in saved["snapshots"]])
+    saved["snapshots"] = flow.stream
 
 
 def _read_run(path, energy: Term, methods: dict[str, type[Method]], method: Method | None,
@@ -76,7 +96,7 @@ def _read_run(path, energy: Term, methods: dict[str, type[Method]], method: Meth
         raise StorageError(f"{path} is not a checkpoint that can be used: {type(error).__name__}: {error}") from error
     time_scale = _check_time_scale(path, told, arrays, time_scale)
     flow = make_flow(energy, rho0, span, times if times.size else None, time_scale, method,
-                     _told_mobility(path, told, arrays, mobility))
+                     _told_mobility(path, told, arrays, mobility), streamed=bool(header.get("streamed")))
     _check_mobility(path, arrays, flow)
     _check_energy(path, told, arrays, flow)
     _warn_of_versions(path, versions)
@@ -178,7 +198,7 @@ def _check_energy(path, told: dict, arrays: dict, flow: Flow) -> None:
 
 def _check_state(path, grid: Grid, span, saved: dict, state: dict, fixed: dict) -> None:
     """Check shapes and finiteness of what goes into compiled functions: a crafted file could hold anything."""
-    grids = fixed | {f"snapshot at t={t:g}": masses for t, masses, _ in saved["snapshots"]}
+    grids = fixed | {f"snapshot at t={t:g}": masses for t, masses, _ in saved["snapshots"] if masses is not None}
     for name, array in grids.items():
         if array.dtype != float or array.shape != grid.shape or not np.isfinite(array).all():
             raise StorageError(f"{path} is not a checkpoint that can be used: {name} has shape {array.shape}, "

@@ -16,11 +16,14 @@ from wgflow.atoms import Atoms
 from wgflow.checks import check_real
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput, WGFlowWarning
+from wgflow.files.streams import StoredLaws
+from wgflow.progress import Progress, Reporter, check_progress
 from wgflow.uphill import uphill
 
 if TYPE_CHECKING:
     import pandas
     import xarray
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from wgflow.certificate import Certificate
@@ -87,7 +90,8 @@ class Solution(Generic[Law]):
     t : array, shape (k,)
         Times of the snapshots: ``t_eval``, or about 64 of the accepted steps.
     densities : list of Density, or list of Atoms
-        The snapshots; atoms where the method moves points.
+        The snapshots; atoms where the method moves points. A sequence that reads them from the file, if they were
+        streamed.
     energy : array, shape (k,)
         Free energy at the snapshots; for particles with noise, whose entropy is not known, its other terms.
     history : History
@@ -117,7 +121,8 @@ class Solution(Generic[Law]):
                  stepped_by: Method | None = None, start: Density | Atoms | None = None,
                  mobility: Mobility | None = None, stopped: str = ""):
         self.t = np.asarray(t, dtype=float)
-        self.densities: list[Law] = list(densities)
+        # Laws that are read when they are asked for are not read now.
+        self.densities: Sequence[Law] = densities if isinstance(densities, StoredLaws) else list(densities)
         self.energy = np.asarray(energy, dtype=float)
         self.history = history
         self._certificate = certificate
@@ -204,7 +209,8 @@ class Solution(Generic[Law]):
         return cast(Law, Density(first.grid, (1 - share) * first.values + share * second.values))
 
     def estimate_error(self, t: float | None = None, *,
-                       functional: Callable[[Law], float] | None = None) -> ErrorEstimate:
+                       functional: Callable[[Law], float] | None = None,
+                       progress: Progress = False) -> ErrorEstimate:
         r"""Return estimates of the errors of the density, the energy, the moments and of a functional.
 
         The same flow is solved on grids of half and of a quarter of the cells (Richardson), with the same steps, and
@@ -218,6 +224,8 @@ class Solution(Generic[Law]):
             A time of a snapshot; by default the last one.
         functional : callable, optional
             A function of a law that returns a number, such as ``model.risk`` or ``lambda rho: rho.quantile(0.9)``.
+        progress : bool or callable
+            As in `wgflow.solve`; a function is called with (0, 1) while this takes, and with (1, 1) at its end.
 
         Returns
         -------
@@ -253,8 +261,10 @@ class Solution(Generic[Law]):
             raise InvalidInput("estimate_error: the error of particles with noise is that of sampling; run them again "
                                "with other seeds, or hold them against a solution by wgflow.validation.compare")
         estimate = uphill("wgflow.error_estimates.estimates", "estimate_error")
-        found, self._related[k] = estimate(self, self.free_energy, self._start, self._stepped_by, k, functional,
-                                           self._related.get(k))
+        with Reporter("estimating the error", check_progress(progress), estimate=False) as report:
+            found, self._related[k] = estimate(self, self.free_energy, self._start, self._stepped_by, k, functional,
+                                               self._related.get(k))
+            report(1.0, 1.0, "done")
         self.errors[k] = found
         return cast("ErrorEstimate", found)
 
@@ -340,8 +350,37 @@ class Solution(Generic[Law]):
         """Return a matplotlib Figure of the densities and the energy; it is written to a file if a path is given."""
         return uphill("wgflow.pictures.solutions", "plot_solution")(self, path, **options)
 
+    def plot_drift(self, path: str | os.PathLike[str] | None = None, *, t: float | None = None,
+                   ax: Axes | None = None) -> Figure:
+        r"""Return a phase portrait: the drift :math:`-A\,\nabla\Psi` over the law at a time.
+
+        Psi is the first variation of F without entropies, :math:`V + U\rho`; ``time_scale`` is left out. On one axis
+        the drift is a curve, with dots where it is 0: full where neighbors come, empty where they leave. On two axes
+        streamlines, thicker where the drift is faster.
+
+        Parameters
+        ----------
+        path : path, optional
+            Where to write it.
+        t : float, optional
+            A time of the solution, by default its end.
+        ax : matplotlib Axes, optional
+            Draw here instead of into a new figure.
+
+        Raises
+        ------
+        InvalidInput
+            If there are more than two axes, t lies outside the solution, the energy is not known (a loaded solution),
+            or a term is given by values on cells alone.
+        """
+        return uphill("wgflow.pictures.drifts", "plot_drift")(self, path, t=t, ax=ax)
+
     def animate(self, path: str | os.PathLike[str], **options: Any) -> Path:
-        """Write a movie of the laws, ``.gif``, ``.html`` or ``.mp4``; return its path."""
+        """Write a movie of the laws; return its path. ``frames``, ``fps`` and ``progress`` are options.
+
+        ``.html`` is a page of its own, without a server or a network, with a slider over time and buttons; in a
+        notebook ``IPython.display.HTML(filename=path)`` shows it. ``.gif``, and where ffmpeg is found ``.mp4``.
+        """
         return uphill("wgflow.pictures.movies", "animate_solution")(self, path, **options)
 
     def __repr__(self):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 from wgflow.calls.explained import explained, nearest
 from wgflow.checks import check_flag, described
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
+from wgflow.files.streams import SnapshotStream
 from wgflow.flows import Flow, make_flow, run
 from wgflow.progress import Progress, check_progress
 from wgflow.watching.watch import Stop, make_watch
@@ -40,6 +41,7 @@ def solve(
     callback: Callable[..., object] | None = None,
     stop: Stop | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    stream: str | os.PathLike[str] | None = None,
     throw: bool = True,
     error_estimate: bool = False,
 ) -> Solution[Atoms]: ...
@@ -57,6 +59,7 @@ def solve(  # type: ignore[overload-overlap]
     callback: Callable[..., object] | None = None,
     stop: Stop | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    stream: str | os.PathLike[str] | None = None,
     throw: bool = True,
     error_estimate: bool = False,
 ) -> Solution[Atoms]: ...
@@ -74,6 +77,7 @@ def solve(
     callback: Callable[..., object] | None = None,
     stop: Stop | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    stream: str | os.PathLike[str] | None = None,
     throw: bool = True,
     error_estimate: bool = False,
 ) -> Solution[Density]: ...
@@ -91,6 +95,7 @@ def solve(
     callback: Callable[..., object] | None = None,
     stop: Stop | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    stream: str | os.PathLike[str] | None = None,
     throw: bool = True,
     error_estimate: bool = False,
 ) -> Solution[Density] | Solution[Atoms]:
@@ -136,6 +141,9 @@ def solve(
     checkpoint : path, optional
         File in which the state of the run is kept about every five seconds and at its end, so that `wgflow.resume` can
         go on from it. A run interrupted and resumed gives the same bits as one that was not. Not for atoms.
+    stream : path, optional
+        New file to which the snapshots at ``t_eval`` are written as they come, instead of being kept in memory;
+        ``densities`` of the Solution reads them from there. NumPy's format, a row for each output time.
     throw : bool
         Whether a run that cannot be finished raises; otherwise the Solution so far is returned with ``status`` 1, also
         after Ctrl-C.
@@ -168,16 +176,22 @@ def solve(
     """
     method = _check_method(method)
     progress, throw, watch = check_progress(progress), check_flag("throw", throw), make_watch(callback, stop)
-    flow = make_flow(energy, rho0, t_span, t_eval, time_scale, method, mobility)
+    flow = make_flow(energy, rho0, t_span, t_eval, time_scale, method, mobility, streamed=stream is not None)
     if checkpoint is not None and not (flow.has_grid and method.KEEPS_CHECKPOINTS):
         raise InvalidInput(f"checkpoint={checkpoint!r}: {type(method).__name__} keeps no checkpoints; solve in parts, "
                            "each from the .final of the one before, and save them")
     wanted = check_flag("error_estimate", error_estimate)
     if wanted:
         _check_coarser(flow, method)
+    if stream is not None:
+        if not flow.t_eval:
+            raise InvalidInput(f"stream={stream!r}: give the output times as well, t_eval=...; without them about 64 "
+                               "snapshots are kept")
+        state = flow.grid.shape if flow.has_grid else flow.atoms.points.shape
+        flow.stream = SnapshotStream.create(stream, (len(flow.t_eval), *state))
     solution = run(flow, method, progress=progress, checkpoint=checkpoint, throw=throw, watch=watch)
     if wanted and solution.success:
-        _with_error_estimate(solution)
+        _with_error_estimate(solution, progress)
     return solution
 
 
@@ -193,6 +207,7 @@ def resume(
     method: Method | None = None,
     mobility: Any = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    stream: str | os.PathLike[str] | None = None,
     progress: Progress = False,
     callback: Callable[..., object] | None = None,
     stop: Stop | None = None,
@@ -226,6 +241,8 @@ def resume(
         The mobility of the run if it had one made of functions, which are compared by their values on the grid.
     checkpoint : path, optional
         Where to keep the state from here on, by default the same file.
+    stream : path, optional
+        The file of the snapshots, if the run writes them to one; such a run is resumed to the end that it had.
     progress, callback, stop, throw
         As in `solve`. ``callback`` and ``stop`` are not stored; they are looked at after each step from here on.
 
@@ -248,8 +265,8 @@ def resume(
     if method is not None:
         methods.setdefault(type(_check_method(method)).__name__, type(method))
     return resuming.resume(path, t_end, energy=energy, methods=methods, t_eval=t_eval, time_scale=time_scale,
-                           method=method, mobility=mobility, checkpoint=checkpoint, progress=progress,
-                           throw=throw, watch=watch)
+                           method=method, mobility=mobility, checkpoint=checkpoint, stream=stream,
+                           progress=progress, throw=throw, watch=watch)
 
 
 def show_versions() -> None:
@@ -272,10 +289,10 @@ def _check_coarser(flow: Flow, method: Method) -> None:
     coarser(coarser(flow.density))
 
 
-def _with_error_estimate(solution: Solution) -> None:
+def _with_error_estimate(solution: Solution, progress: Progress) -> None:
     """Put the estimated errors at the end into the certificate; a failure leaves the solution in ``error.partial``."""
     try:
-        found = solution.estimate_error()
+        found = solution.estimate_error(progress=progress)
     except (ConvergenceError, InvalidInput) as error:
         vars(error)["partial"] = solution
         raise

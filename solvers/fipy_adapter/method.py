@@ -31,6 +31,7 @@ from wgflow.energies.nonlinear_fluxes import Diffusion
 from wgflow.errors import ConvergenceError, InvalidInput, WGFlowWarning
 from wgflow.flows import Flow
 from wgflow.grids import Grid
+from wgflow.progress import announce
 from wgflow.recorder import Step
 
 from ..base import Method, Run
@@ -249,6 +250,8 @@ def load() -> Any:
     InvalidInput
         If FiPy is not installed, or was imported before with other solvers.
     """
+    if "fipy" not in sys.modules:
+        announce("importing FiPy: a second, or some where it is read from disk for the first time")
     suite, argv = os.environ.get("FIPY_SOLVERS"), sys.argv
     os.environ["FIPY_SOLVERS"], sys.argv = "scipy", argv[:1]
     try:

@@ -43,6 +43,7 @@ UPHILL = {
     ("wgflow/solution.py", "wgflow.pictures.movies", "animate_solution"),
     ("wgflow/solution.py", "wgflow.pictures.html", "solution_html"),
     ("wgflow/solution.py", "wgflow.pictures.solutions", "plot_solution"),
+    ("wgflow/solution.py", "wgflow.pictures.drifts", "plot_drift"),
 }
 
 

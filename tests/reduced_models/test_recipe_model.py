@@ -79,7 +79,7 @@ def test_the_weight_of_one_dimension_more_fails(recipe):
 
 def test_sgd_does_not_lie_on_a_wrong_flow(recipe):
     model = recipe.PhaseRetrieval(10)
-    sgd = wg.validation.run_sgd(model, 200, step_size=2e-4, t_eval=[0.0, 0.2], rng=20117, n_runs=3)
+    sgd = wg.validation.run_sgd(model, 200, step_size=2e-4, t_eval=[0.0, 0.2], rng=20117, n_runs=8)
     rho0 = model.initial_density(0.8, model.grid())
     slow = wg.solve(model.energy(), rho0, (0, 0.2), t_eval=sgd.t, time_scale=1.0)
     assert not wg.validation.compare(slow, sgd).passed

@@ -55,7 +55,12 @@ def test_files_are_written(line, plane, tmp_path, ending):
 
 def test_maps(plane):
     figure = plane.plot()
-    assert len([axes for axes in figure.axes if axes.collections]) == 4
+    maps = [axes.collections[0] for axes in figure.axes if axes.get_title(loc="left").startswith("t =")]
+    assert len(maps) == 4
+    # One scale for all of them, from 0 on, and one bar that says which.
+    peaks = [rho.values.max() for t, rho in zip(plane.t, plane.densities) if t in (0.0, 0.2, 0.4, 1.0)]
+    assert {image.get_clim() for image in maps} == {(0.0, min(max(peaks), 4 * np.median(peaks)))}
+    assert [axes.get_ylabel() for axes in figure.axes].count("density") == 1
     image = figure.axes[0].collections[0]
     np.testing.assert_allclose(image.get_array().reshape(36, 40), plane.densities[0].values.T)
 
@@ -190,3 +195,50 @@ def test_nothing_global_changes(line):
     assert dict(mpl.rcParams) == before
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or pyplot.get_fignums() == []
+
+
+def test_pages_need_no_network(line, tmp_path):
+    text = line.animate(tmp_path / "film.html", frames=3).read_text()
+    assert "http" not in text
+    assert "<link" not in text
+    assert "fa fa-" not in text
+    assert 'type="range"' in text
+    assert text.count("</button>") == 9
+    assert "faster</button>" in text
+
+
+# -------------------------------------------------------------------- phase portraits
+def test_a_drift_on_a_line_is_minus_the_slope():
+    energy = wg.Entropy(4.0) + wg.Potential(lambda x: x**4 / 4 - x**2 / 2) + wg.Interaction(
+        wg.Convolution(lambda z: 0.3 * z**2 / 2))
+    sol = wg.solve(energy, wg.Density.gaussian(wg.Grid((-3, 3), cells=200), 0.5, 0.2), (0, 1), t_eval=[0, 1],
+                   mobility=2.0)
+    axes = sol.plot_drift(t=0.0).axes[0]
+    curve = next(line for line in axes.lines if len(line.get_xdata()) > 10)
+    x, mean = curve.get_xdata(), sol.densities[0].mean()
+    # U rho = 0.3 ((x - mean)^2 + variance) / 2.
+    np.testing.assert_allclose(curve.get_ydata(), -2.0 * (x**3 - x + 0.3 * (x - mean)), atol=1e-5)
+    at_rest = [line for line in axes.lines if line.get_marker() == "o"]
+    roots = np.sort(np.roots([1.0, 0.0, -0.7, -0.3 * mean]).real)
+    assert [float(line.get_xdata()[0]) for line in at_rest] == pytest.approx(list(roots), abs=1e-3)
+    # Wells are full dots, the hill between them is an empty one.
+    assert [line.get_markerfacecolor() == "white" for line in at_rest] == [False, True, False]
+    assert "A" in axes.get_ylabel()
+
+
+def test_streamlines_over_a_map_and_a_cloud(plane, tmp_path):
+    figure = plane.plot_drift(tmp_path / "drift.png", t=0.2)
+    assert (tmp_path / "drift.png").stat().st_size > 5000
+    assert figure.axes[0].get_title(loc="left") == "drift and law, t = 0.2"
+    points = np.random.default_rng(5).normal(size=(2, 20))
+    cloud = wg.solve(1 * wg.Potential(lambda x, y: x**2 + y**2), wg.Atoms(points, np.full(20, 0.05)), (0, 1),
+                     method=wg.Lagrangian())
+    assert cloud.plot_drift().axes[0].collections
+
+
+def test_a_drift_needs_the_energy(line, tmp_path):
+    line.save(tmp_path / "line.npz")
+    with pytest.raises(InvalidInput, match="does not hold; set"):
+        wg.load(tmp_path / "line.npz").plot_drift()
+    with pytest.raises(InvalidInput, match="outside the solution"):
+        line.plot_drift(t=1e9)

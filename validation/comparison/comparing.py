@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from wgflow.atoms import Atoms
 from wgflow.checks import check_count, check_real, described
 from wgflow.errors import InvalidInput, InvalidType
+from wgflow.progress import Progress, Reporter, check_progress
 from wgflow.solution import Solution
 
 from .bands import Bands, excess_factor, simultaneous_bands
@@ -47,6 +48,7 @@ def compare(
     level: float = 0.01,
     n_null: int = 400,
     rng: int | np.random.SeedSequence | np.random.Generator | None = 20011,
+    progress: Progress = False,
 ) -> Comparison:
     r"""Compare a solution with independent runs of particles, law by law.
 
@@ -106,6 +108,8 @@ def compare(
         Replicates that the null law is simulated with; at least 2 / level, better 10 / level.
     rng : None, int, SeedSequence or Generator, optional
         As in :func:`numpy.random.default_rng`; its entropy is stored in the result.
+    progress : bool or callable, optional
+        As in `wgflow.solve`; a function is called with the times that are done, and their number.
 
     Returns
     -------
@@ -152,21 +156,22 @@ def compare(
         if coarse is not None:
             kinds = [particle_runs(each, width, "coarse").on_axes(axes) for each in coarse_kinds(coarse)]
     runs = replace(runs, model=model)
-    return _compared(sol, runs, statistics, model, level, n_null, np.random.default_rng(rng), scatter, kinds, names,
-                     axes)
+    with Reporter("comparing", check_progress(progress)) as report:
+        return _compared(sol, runs, statistics, model, level, n_null, np.random.default_rng(rng), scatter, kinds, names,
+                         axes, report)
 
 
 def _compared(sol: Solution, runs: ParticleRuns, statistics: Sequence[Statistic], model: ReducedModel | None,
               level: float, n_null: int, rng: np.random.Generator, scatter: ScatterChoice,
               coarse: Particles | list[Any] | None, names: tuple[str, ...],
-              axes: tuple[int, ...] | None) -> Comparison:
+              axes: tuple[int, ...] | None, report: Reporter) -> Comparison:
     """Return the comparison of checked arguments."""
     t, start = runs.times_in(sol), sol.density(sol.t[0])
     risks = None if model is None or runs.risk is None else risks_of(sol, runs, model, t)
     quantities = quantities_of(names, statistics, risks is not None)
     null = null_choice(scatter, sol, runs, model, names, level, coarse is None,
                        None if risks is None else risks.excess)
-    columns = _columns(sol, t, runs, statistics, model, risks, n_null, rng, null, axes)
+    columns = _columns(sol, t, runs, statistics, model, risks, n_null, rng, null, axes, report)
     difference = np.array([column.fit for column in columns]).T
     bias = None
     if coarse is not None:
@@ -214,7 +219,7 @@ def bands_of(quantities: Sequence[Quantity], columns: Sequence[AtOneTime], runs:
 
 def _columns(sol: Solution, t: Array, runs: ParticleRuns, statistics: Sequence[Statistic], model: ReducedModel | None,
              risks: Risks | None, n_null: int, rng: np.random.Generator, null: NullChoice,
-             axes: tuple[int, ...] | None = None) -> list[AtOneTime]:
+              axes: tuple[int, ...] | None, report: Reporter) -> list[AtOneTime]:
     """Return what is found at each time."""
     moments = None if null.moments is None else null.moments.draw(n_null, runs.n_runs, rng)
     # Paths that keep their order, or are drawn whole, take the same random numbers at every time.
@@ -228,8 +233,10 @@ def _columns(sol: Solution, t: Array, runs: ParticleRuns, statistics: Sequence[S
         if state is not None:
             rng.bit_generator.state = state
         predicted = None if null.moments is None or moments is None else Predicted(null.moments, moments[:, j], j)
+        report(j, len(t))
         columns.append(at_one_time(laws, runs.coordinates[:, j], statistics, response, risk, n_null, rng,
                                    predicted=predicted, bootstrap=null.kind == "bootstrap"))
+    report(len(t), len(t))
     return columns
 
 

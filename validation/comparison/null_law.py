@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wgflow.atoms import Atoms
+from wgflow.progress import pulse
 from wgflow.solution import Solution
 
 from .atom_laws import AtomLaws, extent_of
@@ -171,7 +172,9 @@ def fits_of(statistics: Sequence[Statistic], laws: Sequence[MarginalLaw], x: Arr
     pairs = []
     for k, law in enumerate(laws):
         runs = Runs(x[..., k])
-        pairs += [(each.fit(runs, law), each.spread(runs, law) if spreads else np.zeros(len(x))) for each in statistics]
+        for each in statistics:
+            pulse()
+            pairs.append((each.fit(runs, law), each.spread(runs, law) if spreads else np.zeros(len(x))))
     fit, spread = zip(*pairs)
     return np.stack(fit, axis=1), np.stack(spread, axis=1)
 
@@ -236,6 +239,7 @@ def _null_of(source: Laws, x: Array, statistics: Sequence[Statistic], response: 
     fits, all_spreads, scatters, ratios = [], [], [], []
     block = max(1, _BLOCK // (runs * count))
     for start in range(0, n_null, block):
+        pulse(f"replicate {start} of {n_null}")
         sets = min(block, n_null - start)
         points, atoms = own.sample(sets * runs * count, rng)
         draws = points.reshape(sets, runs, count, n_coords)

@@ -36,6 +36,7 @@ from scipy.integrate import solve_ivp
 
 from wgflow.atoms import Atoms
 from wgflow.errors import ConvergenceError, InvalidInput
+from wgflow.progress import pulse
 from wgflow.reduced_models.base import ReducedModel
 
 from .functionals import Functional, WeightedPoints, differences
@@ -109,6 +110,7 @@ def _characteristics(model: ReducedModel, start: WeightedPoints, t_end: float, r
     shape = start.points.shape
 
     def velocity(u: float, x: Array) -> Array:
+        pulse(f"the scatter of runs: their paths, t = {u:.3g}")
         # A length below 0 ends in an error below; on the way there features are not asked for it.
         law = WeightedPoints(np.maximum(x.reshape(shape), lower[:, None]), start.weights)
         slope = np.tensordot(_pull(model, law), model.feature_gradients(*law.points), axes=1)
@@ -151,6 +153,7 @@ class _Backward:
                 state[n + size :].reshape(self.rows, self.rows))
 
     def _rates(self, u: float, state: Array) -> Array:
+        pulse(f"the scatter of runs: back at t = {u:.3g}")
         model, law, speed = self.model, self.law_at(u), self.model.risk_per_energy * self.xi(u)
         _, slopes, _ = self._split(state)
         features, gradients = model.features(*law.points), model.feature_gradients(*law.points)

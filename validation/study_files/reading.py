@@ -199,6 +199,10 @@ def _faults_of_tables(tables: StudyTables) -> list[str]:
         faults += [f"[start] needs {key} too" for keys in chosen for key in keys if key not in given]
     if tables.compare is not None:
         faults += _faults_of_comparison(tables)
+    if tables.model is not None and tables.solve.time_scale is not None:
+        faults.append("time_scale in [solve] beside [model]: a model has its own; leave it out")
+    if tables.model is not None and tables.compare is not None and tables.solve.mobility is not None:
+        faults.append("mobility in [solve] beside [model] and [compare]: SGD has mobility 1; leave one of them out")
     method, tol = tables.solve.method, tables.solve.tol
     if tol is not None and method is not None:
         if method.name != "FiniteVolume":

@@ -24,9 +24,10 @@ from wgflow.grids import Grid
 from wgflow.interactions import Convolution
 from wgflow.reduced_models import AnisotropicGaussian, IsotropicGaussian, NetworkModel
 from wgflow.solution import Solution
-from wgflow.solvers import JKO, FiniteVolume, Method
+from wgflow.solvers import JKO, FiniteVolume, FiPy, Lagrangian, Method
 from wgflow.validation.sweeps.sweep_files import function_in_file
 from wgflow.verbs import resume, solve
+from wgflow.watching import stop as conditions
 
 from .formulas import Formula
 from .reading import read_study
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Study", "load_study"]
 
 MODELS = {"IsotropicGaussian": IsotropicGaussian, "AnisotropicGaussian": AnisotropicGaussian}
-METHODS: dict[str, type[Method]] = {"FiniteVolume": FiniteVolume, "JKO": JKO}
+METHODS: dict[str, type[Method]] = {"FiniteVolume": FiniteVolume, "JKO": JKO, "Lagrangian": Lagrangian, "FiPy": FiPy}
 #: Libraries that files of a kind need, beyond those of wgflow itself.
 NEEDS = {"nc": ("xarray", "h5netcdf")}
 
@@ -55,7 +56,8 @@ class Study:
     title : str
     energy : FreeEnergy
     rho0 : Density
-    time_scale : float
+    time_scale : float or Formula
+        A formula in t.
     t_end : float
     t_eval : tuple of float or None
     method : Method
@@ -67,13 +69,16 @@ class Study:
         The particles that the solution is compared with.
     network : (NetworkModel, dict) or None
         The model, and beta, ridge and kappa of SGD.
+    mobility : optional
+        A(x), as `wgflow.solve` takes it.
+    stop : tuple of conditions
     """
 
     path: Path
     title: str
     energy: FreeEnergy
     rho0: Density
-    time_scale: float
+    time_scale: float | Callable[[float], float]
     t_end: float
     t_eval: tuple[float, ...] | None
     method: Method
@@ -83,6 +88,8 @@ class Study:
     checkpoint: bool
     particles: CompareTable | None
     network: tuple[NetworkModel, dict[str, Any]] | None
+    mobility: Any = None
+    stop: tuple[conditions.Condition, ...] = ()
 
     @property
     def checkpoint_file(self) -> Path:
@@ -99,7 +106,8 @@ class Study:
         """
         self._make_folder()
         return solve(self.energy, self.rho0, (0.0, self.t_end), self.method, t_eval=self.t_eval,
-                     time_scale=self.time_scale, checkpoint=self.checkpoint_file if self.checkpoint else None,
+                     time_scale=self.time_scale, mobility=self.mobility, stop=self.stop or None,
+                     checkpoint=self.checkpoint_file if self.checkpoint else None,
                      throw=False, **settings)
 
     def resume(self, checkpoint: Path, **settings: Any) -> Solution:
@@ -116,7 +124,9 @@ class Study:
         end = float(header["flow"]["t1"])
         later = tuple(t for t in self.t_eval or () if t > end) or None
         self._make_folder()
-        return resume(checkpoint, self.t_end, energy=self.energy, method=self.method,
+        return resume(checkpoint, self.t_end, energy=self.energy, method=self.method, mobility=self.mobility,
+                      stop=self.stop or None,
+                      time_scale=self.time_scale if callable(self.time_scale) else None,
                       t_eval=later if self.t_end > end else None, throw=False, **settings)
 
     def compare(self, solution: Solution, **settings: Any) -> Comparison | None:
@@ -139,7 +149,7 @@ class Study:
                                 **noise, **settings)
         else:
             runs = run_langevin(self.energy, self.rho0, given.n_particles, self.t_eval or (), given.seed, given.n_runs,
-                                dt=given.step_size, time_scale=self.time_scale, **settings)
+                                dt=given.step_size, time_scale=self.time_scale, mobility=self.mobility, **settings)
         return compare(solution, runs)
 
     def write(self, solution: Solution) -> list[Path]:
@@ -206,6 +216,7 @@ def _within(table: str) -> Iterator[None]:
 def _made(path: Path, tables: StudyTables) -> Study:
     with _within("solve.method"):
         method = _method(tables.solve)
+    scale: Any
     energy, rho0, scale, network = _problem(path, tables)
     t_end, output = tables.solve.t_end, tables.output
     times = tables.solve.t_eval
@@ -216,10 +227,23 @@ def _made(path: Path, tables: StudyTables) -> Study:
             raise InvalidInput(f"files in [output]: {kind!r} needs {' and '.join(lacking)}: pip install 'wgflow[io]'")
     folder = Path("out", "run", path.stem) if output.folder is None else path.parent / output.folder
     with _within("solve"):
-        make_flow(energy, rho0, (0.0, t_end), times, scale, method)
+        if isinstance(tables.solve.time_scale, str):
+            scale = Formula(tables.solve.time_scale, ["t"], "time_scale in [solve]")
+        scale = tables.solve.time_scale if isinstance(tables.solve.time_scale, float) else scale
+        mobility = _mobility(tables.solve.mobility, rho0.grid.names)
+        stop = () if tables.solve.stop is None else tuple(
+            getattr(conditions, name)(value) for name, value in tables.solve.stop.model_dump(exclude_none=True).items())
+        make_flow(energy, rho0, (0.0, t_end), times, scale, method, mobility)
     return Study(path, tables.title or path.stem, energy, rho0, scale, t_end, None if times is None else tuple(times),
-                 method, folder, tuple(dict.fromkeys(output.files)), output.picture, output.checkpoint,
-                 tables.compare, network)
+                 method, folder, tuple(dict.fromkeys(output.files)), output.picture,
+                 output.checkpoint and method.KEEPS_CHECKPOINTS, tables.compare, network, mobility, stop)
+
+
+def _mobility(given: Any, names: Any) -> Any:
+    """A number, a formula, or a list or rows of them, as `wgflow.solve` takes them."""
+    if isinstance(given, list):
+        return [_mobility(each, names) for each in given]
+    return Formula(given, names, "mobility in [solve]") if isinstance(given, str) else given
 
 
 def _problem(path: Path, tables: StudyTables) -> tuple[FreeEnergy, Density, float, Any]:

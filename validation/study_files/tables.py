@@ -130,6 +130,40 @@ class JKOTable(Table):
     time_limit: Positive | None = _key("a finite number > 0, the seconds after which the run stops")
 
 
+class LagrangianTable(Table):
+    """Settings of `Lagrangian`."""
+
+    name: Literal["Lagrangian"]
+    n_particles: Count | None = _key("an integer >= 1, the atoms that are made of the initial law")
+    rng: Annotated[int, Field(ge=0)] | None = _key("an integer >= 0, the seed: needed with noise (beta)")
+    rtol: Positive | None = _key("a number > 0 and < 1, the tolerance of the solver of differential equations")
+    ode: Literal["DOP853", "RK45", "RK23", "Radau", "BDF", "LSODA"] | None = _key(
+        '"DOP853", "RK45", "RK23", "Radau", "BDF" or "LSODA", the solver of differential equations')
+    dt: Positive | None = _key("a finite number > 0, the step of particles with noise")
+    max_steps: Count | None = _key("an integer >= 1, the steps after which the run stops")
+    time_limit: Positive | None = _key("a finite number > 0, the seconds after which the run stops")
+
+
+class FiPyTable(Table):
+    """Settings of `FiPy`."""
+
+    name: Literal["FiPy"]
+    dt: Positive | None = _key("a finite number > 0, the step; by default a 200th of the time span")
+    order: Annotated[int, Field(ge=1, le=2)] | None = _key("1 or 2, the order in time")
+    tol: Positive | None = _key("a finite number > 0, the change at which the iteration of a step ends")
+    max_sweeps: Count | None = _key("an integer >= 1, the iterations of a step after which it fails")
+    max_steps: Count | None = _key("an integer >= 1, the steps after which the run stops")
+    time_limit: Positive | None = _key("a finite number > 0, the seconds after which the run stops")
+
+
+class StopTable(Table):
+    """Conditions of which the first that holds ends the run."""
+
+    stationary: Positive | None = _key("a finite number > 0, the speed of the law in W2 below which it is at rest")
+    energy_below: Number | None = _key("a finite number, the free energy at which the run ends")
+    mass_at_boundary: Positive | None = _key("a number > 0 and < 1, the part of the mass at an end")
+
+
 class StartTable(Table):
     """The initial law: mean and cov of a normal law, or the uniform one, or a formula, or a function."""
 
@@ -150,8 +184,16 @@ class SolveTable(Table):
         "a list of increasing numbers between 0 and t_end, the times at which the law is kept; or an integer from 2 to "
         "1,000,000, their number at equal distances")
     tol: Positive | None = _key("a number > 0 and < 1, the tolerance of the whole run by FiniteVolume")
-    method: Annotated[FiniteVolumeTable | JKOTable, Field(discriminator="name")] | None = _key(
-        'a table with name = "FiniteVolume" or "JKO" and settings of that method')
+    time_scale: Positive | Text | None = _key(
+        'a finite number > 0, the factor of the whole equation, or a formula in the time t, such as "1 + t"')
+    mobility: Positive | Text | list[Positive | Text] | list[list[Number | Text]] | None = _key(
+        "a number > 0 or a formula in the coordinates, A(x), or a list with one for each axis, or the rows of a "
+        "symmetric matrix of them")
+    stop: StopTable | None = _key(
+        "a table with stationary, energy_below or mass_at_boundary, of which the first ends the run")
+    method: Annotated[FiniteVolumeTable | JKOTable | LagrangianTable | FiPyTable,
+                      Field(discriminator="name")] | None = _key(
+        'a table with name = "FiniteVolume", "JKO", "Lagrangian" or "FiPy" and settings of that method')
 
 
 class CompareTable(Table):
@@ -184,6 +226,6 @@ class StudyTables(Table):
     model: Annotated[IsotropicGaussianTable | AnisotropicGaussianTable, Field(discriminator="name")] | None = _key(
         'the table [model] with name = "IsotropicGaussian" or "AnisotropicGaussian", in place of [grid], [energy], '
         "[start]")
-    solve: SolveTable = _needed("the table [solve]: t_end, t_eval, tol, method")
+    solve: SolveTable = _needed("the table [solve]: t_end, t_eval, tol, time_scale, mobility, stop, method")
     compare: CompareTable | None = _key("the table [compare]: n_particles, n_runs, step_size, seed")
     output: OutputTable = _key("the table [output]: folder, files, picture, checkpoint", OutputTable())

@@ -13,7 +13,7 @@ from wgflow.certificate import library_versions
 __all__ = ["environment"]
 
 #: Libraries on which no number of a solve depends, or only that of one method; by the names of their distributions.
-OTHERS = ("fipy", "matplotlib", "typer", "rich", "llvmlite")
+OTHERS = ("fipy", "matplotlib", "typer", "rich", "filelock", "llvmlite")
 #: Libraries that come with the extras of wgflow.
 OPTIONAL = ("xarray", "h5netcdf", "h5py", "POT", "distributed", "hypothesis", "pydantic")
 #: Variables that change how wgflow and its libraries run.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ LITTLE_OUTSIDE = 1e-6
 
 
 def audited(certificate: Certificate, audit: Audit | AtomAudit,
-             laws: list[tuple[float, Density | Atoms]]) -> Certificate:
+             laws: Iterable[tuple[float, Density | Atoms]]) -> Certificate:
     """Return a certificate with what an audit finds, and what lies beyond open ends at the snapshots."""
     found = audit.finding()
     outside = Outside(certificate.mass_outside or 0.0, certificate.outside_at)

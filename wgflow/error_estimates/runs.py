@@ -13,6 +13,7 @@ from wgflow.atoms import Atoms
 from wgflow.densities import Density
 from wgflow.errors import ConvergenceError, InvalidInput
 from wgflow.flows import HIGH_ORDER, make_flow, run
+from wgflow.progress import pulse
 
 from .coarsening import coarser
 
@@ -113,6 +114,7 @@ class Runner:
     def end(self, law: Law, method: Method, ends: Array | None = None) -> Known:
         """Return the end of the run from a law, whose steps end where those of the solution do, or on given times."""
         shape = _shape(law)
+        pulse(f"the run of {' x '.join(map(str, shape))} {'cells' if isinstance(law, Density) else 'atoms'}")
         try:
             flow = make_flow(self.energy, law, (self.t0, self.t), [self.t], self.time_scale, method,
                              self.mobility)

@@ -27,6 +27,7 @@ from wgflow.solution import History
 from .archives import open_regular, peek, replacing, sweep_stale, target_of, write_npz
 from .grids import pack_axes
 from .locks import FileLock
+from .streams import SnapshotStream
 
 if TYPE_CHECKING:
     from wgflow.flows import Flow
@@ -204,7 +205,10 @@ def _pack(latest: tuple[dict, dict], header: dict, arrays: dict) -> tuple[dict, 
         arrays[f"column_{name}"] = np.array(recorded["columns"][name][:rows], dtype=kinds.get(name, float))
     arrays["snapshot_t"] = np.array([s[0] for s in snapshots], dtype=float)
     arrays["snapshot_energy"] = np.array([s[2] for s in snapshots], dtype=float)
-    if snapshots:
+    if isinstance(recorded["snapshots"], SnapshotStream):
+        recorded["snapshots"].sync()
+        header = header | {"streamed": True}
+    elif snapshots:
         arrays["snapshot_masses"] = [s[1] for s in snapshots]
     arrays |= {f"state_{name}": value for name, value in state.items() if isinstance(value, np.ndarray)}
     audit = recorded["audit"]
@@ -238,7 +242,10 @@ def unpack_run(header: dict, arrays: dict) -> tuple[dict, dict]:
     # Copies: arrays from a file are read-only, and functions are compiled for writable arrays alone.
     state |= {name[6:]: array.copy() for name, array in arrays.items() if name.startswith("state_")}
     times, energies = arrays["snapshot_t"].tolist(), arrays["snapshot_energy"].tolist()
-    masses = [m.copy() for m in arrays.get("snapshot_masses", ())]
+    masses: list = [m.copy() for m in arrays.get("snapshot_masses", ())]
+    if header.get("streamed"):
+        # They are in a file of their own.
+        masses = [None] * len(times)
     columns = {name: arrays[f"column_{name}"].tolist() for name in History.NAMES}
     lengths = {len(column) for column in columns.values()}
     if not len(times) == len(energies) == len(masses) or lengths != {header["recorder"]["rows"]}:

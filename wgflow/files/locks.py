@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import stat
 from contextlib import suppress
-from typing import IO
+from typing import TYPE_CHECKING
 
 from wgflow.errors import StorageError
 
-try:
-    import fcntl
-except ImportError:  # not a POSIX system: there is no lock
-    fcntl = None  # type: ignore[assignment]
+if TYPE_CHECKING:
+    import filelock
+
+__all__ = ["FileLock"]
 
 #: What a lock holds: nothing yet, or the process that holds or held it.
-OWNER = re.compile(r"[0-9]{0,20}", re.ASCII)
-
-
-def _content(file: IO[str]) -> str:
-    file.seek(0)
-    return file.read(40).strip()
+OWNER = re.compile(rb" ?[0-9]{0,20}")
+#: More bytes than that has.
+LONGEST = 40
+#: How often a lock is tried whose holder has just removed it.
+TRIALS = 100
 
 
 class FileLock:
     """A lock beside ``path``, which the system releases when the process ends, in whatever way.
 
-    On systems without ``flock`` (Windows) nothing is locked.
+    It is that of the package `filelock`: ``flock`` on POSIX systems, ``LockFileEx`` on Windows. That opens the file
+    without following a link, and empties none; what the file must be beyond that is looked at here, before it is locked
+    and again when it is.
 
     Parameters
     ----------
@@ -44,57 +44,78 @@ class FileLock:
     def __init__(self, path: str):
         folder, name = os.path.split(path)
         self.target, self.path = path, os.path.join(folder, f".{name}.lock")
-        self.file: IO[str] | None = None
+        self.held: filelock.BaseFileLock | None = None
 
     def acquire(self) -> None:
         """Acquire the lock."""
-        if fcntl is None:
-            return
-        while True:
-            file = self._open()
+        # Imported by runs with a checkpoint alone.
+        import filelock
+
+        lock = filelock.FileLock(self.path, timeout=0, thread_local=False, fallback_to_soft=False,
+                                 on_acquired=self._take)
+        for _ in range(TRIALS):
+            # Windows does not let a file be read from its start that another process has locked.
+            with suppress(PermissionError):
+                self._owner(check=True)
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock.acquire()
+            except filelock.Timeout as error:
+                if not os.path.lexists(self.path):
+                    # Its holder removed the file between our opening and our locking it.
+                    continue
+                raise StorageError(f"{self.target} is locked by pid {self._owner()}, whose run writes it; give each "
+                                   "run a checkpoint of its own, or wait for that one") from error
+            except StorageError:
+                raise
             except OSError as error:
-                owner = _content(file) or "unknown"
-                file.close()
-                raise StorageError(f"{self.target} is locked by pid {owner}, whose run writes it; give each run a "
-                                   "checkpoint of its own, or wait for that one") from error
-            # Its last owner may have removed the file between opening and locking, so that this locks a removed file.
-            if os.path.exists(self.path) and os.path.samestat(os.stat(self.path), os.fstat(file.fileno())):
-                break
-            file.close()
-        if not OWNER.fullmatch(_content(file)):
-            file.close()
-            raise StorageError(f"{self.path} is not a lock of wgflow, whose name it has; move it away")
-        file.seek(0)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        self.file = file
+                cause = "it is a symlink" if os.path.islink(self.path) else error.strerror
+                raise StorageError(f"the lock {self.path} cannot be made: {cause}") from error
+            self.held = lock
+            return
+        raise StorageError(f"the lock {self.path} comes and goes: other runs write {self.target}; give each run a "
+                           "checkpoint of its own")
 
-    def _open(self) -> IO[str]:
-        """Return the file of the lock, which is made if it is not there, unchanged.
+    def _take(self, descriptor: int) -> None:
+        """Look at the file that is locked now, and write this process into it."""
+        self._check(descriptor)
+        os.ftruncate(descriptor, 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        # Windows lets nobody else read the first byte, which is what is locked there.
+        os.write(descriptor, f" {os.getpid()}".encode())
 
-        Another user of the folder may have put a link there, so that what is locked, emptied and removed would be
-        another file: links, files with a second name, pipes, folders and devices are refused.
-        """
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    def _owner(self, *, check: bool = False) -> str:
+        """Return the process that holds the lock, as the file names it."""
         try:
-            descriptor = os.open(self.path, flags, 0o666)
-        except OSError as error:
-            cause = "it is a symlink" if error.errno == errno.ELOOP else error.strerror
-            raise StorageError(f"the lock {self.path} cannot be made: {cause}") from error
-        found = os.fstat(descriptor)
-        # A lock that its owner has just removed has no name left, and is looked at again.
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        except OSError:
+            # A link, or no file at all: locking it says so.
+            return "unknown"
+        try:
+            if check:
+                self._check(descriptor)
+            os.lseek(descriptor, 1, os.SEEK_SET)
+            return os.read(descriptor, LONGEST).decode("ascii", "replace").strip() or "unknown"
+        finally:
             os.close(descriptor)
+
+    def _check(self, descriptor: int) -> None:
+        """Refuse what another user of the folder may have put there to be changed and removed as a lock.
+
+        That is: a file with a second name, a pipe, a folder, a device, a text.
+        """
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
             raise StorageError(f"the lock {self.path} is not a regular file of its own; move it away")
-        return open(descriptor, "r+", encoding="ascii", errors="replace")
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        if not OWNER.fullmatch(os.read(descriptor, LONGEST).strip(b"\n")):
+            raise StorageError(f"{self.path} is not a lock of wgflow, whose name it has; move it away")
 
     def release(self) -> None:
         """Release the lock."""
-        if self.file is not None:
-            with suppress(OSError):
-                os.unlink(self.path)
-            self.file.close()
-            self.file = None
+        if self.held is not None:
+            # While it is held, so that nobody else's lock is removed; Windows removes the file by itself, afterwards.
+            if os.name != "nt":
+                with suppress(OSError):
+                    os.unlink(self.path)
+            self.held.release()
+            self.held = None

@@ -48,6 +48,9 @@ def load_unfinished(path) -> Solution:
 
 def _unpack(path, header: dict, arrays: dict[str, np.ndarray]) -> Solution:
     saved, state = unpack_run(header, arrays)
+    if header.get("streamed"):
+        # The snapshots are in a file of their own; here is the state alone.
+        saved["snapshots"] = []
     told, columns = header["flow"], saved["columns"]
     grid = unpack_grid(told["axes"], arrays)
     first = Density(grid, arrays["rho0"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,9 @@ import numpy as np
 from wgflow.atoms import Atoms
 
 from .energies import plot_energy
-from .figures import FLOW, colors_of, new_figure, pick, time_axis, visible_range
+from .figures import FLOW, colors_of, highest, new_figure, pick, time_axis, visible_range
 
-__all__ = ["binned", "draw_frame", "draw_law_of_atoms", "plot_atoms"]
+__all__ = ["binned", "draw_law_of_atoms", "frame_of", "plot_atoms"]
 
 #: Largest number of paths that are drawn; of more atoms this many are chosen, evenly spread over the mass.
 PATHS = 120
@@ -77,7 +77,7 @@ def _plot_laws_of_atoms(axes: Any, laws: Sequence[Atoms], t: np.ndarray, lo: flo
         peaks.append(float(heights.max()))
     axes.set_xlim(edges[0], edges[-1])
     # Next to a law that ends as a point mass all others would look flat.
-    axes.set_ylim(0, 1.06 * min(max(peaks), 4 * float(np.median(peaks))))
+    axes.set_ylim(0, 1.06 * highest(peaks))
     name = laws[0].names[0]
     axes.set_xlabel(name)
     axes.set_ylabel("density")
@@ -159,19 +159,23 @@ def _draw_plane(axes: Any, sol: Any, i: int, limits: Sequence[tuple[float, float
     axes.set_title(f"t = {sol.t[i]:.3g}")
 
 
-def draw_frame(axes: Any, sol: Any, i: int, chosen: np.ndarray) -> None:
-    """Draw one frame of an animation."""
-    laws, rho = [sol.densities[j] for j in chosen], sol.densities[i]
-    limits = [visible_range([law.marginal(axis) for law in laws]) for axis in range(rho.ndim)]
-    if rho.ndim == 2:
-        _draw_plane(axes, sol, i, limits)
-    else:
-        edges = _law_bins(laws, *limits[0])
-        draw_law_of_atoms(axes, rho, edges, fill=True, color=FLOW, alpha=0.35)
-        peaks = [float(binned(law, edges).max()) for law in laws]
-        axes.set_xlim(edges[0], edges[-1])
-        axes.set_ylim(0, 1.06 * min(max(peaks), 4 * float(np.median(peaks))))
-        axes.plot(rho.points[0], np.zeros(rho.size), "|", color=FLOW, markersize=9, clip_on=False)
-        axes.set_xlabel(rho.names[0])
-        axes.set_ylabel("density")
-    axes.set_title(f"t = {sol.t[i]:.3g}    F = {sol.energy[i]:.4g}")
+def frame_of(sol: Any, laws: Sequence[Atoms]) -> Callable[[Any, int], None]:
+    """Return what draws one frame of an animation of some laws, given axes and the index of the snapshot."""
+    limits = [visible_range([law.marginal(axis) for law in laws]) for axis in range(laws[0].ndim)]
+    edges = _law_bins(laws, *limits[0])
+    top = highest([float(binned(law, edges).max()) for law in laws]) if laws[0].ndim == 1 else 0.0
+
+    def draw(axes: Any, i: int) -> None:
+        rho = sol.densities[i]
+        if rho.ndim == 2:
+            _draw_plane(axes, sol, i, limits)
+        else:
+            draw_law_of_atoms(axes, rho, edges, fill=True, color=FLOW, alpha=0.35)
+            axes.set_xlim(edges[0], edges[-1])
+            axes.set_ylim(0, 1.06 * top)
+            axes.plot(rho.points[0], np.zeros(rho.size), "|", color=FLOW, markersize=9, clip_on=False)
+            axes.set_xlabel(rho.names[0])
+            axes.set_ylabel("density")
+        axes.set_title(f"t = {sol.t[i]:.3g}    F = {sol.energy[i]:.4g}")
+
+    return draw

@@ -63,15 +63,16 @@ def pick(t: np.ndarray, count: int) -> list[int]:
 
 def time_axis(axes: Any, t: np.ndarray) -> None:
     """Set a linear time axis, or one of cube roots where snapshots span decades: smooth, with zero on the axis."""
-    positive = t[t > 0]
+    positive, label = t[t > 0], "time t"
     if t[0] == 0 and positive.size > 2 and positive[-1] > 25 * positive[0]:
         axes.set_xscale("function", functions=(np.cbrt, lambda s: s**3))
         decades = 10.0 ** np.arange(np.floor(np.log10(positive[-1])) - 2, np.ceil(np.log10(positive[-1])) + 1)
         ticks = np.sort(np.concatenate([decades, 3 * decades]))
         ticks = ticks[(ticks <= 1.0001 * positive[-1]) & (ticks >= 8e-3 * positive[-1])]
+        label = "time t (scale of cube roots)"
         axes.set_xticks([0.0, *ticks], ["0", *(f"{tick:g}" for tick in ticks)])
     axes.set_xlim(t[0], t[-1])
-    axes.set_xlabel("time t")
+    axes.set_xlabel(label)
 
 
 def visible_range(laws: Sequence[Any]) -> tuple[float, float]:
@@ -81,6 +82,11 @@ def visible_range(laws: Sequence[Any]) -> tuple[float, float]:
     lo, hi = laws[0].bounds[0] if isinstance(laws[0], Atoms) else laws[0].grid.edges[0][[0, -1]]
     pad = 0.06 * (high - low)
     return max(lo, low - pad), min(hi, high + pad)
+
+
+def highest(peaks: Sequence[float]) -> float:
+    """Return the top of an axis for curves with these peaks: a spike among them is cut, since it would flatten all."""
+    return min(max(peaks), 4 * float(np.median(peaks)))
 
 
 def colors_of(count: int) -> Any:

@@ -65,9 +65,11 @@ def draw_law(axes: Any, rho: Density, **style: Any) -> None:
 
 
 def draw_map(axes: Any, rho: Density, **style: Any) -> Any:
-    """Draw a density on two axes as a map; return the mesh."""
-    image = axes.pcolormesh(*rho.grid.edges, rho.values.T, **{"cmap": _ink(), "rasterized": True, **style})
-    image.set_clim(0, float(rho.values.max()))
+    """Draw a density on two axes as a map, white at 0; return the mesh."""
+    style = {"cmap": _ink(), "rasterized": True, "vmin": 0.0, "vmax": float(rho.values.max()), **style}
+    if "norm" in style:
+        style = {key: value for key, value in style.items() if key not in ("vmin", "vmax")}
+    image = axes.pcolormesh(*rho.grid.edges, rho.values.T, **style)
     axes.grid(False)
     return image
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ from wgflow.errors import InvalidInput, StorageError
 from wgflow.progress import Progress, Reporter, check_progress
 
 from .figures import STYLE, new_figure
-from .solutions import draw_frame
+from .solutions import frame_of
 
 __all__ = ["animate_solution"]
+
+#: What stands on the buttons of a page.
+BUTTONS = {"minus": "slower", "fast-backward": "|&lt;&lt;", "step-backward": "|&lt;", "backward": "&lt;",
+           "pause": "stop", "play": "&gt;", "step-forward": "&gt;|", "fast-forward": "&gt;&gt;|", "plus": "faster"}
 
 
 def animate_solution(sol: Any, path: Any, *, frames: int = 60, fps: int = 12,
@@ -24,8 +29,8 @@ def animate_solution(sol: Any, path: Any, *, frames: int = 60, fps: int = 12,
     ----------
     sol : Solution
     path : path-like
-        Ends in ``.gif``, ``.html`` (a page with controls, its pictures inside) or, where the program ffmpeg is found,
-        ``.mp4``.
+        Ends in ``.gif``, ``.html`` (a page with a slider over time and buttons, its pictures inside, which needs no
+        network) or, where the program ffmpeg is found, ``.mp4``.
     frames, fps : int, optional
         Largest number of snapshots, and number of them a second.
     progress : bool or callable
@@ -51,14 +56,24 @@ def animate_solution(sol: Any, path: Any, *, frames: int = 60, fps: int = 12,
         axes = figure.add_subplot()
         try:
             with writer.saving(figure, str(path), dpi=100), Reporter("movie", progress) as report:
+                frame = frame_of(sol, chosen)
                 for k, i in enumerate(chosen):
                     axes.clear()
-                    draw_frame(axes, sol, int(i), chosen)
+                    frame(axes, int(i))
                     writer.grab_frame()
                     report(k + 1, len(chosen))
+            if path.suffix.lower() == ".html":
+                path.write_text(_alone(path.read_text(encoding="utf-8")), encoding="utf-8")
         except OSError as error:
             raise StorageError(f"cannot write the animation {path}: {error}") from error
     return path
+
+
+def _alone(page: str) -> str:
+    """Return a page of matplotlib's with letters on its buttons, whose icons would come from the network."""
+    page = re.sub(r'<link rel="stylesheet"\s+href="https?://[^"]*">', '<meta charset="utf-8">', page)
+    return re.sub(r'<i class="fa fa-([a-z-]+)(?: fa-flip-horizontal)?"></i>',
+                  lambda found: BUTTONS["backward" if "flip" in found[0] else found[1]], page)
 
 
 def _writer(path: Path, fps: int) -> Any:

@@ -6,19 +6,21 @@ returns the ``matplotlib.figure.Figure`` and writes it if given a path (PNG, PDF
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from wgflow.errors import InvalidInput
 
+from .atoms import frame_of as atoms_frame_of
+from .atoms import plot_atoms
 from .energies import plot_energy
 from .figures import (
-    FAINT,
     FLOW,
     STYLE,
     colors_of,
+    highest,
     new_figure,
     pick,
     save_figure,
@@ -26,7 +28,7 @@ from .figures import (
 )
 from .laws import draw_law, draw_map
 
-__all__ = ["draw_frame", "plot_solution"]
+__all__ = ["frame_of", "plot_solution"]
 
 
 def _name(grid: Any, axis: int) -> str:
@@ -64,8 +66,6 @@ def plot_solution(sol: Any, path: Any = None, *, times: int = 6, ax: Any = None)
             ax.legend(loc="best")
             return save_figure(ax.get_figure(), path)
         if sol.is_atomic:
-            from .atoms import plot_atoms
-
             return save_figure(plot_atoms(sol, times), path)
         if sol.grid.ndim == 2:
             return save_figure(_plot_maps(sol, min(times, 4)), path)
@@ -94,45 +94,48 @@ def _plot_laws(axes: Any, laws: Sequence[Any], t: np.ndarray, name: str) -> None
 
 def _plot_maps(sol: Any, times: int) -> Any:
     chosen, grid = pick(sol.t, times), sol.grid
-    figure = new_figure(3.0 * len(chosen) + 4.0, 3.4)
+    figure = new_figure(3.0 * len(chosen) + 4.6, 3.4)
     panels = figure.subplots(1, len(chosen) + 1, width_ratios=[3.0] * len(chosen) + [3.6], squeeze=False)[0]
     limits = [visible_range([sol.densities[i].marginal(axis) for i in chosen]) for axis in (0, 1)]
+    peaks = [float(sol.densities[i].values.max()) for i in chosen]
+    top = highest(peaks)
     for axes, i in zip(panels, chosen):
-        rho = sol.densities[i]
-        draw_map(axes, rho)
+        image = draw_map(axes, sol.densities[i], vmax=top)
         axes.set_xlim(*limits[0])
         axes.set_ylim(*limits[1])
         axes.set_xlabel(_name(grid, 0))
         axes.set_title(f"t = {sol.t[i]:.3g}")
-        axes.text(0.97, 0.96, f"max {rho.values.max():.3g}", transform=axes.transAxes, ha="right", va="top",
-                  fontsize=7.5, color=FAINT)
+    # One scale for all panels; what is cut off at its top is told by an arrow.
+    figure.colorbar(image, ax=list(panels[:-1]), label="density", extend="max" if max(peaks) > top else "neither",
+                    pad=0.01)
     panels[0].set_ylabel(_name(grid, 1))
     plot_energy(sol, axes=panels[-1])
     return figure
 
 
-def draw_frame(axes: Any, sol: Any, i: int, chosen: np.ndarray) -> None:
-    """Draw one frame of an animation."""
-    rho, grid = sol.densities[i], sol.grid
+def frame_of(sol: Any, chosen: np.ndarray) -> Callable[[Any, int], None]:
+    """Return what draws one frame of an animation of some snapshots, given axes and the index of the snapshot."""
+    laws = [sol.densities[j] for j in chosen]
     if sol.is_atomic:
-        from .atoms import draw_frame as draw_atoms
+        return atoms_frame_of(sol, laws)
+    grid = sol.grid
+    limits = [visible_range([law.marginal(k) for law in laws] if grid.ndim > 1 else laws) for k in range(grid.ndim)]
+    # For a density that ends as a spike all other frames would look flat: show up to four times the median peak.
+    top = highest([float(law.values.max()) for law in laws])
 
-        draw_atoms(axes, sol, i, chosen)
-        return
-    if grid.ndim == 1:
-        laws = [sol.densities[j] for j in chosen]
-        axes.fill_between(grid.centers[0], rho.values, color=FLOW, alpha=0.18, linewidth=0)
-        draw_law(axes, rho, color=FLOW)
-        axes.set_xlim(*visible_range(laws))
-        # For a density that ends as a spike all other frames would look flat: show up to four times the median peak.
-        peaks = [float(law.values.max()) for law in laws]
-        axes.set_ylim(0, 1.06 * min(max(peaks), 4 * float(np.median(peaks))))
-        axes.set_ylabel("density")
-    else:
-        draw_map(axes, rho)
-        ends = [sol.densities[j] for j in chosen]
-        axes.set_xlim(*visible_range([law.marginal(0) for law in ends]))
-        axes.set_ylim(*visible_range([law.marginal(1) for law in ends]))
-        axes.set_ylabel(_name(grid, 1))
-    axes.set_xlabel(_name(grid, 0))
-    axes.set_title(f"t = {sol.t[i]:.3g}    F = {sol.energy[i]:.4g}")
+    def draw(axes: Any, i: int) -> None:
+        rho = sol.densities[i]
+        if grid.ndim == 1:
+            axes.fill_between(grid.centers[0], rho.values, color=FLOW, alpha=0.18, linewidth=0)
+            draw_law(axes, rho, color=FLOW)
+            axes.set_ylim(0, 1.06 * top)
+            axes.set_ylabel("density")
+        else:
+            draw_map(axes, rho)
+            axes.set_ylim(*limits[1])
+            axes.set_ylabel(_name(grid, 1))
+        axes.set_xlim(*limits[0])
+        axes.set_xlabel(_name(grid, 0))
+        axes.set_title(f"t = {sol.t[i]:.3g}    F = {sol.energy[i]:.4g}")
+
+    return draw

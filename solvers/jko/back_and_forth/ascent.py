@@ -30,6 +30,7 @@ import numpy as np
 
 from wgflow.compiled.extension import extend
 from wgflow.compiled.multigrid import Multigrid, add_bending
+from wgflow.progress import pulse
 
 from ..base import no_limit
 from ..local_energy import LocalEnergy
@@ -196,6 +197,7 @@ class Ascent:
         for _ in range(max_steps):
             if best.gap <= gap_tolerance(best) or since >= PATIENCE or not math.isfinite(point.value):
                 break
+            pulse(f"duality gap {best.gap:.1e}")
             new = self._step(point)
             if new is None:
                 break

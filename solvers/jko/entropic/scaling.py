@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from wgflow.compiled.log_convolution import LogConvolution, LogSum
+from wgflow.progress import pulse
 
 from ..base import no_limit
 from .energy import LARGEST_EXPONENT, SeparableEnergy
@@ -95,6 +96,7 @@ class ScalingProblem:
         iterations = 0
         while point.defect > tolerance and iterations < budget:
             iterations += 1
+            pulse(f"scaling step {iterations}, {point.defect:.1e} of the mass misplaced")
             point = self._next(psi, point)
         return point, iterations
 

@@ -34,6 +34,7 @@ import numpy as np
 
 from wgflow.compiled.linearized import compensated_dot, internal_slopes, masses_of_slopes, slopes_of_sums
 from wgflow.compiled.remap import ends_of_sums, remap_line, sums_of_ends
+from wgflow.progress import pulse
 
 from ...krylov import gmres
 from .tails import Tails
@@ -131,6 +132,7 @@ class LineNewton:
         best, least, since, iteration = point, math.inf, 0, 0
         pair = self._look(point.unknown, np.clip(self.stage.ends(point.pressure), self.edges[0], self.edges[-1]))
         while pair is not None and best.residual > self.solver.tolerance and iteration < limit and since < PATIENCE:
+            pulse(f"Newton step {iteration + 1}, residual {best.residual:.1e}")
             iteration, since = iteration + 1, since + 1
             pair = self._next(pair)
             found = None if pair is None else self.stage.look(pair.unknown)

@@ -8,6 +8,7 @@ import numpy as np
 
 from wgflow.compiled.linearized import compensated_dot, excess_energy, internal_slopes, masses_of_slopes
 from wgflow.compiled.remap import cost_of_ends, face_densities, remap_line, remap_plane
+from wgflow.progress import pulse
 
 from .line import LineNewton
 
@@ -146,6 +147,7 @@ class Stage:
         solver, history = self.solver, History()
         best, iteration, factored = point, 0, None
         while best.residual > solver.tolerance and iteration < limit:
+            pulse(f"iteration {iteration + 1}, residual {best.residual:.1e}")
             if factored is None or iteration - factored >= FACTOR_ITERATIONS:
                 if not self._factorize(point):
                     break

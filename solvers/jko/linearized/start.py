@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wgflow.compiled.linearized import compensated_dot, imbalance, internal_slopes, invert_hamiltonian
+from wgflow.progress import pulse
 
 if TYPE_CHECKING:
     from .solver import LinearizedSolver
@@ -124,6 +125,7 @@ class _Stage:
         for iteration in range(iterations):
             missing = self._assemble()
             size = float(np.abs(missing).sum())
+            pulse(f"Newton step {iteration}, {size / total:.1e} of the mass misplaced")
             if size <= (LAST if last else STAGE) * total and (not last or self._solved()):
                 return True, iteration
             if not math.isfinite(size) or not self._iterate(missing):

@@ -30,6 +30,7 @@ from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
 from wgflow.jko_steps import JKOStep
+from wgflow.progress import pulse
 
 from ..base import InnerSolver
 from ..settings import Quantile
@@ -276,6 +277,7 @@ class QuantileSolver(InnerSolver):
         best, least, since, iteration = point, math.inf, 0, 0
         while iteration < self.max_iterations and since < PATIENCE:
             iteration += 1
+            pulse(f"Newton step {iteration}, residual {least:.1e}")
             gradient, diagonal, off = self._derivatives(point, y, tau)
             direction = self._newton(point, tau, gradient, diagonal, off)
             decrement = inner_product(gradient, direction)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from wgflow.progress import Reporter
 from wgflow.validation.comparison import comparing
 from wgflow.validation.comparison.null_law import fits_of, quantities_of
 from wgflow.validation.comparison.particle_runs import particle_runs
@@ -33,7 +34,8 @@ def count_alarms(sol, particles, n_runs, levels, *, scatter=None, statistics=STA
     names = ("x",) if model is None else model.coordinate_names
     quantities = quantities_of(names, statistics, risks is not None)
     null = null_choice(scatter, sol, first, model, names, 0.05, True, None if risks is None else risks.excess)
-    columns = comparing._columns(sol, t, first, statistics, model, risks, n_null, np.random.default_rng(rng), null)
+    columns = comparing._columns(sol, t, first, statistics, model, risks, n_null, np.random.default_rng(rng), null,
+                                   None, Reporter("comparing", False))
     x = everything.coordinates[: sets * n_runs].reshape(sets, n_runs, *everything.coordinates.shape[1:])
     found = [fits_of(statistics, column.laws, x[:, :, j], spreads=not column.predicted.all())
              for j, column in enumerate(columns)]

@@ -121,13 +121,25 @@ def test_the_page_names_every_key():
         assert all(shape["description"] for shape in properties.values())
 
 
+def test_the_page_names_every_command_and_option():
+    from typer.main import get_command
+
+    page = PAGE.read_text(encoding="utf-8")
+    commands = get_command(cli.app).commands
+    assert {f"wgflow {name}" for name in commands if name != "versions"} <= set(re.findall(r"wgflow [a-z]+", page))
+    for name, command in commands.items():
+        told = [option for each in command.params for option in each.opts if option.startswith("--")]
+        assert [option for option in told if not re.search(rf"{option}\b", page)] == [], name
+        assert all(each.help for each in command.params), name
+
+
 def test_the_schema_is_printed_as_json(run):
     code, out, _ = run("run", "--schema")
     assert code == 0
     assert json.loads(out)["properties"]["solve"]
 
 
-@pytest.mark.parametrize("method", ["FiniteVolume", "JKO"])
+@pytest.mark.parametrize("method", ["FiniteVolume", "JKO", "Lagrangian", "FiPy"])
 def test_methods_have_the_settings_that_studies_name(method):
     from dataclasses import fields
 
@@ -197,6 +209,50 @@ method = {name = "JKO", tau = 0.1, inner = "entropic"}
     assert first.method == wg.JKO(tau=0.1, inner="entropic")
 
 
+BOX = """
+[grid]
+bounds = [-4, 4]
+cells = 60
+[energy]
+beta = 1.0
+potential = "x**2/2"
+[start]
+mean = 1.0
+cov = 0.2
+[solve]
+t_end = 1.0
+"""
+
+
+@pytest.mark.parametrize(("words", "settings"), [
+    ('time_scale = "1 + t"', {"time_scale": lambda t: 1 + t}),
+    ("time_scale = 2.0", {"time_scale": 2.0}),
+    ('mobility = "1 + x**2"', {"mobility": lambda x: 1 + x**2}),
+    ("mobility = [2.0]", {"mobility": [2.0]}),
+    ("stop = {stationary = 0.1, energy_below = -10.0}",
+     {"stop": [wg.stop.stationary(0.1), wg.stop.energy_below(-10.0)]}),
+    ('method = {name = "FiPy", dt = 0.1}', {"method": wg.FiPy(dt=0.1)}),
+    ('method = {name = "Lagrangian", n_particles = 40, rng = 7, dt = 0.1}',
+     {"method": wg.Lagrangian(n_particles=40, rng=7, dt=0.1)})])
+def test_what_solve_takes_a_study_takes(write, words, settings):
+    ours = load_study(write(BOX + words)).run()
+    energy = wg.Entropy(1.0) + wg.Potential(lambda x: x**2 / 2)
+    theirs = wg.solve(energy, wg.Density.gaussian(wg.Grid((-4, 4), cells=60), 1.0, 0.2), (0, 1), **settings)
+    assert ours.t[-1] == theirs.t[-1]
+    ours, theirs = (sol.final.points if sol.is_atomic else sol.final.values for sol in (ours, theirs))
+    assert np.array_equal(ours, theirs)
+
+
+def test_a_run_with_functions_of_the_study_goes_on(write, tmp_path):
+    study = load_study(write(BOX + 'time_scale = "1 + t"\nmobility = "1 + x**2"\n[output]\nfolder = "out"'))
+    whole = study.run()
+    study.checkpoint_file.unlink()
+    part = wg.solve(study.energy, study.rho0, (0, 1), study.method, time_scale=study.time_scale,
+                    mobility=study.mobility, checkpoint=study.checkpoint_file, stop=lambda t, rho: t > 0.3)
+    assert part.t[-1] < 1
+    assert np.array_equal(study.resume(study.checkpoint_file).final.values, whole.final.values)
+
+
 def test_a_singular_kernel_asks_for_averages(write):
     text = STUDY.replace("beta = 2.0", 'beta = 2.0\ninteraction = "-log(abs(z))"')
     with pytest.raises(wg.InvalidInput, match=r"in \[energy\]: interaction is inf at displacement 0; with inter"):
@@ -255,7 +311,7 @@ FAULTS = [
     ("t_end = 0.5", "t_end = 0.5\ntol = 2", "tol=2: need a number between"),
     ("t_end = 0.5", 't_end = 0.5\nmethod = "JKO"', "method = 'JKO' in [solve]: need a table with name"),
     ("t_end = 0.5", 't_end = 0.5\nmethod = {name = "JK0"}', "name = 'JK0' in [solve.method]: did you mean 'JKO'?"),
-    ("t_end = 0.5", "t_end = 0.5\nmethod = {tau = 1}", '[solve.method] needs name = "FiniteVolume" or "JKO"'),
+    ("t_end = 0.5", "t_end = 0.5\nmethod = {tau = 1}", '[solve.method] needs name = "FiniteVolume" or "JKO" or'),
     ("t_end = 0.5", 't_end = 0.5\nmethod = {name = "JKO", tau = 1, order = true}', "order = true in [solve.method]:"),
     ("mean = 0.5\ncov = 0.2", "uniform = 1", "uniform = 1 in [start]: need true"),
     ("mean = 0.5\ncov = 0.2", "uniform = false", "uniform = false in [start]: leave it out"),

@@ -21,6 +21,7 @@ import wgflow as wg
 from wgflow.errors import ConvergenceError, InvalidInput, StorageError, WGFlowWarning
 from wgflow.files import archives as _npz
 from wgflow.files.checkpoints import KIND, Checkpoint, probe_masses
+from wgflow.files.locks import FileLock
 from wgflow.solvers import Method, Run, Step
 
 
@@ -637,6 +638,18 @@ def test_the_lock_of_a_killed_run_holds_nobody_up(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["run.npz"]
 
 
+def test_a_lock_names_the_process_that_holds_it_and_is_left_alone_by_others(tmp_path):
+    holder = FileLock(str(tmp_path / "run.npz"))
+    holder.acquire()
+    content = (tmp_path / ".run.npz.lock").read_bytes()
+    tried = subprocess.run([sys.executable, "-c", "import sys; from wgflow.files.locks import FileLock; "
+                            "FileLock(sys.argv[1]).acquire()", holder.target], capture_output=True, text=True)
+    assert f"locked by pid {os.getpid()}, whose run" in tried.stderr
+    assert (tmp_path / ".run.npz.lock").read_bytes() == content == f" {os.getpid()}".encode()
+    holder.release()
+    assert list(tmp_path.iterdir()) == []
+
+
 # ---------------------------------------------------------------- the file of the lock
 @pytest.mark.parametrize("kind", ["symlink", "hard link", "folder", "pipe", "text"])
 def test_a_lock_that_is_another_file_is_refused_and_left_as_it_is(tmp_path, kind):
@@ -653,7 +666,8 @@ def test_a_lock_that_is_another_file_is_refused_and_left_as_it_is(tmp_path, kind
             os.mkfifo(lock)
         case "text":
             lock.write_text("notes of somebody")
-    with pytest.raises(wg.StorageError, match=r"\.run\.npz\.lock"):
+    words = {"symlink": "it is a symlink", "text": "is not a lock of wgflow"}.get(kind, "not a regular file of its own")
+    with pytest.raises(wg.StorageError, match=rf"\.run\.npz\.lock.*{words}"):
         wg.solve(wg.Entropy(1.0), wg.Density.uniform(wg.Grid((0, 1), cells=10)), (0, 1),
                  checkpoint=tmp_path / "run.npz")
     assert victim.read_text() == "chapter 1"

@@ -239,6 +239,49 @@ def test_the_first_short_steps_do_not_tell_what_is_left(caplog, monkeypatch):
     assert caplog.records[-1].getMessage() == "slow: 0 %, about 27.8 hours left"
 
 
+def test_a_long_step_is_told_from_inside(caplog, monkeypatch):
+    from wgflow import progress
+
+    clock, called = [0.0], []
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    caplog.set_level(logging.INFO, logger="wgflow")
+    with progress.Reporter("work") as report:
+        report(1, 4, "t = 1 of 4")
+        for k in range(12):
+            clock[0] += 1.0
+            progress.pulse(f"residual 1e-{k}" if k % 2 else "")
+        with progress.Reporter("inner", False):
+            # What is not followed by itself is a part of what is.
+            clock[0] += 5.0
+            progress.pulse("a run inside")
+    assert [record.getMessage() for record in caplog.records] == [
+        "work: t = 1 of 4, residual 1e-1", "work: t = 1 of 4, residual 1e-7", "work: t = 1 of 4, a run inside"]
+    with progress.Reporter("work", lambda done, total: called.append((clock[0], done, total))) as report:
+        report(1, 4)
+        for _ in range(20):
+            clock[0] += 0.2
+            progress.pulse("residual")
+    progress.pulse("nobody listens any more")
+    # Twice a second, with the numbers that are known.
+    assert {entry[1:] for entry in called} == {(1, 4)}
+    assert 6 <= len(called) <= 9
+
+
+def test_a_step_of_jko_is_told_from_inside(monkeypatch):
+    from wgflow import progress
+
+    told = []
+    monkeypatch.setattr(progress.Reporter, "inside", lambda self, words="": told.append(words))
+    plane = wg.Density.gaussian(wg.Grid([(-3, 3)] * 2, cells=(20, 20)), [0.5, 0.0], 0.3)
+    for inner in ("entropic", "back-and-forth", "linearized"):
+        told.clear()
+        wg.solve(wg.Entropy(1.0) + BOWL, plane, (0, 0.1), method=wg.JKO(tau=0.1, inner=inner), progress=True)
+        assert sum(bool(words) for words in told) >= 2, inner
+    told.clear()
+    wg.solve(wg.Entropy(1.0) + BOWL, RHO, (0, 0.1), method=wg.JKO(tau=0.1), progress=True)
+    assert any("residual" in words for words in told)
+
+
 def test_a_function_is_told():
     told = []
     wg.solve(wg.Entropy(1.0) + BOWL, RHO, (1, 3), progress=lambda done, total: told.append((done, total)))

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
+from scipy.sparse.linalg import LinearOperator, cg
 
 from wgflow.compiled import c_transform as kernels
 from wgflow.compiled.extension import extend
@@ -245,6 +247,33 @@ def test_multigrid_cycles(rng, shape):
         errors.append(math.sqrt(((x - truth) * apply(x - truth)).sum()))
     # A stationary iteration converges fast, whatever the density: in the energy norm by a factor of 2 a cycle or more.
     assert errors[-1] < 0.5**11 * errors[0]
+
+
+@pytest.mark.parametrize("shape", [(40, 62), (14, 18, 16)])
+def test_multigrid_cycles_beside_pyamg(rng, shape):
+    """As preconditioners of conjugate gradients both need few iterations, at a density that falls by 4e7."""
+    pyamg = pytest.importorskip("pyamg")
+    density = np.exp(-18 / len(shape) * sum(m * m for m in np.meshgrid(*[np.linspace(-1, 1, n) for n in shape],
+                                                                       indexing="ij")))
+    number, edges, off = np.arange(density.size).reshape(shape), [], sparse.csr_matrix((density.size,) * 2)
+    for axis, n in enumerate(shape):
+        lower, upper = np.take(density, range(n - 1), axis), np.take(density, range(1, n), axis)
+        edges.append(20.0 * 0.5 * (lower + upper))
+        pairs = np.take(number, range(n - 1), axis).ravel(), np.take(number, range(1, n), axis).ravel()
+        half = sparse.coo_matrix((edges[-1].ravel(), pairs), shape=off.shape)
+        off = off + half + half.T
+    matrix = (sparse.diags(density.ravel() + np.asarray(off.sum(axis=1)).ravel()) - off).tocsr()
+    grid, truth = Multigrid(density, edges), rng.normal(size=density.size)
+    ours = LinearOperator(matrix.shape, matvec=lambda v: grid.cycle(v.reshape(shape)).ravel())
+    counts = []
+    for cycles in (ours, pyamg.ruge_stuben_solver(matrix).aspreconditioner()):
+        passes = []
+        x, failed = cg(matrix, matrix @ truth, rtol=1e-12, M=cycles, callback=passes.append)
+        assert failed == 0
+        assert np.sqrt((x - truth) @ matrix @ (x - truth)) < 1e-9 * np.sqrt(truth @ matrix @ truth)
+        counts.append(len(passes))
+    # Ruge and Stueben choose coarse cells by the matrix, ours are pairs; that costs less than twice the iterations.
+    assert counts[0] <= 2 * counts[1] + 1
 
 
 def test_extension_continues_planes():
