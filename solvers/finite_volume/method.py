@@ -14,9 +14,9 @@ from wgflow.flows import Flow
 from wgflow.grids import Grid
 
 from ..base import Method
+from ..finite_volume_memory import reserve_for
 from .choice import carries, why_not_compact, why_split
 from .compact_run import CompactRun
-from .memory import reserve_for
 from .oblique import why_not_oblique
 from .run import FiniteVolumeRun
 

@@ -9,13 +9,13 @@ from wgflow.calls.memory import fixed_steps, reserve, working_of_operators
 from wgflow.compiled.compact import compact_layout
 from wgflow.compiled.sweep import axis_layout
 
-from .compact_sweeps import FACTORS, LENGTHS
-from .splitting import CACHE_BYTES
+from .finite_volume.compact_sweeps import FACTORS, LENGTHS
+from .finite_volume.splitting import CACHE_BYTES
 
 if TYPE_CHECKING:
     from wgflow.flows import Flow
 
-    from .method import FiniteVolume
+    from .finite_volume.method import FiniteVolume
 
 __all__ = ["reserve_for"]
 
