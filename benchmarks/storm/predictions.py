@@ -171,7 +171,7 @@ def measured(case: Case, size: tuple[int, ...]) -> tuple[float, float, str]:
 def predictions(scale: Scale) -> list[Figure]:
     """Return how far peaks lie above predictions, and predictions above peaks."""
     above, beyond, told = [], [], []
-    for case in CASES[::scale.pick(9, 1, 1)]:
+    for case in CASES[::scale.pick(13, 1, 1)]:
         for size in case.large[:1] if scale.size == "tiny" else case.large:
             peak, predicted, words = measured(case, size)
             above.append(math.inf if words else peak - FACTOR * predicted)

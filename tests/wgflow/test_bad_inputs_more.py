@@ -214,9 +214,9 @@ def test_a_seed_that_is_none_is_refused_by_whoever_draws(rng):
 
 @pytest.mark.parametrize("names", [3, [1], (), object(), 2.5, ["x", None]])
 def test_names_that_are_no_strings_are_refused(names):
-    with pytest.raises(InvalidType, match="names=.*need strings, one for each axis"):
+    with pytest.raises(InvalidType, match=r"names=.*need strings, one for each axis"):
         wg.Grid((0, 1), cells=8, names=names)
-    with pytest.raises(InvalidType, match="names=.*need strings, one for each coordinate"):
+    with pytest.raises(InvalidType, match=r"names=.*need strings, one for each coordinate"):
         wg.Atoms([[0.0, 1.0]], [0.5, 0.5], names=names)
 
 
