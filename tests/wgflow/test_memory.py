@@ -31,7 +31,7 @@ CASES = {
     "dense": (LINEAR + wg.Interaction(wg.Dense(lambda x, y: np.exp(-((x - y) ** 2)), table=True)), EVEN, (2500,), {}),
     "a mobility": (LINEAR, EVEN, (100, 100), {"mobility": lambda x, y: 1 + x**2}),
     "JKO quantile": (LINEAR, wg.JKO(tau=0.01), (4000,), {}),
-    "JKO entropic": (LINEAR, wg.JKO(tau=0.01, inner="entropic"), (60, 60), {}),
+    "JKO entropic": (LINEAR, wg.JKO(tau=0.01, inner="entropic"), (30, 30), {}),
     "JKO back-and-forth": (POROUS, wg.JKO(tau=0.01, inner="back-and-forth"), (60, 60), {}),
 }
 WORDS = "a run on 3600 cells with .* snapshots needs .* GiB, 0.000466 GiB are free for this process; take fewer cells"
