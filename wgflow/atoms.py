@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from wgflow.calls.explained import explained
 from wgflow.checks import axis_numbers, call_user, real_array
 from wgflow.errors import InvalidInput, InvalidType
+from wgflow.grid_checks import check_names
 from wgflow.sampling import sampler
 from wgflow.uphill import uphill
 
@@ -330,10 +331,7 @@ def _check_inside(points, bounds: Bounds) -> None:
 def _check_names(names, ndim: int) -> tuple[str, ...]:
     if names is None:
         return _default_names(ndim)
-    names = (names,) if isinstance(names, str) else tuple(str(name) for name in names)
-    if len(names) != ndim or len(set(names)) != ndim:
-        raise InvalidInput(f"names={names}: need {ndim} different names, one for each coordinate")
-    return names
+    return check_names(names, ndim, "coordinate")
 
 
 def _check_per_cell(per_cell, ndim: int) -> None:

@@ -108,12 +108,19 @@ def call_user(function, arguments, what: str):
     try:
         with np.errstate(all="ignore"):
             return function(*arguments)
+    except MemoryError as error:
+        # The machine's limit, and no fault of the function.
+        raise out_of_memory(error, f"{what}, called with {_largest(arguments)} values,") from error
     except Exception as error:
         words = " ".join(str(error).split())
         count = f"{len(arguments)} coordinate{'' if len(arguments) == 1 else 's'}"
         hint = next((f"; {hint}" for key, hint in ARRAY_HINTS if key in words), "")
         raise InvalidInput(f"{what} raised {type(error).__name__}: {words}; it is called with {count}, a read-only "
                            f"array for each, and returns an array of their shape{hint}") from error
+
+
+def _largest(arguments) -> int:
+    return max((a.size for a in arguments if isinstance(a, np.ndarray)), default=1)
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
@@ -220,6 +227,18 @@ def check_memory(need: float, what: str, fix: str) -> None:
     if need > free:
         raise ResourceError(f"{what} needs {need / 2**30:.3g} GiB, {free / 2**30:.3g} GiB are free for this process; "
                             f"{fix}")
+
+
+def out_of_memory(error: MemoryError, what: str, fix: str = "take fewer cells, atoms or times") -> ResourceError:
+    """Return a MemoryError as a ResourceError, which says what is free and what to do; one that is such stays itself.
+
+    NumPy's own words say how much was asked for.
+    """
+    if isinstance(error, ResourceError):
+        return error
+    words = " ".join(str(error).split()) or "no more memory"
+    return ResourceError(f"{what} ran out of memory: {words}; {available_memory() / 2**30:.3g} GiB are free for this "
+                         f"process; {fix}")
 
 
 def check_grid_memory(shape) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from wgflow.atoms import Atoms
 from wgflow.calls.arguments import check_span, check_times
-from wgflow.checks import check_positive, check_subnormals, kind_of
+from wgflow.checks import check_positive, check_subnormals, kind_of, out_of_memory
 from wgflow.densities import Density
 from wgflow.energies.clocks import Clock
 from wgflow.energies.drives import Drive
@@ -93,6 +93,8 @@ class Flow:
         self.places = False
         # The error that a step may have where its length is prescribed, which decides among steps of several orders.
         self.allowed_error = math.inf
+        # Bytes that the run has asked for beyond what the flow holds (`wgflow.calls.memory`).
+        self.reserved = 0.0
         # What the certificate says of the scheme.
         self.scheme = ""
         self.size = self.rho0.points.size if isinstance(self.rho0, Atoms) else self.rho0.grid.size
@@ -175,6 +177,8 @@ class Flow:
     def _driven(t: float, make: Callable[[], T]) -> T:
         try:
             return make()
+        except MemoryError:
+            raise
         except Exception as error:
             raise ConvergenceError(f"a TimeDependent term failed at t = {t:g}: {error}", reason="callback",
                                    t=t) from error
@@ -209,6 +213,8 @@ class Flow:
             return scale
         try:
             value = scale(t)
+        except MemoryError:
+            raise
         except Exception as error:
             raise ConvergenceError(f"time_scale({t:g}) raised {type(error).__name__}: {error}; it is called with times "
                                    f"between {self.t0:g} and {self.t1:g}", reason="callback", t=t, dt=dt) from error
@@ -328,9 +334,14 @@ def run(flow: Flow, method: Method, *, progress: Progress = False, checkpoint=No
                           "sys.last_value.partial), and solve(..., throw=False) returns it",)
             raise
         except (WGFlowError, MemoryError) as error:
+            told: Exception = error
+            if isinstance(error, MemoryError):
+                told = out_of_memory(error, f"the run of {type(method).__name__}")
             if recorder.columns["t"]:
-                vars(error)["partial"] = recorder.solution(1, f"{type(error).__name__}: {error}")
-            raise
+                vars(told)["partial"] = recorder.solution(1, f"{type(told).__name__}: {told}")
+            if told is error:
+                raise
+            raise told from error
     return recorder.solution(0, recorder.stopped or "the solver reached the end of the time span")
 
 

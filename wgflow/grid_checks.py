@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -139,13 +140,15 @@ def check_boundary(boundary, ndim: int) -> tuple[tuple[bool, ...], tuple[tuple[b
             tuple((low == "no-flux", high == "no-flux") for low, high in ends))
 
 
-def check_names(names, ndim: int) -> tuple[str, ...]:
+def check_names(names, ndim: int, what: str = "axis") -> tuple[str, ...]:
     if names is None:
         return ("x", "y", "z", "w")[:ndim]
-    names = (names,) if isinstance(names, str) else tuple(str(name) for name in names)
-    if len(names) != ndim or len(set(names)) != ndim:
-        raise InvalidInput(f"names={names}: need {ndim} different names, one for each axis")
-    return names
+    found = (names,) if isinstance(names, str) else tuple(names) if isinstance(names, Iterable) else ()
+    if not (found and all(isinstance(name, str) for name in found)):
+        raise InvalidType(f"names={described(names)}: need strings, one for each {what}, such as names=('x', 'y')")
+    if len(found) != ndim or len(set(found)) != ndim:
+        raise InvalidInput(f"names={found}: need {ndim} different names, one for each {what}")
+    return tuple(str(name) for name in found)
 
 
 def check_log_weight(log_weight, shape) -> np.ndarray:

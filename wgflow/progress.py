@@ -182,6 +182,8 @@ class Reporter:
         self.called = time.monotonic()
         try:
             cast(Callable[[float, float], object], self.progress)(done, total)
+        except MemoryError:
+            raise
         except Exception as error:
             raise ConvergenceError(f"progress({done:.6g}, {total:.6g}) raised {type(error).__name__}: {error}; it "
                                    "is called with (done, total)", reason="callback") from error

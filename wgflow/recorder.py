@@ -16,6 +16,7 @@ from wgflow.audit.listener import Audit
 from wgflow.audit.open_ends import Outermost, Outside, beyond_bounds, goes_on
 from wgflow.audit.resolution import unresolved
 from wgflow.audit.sealing import LITTLE_OUTSIDE, audited, outside_at
+from wgflow.calls.memory import SNAPSHOTS, room_for_snapshots
 from wgflow.certificate import (
     Certificate,
     boundary_mass,
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AtomRecorder", "Interior", "Recorder", "Step"]
 
-#: Without t_eval about this many snapshots are kept, thinned as the run goes on, within this many bytes.
-SNAPSHOTS = 64
-SNAPSHOT_BYTES = 256e6
 #: Relative rounding of an energy, a sum over cells, as a part of the sum of the sizes of its terms.
 ROUNDING = 1e-13
 #: What lies beyond the ends is estimated anew where what lies at them has grown by this factor.
@@ -144,7 +142,7 @@ class Recorder:
         self.columns: dict[str, list] = {name: [] for name in History.NAMES}
         self.snapshots: list[tuple[float, np.ndarray, float]] = [] if flow.stream is None else flow.stream
         self.stride, self.since_snapshot = 1, 0
-        self.room = max(4, min(SNAPSHOTS, int(SNAPSHOT_BYTES / (8 * flow.size))))
+        self.room = room_for_snapshots(flow.size)
         self.n_rejected = self.n_fallback = 0
         self.dissipated = self.boundary = self.residual = 0.0
         # Bounds of the dissipation integrated; None where it is not known at the start.

@@ -10,14 +10,14 @@ import threading
 import children
 import numpy as np
 from figures import Figure, Scale, counted
+from predictions import predictions
 from runs import RUNS
 
 import wgflow as wg
-from wgflow.checks import WORK_ARRAYS
 
 MEBIBYTE = 2**20
-#: What the peak may have above 1.1 times the prediction, and what may stay after many runs, in MiB.
-ABOVE, LEAK = 50.0, 1.0
+#: What may stay after many runs, in MiB.
+LEAK = 1.0
 
 
 def _plain(cells: tuple[int, ...]):
@@ -37,30 +37,6 @@ def _porous(cells: tuple[int, ...]):
     grid = wg.Grid([(-3, 3)] * len(cells), cells=cells)
     energy = wg.PowerEntropy(2.0) + wg.Potential(lambda *x: sum(v**2 for v in x) / 2)
     return wg.solve(energy, wg.Density.uniform(grid), (0, 0.02), wg.FiniteVolume(dt=0.01))
-
-
-def _peaks(scale: Scale) -> list[Figure]:
-    """Return the largest peak above 1.1 times 8 WORK_ARRAYS bytes a cell, which is what a grid is checked against."""
-    cases = [(_plain, (64, 64), (40_000,)), (_porous, (20, 20), (100, 100))]
-    if scale.size != "tiny":
-        cases += [(_plain, (8, 8, 8), (100, 100, 100)), (_convolved, (8, 8), (512, 512)),
-                  (_convolved, (8, 8, 8), (64, 64, 64)), (_porous, (20, 20), (400, 400)), (_plain, (64,), (10**6,))]
-    above, told = [], []
-    for solve, small, large in cases:
-        def measured(solve=solve, small=small, large=large):
-            solve(small if len(small) == len(large) else (64,))  # imports and compiles before the count begins
-            base = children.resident()
-            inner = children.run(lambda: solve(large) and None, 500)
-            return inner.growth, inner.words, base
-
-        ended = children.run(measured, 600)
-        growth, words, _ = ended.value or (math.inf, ended.words, 0)
-        predicted = 8.0 * WORK_ARRAYS * math.prod(large) / MEBIBYTE
-        above.append(growth - 1.1 * predicted if not words else math.inf)
-        told.append(f"{solve.__name__[1:]} {large}: {growth:.0f} MiB, predicted {predicted:.0f} {words}")
-    worst = int(np.argmax(above))
-    return [Figure("memory", "peak above 1.1 x 96 bytes a cell", above[worst], ABOVE, len(cases), "MiB",
-                   (told[worst],), "F18")]
 
 
 def _limited(scale: Scale) -> Figure:
@@ -114,4 +90,4 @@ def _leaks(scale: Scale) -> list[Figure]:
 
 def memory(scale: Scale) -> list[Figure]:
     """Peaks, limits, leaks; each run is in a child of its own."""
-    return [*_peaks(scale), _limited(scale), *_leaks(scale)]
+    return [*predictions(scale), _limited(scale), *_leaks(scale)]

@@ -19,7 +19,7 @@ from .compact_sweeps import CompactSweeps
 from .field_loop import field_loop
 from .oblique import ObliqueCompactSweeps
 from .run import MAX_HALVINGS, FiniteVolumeRun
-from .splitting import default_threads
+from .splitting import default_threads, sequence_of_axes
 from .stepper import State, Stepper
 from .tolerance import Tolerance
 from .unsplit import Unsplit, UnsplitSweeps
@@ -76,6 +76,7 @@ class CompactRun(FiniteVolumeRun):
         unsplit = method.splitting == "none" and flow.t1 > flow.t0
         kind = UnsplitSweeps if unsplit else CompactSweeps
         sweeps = kind(node_grid(flow.grid), energy.diffusion, static, threads, diagonal)
+        sweeps.sequence = sequence_of_axes(flow)
         self.rule = Unsplit() if unsplit else Compact()
         return Stepper(nodal, sweeps, self.rule)
 

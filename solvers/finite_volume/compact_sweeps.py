@@ -84,7 +84,7 @@ class CompactSweeps(Sweeps):
             self.axes.append((float(grid.widths[axis][0]), outer, inner, grid.periodic[axis], grid.shape[axis], width,
                               blocks))
         self.pool = ThreadPoolExecutor(threads) if threads > 1 and grid.size >= THREADED_CELLS else None
-        self.moved = 0.0
+        self.moved, self.sequence = 0.0, tuple(range(grid.ndim))
         # For each axis the rates, whether they are those of this Psi, and the factors for some lengths of sweeps.
         self.rates: list[np.ndarray | None] = [None] * grid.ndim
         self.known = [False] * grid.ndim
@@ -127,8 +127,8 @@ class CompactSweeps(Sweeps):
                 for one in kept:
                     one.dt = math.nan
         psi = psi.ravel()
-        for axis, part, times in order_of_axes(len(self.axes), dt, kind, count):
-            self._sweep(axis, flat, psi, part, kind, times, negligible)
+        for place, part, times in order_of_axes(len(self.axes), dt, kind, count):
+            self._sweep(self.sequence[place], flat, psi, part, kind, times, negligible)
         return flat.reshape(masses.shape)
 
     def line(self, masses: np.ndarray, psi: np.ndarray, dt: float) -> tuple[np.ndarray, float, float]:
@@ -195,9 +195,10 @@ class CompactSweeps(Sweeps):
 
 
 def order_of_axes(ndim: int, dt: float, kind: int, count: int = 1) -> list[tuple[int, float, int]]:
-    """Return the axes to sweep, for how long and how often: one after the other for an Euler step, else Strang's
-    palindrome, ``count`` times. Sweeps of one axis that follow each other are taken at once, by the formula of order 5
-    as a single one.
+    """Return the places in the sequence of axes to sweep, for how long and how often.
+
+    One after the other for an Euler step, else Strang's palindrome, ``count`` times. Sweeps of one axis that follow
+    each other are taken at once, by the formula of order 5 as a single one.
     """
     if kind == EULER:
         return [(axis, dt, 1) for axis in range(ndim)] * count

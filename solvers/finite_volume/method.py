@@ -14,6 +14,7 @@ from wgflow.flows import Flow
 from wgflow.grids import Grid
 
 from ..base import Method
+from ..finite_volume_memory import reserve_for
 from .choice import carries, why_not_compact, why_split
 from .compact_run import CompactRun
 from .oblique import why_not_oblique
@@ -194,6 +195,7 @@ class FiniteVolume(Method):
             order = "fourth" if rough is None else "second"
             flow.scheme = (f"fluxes of {order} order in space along directions of the grid ({len(directions)} for a "
                            f"mobility with mixed terms{'' if rough is None else '; ' + rough})")
+            reserve_for(flow, self, rough is None)
             return CompactRun(self, flow) if rough is None else FiniteVolumeRun(self, flow)
         reason = why_not_compact(flow, self)
         if self.splitting == "none" and flow.t1 > flow.t0:
@@ -204,6 +206,7 @@ class FiniteVolume(Method):
         if reason is None:
             together = ", all axes at once" if self.splitting == "none" else ""
             flow.scheme = f"fluxes of fourth order in space{together}{moving}"
+            reserve_for(flow, self, True)
             return CompactRun(self, flow)
         if self.order == 4 and flow.t1 > flow.t0:
             raise InvalidInput(f"order=4: fluxes of fourth order do not serve {reason}; leave order out")
@@ -211,4 +214,5 @@ class FiniteVolume(Method):
             flow.scheme = "characteristics, of second order in space, with jumps kept within a cell (no diffusion)"
         else:
             flow.scheme = f"fluxes of second order in space{moving} ({reason})"
+        reserve_for(flow, self, False)
         return FiniteVolumeRun(self, flow)

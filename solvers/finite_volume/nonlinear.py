@@ -61,6 +61,7 @@ class NonlinearSweeps(Sweeps):
     def __init__(self, grid: Grid, law: Diffusion, corrected: bool, negligible: float,
                  mobility: Sequence[np.ndarray] | None = None):
         self.grid, self.law, self.negligible, self.mobility = grid, law, negligible, mobility
+        self.sequence = tuple(range(grid.ndim))
         self.second = CORRECTED if corrected else PLAIN
         self.smooth = self.second, IMPLICIT_EULER
         self.axes = [Lines(grid, axis, None if mobility is None else mobility[axis]) for axis in range(grid.ndim)]
@@ -81,8 +82,8 @@ class NonlinearSweeps(Sweeps):
 
     def move(self, masses: np.ndarray, psi: np.ndarray, dt: float, mode: int, factors=None) -> np.ndarray:
         """Return the masses after a time dt with Psi frozen; a new array. NaN where no step is found, however short."""
-        for axis, part in order_of_sweeps(len(self.axes), dt, mode):
-            cells = self.axes[axis]
+        for place, part in order_of_sweeps(len(self.axes), dt, mode):
+            cells = self.axes[self.sequence[place]]
             m, u = cells.lines(masses), cells.lines(psi)
             with np.errstate(over="ignore", invalid="ignore"):
                 m = self._euler(cells, m, u, part) if mode == IMPLICIT_EULER else self._second(cells, m, u, part, mode)

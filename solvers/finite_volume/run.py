@@ -21,7 +21,7 @@ from .fronts import FrontStepper, fronts_of
 from .midpoint import Midpoint
 from .nonlinear import NonlinearSweeps
 from .oblique import ObliqueSweeps
-from .splitting import LinearSweeps, default_threads
+from .splitting import LinearSweeps, default_threads, sequence_of_axes
 from .step_size import LOOSEST, SPACE_SHARE, TIGHTEST, Controller
 from .stepper import FieldRule, State, Stepper, Sweeps
 from .tolerance import Tolerance
@@ -63,6 +63,7 @@ def make_stepper(flow: Flow, method: FiniteVolume) -> Stepper:
     else:
         static = not (energy.moves or flow.energy.time_dependent)
         sweeps = LinearSweeps(flow.grid, energy.diffusion, method.corrected, negligible, static, threads, mobility)
+    sweeps.sequence = sequence_of_axes(flow)
     rule: FieldRule = Midpoint() if method.scheme == "midpoint" else Extrapolated()
     fronts = fronts_of(flow, method)
     return Stepper(flow, sweeps, rule) if fronts is None else FrontStepper(flow, sweeps, rule, fronts)

@@ -32,6 +32,7 @@ from wgflow.compiled.sweep import (
 )
 from wgflow.energies.dissipation import linear_dissipation
 from wgflow.energies.on_grid import EnergyOnGrid
+from wgflow.flows import Flow
 from wgflow.grids import Grid
 
 from .stepper import Sweeps
@@ -92,7 +93,7 @@ class LinearSweeps(Sweeps):
             self.axes.append((grid.widths[axis], grid.distances[axis], outer, inner, grid.periodic[axis], width, blocks,
                               negligible / (outer * inner)))
         self.pool = ThreadPoolExecutor(threads) if threads > 1 and grid.size >= THREADED_CELLS else None
-        self.threads = threads
+        self.threads, self.sequence = threads, tuple(range(grid.ndim))
         self.cache: dict = {}
         self.none = [np.empty((0, 4, 0, axis[5])) for axis in self.axes]
         self.known_factors = Factors()
@@ -133,9 +134,11 @@ class LinearSweeps(Sweeps):
         flat, psi = masses.ravel().copy(), psi.ravel()
         order = order_of_sweeps(len(self.axes), dt, mode)
         if factors is not None and not factors.arrays:
-            shapes = [(self.axes[axis][6], 1, self.axes[axis][0].size, self.axes[axis][5]) for axis, _ in order]
+            shapes = [(self.axes[axis][6], 1, self.axes[axis][0].size, self.axes[axis][5])
+                      for axis in (self.sequence[place] for place, _ in order)]
             factors.arrays = [np.empty(shape) for shape in shapes]
-        for k, (axis, part) in enumerate(order):
+        for k, (place, part) in enumerate(order):
+            axis = self.sequence[place]
             if factors is None:
                 cache, cache_mode = self._rates(axis, mode)
             else:
@@ -182,11 +185,47 @@ def shared(lines: Callable[[int, int], object], blocks: int, pool: ThreadPoolExe
 
 
 def order_of_sweeps(ndim: int, dt: float, mode: int) -> list[tuple[int, float]]:
-    """Return the axes to sweep and for how long: one after the other for an Euler step, else Strang's palindrome."""
+    """Return the places in the sequence of axes to sweep, and for how long.
+
+    One after the other for an Euler step, else Strang's palindrome.
+    """
     if mode == IMPLICIT_EULER:
         return [(axis, dt) for axis in range(ndim)]
     halves = [(axis, 0.5 * dt) for axis in range(ndim - 1)]
     return [*halves, (ndim - 1, dt), *halves[::-1]]
+
+
+def sequence_of_axes(flow: Flow) -> tuple[int, ...]:
+    r"""Return the axes in the order in which a step sweeps them, the one in the middle of Strang's palindrome last.
+
+    The strongest drift comes first: with A outside and B in the middle the error of a step is
+    :math:`\Delta t^3 (\tfrac1{24} [A, [A, B]] + \tfrac1{12} [B, [B, A]])` up to signs. Drift is the mean of A |grad V|
+    over the initial law; where it is the same the steeper law comes first, then the more cells. A problem with
+    exchanged axes then has the exchanged solution to rounding, unless all three are the same for two axes of a problem
+    that is not symmetric in them.
+    """
+    grid = flow.grid
+    if grid.ndim == 1:
+        return (0,)
+    masses, mobility, keys = flow.density.masses, flow.diagonal_mobility, []
+    for axis in range(grid.ndim):
+        m, v = masses.swapaxes(0, axis), flow.on_grid.potential
+        with np.errstate(all="ignore"):
+            drift = 0.0
+            if v.ndim:
+                force = np.abs(np.diff(v.swapaxes(0, axis), axis=0))
+                if mobility is not None:
+                    a = mobility[axis].swapaxes(0, axis)
+                    force = force * (a[1:] + a[:-1])
+                drift = float((force * (m[1:] + m[:-1])).sum()) / float(grid.widths[axis].mean())
+            steep = float(np.abs(m[1:] - m[:-1]).sum()) / float(grid.widths[axis].mean())
+        keys.append((_rounded(drift), _rounded(steep), grid.shape[axis]))
+    return tuple(sorted(range(grid.ndim), key=lambda axis: keys[axis], reverse=True))
+
+
+def _rounded(value: float) -> float:
+    """Return a number to six digits, which sums in other orders agree to; 0 for none."""
+    return float(f"{value:.5e}") if math.isfinite(value) else 0.0
 
 
 def second_differences(masses: np.ndarray, grid: Grid) -> float:

@@ -88,6 +88,8 @@ class Sweeps(ABC):
 
     second: int
     smooth: tuple[int, int]
+    #: The axes in the order of a step.
+    sequence: tuple[int, ...] = (0,)
 
     @abstractmethod
     def potential(self, energy: EnergyOnGrid) -> np.ndarray:

@@ -42,7 +42,7 @@ class TransportSweeps(Sweeps):
     second, smooth = CORRECTED, (CORRECTED, IMPLICIT_EULER)
 
     def __init__(self, grid: Grid, rough: bool, threads: int):
-        self.grid, self.rough, self.threads = grid, rough, threads
+        self.grid, self.rough, self.threads, self.sequence = grid, rough, threads, tuple(range(grid.ndim))
         self.field = ROUGH_FIELD if rough else SMOOTH_FIELD
         self.pool = ThreadPoolExecutor(threads) if threads > 1 and grid.size >= THREADED_CELLS else None
 
@@ -60,7 +60,8 @@ class TransportSweeps(Sweeps):
         """Return the masses after a time dt with Psi frozen; a new array. NaN where Psi is not finite."""
         if not np.isfinite(psi).all():
             return np.full(masses.shape, np.nan)
-        for axis, part in order_of_sweeps(self.grid.ndim, dt, mode):
+        for place, part in order_of_sweeps(self.grid.ndim, dt, mode):
+            axis = self.sequence[place]
             m, p = (_lines(values, axis) for values in (masses, psi))
             moved = np.empty(m.shape)
             kernel = partial(carry, m, p, self.grid.widths[axis], self.grid.distances[axis], self.field, part, moved)

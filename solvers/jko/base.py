@@ -39,6 +39,12 @@ class InnerSettings(ABC):
 
     #: The string that stands for the default object: ``JKO(tau=0.1, inner="quantile")``.
     NAME: ClassVar[str]
+    #: Arrays of the size of the grid that a step works with, at most: for the memory that a run asks for.
+    ARRAYS: ClassVar[int] = 100
+
+    def working_bytes(self, grid: Grid) -> float:
+        """Return the bytes that steps on a grid work with, at most."""
+        return 8.0 * self.ARRAYS * grid.size
 
     @classmethod
     @abstractmethod
@@ -99,7 +105,6 @@ class InnerSolver(ABC):
     MAX_ITERATIONS: ClassVar[int] = 200
     #: Whether the solver takes functionals known by their value and first variation alone (`EnergyOnGrid.functionals`).
     TAKES_FUNCTIONALS: ClassVar[bool] = False
-
     def __init__(self, parts: EnergyOnGrid, grid: Grid, settings: InnerSettings, tolerance: float | None = None,
                  max_iterations: int | None = None):
         self.parts, self.grid, self.settings = parts, grid, settings

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import InitVar, dataclass, fields, replace
 from typing import Any, ClassVar, cast
 
 import numpy as np
 
+from wgflow.calls.memory import fixed_steps, reserve, working_of_operators
 from wgflow.checks import check_count, check_flag, check_positive
 from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.errors import InvalidInput, InvalidType
@@ -170,6 +172,9 @@ class JKO(Method):
             what = "adaptive=True" if self.adaptive else "order=2"
             raise InvalidInput(f"{what}: with TimeDependent terms JKO takes steps of first order whose length is given "
                                "(they are shortened where the terms ask for it); leave it out, or use FiniteVolume()")
+        inner = cast(InnerSettings, self.inner)
+        steps = math.inf if self.adaptive else fixed_steps(flow, self.tau)
+        reserve(flow, inner.working_bytes(flow.grid) + working_of_operators(flow), steps=steps)
         return JKORun(self, flow)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wgflow.atoms import Atoms
+from wgflow.calls.memory import fixed_steps, reserve
 from wgflow.checks import check_count, check_positive
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy
 from wgflow.energies.internal_energies import Entropy
 from wgflow.errors import InvalidInput
 from wgflow.flows import Flow
+from wgflow.interactions.terms import PairTerm
 
 from ..base import Method, Run
 from .characteristics import ODE, CharacteristicsRun
@@ -24,6 +27,13 @@ __all__ = ["Lagrangian"]
 Array = NDArray[np.float64]
 #: Times at which a driven energy is looked at before a run.
 LOOKS = 5
+#: Arrays of the size of the points that a solver of SciPy keeps, with the laws inside a step; and matrices of as many
+#: rows and columns.
+STAGES = {"DOP853": 45, "RK45": 30, "RK23": 26, "Radau": 30, "BDF": 40, "LSODA": 35}
+MATRICES = {"Radau": 6, "BDF": 4, "LSODA": 2}
+#: Arrays of a step with noise; bytes of the forces and the audit for each pair of points, up to a number of pairs.
+NOISY_ARRAYS = 25
+PAIR_BYTES, PAIRS = 1000.0, 100_000
 
 
 @dataclass(frozen=True)
@@ -179,9 +189,22 @@ class Lagrangian(Method):
     def begin(self, flow: Flow) -> Run:
         for t in np.linspace(flow.t0, flow.t1, LOOKS) if flow.energy.time_dependent else (flow.t0,):
             flow.energy_at(float(t)).check_atoms(flow.atoms)
+        steps = fixed_steps(flow, self.dt) if self.dt is not None and flow.energy.spreads else math.inf
+        reserve(flow, self._working_bytes(flow), steps=steps, arrays_of_snapshot=2)
         if flow.energy.spreads:
             return LangevinRun(self, flow, _generator(self.rng))
         return CharacteristicsRun(self, flow)
+
+    def _working_bytes(self, flow: Flow) -> float:
+        """Return the bytes that a run works with: the stages of a solver, and what the forces are formed of."""
+        atoms, size = flow.atoms, flow.size
+        working = 8.0 * (NOISY_ARRAYS if flow.energy.spreads else STAGES[self.ode]) * size
+        if self.ode in ("Radau", "BDF", "LSODA") and not flow.energy.spreads:
+            working += 8.0 * MATRICES[self.ode] * size**2
+        pairs = [term for _, term in flow.energy.terms if isinstance(term, PairTerm)]
+        if any(term.singles_out_pairs for term in pairs):
+            working += PAIR_BYTES * min(PAIRS, atoms.size**2)
+        return working
 
 
 def _generator(rng) -> np.random.Generator:

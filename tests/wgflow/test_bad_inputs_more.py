@@ -210,3 +210,17 @@ def test_a_seed_that_is_none_is_refused_by_whoever_draws(rng):
     points = np.zeros((4, 2))
     with pytest.raises(InvalidInput, match="rng="):
         wg.validation.sliced_wasserstein(points, points + 1.0, rng=rng)
+
+
+@pytest.mark.parametrize("names", [3, [1], (), object(), 2.5, ["x", None]])
+def test_names_that_are_no_strings_are_refused(names):
+    with pytest.raises(InvalidType, match=r"names=.*need strings, one for each axis"):
+        wg.Grid((0, 1), cells=8, names=names)
+    with pytest.raises(InvalidType, match=r"names=.*need strings, one for each coordinate"):
+        wg.Atoms([[0.0, 1.0]], [0.5, 0.5], names=names)
+
+
+def test_a_dissipation_of_what_is_no_law_is_refused():
+    for law in (np.ones(8), None, "rho", object()):
+        with pytest.raises(InvalidType, match="a function of a Density or of Atoms"):
+            (Entropy(1.0) + Potential(lambda x: x)).dissipation(law)

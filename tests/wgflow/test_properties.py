@@ -15,7 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import wgflow as wg
-from wgflow import recorder
+from wgflow.calls import memory
 from wgflow.testing import (
     RandomFlow,
     assert_energy_decays,
@@ -32,7 +32,7 @@ MASS, ENERGY = 1e-13, 1e-12
 def _keep_every_density():
     """Keep the density of every accepted step, not a thinned choice."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recorder, "SNAPSHOTS", 100_000)
+        patch.setattr(memory, "SNAPSHOTS", 100_000)
         yield
 
 

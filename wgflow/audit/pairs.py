@@ -60,7 +60,7 @@ class Nodes:
     def __init__(self, grid: Grid, count: int, modes: Modes):
         self.grid, self.modes = grid, modes
         self.axes: list[Array] = []
-        self.maps: list[Array | None] = []
+        self.maps: list[Any] = []
         for axis, (lo, hi) in enumerate(grid.bounds):
             if grid.shape[axis] <= count + count // 2:
                 self.axes.append(grid.centers[axis])
@@ -69,14 +69,17 @@ class Nodes:
             turns = grid.periodic[axis]
             nodes = lo + (hi - lo) * (np.arange(count) / count if turns else np.linspace(0.0, 1.0, count))
             self.axes.append(nodes)
-            self.maps.append(_cubic(nodes, grid.centers[axis], (hi - lo) if turns else 0.0))
+            weights = _cubic(nodes, grid.centers[axis], (hi - lo) if turns else 0.0)
+            self.maps.append(weights if grid.ndim == 1 else _matrix(weights, count))
         self.points = np.array([x.ravel() for x in np.meshgrid(*self.axes, indexing="ij")])
         self.gaps = [float(np.diff(x).mean()) for x in self.axes]
 
     def masses(self, masses: Array) -> Array:
         """Return the masses at the nodes, one after the other."""
         if masses.ndim == 1 and self.maps[0] is not None:
-            return rows_dot(self.maps[0], masses if masses.flags.writeable else masses.copy())
+            # Not by the matrix: the cells of a single axis may be many.
+            return np.sum([np.bincount(row, weight * masses, len(self.axes[0])) for row, weight in self.maps[0]],
+                          axis=0)
         for axis, weights in enumerate(self.maps):
             if weights is not None:
                 masses = np.moveaxis(np.tensordot(weights, masses, axes=(1, axis)), 0, axis)
@@ -121,20 +124,29 @@ def potential_gradients(V: Callable[..., Any], points: Array, bounds) -> Array:
     return out
 
 
-def _cubic(nodes: Array, x: Array, period: float) -> Array:
-    """Return the cubic Lagrange polynomials of even nodes at points, (n_nodes, n)."""
+def _cubic(nodes: Array, x: Array, period: float) -> list[tuple[NDArray[np.int64], Array]]:
+    """Return the cubic Lagrange polynomials of even nodes at points: four nodes for each, and their weights."""
     count, gap = nodes.size, nodes[1] - nodes[0]
     place = (x - nodes[0]) / gap
     first = np.floor(place).astype(int) - 1
     if not period:
         first = np.clip(first, 0, count - 4)
-    s, out, columns = place - first, np.zeros((count, x.size)), np.arange(x.size)
+    s, found = place - first, []
     for j in range(4):
         weight = np.ones(x.size)
         for k in range(4):
             if k != j:
                 weight *= (s - k) / (j - k)
-        np.add.at(out, ((first + j) % count, columns), weight)
+        found.append(((first + j) % count, weight))
+    return found
+
+
+def _matrix(weights: list[tuple[NDArray[np.int64], Array]], count: int) -> Array:
+    """Return such polynomials as a matrix (n_nodes, n)."""
+    size = weights[0][1].size
+    out, columns = np.zeros((count, size)), np.arange(size)
+    for row, weight in weights:
+        np.add.at(out, (row, columns), weight)
     return out
 
 

@@ -10,7 +10,7 @@ from dataclasses import fields, is_dataclass
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from wgflow.checks import described
+from wgflow.checks import described, out_of_memory
 from wgflow.errors import InvalidType
 
 __all__ = ["explained", "failed_to_bind", "nearest", "words_of_call"]
@@ -42,6 +42,8 @@ NOTES: Mapping[str, str] = MappingProxyType({
 def explained(example: str, homes: Callable[[Mapping[str, Any]], Iterable[type]] | None = None) -> Callable[[F], F]:
     """Return a decorator: calls whose arguments do not fit the function raise InvalidType, in one line.
 
+    And a MemoryError in the function arrives as a ResourceError.
+
     Parameters
     ----------
     example : str
@@ -56,6 +58,11 @@ def explained(example: str, homes: Callable[[Mapping[str, Any]], Iterable[type]]
         def call(*args: Any, **named: Any) -> Any:
             try:
                 return function(*args, **named)
+            except MemoryError as error:
+                told = out_of_memory(error, name)
+                if told is error:
+                    raise
+                raise told from error
             except TypeError as error:
                 if not failed_to_bind(error):
                     raise

@@ -127,6 +127,8 @@ class Drive:
         if t not in self.known:
             try:
                 self.known[t] = self.probe.sample([(factor, term.at(t)) for factor, term in self.terms])
+            except MemoryError:
+                raise
             except Exception:
                 return None
         return self.known[t]

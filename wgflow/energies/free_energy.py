@@ -223,7 +223,7 @@ class FreeEnergy(Term):
         the exact -dF/dt of the characteristics. With an entropy atoms have no dissipation (InvalidInput). A is 1
         without a ``mobility``.
         """
-        return uphill("wgflow.energies.dissipation", "dissipation")(self, rho, mobility)
+        return uphill("wgflow.energies.dissipation", "dissipation")(self, _checked_law(rho), mobility)
 
     def assemble(self, grid: Grid, *, check: bool = True) -> EnergyOnGrid:
         """Return the terms as arrays on a grid, each user function evaluated once.

@@ -137,7 +137,7 @@ def _called(function: Callable[..., Any], z: Array, what: str) -> Array:
     try:
         with np.errstate(all="ignore"):
             return real_array(function(z.copy()), what)
-    except WGFlowError:
+    except (WGFlowError, MemoryError):
         raise
     except Exception as error:
         raise InvalidInput(f"{what} raised {type(error).__name__}: {error}; it is called with an array of {z.size} "

@@ -129,7 +129,7 @@ def nodes_of_density(rho: Density) -> Density:
     grid, values = rho.grid, rho.values.copy()
     _scale_origins(values, grid, 0.5)
     # Bounds make the maps of the axes depend on their order.
-    for axis in reversed(range(grid.ndim)):
+    for axis in reversed(_steepest_first(values)):
         n = grid.shape[axis]
         if is_smooth(values, axis):
             lines = np.ascontiguousarray(np.moveaxis(values, axis, 0))
@@ -151,7 +151,7 @@ def with_nodes(rho: Density, values: np.ndarray) -> Density:
 def density_of_nodes(nodal: Density) -> Density:
     """Return the density whose values at the centers are given; they are attached to it."""
     grid, values = cast(NodeGrid, nodal.grid).cells, nodal.values
-    for axis in range(grid.ndim):
+    for axis in _steepest_first(values):
         if is_smooth(values, axis):
             values = _averages(values, axis, grid.periodic[axis])
     if any(grid.origin):
@@ -160,6 +160,18 @@ def density_of_nodes(nodal: Density) -> Density:
     rho = Density.trusted(grid, _of_mass(np.ascontiguousarray(values), grid, nodal.mass))
     rho.nodal = nodal
     return rho
+
+
+def _steepest_first(values: np.ndarray) -> list[int]:
+    """Return the axes by how much values vary along them, an order that does not depend on their numbers.
+
+    To four digits, which the averages over cells and the values at their centers mostly have in common.
+    """
+    if values.ndim == 1:
+        return [0]
+    ways = [float(f"{np.abs(p[1:] - p[:-1]).sum() / (len(p) - 1):.3e}")
+            for p in (values.swapaxes(0, axis) for axis in range(values.ndim))]
+    return sorted(range(values.ndim), key=lambda axis: (ways[axis], values.shape[axis]), reverse=True)
 
 
 def law_of_nodes(first: Density, nodal: Density) -> Callable[[np.ndarray], Density]:

@@ -60,7 +60,7 @@ class TermOnGrid:
     def _ask(self, name: str, rho: Density):
         try:
             return getattr(self.term, name)(rho)
-        except WGFlowError:
+        except (WGFlowError, MemoryError):
             raise
         except Exception as error:
             raise InvalidInput(f"{self.term!r}: {name} raised {type(error).__name__}: {error}; it is called with a "

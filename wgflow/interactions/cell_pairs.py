@@ -40,7 +40,7 @@ def pair_table(kernel: Kernel, grid: Grid, average) -> Array:
         raise InvalidInput(f"{kernel!r} needs a uniform grid, or one no-flux axis; in reduced coordinates (a radius) "
                            "give its mean over directions, Interaction(lambda r, s: ...)")
     n = grid.size
-    check_memory(3 * 8.0 * n * n, f"{kernel!r} between {n} cells of different widths: its table", "take a uniform grid")
+    check_memory(5 * 8.0 * n * n, f"{kernel!r} between {n} cells of different widths: its table", "take a uniform grid")
     x, (a, b) = grid.centers[0], (grid.edges[0][:-1], grid.edges[0][1:])
     if not (not kernel.smooth if average is None else average):
         return kernel(x[:, None] - x)

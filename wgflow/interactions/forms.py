@@ -6,6 +6,7 @@ import inspect
 
 import numpy as np
 
+from wgflow.checks import check_memory
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
 
@@ -60,6 +61,7 @@ def low_rank_factors(U, grid: Grid, scale: float) -> tuple[np.ndarray, np.ndarra
     rank = int((decay > 1e-15 * decay[0]).sum()) if decay[0] > 0 else 1
     if rank > min(RANK_LIMIT, 0.5 * count):
         return None
+    check_memory(8.0 * 4 * rank * grid.size, f"U on {grid.size} cells: its {rank} features", "take fewer cells")
     pivots = cells[order[:rank]]
     basis, _ = np.linalg.qr(kernel_at(U, grid, np.arange(grid.size)[:, None], pivots[None, :]))
     columns = kernel_at(U, grid, np.arange(grid.size)[:, None], pivots[None, :])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import numpy as np
 
+from wgflow.checks import check_memory
 from wgflow.compiled.lowrank import combine_rows, rows_dot
 from wgflow.contracts import Contract
 from wgflow.errors import InvalidInput
@@ -17,9 +19,11 @@ from .kernel_checks import EXACTNESS, asymmetric, check_displacement_table, chec
 from .named_kernels import Kernel
 
 __all__ = ["BlockOperator", "CellPairsOperator", "ConvolutionOperator", "InteractionOperator", "LowRankOperator",
-           "TableOperator"]
-#: Entries of a dense kernel that are evaluated at a time (32 MB a block).
-BLOCK_ENTRIES = 4_000_000
+           "TableOperator", "table_of_kernel"]
+#: Entries of a dense kernel that are evaluated at a time (8 MB a block).
+BLOCK_ENTRIES = 1_000_000
+#: Arrays of such a block that evaluating a function takes.
+BLOCK_ARRAYS = 6
 #: FFTs of at least this many points use both cores; the result has the same bits.
 THREADED_FFT = 1 << 17
 
@@ -71,6 +75,11 @@ class InteractionOperator(Contract):
     def self_drop(self) -> float:
         return 0.0
 
+    @property
+    def working_bytes(self) -> float:
+        """Bytes that `apply` takes for a moment, at most."""
+        return 16.0 * math.prod(self.shape)
+
 
 class ConvolutionOperator(InteractionOperator):
     """U rho by fast Fourier transforms: zero-padded on no-flux axes, circular on periodic ones."""
@@ -88,11 +97,14 @@ class ConvolutionOperator(InteractionOperator):
         self.lengths = tuple(n if p else fft.next_fast_len(2 * n - 1, real=True)
                              for n, p in zip(grid.shape, grid.periodic))
         self.workers = 2 if np.prod(self.lengths) >= THREADED_FFT else 1
+        check_memory(8.0 * (grid.ndim + 5) * math.prod(self.lengths), f"a kernel on {grid.size} cells: its table of "
+                     f"{' x '.join(map(str, self.lengths))} displacements", "take fewer cells, or LowRank")
         kernel, how = displacement_table(w, grid, self.lengths, average)
         check_displacement_table(kernel, grid)
         mirrored = np.roll(np.flip(kernel), 1, axis=tuple(range(grid.ndim)))
         self.table = 0.5 * (kernel + mirrored)
-        self.transform = fft.rfftn(self.table).real
+        # A view of the real parts would keep the imaginary ones in memory.
+        self.transform = np.ascontiguousarray(fft.rfftn(self.table).real)
         self.form = f"convolution, {' x '.join(map(str, self.lengths))} FFT" + (f" of {how}" if how else "")
 
     @cached_property
@@ -100,6 +112,10 @@ class ConvolutionOperator(InteractionOperator):
         from .kernel_tables import self_drop
 
         return self_drop(self.w, self.grid, self.average)
+
+    @property
+    def working_bytes(self) -> float:
+        return 16.0 * math.prod(self.lengths)
 
     def apply(self, masses: np.ndarray) -> np.ndarray:
         from scipy import fft
@@ -130,18 +146,13 @@ class LowRankOperator(InteractionOperator):
 
 
 class TableOperator(InteractionOperator):
-    """U rho by the table of the kernel between all cells."""
+    """U rho by the table of the kernel between all cells; the given table is kept, and made symmetric in place."""
+
+    table: np.ndarray
 
     def __init__(self, table: np.ndarray, grid: Grid):
-        if not np.isfinite(table).all():
-            i, j = (int(k) for k in np.argwhere(~np.isfinite(table))[0])
-            raise InvalidInput(f"U is {table[i, j]} between cells {i} and {j}; it must be finite")
-        gap = np.abs(table - table.T)
-        scale = np.abs(table).max()
-        if gap.max() > EXACTNESS * scale:
-            i, j = (int(k) for k in np.unravel_index(gap.argmax(), gap.shape))
-            raise asymmetric(table[i, j], table[j, i], f"cells {i} and {j}")
-        self.table, self.shape = np.ascontiguousarray(0.5 * (table + table.T)), grid.shape
+        _symmetrize(table)
+        self.table, self.shape = table, grid.shape
         self.form = f"dense table, {table.shape[0]} x {table.shape[1]}"
 
     def apply(self, masses: np.ndarray) -> np.ndarray:
@@ -175,10 +186,53 @@ class BlockOperator(InteractionOperator):
         self.form = "dense, evaluated on the fly"
 
     def apply(self, masses: np.ndarray) -> np.ndarray:
-        n = self.grid.size
-        rows = max(1, BLOCK_ENTRIES // n)
-        out = np.empty(n)
-        for start in range(0, n, rows):
-            block = np.arange(start, min(n, start + rows))
-            out[block] = rows_dot(kernel_at(self.U, self.grid, block[:, None], np.arange(n)[None, :]), masses.ravel())
+        out = np.empty(self.grid.size)
+        for block, rows in _rows_of_kernel(self.U, self.grid):
+            out[block] = rows_dot(rows, masses.ravel())
         return out.reshape(self.grid.shape)
+
+    @property
+    def working_bytes(self) -> float:
+        return 8.0 * BLOCK_ARRAYS * max(BLOCK_ENTRIES, self.grid.size)
+
+
+def table_of_kernel(U, grid: Grid) -> np.ndarray:
+    """Return the values of a function of two points between all cells, (n, n), evaluated by blocks of rows."""
+    table = np.empty((grid.size, grid.size))
+    for block, rows in _rows_of_kernel(U, grid):
+        table[block] = rows
+    return table
+
+
+def _rows_of_kernel(U, grid: Grid) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield blocks of rows of the table of a kernel, and which they are."""
+    n = grid.size
+    step, columns = max(1, BLOCK_ENTRIES // n), np.arange(n)[None, :]
+    for start in range(0, n, step):
+        stop = min(n, start + step)
+        yield slice(start, stop), kernel_at(U, grid, np.arange(start, stop)[:, None], columns)
+
+
+def _symmetrize(table: np.ndarray) -> None:
+    """Replace a table by the mean of itself and its transpose, in place, or refuse it."""
+    n = len(table)
+    step, scale, worst, place = max(1, BLOCK_ENTRIES // max(1, n)), 0.0, 0.0, (0, 0)
+    blocks = [slice(start, min(n, start + step)) for start in range(0, n, step)]
+    for block in blocks:
+        rows = table[block]
+        if not np.isfinite(rows).all():
+            i, j = (int(k) for k in np.argwhere(~np.isfinite(rows))[0])
+            raise InvalidInput(f"U is {rows[i, j]} between cells {block.start + i} and {j}; it must be finite")
+        gap = np.abs(rows - table[:, block].T)
+        scale = max(scale, float(np.abs(rows).max()))
+        if gap.max() > worst:
+            worst = float(gap.max())
+            i, j = (int(k) for k in np.unravel_index(gap.argmax(), gap.shape))
+            place = block.start + i, j
+    if worst > EXACTNESS * scale:
+        i, j = place
+        raise asymmetric(table[i, j], table[j, i], f"cells {i} and {j}")
+    for block in blocks:
+        # What lies before the block has been done together with its mirror image.
+        mean = 0.5 * (table[block, block.start:] + table[block.start:, block].T)
+        table[block, block.start:], table[block.start:, block] = mean, mean.T

@@ -15,8 +15,8 @@ from wgflow.gradients import box_of, located, values_at
 
 from .named_kernels import Kernel
 
-#: Pairs of points evaluated at a time (32 MB a block).
-BLOCK_ENTRIES = 4_000_000
+#: Pairs of points evaluated at a time (8 MB a block).
+BLOCK_ENTRIES = 1_000_000
 
 
 def pair_sum(kernel, rho: Density | Atoms, points: np.ndarray, rows: int | None = None) -> np.ndarray:

@@ -25,7 +25,7 @@ from wgflow.grids import Grid
 
 from .distance_tables import Tables
 from .forms import count_arguments, depends_on_displacement, displacement_kernel, low_rank_factors
-from .kernel_checks import EXACTNESS, check_sampled_symmetry, kernel_at
+from .kernel_checks import EXACTNESS, check_sampled_symmetry
 from .named_kernels import (
     Kernel,
     bessel,
@@ -39,7 +39,14 @@ from .named_kernels import (
     quadratic,
     yukawa,
 )
-from .operators import BlockOperator, CellPairsOperator, ConvolutionOperator, LowRankOperator, TableOperator
+from .operators import (
+    BlockOperator,
+    CellPairsOperator,
+    ConvolutionOperator,
+    LowRankOperator,
+    TableOperator,
+    table_of_kernel,
+)
 from .pair_sums import at_pairs, displaced, kernel_sum, pair_sum
 
 __all__ = ["EXACTNESS", "Convolution", "Dense", "Interaction", "Kernel", "LowRank", "bessel", "cosine", "exponential",
@@ -245,16 +252,14 @@ class Dense(PairTerm):
     def _bind(self, grid: Grid):
         n = grid.size
         if not callable(self.U):
-            if self.U.shape not in ((n, n), grid.shape * 2):
-                raise InvalidInput(f"U has shape {self.U.shape}; need ({n}, {n}), the kernel between all cell centers")
-            return TableOperator(self.U.reshape(n, n), grid)
+            return _operator_of_table(self.U, grid)
         need = 8.0 * n * n
         if self.table is None and need > TABLE_SHARE * available_memory():
             return BlockOperator(self.U, grid)
         if self.table is False:
             return BlockOperator(self.U, grid)
         check_memory(need, f"U on {n} cells: the dense table", "use LowRank or Convolution, or Dense(U, table=False)")
-        return TableOperator(kernel_at(self.U, grid, np.arange(n)[:, None], np.arange(n)[None, :]), grid)
+        return TableOperator(table_of_kernel(self.U, grid), grid)
 
     def _at(self, rho: Density | Atoms, points: np.ndarray) -> np.ndarray:
         need_function(self.U, "U")
@@ -326,7 +331,7 @@ class Interaction(PairTerm):
         if isinstance(self.U, PairTerm):
             return self.U.operator(grid)
         if not callable(self.U):
-            return Dense(self.U).operator(grid)
+            return _operator_of_table(self.U, grid)
         if count_arguments(self.U, grid.ndim) == grid.ndim:
             return Convolution(self.U).operator(grid)
         return _choose_form(self.U, grid)
@@ -375,6 +380,14 @@ def _check_convolution(w, gradient, average):
 
 
 # -------------------------------------------------------------------- choosing a form
+def _operator_of_table(table: np.ndarray, grid: Grid) -> TableOperator:
+    n = grid.size
+    if table.shape not in ((n, n), grid.shape * 2):
+        raise InvalidInput(f"U has shape {table.shape}; need ({n}, {n}), the kernel between all cell centers")
+    check_memory(8.0 * n * n, f"U on {n} cells: a symmetric copy of the table", "use LowRank or Convolution")
+    return TableOperator(table.reshape(n, n).copy(), grid)
+
+
 def _choose_form(U, grid: Grid):
     scale = check_sampled_symmetry(U, grid)
     if all(grid.uniform) and depends_on_displacement(U, grid, scale):

@@ -147,7 +147,7 @@ class _UserLoss(Loss):
         try:
             with np.errstate(all="ignore"):
                 found = real_array(function(labels, outputs), what)
-        except WGFlowError:
+        except (WGFlowError, MemoryError):
             raise
         except Exception as error:
             raise InvalidInput(f"{what} of the loss raised {type(error).__name__}: {error}; it is called with two "

@@ -116,6 +116,8 @@ class _Called:
         given = (now.t, now.rho, now.energy)[:self.count]
         try:
             return self.function(*given)
+        except MemoryError:
+            raise
         except Exception as error:
             words = f"{type(error).__name__}: {error}"
             raise ConvergenceError(f"{self.role}: {self.name} raised {words} at t = {now.t:.6g}; it is called with "

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import wgflow as wg
-from wgflow import recorder
+from wgflow.calls import memory
 from wgflow.errors import InvalidInput
 from wgflow.flows import make_flow
 from wgflow.reduced_models import IsotropicGaussian
@@ -101,7 +101,7 @@ class Random:
 @pytest.fixture
 def every_density(monkeypatch):
     """Keep the density of every accepted step, not a thinned choice."""
-    monkeypatch.setattr(recorder, "SNAPSHOTS", 100_000)
+    monkeypatch.setattr(memory, "SNAPSHOTS", 100_000)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import wgflow as wg
-from wgflow import recorder
+from wgflow.calls import memory
 from wgflow.compiled import nonlinear_sweep as kernel
 from wgflow.energies import nonlinear_fluxes
 from wgflow.energies.internal_energies import InternalEnergy, PowerEntropy
@@ -254,7 +254,7 @@ def test_lines_go_and_come_back(rng):
 # ---------------------------------------------------------------- what every step keeps, on random problems
 @pytest.fixture
 def _keep_every_density(monkeypatch):
-    monkeypatch.setattr(recorder, "SNAPSHOTS", 100_000)
+    monkeypatch.setattr(memory, "SNAPSHOTS", 100_000)
 
 
 @st.composite
