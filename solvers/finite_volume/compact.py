@@ -144,8 +144,8 @@ class Compact(FieldRule):
         # What C had to mend beyond F falls with dt; what F had to, and E, does not.
         moved, missed = mended[1], missed + max(0.0, mended[0] - mended[1])
         best = np.empty(fine.shape)
-        distance, whole, lowest = extrapolate(state.masses.ravel(), fine.ravel(), coarse.ravel(), best.ravel())
-        if lowest < 0.0:
+        distance, whole, negative = extrapolate(state.masses.ravel(), fine.ravel(), coarse.ravel(), best.ravel())
+        if negative < 0.0:
             moved += mend(best, fine)
         self.moved, missed = moved / stepper.mass, missed / stepper.mass
         distance, whole = distance / stepper.mass, whole / stepper.mass

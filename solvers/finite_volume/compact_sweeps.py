@@ -24,7 +24,7 @@ from wgflow.compiled.compact import (
     compact_layout,
     compact_line,
     compact_sweep,
-    fourth_differences,
+    differences,
 )
 from wgflow.compiled.sweep import IMPLICIT_EULER
 from wgflow.energies.dissipation import compact_dissipation_on_grid, mobile_axes
@@ -103,7 +103,7 @@ class CompactSweeps(Sweeps):
     def space_error(self, masses: np.ndarray) -> float:
         """Return the error of the grid in L1, relative to the mass, by fourth differences."""
         flat = masses.ravel()
-        total = sum(fourth_differences(flat, outer, n, inner) for _, outer, inner, _, n, _, _ in self.axes)
+        total = sum(differences(flat, outer, n, inner)[1] for _, outer, inner, _, n, _, _ in self.axes)
         return GRID_SHARE * total / float(masses.sum())
 
     def move(self, masses, psi, dt: float, mode: int, factors=None, count: int = 1) -> np.ndarray:
