@@ -390,6 +390,8 @@ class Recorder:
         if self.least is None or self.most is None or not self.flow.has_grid:
             return None
         outside = max(self.least - lost, lost - self.most, 0.0)
+        if outside == 0.0:
+            return 0.0
         # Sums over cells of numbers as large as these are rounded, at both ends.
         rounding = ROUNDING * self.flow.on_grid.size_of_terms(self.flow.density.masses)
         return max(0.0, outside - rounding) / max(lost, self.least, rounding, TINY)

@@ -287,8 +287,9 @@ def combined(weights: tuple[float, ...], laws: list[np.ndarray]) -> np.ndarray:
 
 def mend(masses: np.ndarray, safe: np.ndarray) -> float:
     """Raise negative entries to a part of those of ``safe``, scale to the mass of ``safe``; return the mass moved."""
-    raised = np.where(masses < 0, LEFT * safe, masses)
-    moved = float((raised - masses).sum())
-    raised *= float(safe.sum()) / float(raised.sum())
-    masses[...] = raised
+    flat, found = masses.reshape(-1), np.flatnonzero(masses < 0)
+    raised = LEFT * safe.reshape(-1)[found]
+    moved = float((raised - flat[found]).sum())
+    flat[found] = raised
+    masses *= float(safe.sum()) / float(masses.sum())
     return moved

@@ -1134,30 +1134,35 @@ def compact_layout(shape, axis: int) -> tuple[int, int, int, int]:
 
 
 @jit
-def compact_dissipation(masses, psi, mobility, mu, diffusion, h, outer, inner, periodic, width, known, negligible):
+def compact_dissipation(masses, psi, mobility, mu, diffusion, h, outer, inner, periodic, width, kept, formed,
+                        negligible):
     """Return minus the part of dF/dt of one axis, -sum_i mu_i (B^{-1} A m)_i.
 
-    ``known`` has the rates of all blocks, or of none; blocks without a cell above ``negligible`` are left out.
+    ``kept`` has room for the rates of all blocks, or of none; it holds them if they are ``formed``, else receives them.
+    Blocks without a cell above ``negligible`` are left out.
     """
     total = 0.0
     n = masses.size // (outer * inner)
     blocks = (outer + width - 1) // width if inner == 1 else outer * ((inner + width - 1) // width)
     work = np.empty((5, n, width))
     m, p, x, g, u = work[0], work[1], work[2], work[3], work[4]
-    own, f = np.empty((4, n, width)), np.empty((5, n, width))
+    own = np.empty((0 if kept.shape[0] else 4, n, width))
+    f = np.empty((5 if periodic else 3, n, width))
     for b in range(blocks):
         start, stride, step, lines = _place(b, width, outer, n, inner)
         _load(masses, start, stride, step, lines, m)
-        if not _exceeds(m, negligible):
+        rates, empty = kept[b] if kept.shape[0] else own, not _exceeds(m, negligible)
+        if empty and (formed or kept.shape[0] == 0):
             continue
-        _load(mu, start, stride, step, lines, u)
-        rates = known[b] if b < known.shape[0] else own
-        if b >= known.shape[0]:
+        if not formed:
             _load(psi, start, stride, step, lines, p)
             _unit_rates(p, diffusion, h, periodic, rates)
             if mobility.size > 0:
                 _load(mobility, start, stride, step, lines, p)
                 _mobile(rates, p, periodic)
+        if empty:
+            continue
+        _load(mu, start, stride, step, lines, u)
         # B - 0 A = B: the elimination serves for B itself.
         _factor(rates, 0.0, width < 1, periodic, f)
         _generator(m, rates, periodic, g, x)

@@ -4,9 +4,10 @@ The averages are :math:`a = (1 + \delta^2/24) p - \delta g`, where :math:`g = \t
 which makes them of sixth order, is bounded by :math:`\tfrac{17}{5760} K \min(p_i, p_{i+1})` and left out where it would
 reach beyond a wall. The bound keeps averages of positive values positive, :math:`22/24 - 2 \cdot 17 K/5760 > 0`.
 
-With :math:`T = 1 + \delta^2/24` the values are the limit of :math:`p \leftarrow p + T^{-1} (a - T p + \delta g(p))`. In
-the largest norm :math:`T^{-1}` is at most 24/20, and :math:`\delta g` changes by at most :math:`2 \cdot 17 K/5760` times
-what p does: an error shrinks by .23 at least, and by about :math:`.003\,(h/\ell)^4` where p varies over lengths l.
+With :math:`T = 1 + \delta^2/24` the values are the limit of :math:`p \leftarrow p + T^{-1} (a - T p + \delta g(p))`.
+In the largest norm :math:`T^{-1}` is at most 24/20, and :math:`\delta g` changes by at most
+:math:`2 \cdot 17 K/5760` times what p does: an error shrinks to .23 of itself at least, and to about
+:math:`.003\,(h/\ell)^4` where p varies over lengths l.
 """
 
 from __future__ import annotations

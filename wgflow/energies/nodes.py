@@ -214,10 +214,10 @@ def _scale_origins(values: np.ndarray, grid: Grid, factor: float) -> None:
 def _along(convert: Callable[..., None], values: np.ndarray, axis: int, periodic: bool) -> np.ndarray:
     """Return averages of values or values of averages along an axis, by a function of the lines of that axis."""
     # Copies, since compiled functions know arrays that can be written to alone.
-    lines = np.array(np.moveaxis(values, axis, 0), order="C")
+    lines = np.array(values.swapaxes(0, axis), order="C")
     found = np.empty(lines.shape)
     convert(lines.reshape(len(lines), -1), periodic, found.reshape(len(lines), -1))
-    return np.ascontiguousarray(np.moveaxis(found, 0, axis))
+    return np.ascontiguousarray(found.swapaxes(0, axis))
 
 
 def is_smooth(values: np.ndarray, axis: int) -> bool:

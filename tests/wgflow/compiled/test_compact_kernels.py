@@ -153,9 +153,10 @@ def test_the_dissipation_of_a_line(periodic, rng):
     mu = np.log(m / (h * weights(n, periodic))) + psi
     b, a = matrices(psi, 1.0, h, periodic)
     expected = -mu @ np.linalg.solve(b, a @ m)
-    found = compact.compact_dissipation(m, psi, np.empty(0), mu, 1.0, h, 1, 1, periodic, 1, np.empty((0, 4, m.size, 1)),
-                                        0.0)
-    assert found == pytest.approx(expected, rel=1e-11)
+    kept = np.full((1, 4, m.size, 1), np.nan)
+    for room, formed in ((kept[:0], False), (kept, False), (kept, True)):
+        found = compact.compact_dissipation(m, psi, np.empty(0), mu, 1.0, h, 1, 1, periodic, 1, room, formed, 0.0)
+        assert found == pytest.approx(expected, rel=1e-11)
 
 
 def test_second_and_fourth_differences(rng):
