@@ -277,6 +277,9 @@ def _resolve(m, rates, s, cut, periodic, f, g, x):
         return
     n, width = m.shape
     forward, pivot, backward, last = f[0], f[1], f[2], g[1]
+    if not cut and not periodic:
+        _resolve_block(m, rates[2], rates[3], forward, pivot, backward, g[0], last, x)
+        return
     _product(m, rates, s, cut, periodic, g[0], last, x)
     if periodic:
         _solve_cyclic(f, last, x)
@@ -307,6 +310,28 @@ def _resolve_line(m, p, r, forward, pivot, backward, x):
     for i in range(n - 2, -1, -1):
         carry = x[i] * pivot[i] + backward[i] * carry
         x[i] = carry
+
+
+@jit
+def _resolve_block(m, p, r, forward, pivot, backward, before, carry, x):
+    """Fill x = J m of lines between walls as `_resolve_line` does, with what is carried along in two short arrays."""
+    n, width = m.shape
+    for j in range(width):
+        before[j] = carry[j] = 0.0
+    for i in range(n - 1):
+        for j in range(width):
+            flux = p[i, j] * m[i, j] - r[i, j] * m[i + 1, j]
+            value = (m[i, j] - flux + before[j]) + carry[j]
+            x[i, j] = value
+            carry[j] = value * forward[i, j]
+            before[j] = flux
+    for j in range(width):
+        carry[j] = ((m[n - 1, j] + before[j]) + carry[j]) * pivot[n - 1, j]
+        x[n - 1, j] = carry[j]
+    for i in range(n - 2, -1, -1):
+        for j in range(width):
+            value = x[i, j] * pivot[i, j] + backward[i, j] * carry[j]
+            x[i, j] = carry[j] = value
 
 
 @jit
@@ -1108,14 +1133,11 @@ def differences(flat, outer, n, inner):
     second, fourth = 0.0, 0.0
     for o in range(outer):
         first, last = o * n * inner, (o + 1) * n * inner
-        for t in range(first + 2 * inner, last - 2 * inner):
-            beside, here = flat[t - inner] + flat[t + inner], flat[t]
-            second += abs(beside - 2.0 * here)
-            fourth += abs(flat[t - 2 * inner] + flat[t + 2 * inner] - 4.0 * beside + 6.0 * here)
-        for t in range(first + inner, first + 2 * inner):
-            far = last - 1 - (t - first)
+        for t in range(first + inner, last - inner):
             second += abs(flat[t - inner] + flat[t + inner] - 2.0 * flat[t])
-            second += abs(flat[far - inner] + flat[far + inner] - 2.0 * flat[far])
+        for t in range(first + 2 * inner, last - 2 * inner):
+            fourth += abs(flat[t - 2 * inner] + flat[t + 2 * inner] - 4.0 * (flat[t - inner] + flat[t + inner])
+                          + 6.0 * flat[t])
     return second, fourth
 
 

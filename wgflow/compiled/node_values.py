@@ -52,25 +52,23 @@ def averages_of_values(p, periodic, out):
 def values_of_averages(averages, periodic, x):
     """Fill x with the values that belong to averages over the cells of lines, both of shape (n, W)."""
     n, width = x.shape
-    rest, inverse, carry = np.empty((n, width)), np.empty(n), np.zeros(width)
+    rest, inverse, carry, size = np.empty((n, width)), np.empty(n), np.empty(width), 0.0
+    flat, rf, xf = averages.reshape(n * width), rest.reshape(n * width), x.reshape(n * width)
     for i in range(n):
-        inverse[i] = ROOT if periodic else 1.0 / (22.0 - (inverse[i - 1] if i > 1 else -1.0))
-        for j in range(width):
-            carry[j] = max(carry[j], abs(averages[i, j]))
-            x[i, j], rest[i, j] = 0.0, averages[i, j]
-    size = SETTLED * carry.max()
+        inverse[i] = ROOT if periodic else (1.0 / (22.0 - inverse[i - 1]) if i > 0 else -1.0)
+    for t in range(flat.size):
+        size = max(size, SETTLED * abs(flat[t]))
+        xf[t], rf[t] = 0.0, flat[t]
     for k in range(ITERATIONS):
         if k > 0:
             averages_of_values(x, periodic, rest)
-            for i in range(n):
-                for j in range(width):
-                    rest[i, j] = averages[i, j] - rest[i, j]
+            for t in range(flat.size):
+                rf[t] = flat[t] - rf[t]
         _solve_second(rest, periodic, inverse, carry)
         moved = 0
-        for i in range(n):
-            for j in range(width):
-                moved |= abs(rest[i, j]) > size
-                x[i, j] += rest[i, j]
+        for t in range(flat.size):
+            moved |= abs(rf[t]) > size
+            xf[t] += rf[t]
         if moved == 0:
             return
 
@@ -83,25 +81,25 @@ def _solve_second(x, periodic, inverse, carry):
     that what they began with is forgotten.
     """
     n, width = x.shape
+    last, far = n - 1, (FAR if periodic else 0)
     for j in range(width):
-        carry[j] = x[0, j] - x[1, j]
+        carry[j] = 0.0
         if not periodic:
-            x[0, j] = carry[j]
-            x[n - 1, j] -= x[n - 2, j]
-    for i in range(-FAR if periodic else 1, n if periodic else n - 1):
+            x[0, j] -= x[1, j]
+            x[last, j] -= x[last - 1, j]
+            carry[j] = x[0, j]
+    for i in range(-far if periodic else 1, n if periodic else last):
         row = i % n
         for j in range(width):
             carry[j] = (24.0 * x[row, j] - carry[j]) * inverse[row]
             if i >= 0:
                 x[row, j] = carry[j]
-    for j in range(width):
-        carry[j] = x[n - 1, j]
-        if not periodic:
-            carry[j] = x[n - 1, j] = (x[n - 1, j] + x[n - 2, j]) / (1.0 + inverse[n - 2])
-    for i in range(n - 1 + FAR if periodic else n - 2, -1, -1):
-        row = i % n
-        first = i == 0 and not periodic
+    if not periodic:
         for j in range(width):
-            carry[j] = x[row, j] + carry[j] if first else x[row, j] - inverse[row] * carry[j]
+            carry[j] = x[last, j] = (x[last, j] + x[last - 1, j]) / (1.0 + inverse[last - 1])
+    for i in range(last + far if periodic else last - 1, -1, -1):
+        row = i % n
+        for j in range(width):
+            carry[j] = x[row, j] - inverse[row] * carry[j]
             if i < n:
                 x[row, j] = carry[j]
