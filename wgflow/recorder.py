@@ -132,6 +132,7 @@ class Recorder:
     def __init__(self, flow: Flow, method: Method, report: Callable[[float], None] | None = None,
                  watch: Watch | None = None):
         self.flow, self.method, self.report, self.watch, self.stopped = flow, method, report, watch, ""
+        self.settings = method.settings()
         self.columns: dict[str, list] = {name: [] for name in History.NAMES}
         self.snapshots: list[tuple[float, np.ndarray, float]] = []
         self.stride, self.since_snapshot = 1, 0
@@ -159,7 +160,7 @@ class Recorder:
             self.audit = AtomAudit(flow)
         else:
             # On three axes, and where it is asked for, JKO is solved with a distance that is linear near each step.
-            options = method.settings().get("options") or {}
+            options = self.settings.get("options") or {}
             self.audit = Audit(flow, options.get("metric") == "linear" or flow.grid.ndim > 2)
 
     def start(self, first: Step) -> None:
@@ -353,7 +354,7 @@ class Recorder:
             bias=self.bias, grid_error=self.grid_error, scheme=self.flow.scheme,
             dissipation_gap=self._dissipation_gap(lost),
             completed=status == 0, stopped=self.stopped, controlled=self.method.controlled,
-            settings=self.method.settings(), versions=dict(library_versions()),
+            settings=self.settings, versions=dict(library_versions()),
             functionals=self._functionals(), substituted=self._substituted(),
             unseen_pulse=unseen, missed_drive=missed, unresolved=self._unresolved(history),
             mass_outside=self.outside if self.has_open_ends else None, outside_at=self.outside_at,
