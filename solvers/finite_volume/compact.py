@@ -64,8 +64,8 @@ ONE_FROZEN = np.array([[-1.0, 0, 1, 0, 0], [0, 0, 0, 0, 0], [0, 0, -1, 0, 1]])
 LADDER = (1, 2, 3)
 LADDER_WEIGHTS = (1 / 24, -16 / 15, 81 / 40)
 LADDER_DISTANCE = (1 / 24, -16 / 15 + 4 / 5, 81 / 40 - 9 / 5)
-#: The ladder serves where a step may have an error of at most this.
-LADDER_BELOW = 1e-4
+#: The ladder serves where a step may have an error of at most this: beyond it third order costs less.
+LADDER_BELOW = 1e-2
 
 
 class Compact(FieldRule):
