@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["CompactRun"]
 
 #: Without ``rtol`` the tolerance of a step is this multiple of the error of the grid: without an interaction, where the
-#: flow contracts what a step has missed, and with one; on several axes, whose steps of order 6 miss a small part of what
-#: they estimate;
+#: flow contracts what a step has missed, and with one; on several axes, whose steps of order 6 miss a small part of
+#: what they estimate;
 SHARE, SHARE_OF_FIELD, SHARE_OF_LADDER = 3.0, 1.0, 4.0
 #: but at least and at most these.
 TIGHTEST, LOOSEST = 1e-10, 5e-3
