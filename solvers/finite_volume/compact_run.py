@@ -44,6 +44,8 @@ LEFT_TO_LADDER = 0.005
 GROWTH_LIMIT, CALM_GROWTH = 4.0, 2.0
 #: The first step of order 6 is longer than one of order 3 by about this factor.
 LADDER_LENGTH = 2.3
+#: Steps of order 6 that a run without ``rtol`` takes at least: with fewer the certificate could not judge the equation.
+FEWEST_STEPS = 4
 #: Steps of a single line that are taken in one compiled call, at most, and numbers that they may take.
 BATCH, BATCH_SIZE = 16, 1_000_000
 
@@ -58,6 +60,8 @@ class CompactRun(FiniteVolumeRun):
         sweeps, scale = cast(CompactSweeps, self.stepper.sweeps), flow.time_scale
         single = sweeps.static and flow.grid.ndim == 1 and sweeps.keeps
         self.loop = Loop(self.stepper, scale) if single and method.tol is None and not callable(scale) else None
+        if self.controller is not None and self.controller.ladder and method.rtol is None:
+            self.longest = min(self.longest, (flow.t1 - flow.t0) / FEWEST_STEPS)
         # The loop with an interaction knows no mobility.
         fast = method.tol is None and method.controlled and flow.mobility is None
         self.field_loop = field_loop(self.stepper, scale) if fast else None
