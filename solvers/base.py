@@ -160,11 +160,15 @@ class Method(Contract):
         run_to_end(self, self.begin(flow), flow, recorder, checkpoint, state)
 
 
+#: Kinds of settings that are no tables.
+PLAIN = frozenset({type(None), bool, int, float, str})
+
+
 def _table(settings: object) -> dict[str, Any]:
     """Return the fields of a dataclass by name; those that are dataclasses as tables. `asdict` copies, and is slow."""
     values = {field.name: getattr(settings, field.name) for field in fields(cast(Any, settings))}
-    return {name: _table(value) if is_dataclass(value) else dict(value) if isinstance(value, dict) else value
-            for name, value in values.items()}
+    return {name: value if type(value) in PLAIN else _table(value) if is_dataclass(value)
+            else dict(value) if isinstance(value, dict) else value for name, value in values.items()}
 
 
 class Run(Contract):

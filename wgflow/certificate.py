@@ -370,10 +370,9 @@ def boundary_mass(masses: np.ndarray, grid) -> float:
     for axis in range(grid.ndim):
         if grid.periodic[axis]:
             continue
-        profile = masses.sum(axis=tuple(k for k in range(grid.ndim) if k != axis))
-        count = max(1, grid.shape[axis] // 100)
+        lines, count = masses.swapaxes(0, axis), max(1, grid.shape[axis] // 100)
         natural = grid.log_weight is not None and grid.bounds[axis][0] == 0.0
-        largest = max(largest, float(profile[-count:].sum()), 0.0 if natural else float(profile[:count].sum()))
+        largest = max(largest, float(lines[-count:].sum()), 0.0 if natural else float(lines[:count].sum()))
     return largest / float(masses.sum())
 
 

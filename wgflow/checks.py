@@ -72,6 +72,8 @@ def as_float(name: str, value) -> float:
     InvalidInput
         If it is an int that is larger than any float.
     """
+    if type(value) is float:
+        return value
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise InvalidType(f"{name} must be a number, got {type(value).__name__} {described(value)}")
     try:

@@ -139,6 +139,7 @@ class Recorder:
     def __init__(self, flow: Flow, method: Method, report: Callable[[float], None] | None = None,
                  watch: Watch | None = None):
         self.flow, self.method, self.report, self.watch, self.stopped = flow, method, report, watch, ""
+        self.settings = method.settings()
         self.columns: dict[str, list] = {name: [] for name in History.NAMES}
         self.snapshots: list[tuple[float, np.ndarray, float]] = [] if flow.stream is None else flow.stream
         self.stride, self.since_snapshot = 1, 0
@@ -166,7 +167,7 @@ class Recorder:
             self.audit = AtomAudit(flow)
         else:
             # On three axes, and where it is asked for, JKO is solved with a distance that is linear near each step.
-            options = method.settings().get("options") or {}
+            options = self.settings.get("options") or {}
             self.audit = Audit(flow, options.get("metric") == "linear" or flow.grid.ndim > 2)
 
     def start(self, first: Step) -> None:
@@ -363,7 +364,7 @@ class Recorder:
             bias=self.bias, grid_error=self.grid_error, scheme=self.flow.scheme,
             dissipation_gap=self._dissipation_gap(lost),
             completed=status == 0, stopped=self.stopped, controlled=self.method.controlled,
-            settings=self.method.settings(), versions=dict(library_versions()),
+            settings=self.settings, versions=dict(library_versions()),
             functionals=self._functionals(), substituted=self._substituted(),
             unseen_pulse=unseen, missed_drive=missed, unresolved=self._unresolved(history),
             mass_outside=self.outside if self.has_open_ends else None, outside_at=self.outside_at,
@@ -402,6 +403,8 @@ class Recorder:
         if self.least is None or self.most is None or not self.flow.has_grid:
             return None
         outside = max(self.least - lost, lost - self.most, 0.0)
+        if outside == 0.0:
+            return 0.0
         # Sums over cells of numbers as large as these are rounded, at both ends.
         rounding = ROUNDING * self.flow.on_grid.size_of_terms(self.flow.density.masses)
         return max(0.0, outside - rounding) / max(lost, self.least, rounding, TINY)

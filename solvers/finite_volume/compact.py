@@ -64,8 +64,8 @@ ONE_FROZEN = np.array([[-1.0, 0, 1, 0, 0], [0, 0, 0, 0, 0], [0, 0, -1, 0, 1]])
 LADDER = (1, 2, 3)
 LADDER_WEIGHTS = (1 / 24, -16 / 15, 81 / 40)
 LADDER_DISTANCE = (1 / 24, -16 / 15 + 4 / 5, 81 / 40 - 9 / 5)
-#: The ladder serves where a step may have an error of at most this.
-LADDER_BELOW = 1e-4
+#: The ladder serves where a step may have an error of at most this: beyond it third order costs less.
+LADDER_BELOW = 1e-2
 
 
 class Compact(FieldRule):
@@ -144,8 +144,8 @@ class Compact(FieldRule):
         # What C had to mend beyond F falls with dt; what F had to, and E, does not.
         moved, missed = mended[1], missed + max(0.0, mended[0] - mended[1])
         best = np.empty(fine.shape)
-        distance, whole, lowest = extrapolate(state.masses.ravel(), fine.ravel(), coarse.ravel(), best.ravel())
-        if lowest < 0.0:
+        distance, whole, negative = extrapolate(state.masses.ravel(), fine.ravel(), coarse.ravel(), best.ravel())
+        if negative < 0.0:
             moved += mend(best, fine)
         self.moved, missed = moved / stepper.mass, missed / stepper.mass
         distance, whole = distance / stepper.mass, whole / stepper.mass
@@ -287,8 +287,9 @@ def combined(weights: tuple[float, ...], laws: list[np.ndarray]) -> np.ndarray:
 
 def mend(masses: np.ndarray, safe: np.ndarray) -> float:
     """Raise negative entries to a part of those of ``safe``, scale to the mass of ``safe``; return the mass moved."""
-    raised = np.where(masses < 0, LEFT * safe, masses)
-    moved = float((raised - masses).sum())
-    raised *= float(safe.sum()) / float(raised.sum())
-    masses[...] = raised
+    flat, found = masses.reshape(-1), np.flatnonzero(masses < 0)
+    raised = LEFT * safe.reshape(-1)[found]
+    moved = float((raised - flat[found]).sum())
+    flat[found] = raised
+    masses *= float(safe.sum()) / float(masses.sum())
     return moved

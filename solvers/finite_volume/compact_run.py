@@ -21,7 +21,7 @@ from .oblique import ObliqueCompactSweeps
 from .run import MAX_HALVINGS, FiniteVolumeRun
 from .splitting import default_threads, sequence_of_axes
 from .stepper import State, Stepper
-from .tolerance import Tolerance
+from .tolerance import BUDGET_LEFT, Tolerance
 from .unsplit import Unsplit, UnsplitSweeps
 
 if TYPE_CHECKING:
@@ -30,17 +30,22 @@ if TYPE_CHECKING:
 __all__ = ["CompactRun"]
 
 #: Without ``rtol`` the tolerance of a step is this multiple of the error of the grid: without an interaction, where the
-#: flow contracts what a step has missed, and with one;
-SHARE, SHARE_OF_FIELD = 3.0, 1.0
+#: flow contracts what a step has missed, and with one; on several axes, whose steps of order 6 miss a small part of
+#: what they estimate;
+SHARE, SHARE_OF_FIELD, SHARE_OF_LADDER = 3.0, 1.0, 4.0
 #: but at least and at most these.
 TIGHTEST, LOOSEST = 1e-10, 5e-3
 #: On several axes, what the errors of all steps may add up to before steps become more accurate.
 BUDGET = 0.02
+#: In stiff valleys steps of order 6 miss more of what they estimate than others: less is left to them at least.
+LEFT_TO_LADDER = 0.005
 #: A step grows at once by no more than this factor, and with an interaction by less, so that the fields of the past
 #: still serve.
 GROWTH_LIMIT, CALM_GROWTH = 4.0, 2.0
 #: The first step of order 6 is longer than one of order 3 by about this factor.
 LADDER_LENGTH = 2.3
+#: Steps of order 6 that a run without ``rtol`` takes at least: with fewer the certificate could not judge the equation.
+FEWEST_STEPS = 4
 #: Steps of a single line that are taken in one compiled call, at most, and numbers that they may take.
 BATCH, BATCH_SIZE = 16, 1_000_000
 
@@ -55,6 +60,8 @@ class CompactRun(FiniteVolumeRun):
         sweeps, scale = cast(CompactSweeps, self.stepper.sweeps), flow.time_scale
         single = sweeps.static and flow.grid.ndim == 1 and sweeps.keeps
         self.loop = Loop(self.stepper, scale) if single and method.tol is None and not callable(scale) else None
+        if self.controller is not None and self.controller.ladder and method.rtol is None:
+            self.longest = min(self.longest, (flow.t1 - flow.t0) / FEWEST_STEPS)
         # The loop with an interaction knows no mobility.
         fast = method.tol is None and method.controlled and flow.mobility is None
         self.field_loop = field_loop(self.stepper, scale) if fast else None
@@ -84,9 +91,11 @@ class CompactRun(FiniteVolumeRun):
         calm, method = self.flow.on_grid.moves, self.method
         # On one axis there is no error of splitting, which is what adds up.
         budget = BUDGET if self.flow.grid.ndim > 1 else math.inf
-        tolerance = Tolerance(method.rtol, method.tol, SHARE_OF_FIELD if calm else SHARE, TIGHTEST, LOOSEST, budget)
         static = not (self.flow.on_grid.moves or self.flow.energy.time_dependent)
         ladder = static and self.flow.grid.ndim > 1 and method.splitting != "none"
+        share = SHARE_OF_FIELD if calm else SHARE_OF_LADDER if ladder else SHARE
+        tolerance = Tolerance(method.rtol, method.tol, share, TIGHTEST, LOOSEST, budget,
+                              LEFT_TO_LADDER if ladder else BUDGET_LEFT)
         return CompactController(tolerance, calm, ladder)
 
     def advance(self, stop: float) -> Iterator[Step]:

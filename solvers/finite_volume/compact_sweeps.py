@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,7 @@ from wgflow.compiled.compact import (
     compact_layout,
     compact_line,
     compact_sweep,
-    fourth_differences,
+    differences,
 )
 from wgflow.compiled.sweep import IMPLICIT_EULER
 from wgflow.energies.dissipation import compact_dissipation_on_grid, mobile_axes
@@ -86,9 +86,10 @@ class CompactSweeps(Sweeps):
         self.pool = ThreadPoolExecutor(threads) if threads > 1 and grid.size >= THREADED_CELLS else None
         self.moved, self.sequence = 0.0, tuple(range(grid.ndim))
         # For each axis the rates, whether they are those of this Psi, and the factors for some lengths of sweeps.
-        self.rates: list[np.ndarray | None] = [None] * grid.ndim
+        self.rates: list[np.ndarray] = []
         self.known = [False] * grid.ndim
         self.lengths: list[list[_Factors]] = [[] for _ in range(grid.ndim)]
+        self.room: dict[int, list[np.ndarray]] = {}
         self.psi: np.ndarray | None = None
         shapes = [(b, 4 + 2 * grid.ndim * FACTORS[periodic], n, w) for _, _, _, periodic, n, w, b in self.axes]
         self.keeps = 8.0 * sum(map(math.prod, shapes)) <= CACHE_BYTES
@@ -97,13 +98,16 @@ class CompactSweeps(Sweeps):
         return energy.sweep_potential
 
     def dissipation(self, masses: np.ndarray, psi: np.ndarray) -> float:
-        return compact_dissipation_on_grid(masses, psi, self.grid, self.diffusion,
-                                           self.rates if self.static and all(self.known) else (), self.mobility)
+        if not (self.static and self.keeps):
+            return compact_dissipation_on_grid(masses, psi, self.grid, self.diffusion, mobility=self.mobility)
+        rates, formed = [self._rates(axis) for axis in range(self.grid.ndim)], all(self.known)
+        self.known = [True] * self.grid.ndim
+        return compact_dissipation_on_grid(masses, psi, self.grid, self.diffusion, rates, formed, self.mobility)
 
     def space_error(self, masses: np.ndarray) -> float:
         """Return the error of the grid in L1, relative to the mass, by fourth differences."""
         flat = masses.ravel()
-        total = sum(fourth_differences(flat, outer, n, inner) for _, outer, inner, _, n, _, _ in self.axes)
+        total = sum(differences(flat, outer, n, inner)[1] for _, outer, inner, _, n, _, _ in self.axes)
         return GRID_SHARE * total / float(masses.sum())
 
     def move(self, masses, psi, dt: float, mode: int, factors=None, count: int = 1) -> np.ndarray:
@@ -137,14 +141,12 @@ class CompactSweeps(Sweeps):
         And its distance to that of order 3, and to the start.
         """
         n, periodic = masses.size, self.axes[0][3]
-        rates = self.rates[0]
-        if rates is None:
+        if not self.rates:
             # A sweep of no length fills the rates.
             self._sweep(0, masses.copy(), psi, 0.0, EULER)
-            return self.line(masses, psi, dt)
         factors, known = self._factors(0, dt, FIFTH)
         new = np.empty((n, 1))
-        distance, whole, self.moved = compact_line(masses.reshape(n, 1), rates[0], factors.array[0], dt, known,
+        distance, whole, self.moved = compact_line(masses.reshape(n, 1), self.rates[0][0], factors.array[0], dt, known,
                                                    periodic, new)
         return new.reshape(n), distance, whole
 
@@ -161,26 +163,41 @@ class CompactSweeps(Sweeps):
 
     def _kept(self, axis: int, dt: float, kind: int):
         """Return the mode of a sweep, and the arrays for its rates and factors."""
-        _, _, _, _, n, width, blocks = self.axes[axis]
+        _, _, _, _, n, width, _ = self.axes[axis]
         if not self.keeps:
             return NONE, np.empty((0, 4, n, width)), np.empty((0, 1, n, width))
-        mode, rates = RATES, self.rates[axis]
-        if rates is None or not self.known[axis]:
-            mode, self.known[axis] = FILL, True
-            if rates is None:
-                rates = self.rates[axis] = np.empty((blocks, 4, n, width))
+        mode, rates = RATES if self.known[axis] else FILL, self._rates(axis)
+        self.known[axis] = True
         factors, known = self._factors(axis, dt, kind)
         return BOTH if known and mode == RATES else mode, rates, factors.array
 
+    def _rates(self, axis: int) -> np.ndarray:
+        """Return the array for the rates of an axis."""
+        if not self.rates:
+            self.rates = self._room(lambda periodic: 4)
+        return self.rates[axis]
+
+    def _room(self, parts: Callable[[bool], int], times: int = 1) -> list[np.ndarray]:
+        """Return arrays (blocks, parts, n, W) for all axes, a number of times, in one piece of memory.
+
+        Of one piece NumPy tells the system that it is large, which then gives it by pages that are large, too; many
+        pieces cost as much time to get as a sweep takes.
+        """
+        shapes = [(blocks, parts(periodic), n, width) for _, _, _, periodic, n, width, blocks in self.axes] * times
+        ends = np.cumsum([math.prod(shape) for shape in shapes]).tolist()
+        whole = np.empty(ends[-1])
+        return [whole[end - math.prod(shape):end].reshape(shape) for end, shape in zip(ends, shapes)]
+
     def _factors(self, axis: int, dt: float, kind: int) -> tuple[_Factors, bool]:
         """Return the factors for a sweep, and whether they are known; those used least recently make room."""
-        _, _, _, periodic, n, width, blocks = self.axes[axis]
         kept = [one for one in self.lengths[axis] if one.kind == kind]
         for one in kept:
             if one.dt == dt:
                 return one, True
         if len(kept) < LENGTHS:
-            one = _Factors(kind, dt, np.empty((blocks, FACTORS[periodic], n, width)))
+            if kind not in self.room:
+                self.room[kind] = self._room(FACTORS.__getitem__, LENGTHS)
+            one = _Factors(kind, dt, self.room[kind][axis + len(kept) * len(self.axes)])
         else:
             one = kept[0]
             self.lengths[axis].remove(one)

@@ -32,6 +32,8 @@ class Tolerance:
     budget : float
         Without either: what the errors of all steps may add up to before steps become more accurate. A flow that
         contracts forgets the errors of its steps; in a long run through a valley they add up.
+    least_left : float
+        The part of the budget that is left at least.
     """
 
     rtol: float | None
@@ -40,6 +42,7 @@ class Tolerance:
     tightest: float
     loosest: float
     budget: float = math.inf
+    least_left: float = BUDGET_LEFT
 
     def of_step(self, space_error: float, total_error: float, dt: float, remaining: float) -> float:
         """Return the tolerance of a step.
@@ -60,6 +63,6 @@ class Tolerance:
             return left * min(1.0, max(LEAST_PART, dt / remaining if remaining > 0 else 1.0))
         found = min(max(self.share * space_error, self.tightest), self.loosest)
         if math.isfinite(self.budget):
-            left = max(self.budget - total_error, BUDGET_LEFT * self.budget)
+            left = max(self.budget - total_error, self.least_left * self.budget)
             found = min(found, left * min(1.0, max(BUDGET_PART, dt / remaining if remaining > 0 else 1.0)))
         return found

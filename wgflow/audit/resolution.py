@@ -28,17 +28,19 @@ def unresolved(energy: EnergyOnGrid, masses: np.ndarray) -> str:
     grid = energy.grid
     if energy.diffusion <= 0 or energy.internal or grid.log_weight is not None:
         return ""
-    psi = energy.psi(energy.potential, masses)
-    if not np.isfinite(psi).all():
-        return ""
     mass = float(masses.sum())
     for axis, even in enumerate(grid.uniform):
         if not even or grid.shape[axis] < 3:
             continue
-        m, p = np.moveaxis(masses, axis, 0), np.moveaxis(psi, axis, 0)
-        narrow = float(np.abs(np.diff(m, 2, axis=0)).sum()) / mass
-        stiff = float((np.abs(np.diff(p, 2, axis=0)) * m[1:-1]).sum()) / (mass * energy.diffusion)
-        if narrow > NARROW and stiff > STIFF:
+        m = masses.swapaxes(0, axis)
+        narrow = float(np.abs(m[2:] - 2.0 * m[1:-1] + m[:-2]).sum()) / mass
+        if not narrow > NARROW:
+            continue
+        psi = energy.psi(energy.potential, masses)
+        if not np.isfinite(psi).all():
+            return ""
+        stiff = float((np.abs(np.diff(psi.swapaxes(0, axis), 2, axis=0)) * m[1:-1]).sum()) / (mass * energy.diffusion)
+        if stiff > STIFF:
             more = np.sqrt(stiff)
             return (f"the law at the end is narrower than the cells of axis {axis} (its second differences add up to "
                     f"{narrow:.2g} of its mass, and h^2 beta |Psi''| is {stiff:.2g} on average): its width and its "

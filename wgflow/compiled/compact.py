@@ -32,6 +32,7 @@ SECOND, EULER, HALVES, FIFTH = 0, 1, 2, 3
 NONE, FILL, RATES, BOTH = 0, 1, 2, 3
 GAMMA = 1.0 - math.sqrt(0.5)
 ROOT2 = math.sqrt(2.0)
+SHARE = 1.0 / (1.0 + ROOT2)
 LOG2E = 1.0 / math.log(2.0)
 # ln 2 in two parts, the first with 32 bits, so that n * LN2_HIGH is exact for the n met here.
 LN2_HIGH = float.fromhex("0x1.62e42fee00000p-1")
@@ -44,6 +45,8 @@ POWERS_OF_TWO = 2.0 ** -np.arange(1025.0)
 TAYLOR = tuple(1.0 / math.factorial(k) for k in range(14))
 #: Most lines of a block: up to so many cells of a line, and beyond.
 WIDEST, LONG, WIDE = 64, 128, 32
+#: Cells of a line that are copied together where the lines are not side by side.
+TILE = 8
 #: Smallest positive double: stands for an empty cell inside logarithms.
 TINY = 5e-324
 #: A rise of F beyond this part of max(1, |F|) rejects a step (round-off of the energy's sums stays below).
@@ -274,6 +277,9 @@ def _resolve(m, rates, s, cut, periodic, f, g, x):
         return
     n, width = m.shape
     forward, pivot, backward, last = f[0], f[1], f[2], g[1]
+    if not cut and not periodic:
+        _resolve_block(m, rates[2], rates[3], forward, pivot, backward, g[0], last, x)
+        return
     _product(m, rates, s, cut, periodic, g[0], last, x)
     if periodic:
         _solve_cyclic(f, last, x)
@@ -304,6 +310,28 @@ def _resolve_line(m, p, r, forward, pivot, backward, x):
     for i in range(n - 2, -1, -1):
         carry = x[i] * pivot[i] + backward[i] * carry
         x[i] = carry
+
+
+@jit
+def _resolve_block(m, p, r, forward, pivot, backward, before, carry, x):
+    """Fill x = J m of lines between walls as `_resolve_line` does, with what is carried along in two short arrays."""
+    n, width = m.shape
+    for j in range(width):
+        before[j] = carry[j] = 0.0
+    for i in range(n - 1):
+        for j in range(width):
+            flux = p[i, j] * m[i, j] - r[i, j] * m[i + 1, j]
+            value = (m[i, j] - flux + before[j]) + carry[j]
+            x[i, j] = value
+            carry[j] = value * forward[i, j]
+            before[j] = flux
+    for j in range(width):
+        carry[j] = ((m[n - 1, j] + before[j]) + carry[j]) * pivot[n - 1, j]
+        x[n - 1, j] = carry[j]
+    for i in range(n - 2, -1, -1):
+        for j in range(width):
+            value = x[i, j] * pivot[i, j] + backward[i, j] * carry[j]
+            x[i, j] = carry[j] = value
 
 
 @jit
@@ -392,13 +420,14 @@ def _solve(f, periodic, last, x):
 
 @jit
 def _combine(y, x):
-    """Replace x by x + sqrt(2) (x - y); return the lowest entry."""
-    lowest = 0.0
+    """Replace x by x + sqrt(2) (x - y); return whether an entry is negative."""
+    negative = 0
     yf, xf = y.reshape(y.size), x.reshape(x.size)
+    # Bits are joined and not a minimum kept, so that the loop vectorizes; so in the other loops of this file.
     for t in range(xf.size):
         xf[t] += ROOT2 * (xf[t] - yf[t])
-        lowest = min(lowest, xf[t])
-    return lowest
+        negative |= xf[t] < 0.0
+    return negative != 0
 
 
 @jit
@@ -408,19 +437,21 @@ def _mend(mass, safe, x):
     Return the mass that was moved.
     """
     n, width = x.shape
-    moved = 0.0
-    for j in range(width):
-        total, lowest, raised = 0.0, 0.0, 0.0
-        for i in range(n):
-            lowest = min(lowest, x[i, j])
+    moved, sums = 0.0, np.zeros((2, width))
+    raised, total = sums[0], sums[1]
+    for i in range(n):
+        for j in range(width):
             value = x[i, j] if x[i, j] >= 0.0 else LEFT * max(safe[i, j], 0.0)
-            raised += value - x[i, j]
-            total += value
-        if lowest < 0.0:
-            part = mass[j] / total if total > 0.0 else 1.0
-            for i in range(n):
-                x[i, j] = part * (x[i, j] if x[i, j] >= 0.0 else LEFT * max(safe[i, j], 0.0))
-            moved += raised
+            raised[j] += value - x[i, j]
+            total[j] += value
+            x[i, j] = value
+    for j in range(width):
+        moved += raised[j]
+        # Nothing is scaled where nothing was raised.
+        total[j] = mass[j] / total[j] if raised[j] > 0.0 and total[j] > 0.0 else 1.0
+    for i in range(n):
+        for j in range(width):
+            x[i, j] *= total[j]
     return moved
 
 
@@ -440,11 +471,11 @@ def _second_order(m, rates, s, cut, periodic, f, g, y, x):
     """Fill x = J^2 m + sqrt(2) (J^2 - J) m, mended where it is negative; return the mass moved."""
     _resolve(m, rates, s, cut, periodic, f, g, y)
     _resolve(y, rates, s, cut, periodic, f, g, x)
-    if _combine(y, x) >= 0.0:
+    if not _combine(y, x):
         return 0.0
     yf, xf = y.reshape(y.size), x.reshape(x.size)
     for t in range(xf.size):
-        yf[t] = (xf[t] + ROOT2 * yf[t]) / (1.0 + ROOT2)
+        yf[t] = (xf[t] + ROOT2 * yf[t]) * SHARE
     _sums(m, g[0])
     return _mend(g[0], y, x)
 
@@ -452,7 +483,7 @@ def _second_order(m, rates, s, cut, periodic, f, g, y, x):
 @jit
 def _fifth_order(m, rates, s, cut, periodic, f, g, y, z, x):
     """Fill x = sum of c_k J^k m, k = 1..5, mended where it is negative; return the mass moved."""
-    xf, lowest = x.reshape(x.size), 0.0
+    xf, negative = x.reshape(x.size), 0
     for k in range(5):
         old, new = (m if k == 0 else (y if k % 2 else z)), (z if k % 2 else y)
         _resolve(old, rates, s, cut, periodic, f, g, new)
@@ -466,8 +497,8 @@ def _fifth_order(m, rates, s, cut, periodic, f, g, y, z, x):
         else:
             for t in range(xf.size):
                 xf[t] += weight * nf[t]
-                lowest = min(lowest, xf[t])
-    if lowest >= 0.0:
+                negative |= xf[t] < 0.0
+    if negative == 0:
         return 0.0
     _sums(m, g[0])
     return _mend(g[0], z, x)
@@ -478,35 +509,36 @@ def _load(flat, start, stride, step, lines, block):
     """Copy ``lines`` lines (``step`` apart) of cells (``stride`` apart) into a block, zeros in the columns left."""
     n, width = block.shape
     for i in range(n):
-        at = start + i * stride
-        if step == 1:
-            for j in range(lines):
-                block[i, j] = flat[at + j]
-        else:
-            for j in range(lines):
-                block[i, j] = flat[at + j * step]
+        for j in range(lines if step == 1 else 0):
+            block[i, j] = flat[start + i * stride + j]
         for j in range(lines, width):
             block[i, j] = 0.0
+    # Tiles: lines that are a power of two apart would drive each other out of the cache.
+    for tile in range(0, n if step != 1 else 0, TILE):
+        for j in range(lines):
+            for i in range(tile, min(tile + TILE, n)):
+                block[i, j] = flat[start + i * stride + j * step]
 
 
 @jit
 def _store(block, start, stride, step, lines, flat):
-    for i in range(block.shape[0]):
-        at = start + i * stride
-        if step == 1:
-            for j in range(lines):
-                flat[at + j] = block[i, j]
-        else:
-            for j in range(lines):
-                flat[at + j * step] = block[i, j]
+    n = block.shape[0]
+    for i in range(n if step == 1 else 0):
+        for j in range(lines):
+            flat[start + i * stride + j] = block[i, j]
+    for tile in range(0, n if step != 1 else 0, TILE):
+        for j in range(lines):
+            for i in range(tile, min(tile + TILE, n)):
+                flat[start + i * stride + j * step] = block[i, j]
 
 
 @jit
-def _largest(block):
-    flat, found = block.reshape(block.size), 0.0
+def _exceeds(block, size):
+    """Return whether an entry is larger than a size."""
+    flat, found = block.reshape(block.size), 0
     for t in range(flat.size):
-        found = max(found, abs(flat[t]))
-    return found
+        found |= abs(flat[t]) > size
+    return found != 0
 
 
 @jit
@@ -569,7 +601,7 @@ def compact_sweep(masses, psi, mobility, diffusion, dt, count, h, outer, inner, 
         if mode != BOTH:
             _factor(unit, s, cut, periodic, f)
         moved[b] = 0.0
-        if _largest(work[0]) <= negligible:
+        if not _exceeds(work[0], negligible):
             continue
         for k in range(count):
             m, x = work[k % 2], work[(k + 1) % 2]
@@ -684,7 +716,7 @@ def chain_steps(masses, psi, mobility, weights, diffusion, dt, count, order, sta
             at = order[begin + i]
             work[0, i, 0] = masses[at]
             scratch[0, i], scratch[1, i], scratch[2, i] = psi[at], mobility[at], weights[at]
-        if _largest(work[0]) <= negligible:
+        if not _exceeds(work[0], negligible):
             continue
         _chain_rates(scratch[0], scratch[1], scratch[2], diffusion, closed, rates)
         _factor(rates, s, cut, closed, f)
@@ -721,7 +753,7 @@ def chain_rate_of_energy(masses, psi, mobility, weights, mu, diffusion, order, s
             at = order[begin + i]
             m[i, 0] = masses[at]
             scratch[0, i], scratch[1, i], scratch[2, i] = psi[at], mobility[at], weights[at]
-        if _largest(m) <= negligible:
+        if not _exceeds(m, negligible):
             continue
         _chain_rates(scratch[0], scratch[1], scratch[2], diffusion, closed, rates)
         # Not a constant, for which the functions would be compiled again.
@@ -846,7 +878,7 @@ def compact_steps(start, mu, diffusion, periodic, scale, times, control, toleran
         error = line_error(distance, whole, mass)
         allowed = rtol
         if rtol < 0.0:
-            allowed = min(max(share * GRID_SHARE * fourth_differences(x[:, 0], 1, n, 1) / mass, tightest), loosest)
+            allowed = min(max(share * GRID_SHARE * differences(x[:, 0], 1, n, 1)[1] / mass, tightest), loosest)
         if not next_length(control, dt, error, LINE_POWER, allowed):
             rejected += 1
             continue
@@ -936,9 +968,9 @@ def _field_step(work, dt, last, known, potential, features, signs, table, shifts
             for i in range(n):
                 mu[i] = psi[i, 0] - 2.0 * middle[i]
             missed = EXTRAPOLATED * dt * _speed_of_field(m, mu, h)
-    distance, whole, lowest = extrapolate(m[:, 0], fine[:, 0], coarse[:, 0], x[:, 0])
+    distance, whole, negative = extrapolate(m[:, 0], fine[:, 0], coarse[:, 0], x[:, 0])
     missed += max(0.0, mended - moved)
-    if lowest < 0.0:
+    if negative < 0.0:
         _sums(fine, g[0])
         moved += _mend(g[0], fine, x)
     return distance, whole, moved, missed
@@ -1015,7 +1047,7 @@ def compact_field_steps(start, past, potentials, interaction, shifts, line, time
         error = (min(error, distance) + missed) / mass
         allowed = rtol
         if rtol < 0.0:
-            allowed = min(max(share * GRID_SHARE * fourth_differences(x[:, 0], 1, n, 1) / mass, tightest), loosest)
+            allowed = min(max(share * GRID_SHARE * differences(x[:, 0], 1, n, 1)[1] / mass, tightest), loosest)
         if not next_length(control, dt, error, 4.0, allowed):
             rejected += 1
             continue
@@ -1079,31 +1111,34 @@ def next_length(control, dt, error, power, tolerance):
     return True
 
 
-@jit(unrolled=False)
+@jit(unrolled=False, fastmath={"reassoc"})
 def extrapolate(start, fine, coarse, best):
     """Fill best = fine + (fine - coarse) / 3.
 
-    Return the L1 norm of the correction and of the whole change since the start, and the lowest entry.
+    Return the L1 norm of the correction and of the whole change since the start, and the sum of the negative entries.
     """
-    distance, whole, lowest = 0.0, 0.0, 0.0
+    distance, whole, negative = 0.0, 0.0, 0.0
     for t in range(fine.size):
         change = (fine[t] - coarse[t]) * (1.0 / 3.0)
         best[t] = fine[t] + change
         distance += abs(change)
         whole += abs(fine[t] - start[t])
-        lowest = min(lowest, best[t])
-    return distance, whole, lowest
+        negative += min(best[t], 0.0)
+    return distance, whole, negative
 
 
-@jit(unrolled=False)
-def fourth_differences(flat, outer, n, inner):
-    """Return the sum of the absolute fourth differences along an axis."""
-    total = 0.0
+@jit(unrolled=False, fastmath={"reassoc"})
+def differences(flat, outer, n, inner):
+    """Return the sums of the absolute second and fourth differences along an axis of n >= 5 cells."""
+    second, fourth = 0.0, 0.0
     for o in range(outer):
-        for t in range((o * n + 2) * inner, ((o + 1) * n - 2) * inner):
-            total += abs(flat[t - 2 * inner] + flat[t + 2 * inner] - 4.0 * (flat[t - inner] + flat[t + inner])
-                         + 6.0 * flat[t])
-    return total
+        first, last = o * n * inner, (o + 1) * n * inner
+        for t in range(first + inner, last - inner):
+            second += abs(flat[t - inner] + flat[t + inner] - 2.0 * flat[t])
+        for t in range(first + 2 * inner, last - 2 * inner):
+            fourth += abs(flat[t - 2 * inner] + flat[t + 2 * inner] - 4.0 * (flat[t - inner] + flat[t + inner])
+                          + 6.0 * flat[t])
+    return second, fourth
 
 
 def compact_layout(shape, axis: int) -> tuple[int, int, int, int]:
@@ -1121,37 +1156,46 @@ def compact_layout(shape, axis: int) -> tuple[int, int, int, int]:
 
 
 @jit(unrolled=False)
-def compact_dissipation(masses, psi, mobility, mu, diffusion, h, outer, inner, periodic, width, known, negligible):
+def compact_dissipation(masses, psi, mobility, mu, diffusion, h, outer, inner, periodic, width, kept, formed,
+                        negligible):
     """Return minus the part of dF/dt of one axis, -sum_i mu_i (B^{-1} A m)_i.
 
-    ``known`` has the rates of all blocks, or of none; blocks without a cell above ``negligible`` are left out.
+    ``kept`` has room for the rates of all blocks, or of none; it holds them if they are ``formed``, else receives them.
+    Blocks without a cell above ``negligible`` are left out.
     """
     total = 0.0
     n = masses.size // (outer * inner)
     blocks = (outer + width - 1) // width if inner == 1 else outer * ((inner + width - 1) // width)
     work = np.empty((5, n, width))
     m, p, x, g, u = work[0], work[1], work[2], work[3], work[4]
-    own, f = np.empty((4, n, width)), np.empty((5, n, width))
+    own = np.empty((0 if kept.shape[0] else 4, n, width))
+    f = np.empty((5 if periodic else 3, n, width))
     for b in range(blocks):
         start, stride, step, lines = _place(b, width, outer, n, inner)
         _load(masses, start, stride, step, lines, m)
-        if _largest(m) <= negligible:
+        rates, empty = kept[b] if kept.shape[0] else own, not _exceeds(m, negligible)
+        if empty and (formed or kept.shape[0] == 0):
             continue
-        _load(mu, start, stride, step, lines, u)
-        rates = known[b] if b < known.shape[0] else own
-        if b >= known.shape[0]:
+        if not formed:
             _load(psi, start, stride, step, lines, p)
             _unit_rates(p, diffusion, h, periodic, rates)
             if mobility.size > 0:
                 _load(mobility, start, stride, step, lines, p)
                 _mobile(rates, p, periodic)
+        if empty:
+            continue
+        _load(mu, start, stride, step, lines, u)
         # B - 0 A = B: the elimination serves for B itself.
         _factor(rates, 0.0, width < 1, periodic, f)
         _generator(m, rates, periodic, g, x)
         _solve(f, periodic, g[0], x)
-        part = 0.0
+        for j in range(width):
+            f[0, 0, j] = 0.0
         for i in range(n):
-            for j in range(lines):
-                part -= u[i, j] * x[i, j]
+            for j in range(width):
+                f[0, 0, j] -= u[i, j] * x[i, j]
+        part = 0.0
+        for j in range(lines):
+            part += f[0, 0, j]
         total += part
     return total

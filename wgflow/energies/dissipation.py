@@ -72,11 +72,12 @@ def transport_rate(masses: np.ndarray, psi: np.ndarray, grid: Grid, rough: bool)
 
 
 def compact_dissipation_on_grid(masses: np.ndarray, psi: np.ndarray, grid: NodeGrid, diffusion: float,
-                                known: Sequence[np.ndarray | None] = (),
+                                rates: Sequence[np.ndarray] = (), formed: bool = False,
                                 mobility: Sequence[np.ndarray] | None = None) -> float:
     r"""Return :math:`-\sum_i \mu_i\,\dot m_i` of the compact equations, mu = Psi + D log rho: -dF/dt, semi-discrete.
 
-    ``known`` has the rates of each axis, where they are known, and ``mobility`` the diagonal of A.
+    ``rates`` has room for the rates of each axis, or holds them if they are ``formed``; ``mobility`` has the diagonal
+    of A.
     """
     masses = masses if masses.flags.writeable else masses.copy()
     psi = psi if psi.flags.writeable else psi.copy()
@@ -89,13 +90,11 @@ def compact_dissipation_on_grid(masses: np.ndarray, psi: np.ndarray, grid: NodeG
     mobile = mobile_axes(mobility, diffusion, grid.ndim)
     for axis in range(grid.ndim):
         outer, inner, width, _ = compact_layout(grid.shape, axis)
-        rates = known[axis] if known else None
-        if rates is None:
-            rates = np.empty((0, 4, grid.shape[axis], width))
+        kept = rates[axis] if rates else np.empty((0, 4, grid.shape[axis], width))
         own, logarithm = mobile[axis]
         pull = psi.ravel() if logarithm is None else psi.ravel() - logarithm
         total += compact_dissipation(masses.ravel(), pull, own, mu.ravel(), diffusion, float(grid.widths[axis][0]),
-                                     outer, inner, grid.periodic[axis], width, rates, negligible)
+                                     outer, inner, grid.periodic[axis], width, kept, formed, negligible)
     return float(total)
 
 

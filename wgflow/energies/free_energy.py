@@ -11,6 +11,7 @@ import math
 import numbers
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -178,8 +179,8 @@ class FreeEnergy(Term):
         """Whether an internal energy spreads the law: an entropy at finite beta, or any other."""
         return any(factor and term.spreads for factor, term in self.terms)
 
-    @property
-    def time_dependent(self) -> bool:
+    @cached_property
+    def time_dependent(self) -> bool:  # type: ignore[override]
         """Whether a term changes with time."""
         return any(term.time_dependent for _, term in self.terms)
 

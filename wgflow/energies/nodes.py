@@ -20,13 +20,15 @@ the scale of the cells (a box, a histogram), where a value at a center means not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cached_property
 from typing import TypeVar, cast
 
 import numpy as np
 
-from wgflow.compiled.node_values import LARGEST, SIXTH, values_of_averages
+from wgflow.compiled.compact import differences
+from wgflow.compiled.node_values import averages_of_values, values_of_averages
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
@@ -41,6 +43,8 @@ __all__ = ["NodeGrid", "at_nodes", "density_of_nodes", "has_nodes", "is_smooth",
 WALL = np.array([26.0, 21.0, 25.0]) / 24.0
 #: Least number of cells along an axis.
 FEWEST_CELLS = 8
+#: Least number of cells that have a fourth difference.
+FEWEST_DIFFERENCES = 5
 #: A weight vanishes at an origin if its logarithm there is below that of this cell by so much: from r^4 on.
 INNER, VANISHING = 5, -12.0
 #: A density is smooth along an axis if the sum of its fourth differences is at most this multiple of that of its second
@@ -130,12 +134,8 @@ def nodes_of_density(rho: Density) -> Density:
     _scale_origins(values, grid, 0.5)
     # Bounds make the maps of the axes depend on their order.
     for axis in reversed(_steepest_first(values)):
-        n = grid.shape[axis]
         if is_smooth(values, axis):
-            lines = np.ascontiguousarray(np.moveaxis(values, axis, 0))
-            found = lines.copy()
-            values_of_averages(lines.reshape(n, -1), grid.periodic[axis], found.reshape(n, -1))
-            values = np.ascontiguousarray(np.moveaxis(found, 0, axis))
+            values = _along(values_of_averages, values, axis, grid.periodic[axis])
     nodes = node_grid(grid)
     return Density.trusted(nodes, _of_mass(values, nodes, rho.mass))
 
@@ -153,7 +153,7 @@ def density_of_nodes(nodal: Density) -> Density:
     grid, values = cast(NodeGrid, nodal.grid).cells, nodal.values
     for axis in _steepest_first(values):
         if is_smooth(values, axis):
-            values = _averages(values, axis, grid.periodic[axis])
+            values = _along(averages_of_values, values, axis, grid.periodic[axis])
     if any(grid.origin):
         values = values.copy()
         _scale_origins(values, grid, 2.0)
@@ -223,29 +223,24 @@ def _scale_origins(values: np.ndarray, grid: Grid, factor: float) -> None:
             np.moveaxis(values, axis, 0)[0] *= factor
 
 
-def _averages(values: np.ndarray, axis: int, periodic: bool) -> np.ndarray:
-    """Return averages over cells of values at their centers, along an axis; see `values_of_averages` for the walls."""
-    p = values.swapaxes(0, axis)
-    around = np.concatenate([p[-2:], p, p[:2]])
-    third = around[3:] - around[:-3] - 3.0 * (around[2:-1] - around[1:-2])
-    bend = around[3:-1] - 2.0 * p + around[1:-3]
-    if not periodic:
-        third[[0, 1, -2, -1]] = 0.0
-        bend[0], bend[-1] = bend[1], bend[-2]
-    least = np.minimum(around[1:-2], around[2:-1])
-    most = LARGEST * np.maximum(least, 0.0)
-    flux = SIXTH * np.minimum(np.maximum(third, -most), most)
-    return (p + (bend / 24.0 - (flux[1:] - flux[:-1]))).swapaxes(0, axis)
+def _along(convert: Callable[..., None], values: np.ndarray, axis: int, periodic: bool) -> np.ndarray:
+    """Return averages of values or values of averages along an axis, by a function of the lines of that axis."""
+    # Copies, since compiled functions know arrays that can be written to alone.
+    lines = np.array(values.swapaxes(0, axis), order="C")
+    found = np.empty(lines.shape)
+    convert(lines.reshape(len(lines), -1), periodic, found.reshape(len(lines), -1))
+    return np.ascontiguousarray(found.swapaxes(0, axis))
 
 
 def is_smooth(values: np.ndarray, axis: int) -> bool:
     """Return whether a density varies on a scale of more than a cell along an axis."""
-    lines = values.swapaxes(0, axis)
-    second = lines[2:] - 2.0 * lines[1:-1] + lines[:-2]
-    fourth = second[2:] - 2.0 * second[1:-1] + second[:-2]
+    if values.shape[axis] < FEWEST_DIFFERENCES:
+        return True
+    flat = values.ravel() if values.flags.writeable else values.flatten()
+    second, fourth = differences(flat, math.prod(values.shape[:axis]), values.shape[axis],
+                                 math.prod(values.shape[axis + 1:]))
     # Round-off of a flat density is no roughness.
-    slack = 1e-12 * float(values.max()) * values.size
-    return float(np.abs(fourth).sum()) <= SMOOTH * float(np.abs(second).sum()) + slack
+    return bool(fourth <= SMOOTH * second + 1e-12 * float(values.max()) * values.size)
 
 
 def is_smooth_everywhere(values: np.ndarray) -> bool:

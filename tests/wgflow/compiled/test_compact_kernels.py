@@ -9,8 +9,7 @@ import pytest
 from scipy.linalg import expm
 
 from wgflow.compiled import compact
-from wgflow.compiled.node_values import values_of_averages
-from wgflow.energies.nodes import _averages
+from wgflow.compiled.node_values import averages_of_values, values_of_averages
 
 WALL = np.array([26, 21, 25]) / 24
 
@@ -187,16 +186,17 @@ def test_the_dissipation_of_a_line(periodic, rng):
     mu = np.log(m / (h * weights(n, periodic))) + psi
     b, a = matrices(psi, 1.0, h, periodic)
     expected = -mu @ np.linalg.solve(b, a @ m)
-    found = compact.compact_dissipation(m, psi, np.empty(0), mu, 1.0, h, 1, 1, periodic, 1, np.empty((0, 4, m.size, 1)),
-                                        0.0)
-    assert found == pytest.approx(expected, rel=1e-11)
+    kept = np.full((1, 4, m.size, 1), np.nan)
+    for room, formed in ((kept[:0], False), (kept, False), (kept, True)):
+        found = compact.compact_dissipation(m, psi, np.empty(0), mu, 1.0, h, 1, 1, periodic, 1, room, formed, 0.0)
+        assert found == pytest.approx(expected, rel=1e-11)
 
 
-def test_fourth_differences(rng):
-    u = rng.random((5, 9, 4))
-    for axis, (outer, inner) in enumerate([(1, 36), (5, 4), (45, 1)]):
-        assert compact.fourth_differences(u.ravel(), outer, u.shape[axis], inner) == pytest.approx(
-            np.abs(np.diff(u, 4, axis=axis)).sum(), rel=1e-13)
+def test_second_and_fourth_differences(rng):
+    u = rng.random((5, 9, 6))
+    for axis, (outer, inner) in enumerate([(1, 54), (5, 6), (45, 1)]):
+        assert compact.differences(u.ravel(), outer, u.shape[axis], inner) == pytest.approx(
+            [np.abs(np.diff(u, k, axis=axis)).sum() for k in (2, 4)], rel=1e-13)
 
 
 @pytest.mark.parametrize("periodic", [False, True])
@@ -211,6 +211,9 @@ def test_values_of_averages_solve_the_equations(n, periodic, rng):
     matrix = one + bend / 24 - 17 / 5760 * (third - np.roll(third, 1, 0))
     p = 1.0 + 0.1 * rng.random((n, 3))
     x = matrix @ p
+    averages_of_values(p, periodic, x)
+    np.testing.assert_allclose(x, matrix @ p, rtol=1e-14)
+    x[:] = np.nan
     values_of_averages(matrix @ p, periodic, x)
     np.testing.assert_allclose(x, p, atol=1e-14)
 
@@ -219,7 +222,8 @@ def test_values_of_averages_solve_the_equations(n, periodic, rng):
 def test_averages_of_positive_values_are_positive_and_lead_back(periodic, rng):
     # Third differences that are limited.
     steep = np.exp(-0.5 * (np.arange(24) - 9.0) ** 2)[:, None] * (0.5 + 0.5 * rng.random((24, 3)))
-    averages = _averages(steep, 0, periodic)
+    averages = np.empty(steep.shape)
+    averages_of_values(steep, periodic, averages)
     assert averages.min() > 0
     x = averages.copy()
     values_of_averages(averages, periodic, x)
