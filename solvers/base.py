@@ -58,11 +58,8 @@ class Method(Contract):
 
     def __str__(self) -> str:
         """Return the name of the method and those of its settings that are not the defaults."""
-        settings: list[tuple[Any, Any]] = []
-        if is_dataclass(self):
-            settings = [(f, getattr(self, f.name)) for f in fields(self) if f.repr]
-        chosen = [f"{f.name}={value!r}" for f, value in settings
-                  if f.default is MISSING or repr(value) != repr(f.default)]
+        shown = [(f, repr(getattr(self, f.name))) for f in fields(self) if f.repr] if is_dataclass(self) else []
+        chosen = [f"{f.name}={value}" for f, value in shown if f.default is MISSING or value != repr(f.default)]
         return f"{type(self).__name__}({', '.join(chosen)})"
 
     @property
@@ -425,10 +422,8 @@ def _take_up(run: Run, recorder: Recorder, recorded: dict, saved: dict) -> None:
 
 
 def _mark(run: Run, checkpoint: Checkpoint | None) -> None:
-    if checkpoint is not None:
-        state = run.dump()
-        if state is not None:
-            checkpoint.mark(state)
+    if checkpoint is not None and (state := run.dump()) is not None:
+        checkpoint.mark(state)
 
 
 class _Limits:

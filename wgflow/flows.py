@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from wgflow.atom_recorder import AtomRecorder
 from wgflow.atoms import Atoms
 from wgflow.calls.arguments import check_span, check_times
 from wgflow.checks import check_positive, check_subnormals, kind_of, out_of_memory
@@ -28,7 +29,7 @@ from wgflow.files.checkpoints import Checkpoint
 from wgflow.gradients import probe_atoms
 from wgflow.grids import Grid
 from wgflow.progress import Progress, run_progress
-from wgflow.recorder import AtomRecorder, Recorder
+from wgflow.recorder import Recorder
 from wgflow.solution import Solution
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +12,7 @@ import numpy as np
 from wgflow.atoms import Atoms
 from wgflow.audit.atom_listener import AtomAudit
 from wgflow.audit.listener import Audit
-from wgflow.audit.open_ends import Outermost, Outside, beyond_bounds, goes_on
+from wgflow.audit.open_ends import Outermost, Outside, goes_on
 from wgflow.audit.resolution import unresolved
 from wgflow.audit.sealing import LITTLE_OUTSIDE, audited, outside_at
 from wgflow.calls.memory import SNAPSHOTS, room_for_snapshots
@@ -23,7 +22,6 @@ from wgflow.certificate import (
     largest_drift,
     largest_rise,
     library_versions,
-    mass_on_bounds,
     of_sample,
 )
 from wgflow.densities import Density
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
     from wgflow.solvers.base import Method, Run
     from wgflow.watching.watch import Watch
 
-__all__ = ["AtomRecorder", "Interior", "Recorder", "Step"]
+__all__ = ["Interior", "Recorder", "Step"]
 
 #: Relative rounding of an energy, a sum over cells, as a part of the sum of the sizes of its terms.
 ROUNDING = 1e-13
@@ -411,43 +409,6 @@ class Recorder:
 
     def _functionals(self) -> tuple[str, ...]:
         return tuple(repr(term) for _, term in self.flow.on_grid.opaque)
-
-
-class AtomRecorder(Recorder):
-    """The recorder of a method that moves atoms: a state is an array of points (n_coordinates, n)."""
-
-    def _weigh(self, points) -> tuple[float, float]:
-        weights = self.flow.atoms.weights
-        return float(weights.sum()), float(weights.min())
-
-    def law_of(self, points) -> Atoms:
-        return self.flow.atoms.moved(points)
-
-    def _functionals(self) -> tuple[str, ...]:
-        return ()
-
-    def at_boundary(self, points) -> float:
-        return mass_on_bounds(points, self.flow.atoms)
-
-    def _look_outside(self, t: float, masses: np.ndarray) -> None:
-        """What bounds hold back stays there: it is seen at the snapshots."""
-
-    def _look_at_bounds(self, t: float, points: np.ndarray) -> None:
-        flow, atoms, noise = self.flow, self.flow.atoms, 0.0
-        if flow.energy.spreads and t > flow.t0:
-            noise = 2.0 * flow.elapsed(flow.t0, t - flow.t0) / flow.energy.beta
-            if flow.mobility is not None:
-                noise *= float(np.einsum("iin->n", flow.mobility.at(points)).mean()) / len(points)
-        self._keep_outside(beyond_bounds(points, atoms.weights, atoms.bounds, flow.open_ends, atoms.names, noise))
-
-    def _certificate(self, history: History, status: int) -> Certificate:
-        if self.has_open_ends:
-            for t, points, _ in self.snapshots:
-                self._look_at_bounds(t, np.asarray(points))
-        certificate = super()._certificate(history, status)
-        if not self.flow.energy.spreads:
-            return replace(certificate, atomic=True)
-        return replace(certificate, atomic=True, noisy=True, controlled=False, dissipation_defect=None)
 
 
 def _logarithmic_mean(a: float, b: float) -> float:
