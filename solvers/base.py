@@ -58,8 +58,9 @@ class Method(Contract):
 
     def __str__(self) -> str:
         """Return the name of the method and those of its settings that are not the defaults."""
-        shown = [(f, repr(getattr(self, f.name))) for f in fields(self) if f.repr] if is_dataclass(self) else []
-        chosen = [f"{f.name}={value}" for f, value in shown if f.default is MISSING or value != repr(f.default)]
+        made = fields(cast(Any, self)) if is_dataclass(self) else ()
+        values = [(f.name, repr(getattr(self, f.name)), f.default) for f in made if f.repr]
+        chosen = [f"{name}={value}" for name, value, usual in values if usual is MISSING or value != repr(usual)]
         return f"{type(self).__name__}({', '.join(chosen)})"
 
     @property

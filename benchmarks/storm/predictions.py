@@ -178,7 +178,8 @@ def predictions(scale: Scale) -> list[Figure]:
             beyond.append(math.inf if words else predicted - PREDICTED_FACTOR * peak)
             told.append(f"{case.name} {size}: {peak:.0f} MiB, predicted {predicted:.0f} {words}")
     first, second = int(np.argmax(above)), int(np.argmax(beyond))
-    return [Figure("memory", "peak above 1.1 x predicted", above[first], ABOVE, len(told), "MiB", (told[first],), "F18"),
+    return [Figure("memory", "peak above 1.1 x predicted", above[first], ABOVE, len(told), "MiB", (told[first],),
+                   "F18"),
             Figure("memory", "predicted above 2 x peak", beyond[second], ABOVE, len(told), "MiB", (told[second],),
                    "F18")]
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["compare"]
 
 Array = NDArray[np.float64]
+#: From so many runs on, what they show of the noise that they share is worth its price (docs/comparison.md).
+FEW_RUNS = 5
 
 
 def compare(
@@ -219,7 +221,7 @@ def bands_of(quantities: Sequence[Quantity], columns: Sequence[AtOneTime], runs:
 
 def _columns(sol: Solution, t: Array, runs: ParticleRuns, statistics: Sequence[Statistic], model: ReducedModel | None,
              risks: Risks | None, n_null: int, rng: np.random.Generator, null: NullChoice,
-              axes: tuple[int, ...] | None, report: Reporter) -> list[AtOneTime]:
+             axes: tuple[int, ...] | None, report: Reporter) -> list[AtOneTime]:
     """Return what is found at each time."""
     moments = None if null.moments is None else null.moments.draw(n_null, runs.n_runs, rng)
     # Paths that keep their order, or are drawn whole, take the same random numbers at every time.
@@ -227,8 +229,9 @@ def _columns(sol: Solution, t: Array, runs: ParticleRuns, statistics: Sequence[S
     columns = []
     for j, s in enumerate(t):
         laws = laws_at(sol, s, axes)
-        known = risks is not None and model is not None and not isinstance(laws, ChosenLaws)
-        response = response_of(model, laws) if known else None
+        response = None
+        if risks is not None and model is not None and not isinstance(laws, ChosenLaws):
+            response = response_of(model, laws)
         risk = None if risks is None else (risks.difference[j], risks.spread[j])
         if state is not None:
             rng.bit_generator.state = state
@@ -308,6 +311,9 @@ def _notes(sol: Solution, start: object, runs: ParticleRuns, model: ReducedModel
     if runs.n_runs == 1 and null.kind in ("observed", "bootstrap"):
         noise = "the noise of SGD" if runs.is_sgd else "noise that the particles share"
         notes.append(f"One run shows no scatter: {noise} is not in the bands.")
+    elif runs.n_runs < FEW_RUNS and null.kind in ("observed", "bootstrap"):
+        notes.append(f"{runs.n_runs} runs judge little: noise that particles share may hide in so few, and the bands "
+                     f"allow for it. {FEW_RUNS} runs or more have much narrower bands.")
     if coarse is not None:
         notes.append("The bands hold the bias of first order in step size and 1/N, measured by coarser runs."
                      if len(coarse_kinds(coarse)) == 1 else

@@ -132,7 +132,9 @@ def particle_runs(source: Particles, ndim: int, argument: str = "particles") -> 
 
 def width_of(source: Particles, ndim: int, chosen: int) -> int:
     """Return how many coordinates particles have: all ``ndim``, or no more than the ``chosen`` ones."""
-    x = source[1] if isinstance(source, (tuple, list)) and len(source) == 2 else getattr(source, "coordinates", None)
+    given: Any = source
+    pair = isinstance(given, (tuple, list)) and len(given) == 2
+    x = given[1] if pair else getattr(given, "coordinates", None)
     return chosen if np.shape(x)[-1:] == (chosen,) else ndim
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import llvmlite.binding as llvm
 import numba
 import numpy as np
-from numba.core import config, types
+from numba.core import types
 from numba.core.caching import NullCache
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder, Flags
@@ -40,6 +40,8 @@ NEWEST = (0, 68)
 PARTS = None not in numba.version_info.short and numba.version_info.short <= NEWEST
 #: Whether LLVM takes options one by one: not in older versions.
 TUNED = hasattr(llvm, "create_pipeline_tuning_options")
+#: Numba's settings, which it makes at run time.
+CONFIG: Any = numba.config
 #: C division, no GIL, no second wrapper for callers in C.
 SETTINGS = {"nopython": True, "error_model": "numpy", "nogil": True, "no_cfunc_wrapper": True}
 
@@ -85,8 +87,8 @@ class _RolledLibrary(JITCodeLibrary):
         cheap, builder = self._codegen._module_pass_manager(loop_vectorize=False, slp_vectorize=False, opt=0,
                                                             cost="cheap")
         cheap.run(self._final_module, builder)
-        options = llvm.create_pipeline_tuning_options(speed_level=config.OPT)
-        options.loop_vectorization, options.slp_vectorization = config.LOOP_VECTORIZE, config.SLP_VECTORIZE
+        options = llvm.create_pipeline_tuning_options(speed_level=CONFIG.OPT)
+        options.loop_vectorization, options.slp_vectorization = CONFIG.LOOP_VECTORIZE, CONFIG.SLP_VECTORIZE
         options.loop_unrolling = False
         builder = llvm.create_pass_builder(self._codegen._tm, options)
         full = builder.getModulePassManager()
@@ -207,7 +209,7 @@ def jit(function=None, *, unrolled: bool = True, **options):
     """
     if function is None:
         return lambda f: jit(f, unrolled=unrolled, **options)
-    if config.DISABLE_JIT:
+    if CONFIG.DISABLE_JIT:
         return np.errstate(all="ignore")(function)
     compiler = {"pipeline_class": _RolledCompiler} if PARTS and TUNED and not unrolled else {}
     return Kernel(function, targetoptions={**SETTINGS, **options}, **compiler)

@@ -198,7 +198,7 @@ class ExactStep:
             points = (points + shifts[:, None]).ravel()
             rows = np.concatenate((rows,) * turns, axis=-1)
         # Writable, as all that the compiled functions take: for a read-only array they would be compiled again.
-        return points, np.require(rows, requirements="CW").reshape(-1, rows.shape[-1]), edges
+        return points, np.require(rows, requirements=["C", "W"]).reshape(-1, rows.shape[-1]), edges
 
     def back(self, flat: np.ndarray, axis: int) -> np.ndarray:
         """Return rows of `rows` as an array of the grid."""

@@ -574,11 +574,11 @@ def test_bands_of_atoms_are_hardly_wider_than_those_of_a_density():
     assert atoms.pde[-1] == pytest.approx(fv.pde[-1], rel=1e-3)
 
 
-def plane_runs(mean, seed, n=300):
-    """Three runs of independent points of the law that the flow x' = -x, y' = -2 y makes of a normal one."""
+def plane_runs(mean, seed, n=180):
+    """Five runs of independent points of the law that the flow x' = -x, y' = -2 y makes of a normal one."""
     t = np.array([0.0, 0.4])
     rng = np.random.default_rng(seed)
-    start = np.array(mean) + rng.standard_normal((3, 1, n, 2)) * np.array([0.5, 0.3])
+    start = np.array(mean) + rng.standard_normal((5, 1, n, 2)) * np.array([0.5, 0.3])
     decay = np.exp(-t[:, None, None] * np.array([1.0, 2.0]))
     return SimpleNamespace(t=t, coordinates=start * decay, risk=None, model=None)
 
@@ -600,7 +600,7 @@ def test_particles_are_compared_with_particles():
     energy = harmonic(2.0)
     exact = wg.solve(energy, wg.Density.gaussian(wg.Grid((-5, 6), cells=500), 1.0, 0.04), (0, 0.5), t_eval=[0, 0.5])
     rng = np.random.default_rng(45)
-    draws = np.stack([[rho.sample(300, rng) for rho in exact.densities] for _ in range(3)])[..., None]
+    draws = np.stack([[rho.sample(180, rng) for rho in exact.densities] for _ in range(5)])[..., None]
     runs = SimpleNamespace(t=exact.t, coordinates=draws, risk=None, model=None)
     sol = wg.solve(energy, Atoms(exact.densities[0].sample(500, 3), np.full(500, 1 / 500)), (0, 0.5), t_eval=[0, 0.5],
                    method=Lagrangian(rng=47, dt=0.02))
@@ -614,8 +614,8 @@ def test_particles_are_compared_with_particles():
 def test_a_point_mass_is_compared_without_a_zero_division():
     sol = wg.solve(wg.Potential(lambda x: x, lambda x: 1 + 0 * x), Atoms([[0.1, 0.2]], [1, 1], ((0, 9),)), (0, 1),
                    method=Lagrangian(), t_eval=[0, 1])
-    x = np.zeros((2, 2, 50, 1))
-    x[:, 0] = np.random.default_rng(3).random((2, 50, 1)) * 0.2 + 0.05
+    x = np.zeros((5, 2, 50, 1))
+    x[:, 0] = np.random.default_rng(3).random((5, 50, 1)) * 0.2 + 0.05
     result = compare(sol, SimpleNamespace(t=np.array([0.0, 1.0]), coordinates=x, risk=None, model=None), n_null=200)
     assert np.isfinite(result.upper).all()
     assert result.inside[:, 1].all()
