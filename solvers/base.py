@@ -36,10 +36,9 @@ if TYPE_CHECKING:
 
 __all__ = ["EvenSteps", "Interior", "Method", "Run", "Step", "run_to_end"]
 
-#: A time that misses a multiple of the step by less than this part of it has reached it.
-TIME_SLACK = 1e-9
-#: Part of the mass that a step of even length may change: more than round-off, less than shows.
-MASS_SLACK = 1e-9
+#: A time that misses a multiple of the step by less than this part of it has reached it; and the part of the mass that
+#: a step of even length may change: more than round-off, less than shows.
+TIME_SLACK, MASS_SLACK = 1e-9, 1e-9
 
 
 class Method(Contract):
@@ -58,9 +57,9 @@ class Method(Contract):
 
     def __str__(self) -> str:
         """Return the name of the method and those of its settings that are not the defaults."""
-        made = fields(cast(Any, self)) if is_dataclass(self) else ()
-        values = [(f.name, repr(getattr(self, f.name)), f.default) for f in made if f.repr]
-        chosen = [f"{name}={value}" for name, value, usual in values if usual is MISSING or value != repr(usual)]
+        made: tuple[Any, ...] = fields(cast(Any, self)) if is_dataclass(self) else ()
+        shown = [(f, repr(getattr(self, f.name))) for f in made if f.repr]
+        chosen = [f"{f.name}={value}" for f, value in shown if f.default is MISSING or value != repr(f.default)]
         return f"{type(self).__name__}({', '.join(chosen)})"
 
     @property

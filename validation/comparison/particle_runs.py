@@ -134,7 +134,7 @@ def width_of(source: Particles, ndim: int, chosen: int) -> int:
     """Return how many coordinates particles have: all ``ndim``, or no more than the ``chosen`` ones."""
     given: Any = source
     pair = isinstance(given, (tuple, list)) and len(given) == 2
-    x = given[1] if pair else getattr(given, "coordinates", None)
+    x: Any = given[1] if pair else getattr(given, "coordinates", None)
     return chosen if np.shape(x)[-1:] == (chosen,) else ndim
 
 
