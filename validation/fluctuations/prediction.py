@@ -9,11 +9,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wgflow.activations.piecewise_linear import PiecewiseLinear
 from wgflow.atoms import Atoms
 from wgflow.checks import check_count, check_positive, real_array
 from wgflow.densities import Density
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
 from wgflow.reduced_models.base import ReducedModel
+from wgflow.reduced_models.finite_data import FiniteData
 from wgflow.verbs import solve
 
 from .backward import Covariances, along_characteristics, law_along
@@ -171,8 +173,8 @@ def predict_scatter(
     Raises
     ------
     InvalidInput
-        If an argument is out of range, the model does not say what one sample adds (``sample_covariance``), or neurons
-        reach length 0 on the way.
+        If an argument is out of range, the model does not say what one sample adds (``sample_covariance``), neurons
+        reach length 0 on the way, or, without noise, the activation of a network on finite data has kinks.
 
     References
     ----------
@@ -214,6 +216,11 @@ def _noiseless(model: ReducedModel, start: Atoms | Density | None, kappa: float,
     law = model.initial_atoms(kappa) if start is None else start
     if isinstance(law, Density):
         law = Atoms.from_density(law)
+    if isinstance(model, FiniteData) and isinstance(model.activation, PiecewiseLinear):
+        # Psi has a kink for each sample: its second derivatives, which carry fluctuations on, are not functions.
+        raise InvalidInput("without noise the scatter of a network with a piecewise-linear activation on finite data is "
+                           "not linear, since the force on a neuron jumps where a kink passes a sample; take a smooth "
+                           "activation, or several runs and their observed scatter")
     if not isinstance(law, Atoms) or law.ndim != model.n_coordinates:
         raise InvalidType(f"start must be Atoms or a Density on the {model.n_coordinates} coordinates of {model.name}")
     lower = np.full(law.ndim, -np.inf) if law.bounds is None else np.array([low for low, _ in law.bounds])

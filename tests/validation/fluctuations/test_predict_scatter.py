@@ -10,6 +10,8 @@ from numpy.testing import assert_allclose
 from scipy.stats import chi2
 
 import wgflow as wg
+from wgflow.activations import PiecewiseLinear, Ramp, ReLU
+from wgflow.atoms import Atoms
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.losses import Logistic, from_functions
 from wgflow.reduced_models import (
@@ -303,3 +305,16 @@ def test_a_loss_of_functions_has_the_scatter_of_the_square():
     b = predict_scatter(own, [1.0], 40, 2e-3, functionals=["mean of w"])
     assert_allclose(a.parts(), b.parts(), rtol=1e-6)
     assert_allclose(a.mean_field, b.mean_field, rtol=1e-8)
+
+
+def test_kinks_on_finite_data_are_refused_and_compared_by_what_is_observed():
+    x = np.linspace(-2, 2, 9)[:, None]
+    knots = np.linspace(-4, 4, 5)
+    for activation in (PiecewiseLinear(knots, knots / (1 + np.exp(-knots)), right_slope=1.0), Ramp(), ReLU()):
+        model = FiniteData(x, np.sin(x[:, 0]), activation)
+        with pytest.raises(InvalidInput, match="force on a neuron jumps where a kink passes a sample"):
+            predict_scatter(model, [0.5], 50, 1e-2, start=Atoms(np.linspace(-1, 1, 8), np.full(8, 1 / 8)))
+    rho = model.initial_density(0.8, model.grid())
+    sol = wg.solve(model.energy(), rho, (0, 0.5), t_eval=[0, 0.5], time_scale=model.time_scale)
+    runs = wg.validation.run_sgd(model, n_neurons=50, step_size=1e-2, t_eval=sol.t, rng=1, n_runs=5)
+    assert "a kink passes a sample" in wg.validation.compare(sol, runs, n_null=200).verdict
