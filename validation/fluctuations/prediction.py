@@ -219,8 +219,8 @@ def _noiseless(model: ReducedModel, start: Atoms | Density | None, kappa: float,
     if isinstance(model, FiniteData) and isinstance(model.activation, PiecewiseLinear):
         # Psi has a kink for each sample: its second derivatives, which carry fluctuations on, are not functions.
         raise InvalidInput("without noise the scatter of a network with a piecewise-linear activation on finite data "
-                           "is not linear, since the force on a neuron jumps where a kink passes a sample; take a smooth "
-                           "activation, or several runs and their observed scatter")
+                           "is not linear, since the force on a neuron jumps where a kink passes a sample; take a "
+                           "smooth activation, or several runs and their observed scatter")
     if not isinstance(law, Atoms) or law.ndim != model.n_coordinates:
         raise InvalidType(f"start must be Atoms or a Density on the {model.n_coordinates} coordinates of {model.name}")
     lower = np.full(law.ndim, -np.inf) if law.bounds is None else np.array([low for low, _ in law.bounds])
