@@ -331,17 +331,21 @@ class Certificate:
 
 
 @functools.cache
-def library_versions() -> dict[str, str]:
-    """Return the versions of Python, wgflow and the libraries on which the numbers depend."""
+def _versions() -> tuple[tuple[str, str], ...]:
     from importlib.metadata import PackageNotFoundError, version
 
-    versions = {"python": platform.python_version(), "machine": platform.machine()}
+    found = [("python", platform.python_version()), ("machine", platform.machine())]
     for name in ("wgflow", "numpy", "scipy", "numba"):
         try:
-            versions[name] = version(name)
+            found.append((name, version(name)))
         except PackageNotFoundError:
-            versions[name] = "unknown"
-    return versions
+            found.append((name, "unknown"))
+    return tuple(found)
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of Python, wgflow and the libraries on which the numbers depend, in a table of one's own."""
+    return dict(_versions())
 
 
 def largest_rise(energy: np.ndarray) -> float:

@@ -362,7 +362,7 @@ class Recorder:
             bias=self.bias, grid_error=self.grid_error, scheme=self.flow.scheme,
             dissipation_gap=self._dissipation_gap(lost),
             completed=status == 0, stopped=self.stopped, controlled=self.method.controlled,
-            settings=self.settings, versions=dict(library_versions()),
+            settings=self.settings, versions=library_versions(),
             functionals=self._functionals(), substituted=self._substituted(),
             unseen_pulse=unseen, missed_drive=missed, unresolved=self._unresolved(history),
             mass_outside=self.outside if self.has_open_ends else None, outside_at=self.outside_at,

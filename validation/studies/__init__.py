@@ -32,6 +32,7 @@ _HOMES = {
     "error-against-neurons": "slopes.neurons",
     "error-against-step-size": "slopes.steps",
     "error-against-dimension": "slopes.dimensions",
+    "error-against-time": "slopes.horizons",
     "noise-conventions": "slopes.noise",
     "mean-field-against-kernel": "mean_field_against_kernel",
     "ntk-error": "ntk_error",

@@ -10,6 +10,7 @@ import pytest
 
 import wgflow as wg
 from wgflow.about.references import BEHIND, REFERENCES, software
+from wgflow.certificate import library_versions
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -104,3 +105,14 @@ def test_versions_are_complete(capsys, monkeypatch):
     assert Path(lines["wgflow at"]).name == "wgflow"
     for name in ("python", "platform", "processors", "scipy", "numba", "fipy", "matplotlib", "xarray", "POT"):
         assert lines[name]
+
+
+def test_what_is_shown_does_not_enter_certificates():
+    """The table of versions was once one for all: after `show_versions` certificates held the machine's paths."""
+    first = wg.solve(wg.Entropy(1.0), wg.Density.gaussian(wg.Grid((-3, 3), cells=10), 0.0, 1.0), (0, 0.1))
+    library_versions()["numpy"] = "none"
+    wg.show_versions()
+    again = wg.solve(wg.Entropy(1.0), wg.Density.gaussian(wg.Grid((-3, 3), cells=10), 0.0, 1.0), (0, 0.1))
+    assert again.certificate == first.certificate
+    assert set(again.certificate.versions) == {"python", "machine", "wgflow", "numpy", "scipy", "numba"}
+    assert again.certificate.versions["numpy"] == np.__version__

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,25 @@ from numpy.typing import ArrayLike
 
 from wgflow.checks import check_count
 from wgflow.errors import InvalidInput
+from wgflow.reduced_models import IsotropicGaussian
 
+from ..base import Check, Study, StudyReport
+from ..pictures import save_picture
+from .drawing import draw_errors
 from .fits import SlopeFit, fit_slope
+from .judging import at_least_as_fast, report_of, runs_folder, slope_check
 from .neurons import error_against_neurons
 from .results import ErrorStudy
 from .simulations import rising
 
-__all__ = ["error_against_time", "growth_rate"]
+__all__ = ["STUDY", "error_against_time", "growth_rate"]
 
 #: Bootstrap draws behind the interval of a growth rate, and their seed.
 _DRAWS, _DRAWS_SEED = 1000, 30011
+#: Seed of the experiment; SGD's step size times N.
+_SEED, _SCALE = 4441, 0.01
+#: By how much the supremum over the longest interval may exceed that over the shortest: the theorem allows e^{KT}.
+_GROWN = 2.0
 
 
 def error_against_time(
@@ -104,3 +114,47 @@ def growth_rate(study: ErrorStudy, quantity: str, value: float, *, low: float = 
     # All times of a run are drawn together, since they depend on one another.
     drawn = x[rng.integers(len(x), size=(_DRAWS, len(x)))].mean(axis=1)
     return fit_slope(study.t[kept], x.mean(axis=0), drawn, level=level, log_x=False)
+
+
+class ErrorAgainstTime(Study):
+    name = "error-against-time"
+    title = "the error uniformly over [0, T]: two isotropic Gaussians, d = 40"
+
+    def run(self, folder: Path, *, quick: bool = False, fresh: bool = False) -> StudyReport:
+        model, runs = IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2), runs_folder(folder, fresh)
+        ends = (0.3, 1.0, 3.0) if quick else (0.3, 1.0, 3.0, 10.0)
+        counts = (500, 300, 150) if quick else (2000, 1500, 800)
+        flow, _ = error_against_time(model, ends, (50, 200, 800), counts, times_each=4 if quick else 8, rng=_SEED,
+                                     folder=runs, progress=True)
+        sgd_ends, sgd_counts = ((0.3, 1.0), (200, 80)) if quick else ((0.3, 1.0, 3.0), (1000, 400))
+        sgd, _ = error_against_time(model, sgd_ends, (50, 200), sgd_counts, times_each=4 if quick else 8,
+                                    dynamics="sgd", neurons_times_step=_SCALE, rng=_SEED, folder=runs, progress=True)
+        conventions = ("x ~ N(0, tau^2 I_40), tau_+^2 = 1.8, tau_-^2 = 0.2; w ~ N(0, 0.8^2 I/d); gradient flow of N "
+                       "neurons in the exact risk, directions averaged; SGD: step 0.01/N; the supremum over a grid "
+                       "of times in [0, T] is taken of each run, then averaged over runs; points have two standard "
+                       "errors.")
+        quantities = ("W1 of r", "mean of r", "risk")
+        checks = [slope_check("gradient flow, sup over [0, T]", flow, quantity, "error", end, -0.5)
+                  for quantity in quantities for end in ends]
+        checks += [at_least_as_fast("SGD, sup over [0, T]", sgd, quantity, end)
+                   for quantity in quantities for end in sgd_ends]
+        checks += [_uniform("gradient flow", flow, quantity, 800) for quantity in quantities]
+        checks += [_uniform("SGD", sgd, quantity, 200) for quantity in quantities]
+        figure = draw_errors([(flow, "W1 of r", "error"), (flow, "risk", "error"), (sgd, "W1 of r", "error")],
+                             titles=["gradient flow: sup of W1 of r", "gradient flow: sup of the risk's error",
+                                     "SGD: sup of W1 of r"], word="T")
+        picture = save_picture(figure, folder / "error-against-time.png", conventions)
+        return report_of(self.name, self.title, conventions, checks, {"flow": flow, "sgd": sgd}, (picture,))
+
+
+def _uniform(label: str, study: ErrorStudy, quantity: str, n: int) -> Check:
+    """Judge the supremum over the longest interval against that over the shortest, and tell the rate of growth."""
+    fit = growth_rate(study, quantity, n)
+    p = int(np.abs(study.values - n).argmin())
+    first, last = (float(np.mean(study.errors[quantity][p][:, j])) for j in (0, -1))
+    return Check(f"{label}: at N = {n} the supremum of the error of {quantity} over [0, {study.t[-1]:g}] is "
+                 f"{last / first:.3f} times that over [0, {study.t[0]:g}], at most {_GROWN:g} times; rate of growth "
+                 f"{fit}", last <= _GROWN * first, last / first, _GROWN)
+
+
+STUDY = ErrorAgainstTime()
