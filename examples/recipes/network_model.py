@@ -78,7 +78,7 @@ def main(d=10, t=0.2):
     """Check the model, solve it, train networks, and return the report and the comparison of the two."""
     model = PhaseRetrieval(d)
     report = wg.reduced_models.check_model(model)
-    sgd = wg.validation.run_sgd(model, 400, step_size=1e-4, t_eval=[0.0, t], rng=20117, n_runs=3, kappa=0.8)
+    sgd = wg.validation.run_sgd(model, 400, step_size=1e-4, t_eval=[0.0, t], rng=20117, n_runs=5, kappa=0.8)
     rho0 = model.initial_density(0.8, model.grid())
     sol = wg.solve(model.energy(), rho0, (0, t), t_eval=sgd.t, time_scale=model.time_scale)
     comparison = wg.validation.compare(sol, sgd)

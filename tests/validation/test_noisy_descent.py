@@ -38,7 +38,7 @@ def test_reference_run_of_a_wide_network():
 def test_particles_follow_the_flow():
     sol = wg.solve(LINE.energy(), LINE.initial_density(1.0, LINE.grid(128)), (0.0, 0.25), wg.FiniteVolume(rtol=1e-6),
                    t_eval=[0.0, 0.25])
-    run = run_noisy_gradient_descent(LINE, 2000, 1e-3, sol.t, rng=5, n_runs=3, paired=False)
+    run = run_noisy_gradient_descent(LINE, 1200, 1e-3, sol.t, rng=5, n_runs=5, paired=False)
     comparison = compare(sol, run)
     assert comparison.passed, comparison
     other = KLRegularizedNetwork([1.0, -1.0], [0.8, -0.4], Softplus(), alpha=4.0, regularization=0.1, readout_scale=0.8)

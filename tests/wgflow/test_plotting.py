@@ -165,7 +165,7 @@ def test_notebooks_show_small_pages(line, plane):
 def test_comparison_picture(line, tmp_path):
     rng = np.random.default_rng(91)
     times = line.t[::5]
-    draws = np.stack([line.density(t).sample(600, rng).reshape(3, 200) for t in times], axis=1)[..., None]
+    draws = np.stack([line.density(t).sample(600, rng).reshape(5, 120) for t in times], axis=1)[..., None]
     good = compare(line, SimpleNamespace(t=times, coordinates=draws), n_null=200)
     figure = good.plot(tmp_path / "good.png")
     assert (tmp_path / "good.png").stat().st_size > 10_000
@@ -177,6 +177,9 @@ def test_comparison_picture(line, tmp_path):
     assert np.sum(values * np.diff(edges)) == pytest.approx(shown, rel=1e-12)
     bad = compare(line, SimpleNamespace(t=times, coordinates=draws + 0.3), n_null=200).plot()
     assert bad.get_suptitle().startswith("FAIL")
+    few = compare(line, SimpleNamespace(t=times, coordinates=draws[:3] + 0.05), n_null=200)
+    assert few.plot().get_suptitle().startswith("PASS, of little weight: the solution agrees with 3 runs")
+    assert "3 runs judge little: noise that particles share may hide" in few.verdict
 
 
 def test_bad_input_and_unwritable_paths(line, tmp_path):

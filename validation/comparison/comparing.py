@@ -21,7 +21,7 @@ from .first_order_bias import coarse_kinds, first_order_bias
 from .marginal_laws import ChosenLaws
 from .null_law import AtOneTime, Predicted, Quantity, at_one_time, is_sample, laws_at, quantities_of
 from .particle_runs import ParticleRuns, Particles, particle_runs, width_of
-from .result import Comparison
+from .result import FEW_RUNS, Comparison
 from .risk_response import Risks, response_of, risks_of
 from .scatter_of_runs import NullChoice, ScatterChoice, null_choice
 from .statistics import STATISTICS, Statistic, check_statistics
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["compare"]
 
 Array = NDArray[np.float64]
-#: From so many runs on, what they show of the noise that they share is worth its price (docs/comparison.md).
-FEW_RUNS = 5
 
 
 def compare(
