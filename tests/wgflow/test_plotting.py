@@ -11,6 +11,8 @@ import pytest
 
 import wgflow as wg
 from wgflow.errors import InvalidInput, StorageError
+from wgflow.pictures import figures
+from wgflow.pictures.energies import plot_energy
 from wgflow.pictures.figures import VISIBLE_MASS
 from wgflow.validation import compare
 
@@ -180,6 +182,22 @@ def test_comparison_picture(line, tmp_path):
     few = compare(line, SimpleNamespace(t=times, coordinates=draws[:3] + 0.05), n_null=200)
     assert few.plot().get_suptitle().startswith("PASS, of little weight: the solution agrees with 3 runs")
     assert "3 runs judge little: noise that particles share may hide" in few.verdict
+
+
+def test_dissipation_is_a_line_only_through_many_snapshots(line):
+    many = wg.solve(line.free_energy, line.densities[0], (0, 2), t_eval=np.linspace(0, 2, 30))
+    drawn = [plot_energy(sol).axes[1].lines[0] for sol in (line, many)]
+    assert [(each.get_linestyle(), each.get_marker()) for each in drawn] == [("None", "o"), ("--", "None")]
+
+
+@pytest.mark.parametrize("last", [1.0, 2.5, 8.0, 30.0])
+def test_labels_of_a_warped_time_axis_do_not_touch(last):
+    axes = figures.new_figure(3, 3).add_subplot()
+    figures.time_axis(axes, np.array([0.0, 1e-3, 1e-2, last]))
+    places = np.cbrt(axes.get_xticks() / last)
+    assert places[0] == 0.0
+    assert len(places) >= 3
+    assert np.diff(places).min() > 0.1
 
 
 def test_bad_input_and_unwritable_paths(line, tmp_path):

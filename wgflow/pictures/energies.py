@@ -10,6 +10,9 @@ from .figures import FLOW, PARTICLE, STYLE, new_figure, save_figure, time_axis
 
 __all__ = ["plot_energy"]
 
+#: From so many snapshots on, the dissipation is drawn as a line.
+DENSE = 12
+
 
 def plot_energy(sol: Any, path: Any = None, *, axes: Any = None) -> Any:
     """Plot the free energy F(t), and its dissipation on a logarithmic scale.
@@ -43,7 +46,11 @@ def plot_energy(sol: Any, path: Any = None, *, axes: Any = None) -> Any:
         right.grid(False)
         rate = np.asarray(sol.dissipation)
         shown = rate > 0
-        right.plot(np.asarray(sol.t)[shown], rate[shown], color=PARTICLE, linewidth=1.4, linestyle="--")
+        # It is known at the snapshots alone: between few of them a line would make up what it does.
+        style: Any = {"linestyle": "", "marker": "o", "markersize": 4.0}
+        if shown.sum() >= DENSE:
+            style = {"linestyle": "--"}
+        right.plot(np.asarray(sol.t)[shown], rate[shown], color=PARTICLE, linewidth=1.4, **style)
         right.set_yscale("log")
         right.set_ylabel("dissipation", color="#a8741a")
         axes.set_title("free energy and its dissipation")

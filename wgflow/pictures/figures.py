@@ -26,6 +26,8 @@ STYLE: Any = {
 }
 #: Axes are cut where less than this part of the mass lies beyond, at all of the times shown.
 VISIBLE_MASS = 1e-4
+#: Least distance of labels on a time axis of cube roots, as a part of its length.
+LABEL_WIDTH = 0.11
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -70,7 +72,11 @@ def time_axis(axes: Any, t: np.ndarray) -> None:
         ticks = np.sort(np.concatenate([decades, 3 * decades]))
         ticks = ticks[(ticks <= 1.0001 * positive[-1]) & (ticks >= 8e-3 * positive[-1])]
         label = "time t (scale of cube roots)"
-        axes.set_xticks([0.0, *ticks], ["0", *(f"{tick:g}" for tick in ticks)])
+        kept = [float(ticks[-1])]
+        for tick in ticks[-2::-1]:
+            if np.cbrt(kept[-1]) - np.cbrt(tick) > LABEL_WIDTH * np.cbrt(positive[-1]):
+                kept.append(float(tick))
+        axes.set_xticks([0.0, *kept[::-1]], ["0", *(f"{tick:g}" for tick in kept[::-1])])
     axes.set_xlim(t[0], t[-1])
     axes.set_xlabel(label)
 
