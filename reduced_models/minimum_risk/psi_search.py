@@ -214,10 +214,12 @@ class PsiSearch:
             free = ~held.T
             hessian *= free[:, :, None] & free[:, None, :]
             sizes, vectors = np.linalg.eigh(hessian)
-            sizes = np.maximum(np.abs(sizes), 1e-12 * np.abs(sizes).max(axis=1, keepdims=True) + 1e-300)
+            sizes = np.maximum(np.abs(sizes), 1e-12 * np.abs(sizes).max(axis=1, keepdims=True) + 1e-150)
             along = np.einsum("mij,im->mj", vectors, gradient)
             step = -np.einsum("mij,mj->im", vectors, along / sizes)
-            step *= 1.0 / np.maximum(1.0, np.linalg.norm(step, axis=0))
+            # Where Psi is flat, steps are so long that their squares overflow.
+            step /= np.maximum(1.0, np.abs(step).max(axis=0))
+            step /= np.maximum(1.0, np.linalg.norm(step, axis=0))
             trial = self._clipped(here[:, None, :] + _LENGTHS[None, :, None] * (unit * step)[:, None, :])
             new = self._psi(coefficients, trial)
             best = np.argmin(new, axis=0)

@@ -190,6 +190,12 @@ def test_dissipation_is_a_line_only_through_many_snapshots(line):
     assert [(each.get_linestyle(), each.get_marker()) for each in drawn] == [("None", "o"), ("--", "None")]
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_single_time_is_drawn(line):
+    draws = line.densities[0].sample(500, np.random.default_rng(5)).reshape(5, 1, 100, 1)
+    assert compare(line, ([0.0], draws), n_null=200).plot().get_suptitle().startswith("PASS")
+
+
 @pytest.mark.parametrize("last", [1.0, 2.5, 8.0, 30.0])
 def test_labels_of_a_warped_time_axis_do_not_touch(last):
     axes = figures.new_figure(3, 3).add_subplot()

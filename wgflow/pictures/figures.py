@@ -77,7 +77,8 @@ def time_axis(axes: Any, t: np.ndarray) -> None:
             if np.cbrt(kept[-1]) - np.cbrt(tick) > LABEL_WIDTH * np.cbrt(positive[-1]):
                 kept.append(float(tick))
         axes.set_xticks([0.0, *kept[::-1]], ["0", *(f"{tick:g}" for tick in kept[::-1])])
-    axes.set_xlim(t[0], t[-1])
+    if t[0] < t[-1]:
+        axes.set_xlim(t[0], t[-1])
     axes.set_xlabel(label)
 
 

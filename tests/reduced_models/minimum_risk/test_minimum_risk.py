@@ -238,6 +238,7 @@ def test_neurons_that_grow_without_bound():
 
 # -------------------------------------------------------------------- any model, in 1 to 4 coordinates
 @pytest.mark.slow
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(("dim", "n", "kink"), [(1, 8, False), (1, 8, True), (2, 12, False), (2, 8, True)])
 def test_no_measure_on_a_fine_grid_does_better(dim, n, kink):
     m = Net(dim, n, kink=kink)
