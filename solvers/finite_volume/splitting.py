@@ -209,18 +209,25 @@ def sequence_of_axes(flow: Flow) -> tuple[int, ...]:
         return (0,)
     masses, mobility, keys = flow.density.masses, flow.diagonal_mobility, []
     for axis in range(grid.ndim):
-        m, v = masses.swapaxes(0, axis), flow.on_grid.potential
+        v = flow.on_grid.potential
+        low, high = _neighbors(masses, axis, grid.periodic[axis])
         with np.errstate(all="ignore"):
             drift = 0.0
             if v.ndim:
-                force = np.abs(np.diff(v.swapaxes(0, axis), axis=0))
+                below, above = _neighbors(v, axis, grid.periodic[axis])
+                force = np.abs(above - below)
                 if mobility is not None:
-                    a = mobility[axis].swapaxes(0, axis)
-                    force = force * (a[1:] + a[:-1])
-                drift = float((force * (m[1:] + m[:-1])).sum()) / float(grid.widths[axis].mean())
-            steep = float(np.abs(m[1:] - m[:-1]).sum()) / float(grid.widths[axis].mean())
+                    force = force * np.add(*_neighbors(mobility[axis], axis, grid.periodic[axis]))
+                drift = float((force * (low + high)).sum()) / float(grid.widths[axis].mean())
+            steep = float(np.abs(high - low).sum()) / float(grid.widths[axis].mean())
         keys.append((_rounded(drift), _rounded(steep), grid.shape[axis]))
     return tuple(sorted(range(grid.ndim), key=lambda axis: keys[axis], reverse=True))
+
+
+def _neighbors(values: np.ndarray, axis: int, periodic: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the values at both sides of each face of an axis, the seam of a circle among them."""
+    lines = values.swapaxes(0, axis)
+    return (lines, np.roll(lines, -1, axis=0)) if periodic else (lines[:-1], lines[1:])
 
 
 def _rounded(value: float) -> float:

@@ -164,6 +164,20 @@ def test_permuted_axes_of_random_problems_have_the_permuted_solution(ndim, seed)
             assert difference(first, solved(axes, **settings)) <= 1e-13
 
 
+@pytest.mark.parametrize("settings", [{"dt": 0.02}, {"dt": 0.02, "order": 2}, {"rtol": 1e-4}])
+def test_the_seam_of_a_torus_does_not_choose_the_order_of_sweeps(settings):
+    rng, grid = np.random.default_rng(11), wg.Grid([(-2, 2), (-2, 2)], cells=(16, 16), boundary="periodic")
+    s, c = (f(np.pi / 2 * x) for f, x in ((np.sin, grid.mesh()[0]), (np.cos, grid.mesh()[1])))
+    for _ in range(8):
+        a, b = rng.normal(size=(2, 4))
+        V, log = (k[0] * s + k[1] * c + k[2] * s * c + k[3] * s * s * c for k in (a, b))
+        for values in (np.exp(log), rng.random(grid.shape)):
+            ends = [wg.solve(wg.Entropy(2.0) + wg.Potential(np.roll(V, shift, (0, 1))),
+                             wg.Density(grid, np.roll(values, shift, (0, 1))), (0, 0.2),
+                             wg.FiniteVolume(**settings)).final.masses for shift in ((0, 0), (3, 5))]
+            assert difference(np.roll(ends[0], (3, 5), (0, 1)), ends[1]) <= 1e-13
+
+
 @pytest.mark.parametrize("beta", BETAS)
 @pytest.mark.parametrize("grid", [CIRCLE, TORUS], ids=["circle", "torus"])
 @pytest.mark.parametrize("interacting", [False, True])

@@ -21,7 +21,7 @@ the scale of the cells (a box, a histogram), where a value at a center means not
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TypeVar, cast
 
@@ -133,7 +133,7 @@ def nodes_of_density(rho: Density) -> Density:
     grid, values = rho.grid, rho.values.copy()
     _scale_origins(values, grid, 0.5)
     # Bounds make the maps of the axes depend on their order.
-    for axis in reversed(_steepest_first(values)):
+    for axis in reversed(_steepest_first(values, grid.periodic)):
         if is_smooth(values, axis):
             values = _along(values_of_averages, values, axis, grid.periodic[axis])
     nodes = node_grid(grid)
@@ -151,7 +151,7 @@ def with_nodes(rho: Density, values: np.ndarray) -> Density:
 def density_of_nodes(nodal: Density) -> Density:
     """Return the density whose values at the centers are given; they are attached to it."""
     grid, values = cast(NodeGrid, nodal.grid).cells, nodal.values
-    for axis in _steepest_first(values):
+    for axis in _steepest_first(values, grid.periodic):
         if is_smooth(values, axis):
             values = _along(averages_of_values, values, axis, grid.periodic[axis])
     if any(grid.origin):
@@ -162,15 +162,19 @@ def density_of_nodes(nodal: Density) -> Density:
     return rho
 
 
-def _steepest_first(values: np.ndarray) -> list[int]:
+def _steepest_first(values: np.ndarray, periodic: Sequence[bool]) -> list[int]:
     """Return the axes by how much values vary along them, an order that does not depend on their numbers.
 
-    To four digits, which the averages over cells and the values at their centers mostly have in common.
+    Around a circle the seam counts as well, so that it does not matter where that is. To four digits, which the
+    averages over cells and the values at their centers mostly have in common.
     """
     if values.ndim == 1:
         return [0]
-    ways = [float(f"{np.abs(p[1:] - p[:-1]).sum() / (len(p) - 1):.3e}")
-            for p in (values.swapaxes(0, axis) for axis in range(values.ndim))]
+    ways = []
+    for axis, around in enumerate(periodic):
+        p = values.swapaxes(0, axis)
+        change = np.abs(p[1:] - p[:-1]).sum() + (np.abs(p[0] - p[-1]).sum() if around else 0.0)
+        ways.append(float(f"{change / (len(p) - 1 + around):.3e}"))
     return sorted(range(values.ndim), key=lambda axis: (ways[axis], values.shape[axis]), reverse=True)
 
 
