@@ -105,6 +105,7 @@ class InnerSolver(ABC):
     MAX_ITERATIONS: ClassVar[int] = 200
     #: Whether the solver takes functionals known by their value and first variation alone (`EnergyOnGrid.functionals`).
     TAKES_FUNCTIONALS: ClassVar[bool] = False
+
     def __init__(self, parts: EnergyOnGrid, grid: Grid, settings: InnerSettings, tolerance: float | None = None,
                  max_iterations: int | None = None):
         self.parts, self.grid, self.settings = parts, grid, settings

@@ -21,7 +21,7 @@ from .first_order_bias import coarse_kinds, first_order_bias
 from .marginal_laws import ChosenLaws
 from .null_law import AtOneTime, Predicted, Quantity, at_one_time, is_sample, laws_at, quantities_of
 from .particle_runs import ParticleRuns, Particles, particle_runs, width_of
-from .result import FEW_RUNS, Comparison
+from .result import Comparison
 from .risk_response import Risks, response_of, risks_of
 from .scatter_of_runs import NullChoice, ScatterChoice, null_choice
 from .statistics import STATISTICS, Statistic, check_statistics
@@ -309,9 +309,6 @@ def _notes(sol: Solution, start: object, runs: ParticleRuns, model: ReducedModel
     if runs.n_runs == 1 and null.kind in ("observed", "bootstrap"):
         noise = "the noise of SGD" if runs.is_sgd else "noise that the particles share"
         notes.append(f"One run shows no scatter: {noise} is not in the bands.")
-    elif runs.n_runs < FEW_RUNS and null.kind in ("observed", "bootstrap"):
-        notes.append(f"{runs.n_runs} runs judge little: noise that particles share may hide in so few, and the bands "
-                     f"allow for it. {FEW_RUNS} runs or more have much narrower bands.")
     if coarse is not None:
         notes.append("The bands hold the bias of first order in step size and 1/N, measured by coarser runs."
                      if len(coarse_kinds(coarse)) == 1 else

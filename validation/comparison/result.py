@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-__all__ = ["FEW_RUNS", "Comparison", "Row"]
+__all__ = ["Comparison", "Row"]
 
 Array = NDArray[np.float64]
 #: Times that differ by less than this share of the last one are the same.
@@ -223,6 +223,9 @@ class Comparison:
             text = (f"PASS{weight}: the solution agrees with {runs}. All {total} differences lie inside their bands, "
                     f"which a correct solution leaves with a probability of about {self.level:.2g} in all. "
                     f"Closest call: {worst}, at {100 * use[i, j]:.0f} % of its band.")
+            if self.few_runs:
+                text += (f" {self.n_runs} runs judge little: noise that particles share may hide in so few, and the "
+                         f"bands allow for it. {FEW_RUNS} runs or more have much narrower bands.")
         elif inside.all():
             answer, words = self._boundary
             text = (f"{'FAIL' if answer is False else 'NOT JUDGED'}: all {total} differences to {runs} lie inside "

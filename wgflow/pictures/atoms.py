@@ -12,7 +12,7 @@ from wgflow.atoms import Atoms
 from .energies import plot_energy
 from .figures import FLOW, colors_of, highest, new_figure, pick, time_axis, visible_range
 
-__all__ = ["binned", "draw_law_of_atoms", "frame_of", "plot_atoms"]
+__all__ = ["binned", "draw_cloud", "draw_law_of_atoms", "frame_of", "law_bins", "plot_atoms"]
 
 #: Largest number of paths that are drawn; of more atoms this many are chosen, evenly spread over the mass.
 PATHS = 120
@@ -53,7 +53,7 @@ def _blocks_of(sol: Any) -> int:
     return places if first.ndim > 1 and places <= first.size // 2 else 0
 
 
-def _law_bins(laws: Sequence[Atoms], lo: float, hi: float) -> np.ndarray:
+def law_bins(laws: Sequence[Atoms], lo: float, hi: float) -> np.ndarray:
     """Return the edges of the bins on which these laws are shown."""
     count = int(np.clip(4 * laws[0].size ** 0.5, *BINS))
     pad = 1e-9 * max(1.0, abs(lo), abs(hi)) if hi <= lo else 0.0
@@ -70,7 +70,7 @@ def draw_law_of_atoms(axes: Any, rho: Atoms, edges: np.ndarray, blocks: int = 0,
 def _plot_laws_of_atoms(axes: Any, laws: Sequence[Atoms], t: np.ndarray, lo: float, hi: float, colors: Any,
                         blocks: int = 0) -> None:
     """Draw the laws of one coordinate at several times over each other."""
-    edges, peaks = _law_bins(laws, lo, hi), []
+    edges, peaks = law_bins(laws, lo, hi), []
     for rho, time, color in zip(laws, t, colors):
         heights = draw_law_of_atoms(axes, rho, edges, blocks, color=color, linewidth=1.6, label=f"t = {time:.3g}")
         axes.stairs(heights, edges, fill=True, color=color, alpha=0.10)
@@ -117,7 +117,7 @@ def _plot_paths(axes: Any, sol: Any, axis: int) -> None:
     axes.set_title(f"paths of {shown}")
 
 
-def _draw_cloud(axes: Any, rho: Atoms, color: Any) -> None:
+def draw_cloud(axes: Any, rho: Atoms, color: Any) -> None:
     """Draw atoms in the plane, the area of each in proportion to its mass."""
     share = rho.weights / rho.mass * rho.size
     unit = float(np.interp(np.log(rho.size), np.log([30.0, 3000.0]), MARKER))
@@ -151,7 +151,7 @@ def plot_atoms(sol: Any, times: int) -> Any:
 
 def _draw_plane(axes: Any, sol: Any, i: int, limits: Sequence[tuple[float, float]]) -> None:
     rho = sol.densities[i]
-    _draw_cloud(axes, rho, FLOW)
+    draw_cloud(axes, rho, FLOW)
     for (lo, hi), name, side in zip(limits, rho.names, ("x", "y")):
         pad = 0.02 * (hi - lo) or 0.5
         getattr(axes, f"set_{side}lim")(lo - pad, hi + pad)
@@ -162,7 +162,7 @@ def _draw_plane(axes: Any, sol: Any, i: int, limits: Sequence[tuple[float, float
 def frame_of(sol: Any, laws: Sequence[Atoms]) -> Callable[[Any, int], None]:
     """Return what draws one frame of an animation of some laws, given axes and the index of the snapshot."""
     limits = [visible_range([law.marginal(axis) for law in laws]) for axis in range(laws[0].ndim)]
-    edges = _law_bins(laws, *limits[0])
+    edges = law_bins(laws, *limits[0])
     top = highest([float(binned(law, edges).max()) for law in laws]) if laws[0].ndim == 1 else 0.0
 
     def draw(axes: Any, i: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from wgflow.atoms import Atoms
 from wgflow.errors import InvalidInput
 
-from .atoms import _draw_cloud, _law_bins, draw_law_of_atoms
+from .atoms import draw_cloud, draw_law_of_atoms, law_bins
 from .figures import ALARM, FLOW, INK, STYLE, new_figure, save_figure, visible_range
 from .laws import draw_law, draw_map
 
@@ -65,7 +65,7 @@ def _draw_curve(axes: Any, sol: Any, t: float, rho: Any, limits: list[tuple[floa
     drift = drift_at(sol, t, x[None])[0]
     law = axes.twinx()
     if isinstance(rho, Atoms):
-        draw_law_of_atoms(law, rho, _law_bins([rho], *limits[0]), color=FLOW, fill=True, alpha=0.3)
+        draw_law_of_atoms(law, rho, law_bins([rho], *limits[0]), color=FLOW, fill=True, alpha=0.3)
     else:
         law.fill_between(rho.grid.centers[0], rho.values, color=FLOW, alpha=0.15, linewidth=0)
         draw_law(law, rho, color=FLOW, linewidth=1.2)
@@ -95,7 +95,7 @@ def _draw_streams(axes: Any, sol: Any, t: float, rho: Any, limits: list[tuple[fl
     u, v = drift_at(sol, t, np.stack([each.ravel() for each in mesh])).reshape(2, LATTICE, LATTICE)
     speed = np.hypot(u, v)
     if isinstance(rho, Atoms):
-        _draw_cloud(axes, rho, FLOW)
+        draw_cloud(axes, rho, FLOW)
     else:
         axes.get_figure().colorbar(draw_map(axes, rho), ax=axes, label="density")
     if speed.max() > 0.0:

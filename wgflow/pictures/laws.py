@@ -10,7 +10,7 @@ from wgflow.atoms import Atoms
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput, InvalidType
 
-from .atoms import _draw_cloud, _law_bins, draw_law_of_atoms
+from .atoms import draw_cloud, draw_law_of_atoms, law_bins
 from .figures import FLOW, STYLE, _ink, new_figure, save_figure, visible_range
 
 __all__ = ["draw_law", "draw_map", "plot_law"]
@@ -96,12 +96,12 @@ def _draw(axes: Any, rho: Density | Atoms, style: dict[str, Any]) -> None:
 
 def _draw_atoms(axes: Any, rho: Atoms, style: dict[str, Any]) -> None:
     if rho.ndim == 1:
-        edges = _law_bins([rho], *visible_range([rho]))
+        edges = law_bins([rho], *visible_range([rho]))
         draw_law_of_atoms(axes, rho, edges, **{"color": FLOW, "linewidth": 1.6, **style})
         axes.plot(rho.points[0], np.zeros(rho.size), "|", color=style.get("color", FLOW), markersize=7, clip_on=False)
         axes.set_ylim(bottom=0)
         axes.set_ylabel("density")
     else:
-        _draw_cloud(axes, rho, style.get("color", FLOW))
+        draw_cloud(axes, rho, style.get("color", FLOW))
         axes.set_ylabel(rho.names[1])
     axes.set_xlabel(rho.names[0])

@@ -36,7 +36,7 @@ _SEED, _SCALE = 4441, 0.01
 #: With few runs the interval of a slope has to hold -1/2: the probability that any does not; half of its largest width.
 _LEVEL, _PRECISION = 0.01, 0.15
 #: By how much the supremum over the longest interval may exceed that over the shortest: the theorem allows e^{KT}.
-_GROWN = 2.0
+_GROWN = 1.25
 
 
 def error_against_time(
