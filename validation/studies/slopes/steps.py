@@ -153,7 +153,8 @@ class ErrorAgainstStepSize(Study):
                                         statistics=(Mean(),), folder=runs_folder(folder, fresh))
         conventions = ("y = x + noise, x ~ N(0, 1.5), noise of variance 0.3; N = 30 linear neurons, drawn once for all "
                        f"runs; {runs} runs of SGD at each step size e; bias: m(2e) - m(e) of means m over the runs; "
-                       "scatter: standard deviation over runs, dashed: predicted. Points have two standard errors.")
+                       "scatter: standard deviation over runs, dashed: predicted to first order, of which the risk has "
+                       "hardly any once it rests at its least. Points have two standard errors.")
         # The samples move the mean at any time; late, where it rests at its best, they are all of the risk's excess.
         judged = [("mean of theta", "scatter", early, 0.5), ("mean of theta", "scatter", late, 0.5),
                   ("risk", "bias", late, 1.0)]
