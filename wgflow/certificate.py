@@ -81,6 +81,10 @@ class Certificate:
     grid_error : float or None
         Largest estimated error of the grid (L1, relative to the mass), of runs with a tolerance for both
         (``FiniteVolume(tol=...)``).
+    grid_compared : bool
+        Whether it was found by solves on half and a quarter of the cells (`Solution.estimate_grid_error`). Otherwise it
+        is told from differences of neighboring cells, which see the density alone: not a kink of U, nor how errors add
+        up over the run.
     scheme : str
         Of finite volumes: the order of the fluxes in space, and why it is 2 where it is not 4.
     substituted : float or None
@@ -160,6 +164,7 @@ class Certificate:
     outside_at: str = ""
     unbounded: bool = False
     stopped: str = ""
+    grid_compared: bool = False
 
     def checks(self) -> dict[str, tuple[bool | None, str]]:
         """Return each check by its name: True, False, or None if it could not be judged; and a sentence."""
@@ -260,7 +265,9 @@ class Certificate:
         """Return whether the estimated errors are within a tolerance, and a sentence."""
         grid, time = self.grid_error or 0.0, self.error_estimate or 0.0
         order = 4.0 if "fourth" in self.scheme else 2.0
-        words = f"estimated errors (L1): {grid:.1e} of the grid, {time:.1e} of the steps (together at most {tol:g})"
+        how = "" if self.grid_compared else ", by the differences of neighboring cells,"
+        words = (f"estimated errors (L1): {grid:.1e} of the grid{how} and {time:.1e} of the steps "
+                 f"(together at most {tol:g})")
         if grid + time > tol and grid > 0.5 * tol:
             words += f"; take {(2.0 * grid / tol) ** (1.0 / order):.2g} times the cells of each axis"
         return grid + time <= tol, words

@@ -268,6 +268,31 @@ class Solution(Generic[Law]):
         self.errors[k] = found
         return cast("ErrorEstimate", found)
 
+    def estimate_grid_error(self, *, progress: Progress = False) -> float | None:
+        r"""Return the largest L1 error of the grid over the run, :math:`\max_k \|\rho_h(t_k) - \rho(t_k)\|` / mass.
+
+        It is found as by `estimate_error`, at the end and at up to 15 other snapshots, by one solve on half and one on
+        a quarter of the cells. The check "tolerance" of ``FiniteVolume(tol=...)`` is judged by it.
+
+        Parameters
+        ----------
+        progress : bool or callable
+            As in `estimate_error`.
+
+        Returns
+        -------
+        float or None
+            None if the problem cannot be posed on fewer cells (an energy given by values on the grid, an axis of fewer
+            than 32 cells), if a solve there fails, and for atoms.
+        """
+        if self._stepped_by is None or not isinstance(self._start, Density) or self.free_energy is None:
+            return None
+        largest = uphill("wgflow.error_estimates.whole_run", "largest_grid_error")
+        with Reporter("estimating the error of the grid", check_progress(progress), estimate=False) as report:
+            found = largest(self, self.free_energy, self._start, self._stepped_by)
+            report(1.0, 1.0, "done")
+        return cast("float | None", found)
+
     @property
     def error(self) -> ErrorEstimate | None:
         """The estimate of the errors at the end, if `estimate_error` has been asked for it."""

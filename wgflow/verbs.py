@@ -190,6 +190,7 @@ def solve(
         state = flow.grid.shape if flow.has_grid else flow.atoms.points.shape
         flow.stream = SnapshotStream.create(stream, (len(flow.t_eval), *state))
     solution = run(flow, method, progress=progress, checkpoint=checkpoint, throw=throw, watch=watch)
+    _judge_tolerance(solution, progress)
     if wanted and solution.success:
         _with_error_estimate(solution, progress)
     return solution
@@ -264,9 +265,10 @@ def resume(
     methods = {name: getattr(solvers, name) for name in solvers.METHODS}
     if method is not None:
         methods.setdefault(type(_check_method(method)).__name__, type(method))
-    return resuming.resume(path, t_end, energy=energy, methods=methods, t_eval=t_eval, time_scale=time_scale,
-                           method=method, mobility=mobility, checkpoint=checkpoint, stream=stream,
-                           progress=progress, throw=throw, watch=watch)
+    solution = resuming.resume(path, t_end, energy=energy, methods=methods, t_eval=t_eval, time_scale=time_scale,
+                               method=method, mobility=mobility, checkpoint=checkpoint, stream=stream,
+                               progress=progress, throw=throw, watch=watch)
+    return _judge_tolerance(solution, progress)
 
 
 def show_versions() -> None:
@@ -298,6 +300,15 @@ def _with_error_estimate(solution: Solution, progress: Progress) -> None:
         raise
     solution.certificate = replace(solution.certificate, error_estimate=float(found.density or 0.0),
                                    error_order=found.order, energy_error=float(found.energy))
+
+
+def _judge_tolerance(solution: Solution, progress: Progress) -> Solution:
+    """Put the error of the grid, found by solves on fewer cells, into the certificate of a run with a tolerance."""
+    if solution.success and solution.certificate.grid_error is not None and solution.certificate.settings.get("tol"):
+        found = solution.estimate_grid_error(progress=progress)
+        if found is not None:
+            solution.certificate = replace(solution.certificate, grid_error=found, grid_compared=True)
+    return solution
 
 
 def _methods_for(named: Mapping[str, object]) -> list[type]:

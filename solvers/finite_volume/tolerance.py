@@ -11,8 +11,9 @@ __all__ = ["Tolerance"]
 IN_TIME = 0.5
 #: A step may take this part of what is left of it, or the part of the time left that it crosses.
 LEAST_PART = 0.1
-#: What is left is at least this part of the whole.
-LEAST_LEFT = 0.05
+#: Where nothing is left of it, steps share this part of the whole by the parts of the time left that they cross; each
+#: counts as crossing the second number at least, so that a law which jumps does not stall the run.
+LEAST_LEFT, LEAST_CROSSED = 0.05, 0.01
 #: With a budget a step may take this part of what is left of it, and what is left is at least that part of the whole.
 BUDGET_PART, BUDGET_LEFT = 0.25, 0.04
 
@@ -59,8 +60,9 @@ class Tolerance:
         if self.rtol is not None:
             return self.rtol
         if self.tol is not None:
-            left = max(IN_TIME * self.tol - total_error, LEAST_LEFT * self.tol)
-            return left * min(1.0, max(LEAST_PART, dt / remaining if remaining > 0 else 1.0))
+            crossed = min(1.0, dt / remaining) if remaining > 0 else 1.0
+            left = max(IN_TIME * self.tol - total_error, 0.0)
+            return left * max(LEAST_PART, crossed) + LEAST_LEFT * self.tol * max(LEAST_CROSSED, crossed)
         found = min(max(self.share * space_error, self.tightest), self.loosest)
         if math.isfinite(self.budget):
             left = max(self.budget - total_error, self.least_left * self.budget)

@@ -34,6 +34,7 @@ UPHILL = {
     ("wgflow/grids.py", "wgflow.pictures.html", "grid_html"),
     ("wgflow/grids.py", "wgflow.automatic_grids", "problem_grid"),
     ("wgflow/solution.py", "wgflow.error_estimates.estimates", "estimate_error"),
+    ("wgflow/solution.py", "wgflow.error_estimates.whole_run", "largest_grid_error"),
     ("wgflow/solution.py", "wgflow.files.exports", "to_csv"),
     ("wgflow/solution.py", "wgflow.files.exports", "to_numpy"),
     ("wgflow/solution.py", "wgflow.files.exports", "to_pandas"),

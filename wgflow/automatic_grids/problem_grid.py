@@ -2,7 +2,8 @@
 
 The box begins as that of the initial law, grows at each end where a trial solve brings mass, and is cut where none ever
 comes. Solves on two grids, each also with one axis refined, give the error due to each axis and its order p; from
-error ~ h^p follows the number of cells that reaches the tolerance.
+error ~ h^p follows the number of cells that reaches the tolerance. A run with the tolerance on these cells, whose
+certificate judges it, has the last word.
 """
 
 from __future__ import annotations
@@ -70,6 +71,10 @@ MOST_PROLONGATIONS = 14
 SAFETY = 1.15
 #: It is extrapolated by no more than this factor.
 REACH = 4.0
+#: Part of the tolerance that the error of the grid may take; the rest is for the steps, and for times between samples.
+GRID_PART = 0.4
+#: A run with the tolerance judges the cells, which are more by the second of these factors where it asks for more.
+MOST_TRIALS, LEAST_GROWTH = 8, 1.1
 #: The observed order of convergence is kept between these before it is used to extrapolate.
 LEAST_ORDER, GREATEST_ORDER = 0.5, 4.0
 
@@ -111,11 +116,11 @@ class TrialProblem:
         """Return a uniform grid."""
         return Grid(list(box), cells=tuple(shape), boundary=self.boundary, names=self.names)
 
-    def solve(self, grid: Grid, t_end: float, t_eval, steps: int):
-        """Return the solution of a trial problem, by the method given."""
+    def solve(self, grid: Grid, t_end: float, t_eval, steps: int, tol: float | None = None):
+        """Return the solution of a trial problem, by the method given, or with a tolerance for the whole run."""
         import wgflow
 
-        method = self.method or wgflow.FiniteVolume(max_steps=steps)
+        method = self.method or wgflow.FiniteVolume(max_steps=steps, tol=tol)
         try:
             return wgflow.solve(self.energy, self.law.density(grid), (0.0, t_end), method=method, t_eval=t_eval,
                                 time_scale=self.time_scale, mobility=self.mobility)
@@ -297,16 +302,36 @@ def choose_cells(problem: TrialProblem, box, horizon: float, tol: float, fixed) 
         if before is not None:
             orders = [min(max(math.log2(b / e), LEAST_ORDER), GREATEST_ORDER) if e > 0 else GREATEST_ORDER
                       for b, e in zip(before, errors)]
-            needed = [max(1.0, SAFETY * (len(free) * error / tol) ** (1.0 / order) if error > 0 else 1.0)
+            needed = [max(1.0, SAFETY * (len(free) * error / (GRID_PART * tol)) ** (1.0 / order) if error > 0 else 1.0)
                       for error, order in zip(errors, orders)]
             if max(needed) <= REACH:
                 for axis, factor in zip(free, needed):
-                    shape[axis] = 2 * math.ceil(0.5 * factor * shape[axis])
+                    shape[axis] = _in_fours(factor * shape[axis])
                 _check_size(problem, shape, tol)
                 logger.info("for_problem: cells %s; errors %s by axis, orders %s", shape, errors, orders)
                 break
         before, shape = errors, [2 * n if axis in free else n for axis, n in enumerate(shape)]
     return tuple(shape)
+
+
+def _in_fours(cells: float) -> int:
+    """Return a number of cells that can be halved twice, so that errors are seen by joining cells."""
+    return 4 * math.ceil(0.25 * cells)
+
+
+def _enough(problem: TrialProblem, box, shape: tuple[int, ...], horizon: float, tol: float, fixed) -> tuple[int, ...]:
+    """Return cells with which the certificate of a run with the tolerance finds the error of the grid small enough."""
+    for _ in range(MOST_TRIALS):
+        trial = problem.solve(problem.grid(box, shape), horizon, None, ERROR_STEPS, tol)
+        found = trial.certificate.grid_error or 0.0
+        if not trial.certificate.grid_compared or found <= GRID_PART * tol:
+            break
+        order = 4.0 if "fourth" in trial.certificate.scheme else 2.0
+        factor = min(max((found / (GRID_PART * tol)) ** (1.0 / order), LEAST_GROWTH), REACH)
+        shape = tuple(n if kept is not None else _in_fours(factor * n) for n, kept in zip(shape, fixed))
+        _check_size(problem, shape, tol)
+        logger.info("for_problem: cells %s; error of the grid %.2g with fewer", shape, found)
+    return shape
 
 
 def _check_size(problem: TrialProblem, shape, tol: float, factor: int = 1) -> None:
@@ -365,6 +390,8 @@ def problem_grid(energy, rho0, t_end, tol, bounds, cells, boundary, method, time
         warnings.simplefilter("ignore", WGFlowWarning)
         box, horizon = choose_box(problem)
         shape = choose_cells(problem, box, horizon, float(tol), fixed)
+        if method is None and None in fixed:
+            shape = _enough(problem, box, shape, horizon, float(tol), fixed)
     return problem.grid(box, shape)
 
 

@@ -38,7 +38,7 @@ TIGHTEST = 2.3e-14
 
 @dataclass(frozen=True)
 class Known:
-    """The end of a run: its law, its energy, and the fluxes it took."""
+    """A run at one time, such as its end: its law, its energy, and the fluxes it took."""
 
     law: Law
     energy: float
@@ -113,11 +113,14 @@ class Runner:
 
     def end(self, law: Law, method: Method, ends: Array | None = None) -> Known:
         """Return the end of the run from a law, whose steps end where those of the solution do, or on given times."""
+        return self.along(law, method, [self.t], ends)[-1]
+
+    def along(self, law: Law, method: Method, times: list[float], ends: Array | None = None) -> list[Known]:
+        """Return what a run from a law is at increasing times, the last of which is its end."""
         shape = _shape(law)
         pulse(f"the run of {' x '.join(map(str, shape))} {'cells' if isinstance(law, Density) else 'atoms'}")
         try:
-            flow = make_flow(self.energy, law, (self.t0, self.t), [self.t], self.time_scale, method,
-                             self.mobility)
+            flow = make_flow(self.energy, law, (self.t0, times[-1]), times, self.time_scale, method, self.mobility)
             if self.given is not None:
                 flow.stops = sorted({*flow.stops, *(self.ends if ends is None else ends).tolist()})
                 flow.allowed_error = 0.0 if self.high_order else math.inf
@@ -128,7 +131,8 @@ class Runner:
         except ConvergenceError as error:
             raise ConvergenceError(f"error estimate: the run on {shape} cells failed: {error}",
                                    reason=error.reason) from error
-        return Known(found.final, float(found.energy[-1]), flow.scheme)
+        laws = found.densities[-len(times):]
+        return [Known(each, float(value), flow.scheme) for each, value in zip(laws, found.energy[-len(times):])]
 
 
 def related_runs(solution: Solution, energy: FreeEnergy, start: Law, method: Method, k: int) -> Related:
