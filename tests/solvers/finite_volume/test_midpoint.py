@@ -274,7 +274,8 @@ def test_second_order_in_time_where_fluxes_turn(scheme, pulled):
     start = wg.Density.gaussian(wg.Grid((-3, 3), cells=60, boundary="no-flux"), mean=0.5, cov=0.3)
 
     def final(n):
-        return wg.solve(energy, start, (0, 0.5), method=wg.FiniteVolume(dt=0.5 / n, scheme=scheme, order=2)).final.masses
+        method = wg.FiniteVolume(dt=0.5 / n, scheme=scheme, order=2)
+        return wg.solve(energy, start, (0, 0.5), method=method).final.masses
 
     truth, steps = final(2048), np.array([32, 64, 128, 256])
     errors = [float(np.abs(final(n) - truth).sum()) for n in steps]
