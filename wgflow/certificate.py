@@ -101,6 +101,10 @@ class Certificate:
         How far the energy lost (less work) lies outside the integrals of the smaller and of the larger one of the
         dissipations at the two ends of each stretch, relative to it. Inside for every start, also where the dissipation
         is infinite at first. None where the dissipation at the start is not formed.
+    n_dissipations : int or None
+        After how many of the accepted steps the dissipation was formed: on grids of 4096 cells and more by fixed steps
+        and on several axes not after each. The stretches between are longer, and their bounds wider. None where it is
+        not known.
     unresolved : str
         Why the cells do not resolve the law at the end (`wgflow.audit.resolution`); empty if they do.
     functionals : tuple of str
@@ -157,6 +161,7 @@ class Certificate:
     equation_bound: float | None = None
     not_judged: str = ""
     dissipation_gap: float | None = None
+    n_dissipations: int | None = None
     sample_size: float | None = None
     sample_error: tuple[float, ...] = ()
     unresolved: str = ""
@@ -199,9 +204,11 @@ class Certificate:
                        f"of max(1, |F|) (at most {ENERGY_TOLERANCE:.0e})")
         if self.dissipation_gap is not None:
             where = "within" if self.dissipation_gap == 0 else f"{self.dissipation_gap:.1e} outside"
+            formed = ("" if self.n_dissipations is None or self.n_dissipations >= self.n_accepted
+                      else f", formed after {self.n_dissipations} of {self.n_accepted} steps")
             checks["dissipation"] = (
                 self.dissipation_gap <= GAP_TOLERANCE or not self.controlled,
-                f"the energy lost lies {where} the bounds of the dissipation integrated "
+                f"the energy lost lies {where} the bounds of the dissipation integrated{formed} "
                 + (f"(at most {GAP_TOLERANCE:g} outside)" if self.controlled
                    else "(fixed steps: reported, not judged)"))
         elif self.dissipation_defect is not None and self.controlled:

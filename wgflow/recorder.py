@@ -130,9 +130,10 @@ class Recorder:
 
     COUNTERS = ("stride", "since_snapshot", "n_rejected", "n_fallback", "dissipated", "boundary", "residual",
                 "error_estimate", "grid_error", "edi_defect", "bias", "_last_rate", "least", "most", "outside",
-                "outside_at", "outermost")
+                "outside_at", "outermost", "n_rates")
     #: Counters that files of former versions lack, and the values they have then.
-    ADDED = MappingProxyType({"least": None, "most": None, "outside": 0.0, "outside_at": "", "outermost": 0.0})
+    ADDED = MappingProxyType({"least": None, "most": None, "outside": 0.0, "outside_at": "", "outermost": 0.0,
+                              "n_rates": None})
 
     def __init__(self, flow: Flow, method: Method, report: Callable[[float], None] | None = None,
                  watch: Watch | None = None):
@@ -150,6 +151,8 @@ class Recorder:
         self.error_estimate: float | None = None
         self.grid_error: float | None = None
         self._last_rate: tuple[float, float] | None = None
+        # After how many steps the dissipation was formed; None where a file of former versions does not tell.
+        self.n_rates: int | None = 0
         # What is estimated to lie beyond ends that stand for infinity; what lay at them when that was done last.
         self.outside, self.outside_at, self.outermost = 0.0, "", 0.0
         self.has_open_ends = any(map(any, flow.open_ends))
@@ -191,6 +194,7 @@ class Recorder:
         if step.dissipated is not None:
             self.dissipated = step.dissipated
         if step.rate is not None:
+            self.n_rates = None if self.n_rates is None else self.n_rates + 1
             if self._last_rate is None:
                 # Nothing is known of the start: the first value stands for it.
                 self.rate(0.0, step.rate)
@@ -221,6 +225,7 @@ class Recorder:
         """Take a step as the end of the run; ``rate`` is the dissipation there, where the step does not tell it."""
         self.stopped = words
         if rate is not None:
+            self.n_rates = None if self.n_rates is None else self.n_rates + 1
             self.rate(last.clock, rate)
         self.audit.end(last, self.error_estimate)
 
@@ -361,7 +366,7 @@ class Recorder:
             n_accepted=len(history) - 1, n_rejected=self.n_rejected, n_fallback=self.n_fallback,
             residual=self.residual, error_estimate=self.error_estimate, edi_defect=self.edi_defect,
             bias=self.bias, grid_error=self.grid_error, scheme=self.flow.scheme,
-            dissipation_gap=self._dissipation_gap(lost),
+            dissipation_gap=self._dissipation_gap(lost), n_dissipations=self.n_rates,
             completed=status == 0, stopped=self.stopped, controlled=self.method.controlled,
             settings=self.settings, versions=library_versions(),
             functionals=self._functionals(), substituted=self._substituted(),

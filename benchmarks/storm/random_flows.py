@@ -9,7 +9,7 @@ import numpy as np
 from figures import Figure, Scale, counted
 
 import wgflow as wg
-from wgflow import recorder
+from wgflow.calls import memory
 from wgflow.testing.problems import (
     DENSITY_KINDS,
     random_density,
@@ -61,6 +61,8 @@ def _method(rng: np.random.Generator) -> tuple[wg.FiniteVolume, float]:
 def _worst(energy: wg.FreeEnergy, solution: wg.Solution) -> tuple[float, float, float]:
     """Return the least density, the largest drift of the mass and the largest rise of F, formed anew from the laws."""
     laws = solution.densities
+    if len(laws) != len(solution.history):
+        raise RuntimeError("not every accepted step was kept, so that rises would be those of several steps")
     masses = np.array([math.fsum(rho.masses.ravel()) for rho in laws])
     F = np.array([energy(rho) for rho in laws])
     rises = np.diff(F) / np.maximum(1.0, np.abs(F[:-1]))
@@ -72,7 +74,7 @@ def flows(scale: Scale) -> list[Figure]:
     """Every accepted step of random flows by finite volumes, and Gibbs states from which nothing may move."""
     rng, count = np.random.default_rng(scale.seed), scale.pick(60, 2000, 10_000)
     negative, drifts, rises, foreign, steps = [], [0.0], [0.0], [], 0
-    with mock.patch.object(recorder, "SNAPSHOTS", 100_000):
+    with mock.patch.object(memory, "SNAPSHOTS", 100_000):
         for k in range(count):
             energy, rho, told = _flow(rng)
             method, span = _method(rng)

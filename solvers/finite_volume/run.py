@@ -38,10 +38,10 @@ MAX_HALVINGS = 6
 TIME_SLACK = 1e-6
 #: The dissipation is formed when this part of all the energy lost so far has gone since the last time,
 DISSIPATION_SHARE = 0.01
-#: or this part on grids of more than so many cells, where it would show in the cost,
-LARGE_GRID_SHARE, LARGE_GRID = 0.1, 20_000
-#: and at every eighth step.
+#: and at every eighth step; on grids of so many cells, where it would show in the cost, after this part, and at every
+#: 32nd step. The certificate tells after how many steps it was formed.
 DISSIPATION_STRIDE = 8
+LARGE_GRID, LARGE_GRID_SHARE, LARGE_GRID_STRIDE = 4096, 0.1, 32
 #: What states of former versions do not have.
 ADDED = ("middle", "mesh", "left")
 #: Part of the mass that counts as round-off.
@@ -277,11 +277,12 @@ class FiniteVolumeRun(Run):
             self.grid_error = max(self.grid_error or 0.0, self._space_error(new))
         self.steps += 1
         lost = self.first_energy + new.work - new.energy
-        share = LARGE_GRID_SHARE if self.flow.grid.size > LARGE_GRID else DISSIPATION_SHARE
+        large = self.flow.grid.size >= LARGE_GRID
+        share = LARGE_GRID_SHARE if large else DISSIPATION_SHARE
         if rate is not None:
             self.measured = new.energy - new.work
         elif (self.stepper.energies.driven or self.measured + new.work - new.energy > share * lost
-                or self.steps % DISSIPATION_STRIDE == 0
+                or self.steps % (LARGE_GRID_STRIDE if large else DISSIPATION_STRIDE) == 0
                 or new.t >= self.flow.t1):
             rate, self.measured = self.stepper.dissipation(new), new.energy - new.work
         inside, self.stepper.inside = self.stepper.inside, None

@@ -95,7 +95,8 @@ class CharacteristicsRun(Run):
         self._count_rejected(solver.nfev - before)
         t = stop if solver.status == "finished" else self._time(solver.t)
         moved = solver.y[:-1].reshape(self.shape)
-        met = self._met(moved)
+        # Beyond a bound, where atoms go on until the end of the step, they overtake those that rest on it: no meeting.
+        met = self._met(np.clip(moved, self.cloud.low, self.cloud.high) if self.cloud.bounded else moved)
         if met is not None:
             if not self._may_join(moved, met):
                 self.largest, self.solver = self._halve(0.5 * (t - self.t)), None

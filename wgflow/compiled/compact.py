@@ -49,8 +49,9 @@ WIDEST, LONG, WIDE = 64, 128, 32
 TILE = 8
 #: Smallest positive double: stands for an empty cell inside logarithms.
 TINY = 5e-324
-#: A rise of F beyond this part of max(1, |F|) rejects a step (round-off of the energy's sums stays below).
-ENERGY_SLACK = 1e-13
+#: A rise of F beyond this part of max(1, |F|) rejects a step (round-off of the energy's sums stays below). Half of what
+#: is promised: who forms F anew from the laws adds round-off of his own.
+ENERGY_SLACK = 5e-14
 #: Relative mass defect that is not corrected (4 ulp), so that a state at rest is not rescaled back and forth.
 MASS_SLACK = 4 * 2.0**-52
 #: Relative mass defect that is an error: the linear solves are accurate to a few ulp.

@@ -43,7 +43,7 @@ SAFETY, SHRINK_LIMIT, GROWTH_LIMIT = 0.9, 0.1, 16.0
 #: A step whose energy rises is halved so many times.
 MAX_HALVINGS = 6
 #: As in `wgflow.compiled.compact`: a rise of F that is round-off, a mass defect that is not corrected.
-ENERGY_SLACK, MASS_SLACK = 1e-13, 4 * 2.0**-52
+ENERGY_SLACK, MASS_SLACK = 5e-14, 4 * 2.0**-52
 #: Smallest positive double: keeps quotients finite, or infinite of the right sign.
 TINY = 5e-324
 

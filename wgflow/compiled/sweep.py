@@ -300,8 +300,11 @@ def _lean_factors(lean, h, distance, periodic, regular, width, flux, factor):
             rise = (flux_e[t] - own) * there
             tilt = lean_c[t]
             moved = -tilt * (fall + rise + (rise if tilt < 0.0 else fall))
-            # 1 + r / (1 + r^2) with r = moved / own: the wanted 1 + r for small r, smooth where the flux turns.
-            factor_c[t] = 1.0 + moved * own / (own * own + moved * moved + SQUARES)
+            # The wanted 1 + moved / own where that is small. Where the flux turns it goes to 1 over a part of a cell,
+            # by the differences of the flux: a turning point that moves past an edge is then seen by steps that take
+            # less than the time in which it moves by that part.
+            size = own * own + moved * moved + fall * fall + rise * rise
+            factor_c[t] = 1.0 + moved * own / (size + SQUARES)
         i = stop
 
 
@@ -330,15 +333,6 @@ def _correct(x, lean, wind, windy, h, distance, periodic, regular, width, right,
     _lean_factors(lean, h, distance, periodic, regular, width, flux, factor)
     if windy:
         _wind_factors(wind, periodic, width, h.size, up, down, factor)
-    _apply_factors(factor, periodic, width, right, left)
-
-
-@jit
-def _correct_wind(x, wind, h, distance, periodic, regular, width, right, left, up, down, factor):
-    """Multiply both rates of each edge by the factor of `_wind_factors` alone."""
-    _half_slopes(x, h, distance, periodic, regular, width, up, down, factor)
-    _fill(factor, 0, factor.size, 1.0)
-    _wind_factors(wind, periodic, width, h.size, up, down, factor)
     _apply_factors(factor, periodic, width, right, left)
 
 
@@ -795,7 +789,8 @@ def _unit_rates(psi, mobility, diffusion, h, distance, periodic, regular, width,
 def _corrected_rates(m, rates, h, distance, periodic, regular, dt, part, right, left, x, y, f):
     """Fill the rates of a step of length ``part``, with correction factors of the density at the middle of the step dt.
 
-    That density is found by an implicit Euler step, in which only the first-order part of the correction is applied.
+    That density is found by an implicit Euler step with the factors of the density at the start. Without them it would
+    be off by dt times the correction, so that the step would be of first order in time, with a small factor.
     """
     width = m.shape[1]
     size = m.size
@@ -803,9 +798,8 @@ def _corrected_rates(m, rates, h, distance, periodic, regular, dt, part, right, 
     right_1, left_1 = right.reshape(size), left.reshape(size)
     windy = _any(unit[3])
     _scale(unit[0], unit[1], 0.5 * dt, right_1, left_1)
-    if windy:
-        _correct_wind(m.reshape(size), unit[3], h, distance, periodic, regular, width, right_1, left_1, work[0],
-                      work[1], work[2])
+    _correct(m.reshape(size), unit[2], unit[3], windy, h, distance, periodic, regular, width, right_1, left_1,
+             y.reshape(size), work[0], work[1], work[2])
     _factor(right, left, periodic, f[0], f[1], f[2], f[3], f[4])
     _solve(m, periodic, f[0], f[1], f[2], f[3], f[4], x)
     _scale(unit[0], unit[1], part, right_1, left_1)

@@ -264,6 +264,25 @@ def test_second_order_in_time(name):
     assert order == pytest.approx(2.0, abs=0.1), errors
 
 
+@pytest.mark.parametrize("scheme", ["midpoint", "extrapolated"])
+@pytest.mark.parametrize("pulled", [True, False])
+def test_second_order_in_time_where_fluxes_turn(scheme, pulled):
+    """Errors of the steps fall at second order below the error of the grid, with the correction factors, too."""
+    energy = wg.Entropy(4.0) + wg.Potential(lambda x: x**4 / 4 - x**2 / 2)
+    if pulled:
+        energy += wg.Interaction(lambda z: z**2 / 2)
+    start = wg.Density.gaussian(wg.Grid((-3, 3), cells=60, boundary="no-flux"), mean=0.5, cov=0.3)
+
+    def final(n):
+        method = wg.FiniteVolume(dt=0.5 / n, scheme=scheme, order=2)
+        return wg.solve(energy, start, (0, 0.5), method=method).final.masses
+
+    truth, steps = final(2048), np.array([32, 64, 128, 256])
+    errors = [float(np.abs(final(n) - truth).sum()) for n in steps]
+    assert errors[-1] < 3e-7
+    assert -np.polyfit(np.log(steps), np.log(errors), 1)[0] == pytest.approx(2.0, abs=0.1), errors
+
+
 def test_it_is_right_where_the_extrapolation_starts_badly():
     steps = (16, 64)
     mine, theirs = (temporal_errors(exact.Kuramoto(), 100, steps, s, 1024) for s in ("midpoint", "extrapolated"))
