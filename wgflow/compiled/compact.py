@@ -119,7 +119,7 @@ def _exp_minus(q):
     return p * POWERS_OF_TWO[np.uint64(n)]
 
 
-@jit
+@jit(apart=True)
 def _edges(psi_a, psi_c, psi_e, psi_g, share_a, share_b, inverse, unit, right, left, lean_right, lean_left):
     """Fill the rates and weights of edges between cells c and e, whose outer neighbors are a and g.
 
@@ -215,29 +215,33 @@ def _cut(weight, step):
     return max(min(weight, step, 0.5), 0.0)
 
 
+@jit(apart=True)
+def _factor_walls(a, b, p, r, s, cut, forward, pivot, backward, excess):
+    """Eliminate B - s A of lines between walls; ``excess`` holds ones."""
+    n, width = a.shape
+    for i in range(n - 1):
+        for j in range(width):
+            right, left = s * a[i, j], s * b[i, j]
+            right -= _cut(p[i, j], right) if cut else p[i, j]
+            left -= _cut(r[i, j], left) if cut else r[i, j]
+            inverse = 1.0 / (excess[j] + right)
+            forward[i, j] = right * inverse
+            pivot[i, j] = inverse
+            backward[i, j] = left * inverse
+            excess[j] = 1.0 + backward[i, j] * excess[j]
+    for j in range(width):
+        forward[n - 1, j] = backward[n - 1, j] = 0.0
+        pivot[n - 1, j] = 1.0 / excess[j]
+
+
 @jit
 def _factor(rates, s, cut, periodic, f):
     """Eliminate B - s A: f holds forward, pivot, backward, and on a periodic line to_border and from_border."""
     n, width = rates.shape[1], rates.shape[2]
     a, b, p, r = rates[0], rates[1], rates[2], rates[3]
     forward, pivot, backward = f[0], f[1], f[2]
-    excess = np.empty(width)
-    for j in range(width):
-        excess[j] = 1.0
     if not periodic:
-        for i in range(n - 1):
-            for j in range(width):
-                right, left = s * a[i, j], s * b[i, j]
-                right -= _cut(p[i, j], right) if cut else p[i, j]
-                left -= _cut(r[i, j], left) if cut else r[i, j]
-                inverse = 1.0 / (excess[j] + right)
-                forward[i, j] = right * inverse
-                pivot[i, j] = inverse
-                backward[i, j] = left * inverse
-                excess[j] = 1.0 + backward[i, j] * excess[j]
-        for j in range(width):
-            forward[n - 1, j] = backward[n - 1, j] = 0.0
-            pivot[n - 1, j] = 1.0 / excess[j]
+        _factor_walls(a, b, p, r, s, cut, forward, pivot, backward, np.ones(width))
         return
     to_border, from_border = f[3], f[4]
     border = n - 1
@@ -312,7 +316,7 @@ def _resolve_line(m, p, r, forward, pivot, backward, x):
         x[i] = carry
 
 
-@jit
+@jit(apart=True)
 def _resolve_block(m, p, r, forward, pivot, backward, before, carry, x):
     """Fill x = J m of lines between walls as `_resolve_line` does, with what is carried along in two short arrays."""
     n, width = m.shape
