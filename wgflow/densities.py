@@ -228,7 +228,11 @@ class Density:
     # ---------------------------------------------------------------- numbers
     def normalized(self) -> Density:
         """Return the same density scaled to mass 1."""
-        rho = Density(self.grid, self.values / self.mass)
+        with np.errstate(over="ignore", invalid="ignore"):
+            rho = Density.trusted(self.grid, self.values / self.mass)
+        if not 0.0 < rho.mass < math.inf:
+            # The mass is among the smallest or the largest floats: the values are refused by their own words.
+            rho = Density(self.grid, rho.values)
         rho.sample_size, rho.clipped_mass = self.sample_size, self.clipped_mass / self.mass
         return rho
 
@@ -361,6 +365,8 @@ def _check_grid(grid: object, call: str) -> None:
 
 def _has_negative(array: np.ndarray, clip_negative: float) -> bool:
     """Return whether some values are below 0; InvalidInput if one is below -clip_negative, or not finite."""
+    if array.min() >= 0.0 and array.max() < math.inf:
+        return False
     for kind, bad in (("NaN", np.isnan(array)), ("inf", np.isinf(array))):
         if bad.any():
             cell = tuple(int(k) for k in np.argwhere(bad)[0])
