@@ -33,7 +33,7 @@ __all__ = ["CompactRun"]
 #: Without ``rtol`` the tolerance of a step is this multiple of the error of the grid: without an interaction, where the
 #: flow contracts what a step has missed, and with one; on several axes, whose steps of order 6 miss a small part of
 #: what they estimate;
-SHARE, SHARE_OF_FIELD, SHARE_OF_LADDER = 3.0, 1.0, 4.0
+SHARE, SHARE_OF_FIELD, SHARE_OF_LADDER = 3.0, 1.0, 12.0
 #: but at least and at most these.
 TIGHTEST, LOOSEST = 1e-10, 5e-3
 #: On several axes, what the errors of all steps may add up to before steps become more accurate.
@@ -44,7 +44,7 @@ LEFT_TO_LADDER = 0.005
 #: still serve.
 GROWTH_LIMIT, CALM_GROWTH = 4.0, 2.0
 #: The first step of order 6 is longer than one of order 3 by about this factor.
-LADDER_LENGTH = 2.3
+LADDER_LENGTH = 4.6
 #: Steps of order 6 that a run without ``rtol`` takes at least: with fewer the certificate could not judge the equation.
 FEWEST_STEPS = 4
 #: Steps of a single line that are taken in one compiled call, at most, and numbers that they may take.
