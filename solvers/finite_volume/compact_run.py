@@ -44,7 +44,7 @@ LEFT_TO_LADDER = 0.005
 #: still serve.
 GROWTH_LIMIT, CALM_GROWTH = 4.0, 2.0
 #: The first step of order 6 is longer than one of order 3 by about this factor.
-LADDER_LENGTH = 4.6
+LADDER_LENGTH = 3.4
 #: Steps of order 6 that a run without ``rtol`` takes at least: with fewer the certificate could not judge the equation.
 FEWEST_STEPS = 4
 #: Steps of a single line that are taken in one compiled call, at most, and numbers that they may take.
