@@ -1174,8 +1174,8 @@ def differences(flat, outer, n, inner):
         size = (n - 4) * inner
         # Slices, whose indices the compiler knows to be at least 0, so that the loops vectorize.
         second += _second_differences(line[:size + 2 * inner], line[inner:][:size + 2 * inner], line[2 * inner:])
-        fourth += _fourth_differences(line[:size], line[inner:][:size], line[2 * inner:][:size], line[3 * inner:][:size],
-                                      line[4 * inner:])
+        low, middle, high = line[inner:][:size], line[2 * inner:][:size], line[3 * inner:][:size]
+        fourth += _fourth_differences(line[:size], low, middle, high, line[4 * inner:])
     return second, fourth
 
 
