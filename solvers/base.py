@@ -14,7 +14,7 @@ import math
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, fields, is_dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
@@ -23,8 +23,10 @@ from wgflow.contracts import Contract
 from wgflow.energies.dissipation import dissipation_on_grid
 from wgflow.errors import ConvergenceError, InvalidInput, StorageError
 from wgflow.progress import pulse
-from wgflow.recorder import Interior, Recorder, Step
+from wgflow.recorder import Interior, Recorder, Step, Steps
 from wgflow.watching.watch import Moment
+
+from .settings import changed, table_of
 
 if TYPE_CHECKING:
     from wgflow.atoms import Atoms
@@ -36,9 +38,10 @@ if TYPE_CHECKING:
 
 __all__ = ["EvenSteps", "Interior", "Method", "Run", "Step", "run_to_end"]
 
-#: A time that misses a multiple of the step by less than this part of it has reached it; and the part of the mass that
-#: a step of even length may change: more than round-off, less than shows.
-TIME_SLACK, MASS_SLACK = 1e-9, 1e-9
+#: A time that misses a multiple of the step by less than this part of it has reached it.
+TIME_SLACK = 1e-9
+#: Part of the mass that a step of even length may change: more than round-off, less than shows.
+MASS_SLACK = 1e-9
 
 
 class Method(Contract):
@@ -57,10 +60,7 @@ class Method(Contract):
 
     def __str__(self) -> str:
         """Return the name of the method and those of its settings that are not the defaults."""
-        made: tuple[Any, ...] = fields(cast(Any, self)) if is_dataclass(self) else ()
-        shown = [(f, repr(getattr(self, f.name))) for f in made if f.repr]
-        chosen = [f"{f.name}={value}" for f, value in shown if f.default is MISSING or value != repr(f.default)]
-        return f"{type(self).__name__}({', '.join(chosen)})"
+        return f"{type(self).__name__}({', '.join(changed(self))})"
 
     @property
     def controlled(self) -> bool:
@@ -123,7 +123,7 @@ class Method(Contract):
 
     def settings(self) -> dict[str, Any]:
         """Return the settings by name: numbers, strings, and tables of them, with which a class can be made again."""
-        return {"method": type(self).__name__, **_table(self)}
+        return {"method": type(self).__name__, **table_of(self)}
 
     def check_state(self, grid: Grid, state: dict[str, Any]) -> None:
         """Refuse a state from a file that no run of this method can have dumped on this grid.
@@ -155,17 +155,6 @@ class Method(Contract):
             What the recorder had recorded and what the run had dumped, to go on from.
         """
         run_to_end(self, self.begin(flow), flow, recorder, checkpoint, state)
-
-
-#: Kinds of settings that are no tables.
-PLAIN = frozenset({type(None), bool, int, float, str})
-
-
-def _table(settings: object) -> dict[str, Any]:
-    """Return the fields of a dataclass by name; those that are dataclasses as tables. `asdict` copies, and is slow."""
-    values = {field.name: getattr(settings, field.name) for field in fields(cast(Any, settings))}
-    return {name: value if type(value) in PLAIN else _table(value) if is_dataclass(value)
-            else dict(value) if isinstance(value, dict) else value for name, value in values.items()}
 
 
 class Run(Contract):
@@ -202,7 +191,7 @@ class Run(Contract):
         """Return the initial state as a step of length 0."""
 
     @abstractmethod
-    def advance(self, stop: float) -> Iterator[Step | Interior]:
+    def advance(self, stop: float) -> Iterator[Step | Interior | Steps]:
         """Try to go on towards a time: yield each step that is accepted, in order, and nothing if none was.
 
         Called again and again until the time is reached: an accepted step ends at ``stop`` or before. A step is
@@ -363,6 +352,10 @@ def _advance(run: Run, stop: float, recorder: Recorder, limits: _Limits, checkpo
         if words:
             # It came along with the one at which the run ends, and is taken again if the run is resumed.
             alone = False
+            continue
+        if isinstance(step, Steps):
+            recorder.steps(step)
+            limits.steps, before = limits.steps + len(step.t), step.t[-1]
             continue
         recorder.take(run)
         if isinstance(step, Interior):

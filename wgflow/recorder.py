@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from copy import copy
+from itertools import pairwise
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,86 +29,20 @@ from wgflow.certificate import (
 from wgflow.densities import Density
 from wgflow.energies.on_grid import TINY
 from wgflow.files.streams import StoredLaws
-from wgflow.jko_steps import JKOStep
 from wgflow.solution import History, Solution
+from wgflow.watching.steps import Interior, Step, Steps
 
 if TYPE_CHECKING:
     from wgflow.flows import Flow
     from wgflow.solvers.base import Method, Run
     from wgflow.watching.watch import Watch
 
-__all__ = ["Interior", "Recorder", "Step"]
+__all__ = ["Interior", "Recorder", "Step", "Steps"]
 
 #: Relative rounding of an energy, a sum over cells, as a part of the sum of the sizes of its terms.
 ROUNDING = 1e-13
 #: What lies beyond the ends is estimated anew where what lies at them has grown by this factor.
 GROWN = 2.0
-
-
-class Step(NamedTuple):
-    """An accepted step, as a scheme tells it: the law after it, and what is known of the way there.
-
-    Attributes
-    ----------
-    t : float
-        The time after the step.
-    law : array
-        Masses of the cells, of the grid's shape, or points of the atoms (n_coordinates, n). Copied where it is kept.
-    energy : float
-        The free energy of the law.
-    clock : float
-        The integral of time_scale from the start of the flow to t.
-    rate : float or None
-        The dissipation of the law, -dF/dt at time_scale 1, where it was formed.
-    dissipated : float or None
-        The dissipation integrated since the start, where the scheme integrates it along with the path.
-    work : float
-        The energy given to the law since the start by terms that change with time.
-    fallback : bool
-        Whether the step is another one than was asked for.
-    residual : float
-        What an inner solver left.
-    bias : float or None
-        By how much (W2) regularization has moved the law in this step.
-    excess : float or None
-        What the step lacks of an energy-dissipation inequality, over max(1, abs(F)); at most 0 where it holds.
-    mass, min_density : float or None
-        As the scheme measures them; by default those of the law.
-    jko : JKOStep or None
-        What is known of a step of the JKO scheme.
-    inside : float or None
-        The dissipation in the middle of the step by the clock, where it was formed.
-    rate_before : float or None
-        Where the energy jumps at t, the dissipation before the jump; ``rate`` is that after it.
-    """
-
-    t: float
-    law: np.ndarray
-    energy: float
-    clock: float = 0.0
-    rate: float | None = None
-    dissipated: float | None = None
-    work: float = 0.0
-    fallback: bool = False
-    residual: float = 0.0
-    bias: float | None = None
-    excess: float | None = None
-    mass: float | None = None
-    min_density: float | None = None
-    jko: JKOStep | None = None
-    inside: float | None = None
-    rate_before: float | None = None
-
-
-class Interior(NamedTuple):
-    """A law inside the coming step, for the snapshots and the audit; told before the step is.
-
-    Its energy is looked at where the method chooses the snapshots, that is without ``t_eval``.
-    """
-
-    t: float
-    law: np.ndarray
-    energy: float
 
 
 class Recorder:
@@ -208,14 +144,32 @@ class Recorder:
         self._append(step, step.t - self.columns["t"][-1])
         self._look_outside(step.t, step.law)
         self.audit.step(step, self.error_estimate)
-        if not self.flow.t_eval:
-            self.since_snapshot += 1
-            if step.t >= self.flow.t1 or self.since_snapshot >= self.stride:
-                self._snapshot(step.t, step.law, step.energy)
-        elif step.t in self.flow.output_times:
-            self._snapshot(step.t, step.law, step.energy)
-        if self.report is not None:
-            self.report(step.t)
+        self._keep(step.t, step.law, step.energy)
+
+    def steps(self, steps: Steps) -> None:
+        """Record several accepted steps, as `step` records each of them."""
+        columns, laws, count = self.columns, steps.laws, len(steps.t)
+        if self._last_rate is None:
+            self.rate(0.0, steps.rate[0])
+        for clock, value in zip(steps.clock, steps.rate):
+            self.rate(clock, value)
+        volume = self.even_volume
+        least = laws.min(axis=1) / volume if volume is not None else (laws / self.flow.grid.volumes).min(axis=1)
+        columns["accepted"] += range(len(columns["t"]), len(columns["t"]) + count)
+        columns["dt"] += [after - before for before, after in pairwise((columns["t"][-1], *steps.t))]
+        columns["t"] += steps.t
+        columns["energy"] += steps.energy
+        columns["mass"] += laws.sum(axis=1).tolist()
+        columns["min_density"] += least.tolist()
+        columns["rejected"] += steps.rejected
+        columns["fallback"] += [False] * count
+        columns["work"] += [0.0] * count
+        for t, law, energy, error in zip(steps.t, laws, steps.energy, steps.error):
+            self.last_masses = law
+            self._look_outside(t, law)
+            self.audit.step(Step(t, law, energy), error)
+            self._keep(t, law, energy)
+        self.n_rejected, self.error_estimate = steps.rejected[-1], steps.error[-1]
 
     def needs_rate(self, step: Step) -> bool:
         """Return whether the dissipation is integrated from its values, and a step, if it is the last, lacks one."""
@@ -288,11 +242,11 @@ class Recorder:
             self.columns["min_density"] = [least.get(t, value) for t, value in
                                            zip(self.columns["t"], self.columns["min_density"])]
         history = History(self.columns)
-        certificate, audit = self._certificate(history, status), self.audit
+        made, audit = self._certificate_of(history, status), self.audit
         times = [t for t, _, _ in self.snapshots]
         return Solution(t=times, densities=densities, energy=[s[2] for s in self.snapshots],
                         history=history, status=status, message=message,
-                        certificate=lambda: audited(certificate, audit, zip(times, densities)),
+                        certificate=lambda: audited(made(), audit, zip(times, densities)),
                         free_energy=self.flow.energy, method=str(self.method), time_scale=self.flow.time_scale,
                         jko_steps=self.jko_steps, stepped_by=self.method, start=self.flow.given,
                         mobility=self.flow.mobility, stopped=self.stopped)
@@ -345,12 +299,35 @@ class Recorder:
         first = k == 0 and self.snapshots[0][0] == self.flow.t0 and self.flow.law is None
         return self.flow.rho0 if first else self.law_of(state)
 
+    def _keep(self, t: float, law: np.ndarray, energy: float) -> None:
+        """Keep the law after a step if it is one of the snapshots, and tell those who watch the progress."""
+        if not self.flow.t_eval:
+            self.since_snapshot += 1
+            if t >= self.flow.t1 or self.since_snapshot >= self.stride:
+                self._snapshot(t, law, energy)
+        elif t in self.flow.output_times:
+            self._snapshot(t, law, energy)
+        if self.report is not None:
+            self.report(t)
+
     def _snapshot(self, t, masses, energy) -> None:
         self.snapshots.append((t, masses.copy(), energy))
         self.since_snapshot = 0
         if not self.flow.t_eval and len(self.snapshots) > self.room:
             self.snapshots = self.snapshots[:1] + self.snapshots[2::2]
             self.stride *= 2
+
+    def _certificate_of(self, history: History, status: int) -> Callable[[], Certificate]:
+        """Return a function that makes the certificate when it is read, without the snapshots.
+
+        Where the flow changes with time they are needed, and functions of the user's: it is made at once.
+        """
+        if self.flow.drive is not None or self.flow.clock is not None or self.flow.stream is not None:
+            certificate = self._certificate(history, status)
+            return lambda: certificate
+        kept = copy(self)
+        kept.snapshots, kept.report, kept.watch = [], None, None
+        return lambda: kept._certificate(history, status)
 
     def _certificate(self, history: History, status: int) -> Certificate:
         unseen, missed = self._seen(history)

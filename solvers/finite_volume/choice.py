@@ -106,7 +106,8 @@ def _unresolved(flow: Flow, energy: EnergyOnGrid, rho: Density, field: np.ndarra
 
     With a mobility it is the potential less D log A that the fluxes along an axis see.
     """
-    psi, unit = replace(energy, grid=node_grid(rho.grid)).sweep_potential, 1.0 / rho.mass
+    nodal = energy if rho.grid.log_weight is None else replace(energy, grid=node_grid(rho.grid))
+    psi, unit = nodal.sweep_potential, 1.0 / rho.mass
     psi, mobility = psi if field is None else psi + field, flow.diagonal_mobility
     with np.errstate(over="ignore", invalid="ignore"):
         for axis in range(rho.grid.ndim):

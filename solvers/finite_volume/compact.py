@@ -39,6 +39,7 @@ from wgflow.compiled.compact import (
     LINE_POWER,
     LONGEST_EXTRAPOLATION,
     OF_ESTIMATE,
+    combine,
     extrapolate,
     line_error,
     round_length,
@@ -119,13 +120,14 @@ class Compact(FieldRule):
         for count in LADDER:
             laws.append(sweeps.move(masses, psi, dt / count, FIFTH, count=count))
             mended.append(sweeps.moved)
-        best = combined(LADDER_WEIGHTS, laws)
+        best = np.empty(masses.shape)
+        flat = [law.ravel() for law in laws]
+        distance, negative = combine(*flat, LADDER_WEIGHTS, LADDER_DISTANCE, best.ravel())
         # What the longer sweeps had to mend beyond the shortest falls with dt; the rest does not.
         moved, missed = mended[-1], max(0.0, max(mended) - mended[-1])
-        if best.min() < 0.0:
+        if negative < 0.0:
             moved += mend(best, laws[-1])
         self.moved = moved / stepper.mass
-        distance = float(np.abs(combined(LADDER_DISTANCE, laws)).sum())
         self.power, self.error, self.by_ladder = 5.0, (distance + missed) / stepper.mass, True
         yield Move(stepper.conserve(best))
 
@@ -274,14 +276,6 @@ def interpolated(t: float, times: tuple[float, ...], values: tuple) -> np.ndarra
             if j != i:
                 weight *= (t - other) / (own - other)
         total = total + weight * values[i]
-    return total
-
-
-def combined(weights: tuple[float, ...], laws: list[np.ndarray]) -> np.ndarray:
-    """Return a linear combination of masses."""
-    total = weights[0] * laws[0]
-    for weight, law in zip(weights[1:], laws[1:]):
-        total += weight * law
     return total
 
 

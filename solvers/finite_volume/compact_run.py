@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from wgflow.compiled.compact import compact_start, compact_steps, next_length
 from wgflow.energies.nodes import law_of_nodes, node_grid, nodes_of_density
 from wgflow.flows import HIGH_ORDER, Flow
-from wgflow.recorder import Step
+from wgflow.recorder import Step, Steps
 
 from .compact import LADDER_BELOW, Compact
 from .compact_sweeps import CompactSweeps
@@ -32,7 +33,7 @@ __all__ = ["CompactRun"]
 #: Without ``rtol`` the tolerance of a step is this multiple of the error of the grid: without an interaction, where the
 #: flow contracts what a step has missed, and with one; on several axes, whose steps of order 6 miss a small part of
 #: what they estimate;
-SHARE, SHARE_OF_FIELD, SHARE_OF_LADDER = 3.0, 1.0, 4.0
+SHARE, SHARE_OF_FIELD, SHARE_OF_LADDER = 3.0, 1.0, 12.0
 #: but at least and at most these.
 TIGHTEST, LOOSEST = 1e-10, 5e-3
 #: On several axes, what the errors of all steps may add up to before steps become more accurate.
@@ -43,7 +44,7 @@ LEFT_TO_LADDER = 0.005
 #: still serve.
 GROWTH_LIMIT, CALM_GROWTH = 4.0, 2.0
 #: The first step of order 6 is longer than one of order 3 by about this factor.
-LADDER_LENGTH = 2.3
+LADDER_LENGTH = 3.4
 #: Steps of order 6 that a run without ``rtol`` takes at least: with fewer the certificate could not judge the equation.
 FEWEST_STEPS = 4
 #: Steps of a single line that are taken in one compiled call, at most, and numbers that they may take.
@@ -98,7 +99,7 @@ class CompactRun(FiniteVolumeRun):
                               LEFT_TO_LADDER if ladder else BUDGET_LEFT)
         return CompactController(tolerance, calm, ladder)
 
-    def advance(self, stop: float) -> Iterator[Step]:
+    def advance(self, stop: float) -> Iterator[Step | Steps]:
         if self.method.dt is not None:
             self.rule.wanted = self.flow.allowed_error
             yield from self._fixed(self.method.dt, stop)
@@ -107,11 +108,13 @@ class CompactRun(FiniteVolumeRun):
         if not control.begun:
             control.begin(self.flow.t1 - self.flow.t0, self._speed(), self._space_error(self.state))
         if self.loop is not None and not self.rejections:
-            moved = False
-            for new, rate in self.loop.steps(self, stop):
-                yield self._commit(new, False, rate)
-                moved = True
-            if moved:
+            found = self.loop.steps(self, stop)
+            if found is not None:
+                steps, last = found
+                # Several at once are recorded so, where none looks at each of them.
+                self.steps += len(steps.t) - 1
+                final = self._commit(last, False, steps.rate[-1])
+                yield final if self.room == 1 else steps
                 return
         if self.field_loop is not None and not self.rejections:
             moved = False
@@ -251,8 +254,8 @@ class Loop:
             float(self.grid.widths[0][0]), self.grid.periodic[0], *self.storage)
         self.batch = max(1, min(BATCH, BATCH_SIZE // n))
 
-    def steps(self, run: CompactRun, stop: float) -> Iterator[tuple[State, float]]:
-        """Yield the states after steps towards a time, with their dissipation; none where a step needs more care."""
+    def steps(self, run: CompactRun, stop: float) -> tuple[Steps, State] | None:
+        """Return steps towards a time and the state after the last; None where the next one needs more care."""
         state, control, tolerance = run.state, run.controller, run.controller.tolerance
         count = min(self.batch, run.room)
         rows, laws, numbers = np.empty((count, 6)), np.empty((count, self.grid.size)), control.numbers
@@ -263,9 +266,11 @@ class Loop:
             (rtol, tolerance.share, tolerance.tightest, tolerance.loosest), *self.storage, rows, laws)
         control.take(numbers)
         before = run.n_rejected
-        clock = state.clock
-        for (t, length, energy, rate, total, refused), masses in zip(rows[:accepted].tolist(), laws):
-            clock += length
-            run.error_estimate, run.n_rejected = total, before + int(refused)
-            yield State(t, clock, masses, energy, None, None, length), rate
-        run.n_rejected = before + rejected
+        run.n_rejected += rejected
+        if not accepted:
+            return None
+        t, lengths, energy, rate, error, refused = rows[:accepted].T.tolist()
+        clock = list(accumulate(lengths, initial=state.clock))[1:]
+        run.error_estimate = error[-1]
+        steps = Steps(t, laws[:accepted], energy, clock, rate, error, [before + int(k) for k in refused])
+        return steps, State(t[-1], clock[-1], laws[accepted - 1], energy[-1], None, None, lengths[-1])

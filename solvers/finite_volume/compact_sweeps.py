@@ -153,13 +153,16 @@ class CompactSweeps(Sweeps):
     def _sweep(self, axis: int, flat, psi, dt: float, kind: int, count: int = 1, negligible: float = 0.0) -> None:
         h, outer, inner, periodic, _, _, blocks = self.axes[axis]
         mode, rates, factors = self._kept(axis, dt, kind)
-        moved = np.zeros(blocks)
+        moved = np.empty(blocks)
         mobility, logarithm = self.mobile[axis]
         psi = psi if logarithm is None or mode not in (NONE, FILL) else psi - logarithm
         arguments = (flat, psi, mobility, self.diffusion, dt, count, h, outer, inner, periodic, kind, mode, rates,
                      factors, moved, negligible)
-        shared(partial(compact_sweep, *arguments), blocks, self.pool, self.threads)
-        self.moved += float(moved.sum())
+        if self.pool is None:
+            compact_sweep(*arguments, 0, blocks)
+        else:
+            shared(partial(compact_sweep, *arguments), blocks, self.pool, self.threads)
+        self.moved += sum(moved.tolist())
 
     def _kept(self, axis: int, dt: float, kind: int):
         """Return the mode of a sweep, and the arrays for its rates and factors."""
@@ -190,10 +193,10 @@ class CompactSweeps(Sweeps):
 
     def _factors(self, axis: int, dt: float, kind: int) -> tuple[_Factors, bool]:
         """Return the factors for a sweep, and whether they are known; those used least recently make room."""
-        kept = [one for one in self.lengths[axis] if one.kind == kind]
-        for one in kept:
-            if one.dt == dt:
+        for one in self.lengths[axis]:
+            if one.dt == dt and one.kind == kind:
                 return one, True
+        kept = [one for one in self.lengths[axis] if one.kind == kind]
         if len(kept) < LENGTHS:
             if kind not in self.room:
                 self.room[kind] = self._room(FACTORS.__getitem__, LENGTHS)

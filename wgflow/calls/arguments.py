@@ -44,7 +44,7 @@ def check_times(t_eval, t0, t1, size: int, unit: str = "cells") -> tuple[float, 
         raise InvalidInput(f"t_eval has shape {times.shape}; need a 1-D sequence of times, or None")
     if not np.isfinite(times).all():
         raise InvalidInput("t_eval must be finite")
-    if not (np.diff(times) > 0).all():
+    if times.size > 1 and not (np.diff(times) > 0).all():
         k = int(np.argmin(np.diff(times) > 0)) + 1
         raise InvalidInput(f"t_eval must increase strictly; "
                            f"t_eval[{k}]={times[k]:g} <= t_eval[{k - 1}]={times[k - 1]:g}")

@@ -120,7 +120,7 @@ def _exp_minus(q):
     return p * POWERS_OF_TWO[np.uint64(n)]
 
 
-@jit
+@jit(apart=True)
 def _edges(psi_a, psi_c, psi_e, psi_g, share_a, share_b, inverse, unit, right, left, lean_right, lean_left):
     """Fill the rates and weights of edges between cells c and e, whose outer neighbors are a and g.
 
@@ -216,29 +216,33 @@ def _cut(weight, step):
     return max(min(weight, step, 0.5), 0.0)
 
 
+@jit(apart=True)
+def _factor_walls(a, b, p, r, s, cut, forward, pivot, backward, excess):
+    """Eliminate B - s A of lines between walls; ``excess`` holds ones."""
+    n, width = a.shape
+    for i in range(n - 1):
+        for j in range(width):
+            right, left = s * a[i, j], s * b[i, j]
+            right -= _cut(p[i, j], right) if cut else p[i, j]
+            left -= _cut(r[i, j], left) if cut else r[i, j]
+            inverse = 1.0 / (excess[j] + right)
+            forward[i, j] = right * inverse
+            pivot[i, j] = inverse
+            backward[i, j] = left * inverse
+            excess[j] = 1.0 + backward[i, j] * excess[j]
+    for j in range(width):
+        forward[n - 1, j] = backward[n - 1, j] = 0.0
+        pivot[n - 1, j] = 1.0 / excess[j]
+
+
 @jit
 def _factor(rates, s, cut, periodic, f):
     """Eliminate B - s A: f holds forward, pivot, backward, and on a periodic line to_border and from_border."""
     n, width = rates.shape[1], rates.shape[2]
     a, b, p, r = rates[0], rates[1], rates[2], rates[3]
     forward, pivot, backward = f[0], f[1], f[2]
-    excess = np.empty(width)
-    for j in range(width):
-        excess[j] = 1.0
     if not periodic:
-        for i in range(n - 1):
-            for j in range(width):
-                right, left = s * a[i, j], s * b[i, j]
-                right -= _cut(p[i, j], right) if cut else p[i, j]
-                left -= _cut(r[i, j], left) if cut else r[i, j]
-                inverse = 1.0 / (excess[j] + right)
-                forward[i, j] = right * inverse
-                pivot[i, j] = inverse
-                backward[i, j] = left * inverse
-                excess[j] = 1.0 + backward[i, j] * excess[j]
-        for j in range(width):
-            forward[n - 1, j] = backward[n - 1, j] = 0.0
-            pivot[n - 1, j] = 1.0 / excess[j]
+        _factor_walls(a, b, p, r, s, cut, forward, pivot, backward, np.ones(width))
         return
     to_border, from_border = f[3], f[4]
     border = n - 1
@@ -313,7 +317,7 @@ def _resolve_line(m, p, r, forward, pivot, backward, x):
         x[i] = carry
 
 
-@jit
+@jit(apart=True)
 def _resolve_block(m, p, r, forward, pivot, backward, before, carry, x):
     """Fill x = J m of lines between walls as `_resolve_line` does, with what is carried along in two short arrays."""
     n, width = m.shape
@@ -1129,16 +1133,50 @@ def extrapolate(start, fine, coarse, best):
 
 
 @jit(unrolled=False, fastmath={"reassoc"})
+def combine(one, two, three, weights, distances, best):
+    """Fill best with a linear combination of three laws.
+
+    Return the L1 norm of another one, and the sum of the negative entries of best.
+    """
+    u, v, w = weights
+    a, b, c = distances
+    distance, negative = 0.0, 0.0
+    for t in range(best.size):
+        best[t] = u * one[t] + v * two[t] + w * three[t]
+        distance += abs(a * one[t] + b * two[t] + c * three[t])
+        negative += min(best[t], 0.0)
+    return distance, negative
+
+
+@jit(apart=True, fastmath={"reassoc"})
+def _second_differences(a, b, c):
+    """Return the sum of abs(a - 2 b + c)."""
+    total = 0.0
+    for t in range(b.size):
+        total += abs(a[t] + c[t] - 2.0 * b[t])
+    return total
+
+
+@jit(apart=True, fastmath={"reassoc"})
+def _fourth_differences(a, b, c, d, e):
+    """Return the sum of abs(a - 4 b + 6 c - 4 d + e)."""
+    total = 0.0
+    for t in range(c.size):
+        total += abs(a[t] + e[t] - 4.0 * (b[t] + d[t]) + 6.0 * c[t])
+    return total
+
+
+@jit(unrolled=False)
 def differences(flat, outer, n, inner):
     """Return the sums of the absolute second and fourth differences along an axis of n >= 5 cells."""
     second, fourth = 0.0, 0.0
     for o in range(outer):
-        first, last = o * n * inner, (o + 1) * n * inner
-        for t in range(first + inner, last - inner):
-            second += abs(flat[t - inner] + flat[t + inner] - 2.0 * flat[t])
-        for t in range(first + 2 * inner, last - 2 * inner):
-            fourth += abs(flat[t - 2 * inner] + flat[t + 2 * inner] - 4.0 * (flat[t - inner] + flat[t + inner])
-                          + 6.0 * flat[t])
+        line = flat[o * n * inner:][:n * inner]
+        size = (n - 4) * inner
+        # Slices, whose indices the compiler knows to be at least 0, so that the loops vectorize.
+        second += _second_differences(line[:size + 2 * inner], line[inner:][:size + 2 * inner], line[2 * inner:])
+        low, middle, high = line[inner:][:size], line[2 * inner:][:size], line[3 * inner:][:size]
+        fourth += _fourth_differences(line[:size], low, middle, high, line[4 * inner:])
     return second, fourth
 
 
@@ -1154,6 +1192,39 @@ def compact_layout(shape, axis: int) -> tuple[int, int, int, int]:
     width = width if lines < 8 else 8 * (-(-width // 8))
     blocks = -(-lines // width)
     return outer, inner, width, blocks if inner == 1 else outer * blocks
+
+
+@jit(apart=True)
+def _rate_between_walls(m, a, b, forward, pivot, backward, before, carry, x):
+    """Fill x = B^{-1} A m of lines between walls, with the factors of B."""
+    n, width = m.shape
+    for j in range(width):
+        before[j] = carry[j] = 0.0
+    for i in range(n - 1):
+        for j in range(width):
+            flux = a[i, j] * m[i, j] - b[i, j] * m[i + 1, j]
+            value = (before[j] - flux) + carry[j]
+            x[i, j] = value
+            carry[j] = value * forward[i, j]
+            before[j] = flux
+    for j in range(width):
+        carry[j] = (before[j] + carry[j]) * pivot[n - 1, j]
+        x[n - 1, j] = carry[j]
+    for i in range(n - 2, -1, -1):
+        for j in range(width):
+            value = x[i, j] * pivot[i, j] + backward[i, j] * carry[j]
+            x[i, j] = carry[j] = value
+
+
+@jit(apart=True)
+def _products(u, x, sums):
+    """Fill the sums of u x of lines."""
+    n, width = x.shape
+    for j in range(width):
+        sums[j] = 0.0
+    for i in range(n):
+        for j in range(width):
+            sums[j] += u[i, j] * x[i, j]
 
 
 @jit(unrolled=False)
@@ -1188,15 +1259,14 @@ def compact_dissipation(masses, psi, mobility, mu, diffusion, h, outer, inner, p
         _load(mu, start, stride, step, lines, u)
         # B - 0 A = B: the elimination serves for B itself.
         _factor(rates, 0.0, width < 1, periodic, f)
-        _generator(m, rates, periodic, g, x)
-        _solve(f, periodic, g[0], x)
-        for j in range(width):
-            f[0, 0, j] = 0.0
-        for i in range(n):
-            for j in range(width):
-                f[0, 0, j] -= u[i, j] * x[i, j]
+        if periodic:
+            _generator(m, rates, periodic, g, x)
+            _solve(f, periodic, g[0], x)
+        else:
+            _rate_between_walls(m, rates[0], rates[1], f[0], f[1], f[2], g[0], g[1], x)
+        _products(u, x, f[0, 0])
         part = 0.0
         for j in range(lines):
-            part += f[0, 0, j]
+            part -= f[0, 0, j]
         total += part
     return total

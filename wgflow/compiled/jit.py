@@ -129,11 +129,19 @@ class _RolledCompiler(CompilerBase):
 class _PartCompiler(CompilerBase):
     """Numba's passes up to intermediate code."""
 
+    APART = False
+
     def define_pipelines(self):
         state = self.state
-        state.flags.no_compile = True
+        state.flags.no_compile, state.flags.noalias = True, self.APART
         state.library = _PartLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
         return [_passes(state)]
+
+
+class _ApartCompiler(_PartCompiler):
+    """The same, with the promise that no array that is written to overlaps another one."""
+
+    APART = True
 
 
 class Part(_Dispatcher):
@@ -154,6 +162,8 @@ class Part(_Dispatcher):
 class Kernel(_Dispatcher):
     """A function as it is compiled for Python, and stored on disk."""
 
+    #: Whether arrays do not overlap; see `jit`.
+    apart = False
     _place_sought = False
     _cache: Any
 
@@ -187,7 +197,7 @@ class Kernel(_Dispatcher):
     def part(self) -> Part:
         """The same function for other kernels."""
         options = {**self.targetoptions, "no_cpython_wrapper": True}
-        return Part(self.py_func, targetoptions=options, pipeline_class=_PartCompiler)
+        return Part(self.py_func, targetoptions=options, pipeline_class=_ApartCompiler if self.apart else _PartCompiler)
 
     @property
     def _numba_type_(self):
@@ -200,16 +210,20 @@ class Kernel(_Dispatcher):
             return super().compile(sig)
 
 
-def jit(function=None, *, unrolled: bool = True, **options):
+def jit(function=None, *, unrolled: bool = True, apart: bool = False, **options):
     """Compile like ``numba.njit`` with wgflow's settings: C division, no GIL, cache on disk.
 
-    A kernel with ``unrolled=False`` compiles in less time, and has the same bits. With the environment variable
-    ``NUMBA_DISABLE_JIT=1`` the function stays Python's, for debuggers and coverage; it is as silent about overflow and
-    division by zero as compiled code is.
+    A kernel with ``unrolled=False`` compiles in less time, and has the same bits. With ``apart=True`` other kernels
+    promise, wherever they call the function, that no array which it writes to overlaps another of its arguments: short
+    loops over several arrays then vectorize, to the same bits, without a look at where each array lies. Such a function
+    takes no slices of its arguments. With the environment variable ``NUMBA_DISABLE_JIT=1`` the function stays Python's,
+    for debuggers and coverage; it is as silent about overflow and division by zero as compiled code is.
     """
     if function is None:
-        return lambda f: jit(f, unrolled=unrolled, **options)
+        return lambda f: jit(f, unrolled=unrolled, apart=apart, **options)
     if CONFIG.DISABLE_JIT:
         return np.errstate(all="ignore")(function)
     compiler = {"pipeline_class": _RolledCompiler} if PARTS and TUNED and not unrolled else {}
-    return Kernel(function, targetoptions={**SETTINGS, **options}, **compiler)
+    kernel = Kernel(function, targetoptions={**SETTINGS, **options}, **compiler)
+    kernel.apart = apart
+    return kernel
