@@ -1,0 +1,35 @@
+"""Mutants that change no result: the file, the line as the mutant has it, and why nothing can tell the difference."""
+
+from __future__ import annotations
+
+_ON_GRID, _DISSIPATION = "wgflow/energies/on_grid.py", "wgflow/energies/dissipation.py"
+_KERNELS = "wgflow/interactions/kernel_checks.py"
+_NEVER_NEGATIVE = "D >= 0"
+_ZERO = "at D = 0 it adds D times a finite number"
+_DIGITS = "digits of a number in a message"
+_SAMPLE = "another sample of pairs"
+
+EQUIVALENT: dict[tuple[str, str], str] = {
+    (_ON_GRID, "if self.diffusion >= 0:"): _ZERO,
+    (_ON_GRID, "if self.diffusion != 0:"): _NEVER_NEGATIVE,
+    (_DISSIPATION, "if diffusion != 0:"): _NEVER_NEGATIVE,
+    (_DISSIPATION, "if diffusion >= 0:"): _ZERO,
+    (_DISSIPATION, "on_grid, law = energy.assemble(rho.grid, check=True), at_nodes(rho)"):
+        "an energy is checked once more, which costs time",
+    (_DISSIPATION, "kept = rates[axis] if rates else np.empty((0, 3, grid.shape[axis], width))"):
+        "an array without entries",
+    (_DISSIPATION, "kept = rates[axis] if rates else np.empty((0, 5, grid.shape[axis], width))"):
+        "an array without entries",
+    (_DISSIPATION, "total += compact_dissipation(masses.ravel(), pull, own, mu.ravel(), diffusion, "
+                   "float(grid.widths[axis][ -1]),"): "all cells are of one width",
+    (_DISSIPATION, "total += compact_dissipation(masses.ravel(), pull, own, mu.ravel(), diffusion, "
+                   "float(grid.widths[axis][ 1]),"): "all cells are of one width",
+    (_KERNELS, "SAMPLED_PAIRS = 513"): _SAMPLE,
+    (_KERNELS, "SAMPLED_PAIRS = 511"): _SAMPLE,
+    (_KERNELS, "i, j = np.random.default_rng( 20180).integers(grid.size, size=(2, SAMPLED_PAIRS))"): _SAMPLE,
+    (_KERNELS, "i, j = np.random.default_rng( 20182).integers(grid.size, size=(2, SAMPLED_PAIRS))"): _SAMPLE,
+    (_KERNELS, "points = [tuple(round(float(c[m]), 5) for c, m in zip(grid.centers, "
+               "np.unravel_index(cell, grid.shape)))"): _DIGITS,
+    (_KERNELS, "places = [round(float(p[where]), 7) for p in points]"): _DIGITS,
+    (_KERNELS, 'indexing="ij", sparse=False)'): "arrays that are broadcast to the same shape next",
+}
