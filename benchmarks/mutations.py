@@ -42,9 +42,10 @@ _W, _ENERGIES, _FV = "tests/wgflow/", "tests/wgflow/energies/", "tests/solvers/f
 #: The files that are mutated, by group, and the tests that their mutants meet.
 TARGETS: dict[str, dict[str, list[str]]] = {
     "fluxes": {
-        "wgflow/compiled/sweep.py": [_W + "compiled/test_kernels.py"],
+        "wgflow/compiled/sweep.py": [_W + "compiled/test_kernels.py", _FV + "test_midpoint_kernels.py"],
         "wgflow/compiled/explicit.py": [_W + "compiled/test_explicit_kernels.py"],
-        "wgflow/compiled/compact.py": [_W + "compiled/test_compact_kernels.py"],
+        "wgflow/compiled/compact.py": [_W + "compiled/test_compact_kernels.py", _W + "compiled/test_compact_lines.py",
+                                       _FV + "test_field_loop.py"],
     },
     "energies": {
         "wgflow/energies/on_grid.py": [_ENERGIES + "test_dissipation.py", _ENERGIES + "test_energies.py",
@@ -58,7 +59,7 @@ TARGETS: dict[str, dict[str, list[str]]] = {
                              _W + "test_memory.py"],
         "wgflow/grid_checks.py": [_W + "test_bad_inputs.py", _W + "test_bad_inputs_more.py", _W + "test_grids.py"],
         "wgflow/energies/term_checks.py": [_ENERGIES + "test_functionals.py"],
-        "wgflow/interactions/kernel_checks.py": [_W + "test_bad_inputs.py", _W + "test_bad_inputs_more.py"],
+        "wgflow/interactions/kernel_checks.py": [_W + "interactions/test_kernel_checks.py", _W + "test_bad_inputs.py"],
     },
 }
 
