@@ -170,3 +170,12 @@ def test_a_line_is_mended_and_tells_the_mass_that_was_moved():
     fine = np.array([[0.6], [0.3]])
     assert compact._mend(np.array([1.0]), safe[:2].copy(), fine) == 0.0
     assert fine.tolist() == [[0.6], [0.3]]
+
+
+def test_what_is_not_a_number_stays_so():
+    # An index formed of NaN would lie outside of a table of powers: seen with bounds checked, or nothing compiled.
+    psi, rates = np.zeros((8, 1)), np.empty((4, 8, 1))
+    psi[2] = math.nan
+    compact._unit_rates(psi, 0.5, 0.1, True, rates)
+    assert np.isnan(rates[:2, 1:3]).all()
+    assert np.isfinite(rates[:, 5:7]).all()

@@ -421,3 +421,20 @@ def test_the_formula_of_second_order_tells_whether_an_entry_is_negative():
         x = y.copy()
         x[i, j] += 1.0
         assert kernel._combine(x, y, lowest)
+
+
+@pytest.mark.parametrize("D", [0.3, 0.0])
+def test_what_is_not_a_number_stays_so(D):
+    # An index formed of NaN would lie outside of a table of powers: seen with bounds checked, or nothing compiled.
+    psi, n = np.zeros(6), 6
+    psi[2] = math.nan
+    h, d = np.full(n, 1.0), np.full(n - 1, 1.0)
+    h.flags.writeable = False
+    right, left = np.empty(n), np.empty(n)
+    kernel._rates(psi, D, h, d, False, kernel._regular_from(h, d), 1, right, left)
+    assert np.isnan(right[1:3]).all()
+    assert np.isnan(left[2:4]).all()
+    assert np.isfinite(right[3:]).all()
+    for mode in (kernel.PLAIN, kernel.CORRECTED, kernel.IMPLICIT_EULER):
+        moved, _ = run_sweep(np.full(n, 1.0), psi, D, 0.1, h, d, False, mode)
+        assert not np.isfinite(moved).all()
