@@ -69,7 +69,7 @@ def test_flags_are_true_or_false():
     assert checks.check_flag("on", np.True_) is True
     assert checks.check_flag("on", False) is False
     for value in (0, 1, None, "yes"):
-        with pytest.raises(InvalidType, match="on=.*need True or False"):
+        with pytest.raises(InvalidType, match=r"on=.*need True or False"):
             checks.check_flag("on", value)
 
 
@@ -128,7 +128,7 @@ def test_requests_are_held_against_the_memory_that_is_free(monkeypatch):
     monkeypatch.setattr(checks, "available_memory", lambda: 10**8)
     checks.check_memory(64e6, "a thing", "fix")
     checks.check_memory(1e8, "a thing", "fix")
-    with pytest.raises(wg.ResourceError, match="a thing needs .* GiB, 0.0931 GiB are free for this process; fix"):
+    with pytest.raises(wg.ResourceError, match=r"a thing needs .* GiB, 0\.0931 GiB are free for this process; fix"):
         checks.check_memory(1.0001e8, "a thing", "fix")
     checks.check_size(range(12_500_000), "t")
     checks.check_size(np.broadcast_to(0.0, 12_500_000), "t")
@@ -186,7 +186,7 @@ def test_an_error_of_memory_says_what_is_free(monkeypatch):
     monkeypatch.setattr(checks, "available_memory", lambda: 2**30)
     own = wg.ResourceError("told")
     assert checks.out_of_memory(own, "a run") is own
-    assert "a run ran out of memory: no more memory; 1 GiB are free" in str(checks.out_of_memory(MemoryError(), "a run"))
+    assert "a run ran out of memory: no more memory; 1 GiB" in str(checks.out_of_memory(MemoryError(), "a run"))
     assert "memory: 7 GiB; 1" in str(checks.out_of_memory(MemoryError("7  GiB"), "a run"))
 
 

@@ -232,7 +232,7 @@ def test_the_next_length_follows_from_the_error():
     assert loop(m, potential, lines, control=0.01, tolerance=(1e30, 0, 0, 0))[3][0] == pytest.approx(0.16, rel=1e-14)
     # A negative tolerance stands for a multiple of the error of the grid at the start, between two bounds.
     grid = explicit._grid_error(m / 0.1)
-    for share, tightest, loosest, allowed in ((0.2, 0.0, 1.0, 0.2 * grid), (0.2, 2e-3, 1.0, 2e-3), (0.2, 0, 1e-5, 1e-5)):
+    for share, tightest, loosest, allowed in ((0.2, 0, 1.0, 0.2 * grid), (0.2, 2e-3, 1.0, 2e-3), (0.2, 0, 1e-5, 1e-5)):
         told, control = loop(m, potential, lines, control=0.01, tolerance=(-1.0, share, tightest, loosest))[1::2]
         growth = min(explicit.SAFETY * (allowed / told[0, 4]) ** 0.25, explicit.GROWTH_LIMIT)
         assert growth < explicit.GROWTH_LIMIT

@@ -100,7 +100,8 @@ def test_a_singular_interaction_takes_the_speeds_of_a_rough_field():
     masses = np.diff(np.clip(grid.edges[0], -0.52, 0.66))
     rho = wg.Density(grid, masses / masses.sum() / grid.volumes)
     for kernel, rough in ((lambda d: np.exp(-(d**2)), False), (wg.interactions.log(), True)):
-        on_grid = (wg.Entropy(math.inf) + wg.Interaction(wg.Convolution(kernel) if not rough else kernel)).assemble(grid)
+        term = wg.Interaction(kernel if rough else wg.Convolution(kernel))
+        on_grid = (wg.Entropy(math.inf) + term).assemble(grid)
         psi = on_grid.psi(on_grid.potential, rho.masses)
         rates = {field: transport_rate(rho.masses, psi, grid, field) for field in (True, False)}
         assert abs(rates[True] - rates[False]) > 1e-6

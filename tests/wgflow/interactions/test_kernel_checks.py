@@ -48,12 +48,12 @@ def test_the_pair_at_which_a_kernel_is_not_finite_is_named():
 
 def test_the_worst_pair_of_an_asymmetric_kernel_is_named():
     for size in (1.0, 1e-8, 1e8):
-        smooth = check_sampled_symmetry(lambda a, b: size * np.cos(a - b), LINE)
+        smooth = check_sampled_symmetry(lambda a, b, size=size: size * np.cos(a - b), LINE)
         assert 0 < smooth <= size
         # Asymmetry of round-off's size passes.
-        check_sampled_symmetry(lambda a, b: size * (1 + 0.4 * EXACTNESS * np.sign(a - b)), LINE)
+        check_sampled_symmetry(lambda a, b, size=size: size * (1 + 0.4 * EXACTNESS * np.sign(a - b)), LINE)
         with pytest.raises(wg.InvalidInput, match="U is not symmetric"):
-            check_sampled_symmetry(lambda a, b: size * (1 + 4 * EXACTNESS * np.sign(a - b)), LINE)
+            check_sampled_symmetry(lambda a, b, size=size: size * (1 + 4 * EXACTNESS * np.sign(a - b)), LINE)
     # The largest gap is that between the two ends, which are among the pairs.
     with pytest.raises(wg.InvalidInput, match=r"between \((0\.0625|0\.9375),\) and \((0\.0625|0\.9375),\)") as caught:
         check_sampled_symmetry(lambda a, b: a, LINE)
