@@ -24,6 +24,10 @@ EQUIVALENT: dict[tuple[str, str], str] = {
                    "float(grid.widths[axis][ -1]),"): "all cells are of one width",
     (_DISSIPATION, "total += compact_dissipation(masses.ravel(), pull, own, mu.ravel(), diffusion, "
                    "float(grid.widths[axis][ 1]),"): "all cells are of one width",
+    ("wgflow/checks.py", "return limit - (int(pages[ -1].split()[0]) * resource.getpagesize() if pages else 0)"):
+        "the file has one line",
+    ("wgflow/compiled/sweep.py", "_fill(factor, -1, factor.size, 1.0)"): "the last entry is filled twice",
+    ("wgflow/compiled/compact.py", "moved, sums = 0.0, np.zeros(( 3, width))"): "the third row is not used",
     (_KERNELS, "SAMPLED_PAIRS = 513"): _SAMPLE,
     (_KERNELS, "SAMPLED_PAIRS = 511"): _SAMPLE,
     (_KERNELS, "i, j = np.random.default_rng( 20180).integers(grid.size, size=(2, SAMPLED_PAIRS))"): _SAMPLE,

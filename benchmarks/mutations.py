@@ -55,9 +55,8 @@ TARGETS: dict[str, dict[str, list[str]]] = {
         "wgflow/energies/internal_energies.py": [_ENERGIES + "test_internal_energies.py"],
     },
     "checks": {
-        "wgflow/checks.py": [_W + "test_bad_inputs.py", _W + "test_bad_inputs_more.py", _W + "test_sizes.py",
-                             _W + "test_memory.py"],
-        "wgflow/grid_checks.py": [_W + "test_bad_inputs.py", _W + "test_bad_inputs_more.py", _W + "test_grids.py"],
+        "wgflow/checks.py": [_W + "test_checks.py", _W + "test_bad_inputs.py", _W + "test_sizes.py"],
+        "wgflow/grid_checks.py": [_W + "test_grid_checks.py", _W + "test_bad_inputs.py", _W + "test_grids.py"],
         "wgflow/energies/term_checks.py": [_ENERGIES + "test_functionals.py"],
         "wgflow/interactions/kernel_checks.py": [_W + "interactions/test_kernel_checks.py", _W + "test_bad_inputs.py"],
     },

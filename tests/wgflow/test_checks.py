@@ -117,6 +117,8 @@ def test_a_function_is_called_with_views_that_it_cannot_change():
 
     with pytest.raises(wg.ResourceError, match=r"f, called with 2 values, ran out of memory"):
         checks.call_user(starved, (x,), "f")
+    with pytest.raises(wg.ResourceError, match=r"f, called with 1 values, ran"):
+        checks.call_user(starved, (3.0,), "f")
     with pytest.raises(wg.InvalidInput, match=r"called with 1 coordinate, .*np\.where"):
         checks.call_user(lambda a: 1 if a else 2, (x,), "f")
     with pytest.raises(wg.InvalidInput, match=r"called with 2 coordinates, "):
@@ -170,10 +172,11 @@ def test_what_is_read_of_the_system(monkeypatch):
 
 def test_what_control_groups_leave(monkeypatch):
     root = "/sys/fs/cgroup"
-    files = {"/proc/self/cgroup": ["1:name=x:/other\n", "0::/a/b\n"],
-             f"{root}/a/b/memory.max": ["1000\n"], f"{root}/a/b/memory.current": ["300\n"],
-             f"{root}/a/b/memory.stat": ["anon 5\n", "inactive_file 50\n"],
-             f"{root}/a/memory.max": ["max\n"], f"{root}/a/memory.current": ["400\n"],
+    files = {"/proc/self/cgroup": ["1:name=x:/other\n", "0::/a.d/b\n"],
+             f"{root}/a.d/b/memory.max": ["1000\n"], f"{root}/a.d/b/memory.current": ["300\n"],
+             f"{root}/a.d/b/memory.stat": ["anon 5\n", "inactive_file 50\n"],
+             f"{root}/a.d/memory.max": ["max\n"], f"{root}/a.d/memory.current": ["400\n"],
+             f"{root}/a/memory.max": ["200\n"], f"{root}/a/memory.current": ["0\n"],  # of others
              f"{root}/memory.max": ["900\n"], f"{root}/memory.current": ["100\n"],
              f"{root}/memory/memory.limit_in_bytes": ["800\n"], f"{root}/memory/memory.usage_in_bytes": ["1\n"]}
     monkeypatch.setattr(checks, "_lines", lambda path: files.get(path, []))
