@@ -95,7 +95,7 @@ def test_origins():
     assert checks.check_origin(True, 2) == (True, True)
     assert checks.check_origin([True, False], 2) == (True, False)
     for wrong in ([True], [True, 0], 1, None, "ab"):
-        with pytest.raises(wg.InvalidInput, match="origin=.*need True or False"):
+        with pytest.raises(wg.InvalidInput, match=r"origin=.*need True or False"):
             checks.check_origin(wrong, 2)
 
 
@@ -115,7 +115,8 @@ def test_boundaries_by_axis_and_by_end():
                                ([wall], 2, "has 1 entries, the grid 2"),
                                ("open", 1, "first-passage"), ("Robin", 1, "first-passage"),
                                ("neumann", 1, "'no-flux'"),
-                               ("Reflecting", 1, "'no-flux'"), ("no_flux", 1, "'no-flux'"), ("perodic", 1, "'periodic'"),
+                               ("Reflecting", 1, "'no-flux'"),
+                               ("no_flux", 1, "'no-flux'"), ("perodic", 1, "'periodic'"),
                                ("qqqq", 1, "unknown boundary; allowed")):
         with pytest.raises(wg.InvalidInput, match=words):
             checks.check_boundary(given, ndim)
