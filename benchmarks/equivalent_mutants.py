@@ -7,6 +7,7 @@ _KERNELS = "wgflow/interactions/kernel_checks.py"
 _NEVER_NEGATIVE = "D >= 0"
 _ZERO = "at D = 0 it adds D times a finite number"
 _DIGITS = "digits of a number in a message"
+_PROBE = "other densities, of which nothing is asked but that they are positive and differ"
 _SAMPLE = "another sample of pairs"
 
 EQUIVALENT: dict[tuple[str, str], str] = {
@@ -35,5 +36,12 @@ EQUIVALENT: dict[tuple[str, str], str] = {
     (_KERNELS, "points = [tuple(round(float(c[m]), 5) for c, m in zip(grid.centers, "
                "np.unravel_index(cell, grid.shape)))"): _DIGITS,
     (_KERNELS, "places = [round(float(p[where]), 7) for p in points]"): _DIGITS,
+    (_KERNELS, "places = [round(float(p[where]), 5) for p in points]"): _DIGITS,
+    (_KERNELS, "mesh = np.meshgrid(*[circular_offsets(n, m) * h[ -1] for n, m, h in zip(grid.shape, kernel.shape, "
+               "grid.widths)],"): "all cells are of one width",
+    ("wgflow/energies/term_checks.py", "waves[1] = waves[1] + np.sin(2 * np.pi * x - 0.7 * axis) + 0.5 * "
+                                       "np.cos( 7 * np.pi * x)"): _PROBE,
+    ("wgflow/energies/term_checks.py", "first, second = (Density.from_values(grid, np.exp(0.5 - wave), normalize=True) "
+                                       "for wave in waves)"): _PROBE,
     (_KERNELS, 'indexing="ij", sparse=False)'): "arrays that are broadcast to the same shape next",
 }

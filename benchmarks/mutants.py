@@ -76,8 +76,9 @@ def _in_message(node) -> bool:
     if node.type == "operator" and node.parent.type in ("parameters", "argument", "star_expr"):
         return True
     while node is not None:
-        if node.type in ("fstring", "raise_stmt", "decorator", "tfpdef", "annassign") or (
-                node.type == "name" and node.value == "TYPE_CHECKING"):
+        if node.type in ("fstring", "raise_stmt", "decorator", "tfpdef", "annassign"):
+            return True
+        if node.type == "if_stmt" and node.children[1].get_code().strip() == "TYPE_CHECKING":
             return True
         node = node.parent
     return False

@@ -309,3 +309,39 @@ def test_a_first_variation_of_solvers_that_is_another_is_refused():
     check_term(OtherOnGrid(lambda x: 0 * x), GRID)
     with pytest.raises(InvalidInput, match=r"solvers would use another first variation than term\.first"):
         check_term(OtherOnGrid(lambda x: 0.1 * np.sin(3 * x)), GRID)
+
+
+class Shifted(MomentSquare):
+    """A term whose energy on a grid is off by a constant."""
+
+    def __init__(self, gap, size):
+        super().__init__(lambda x: size + 0 * x)
+        self.gap = gap
+
+    def on_grid(self, grid):
+        own = super().on_grid(grid)
+        # The masses of both probes add up to 1: a constant potential is a constant.
+        return type(own)(grid, potential=np.full(grid.shape, self.gap), functionals=own.functionals)
+
+
+@pytest.mark.parametrize(("size", "allowed"), [(0.1, 1e-9), (1e3, 5e-4)])
+def test_energies_are_compared_relative_to_their_size_and_to_one(size, allowed):
+    check_term(Shifted(0.7 * allowed, size), GRID)
+    for gap in (1.4 * allowed, -1.4 * allowed):
+        with pytest.raises(InvalidInput, match="solvers would use the energy"):
+            check_term(Shifted(gap, size), GRID)
+
+
+def test_a_term_without_slope_agrees_with_itself():
+    check_term(MomentSquare(lambda x: 1 + 0 * x), GRID)
+    check_term(MomentSquare(lambda x: 0 * x), GRID)
+
+
+@pytest.mark.parametrize("shape", [(4,), (81,), (1,), (80, 1), ()])
+def test_a_first_variation_has_one_value_for_each_cell(shape):
+    class Wrong(MomentSquare):
+        def first_variation(self, rho):
+            return np.zeros(shape)
+
+    with pytest.raises(InvalidInput, match="it must return one value for each cell"):
+        TermOnGrid(Wrong(lambda x: x), GRID).first_variation(RHO0.masses)
