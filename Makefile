@@ -13,11 +13,13 @@ TESTARGS ?= -n 2
 .DEFAULT_GOAL := help
 COVERED := -m 'not slow' --cov --cov-report=
 # Kernels that Numba compiles are seen by no tracer: these tests run them once more as functions of Python.
-KERNEL_TESTS := tests/wgflow/compiled tests/solvers/finite_volume/test_midpoint_kernels.py \
-	tests/solvers/finite_volume/test_field_loop.py tests/solvers/finite_volume/test_transport.py \
-	tests/solvers/jko/quantile/test_quantile_kernels.py tests/solvers/jko/entropic/test_entropic_kernels.py \
-	tests/solvers/jko/linearized/test_linearized_kernels.py tests/solvers/jko/back_and_forth/test_dual.py \
-	tests/validation/test_particles.py tests/wgflow/interactions/test_distance_tables.py
+KERNEL_TESTS := tests/wgflow/compiled tests/solvers/finite_volume/test_transport.py \
+	tests/solvers/finite_volume/test_midpoint_kernels.py::test_sweeps_are_their_twins \
+	tests/solvers/finite_volume/test_mobility.py::test_a_chain_is_swept_as_dense_matrices_say \
+	tests/solvers/finite_volume/test_compact.py::test_one_compiled_loop_takes_the_steps_of_python \
+	tests/solvers/jko/quantile tests/solvers/jko/entropic/test_entropic_kernels.py \
+	tests/solvers/jko/linearized/test_linearized_kernels.py tests/solvers/jko/linearized/test_linearized_remap.py \
+	tests/solvers/jko/back_and_forth/test_dual.py tests/wgflow/interactions/test_distance_tables.py
 
 .PHONY: help demo test test-quick check lint typing coverage bench storm docs docs-test notebook dist-check clean
 

@@ -6,6 +6,8 @@ _ON_GRID, _DISSIPATION = "wgflow/energies/on_grid.py", "wgflow/energies/dissipat
 _KERNELS = "wgflow/interactions/kernel_checks.py"
 _NEVER_NEGATIVE = "D >= 0"
 _ZERO = "at D = 0 it adds D times a finite number"
+_EXPLICIT = "wgflow/compiled/explicit.py"
+_CHANCE = "numbers that are equal by chance alone"
 _DIGITS = "digits of a number in a message"
 _PROBE = "other densities, of which nothing is asked but that they are positive and differ"
 _SAMPLE = "another sample of pairs"
@@ -27,6 +29,9 @@ EQUIVALENT: dict[tuple[str, str], str] = {
                    "float(grid.widths[axis][ 1]),"): "all cells are of one width",
     ("wgflow/checks.py", "return limit - (int(pages[ -1].split()[0]) * resource.getpagesize() if pages else 0)"):
         "the file has one line",
+    (_EXPLICIT, "if short <= 0.0:"): "a count",
+    (_EXPLICIT, "if m[i] >= least:"): _CHANCE,
+    (_EXPLICIT, "for i in range( 0, n):"): "what is filled at 0 is set to another value next",
     ("wgflow/compiled/sweep.py", "_fill(factor, -1, factor.size, 1.0)"): "the last entry is filled twice",
     ("wgflow/compiled/compact.py", "moved, sums = 0.0, np.zeros(( 3, width))"): "the third row is not used",
     (_KERNELS, "SAMPLED_PAIRS = 513"): _SAMPLE,

@@ -54,12 +54,13 @@ import runs
 print(json.dumps([run.solve(method=run.cut(3), throw=False).final.masses.ravel().tolist() for run in runs.RUNS]))
 """
 ROUND_OFF = 1e-12
-#: Tests of kernels, and of steps whose numbers are not finite, which must pass with code compiled in another way, too.
 _TESTS = Path(__file__).resolve().parents[2] / "tests"
-KERNEL_TESTS = [_TESTS / "wgflow" / "compiled", _TESTS / "solvers" / "finite_volume" / "test_midpoint_kernels.py",
-                _TESTS / "solvers" / "jko" / "quantile" / "test_quantile_kernels.py",
-                _TESTS / "solvers" / "jko" / "entropic" / "test_entropic_kernels.py",
-                _TESTS / "solvers" / "jko" / "linearized" / "test_linearized_kernels.py",
+_JKO = _TESTS / "solvers" / "jko"
+#: Tests of kernels, which must pass with code compiled in another way, too; and those that Python alone is too slow for,
+#: among them steps whose numbers are not finite.
+KERNEL_TESTS = [_TESTS / "wgflow" / "compiled", _JKO / "quantile" / "test_quantile_kernels.py",
+                _JKO / "entropic" / "test_entropic_kernels.py", _JKO / "linearized" / "test_linearized_kernels.py"]
+LONGER_TESTS = [_TESTS / "solvers" / "finite_volume" / "test_midpoint_kernels.py",
                 _TESTS / "validation" / "test_particles.py", _TESTS / "wgflow" / "test_solve.py"]
 
 
@@ -125,8 +126,9 @@ def _modes(scale: Scale) -> list[Figure]:
 
 def _failures(mode: dict[str, str]) -> list[str]:
     """Return the tests of kernels that fail with some settings of Numba."""
+    tests = KERNEL_TESTS if "NUMBA_DISABLE_JIT" in mode else KERNEL_TESTS + LONGER_TESTS
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", "-r", "fE",
-                           *map(str, KERNEL_TESTS)], capture_output=True, text=True, env={**os.environ, **mode},
+                           *map(str, tests)], capture_output=True, text=True, env={**os.environ, **mode},
                           timeout=3000)
     failed = [f"{mode}: {line}" for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
     return failed or [f"{mode}: {done.stdout.strip()[-200:]}"] * (done.returncode != 0)

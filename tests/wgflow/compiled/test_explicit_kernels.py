@@ -153,14 +153,14 @@ def test_interactions_in_all_forms():
 
 # ---------------------------------------------------------------- the loop of steps
 def loop(m, potential, lines, *, stop=1.0, control=1.0, longest=1.0, scale=1.0, tolerance=(1e-3, 0.0, 0.0, 0.0),
-         energy=None, rows=1, periodic=False, shortest=1e-12):
+         energy=None, rows=1, periodic=False, shortest=1e-12, start=0.0):
     """Take steps without interaction; return what is told, the rows, the laws and the control."""
     n = m.size
     told, laws, fields, steps = np.empty((rows, 8)), np.empty((rows, n)), np.empty((rows, n)), np.array(
         [control, 0.0, shortest])
     energy = float(m @ potential) if energy is None else energy
     found = explicit.explicit_steps(m, potential, np.empty((0, n)), np.empty(0), np.empty(0), (0, 0), lines, periodic,
-                                    (0.0, stop, longest, scale, energy, float(m.sum())), steps, tolerance, told, laws,
+                                    (start, stop, longest, scale, energy, float(m.sum())), steps, tolerance, told, laws,
                                     fields)
     return found, told, laws, steps
 
@@ -248,7 +248,10 @@ def test_steps_with_too_large_an_error_are_done_again():
     assert found[0] == 1
     assert found[1] == told[0, 7] >= 1
     assert told[0, 4] <= 1e-8
-    # Not below the shortest length.
+    # By no more than to a tenth at once, and not below the shortest length.
+    found, told = loop(m, potential, lines, control=0.02, tolerance=(1e-30, 0, 0, 0), shortest=0.005)[:2]
+    assert found[:2] == (1, 1)
+    assert told[0, 0] == pytest.approx(0.002, rel=1e-12)
     found, told = loop(m, potential, lines, control=0.02, tolerance=(1e-8, 0, 0, 0), shortest=0.02)[:2]
     assert found[:2] == (1, 0)
     assert told[0, 4] > 1e-8
@@ -257,8 +260,11 @@ def test_steps_with_too_large_an_error_are_done_again():
 def test_steps_whose_energy_rises_are_halved_and_given_up():
     m, potential, lines = smooth_problem()
     found, _, _, control = loop(m, potential, lines, control=0.02, energy=-1.0)
-    assert found[:3] == (0, explicit.MAX_HALVINGS + 1, True)
-    assert control[0] == pytest.approx(0.02 * 0.5 ** (explicit.MAX_HALVINGS + 1), rel=1e-12)
+    assert found[:3] == (0, 7, True)  # six halves of a step, then none
+    assert control[0] == pytest.approx(0.02 / 2**7, rel=1e-12)
+    # Steps that the time does not notice are given up at once.
+    found = loop(m, potential, lines, start=1.0, stop=1.0 + 2.0**-50, longest=1e-30)[0]
+    assert found[:3] == (0, 0, True)
 
 
 def test_a_law_at_rest_takes_one_step_to_the_end():
