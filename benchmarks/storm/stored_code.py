@@ -56,7 +56,7 @@ print(json.dumps([run.solve(method=run.cut(3), throw=False).final.masses.ravel()
 ROUND_OFF = 1e-12
 _TESTS = Path(__file__).resolve().parents[2] / "tests"
 _JKO = _TESTS / "solvers" / "jko"
-#: Tests of kernels, which must pass with code compiled in another way, too; and those that Python alone is too slow for,
+#: Tests of kernels, which must pass with code compiled in another way, too; and those for which Python is too slow,
 #: among them steps whose numbers are not finite.
 KERNEL_TESTS = [_TESTS / "wgflow" / "compiled", _JKO / "quantile" / "test_quantile_kernels.py",
                 _JKO / "entropic" / "test_entropic_kernels.py", _JKO / "linearized" / "test_linearized_kernels.py"]

@@ -162,6 +162,17 @@ def test_a_line_is_mended_and_tells_the_mass_that_was_moved():
         assert x.sum() == pytest.approx(1.0, abs=1e-14)
         told.append(moved)
     assert max(told) > 0
+    # What replaces negative entries is a part of J^5 m.
+    compact._unit_rates(np.zeros((n, 1)), 1.0, 0.1, True, rates)
+    moved = compact.compact_line(spike[:, None].copy(), rates, f, 3e-3, False, True, x)[2]
+    b, a = chain_matrices(np.zeros(n), 1.0, np.full(n, 100.0), np.ones(n), True)
+    J = np.linalg.solve(b - compact.GAMMA5 * 3e-3 * a, b)
+    powers = [np.linalg.matrix_power(J, k + 1) @ spike for k in range(5)]
+    plain = sum(c * p for c, p in zip(compact.FIFTH_WEIGHTS, powers))
+    assert plain.min() < 0
+    raised = np.where(plain < 0, compact.LEFT * np.maximum(powers[-1], 0.0), plain)
+    assert moved == pytest.approx((raised - plain).sum(), rel=1e-8)
+    np.testing.assert_allclose(x[:, 0], raised / raised.sum(), rtol=1e-9, atol=1e-15)
     # By the definition: negative entries become a part of the safe ones, the line is scaled to its mass.
     raw, safe = np.array([[0.6], [-0.1], [0.5]]), np.array([[0.5], [0.2], [-0.3]])
     assert compact._mend(np.array([1.0]), safe, raw) == pytest.approx(0.1 + compact.LEFT * 0.2)
