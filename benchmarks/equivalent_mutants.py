@@ -15,6 +15,7 @@ _SAMPLE = "another sample of pairs"
 EQUIVALENT: dict[tuple[str, str], str] = {
     (_ON_GRID, "if self.diffusion >= 0:"): _ZERO,
     (_ON_GRID, "if self.diffusion != 0:"): _NEVER_NEGATIVE,
+    (_ON_GRID, "if self.diffusion <= 0 or self.grid.log_weight is None:"): _NEVER_NEGATIVE,
     (_DISSIPATION, "if diffusion != 0:"): _NEVER_NEGATIVE,
     (_DISSIPATION, "if diffusion >= 0:"): _ZERO,
     (_DISSIPATION, "on_grid, law = energy.assemble(rho.grid, check=True), at_nodes(rho)"):

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import ast
 import difflib
+import importlib.abc
+import importlib.util
 import inspect
 import re
 import sys
@@ -119,14 +121,28 @@ class Statements:
         return [node for node in ast.walk(self.tree) if isinstance(node, ast.stmt)]
 
 
+class _Text(importlib.abc.SourceLoader):
+    """A loader of a module whose text is given."""
+
+    def __init__(self, path: str, text: str):
+        self.path, self.text = path, text
+
+    def get_filename(self, fullname: str) -> str:
+        return self.path
+
+    def get_data(self, path: str | bytes) -> bytes:
+        return self.text.encode()
+
+
 def put_in_place(module: ModuleType, text: str) -> None:
     """Give a loaded module the code and the constants of a changed text of its file."""
-    new = {"__name__": module.__name__, "__file__": module.__file__, "__package__": module.__package__}
-    changed = ModuleType(module.__name__)
-    changed.__dict__.update(new)
+    spec = importlib.util.spec_from_loader(module.__name__, _Text(str(module.__file__), text))
+    if spec is None or spec.loader is None:
+        raise ImportError(module.__name__)
+    changed = importlib.util.module_from_spec(spec)
     sys.modules[module.__name__] = changed
     try:
-        exec(compile(text, str(module.__file__), "exec"), changed.__dict__)
+        spec.loader.exec_module(changed)
     finally:
         sys.modules[module.__name__] = module
     for name, value in vars(changed).items():

@@ -14,6 +14,7 @@ quickest first, until one fails.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import resource
 import signal
@@ -94,11 +95,11 @@ class Tests:
                 measured.stop()
                 measured.get_data().touch_file(str(ROOT / file))
                 measured.save()
-                Path(place, "seconds").write_text(repr(seconds), encoding="utf-8")
+                Path(place, "seconds").write_text(json.dumps(seconds), encoding="utf-8")
 
             if self._forked(noted, 3600.0)[0] != "survived":
                 return None
-            seconds = eval(Path(place, "seconds").read_text(encoding="utf-8"))
+            seconds = json.loads(Path(place, "seconds").read_text(encoding="utf-8"))
             lines: dict[str, set[int]] = {name: set() for name in seconds}
             read = coverage.CoverageData(data)
             read.read()

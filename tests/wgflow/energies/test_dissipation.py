@@ -149,3 +149,30 @@ def test_the_size_of_terms_bounds_the_energy_and_its_rounding(rng):
         logs = np.abs(np.log(m)) + abs(math.log(1e-3 / 8))
         assert energy.size_of_terms(m) == pytest.approx(float(m @ (np.abs(v) + diffusion * logs)), rel=1e-13)
         assert energy.size_of_terms(m) >= abs(energy.energy(m))
+
+
+def test_internal_energies_and_their_slopes_take_their_factors(rng):
+    grid = wg.Grid((0, 2), cells=8)
+    m = rng.uniform(0.1, 0.3, 8)
+    r = m / grid.volumes
+    energy = EnergyOnGrid(grid, potential=np.zeros(8),
+                          internal=[(3.0, wg.PowerEntropy(2.0)), (0.5, wg.PowerEntropy(3.0))])
+    # H = r^2 and r^3 / 2, with the slopes 2 r and 3 r^2 / 2.
+    np.testing.assert_allclose(energy.chemical_potential(m), 3 * 2 * r + 0.5 * 1.5 * r**2, rtol=1e-14)
+    assert energy.energy(m) == pytest.approx(float(((3 * r**2 + 0.25 * r**3) * grid.volumes).sum()), rel=1e-14)
+
+
+def test_terms_that_a_method_does_not_know_are_refused():
+    grid = wg.Grid((0, 1), cells=8)
+    square = wg.MomentEnergy(lambda x: x[None], lambda z: (z * z).sum(), lambda z: 2 * z).on_grid(grid)
+    own = EnergyOnGrid(grid, potential=np.zeros(8), functionals=[(1.0, Linear(np.ones(8)))])
+    internal = EnergyOnGrid(grid, potential=np.zeros(8), internal=[(1.0, wg.PowerEntropy(2.0))])
+    for energy, known in ((square, {"moments": True}), (square, {"functionals": True}), (own, {"functionals": True}),
+                          (internal, {"internal": True})):
+        energy.check_terms("a method", **known)
+        with pytest.raises(wg.InvalidInput, match="a method knows"):
+            energy.check_terms("a method")
+    with pytest.raises(wg.InvalidInput, match="a method knows"):
+        own.check_terms("a method", moments=True, internal=True)
+    with pytest.raises(wg.InvalidInput, match="a method knows"):
+        internal.check_terms("a method", moments=True, functionals=True)
