@@ -11,7 +11,17 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 TESTARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick check lint typing bench storm docs docs-test notebook dist-check clean
+COVERED := -m 'not slow' --cov --cov-report=
+# Kernels that Numba compiles are seen by no tracer: these tests run them once more as functions of Python.
+KERNEL_TESTS := tests/wgflow/compiled tests/solvers/finite_volume/test_transport.py \
+	tests/solvers/finite_volume/test_midpoint_kernels.py::test_sweeps_are_their_twins \
+	tests/solvers/finite_volume/test_mobility.py::test_a_chain_is_swept_as_dense_matrices_say \
+	tests/solvers/finite_volume/test_compact.py::test_one_compiled_loop_takes_the_steps_of_python \
+	tests/solvers/jko/quantile tests/solvers/jko/entropic/test_entropic_kernels.py \
+	tests/solvers/jko/linearized/test_linearized_kernels.py tests/solvers/jko/linearized/test_linearized_remap.py \
+	tests/solvers/jko/back_and_forth/test_dual.py tests/wgflow/interactions/test_distance_tables.py
+
+.PHONY: help demo test test-quick check lint typing coverage bench storm docs docs-test notebook dist-check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +48,12 @@ typing: $(VENV)/.stamp-dev  ## mypy, on a tree of links that has the import pack
 	@for entry in wgflow/*; do ln -s "../../$$entry" ".typing/$$entry"; done
 	@for folder in solvers reduced_models validation; do ln -s "../../$$folder" ".typing/wgflow/$$folder"; done
 	@cd .typing && ../$(BIN)/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache -p wgflow
+
+coverage: $(VENV)/.stamp-dev  ## the part of the branches that the quick tests take: a quarter of an hour
+	@$(BIN)/wgflow warmup >/dev/null
+	@$(BIN)/python -m pytest -n auto --dist worksteal $(TESTARGS) $(COVERED)
+	@NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -n auto --dist worksteal $(TESTARGS) $(COVERED) --cov-append $(KERNEL_TESTS)
+	@$(BIN)/python -m coverage report
 
 bench: $(VENV)/.stamp-test  ## the quick benchmarks (benchmarks/README.md has the long ones)
 	@$(BIN)/python benchmarks/speed.py --quick

@@ -54,6 +54,14 @@ import runs
 print(json.dumps([run.solve(method=run.cut(3), throw=False).final.masses.ravel().tolist() for run in runs.RUNS]))
 """
 ROUND_OFF = 1e-12
+_TESTS = Path(__file__).resolve().parents[2] / "tests"
+_JKO = _TESTS / "solvers" / "jko"
+#: Tests of kernels, which must pass with code compiled in another way, too; and those for which Python is too slow,
+#: among them steps whose numbers are not finite.
+KERNEL_TESTS = [_TESTS / "wgflow" / "compiled", _JKO / "quantile" / "test_quantile_kernels.py",
+                _JKO / "entropic" / "test_entropic_kernels.py", _JKO / "linearized" / "test_linearized_kernels.py"]
+LONGER_TESTS = [_TESTS / "solvers" / "finite_volume" / "test_midpoint_kernels.py",
+                _TESTS / "validation" / "test_particles.py", _TESTS / "wgflow" / "test_solve.py"]
 
 
 def _python(code: str, *arguments: str, **settings: str) -> str:
@@ -99,8 +107,8 @@ def _rounds(scale: Scale, program: str, count: int) -> Figure:
 
 
 def _modes(scale: Scale) -> list[Figure]:
-    """Run with bounds checked, and with nothing compiled."""
-    expected, worst, wrong = json.loads(_python(LAWS, str(Path(__file__).parent))), [], []
+    """Run with bounds checked, and with nothing compiled; and the tests of kernels in both ways."""
+    expected, worst, wrong, failed = json.loads(_python(LAWS, str(Path(__file__).parent))), [], [], []
     modes = [{"NUMBA_DISABLE_JIT": "1"}, {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(scale.folder / "checked")}]
     for mode in modes:
         try:
@@ -109,9 +117,21 @@ def _modes(scale: Scale) -> list[Figure]:
             wrong.append(f"{mode}: {error}")
             continue
         worst += [float(np.abs(np.subtract(a, b)).sum()) for a, b in zip(found, expected)]
+        failed += _failures(mode)
     return [counted("F19", "compiled", "exceptions with bounds checked, or without compiling", len(modes), wrong),
             Figure("compiled", "and the largest change of a law by it (L1)", max(worst, default=np.inf), ROUND_OFF,
-                   len(worst), id="F19")]
+                   len(worst), id="F19"),
+            counted("F19", "compiled", "tests of kernels that fail so", len(modes), failed)]
+
+
+def _failures(mode: dict[str, str]) -> list[str]:
+    """Return the tests of kernels that fail with some settings of Numba."""
+    tests = KERNEL_TESTS if "NUMBA_DISABLE_JIT" in mode else KERNEL_TESTS + LONGER_TESTS
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", "-r", "fE",
+                           *map(str, tests)], capture_output=True, text=True, env={**os.environ, **mode},
+                          timeout=3000)
+    failed = [f"{mode}: {line}" for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return failed or [f"{mode}: {done.stdout.strip()[-200:]}"] * (done.returncode != 0)
 
 
 def compiled(scale: Scale) -> list[Figure]:

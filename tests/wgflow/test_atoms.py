@@ -373,3 +373,45 @@ def test_distances_know_atoms():
         wasserstein_1d(rho, [0.0], a_weights=[1.0])
     with pytest.raises(InvalidInput, match="coordinates"):
         wasserstein_1d(plane, [0.0])
+
+
+# -------------------------------------------------------------------- equality, refusals, laws between
+def test_equal_atoms_have_equal_parts():
+    rho = Atoms([[0.0, 1.0], [2.0, 3.0]], [0.5, 0.5], names=("a", "b"))
+    assert rho == Atoms([[0.0, 1.0], [2.0, 3.0]], [0.5, 0.5], names=("a", "b"))
+    for other in (Atoms([[0.0, 1.0], [2.0, 3.5]], [0.5, 0.5], names=("a", "b")),
+                  Atoms([[0.0, 1.0], [2.0, 3.0]], [0.4, 0.6], names=("a", "b")),
+                  Atoms([[0.0, 1.0], [2.0, 3.0]], [0.5, 0.5], names=("a", "c")),
+                  Atoms([[0.0, 1.0], [2.0, 3.0]], [0.5, 0.5], [(0, 4), (0, 4)], names=("a", "b")), None):
+        assert rho != other
+    assert repr(rho) == "Atoms(2 points, mass=1, mean=[0.5 2.5], on ('a', 'b'))"
+
+
+def test_what_does_not_fit_the_atoms_is_refused():
+    rho = Atoms([[0.0, 1.0], [2.0, 3.0]], [0.5, 0.5], names=("a", "b"))
+    with pytest.raises(InvalidInput, match=r"points has shape \(2, 3\); need \(2, 2\)"):
+        rho.moved(np.zeros((2, 3)))
+    assert rho.expect(np.array([1.0, 3.0])) == 2.0
+    with pytest.raises(InvalidInput, match=r"function has shape \(3,\); need \(2,\)"):
+        rho.expect(np.zeros(3))
+    for axes in ([], (1, 0), (0, 0), 2, -1):
+        with pytest.raises(InvalidInput, match="need increasing coordinate numbers between 0 and 1"):
+            rho.marginal(axes)
+    assert rho.marginal((0, 1)) == rho
+    for q in (-0.1, 1.1, math.nan):
+        with pytest.raises(InvalidInput, match=r"need numbers in \[0, 1\]"):
+            rho.marginal("a").quantile(q)
+    with pytest.raises(InvalidInput, match="periodic has 3 entries for 2 coordinates"):
+        Atoms(rho.points, rho.weights, periodic=(True, False, False))
+    for bounds in ([(0, 1)], [(0, 1, 2), (0, 1, 2)]):
+        with pytest.raises(InvalidInput, match=r"bounds has shape .*; need a \(lo, hi\) pair for each of 2"):
+            Atoms(rho.points, rho.weights, bounds)
+
+
+def test_atoms_between_two_snapshots_go_the_short_way_around_a_circle():
+    first = Atoms([[0.1, 5.9, 3.0], [0.0, 1.0, 2.0]], [1, 1, 1], [(0, 6), (0, 2)], periodic=(True, False))
+    second = first.moved(np.array([[5.7, 0.3, 4.0], [0.5, 1.0, 2.0]]))
+    from wgflow.solution import _between
+
+    np.testing.assert_allclose(_between(first, second, 0.25).points, [[0.0, 0.0, 3.25], [0.125, 1.0, 2.0]], atol=1e-12)
+    np.testing.assert_allclose(_between(first, second, 0.75).points, [[5.8, 0.2, 3.75], [0.375, 1.0, 2.0]], atol=1e-12)

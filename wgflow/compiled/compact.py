@@ -37,7 +37,8 @@ LOG2E = 1.0 / math.log(2.0)
 # ln 2 in two parts, the first with 32 bits, so that n * LN2_HIGH is exact for the n met here.
 LN2_HIGH = float.fromhex("0x1.62e42fee00000p-1")
 LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
-#: exp(-708) is close to the smallest normal number.
+#: exp(-708) is close to the smallest normal number; for larger z the rates up the slope are practically zero. Numbers
+#: are cut by min(EXP_LIMIT, z), which makes 708 of NaN, too: min(z, EXP_LIMIT) would look for NaN in a table.
 EXP_LIMIT = 708.0
 #: Below this q the functions of q are summed as series.
 SERIES_LIMIT = 0.1
@@ -130,7 +131,7 @@ def _edges(psi_a, psi_c, psi_e, psi_g, share_a, share_b, inverse, unit, right, l
         rise = (psi_e[t] - psi_c[t]) * inverse
         bend = (share_a * (psi_e[t] - 2.0 * psi_c[t] + psi_a[t])
                 + share_b * (psi_g[t] - 2.0 * psi_e[t] + psi_c[t])) * inverse
-        q = min(abs(rise), EXP_LIMIT)
+        q = min(EXP_LIMIT, abs(rise))
         e = _exp_minus(q)
         q2 = q * q
         small = q < SERIES_LIMIT

@@ -54,7 +54,8 @@ LOG2E = 1.0 / math.log(2.0)
 # ln 2 in two parts, the first with 32 bits, so that n * LN2_HIGH is exact for the n met here.
 LN2_HIGH = float.fromhex("0x1.62e42fee00000p-1")
 LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
-#: exp(-708) is close to the smallest normal number; for larger z the rates up the slope are practically zero.
+#: exp(-708) is close to the smallest normal number; for larger z the rates up the slope are practically zero. Numbers
+#: are cut by min(EXP_LIMIT, z), which makes 708 of NaN, too: min(z, EXP_LIMIT) would look for NaN in a table.
 EXP_LIMIT = 708.0
 #: Below this z the Bernoulli function is summed as a series: 1 - exp(-z) would cancel.
 SERIES_LIMIT = 0.1
@@ -99,7 +100,7 @@ def _exp_minus(q):
 @jit
 def _bernoulli(a, diffusion, inverse):
     """Return D B(a/D) for a >= 0, B(z) = z / (e^z - 1) the Bernoulli function: the rate up a rise a of Psi."""
-    q = min(a * inverse, EXP_LIMIT)
+    q = min(EXP_LIMIT, a * inverse)
     e = _exp_minus(q)
     q2 = q * q
     series = 1.0 - 0.5 * q + q2 * (1 / 12 - q2 * (1 / 720 - q2 * (1 / 30240 - q2 * (1 / 1209600))))
@@ -228,7 +229,7 @@ def _curve(psi, diffusion, h, distance, periodic, regular, width, right, left, l
             rise = psi_e[t] - psi_c[t]
             bend = own * rise - behind * (psi_c[t] - psi_a[t]) + ahead * (psi_g[t] - psi_e[t])
             smooth = square / max(square + bend * bend, TINY)
-            q = min(abs(rise) * inverse, EXP_LIMIT)
+            q = min(EXP_LIMIT, abs(rise) * inverse)
             ratio = _exp_minus(q)
             # L(q) and L(q) / rise; the series also serves where a rise is 0 up to round-off.
             series = 1.0 / 6.0 - q * q * (1.0 / 360.0 - q * q * (1.0 / 15120.0))

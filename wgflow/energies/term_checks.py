@@ -89,8 +89,6 @@ def check_term(term: Term, grid: Grid) -> None:
     with ``term.first_variation``, for one of three s at least.
     """
     on_grid = term.on_grid(grid)
-    if on_grid.potential.shape != grid.shape:
-        on_grid = type(on_grid)(grid, potential=np.zeros(grid.shape)).plus(1.0, on_grid)
     own = TermOnGrid(term, grid)
     rho, sigma = probe_densities(grid)
     for law in (rho, sigma):

@@ -149,3 +149,128 @@ def test_interactions_in_all_forms():
     np.testing.assert_allclose(field, (features.T * signs) @ (features @ m) + dense @ m, rtol=1e-12, atol=1e-12)
     explicit._field(m, features[:0], signs[:0], dense.ravel(), 0, n, field)
     np.testing.assert_allclose(field, dense @ m, rtol=1e-12, atol=1e-12)
+
+
+# ---------------------------------------------------------------- the loop of steps
+def loop(m, potential, lines, *, stop=1.0, control=1.0, longest=1.0, scale=1.0, tolerance=(1e-3, 0.0, 0.0, 0.0),
+         energy=None, rows=1, periodic=False, shortest=1e-12, start=0.0):
+    """Take steps without interaction; return what is told, the rows, the laws and the control."""
+    n = m.size
+    told, laws, fields, steps = np.empty((rows, 8)), np.empty((rows, n)), np.empty((rows, n)), np.array(
+        [control, 0.0, shortest])
+    energy = float(m @ potential) if energy is None else energy
+    found = explicit.explicit_steps(m, potential, np.empty((0, n)), np.empty(0), np.empty(0), (0, 0), lines, periodic,
+                                    (start, stop, longest, scale, energy, float(m.sum())), steps, tolerance, told, laws,
+                                    fields)
+    return found, told, laws, steps
+
+
+def outflow(m, potential, lines):
+    n = m.size
+    speed = np.append(0.0, [(potential[i - 1] - potential[i]) * lines[2, i] for i in range(1, n)])
+    speed = np.append(speed, 0.0)
+    return max((max(speed[i + 1], 0) + max(-speed[i], 0)) * lines[0, i] for i in range(n)
+               if m[i] > explicit.NEGLIGIBLE * m.sum())
+
+
+def smooth_problem(n=41, size=1.0):
+    h = 0.1
+    x = h * (np.arange(n) - (n - 1) / 2)
+    lines = np.zeros((4, n))
+    lines[0], lines[1], lines[2], lines[3] = 1 / h, h / 2, 1 / h, 1 / h
+    lines[2, 0] = 0.0
+    return np.exp(-(x - 0.3) ** 2) * h, size * x**2 / 2, lines
+
+
+def test_the_outflow_is_that_of_cells_with_mass(rng):
+    n = 9
+    speed, lines, m = rng.standard_normal(n + 1), rng.uniform(0.5, 2.0, (4, n)), rng.random(n)
+    m[4], speed[4], speed[5] = 0.0, -50.0, 50.0
+    parts = [(max(speed[i + 1], 0) + max(-speed[i], 0)) * lines[0, i] for i in range(n)]
+    assert explicit._outflow(m, m.sum(), speed, lines) == pytest.approx(max(parts[:4] + parts[5:]), rel=1e-14)
+    m[4] = 10 * explicit.NEGLIGIBLE * m.sum()
+    assert explicit._outflow(m, m.sum(), speed, lines) == pytest.approx(parts[4], rel=1e-14)
+
+
+def test_the_error_of_the_grid_is_of_third_order(rng):
+    r = rng.random(11)
+    bends = np.abs(np.diff(r, 2)).sum()
+    assert explicit._grid_error(r) == pytest.approx((bends / (12 * r.sum())) ** 1.5, rel=1e-13)
+
+
+def test_steps_keep_to_the_bound_of_courant():
+    m, potential, lines = smooth_problem()
+    bound = explicit.COURANT / outflow(m, potential, lines)
+    for scale in (1.0, 3.0):
+        found, told, _, control = loop(m, potential, lines, scale=scale)
+        count = np.ceil(1.0 / (bound / scale))
+        assert found[:3] == (1, 0, False)
+        assert told[0, 0] == pytest.approx(1 / count, rel=1e-14)
+        assert told[0, 1] == pytest.approx(scale / count, rel=1e-14)
+    # What is told beside the steps: how many times longer the next could be for its error, and the dissipation.
+    after = scale * outflow(loop(m, potential, lines, scale=scale)[2][0], potential, lines)
+    assert found[3] == pytest.approx(control[0] * after / explicit.COURANT, rel=1e-12)
+    assert found[4] == told[0, 3] > 0
+    assert loop(m, potential, lines, longest=0.01)[1][0, 0] == pytest.approx(0.01, rel=1e-14)
+    assert loop(m, potential, lines, control=0.004)[1][0, 0] == pytest.approx(0.004, rel=1e-14)
+    # The last steps are of one length, and end at the end.
+    found, told, laws, _ = loop(m, potential, lines, stop=0.035, longest=0.01, rows=9)
+    assert found[0] == 4
+    np.testing.assert_allclose(told[:4, 0], 0.035 * np.arange(1, 5) / 4, rtol=1e-14)
+    assert told[3, 0] == 0.035
+    np.testing.assert_allclose(told[:4, 2], [law @ potential for law in laws[:4]], rtol=1e-13)
+
+
+def test_the_next_length_follows_from_the_error():
+    m, potential, lines = smooth_problem()
+    _, told, _, control = loop(m, potential, lines, control=0.01, tolerance=(1e-5, 0, 0, 0))
+    error = told[0, 4]
+    assert 0 < error < 1e-5
+    growth = explicit.SAFETY * (1e-5 / error) ** 0.25
+    assert growth < explicit.GROWTH_LIMIT
+    assert control[0] == pytest.approx(0.01 * growth, rel=1e-12)
+    assert loop(m, potential, lines, control=0.01, tolerance=(1e30, 0, 0, 0))[3][0] == pytest.approx(0.16, rel=1e-14)
+    # A negative tolerance stands for a multiple of the error of the grid at the start, between two bounds.
+    grid = explicit._grid_error(m / 0.1)
+    for share, tightest, loosest, allowed in ((0.2, 0, 1.0, 0.2 * grid), (0.2, 2e-3, 1.0, 2e-3), (0.2, 0, 1e-5, 1e-5)):
+        told, control = loop(m, potential, lines, control=0.01, tolerance=(-1.0, share, tightest, loosest))[1::2]
+        growth = min(explicit.SAFETY * (allowed / told[0, 4]) ** 0.25, explicit.GROWTH_LIMIT)
+        assert growth < explicit.GROWTH_LIMIT
+        assert control[0] == pytest.approx(0.01 * growth, rel=0.01)
+
+
+def test_steps_with_too_large_an_error_are_done_again():
+    m, potential, lines = smooth_problem()
+    loose, tight = (loop(m, potential, lines, control=0.02, tolerance=(rtol, 0, 0, 0)) for rtol in (1.0, 1e-8))
+    assert loose[0][:2] == (1, 0)
+    assert loose[1][0, 4] > 1e-8
+    found, told = tight[:2]
+    assert found[0] == 1
+    assert found[1] == told[0, 7] >= 1
+    assert told[0, 4] <= 1e-8
+    # By no more than to a tenth at once, and not below the shortest length.
+    found, told = loop(m, potential, lines, control=0.02, tolerance=(1e-30, 0, 0, 0), shortest=0.005)[:2]
+    assert found[:2] == (1, 1)
+    assert told[0, 0] == pytest.approx(0.002, rel=1e-12)
+    found, told = loop(m, potential, lines, control=0.02, tolerance=(1e-8, 0, 0, 0), shortest=0.02)[:2]
+    assert found[:2] == (1, 0)
+    assert told[0, 4] > 1e-8
+
+
+def test_steps_whose_energy_rises_are_halved_and_given_up():
+    m, potential, lines = smooth_problem()
+    found, _, _, control = loop(m, potential, lines, control=0.02, energy=-1.0)
+    assert found[:3] == (0, 7, True)  # six halves of a step, then none
+    assert control[0] == pytest.approx(0.02 / 2**7, rel=1e-12)
+    # Steps that the time does not notice are given up at once.
+    found = loop(m, potential, lines, start=1.0, stop=1.0 + 2.0**-50, longest=1e-30)[0]
+    assert found[:3] == (0, 0, True)
+
+
+def test_a_law_at_rest_takes_one_step_to_the_end():
+    m, potential, lines = smooth_problem(size=0.0)
+    found, told, laws, control = loop(m, potential, lines, control=np.inf, longest=np.inf, stop=7.0)
+    assert found[:3] == (1, 0, False)
+    assert told[0, :5] == pytest.approx([7.0, 7.0, 0.0, 0.0, 0.0], abs=1e-15)
+    np.testing.assert_allclose(laws[0], m, rtol=1e-15)
+    assert control[0] == pytest.approx(7.0 * explicit.GROWTH_LIMIT)

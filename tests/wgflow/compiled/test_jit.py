@@ -8,8 +8,10 @@ import numba
 import numpy as np
 import pytest
 
-from wgflow.compiled.jit import Kernel, jit
+from wgflow.compiled.jit import CONFIG, Kernel, jit
 from wgflow.errors import WGFlowWarning
+
+pytestmark = pytest.mark.skipif(bool(CONFIG.DISABLE_JIT), reason="nothing is compiled")
 
 
 @pytest.fixture(autouse=True)

@@ -387,3 +387,54 @@ def test_products_with_rows(k, n, rng):
     assert (np.abs(lowrank.rows_dot(rows, x) - exact) <= n * ULP * scale).all()
     exact = np.array([math.fsum(column * z) for column in rows.T])
     assert (np.abs(lowrank.combine_rows(rows, z) - exact) <= k * ULP * (np.abs(rows.T) @ np.abs(z))).all()
+
+
+# ---------------------------------------------------------------- what a sweep tells
+def test_blocks_that_are_limited_are_counted():
+    n, lines = 12, 40  # two blocks of lines side by side
+    h, d = np.full(n, 1.0 / n), np.full(n - 1, 1.0 / n)
+    h.flags.writeable = False
+    calm = np.full((lines, n), 1.0 / n)
+    rest = np.zeros((lines, n))
+    for spikes, count in (((), 0), ((0, 1), 1), ((39,), 1), ((3, 35), 2)):
+        m = calm.copy()
+        for j in spikes:
+            m[j] = np.eye(n)[5]
+        moved, found = run_sweep(m, rest, 1.0, 0.05, h, d, False, kernel.PLAIN, axis=1)
+        assert found == count
+        assert moved.min() >= 0
+        flat = m.ravel().copy()
+        found = kernel.limited_sweep(flat, rest.ravel(), np.empty(0), 1.0, 0.05, h, d, lines, 1, False,
+                                     kernel.LIMITED_PLAIN, kernel.NO_CACHE, np.empty((0, 4, 0, kernel.WIDTH)), 1e-16, 0,
+                                     2)
+        assert found == count
+        assert flat.min() >= 0
+        np.testing.assert_allclose(flat.reshape(m.shape).sum(axis=1), m.sum(axis=1), rtol=1e-13)
+
+
+def test_the_formula_of_second_order_tells_whether_an_entry_is_negative():
+    x, y, lowest = np.array([[1.0, 0.5], [0.2, 0.3]]), np.array([[0.9, 0.5], [0.3, 0.2]]), np.empty(2)
+    expected = y + ROOT2 * (y - x)
+    assert not kernel._combine(x, y, lowest)
+    np.testing.assert_allclose(x, expected, rtol=1e-15)
+    for i, j in ((0, 0), (1, 1)):
+        x = y.copy()
+        x[i, j] += 1.0
+        assert kernel._combine(x, y, lowest)
+
+
+@pytest.mark.parametrize("D", [0.3, 0.0])
+def test_what_is_not_a_number_stays_so(D):
+    # An index formed of NaN would lie outside of a table of powers: seen with bounds checked, or nothing compiled.
+    psi, n = np.zeros(6), 6
+    psi[2] = math.nan
+    h, d = np.full(n, 1.0), np.full(n - 1, 1.0)
+    h.flags.writeable = False
+    right, left = np.empty(n), np.empty(n)
+    kernel._rates(psi, D, h, d, False, kernel._regular_from(h, d), 1, right, left)
+    assert np.isnan(right[1:3]).all()
+    assert np.isnan(left[2:4]).all()
+    assert np.isfinite(right[3:]).all()
+    for mode in (kernel.PLAIN, kernel.CORRECTED, kernel.IMPLICIT_EULER):
+        moved, _ = run_sweep(np.full(n, 1.0), psi, D, 0.1, h, d, False, mode)
+        assert not np.isfinite(moved).all()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import wgflow as wg
 from wgflow.energies import check_term
+from wgflow.energies.term_checks import TermOnGrid, probe_densities
 from wgflow.errors import InvalidInput
 from wgflow.grids import log_power_cell_average
 
@@ -259,3 +260,88 @@ def test_every_term_of_wgflow_agrees_with_itself(term, grid):
         check_term(term, grid)
         on_grid, rho = (wg.FreeEnergy([]) + term).assemble(grid), wg.Density.uniform(grid)
     assert on_grid.energy(rho.masses) == pytest.approx(term.energy(rho), rel=1e-12, abs=1e-13)
+
+
+def test_a_term_on_a_grid_is_asked_for_densities_alone():
+    grid = wg.Grid((0, 1), cells=4, boundary="no-flux")
+    asked = TermOnGrid(MomentSquare(lambda x: 1 + x), grid)
+    masses = np.array([0.1, 0.2, 0.3, 0.4])
+    moment = float(((1 + grid.centers[0]) * masses).sum())
+    assert asked.energy(masses) == pytest.approx(0.5 * moment**2, rel=1e-14)
+    for wrong in (masses - 0.15, 0 * masses, np.full(4, math.nan)):
+        assert asked.energy(wrong) == math.inf
+    # A trial step may have negative masses: they count as none.
+    cut = np.array([-0.5, 0.2, 0.3, 0.4])
+    np.testing.assert_allclose(asked.first_variation(cut), asked.first_variation(np.maximum(cut, 0)), rtol=1e-14)
+    for wrong in (np.full(4, math.nan), -masses):
+        assert np.isnan(asked.first_variation(wrong)).all()
+
+
+@pytest.mark.parametrize(("raised", "expected"), [
+    (InvalidInput("own words"), InvalidInput), (MemoryError(), MemoryError), (KeyError("k"), InvalidInput)])
+def test_what_a_term_raises(raised, expected):
+    class Raising(MomentSquare):
+        def energy(self, rho):
+            raise raised
+
+    words = "energy raised KeyError" if isinstance(raised, KeyError) else "own words" if str(raised) else ""
+    with pytest.raises(expected, match=words):
+        TermOnGrid(Raising(lambda x: x), RHO0.grid).energy(RHO0.masses)
+
+
+class OtherOnGrid(MomentSquare):
+    """A term whose arrays on a grid add a potential that its own faces do not have."""
+
+    def __init__(self, added):
+        super().__init__(lambda x: x)
+        self.added = added
+
+    def on_grid(self, grid):
+        own = super().on_grid(grid)
+        v = self.added(grid.centers[0])
+        # The energies of both probes are those of the term: the potential has no moment against them.
+        probes = np.stack([law.masses for law in probe_densities(grid)])
+        v = v - probes.T @ np.linalg.solve(probes @ probes.T, probes @ v)
+        return type(own)(grid, potential=v, functionals=own.functionals)
+
+
+def test_a_first_variation_of_solvers_that_is_another_is_refused():
+    check_term(OtherOnGrid(lambda x: 0 * x), GRID)
+    with pytest.raises(InvalidInput, match=r"solvers would use another first variation than term\.first"):
+        check_term(OtherOnGrid(lambda x: 0.1 * np.sin(3 * x)), GRID)
+
+
+class Shifted(MomentSquare):
+    """A term whose energy on a grid is off by a constant."""
+
+    def __init__(self, gap, size):
+        super().__init__(lambda x: size + 0 * x)
+        self.gap = gap
+
+    def on_grid(self, grid):
+        own = super().on_grid(grid)
+        # The masses of both probes add up to 1: a constant potential is a constant.
+        return type(own)(grid, potential=np.full(grid.shape, self.gap), functionals=own.functionals)
+
+
+@pytest.mark.parametrize(("size", "allowed"), [(0.1, 1e-9), (1e3, 5e-4)])
+def test_energies_are_compared_relative_to_their_size_and_to_one(size, allowed):
+    check_term(Shifted(0.7 * allowed, size), GRID)
+    for gap in (1.4 * allowed, -1.4 * allowed):
+        with pytest.raises(InvalidInput, match="solvers would use the energy"):
+            check_term(Shifted(gap, size), GRID)
+
+
+def test_a_term_without_slope_agrees_with_itself():
+    check_term(MomentSquare(lambda x: 1 + 0 * x), GRID)
+    check_term(MomentSquare(lambda x: 0 * x), GRID)
+
+
+@pytest.mark.parametrize("shape", [(4,), (81,), (1,), (80, 1), ()])
+def test_a_first_variation_has_one_value_for_each_cell(shape):
+    class Wrong(MomentSquare):
+        def first_variation(self, rho):
+            return np.zeros(shape)
+
+    with pytest.raises(InvalidInput, match="it must return one value for each cell"):
+        TermOnGrid(Wrong(lambda x: x), GRID).first_variation(RHO0.masses)

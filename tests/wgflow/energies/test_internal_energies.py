@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import wgflow as wg
-from wgflow.energies.internal_energies import InternalEnergy, PowerEntropy, RelativeEntropy
+from wgflow.energies.internal_energies import InternalEnergy, PowerEntropy, RelativeEntropy, check_convex
 from wgflow.grids import log_power_cell_average
 
 EXPONENTS = st.one_of(st.floats(0.2, 0.95), st.floats(1.05, 6.0))
@@ -274,3 +275,44 @@ def test_bad_references():
         RelativeEntropy(lambda x: x - 0.625)(wg.Density.uniform(grid))
     with pytest.raises(wg.InvalidInput, match="backward diffusion"):
         -1 * RelativeEntropy(wg.Density.uniform(grid))
+
+
+# ---------------------------------------------------------------- what is refused, and where it is said to be
+def test_functions_of_the_density_return_one_value_for_each():
+    def two(r):
+        return np.full((2, *np.shape(r)), 1.0)
+
+    for wrong in (two, lambda r: r[:1]):
+        with pytest.raises(wg.InvalidInput, match="H2 returned shape"):
+            wg.InternalEnergy(lambda r: r**2, lambda r: 2 * r, wrong)
+    square = wg.InternalEnergy(lambda r: r**2, lambda r: 2 * r, lambda r: 2.0)
+    assert square.second_derivative([0.0, 1.0, 5.0]).tolist() == [2.0, 2.0, 2.0]
+
+
+def test_fast_diffusion_is_warned_of_from_the_critical_exponent_down():
+    grids = {n: wg.Grid([(0, 1)] * n, cells=4, boundary="no-flux") for n in (1, 2, 4)}
+    for n, least in ((1, 0.01), (2, 0.01), (4, 0.51)):  # m_c = (n - 2) / n
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            wg.PowerEntropy(least).on_grid(grids[n])
+            wg.PowerEntropy(2.0).on_grid(grids[n])
+    for m in (0.5, 0.3):
+        with pytest.warns(wg.WGFlowWarning, match="m_c = 0.5"):
+            wg.PowerEntropy(m).on_grid(grids[4])
+
+
+def test_a_relative_entropy_is_taken_to_a_probability_law():
+    grid = wg.Grid((0, 1), cells=4, boundary="no-flux")
+    for mass in (2.0, 0.5, 1 + 1e-6):
+        with pytest.raises(wg.InvalidInput, match="its mass is"):
+            RelativeEntropy(wg.Density(grid, np.full(4, mass)))
+    assert RelativeEntropy(wg.Density(grid, np.full(4, 1 + 1e-12)))(wg.Density.uniform(grid)) == (
+        pytest.approx(0.0, abs=1e-11))
+
+
+def test_the_density_at_which_convexity_is_lost_is_named():
+    r = np.array([1.0, 2.0, 3.0, 4.0])
+    for second, named in (([1.0, -1.0, -3.0, 2.0], "3"), ([1.0, math.nan, -3.0, 2.0], "2")):
+        with pytest.raises(wg.InvalidInput, match=rf"H2\({named}\)="):
+            check_convex(r, np.array(second), "H2")
+    check_convex(r, np.zeros(4), "H2")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import wgflow as wg
 from wgflow.errors import InvalidInput
 from wgflow.losses import Exponential, Huber, Logistic, SmoothHinge, Square, from_functions
+from wgflow.losses.base import as_loss
 
 LOSSES = [Square(), Logistic(), Exponential(), Huber(0.7), SmoothHinge(0.4), SmoothHinge()]
 CLASSES = [loss for loss in LOSSES if loss.classifies]
@@ -123,3 +124,26 @@ def test_a_loss_with_kinks_in_its_second_derivative_is_taken():
     huber = Huber(1.0)
     loss = from_functions(huber.value, huber.derivative, huber.second_derivative, huber.conjugate)
     assert loss.conjugate(0.0, 0.5) == 0.125
+
+
+def test_a_loss_is_one_of_ours_or_three_functions():
+    square = Square()
+    assert as_loss(square) is square
+    own = as_loss((lambda y, f: 0.5 * (f - y) ** 2, lambda y, f: f - y, lambda y, f: 1 + 0 * f))
+    np.testing.assert_allclose(own.derivative(1.0, F), square.derivative(1.0, F) / square.derivative(1.0, 2.0))
+    with pytest.raises(InvalidInput, match=r"loss=Square is a class; make one, as in Square\(\)"):
+        as_loss(Square)
+    for wrong in (None, "square", (1, 2), [lambda y, f: f] * 2):
+        with pytest.raises(InvalidInput, match=r"loss must be one of wgflow\.losses or three functions"):
+            as_loss(wrong)
+
+
+def test_kernels_know_the_losses_by_number_and_parameter():
+    from wgflow.compiled import sgd
+
+    for loss in LOSSES:
+        number, parameter = loss.kernel_arguments()
+        for y in (-1.0, 1.0):
+            slopes = [sgd._pull(number, parameter, y, f) for f in F]
+            factor = -2 if number == 0 else -1
+            np.testing.assert_allclose(slopes, factor * loss.derivative(y, F), rtol=1e-12, atol=1e-14)

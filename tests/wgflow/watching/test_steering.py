@@ -1,8 +1,10 @@
 """Callbacks and conditions that end a run: the run that they watch is the one that nobody watched."""
 
+import io
 import logging
 import os
 import signal
+import sys
 import threading
 
 import numpy as np
@@ -351,3 +353,34 @@ def test_particles_tell_of_their_time(capfd, monkeypatch):
     model = wg.reduced_models.IsotropicGaussian(d=5, tau_plus2=1.8, tau_minus2=0.2)
     wg.validation.run_sgd(model, 5, 1e-3, [0.0, 1.0], rng=7, progress=True)
     assert "SGD: " in capfd.readouterr().err
+
+
+def test_a_bar_on_a_terminal_follows_the_job(monkeypatch, caplog):
+    from wgflow import progress
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    clock, shown = [0.0], Terminal()
+    caplog.set_level(logging.INFO, logger="wgflow")
+    monkeypatch.setattr(sys, "stderr", shown)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    with progress.Reporter("work") as report:
+        task = report.bar.tasks[0]
+        clock[0] += 10.0
+        report(1, 4, "t = 1 of 4")
+        assert (task.completed, task.total, task.description) == (1, 4, "work")
+        report(2, 4)  # too soon for a look
+        assert task.completed == 1
+        clock[0] += 10.0
+        progress.pulse("residual 1e-3")
+        assert task.description == "work (residual 1e-3)"
+        clock[0] += 10.0
+        progress.announce("a word")
+        report(3, 4)
+        report(4, 4)  # the end is shown at once
+        assert (task.completed, task.description) == (4, "work")
+    assert not report.bar.live.is_started
+    assert "a word" in shown.getvalue()
+    assert caplog.records == []
