@@ -26,7 +26,7 @@ from wgflow.certificate import (
 )
 from wgflow.densities import Density
 from wgflow.energies.on_grid import TINY
-from wgflow.files.streams import StoredLaws
+from wgflow.files.streams import SnapshotStream, StoredLaws
 from wgflow.jko_steps import JKOStep
 from wgflow.solution import History, Solution
 
@@ -139,7 +139,8 @@ class Recorder:
         self.flow, self.method, self.report, self.watch, self.stopped = flow, method, report, watch, ""
         self.settings = method.settings()
         self.columns: dict[str, list] = {name: [] for name in History.NAMES}
-        self.snapshots: list[tuple[float, np.ndarray, float]] = [] if flow.stream is None else flow.stream
+        self.snapshots: list[tuple[float, np.ndarray, float]] | SnapshotStream = (
+            [] if flow.stream is None else flow.stream)
         self.stride, self.since_snapshot = 1, 0
         self.room = room_for_snapshots(flow.size)
         self.n_rejected = self.n_fallback = 0

@@ -95,7 +95,12 @@ def reserve(flow: Flow, working: float, *, steps: float = math.inf, arrays_of_sn
 
 
 def snapshots_at_most(flow: Flow, steps: float) -> int:
-    """Return the number of snapshots that a recorder holds of a run of so many steps, at most."""
+    """Return the number of snapshots that a recorder holds of a run of so many steps, at most.
+
+    Of those that are written to a file the one that is looked at is in memory.
+    """
+    if flow.stream is not None:
+        return 1
     if flow.t_eval:
         return len(flow.t_eval) + 1
     return int(min(room_for_snapshots(flow.size), steps)) + 1

@@ -198,18 +198,22 @@ def nonlinear_energies(energy: EnergyOnGrid, masses: np.ndarray) -> list[float]:
 def _pack(latest: tuple[dict, dict], header: dict, arrays: dict) -> tuple[dict, dict]:
     recorded, state = latest
     rows, count = recorded["rows"], recorded["n_snapshots"]
-    snapshots = recorded["snapshots"][:count]
     arrays = dict(arrays)
     kinds: dict[str, type] = {"accepted": np.int64, "rejected": np.int64, "fallback": bool}
     for name in History.NAMES:
         arrays[f"column_{name}"] = np.array(recorded["columns"][name][:rows], dtype=kinds.get(name, float))
-    arrays["snapshot_t"] = np.array([s[0] for s in snapshots], dtype=float)
-    arrays["snapshot_energy"] = np.array([s[2] for s in snapshots], dtype=float)
-    if isinstance(recorded["snapshots"], SnapshotStream):
-        recorded["snapshots"].sync()
+    kept = recorded["snapshots"]
+    if isinstance(kept, SnapshotStream):
+        kept.sync()
         header = header | {"streamed": True}
-    elif snapshots:
-        arrays["snapshot_masses"] = [s[1] for s in snapshots]
+        arrays |= {"snapshot_t": np.array(kept.times[:count]), "snapshot_energy": np.array(kept.energies[:count]),
+                   "stream_sums": np.array(kept.sums[:count], dtype=np.int64)}
+    else:
+        snapshots = kept[:count]
+        arrays["snapshot_t"] = np.array([s[0] for s in snapshots], dtype=float)
+        arrays["snapshot_energy"] = np.array([s[2] for s in snapshots], dtype=float)
+        if snapshots:
+            arrays["snapshot_masses"] = [s[1] for s in snapshots]
     arrays |= {f"state_{name}": value for name, value in state.items() if isinstance(value, np.ndarray)}
     audit = recorded["audit"]
     arrays["audit_samples"] = audit["rows_of"]()
@@ -250,9 +254,13 @@ def unpack_run(header: dict, arrays: dict) -> tuple[dict, dict]:
     lengths = {len(column) for column in columns.values()}
     if not len(times) == len(energies) == len(masses) or lengths != {header["recorder"]["rows"]}:
         raise ValueError("its columns have different lengths")
+    sums = arrays.get("stream_sums")
+    if sums is not None and (sums.dtype != np.int64 or sums.shape != (len(times),)):
+        raise ValueError(f"{len(times)} snapshots, but checksums of shape {sums.shape}")
     # Files of former versions have none.
     audit = header["audit"] | {"samples": arrays["audit_samples"]} if "audit" in header else None
-    record = {"columns": columns, "audit": audit, "snapshots": list(zip(times, masses, energies)),
+    record = {"columns": columns, "audit": audit, "streamed": bool(header.get("streamed")),
+              "stream_sums": sums, "snapshots": list(zip(times, masses, energies)),
               "jko_steps": unpack_steps(header["jko_steps"], arrays)}
     return header["recorder"] | record, state
 
