@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from types import SimpleNamespace
 
 import matplotlib as mpl
@@ -282,7 +283,7 @@ def test_times_do_not_crowd_where_the_law_rests(end):
     assert (chosen[0], chosen[-1]) == (0, 300)
     assert sol.t[chosen[-2]] < 3
     laws = [sol.densities[k].masses for k in range(301)]
-    way = np.concatenate([[0.0], np.cumsum([np.abs(b - a).sum() for a, b in zip(laws, laws[1:])])])
+    way = np.concatenate([[0.0], np.cumsum([np.abs(b - a).sum() for a, b in pairwise(laws)])])
     assert np.allclose(way[chosen] / way[-1], np.linspace(0, 1, 6), atol=0.03)
     labels = [text.get_text() for text in sol.plot().axes[0].get_legend().get_texts()]
     assert labels == [f"t = {words}" for words in figures.times_in_words(sol.t[chosen])]

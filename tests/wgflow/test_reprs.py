@@ -46,7 +46,8 @@ def test_reprs_are_short():
         assert len(words) <= 250, words
     assert repr(rest).startswith(f"Stationary({rest.method}, beta=1: F = {rest.energy:.6g}, ")
     assert repr(rest).endswith(f"residual {rest.residual:.1e}, stable; holds)")
-    assert repr(sol.certificate).startswith(f"Certificate({sol.certificate.verdict}: {sol.certificate.n_accepted} steps")
+    steps = sol.certificate.n_accepted
+    assert repr(sol.certificate).startswith(f"Certificate({sol.certificate.verdict}: {steps} steps")
     assert repr(sgd).startswith("SGDResult(SGD on IsotropicGaussian(")
     assert repr(sgd).endswith("2 runs of 20, step_size=0.01, 2 times, t = 0 to 0.1)")
     assert repr(validation.BoundedLipschitz()) == "BoundedLipschitz('bounded Lipschitz')"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from wgflow.checks import call_user, check_positive, kind_of, real_array
 from wgflow.errors import InvalidInput
@@ -25,7 +25,7 @@ _STEPS = 0.1 * 0.5 ** np.arange(8)
 #: Where the steps are compared, and by how much two may differ, relative to the largest derivative.
 _PROBES = np.linspace(-16.0, 16.0, 4001)
 _ALLOWED = 1e-7
-#: Nodes and reach of the table for compiled loops. Between its nodes a cubic with the values and slopes of the function.
+#: Nodes and reach of the table for compiled loops, of cubics with the values and slopes of the function.
 _NODES, _REACH = 1 << 13, 64.0
 #: The table goes on by straight lines where the function does, up to this part of its slopes.
 _STRAIGHT = 1e-9
@@ -121,8 +121,8 @@ class Smooth(SmoothActivation):
         function = self.function if what == "function" else self._given
         found = real_array(call_user(function, (t,), f"{what} of Smooth"), f"what {what} of Smooth returns")
         if found.shape != t.shape:
-            raise InvalidInput(f"{what} of Smooth returned shape {found.shape} for an array of shape {t.shape}; it must "
-                               "work on arrays: np.vectorize makes such a function of one of numbers")
+            raise InvalidInput(f"{what} of Smooth returned shape {found.shape} for an array of shape {t.shape}; it "
+                               "must work on arrays: np.vectorize makes such a function of one of numbers")
         if not np.isfinite(found).all():
             worst = t[~np.isfinite(found)].flat[0]
             raise InvalidInput(f"{what} of Smooth is {found[~np.isfinite(found)].flat[0]} at {worst:g}; it must be "
@@ -145,20 +145,21 @@ class Smooth(SmoothActivation):
             return total / h
         middle = self._values(t, what)
         for k in range(_SIDE, 0, -1):
-            total += _SECOND[k - 1] * ((self._values(t + k * h, what) - middle) - (middle - self._values(t - k * h, what)))
+            after, before = self._values(t + k * h, what), self._values(t - k * h, what)
+            total += _SECOND[k - 1] * ((after - middle) - (middle - before))
         return total / h**2
 
     def _choose_step(self, order: int) -> None:
         """Choose the step whose difference is closest to that of the next smaller one, and note how close that is."""
         found = [self._difference(_PROBES, order, h) for h in _STEPS]
         size = max(1.0, float(np.abs(found[-1]).max()))
-        gaps = [float(np.abs(a - b).max()) / size for a, b in zip(found, found[1:])]
+        gaps = [float(np.abs(a - b).max()) / size for a, b in pairwise(found)]
         best = int(np.argmin(gaps))
         if not gaps[best] <= _ALLOWED:
             place = _PROBES[int(np.abs(found[best] - found[best + 1]).argmax())]
-            of = "derivative" if self._given is not None else "function"
-            raise InvalidInput(f"{of}={getattr(self, '_given' if self._given else 'function')!r} of Smooth is not smooth "
-                               f"near {place:.3g}: its differences of two steps differ by {gaps[best]:.1e}; give a "
+            of, given = ("function", self.function) if self._given is None else ("derivative", self._given)
+            raise InvalidInput(f"{of}={given!r} of Smooth is not smooth near {place:.3g}: its differences of two "
+                               f"steps differ by {gaps[best]:.1e}; give a "
                                "function with kinks as a table, PiecewiseLinear(t, sigma(t), left_slope=, "
                                "right_slope=), and of a steep one the derivative too")
         self._steps[order], self._noise[order] = float(_STEPS[best]), gaps[best] * size

@@ -11,7 +11,7 @@ from wgflow.certificate import Certificate, boundary_mass
 from wgflow.densities import Density
 from wgflow.energies.nodes import law_of_nodes, nodes_of_density, with_nodes
 from wgflow.errors import StorageError, WGFlowError
-from wgflow.solution import History, Solution
+from wgflow.solution import Solution
 
 from .archives import open_regular, read_npz
 from .checkpoints import KIND, unpack_run
@@ -76,7 +76,8 @@ def _unpack(path, header: dict, arrays: dict[str, np.ndarray]) -> Solution:
         raise ValueError("it has no snapshot yet")
     if not (np.diff(times) > 0).all():
         raise ValueError("its times do not increase")
-    history, done = History({name: np.array(column) for name, column in columns.items()}), t >= t1
+    steps, done = StepRecord(), t >= t1
+    steps.restore(columns, saved["of_steps"])
     name = str(header["method"]["method"])
     settings = ", ".join(f"{key}={value!r}" for key, value in header["method"].items() if key != "method")
     message = (f"a checkpoint at the end of the time span, t = {t:.6g}" if done else
@@ -84,8 +85,8 @@ def _unpack(path, header: dict, arrays: dict[str, np.ndarray]) -> Solution:
     mobility = None
     if "mobility" in arrays:
         mobility = unpack_mobility({"numbers": told.get("mobility"), "text": "Mobility(a function that is not stored)"})
-    return Solution(t=times, densities=laws, energy=energies, history=history, status=0 if done else 1, message=message,
-                    certificate=_certificate(header, saved, laws, done), free_energy=None,
+    return Solution(t=times, densities=laws, energy=energies, history=steps.history(), status=0 if done else 1, message=message,
+                    certificate=_certificate(header, saved, steps, laws, done), free_energy=None,
                     method=f"{name}({settings})", time_scale=told["time_scale"], jko_steps=saved["jko_steps"],
                     mobility=mobility)
 
@@ -99,10 +100,8 @@ def _reached(state: dict[str, Any], shape: tuple[int, ...]) -> np.ndarray | None
     return None
 
 
-def _certificate(header: dict, saved: dict, laws: list[Density], done: bool) -> Certificate:
+def _certificate(header: dict, saved: dict, steps: StepRecord, laws: list[Density], done: bool) -> Certificate:
     """Return what the record of the steps alone shows."""
-    steps = StepRecord()
-    steps.restore(saved["columns"], saved["of_steps"])
     worst = steps.extremes()
     return Certificate(
         mass_drift=worst["drift"], min_density=worst["least"],
