@@ -85,8 +85,9 @@ def _unpack(path, header: dict, arrays: dict[str, np.ndarray]) -> Solution:
     mobility = None
     if "mobility" in arrays:
         mobility = unpack_mobility({"numbers": told.get("mobility"), "text": "Mobility(a function that is not stored)"})
-    return Solution(t=times, densities=laws, energy=energies, history=steps.history(), status=0 if done else 1, message=message,
-                    certificate=_certificate(header, saved, steps, laws, done), free_energy=None,
+    return Solution(t=times, densities=laws, energy=energies, history=steps.history(),
+                    status=0 if done else 1, message=message, free_energy=None,
+                    certificate=_certificate(header, saved, steps, laws, done),
                     method=f"{name}({settings})", time_scale=told["time_scale"], jko_steps=saved["jko_steps"],
                     mobility=mobility)
 
