@@ -59,6 +59,12 @@ class GaussianState:
     dissipation: FloatArray = field(repr=False)
     energy_rate: FloatArray = field(repr=False)
 
+    def __repr__(self) -> str:
+        times = np.atleast_1d(self.t)
+        risk = np.atleast_1d(self.risk)
+        return (f"GaussianState({self.mean.shape[-1]} coordinates, {times.size} times, t = {times.flat[0]:g} to "
+                f"{times.flat[-1]:g}, risk {risk.flat[0]:.4g} to {risk.flat[-1]:.4g})")
+
     @property
     def second_moment(self) -> FloatArray:
         r"""The matrix :math:`\int \theta \theta^T \rho = C + m m^T`, shape (\*t.shape, D, D)."""

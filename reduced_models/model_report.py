@@ -61,6 +61,9 @@ class ModelReport:
     checks: tuple[ModelCheck, ...]
     false_alarm: float
 
+    def __repr__(self) -> str:
+        return f"ModelReport({self.explain().splitlines()[0]})"
+
     @property
     def passed(self) -> bool:
         """Whether no check failed."""

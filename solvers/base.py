@@ -354,7 +354,7 @@ def _advance(run: Run, stop: float, recorder: Recorder, limits: _Limits, checkpo
             alone = False
             continue
         if isinstance(step, Steps):
-            recorder.steps(step)
+            recorder.several(step)
             limits.steps, before = limits.steps + len(step.t), step.t[-1]
             continue
         recorder.take(run)

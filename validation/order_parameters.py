@@ -58,6 +58,11 @@ class OrderParameters:
     step_size: float
     model: NetworkModel
 
+    def __repr__(self) -> str:
+        return (f"OrderParameters({self.model!r}: {self.students.shape[-1]} neurons, step_size={self.step_size:g}, "
+                f"{len(self.t)} times, t = {self.t[0]:g} to {self.t[-1]:g}, risk {self.risk[0]:.4g} to "
+                f"{self.risk[-1]:.4g})")
+
     @property
     def radii(self) -> Array:
         """Lengths of the weights in each block, shape (T, N, blocks): what `Trajectories.coordinates` hold."""

@@ -86,6 +86,13 @@ class Trajectories:
     simulator: str = "SGD"
     folder: Path | None = None
 
+    def __repr__(self) -> str:
+        model = "" if self.model is None else f" on {self.model!r}"
+        step = f", step_size={self.step_size:g}" if self.step_size else ""
+        where = "" if self.folder is None else f", in {str(self.folder)!r}"
+        return (f"{type(self).__name__}({self.simulator}{model}: {self.n_runs} runs of {self.n_neurons}{step}, "
+                f"{len(self.t)} times, t = {self.t[0]:g} to {self.t[-1]:g}{where})")
+
     @property
     def n_runs(self) -> int:
         """Number of independent runs."""
@@ -97,7 +104,7 @@ class Trajectories:
         return None if self.n_samples is None else np.asarray(self.steps * (self.batch_size / self.n_samples), float)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SGDResult(Trajectories):
     """Paths of the neurons of a network, under SGD or the gradient flow: the model and its risk are known."""
 

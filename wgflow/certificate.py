@@ -340,6 +340,11 @@ class Certificate:
         """Return all fields as plain numbers, strings and dictionaries, with ``ok`` and ``verdict``."""
         return {f.name: getattr(self, f.name) for f in fields(self)} | {"ok": self.ok, "verdict": self.verdict}
 
+    def __repr__(self) -> str:
+        defect = "" if self.dissipation_defect is None else f", dissipation defect {self.dissipation_defect:.1e}"
+        return (f"Certificate({self.verdict}: {self.n_accepted} steps, mass drift {self.mass_drift:.1e}, least density "
+                f"{self.min_density:.1e}, energy rise {self.max_energy_increase:.1e}{defect})")
+
     def _repr_html_(self) -> str:
         return str(uphill("wgflow.pictures.html", "certificate_html")(self))
 

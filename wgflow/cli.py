@@ -342,13 +342,13 @@ def info(
 
 def _told(sol: Solution) -> dict[str, object]:
     return {"method": sol.method, "t": sol.t.tolist(), "energy": sol.energy.tolist(), "status": sol.status,
-            "message": sol.message, "steps": len(sol.history) - 1, "verdict": sol.certificate.verdict,
+            "message": sol.message, "steps": sol.history.steps, "verdict": sol.certificate.verdict,
             "checks": {name: answer for name, (answer, _) in sol.certificate.checks().items()}}
 
 
 def _summary(sol: Solution) -> str:
     return (f"{sol.method}\n{sol.message}\nt = {sol.t[0]:g} to {sol.t[-1]:g}, {len(sol.t)} snapshots, "
-            f"{len(sol.history) - 1} steps, F = {sol.energy[0]:.6g} to {sol.energy[-1]:.6g}\n{sol.explain()}")
+            f"{sol.history.steps} steps, F = {sol.energy[0]:.6g} to {sol.energy[-1]:.6g}\n{sol.explain()}")
 
 
 @app.command()

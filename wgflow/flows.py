@@ -316,7 +316,7 @@ def run(flow: Flow, method: Method, *, progress: Progress = False, checkpoint=No
             with _keeper(checkpoint, flow, method, recorder, state is not None) as keeper:
                 method.integrate(flow, recorder, checkpoint=keeper, state=state)
         except ConvergenceError as error:
-            if not recorder.columns["t"]:
+            if not recorder.steps.count:
                 # Before anything was known.
                 raise
             error.partial = recorder.solution(1, str(error))
@@ -324,9 +324,9 @@ def run(flow: Flow, method: Method, *, progress: Progress = False, checkpoint=No
                 raise
             return error.partial
         except KeyboardInterrupt as error:
-            if not recorder.columns["t"]:
+            if not recorder.steps.count:
                 raise
-            words = f"interrupted at t = {recorder.columns['t'][-1]:.6g} of {flow.t1:g}"
+            words = f"interrupted at t = {recorder.steps.latest('t'):.6g} of {flow.t1:g}"
             partial = recorder.solution(1, words)
             if not throw:
                 return partial
@@ -338,7 +338,7 @@ def run(flow: Flow, method: Method, *, progress: Progress = False, checkpoint=No
             told: Exception = error
             if isinstance(error, MemoryError):
                 told = out_of_memory(error, f"the run of {type(method).__name__}")
-            if recorder.columns["t"]:
+            if recorder.steps.count:
                 vars(told)["partial"] = recorder.solution(1, f"{type(told).__name__}: {told}")
             if told is error:
                 raise

@@ -17,18 +17,17 @@ from wgflow.audit.listener import Audit
 from wgflow.audit.open_ends import Outermost, Outside, goes_on
 from wgflow.audit.resolution import unresolved
 from wgflow.audit.sealing import LITTLE_OUTSIDE, audited, outside_at
+from wgflow.audit.step_record import StepRecord
 from wgflow.calls.memory import SNAPSHOTS, room_for_snapshots
 from wgflow.certificate import (
     Certificate,
     boundary_mass,
-    largest_drift,
-    largest_rise,
     library_versions,
     of_sample,
 )
 from wgflow.densities import Density
 from wgflow.energies.on_grid import TINY
-from wgflow.files.streams import StoredLaws
+from wgflow.files.streams import SnapshotStream, StoredLaws
 from wgflow.solution import History, Solution
 from wgflow.watching.steps import Interior, Step, Steps
 
@@ -75,8 +74,10 @@ class Recorder:
                  watch: Watch | None = None):
         self.flow, self.method, self.report, self.watch, self.stopped = flow, method, report, watch, ""
         self.settings = method.settings()
-        self.columns: dict[str, list] = {name: [] for name in History.NAMES}
-        self.snapshots: list[tuple[float, np.ndarray, float]] = [] if flow.stream is None else flow.stream
+        # What a method that is not told of changes may miss is looked for in every single step.
+        self.steps = StepRecord(whole=flow.drive is not None and not method.follows)
+        self.snapshots: list[tuple[float, np.ndarray, float]] | SnapshotStream = (
+            [] if flow.stream is None else flow.stream)
         self.stride, self.since_snapshot = 1, 0
         self.room = room_for_snapshots(flow.size)
         self.n_rejected = self.n_fallback = 0
@@ -141,29 +142,27 @@ class Recorder:
             self.rate(step.clock, step.rate)
         if step.jko is not None:
             self.jko_steps.append(step.jko)
-        self._append(step, step.t - self.columns["t"][-1])
+            # Each of them is told with its step.
+            self.steps.whole = True
+        self._append(step, step.t - self.steps.latest("t"))
         self._look_outside(step.t, step.law)
         self.audit.step(step, self.error_estimate)
         self._keep(step.t, step.law, step.energy)
 
-    def steps(self, steps: Steps) -> None:
+    def several(self, steps: Steps) -> None:
         """Record several accepted steps, as `step` records each of them."""
-        columns, laws, count = self.columns, steps.laws, len(steps.t)
+        laws, count = steps.laws, len(steps.t)
         if self._last_rate is None:
             self.rate(0.0, steps.rate[0])
         for clock, value in zip(steps.clock, steps.rate):
             self.rate(clock, value)
+        self.n_rates = None if self.n_rates is None else self.n_rates + count
         volume = self.even_volume
         least = laws.min(axis=1) / volume if volume is not None else (laws / self.flow.grid.volumes).min(axis=1)
-        columns["accepted"] += range(len(columns["t"]), len(columns["t"]) + count)
-        columns["dt"] += [after - before for before, after in pairwise((columns["t"][-1], *steps.t))]
-        columns["t"] += steps.t
-        columns["energy"] += steps.energy
-        columns["mass"] += laws.sum(axis=1).tolist()
-        columns["min_density"] += least.tolist()
-        columns["rejected"] += steps.rejected
-        columns["fallback"] += [False] * count
-        columns["work"] += [0.0] * count
+        self.steps.extend({
+            "t": steps.t, "dt": [after - before for before, after in pairwise((self.steps.latest("t"), *steps.t))],
+            "energy": steps.energy, "mass": laws.sum(axis=1).tolist(), "min_density": least.tolist(),
+            "rejected": steps.rejected, "fallback": [False] * count, "work": [0.0] * count})
         for t, law, energy, error in zip(steps.t, laws, steps.energy, steps.error):
             self.last_masses = law
             self._look_outside(t, law)
@@ -213,14 +212,15 @@ class Recorder:
 
     def dump(self) -> dict:
         """What has been recorded: numbers, and lists of which only the first ``rows`` and ``n_snapshots`` are meant."""
-        return {"columns": self.columns, "rows": len(self.columns["t"]), "snapshots": self.snapshots,
+        return {**self.steps.dump(), "snapshots": self.snapshots,
                 "n_snapshots": len(self.snapshots), "jko_steps": self.jko_steps, "n_jko_steps": len(self.jko_steps),
                 "audit": self.audit.dump(),
                 **{name: getattr(self, name) for name in self.COUNTERS}}
 
     def restore(self, saved: dict, masses) -> None:
         """Take up what `dump` gave, and the masses that were recorded last."""
-        self.columns, self.snapshots, self.last_masses = saved["columns"], saved["snapshots"], masses
+        self.steps.restore(saved["columns"], saved["of_steps"])
+        self.snapshots, self.last_masses = saved["snapshots"], masses
         self.jko_steps = list(saved["jko_steps"])
         for name in self.COUNTERS:
             setattr(self, name, saved.get(name, self.ADDED[name]) if name in self.ADDED else saved[name])
@@ -228,21 +228,22 @@ class Recorder:
 
     def solution(self, status: int, message: str) -> Solution:
         """The Solution of what has been recorded."""
-        if (status != 0 or self.stopped) and self.columns["t"] and (
-                not self.snapshots or self.columns["t"][-1] != self.snapshots[-1][0]):
-            self._snapshot(self.columns["t"][-1], self.last_masses, self.columns["energy"][-1])
+        if (status != 0 or self.stopped) and self.steps.count and (
+                not self.snapshots or self.steps.latest("t") != self.snapshots[-1][0]):
+            self._snapshot(self.steps.latest("t"), self.last_masses, self.steps.latest("energy"))
         densities: Sequence[Any] = StoredLaws(self.flow.stream, self._kept) if self.flow.stream is not None else [
             self._kept(k, state) for k, (_, state, _) in enumerate(self.snapshots)]
         for _, state, _ in self.snapshots:
             self.boundary = max(self.boundary, self.at_boundary(np.asarray(state)))
+        history, least = self.steps.history(), self.steps.extremes()["least"]
         if self.flow.law is not None:
             # The smallest average over a cell, where it is known; at the other steps the smallest value at a center.
-            least = {t: float(rho.values.min()) for (t, _, _), rho in zip(self.snapshots, densities)
+            known = {t: float(rho.values.min()) for (t, _, _), rho in zip(self.snapshots, densities)
                      if isinstance(rho, Density)}
-            self.columns["min_density"] = [least.get(t, value) for t, value in
-                                           zip(self.columns["t"], self.columns["min_density"])]
-        history = History(self.columns)
-        made, audit = self._certificate_of(history, status), self.audit
+            history.min_density = np.array([known.get(t, value) for t, value in
+                                            zip(history.t.tolist(), history.min_density.tolist())])
+            least = min([least, *known.values()]) if self.steps.stride > 1 else float(history.min_density.min())
+        made, audit = self._certificate_of(history, status, least), self.audit
         times = [t for t, _, _ in self.snapshots]
         return Solution(t=times, densities=densities, energy=[s[2] for s in self.snapshots],
                         history=history, status=status, message=message,
@@ -255,16 +256,8 @@ class Recorder:
         mass, least = step.mass, step.min_density
         if mass is None or least is None:
             mass, least = (own if given is None else given for own, given in zip(self._weigh(step.law), (mass, least)))
-        columns = self.columns
-        columns["accepted"].append(len(columns["t"]))
-        columns["t"].append(step.t)
-        columns["dt"].append(dt)
-        columns["energy"].append(step.energy)
-        columns["mass"].append(mass)
-        columns["min_density"].append(least)
-        columns["rejected"].append(self.n_rejected)
-        columns["fallback"].append(step.fallback)
-        columns["work"].append(step.work)
+        self.steps.append({"t": step.t, "dt": dt, "energy": step.energy, "mass": mass, "min_density": least,
+                           "rejected": self.n_rejected, "fallback": step.fallback, "work": step.work})
         self.last_masses = step.law
 
     def _weigh(self, masses) -> tuple[float, float]:
@@ -287,7 +280,7 @@ class Recorder:
         if self.ends is None:
             return
         outermost = self.ends.most_outside(masses)
-        if outermost > max(GROWN * self.outermost, LITTLE_OUTSIDE * self.columns["mass"][0]):
+        if outermost > max(GROWN * self.outermost, LITTLE_OUTSIDE * self.steps.first("mass")):
             self.outermost = outermost
             self._keep_outside(outside_at(self.flow, t, masses))
 
@@ -317,30 +310,29 @@ class Recorder:
             self.snapshots = self.snapshots[:1] + self.snapshots[2::2]
             self.stride *= 2
 
-    def _certificate_of(self, history: History, status: int) -> Callable[[], Certificate]:
+    def _certificate_of(self, history: History, status: int, least: float) -> Callable[[], Certificate]:
         """Return a function that makes the certificate when it is read, without the snapshots.
 
         Where the flow changes with time they are needed, and functions of the user's: it is made at once.
         """
         if self.flow.drive is not None or self.flow.clock is not None or self.flow.stream is not None:
-            certificate = self._certificate(history, status)
+            certificate = self._certificate(history, status, least)
             return lambda: certificate
         kept = copy(self)
         kept.snapshots, kept.report, kept.watch = [], None, None
-        return lambda: kept._certificate(history, status)
+        return lambda: kept._certificate(history, status, least)
 
-    def _certificate(self, history: History, status: int) -> Certificate:
+    def _certificate(self, history: History, status: int, least: float) -> Certificate:
+        worst = self.steps.extremes()
         unseen, missed = self._seen(history)
         # What the law lost by itself: the work of terms that change with time is not its own.
         energy = history.energy - history.work
         lost = float(energy[0] - energy[-1]) if len(history) > 1 else 0.0
         return Certificate(
-            mass_drift=largest_drift(history.mass),
-            min_density=float(history.min_density.min()),
-            max_energy_increase=largest_rise(energy),
+            mass_drift=worst["drift"], min_density=least, max_energy_increase=worst["rise"],
             dissipation_defect=float(abs(lost - self.dissipated) / max(1.0, lost)),
             boundary_mass=self.boundary,
-            n_accepted=len(history) - 1, n_rejected=self.n_rejected, n_fallback=self.n_fallback,
+            n_accepted=self.steps.count - 1, n_rejected=self.n_rejected, n_fallback=self.n_fallback,
             residual=self.residual, error_estimate=self.error_estimate, edi_defect=self.edi_defect,
             bias=self.bias, grid_error=self.grid_error, scheme=self.flow.scheme,
             dissipation_gap=self._dissipation_gap(lost), n_dissipations=self.n_rates,
@@ -362,7 +354,7 @@ class Recorder:
         if not self.jko_steps:
             return None
         lengths = np.sqrt([max(0.0, step.w2_squared) for step in self.jko_steps])
-        others = float(lengths[np.array(self.columns["fallback"][1:], dtype=bool)].sum())
+        others = float(lengths[self.steps.history().fallback[1:]].sum())
         return others / float(lengths.sum()) if others > 0 else 0.0
 
     def _seen(self, history: History) -> tuple[float | None, float | None]:
@@ -377,7 +369,7 @@ class Recorder:
             some = self.snapshots[::1 if self.flow.stream is None else 1 + len(self.snapshots) // SNAPSHOTS]
             missed = 0.0 if self.method.follows else drive.missed(
                 history.t, [(t, np.asarray(law)) for t, law, _ in some], self.flow.elapsed)
-        return min(gap, float(history.dt.max())), missed
+        return min(gap, self.steps.extremes()["longest"]), missed
 
     def _dissipation_gap(self, lost: float) -> float | None:
         """Return how far the energy lost lies outside the bounds of the dissipation integrated, relative to it."""

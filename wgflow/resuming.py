@@ -41,35 +41,41 @@ def resume(path, t_end=None, *, energy: Term, methods: dict[str, type[Method]], 
            throw: bool = True, watch: Watch | None = None) -> Solution:
     """Continue a run from its checkpoint, see `wgflow.resume`; ``methods`` has the classes that a file may name."""
     flow, method, saved, state = _read_run(path, energy, methods, method, time_scale, mobility)
-    end, times = _new_end(path, flow, float(state["t"]), t_end, t_eval)
-    _reopen(path, flow, saved, stream, end)
+    streamed = _check_stream(path, saved, stream)
+    end, times = _new_end(path, flow, float(state["t"]), t_end, t_eval, streamed)
     options = {"progress": progress, "checkpoint": path if checkpoint is None else checkpoint, "throw": throw,
                "watch": watch}
     if end < flow.t1 or (end > flow.t1 and state["t"] == flow.t1):
-        other = make_flow(energy, flow.rho0, (flow.t0, end), times or None, flow.time_scale, method, flow.mobility)
+        other = make_flow(energy, flow.rho0, (flow.t0, end), times or None, flow.time_scale, method, flow.mobility,
+                          streamed=streamed)
+        _reopen(other, saved, stream)
         return run(other, method, state=(saved, state), **options)
+    _reopen(flow, saved, stream)
     solution = run(flow, method, state=(saved, state), **options)
     if end == flow.t1 or not solution.success or solution.stopped:
         return solution
     return resume(options.pop("checkpoint"), t_end, energy=energy, methods=methods, t_eval=t_eval, method=method,
-                  time_scale=time_scale, mobility=mobility, **options)
+                  time_scale=time_scale, mobility=mobility, stream=stream, **options)
 
 
-def _reopen(path, flow: Flow, saved: dict, stream, end: float) -> None:
-    """Take up the file of the snapshots of a run that streams them."""
-    streamed = any(state is None for _, state, _ in saved["snapshots"])
-    if not streamed:
-        if stream is not None:
-            raise InvalidInput(f"stream={stream!r}: the run in {path} keeps its snapshots in memory; leave stream out")
-        return
-    if stream is None:
+def _check_stream(path, saved: dict, stream) -> bool:
+    """Return whether a run streams its snapshots; its file must be given again, and none for a run without."""
+    streamed = saved["streamed"]
+    if stream is not None and not streamed:
+        raise InvalidInput(f"stream={stream!r}: the run in {path} keeps its snapshots in memory; leave stream out")
+    if streamed and stream is None:
         raise InvalidInput(f"stream: the run in {path} writes its snapshots to a file; give it again: "
                            "resume(path, energy=energy, stream=...)")
-    if end != flow.t1:
-        raise InvalidInput(f"t_end={end:g}: a run that streams its snapshots is resumed to the end that it had, "
-                           f"{flow.t1:g}; go on from its .final")
+    return streamed
+
+
+def _reopen(flow: Flow, saved: dict, stream) -> None:
+    """Take up the file of the snapshots of a run that streams them, for the output times that it has now."""
+    if stream is None:
+        return
     shape = (len(flow.t_eval), *flow.grid.shape)
-    flow.stream = SnapshotStream.reopen(stream, shape, [(t, energy) for t, _, energy in saved["snapshots"]])
+    rows = [(t, energy) for t, _, energy in saved["snapshots"]]
+    flow.stream = SnapshotStream.reopen(stream, shape, rows, saved["stream_sums"])
     saved["snapshots"] = flow.stream
 
 
@@ -209,8 +215,8 @@ def _check_state(path, grid: Grid, span, saved: dict, state: dict, fixed: dict) 
         raise StorageError(f"{path} is not a checkpoint that can be used: its state is at t={t!r}")
 
 
-def _new_end(path, flow: Flow, reached: float, t_end, t_eval) -> tuple[float, tuple[float, ...]]:
-    """Return the end of the run, and the output times up to it."""
+def _new_end(path, flow: Flow, reached: float, t_end, t_eval, streamed: bool) -> tuple[float, tuple[float, ...]]:
+    """Return the end of the run, and the output times up to it; with ``streamed`` their laws need not fit in memory."""
     t1, end = flow.t1, flow.t1
     if t_end is not None:
         end = check_real("t_end", t_end)
@@ -229,7 +235,7 @@ def _new_end(path, flow: Flow, reached: float, t_end, t_eval) -> tuple[float, tu
         return end, flow.t_eval
     if t_eval is None:
         return end, (*flow.t_eval, end) if flow.t_eval else ()
-    times = check_times(t_eval, flow.t0, end, flow.grid.size)
+    times = check_times(t_eval, flow.t0, end, 1 if streamed else flow.grid.size)
     if times[0] <= t1:
         raise InvalidInput(f"t_eval[0]={times[0]:g}: output times can be added only after the old end t={t1:g}")
     return end, (*flow.t_eval, *times)

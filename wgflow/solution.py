@@ -46,6 +46,9 @@ Law = TypeVar("Law", Density, Atoms)
 class History:
     """The accepted steps of a run: every attribute is an array of the same length, whose entry 0 is the start.
 
+    Of more than 2^20 (about a million) steps every second is kept, or every fourth, and so on, and the last one always;
+    ``accepted`` has their numbers. The certificate is about all of them.
+
     Attributes
     ----------
     t, dt : time after the step, and its length (0 at the start)
@@ -74,12 +77,23 @@ class History:
     def __len__(self):
         return self.t.size
 
+    @property
+    def steps(self) -> int:
+        """The number of accepted steps of the run."""
+        return int(self.accepted[-1])
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every accepted step is here."""
+        return len(self) == self.steps + 1
+
     def to_dict(self) -> dict[str, np.ndarray]:
         """Return the columns by name."""
         return {name: getattr(self, name) for name in self.NAMES}
 
     def __repr__(self):
-        return f"History({len(self) - 1} steps, t = {self.t[0]:g} to {self.t[-1]:g})"
+        part = "" if self.is_whole else f", {len(self) - 1} of them kept"
+        return f"History({self.steps} steps{part}, t = {self.t[0]:g} to {self.t[-1]:g})"
 
 
 class Solution(Generic[Law]):
@@ -254,6 +268,10 @@ class Solution(Generic[Law]):
             raise InvalidInput(f"t={t:g} is no time of a snapshot, the nearest is {self.t[k]:g}; solve with t_eval")
         if functional is None and k in self.errors:
             return self.errors[k]
+        if not self.history.is_whole:
+            raise InvalidInput(f"estimate_error: the run had {self.history.steps} steps, of which {len(self.history)} "
+                               "are kept; it cannot be repeated with the same steps: estimate the error of one that "
+                               f"ends earlier, or of one with less than {2**20} steps")
         if self._stepped_by is None or self._start is None or self.free_energy is None:
             raise InvalidInput("estimate_error: a solution from a file does not hold its functions, and no estimate of "
                                "this was made before it was saved; call estimate_error() after solve, or solve again")

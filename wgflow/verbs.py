@@ -243,7 +243,8 @@ def resume(
     checkpoint : path, optional
         Where to keep the state from here on, by default the same file.
     stream : path, optional
-        The file of the snapshots, if the run writes them to one; such a run is resumed to the end that it had.
+        The file of the snapshots, if the run writes them to one. The rows that the checkpoint knows are compared with
+        their checksums; those of a later or an earlier end are added to, or taken from, the same file.
     progress, callback, stop, throw
         As in `solve`. ``callback`` and ``stop`` are not stored; they are looked at after each step from here on.
 

@@ -122,6 +122,10 @@ class RegularizedMinimum:
     quadrature_error: float = field(repr=False)
     tilt: float = field(repr=False)
 
+    def __repr__(self) -> str:
+        return (f"RegularizedMinimum({len(self.output)} samples: value {self.value:.6g}, risk {self.risk:.6g}, KL "
+                f"{self.divergence:.6g}, gap {self.gap:.1e})")
+
 
 def normal_rule(activation: Activation, x: FloatArray, scale: float, step: float, reach: float) -> NormalRule:
     """Return the trapezoidal rule for w ~ N(0, scale^2 I), seen on the span of the inputs x (n, d)."""

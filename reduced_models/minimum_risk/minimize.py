@@ -74,6 +74,11 @@ class MinimumRisk:
     box: Box
     interaction: float = field(repr=False, default=math.nan)
 
+    def __repr__(self) -> str:
+        attained = "" if self.attained else ", not attained"
+        return (f"MinimumRisk(value {self.value:.6g}, gap {self.gap:.1e}, {len(self.weights)} atoms{attained}, "
+                f"{self.iterations} iterations)")
+
     @property
     def mass_at_infinity(self) -> float:
         """Weight of the atoms at infinity."""

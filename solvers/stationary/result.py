@@ -130,6 +130,12 @@ class Stationary:
         lines.append(f"  {self.message}")
         return "\n".join(lines)
 
+    def __repr__(self) -> str:
+        stable = {True: "stable", False: "unstable", None: "stability unknown"}[self.stable]
+        gap = "" if self.gap is None else f"F - min F <= {self.gap:.1e}, "
+        return (f"Stationary({self.method}, beta={self.beta:g}: F = {self.energy:.6g}, {gap}residual "
+                f"{self.residual:.1e}, {stable}; {self.verdict})")
+
     def _repr_html_(self) -> str:
         return f"<pre>{self.explain()}</pre>"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from types import SimpleNamespace
 
 import matplotlib as mpl
@@ -269,3 +270,44 @@ def test_a_drift_needs_the_energy(line, tmp_path):
         wg.load(tmp_path / "line.npz").plot_drift()
     with pytest.raises(InvalidInput, match="outside the solution"):
         line.plot_drift(t=1e9)
+
+
+@pytest.mark.parametrize("end", [20.0, 2000.0])
+def test_times_do_not_crowd_where_the_law_rests(end):
+    """exp(-x²/2) is reached within t = 10: of six curves five are of the way there, at about equal distances (L1)."""
+    energy = wg.Entropy(1.0) + wg.Potential(lambda x: x**2 / 2)
+    sol = wg.solve(energy, wg.Density.gaussian(wg.Grid((-5, 5), cells=100), 2.0, 0.1), (0, end),
+                   t_eval=np.concatenate([[0.0], np.geomspace(1e-3, end, 300)]))
+    chosen = figures.pick_laws(sol, 6)
+    assert len(chosen) == 6
+    assert (chosen[0], chosen[-1]) == (0, 300)
+    assert sol.t[chosen[-2]] < 3
+    laws = [sol.densities[k].masses for k in range(301)]
+    way = np.concatenate([[0.0], np.cumsum([np.abs(b - a).sum() for a, b in pairwise(laws)])])
+    assert np.allclose(way[chosen] / way[-1], np.linspace(0, 1, 6), atol=0.03)
+    labels = [text.get_text() for text in sol.plot().axes[0].get_legend().get_texts()]
+    assert labels == [f"t = {words}" for words in figures.times_in_words(sol.t[chosen])]
+    assert labels[-1] == f"t = {end:g}"
+
+
+def test_times_of_atoms_and_of_what_does_not_move():
+    still = wg.solve(1 * wg.Potential(lambda x: 0 * x), wg.Atoms([[0.0, 1.0]], [0.5, 0.5]), (0, 1),
+                     method=wg.Lagrangian(), t_eval=np.linspace(0, 1, 30))
+    assert figures.pick_laws(still, 6) == [0, 29]
+    # An atom that goes around a circle moves on evenly, across its seam too.
+    around = SimpleNamespace(
+        t=np.linspace(0, 1, 41), is_atomic=True, free_energy=None,
+        densities=[wg.Atoms([[(0.3 + s) % 1.0]], [1.0], bounds=[(0.0, 1.0)], periodic=[True])
+                   for s in np.linspace(0, 1, 41)])
+    assert figures.pick_laws(around, 5) == [0, 10, 20, 30, 40]
+    noisy = wg.solve(wg.Entropy(1.0) + wg.Potential(lambda x: x**2 / 2), wg.Density.gaussian(
+        wg.Grid((-5, 5), cells=50), 2.0, 0.1), (0, 50), method=wg.Lagrangian(n_particles=2000, rng=1, dt=0.05),
+        t_eval=np.concatenate([np.linspace(0, 2, 41), np.linspace(2, 50, 25)[1:]]))
+    assert (noisy.t[figures.pick_laws(noisy, 6)] < 2).sum() >= 3
+
+
+@pytest.mark.parametrize(("times", "words"), [
+    ([0.0, 0.12345, 1000.0], ["0", "0.123", "1000"]), ([0.9996, 1.0], ["0.9996", "1"]),
+    ([1e-9, 123456.0], ["1e-09", "123000"]), ([5.0], ["5"])])
+def test_times_in_words_differ(times, words):
+    assert figures.times_in_words(np.array(times)) == words

@@ -107,6 +107,9 @@ class Statistic(Contract):
     largest: float = math.inf
     first_order_share: float = WIDTH_SHARE
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r})"
+
     @abstractmethod
     def value(self, x: Array, law: MarginalLaw) -> Array:
         """Return S for each of several samples.

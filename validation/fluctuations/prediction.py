@@ -62,6 +62,10 @@ class Scatter:
     step_bias: Array | None = field(default=None, repr=False)
     width_bias: Array | None = field(default=None, repr=False)
 
+    def __repr__(self) -> str:
+        return (f"Scatter({', '.join(self.functionals)} at {len(self.t)} times, n_neurons={self.n_neurons}, "
+                f"step_size={self.step_size:g})")
+
     @property
     def bias(self) -> Array:
         """By how much the mean over runs is off the mean field, to first order in the step; (functionals, times).

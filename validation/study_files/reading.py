@@ -20,6 +20,8 @@ __all__ = ["json_schema", "read_study"]
 
 #: Bytes of a study, at most: what is longer is no study.
 LONGEST = 1_000_000
+#: Models whose networks no simulator trains.
+WITHOUT_SGD = ("KernelLimit", "KLRegularizedNetwork")
 #: The ways to give the initial law, by their keys.
 STARTS = (("mean", "cov"), ("uniform",), ("formula",), ("file",))
 
@@ -165,6 +167,13 @@ def _faults_of_comparison(tables: StudyTables) -> list[str]:
         faults.append("[compare] needs t_eval in [solve], the times at which particles and solution are compared")
     if tables.model is not None and tables.compare is not None and tables.compare.step_size is None:
         faults.append("[compare] needs step_size, a finite number > 0, the step of SGD")
+    if tables.model is not None and tables.model.name in WITHOUT_SGD:
+        faults.append(f"[compare] beside [model] of {tables.model.name}: SGD is of models without an output scale "
+                      "alpha; leave [compare] out")
+    if tables.model is not None:
+        faults += [f"{name} in [model] beside [compare]: SGD starts from normal weights of mean 0, with a and b at 1; "
+                   "leave one of them out" for name in ("a", "b", "width", "mean0")
+                   if getattr(tables.model, name, None) is not None]
     if tables.energy is not None and (tables.energy.beta is None or tables.energy.power is not None):
         faults.append("[compare] beside [energy]: Langevin particles need beta, and no power")
     return faults

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wgflow import activations
 from wgflow.checks import call_user
 from wgflow.densities import Density
 from wgflow.energies.free_energy import FreeEnergy
@@ -22,7 +24,18 @@ from wgflow.files.checkpoints import KIND
 from wgflow.flows import make_flow
 from wgflow.grids import Grid
 from wgflow.interactions import Convolution
-from wgflow.reduced_models import AnisotropicGaussian, IsotropicGaussian, NetworkModel
+from wgflow.reduced_models import (
+    AnisotropicGaussian,
+    FiniteData,
+    IsotropicGaussian,
+    KernelLimit,
+    KLRegularizedNetwork,
+    LinearNeuron,
+    NetworkModel,
+    QuadraticActivation,
+    ReducedModel,
+    ReLUNetwork,
+)
 from wgflow.solution import Solution
 from wgflow.solvers import JKO, FiniteVolume, FiPy, Lagrangian, Method
 from wgflow.validation.sweeps.sweep_files import function_in_file
@@ -39,7 +52,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Study", "load_study"]
 
-MODELS = {"IsotropicGaussian": IsotropicGaussian, "AnisotropicGaussian": AnisotropicGaussian}
+#: By their names, as [model] gives them.
+MODELS: dict[str, type[ReducedModel]] = {model.__name__: model for model in (
+    IsotropicGaussian, AnisotropicGaussian, ReLUNetwork, FiniteData, KernelLimit, KLRegularizedNetwork, LinearNeuron,
+    QuadraticActivation)}
 METHODS: dict[str, type[Method]] = {"FiniteVolume": FiniteVolume, "JKO": JKO, "Lagrangian": Lagrangian, "FiPy": FiPy}
 #: Libraries that files of a kind need, beyond those of wgflow itself.
 NEEDS = {"nc": ("xarray", "h5netcdf")}
@@ -269,15 +285,28 @@ def _method(solve: SolveTable) -> Method:
     return METHODS["FiniteVolume" if solve.method is None else solve.method.name](**settings)
 
 
-def _of_model(table: dict[str, Any], t_end: float) -> tuple[FreeEnergy, Density, float, Any]:
-    law = {key: table[key] for key in ("d", "s0", "tau_plus2", "tau_minus2", "delta") if key in table}
-    noise: dict[str, Any] = {key: table[key] for key in ("beta", "ridge") if key in table}
-    place = {key: tuple(table[key]) if isinstance(table[key], list) else table[key] for key in ("cells", "r_max")
-             if key in table}
-    model = MODELS[table["name"]](**law)
-    grid = model.grid(**place, **noise, kappa=table["kappa"], t_end=t_end if "beta" in noise else None)
-    rho0 = model.initial_density(table["kappa"], grid)
-    return model.energy(**noise), rho0, model.time_scale, (model, noise | {"kappa": table["kappa"]})
+def _of_model(given: dict[str, Any], t_end: float) -> tuple[FreeEnergy, Density, float, Any]:
+    """Make a model of the keys that it takes, its grid and its initial law of those that they take."""
+    table: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    kind = MODELS[table.pop("name")]
+    if "activation" in table:
+        table["activation"] = getattr(activations, table["activation"])()
+    for name in ("cells", "r_max"):
+        if isinstance(table.get(name), list):
+            table[name] = tuple(table[name])
+    model: Any = kind(**_taken(kind, table))
+    noise = _taken(model.energy, table)
+    ends = {"t_end": t_end} if "beta" in noise else {}
+    grid = model.grid(**_taken(model.grid, table | ends))
+    start = _taken(model.initial_density, table)
+    network = (model, noise | {"kappa": table["kappa"]}) if isinstance(model, NetworkModel) else None
+    return model.energy(**noise), model.initial_density(grid=grid, **start), model.time_scale, network
+
+
+def _taken(function: Callable[..., Any], table: dict[str, Any]) -> dict[str, Any]:
+    """The keys that are arguments of a function."""
+    known = inspect.signature(function).parameters
+    return {name: value for name, value in table.items() if name in known}
 
 
 def _grid(table: GridTable) -> Grid:

@@ -40,6 +40,11 @@ class SweepResult:
     errors: dict[int, str] = field(default_factory=dict)
     n_computed: int = 0
 
+    def __repr__(self) -> str:
+        over = " x ".join(f"{name} ({len(values)})" for name, values in self.axes.items()) or "points"
+        failed = sum(outcome is None for outcome in self.outcomes)
+        return f"SweepResult({len(self.parameters)} items over {over}, {failed} failed)"
+
     @property
     def success(self) -> bool:
         """Whether every item has values."""

@@ -69,6 +69,12 @@ class Verified:
     estimated: float = math.nan
     trusted: bool = True
 
+    def __repr__(self) -> str:
+        name, error = self.worst
+        worst = f", error of {name} {error:.1e}" if name else ""
+        return (f"Verified({self.family}, {self.name}, {self.method}, {self.cells[self.judged]} cells: "
+                f"{'passed' if self.passed else 'FAILED'}{worst})")
+
     @property
     def passed(self) -> bool:
         """Whether nothing missed its limit."""
@@ -113,6 +119,9 @@ class Verification:
     cases: tuple[Verified, ...]
     quick: bool = False
     seconds: float = 0.0
+
+    def __repr__(self) -> str:
+        return f"Verification({self.verdict})"
 
     @property
     def passed(self) -> bool:

@@ -36,9 +36,10 @@ FloatArray = NDArray[np.float64]
 class KernelActivation(NamedTuple):
     """An activation as plain data for compiled functions, which never take a Python function.
 
-    ``code`` selects the formula (0 piecewise linear, 1 tanh, 2 erf, 3 polynomial, 4 softplus). For code 0,
+    ``code`` selects the formula (0 piecewise linear, 1 tanh, 2 erf, 3 polynomial, 4 softplus, 5 cubics). For code 0,
     ``sigma(t) = intercepts[i] + slopes[i] t`` on piece ``i``, the number of knots below ``t``. For code 3, ``slopes``
-    holds the coefficients in increasing order.
+    holds the coefficients in increasing order. For code 5, ``knots`` holds the ends of the table and the slopes of the
+    straight lines beyond them, ``slopes`` and ``intercepts`` the slopes and values at even distances between the ends.
     """
 
     code: int
@@ -190,7 +191,8 @@ def check_activation(value: object) -> Activation:
     """Return an activation; raise InvalidType for anything else."""
     if isinstance(value, Activation):
         return value
-    table = ("; give a function of yours by a table, PiecewiseLinear(t, sigma(t), left_slope=, right_slope=)"
+    table = ("; give a smooth function of yours as Smooth(function), one with kinks by a table, "
+             "PiecewiseLinear(t, sigma(t), left_slope=, right_slope=)"
              if callable(value) else "")
     raise InvalidType("activation must be a wgflow.activations.Activation such as Tanh(), got "
                       f"{described(value)}{table}")

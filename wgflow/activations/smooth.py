@@ -28,7 +28,7 @@ from .base import (
     upper_orthant,
 )
 
-__all__ = ["Erf", "Polynomial", "Softplus", "Tanh"]
+__all__ = ["Erf", "Polynomial", "SmoothActivation", "Softplus", "Tanh"]
 
 _TOLERANCE = 1e-13  # change between two refinements, relative to max(1, |result|)
 _REACH = 13.0  # phi(z) he_k(z) is below exp(-z^2/4) = 1e-18 beyond it, as long as 2 sqrt(k) is smaller
@@ -41,7 +41,7 @@ _PANEL_NODES = 16  # Gauss-Legendre nodes of each panel of a spherical average
 _EMPTY = np.zeros(0)
 
 
-class _SmoothActivation(Activation):
+class SmoothActivation(Activation):
     r"""An activation given by :math:`\sigma, \sigma', \sigma''`, averaged numerically.
 
     Gaussian averages use the trapezoidal rule on the line, which converges geometrically for functions analytic in a
@@ -53,6 +53,10 @@ class _SmoothActivation(Activation):
     @abstractmethod
     def _evaluate(self, t: FloatArray, order: int) -> FloatArray:
         """Return the derivative of order 0, 1 or 2."""
+
+    def _tolerance(self, order: int, reach: float) -> float:
+        """Return what two refinements may differ by where a derivative is averaged at arguments of a size."""
+        return _TOLERANCE
 
     def value(self, t: ArrayLike) -> FloatArray:
         return self._evaluate(np.asarray(t, dtype=np.float64), 0)
@@ -81,7 +85,9 @@ class _SmoothActivation(Activation):
             values = self._evaluate(z[:, None] * flat + shift, order + offset_order) * (z**order)[:, None]
             return np.einsum("kz,zs->ks", _weighted_hermite(z, degree), values)
 
-        return _trapezoid(integrand, flat.size).reshape(degree + 1, *scale.shape)
+        reach = float(np.max(flat, initial=0.0) + np.max(np.abs(shift), initial=0.0))
+        tolerance = self._tolerance(order + offset_order, reach)
+        return _trapezoid(integrand, flat.size, tolerance).reshape(degree + 1, *scale.shape)
 
     def pair_expectation(
         self, s1: ArrayLike, s2: ArrayLike, rho: ArrayLike, *, offset1: ArrayLike = 0.0, offset2: ArrayLike = 0.0
@@ -115,7 +121,7 @@ class _SmoothActivation(Activation):
             first = self._evaluate(z[:, None] * s1 + b1, 0)
             return normal_density(z) @ (first * self._evaluate(z[:, None] * s2 + b2, 0))
 
-        return _trapezoid(integrand, s1.size)
+        return _trapezoid(integrand, s1.size, _TOLERANCE)
 
     def _plane_means(
         self, s1: FloatArray, b1: FloatArray, s2: FloatArray, b2: FloatArray, rho: FloatArray
@@ -164,9 +170,10 @@ class _SmoothActivation(Activation):
             return np.concatenate([np.sum(weights * self._evaluate(b[:, None] * c, order), axis=1) for b in blocks])
 
         n, result = 32, rule(16) if flat.size else _EMPTY
+        tolerance = self._tolerance(order, float(np.max(flat, initial=0.0)))
         while flat.size:
             finer = rule(n)
-            if np.max(np.abs(finer - result)) <= _TOLERANCE * max(1.0, np.max(np.abs(finer))):
+            if np.max(np.abs(finer - result)) <= tolerance * max(1.0, np.max(np.abs(finer))):
                 result = finer
                 break
             if n >= 2048:
@@ -181,7 +188,7 @@ class _SmoothActivation(Activation):
         return f"{type(self).__name__}()"
 
 
-class Tanh(_SmoothActivation):
+class Tanh(SmoothActivation):
     r"""Hyperbolic tangent."""
 
     def _evaluate(self, t: FloatArray, order: int) -> FloatArray:
@@ -195,7 +202,7 @@ class Tanh(_SmoothActivation):
         return KernelActivation(1, _EMPTY, _EMPTY, _EMPTY)
 
 
-class Softplus(_SmoothActivation):
+class Softplus(SmoothActivation):
     r"""Smooth rectifier :math:`\log(1 + e^t)`."""
 
     def _evaluate(self, t: FloatArray, order: int) -> FloatArray:
@@ -207,7 +214,7 @@ class Softplus(_SmoothActivation):
         return KernelActivation(4, _EMPTY, _EMPTY, _EMPTY)
 
 
-class Erf(_SmoothActivation):
+class Erf(SmoothActivation):
     r"""Error function, with closed forms: with :math:`c = \sqrt{1 + 2s^2}` and :math:`x = \sqrt2\, b/c`,
 
     .. math::
@@ -397,7 +404,7 @@ def _weighted_hermite(z: FloatArray, degree: int) -> FloatArray:
     return h
 
 
-def _trapezoid(weighted_sum: Callable[[FloatArray], FloatArray], width: int) -> FloatArray:
+def _trapezoid(weighted_sum: Callable[[FloatArray], FloatArray], width: int, tolerance: float) -> FloatArray:
     """Return the integral over the line of a function given by its sum over nodes, halving the step until it converges.
 
     ``weighted_sum(z)`` returns the sum over the nodes ``z`` of the integrand; ``width`` is the number of values that
@@ -413,7 +420,7 @@ def _trapezoid(weighted_sum: Callable[[FloatArray], FloatArray], width: int) -> 
     for _ in range(_REFINEMENTS):
         midpoints = h * (np.arange(-int(_REACH / h), int(_REACH / h)) + 0.5)
         finer = 0.5 * (result + h * total(midpoints))
-        if finer.size == 0 or np.max(np.abs(finer - result)) <= _TOLERANCE * max(1.0, np.max(np.abs(finer))):
+        if finer.size == 0 or np.max(np.abs(finer - result)) <= tolerance * max(1.0, np.max(np.abs(finer))):
             return finer
         h, result = 0.5 * h, finer
     raise ConvergenceError(f"a Gaussian average did not converge with {2 * _REACH / h:.0f} nodes; is s too large?")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wgflow.audit.listener import KEPT_BYTES
+from wgflow.audit.step_record import StepRecord
 from wgflow.checks import check_memory
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ LINE_ARRAYS = 10
 #: density that is made of it take up to five arrays.
 SNAPSHOTS, FEWEST_SNAPSHOTS = 64, 4
 SNAPSHOT_BYTES, ARRAYS_OF_SNAPSHOT = 256e6, 5
+#: Bytes that the history takes for a step, as it grows and where it is copied into a Solution.
+BYTES_OF_STEP = 2 * 66
 #: Arrays that are in use for a moment where a solution or its certificate is made.
 PASSING_ARRAYS = 8
 
@@ -85,7 +88,8 @@ def reserve(flow: Flow, working: float, *, steps: float = math.inf, arrays_of_sn
     size = 8.0 * flow.size
     kept = snapshots_at_most(flow, steps)
     audit = min(KEPT_BYTES + size, size * (steps + 1))
-    flow.reserved = working + size * (arrays_of_snapshot * kept + PASSING_ARRAYS) + audit
+    history = 0.0 if math.isinf(steps) else BYTES_OF_STEP * min(steps, StepRecord.ROOM)
+    flow.reserved = working + size * (arrays_of_snapshot * kept + PASSING_ARRAYS) + audit + history
     record = size * arrays_of_snapshot * kept
     law = f"{flow.grid.size} cells" if flow.has_grid else f"{flow.size} coordinates of atoms"
     fix = f"take fewer {'cells' if flow.has_grid else 'atoms'}"
@@ -95,7 +99,12 @@ def reserve(flow: Flow, working: float, *, steps: float = math.inf, arrays_of_sn
 
 
 def snapshots_at_most(flow: Flow, steps: float) -> int:
-    """Return the number of snapshots that a recorder holds of a run of so many steps, at most."""
+    """Return the number of snapshots that a recorder holds of a run of so many steps, at most.
+
+    Of those that are written to a file the one that is looked at is in memory.
+    """
+    if flow.stream is not None:
+        return 1
     if flow.t_eval:
         return len(flow.t_eval) + 1
     return int(min(room_for_snapshots(flow.size), steps)) + 1

@@ -39,11 +39,32 @@ def _activate(code, knots, slopes, intercepts, z, values, derivatives):
                 derivative = derivative * z[i] + value
                 value = value * z[i] + slopes[n]
             values[i], derivatives[i] = value, derivative
+    elif code == 5:
+        _activate_cubics(knots, slopes, intercepts, z, values, derivatives)
     else:
         for i in range(z.size):
             decay = math.exp(-abs(z[i]))
             values[i] = max(z[i], 0.0) + math.log1p(decay)
             derivatives[i] = (1.0 if z[i] >= 0.0 else decay) / (1.0 + decay)
+
+
+@jit
+def _activate_cubics(ends, slopes, heights, z, values, derivatives):
+    """Write cubics with the values and slopes of a table at even distances, and straight lines beyond its ends."""
+    last = slopes.size - 1
+    step = (ends[1] - ends[0]) / last
+    for i in range(z.size):
+        if not z[i] >= ends[0]:
+            values[i], derivatives[i] = heights[0] + ends[2] * (z[i] - ends[0]), ends[2]
+        elif z[i] >= ends[1]:
+            values[i], derivatives[i] = heights[last] + ends[3] * (z[i] - ends[1]), ends[3]
+        else:
+            k = min(int((z[i] - ends[0]) / step), last - 1)
+            u = (z[i] - ends[0]) / step - k
+            rise = heights[k + 1] - heights[k]
+            a, b = slopes[k] * step - rise, rise - slopes[k + 1] * step
+            values[i] = heights[k] + u * (rise + (1.0 - u) * (a * (1.0 - u) + b * u))
+            derivatives[i] = (rise + (1.0 - 2.0 * u) * (a * (1.0 - u) + b * u) + u * (1.0 - u) * (b - a)) / step
 
 
 @jit

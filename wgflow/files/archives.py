@@ -26,6 +26,8 @@ from numpy.lib import format as npy
 from wgflow.checks import check_memory
 from wgflow.errors import ResourceError, StorageError, WGFlowError
 
+from .rows import Rows, pieces
+
 __all__ = ["check_seal", "decode", "encode", "open_regular", "peek", "read_npz", "replacing", "seal", "sweep_stale",
            "target_of", "write_npz"]
 
@@ -122,7 +124,7 @@ def sweep_stale(path) -> list[str]:
 
 
 def write_npz(path, kind: str, header: dict, arrays: dict[str, Any]) -> None:
-    """Write a header and arrays (or lists of arrays of one shape and dtype) as an archive, atomically."""
+    """Write a header and arrays (or `Rows`, or lists of arrays of one shape and dtype) as an archive, atomically."""
     text = json.dumps(encode(header), allow_nan=False).encode()
     with replacing(path) as temporary, temporary.open("r+b") as file:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -149,12 +151,12 @@ def _fill_digest(file: BinaryIO) -> None:
 
 
 def _write_member(member, value) -> None:
-    parts = value if isinstance(value, list) else [value]
-    first = np.asarray(parts[0])
-    code = DTYPES[first.dtype.newbyteorder("<")]
-    shape = (len(parts), *first.shape) if isinstance(value, list) else first.shape
-    npy.write_array_header_1_0(member, {"descr": code, "fortran_order": False, "shape": shape})
-    for part in parts:
+    if isinstance(value, list):
+        value = Rows(len(value), value.__getitem__)
+    array = value if isinstance(value, Rows) else np.asarray(value)
+    code = DTYPES[array.dtype.newbyteorder("<")]
+    npy.write_array_header_1_0(member, {"descr": code, "fortran_order": False, "shape": array.shape})
+    for part in pieces(array):
         member.write(np.ascontiguousarray(part, dtype=code).data.cast("B") if np.size(part) else b"")
 
 

@@ -13,10 +13,12 @@ import sys
 import threading
 import time
 import warnings
+from array import array
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wgflow.audit.step_record import KINDS, StepRecord
 from wgflow.certificate import library_versions
 from wgflow.checks import call_user
 from wgflow.energies.on_grid import EnergyOnGrid
@@ -197,19 +199,21 @@ def nonlinear_energies(energy: EnergyOnGrid, masses: np.ndarray) -> list[float]:
 
 def _pack(latest: tuple[dict, dict], header: dict, arrays: dict) -> tuple[dict, dict]:
     recorded, state = latest
-    rows, count = recorded["rows"], recorded["n_snapshots"]
-    snapshots = recorded["snapshots"][:count]
+    count = recorded["n_snapshots"]
     arrays = dict(arrays)
-    kinds: dict[str, type] = {"accepted": np.int64, "rejected": np.int64, "fallback": bool}
-    for name in History.NAMES:
-        arrays[f"column_{name}"] = np.array(recorded["columns"][name][:rows], dtype=kinds.get(name, float))
-    arrays["snapshot_t"] = np.array([s[0] for s in snapshots], dtype=float)
-    arrays["snapshot_energy"] = np.array([s[2] for s in snapshots], dtype=float)
-    if isinstance(recorded["snapshots"], SnapshotStream):
-        recorded["snapshots"].sync()
+    arrays |= {f"column_{name}": column for name, column in StepRecord.to_arrays(recorded).items()}
+    kept = recorded["snapshots"]
+    if isinstance(kept, SnapshotStream):
+        kept.sync()
         header = header | {"streamed": True}
-    elif snapshots:
-        arrays["snapshot_masses"] = [s[1] for s in snapshots]
+        arrays |= {"snapshot_t": np.array(kept.times[:count]), "snapshot_energy": np.array(kept.energies[:count]),
+                   "stream_sums": np.array(kept.sums[:count], dtype=np.int64)}
+    else:
+        snapshots = kept[:count]
+        arrays["snapshot_t"] = np.array([s[0] for s in snapshots], dtype=float)
+        arrays["snapshot_energy"] = np.array([s[2] for s in snapshots], dtype=float)
+        if snapshots:
+            arrays["snapshot_masses"] = [s[1] for s in snapshots]
     arrays |= {f"state_{name}": value for name, value in state.items() if isinstance(value, np.ndarray)}
     audit = recorded["audit"]
     arrays["audit_samples"] = audit["rows_of"]()
@@ -218,7 +222,8 @@ def _pack(latest: tuple[dict, dict], header: dict, arrays: dict) -> tuple[dict, 
     header = header | {
         "state": {name: value for name, value in state.items() if not isinstance(value, np.ndarray)},
         "recorder": {name: value for name, value in recorded.items()
-                     if name not in ("columns", "snapshots", "jko_steps", "audit")},
+                     if name not in ("columns", "latest", "snapshots", "jko_steps", "audit")} | {
+                         "rows": arrays["column_t"].size},
         "jko_steps": steps,
     }
     return header, arrays | step_arrays
@@ -246,15 +251,28 @@ def unpack_run(header: dict, arrays: dict) -> tuple[dict, dict]:
     if header.get("streamed"):
         # They are in a file of their own.
         masses = [None] * len(times)
-    columns = {name: arrays[f"column_{name}"].tolist() for name in History.NAMES}
+    columns = {name: _column(name, arrays[f"column_{name}"]) for name in History.NAMES}
     lengths = {len(column) for column in columns.values()}
     if not len(times) == len(energies) == len(masses) or lengths != {header["recorder"]["rows"]}:
         raise ValueError("its columns have different lengths")
+    sums = arrays.get("stream_sums")
+    if sums is not None and (sums.dtype != np.int64 or sums.shape != (len(times),)):
+        raise ValueError(f"{len(times)} snapshots, but checksums of shape {sums.shape}")
     # Files of former versions have none.
     audit = header["audit"] | {"samples": arrays["audit_samples"]} if "audit" in header else None
-    record = {"columns": columns, "audit": audit, "snapshots": list(zip(times, masses, energies)),
+    record = {"columns": columns, "audit": audit, "streamed": bool(header.get("streamed")),
+              "stream_sums": sums, "snapshots": list(zip(times, masses, energies)),
               "jko_steps": unpack_steps(header["jko_steps"], arrays)}
-    return header["recorder"] | record, state
+    return {"of_steps": None, **header["recorder"], **record}, state
+
+
+def _column(name: str, values: np.ndarray) -> array:
+    """Return a column of the record of steps as it grows in a run."""
+    if values.ndim != 1:
+        raise ValueError(f"its column {name} has shape {values.shape}")
+    found = array(KINDS.get(name, "d"))
+    found.frombytes(values.astype(found.typecode).tobytes())
+    return found
 
 
 def _check_overwriting(path, resumed: bool) -> None:

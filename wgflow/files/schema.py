@@ -63,10 +63,22 @@ class Told(TypedDict):
     internal: list[Real]
 
 
+class OfSteps(TypedDict):
+    """What is told of all steps of a run, of which the file may have a part."""
+
+    stride: Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
+    count: Count
+    drift: NotRequired[Real]
+    rise: NotRequired[Real]
+    least: NotRequired[Real]
+    longest: NotRequired[Real]
+
+
 class Record(TypedDict):
     """The counters of a recorder."""
 
     rows: Count
+    of_steps: NotRequired[OfSteps]
     n_snapshots: Count
     n_jko_steps: Count
     stride: Annotated[int, Field(ge=1, le=LARGEST_COUNT)]

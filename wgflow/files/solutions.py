@@ -7,13 +7,13 @@ are not stored, so a loaded solution has ``free_energy`` None. Files are read as
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,6 +41,8 @@ from .archives import (
     write_npz,
 )
 from .grids import pack_axes, unpack_grid, unpack_mobility
+from .netcdf import write_netcdf
+from .rows import Rows, pieces
 from .unfinished import is_checkpoint, load_unfinished
 
 if TYPE_CHECKING:
@@ -89,10 +91,10 @@ def save(solution: Solution, path: str | os.PathLike[str]) -> None:
         write_npz(path, "solution", *_pack(solution))
         return
     _need_io("writing NetCDF files")
-    content = _netcdf(to_dataset(solution))
+    variables, _, attributes = _described(solution)
     with replacing(path) as temporary:
         with temporary.open("r+b") as file:
-            file.write(content.getbuffer())
+            write_netcdf(file, variables, attributes)
         seal(temporary, "solution")
 
 
@@ -140,23 +142,32 @@ def to_dataset(solution: Solution) -> xarray.Dataset:
     _need_io("datasets")
     import xarray
 
+    found, coordinates, attributes = _described(solution)
+    whole = {name: (dims, values.stacked() if isinstance(values, Rows) else values, attrs)
+             for name, (dims, values, attrs) in found.items()}
+    return xarray.Dataset({k: v for k, v in whole.items() if k not in coordinates},
+                          {k: whole[k] for k in coordinates}, attributes)
+
+
+def _described(solution: Solution) -> tuple[dict[str, tuple], list[str], dict]:
+    """Return variables (dimensions, values, attributes), the names of those that are coordinates, and attributes."""
     header, arrays = _pack(solution)
-    variables: dict = {"time": ("time", arrays["t"], _text("time", axis="T"))}
+    variables: dict = {"time": (["time"], arrays["t"], _text("time", axis="T"))}
     describe = _atom_variables if solution.is_atomic else _grid_variables
     coordinates = ["time", *describe(solution, header["problem"]["axes"], arrays, variables)]
-    variables["energy"] = ("time", arrays["energy"], _text("free energy"))
+    variables["energy"] = (["time"], arrays["energy"], _text("free energy"))
     if "dissipation" in arrays:
-        variables["dissipation"] = ("time", arrays["dissipation"], _text("-dF/dt at time_scale 1"))
+        variables["dissipation"] = (["time"], arrays["dissipation"], _text("-dF/dt at time_scale 1"))
     for name, title in HISTORY_NAMES.items():
-        variables[f"history_{name}"] = ("step", arrays[f"history_{name}"], _text(title))
+        variables[f"history_{name}"] = (["step"], arrays[f"history_{name}"], _text(title))
     for column in header["problem"]["jko_steps"]["columns"]:
         name = column["name"]
-        variables[f"jko_{name}"] = ("jko_step", arrays[f"jko_{name}"], _text(TITLES.get(name, f"JKO step: {name}")))
+        title = TITLES.get(name, f"JKO step: {name}")
+        variables[f"jko_{name}"] = (["jko_step"], arrays[f"jko_{name}"], _text(title))
     texts = {part: json.dumps(encode(header[part]), allow_nan=False) for part in HEADER}
-    attributes = {"Conventions": CONVENTIONS, "title": "Wasserstein gradient flow", "source": header["source"],
-                  "wgflow_format": FORMAT, **texts, "sha256": _digest(texts, arrays)}
-    return xarray.Dataset({k: v for k, v in variables.items() if k not in coordinates},
-                          {k: variables[k] for k in coordinates}, attributes)
+    return variables, coordinates, {
+        "Conventions": CONVENTIONS, "title": "Wasserstein gradient flow", "source": header["source"],
+        "wgflow_format": FORMAT, **texts, "sha256": _digest(texts, arrays)}
 
 
 def _grid_variables(solution: Solution, axes: list[dict], arrays: dict, variables: dict) -> list[str]:
@@ -165,9 +176,9 @@ def _grid_variables(solution: Solution, axes: list[dict], arrays: dict, variable
     for k, (name, centers) in enumerate(zip(names, solution.grid.centers)):
         edges = arrays[f"edges_{k}"]
         title = solution.grid.names[k]
-        variables[name] = (name, centers, _text(f"{title}, cell centers", bounds=f"{name}_bounds"))
-        variables[f"{name}_bounds"] = ((name, "bound"), np.stack([edges[:-1], edges[1:]], 1), {})
-        variables[f"{name}_edges"] = (f"{name}_edge", edges, _text(f"{title}, cell edges"))
+        variables[name] = ([name], centers, _text(f"{title}, cell centers", bounds=f"{name}_bounds"))
+        variables[f"{name}_bounds"] = ([name, "bound"], np.stack([edges[:-1], edges[1:]], 1), {})
+        variables[f"{name}_edges"] = ([f"{name}_edge"], edges, _text(f"{title}, cell edges"))
     if "log_weight" in arrays:
         variables["log_weight"] = (names, arrays["log_weight"],
                                    _text("logarithm of the cell averages of the reference measure"))
@@ -183,7 +194,7 @@ def _atom_variables(solution: Solution, axes: list[dict], arrays: dict, variable
     """Add the paths and the weights of atoms, which have no coordinates but time."""
     for k, axis in enumerate(axes):
         variables[axis["variable"]] = (["time", "atom"], arrays[f"points_{k}"], _text(f"{axis['name']} of each atom"))
-    variables["weight"] = ("atom", arrays["weights"], _text("mass of each atom"))
+    variables["weight"] = (["atom"], arrays["weights"], _text("mass of each atom"))
     return []
 
 
@@ -214,7 +225,7 @@ def _need_io(what: str) -> None:
 
 
 # -------------------------------------------------------------------- solution <-> header and arrays
-def _pack(solution: Solution) -> tuple[dict, dict[str, np.ndarray]]:
+def _pack(solution: Solution) -> tuple[dict, dict[str, Any]]:
     certificate, pack = solution.certificate, _pack_atoms if solution.is_atomic else _pack_densities
     axes, arrays = pack(solution)
     proof = {f.name: getattr(certificate, f.name) for f in fields(Certificate)}
@@ -240,30 +251,29 @@ def _pack(solution: Solution) -> tuple[dict, dict[str, np.ndarray]]:
     return header, arrays
 
 
-def _pack_densities(solution: Solution) -> tuple[list[dict], dict[str, np.ndarray]]:
-    grid, count = solution.grid, len(solution.densities)
-    check_memory(3 * 8.0 * grid.size * count, f"a file of {count} snapshots of {grid.size} cells",
-                 "ask for fewer times")
+def _pack_densities(solution: Solution) -> tuple[list[dict], dict[str, Any]]:
+    grid, laws = solution.grid, solution.densities
     axes = [axis | {"variable": variable} for axis, variable in zip(pack_axes(grid), variables(grid.names))]
-    arrays = {"density": np.stack([rho.values for rho in solution.densities])}
-    nodal = [rho.nodal for rho in solution.densities if rho.nodal is not None]
-    if nodal and len(nodal) == count:
-        arrays["center_values"] = np.stack([rho.values for rho in nodal])
+    arrays: dict = {"density": Rows(len(laws), lambda k: laws[k].values)}
+    if all(rho.nodal is not None for rho in laws):
+        arrays["center_values"] = Rows(len(laws), lambda k: laws[k].nodal.values)
     arrays |= {f"edges_{k}": edges for k, edges in enumerate(grid.edges)}
     if grid.log_weight is not None:
         arrays["log_weight"] = grid.log_weight
     return axes, arrays
 
 
-def _pack_atoms(solution: Solution) -> tuple[list[dict], dict[str, np.ndarray]]:
-    rho, count = solution.densities[0], len(solution.densities)
-    check_memory(3 * 8.0 * rho.points.size * count, f"a file of {count} snapshots of {rho.size} atoms",
-                 "ask for fewer times")
+def _pack_atoms(solution: Solution) -> tuple[list[dict], dict[str, Any]]:
+    laws = solution.densities
+    rho = laws[0]
     axes = [{"name": name, "variable": variable, "bounds": bounds, "power": power, "periodic": periodic}
             for name, variable, bounds, power, periodic
             in zip(rho.names, variables(rho.names), rho.bounds, rho.powers, rho.periodic)]
-    points = np.stack([atoms.points for atoms in solution.densities], axis=1)
-    return axes, {"weights": rho.weights} | {f"points_{k}": rows for k, rows in enumerate(points)}
+
+    def path(k: int) -> Rows:
+        return Rows(len(laws), lambda j: laws[j].points[k])
+
+    return axes, {"weights": rho.weights} | {f"points_{k}": path(k) for k in range(len(rho.points))}
 
 
 def variables(names) -> list[str]:
@@ -329,13 +339,14 @@ def _unpack_laws(axes: list[dict], arrays: dict[str, np.ndarray]) -> list:
 
 
 # -------------------------------------------------------------------- NetCDF
-def _digest(texts: dict[str, str], arrays: dict[str, np.ndarray]) -> str:
+def _digest(texts: dict[str, str], arrays: Mapping[str, np.ndarray | Rows]) -> str:
     """Return the SHA-256 digest of all that makes up a solution; what others add to the file is left out."""
     digest = hashlib.sha256("\0".join(texts[part] for part in HEADER).encode(errors="surrogatepass"))
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
+        array = arrays[name]
         digest.update(f"\0{name} {array.dtype.kind} {array.shape}\0".encode())
-        digest.update(array.data.cast("B"))
+        for part in pieces(array):
+            digest.update(np.ascontiguousarray(part).data.cast("B"))
     return digest.hexdigest()
 
 
@@ -370,21 +381,6 @@ def _read_netcdf(path) -> tuple[dict, dict[str, np.ndarray]]:
     if _digest(texts, arrays) != expected:
         raise StorageError(f"{path} is damaged: its checksum (SHA-256) does not agree; take another copy")
     return header, arrays
-
-
-def _netcdf(dataset: xarray.Dataset) -> io.BytesIO:
-    """Return a dataset as a NetCDF file in memory: on disk HDF5 may report a full disk too late to be caught."""
-    import h5netcdf
-
-    buffer = io.BytesIO()
-    with h5netcdf.File(buffer, "w") as file:
-        file.dimensions = dict(dataset.sizes)
-        for name, variable in dataset.variables.items():
-            values = variable.values.astype(np.int8) if variable.dtype == bool else variable.values
-            made = file.create_variable(name, variable.dims, values.dtype, data=values)
-            made.attrs.update(variable.attrs)
-        file.attrs.update(dataset.attrs)
-    return buffer
 
 
 def _hdf5_end(file) -> int:

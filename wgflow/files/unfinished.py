@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from wgflow.certificate import Certificate, boundary_mass, largest_drift, largest_rise
+from wgflow.audit.step_record import StepRecord
+from wgflow.certificate import Certificate, boundary_mass
 from wgflow.densities import Density
 from wgflow.energies.nodes import law_of_nodes, nodes_of_density, with_nodes
 from wgflow.errors import StorageError, WGFlowError
-from wgflow.solution import History, Solution
+from wgflow.solution import Solution
 
 from .archives import open_regular, read_npz
 from .checkpoints import KIND, unpack_run
@@ -75,7 +76,8 @@ def _unpack(path, header: dict, arrays: dict[str, np.ndarray]) -> Solution:
         raise ValueError("it has no snapshot yet")
     if not (np.diff(times) > 0).all():
         raise ValueError("its times do not increase")
-    history, done = History(columns), t >= t1
+    steps, done = StepRecord(), t >= t1
+    steps.restore(columns, saved["of_steps"])
     name = str(header["method"]["method"])
     settings = ", ".join(f"{key}={value!r}" for key, value in header["method"].items() if key != "method")
     message = (f"a checkpoint at the end of the time span, t = {t:.6g}" if done else
@@ -83,8 +85,9 @@ def _unpack(path, header: dict, arrays: dict[str, np.ndarray]) -> Solution:
     mobility = None
     if "mobility" in arrays:
         mobility = unpack_mobility({"numbers": told.get("mobility"), "text": "Mobility(a function that is not stored)"})
-    return Solution(t=times, densities=laws, energy=energies, history=history, status=0 if done else 1, message=message,
-                    certificate=_certificate(header, saved, history, laws, done), free_energy=None,
+    return Solution(t=times, densities=laws, energy=energies, history=steps.history(),
+                    status=0 if done else 1, message=message, free_energy=None,
+                    certificate=_certificate(header, saved, steps, laws, done),
                     method=f"{name}({settings})", time_scale=told["time_scale"], jko_steps=saved["jko_steps"],
                     mobility=mobility)
 
@@ -98,12 +101,13 @@ def _reached(state: dict[str, Any], shape: tuple[int, ...]) -> np.ndarray | None
     return None
 
 
-def _certificate(header: dict, saved: dict, history: History, laws: list[Density], done: bool) -> Certificate:
+def _certificate(header: dict, saved: dict, steps: StepRecord, laws: list[Density], done: bool) -> Certificate:
     """Return what the record of the steps alone shows."""
+    worst = steps.extremes()
     return Certificate(
-        mass_drift=largest_drift(history.mass), min_density=float(history.min_density.min()),
-        max_energy_increase=largest_rise(history.energy - history.work), dissipation_defect=None,
-        boundary_mass=max(boundary_mass(rho.masses, rho.grid) for rho in laws), n_accepted=len(history) - 1,
+        mass_drift=worst["drift"], min_density=worst["least"],
+        max_energy_increase=worst["rise"], dissipation_defect=None,
+        boundary_mass=max(boundary_mass(rho.masses, rho.grid) for rho in laws), n_accepted=steps.count - 1,
         n_rejected=int(saved["n_rejected"]), n_fallback=int(saved["n_fallback"]), residual=float(saved["residual"]),
         error_estimate=saved["error_estimate"], edi_defect=saved["edi_defect"], bias=saved["bias"], completed=done,
         controlled=True, settings=dict(header["method"]), versions=dict(header["versions"]), not_judged=NOT_JUDGED)

@@ -10,7 +10,7 @@ import numpy as np
 from wgflow.atoms import Atoms
 
 from .energies import plot_energy
-from .figures import FLOW, colors_of, highest, new_figure, pick, time_axis, visible_range
+from .figures import FLOW, colors_of, highest, new_figure, pick_laws, time_axis, visible_range
 
 __all__ = ["binned", "draw_cloud", "draw_law_of_atoms", "frame_of", "law_bins", "plot_atoms"]
 
@@ -128,7 +128,7 @@ def draw_cloud(axes: Any, rho: Atoms, color: Any) -> None:
 def plot_atoms(sol: Any, times: int) -> Any:
     """Return a figure of a solution: paths and laws on one axis, clouds on two, else marginal laws; and the energy."""
     ndim = sol.densities[0].ndim
-    chosen = pick(sol.t, min(times, 4) if ndim == 2 else times)
+    chosen = pick_laws(sol, min(times, 4) if ndim == 2 else times)
     count = {1: 2, 2: len(chosen)}.get(ndim, ndim)
     figure = new_figure((3.0 if ndim == 2 else 4.4) * count + 4.2, 3.5)
     panels = figure.subplots(1, count + 1, squeeze=False)[0]

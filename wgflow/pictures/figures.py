@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from wgflow.atoms import Atoms
+from wgflow.densities import Density
 from wgflow.errors import InvalidInput, StorageError
 
 #: Colors of text, of edges and notes, of the flow, of particles, and of failed checks.
@@ -55,12 +56,67 @@ def save_figure(figure: Any, path: Any) -> Any:
     return figure
 
 
+#: Snapshots of a long solution that are looked at to choose those that are shown.
+LOOKED_AT = 256
+
+
 def pick(t: np.ndarray, count: int) -> list[int]:
     """Return the indices of about ``count`` snapshots, denser where the path begins (gradient flows slow down)."""
     if t.size <= count:
         return list(range(t.size))
     fractions = np.linspace(0.0, 1.0, count) ** 2
     return sorted({int(np.abs(t - (t[0] + f * (t[-1] - t[0]))).argmin()) for f in fractions})
+
+
+def pick_laws(sol: Any, count: int) -> list[int]:
+    """Return the indices of about ``count`` snapshots of a solution, at equal distances along the way of its law.
+
+    The way is measured in L1 on a grid, and by how far atoms move; of those with noise, whose paths never rest, by how
+    far the ordered values of each coordinate do. The first and the last snapshot are among them.
+    """
+    size = len(sol.t)
+    if size <= count or count < 2:
+        return pick(sol.t, count)
+    some = np.unique(np.linspace(0, size - 1, min(size, LOOKED_AT)).astype(int))
+    apart = (_apart_sorted if sol.free_energy is not None and sol.free_energy.spreads else _apart_by_atom) if (
+        sol.is_atomic) else _apart
+    way, before = [0.0], sol.densities[0]
+    for k in some[1:]:
+        law = sol.densities[k]
+        way.append(way[-1] + apart(before, law))
+        before = law
+    if not way[-1] > 0:
+        return [0, size - 1]
+    places = np.searchsorted(way, np.linspace(0.0, way[-1], count)[1:-1])
+    # Of the two snapshots around a place on the way the nearer one.
+    nearer = [k - 1 if place - way[k - 1] < way[k] - place else k
+              for k, place in zip(places.tolist(), np.linspace(0.0, way[-1], count)[1:-1].tolist())]
+    return sorted({0, size - 1, *(int(some[k]) for k in nearer)})
+
+
+def _apart(first: Density, second: Density) -> float:
+    return float((np.abs(second.values - first.values) * first.grid.volumes).sum())
+
+
+def _apart_sorted(first: Atoms, second: Atoms) -> float:
+    return float(np.abs(np.sort(second.points, axis=1) - np.sort(first.points, axis=1)).mean())
+
+
+def _apart_by_atom(first: Atoms, second: Atoms) -> float:
+    moved = np.abs(second.points - first.points)
+    for row, bounds, periodic in zip(moved, first.bounds, first.periodic):
+        if periodic:
+            np.minimum(row, bounds[1] - bounds[0] - row, out=row)
+    return float((moved * first.weights).sum())
+
+
+def times_in_words(t: np.ndarray) -> list[str]:
+    """Return times with three digits, or as many as tell them apart."""
+    for digits in range(3, 17):
+        words = [f"{float(f'{time:.{digits}g}'):.{max(digits, 6)}g}" for time in t]
+        if len(set(words)) == len(words):
+            break
+    return words
 
 
 def time_axis(axes: Any, t: np.ndarray) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from wgflow.atoms import Atoms
 from wgflow.densities import Density
 
-from .figures import FAINT, FLOW, STYLE, new_figure, pick
+from .figures import FAINT, FLOW, STYLE, new_figure, pick_laws
 from .laws import plot_law
 from .solutions import _plot_laws
 
@@ -60,7 +60,7 @@ def certificate_html(certificate: Any) -> str:
 def solution_html(sol: Any) -> str:
     """Return a solution: its span, energy and certificate, and pictures of the laws and of the energy."""
     rows = [("method", sol.method), ("time", f"{sol.t[0]:g} to {sol.t[-1]:g}, {len(sol.t)} snapshots, "
-                                     f"{len(sol.history) - 1} steps"),
+                                     f"{sol.history.steps} steps"),
             ("free energy", f"{sol.energy[0]:.6g} to {sol.energy[-1]:.6g}"), ("end", sol.message)]
     if sol.error is not None:
         rows.append(("error", sol.error.summary))
@@ -98,7 +98,7 @@ def _draw_solution(sol: Any) -> Any:
     laws, energy = figure.subplots(1, 2)
     first = sol.densities[0]
     if isinstance(first, Density) and first.grid.ndim == 1:
-        chosen = pick(sol.t, 6)
+        chosen = pick_laws(sol, 6)
         _plot_laws(laws, [sol.densities[i] for i in chosen], sol.t[chosen], first.grid.names[0])
     else:
         ndim = first.ndim if isinstance(first, Atoms) else first.grid.ndim

@@ -22,8 +22,9 @@ from .figures import (
     colors_of,
     highest,
     new_figure,
-    pick,
+    pick_laws,
     save_figure,
+    times_in_words,
     visible_range,
 )
 from .laws import draw_law, draw_map
@@ -47,7 +48,8 @@ def plot_solution(sol: Any, path: Any = None, *, times: int = 6, ax: Any = None)
     path : path-like, optional
         Where to write the picture.
     times : int, optional
-        Number of snapshots to show, 6 by default (4 in two dimensions).
+        Number of snapshots to show, 6 by default (4 in two dimensions): the first, the last, and others at equal
+        distances (L1; of atoms, how far they moved) along the way of the law, so that they do not crowd where it rests.
     ax : matplotlib Axes, optional
         Draw the laws here, without the energy; for densities on one axis. (Of others draw single laws,
         ``sol.density(t).plot(ax=ax)``, and of the energy ``wgflow.plotting.plot_energy(sol, axes=ax)``.)
@@ -61,7 +63,7 @@ def plot_solution(sol: Any, path: Any = None, *, times: int = 6, ax: Any = None)
             if sol.is_atomic or sol.grid.ndim > 1:
                 raise InvalidInput("ax: this solution has several panels; draw its laws one by one, "
                                    "sol.density(t).plot(ax=ax)")
-            chosen = pick(sol.t, times)
+            chosen = pick_laws(sol, times)
             _plot_laws(ax, [sol.densities[i] for i in chosen], sol.t[chosen], _name(sol.grid, 0))
             ax.legend(loc="best")
             return save_figure(ax.get_figure(), path)
@@ -69,7 +71,7 @@ def plot_solution(sol: Any, path: Any = None, *, times: int = 6, ax: Any = None)
             return save_figure(plot_atoms(sol, times), path)
         if sol.grid.ndim == 2:
             return save_figure(_plot_maps(sol, min(times, 4)), path)
-        chosen, ndim = pick(sol.t, times), sol.grid.ndim
+        chosen, ndim = pick_laws(sol, times), sol.grid.ndim
         figure = new_figure(4.6 * (ndim + 1) + 0.9, 3.5)
         panels = figure.subplots(1, ndim + 1, squeeze=False)[0]
         for axis in range(ndim):
@@ -82,8 +84,8 @@ def plot_solution(sol: Any, path: Any = None, *, times: int = 6, ax: Any = None)
 
 
 def _plot_laws(axes: Any, laws: Sequence[Any], t: np.ndarray, name: str) -> None:
-    for rho, time, color in zip(laws, t, colors_of(len(laws))):
-        draw_law(axes, rho, color=color, label=f"t = {time:.3g}")
+    for rho, time, color in zip(laws, times_in_words(t), colors_of(len(laws))):
+        draw_law(axes, rho, color=color, label=f"t = {time}")
         axes.fill_between(rho.grid.centers[0], rho.values, color=color, alpha=0.10, linewidth=0)
     axes.set_xlim(*visible_range(laws))
     axes.set_ylim(0, 1.06 * max(float(rho.values.max()) for rho in laws))
@@ -93,18 +95,18 @@ def _plot_laws(axes: Any, laws: Sequence[Any], t: np.ndarray, name: str) -> None
 
 
 def _plot_maps(sol: Any, times: int) -> Any:
-    chosen, grid = pick(sol.t, times), sol.grid
+    chosen, grid = pick_laws(sol, times), sol.grid
     figure = new_figure(3.0 * len(chosen) + 4.6, 3.4)
     panels = figure.subplots(1, len(chosen) + 1, width_ratios=[3.0] * len(chosen) + [3.6], squeeze=False)[0]
     limits = [visible_range([sol.densities[i].marginal(axis) for i in chosen]) for axis in (0, 1)]
     peaks = [float(sol.densities[i].values.max()) for i in chosen]
     top = highest(peaks)
-    for axes, i in zip(panels, chosen):
+    for axes, i, time in zip(panels, chosen, times_in_words(sol.t[chosen])):
         image = draw_map(axes, sol.densities[i], vmax=top)
         axes.set_xlim(*limits[0])
         axes.set_ylim(*limits[1])
         axes.set_xlabel(_name(grid, 0))
-        axes.set_title(f"t = {sol.t[i]:.3g}")
+        axes.set_title(f"t = {time}")
     # One scale for all panels; what is cut off at its top is told by an arrow.
     figure.colorbar(image, ax=list(panels[:-1]), label="density", extend="max" if max(peaks) > top else "neither",
                     pad=0.01)

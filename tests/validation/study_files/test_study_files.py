@@ -17,7 +17,7 @@ import wgflow as wg
 from wgflow import cli
 from wgflow.errors import StorageError, WGFlowError
 from wgflow.validation.study_files.reading import json_schema
-from wgflow.validation.study_files.study import load_study
+from wgflow.validation.study_files.study import MODELS, load_study
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "command-line.md"
 STUDY = """
@@ -114,7 +114,14 @@ def test_the_page_names_every_key():
               ("grid", "energy", "start", "solve", "compare", "output")}
     for name, keys in tables.items():
         assert rows[name] == set(keys), name
-    assert rows["model"] == set(schema["$defs"]["AnisotropicGaussianTable"]["properties"])
+    assert rows["model"] == {"name"}
+    models = [name for name, row in rows.items() if name in MODELS]
+    assert models == [each["$ref"].rpartition("/")[2].removesuffix("Table") for each in
+                      schema["properties"]["model"]["anyOf"][0]["oneOf"]] == list(MODELS)
+    for name in models:
+        assert rows[name] | {"name"} == set(schema["$defs"][f"{name}Table"]["properties"]), name
+        assert all(shape.get("description") or key == "name" for key, shape in
+                   schema["$defs"][f"{name}Table"]["properties"].items())
     assert rows[""] == {"title"}
     assert set(schema["properties"]) == {"title", "model", *tables}
     for properties in [*tables.values(), schema["properties"]]:
