@@ -20,7 +20,8 @@ from wgflow.jko_steps import JKOStep
 from ..base import InnerSolver
 from ..settings import Entropic
 from .energy import SeparableEnergy
-from .fields import Mixer, blur_scale, fisher_information, marginal_distance
+from .fields import Mixer, fisher_information, marginal_distance, surrounding
+from .joint import JointNewton
 from .scaling import Coupling, ScalingProblem, safe_exp, self_potential, weighted
 
 #: The default of epsilon, in squared widths of a cell.
@@ -37,6 +38,8 @@ SCALING = (64.0, 16.0, 4.0)
 FORCING = 0.03
 #: The same with nonlocal terms, where Anderson mixing takes differences of the results.
 FORCING_MIXED = 1e-3
+#: Where a round leaves more than this part of the change, Newton's method takes law and self-scaling together.
+FAST = 0.05
 #: Tolerance on the way to a step that is hard to solve.
 COARSE_TOLERANCE = 1e-5
 #: The scaling of a law with itself is solved to this part of the tolerance, or of the last change.
@@ -169,7 +172,7 @@ class EntropicSolver(InnerSolver):
     def _first(self, start: JKOStep, a: np.ndarray, tau: float, guess: JKOStep | None) -> list[np.ndarray]:
         """Return laws from which the iteration may start, without empty cells."""
         convolution = self._convolution(1.0)
-        blurred = convolution(a).values - blur_scale(convolution)
+        blurred = surrounding(convolution, a)
         if any(m < 1.0 for _, m in self.separable.powers):
             blurred = self._with_tails(blurred, np.exp(a), tau)
         laws = [blurred]
@@ -223,8 +226,9 @@ class EntropicSolver(InnerSolver):
                 trials.sort(key=lambda trial: problem.couple(trial[2], trial[0]).defect)
             logs, d, psi = trials[0]
         field_masses = np.exp(logs)
-        change, iterations = 1.0, 0
+        change, last, iterations = 1.0, math.inf, 0
         forcing = FORCING if mixer is None else FORCING_MIXED
+        joint = self._joint(problem, convolution, tau)
         while True:
             coupling, used = problem.solve(psi, logs, max(0.3 * tolerance, min(1e-2, forcing * change)),
                                            self.max_iterations - iterations)
@@ -237,10 +241,27 @@ class EntropicSolver(InnerSolver):
             residual = max(change, coupling.defect)
             if residual <= tolerance or iterations >= self.max_iterations:
                 return _Result(coupling, logs, d, convolution.epsilon, residual, iterations)
+            if joint is not None and change > FAST * last:
+                point, used = joint.run(d, 0.3 * tolerance)
+                iterations += used
+                if point is not None:
+                    # The scaling step after it corrects the cells that are too empty to count in it.
+                    logs, d, psi = problem.proximal(point.psi, point.coupling.columns, point.logs), point.d, point.psi
+                    if mixer is not None:
+                        field_masses, mixer = np.exp(point.logs), Mixer()
+                    continue
+            last = change
             if mixer is not None:
                 field_masses = mixer.mix(field_masses, masses)
                 psi = self._psi(field_masses, d, convolution, tau)
             logs = problem.proximal(psi, coupling.columns, logs)
+
+    def _joint(self, problem: ScalingProblem, convolution: LogConvolution, tau: float) -> JointNewton | None:
+        """Return Newton's method for law and self-scaling together; None where it does not apply."""
+        if not self.debiased or self.parts.functionals:
+            return None
+        return JointNewton(problem, lambda masses, d: self._psi(masses, d, convolution, tau),
+                           self.nonlocal_variation if self.is_nonlocal else None)
 
     def _fields(self, convolution: LogConvolution, logs: np.ndarray, tau: float) -> tuple[np.ndarray, np.ndarray]:
         """Return a rough scaling of a law with itself, and the linear part of the energy at the law."""
@@ -265,7 +286,7 @@ class EntropicSolver(InnerSolver):
         moved = float(np.abs(safe_exp(scaled) - np.exp(logs)).sum())
         if self.debiased and self.separable.diffusion == 0:
             # A cell that fills from almost nothing counts with the mass around it.
-            around = np.exp(problem.convolution(logs).values - blur_scale(problem.convolution))
+            around = np.exp(surrounding(problem.convolution, logs))
             moved += float((around * np.clip(scaled - logs, 0.0, 1.0)).sum())
         return moved / problem.mass
 
