@@ -48,6 +48,10 @@ MAX_TRIALS = 3
 FALL, RISE = 1e-2, 10.0
 #: The logarithm of the part of what is around a cell that it keeps.
 LOWEST = -25.0
+#: The logarithm of the part to which a cell that fills from almost nothing is filled before a step.
+FILLED = -7.0
+#: The part of the defect from which on that is done.
+FEW = 0.1
 #: A step that leaves more than this part of the defect is the last one.
 SLOW = 0.5
 #: Steps in a row.
@@ -117,17 +121,26 @@ class JointNewton:
 
     def _search(self, point: JointPoint) -> JointPoint | None:
         """Return the next point; None where no damping lowers the defect."""
+        base = self._filled(point)
         for _ in range(MAX_TRIALS):
-            change = self._direction(point)
+            change = self._direction(base)
             factor = np.where(change < 0, np.maximum(1.0 + change, FALL), 1.0 + np.minimum(change, RISE))
             # A cell that is as good as empty is left so much that it can fill again.
-            least = np.minimum(point.d, point.floor - point.sums.values)
-            new = self.look(np.maximum(point.d + np.log(factor), least))
+            least = np.minimum(base.d, base.floor - base.sums.values)
+            new = self.look(np.maximum(base.d + np.log(factor), least))
             if new.defect < point.defect:
                 self.damping = self.damping / EASIER if self.damping > FIRST_DAMPING else 0.0
                 return new
             self.damping = max(HARDER * self.damping, FIRST_DAMPING)
         return None
+
+    def _filled(self, point: JointPoint) -> JointPoint:
+        """Return the point with some mass in cells that fill from almost nothing, if much of the defect is in these."""
+        if not float(np.sum(point.filling)) > FEW * point.defect * self.problem.mass:
+            return point
+        residual = np.clip(point.coupling.coupled - point.logs, np.finfo(float).tiny, 1.0)
+        rise = point.floor - LOWEST + FILLED + np.log(residual) - point.logs
+        return self.look(point.d + np.where(point.filling > 0, np.maximum(rise, 0.0), 0.0))
 
     def _direction(self, point: JointPoint) -> np.ndarray:
         """Return the relative change of d."""
