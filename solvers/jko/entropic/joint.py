@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wgflow.compiled.log_convolution import LogSum
+from wgflow.compiled.log_convolution import LogSum, weighted_dot
 from wgflow.progress import pulse
 
 from ...krylov import gmres
@@ -150,7 +150,7 @@ class JointNewton:
         stiffness = problem.kappa * problem.energy.stiffness(point.logs)
         # The damping keeps changes small where the equations hardly determine them: between cells, at a front.
         added = np.maximum(-residual, 0.0) + self.damping
-        weight = 0.5 * (masses + safe_exp(coupling.coupled)) + point.filling
+        weight = (0.5 * (masses + safe_exp(coupling.coupled)) + point.filling).ravel()
         scale = 1.0 / (1.0 + stiffness + added)
 
         def product(y: np.ndarray) -> np.ndarray:
@@ -163,7 +163,7 @@ class JointNewton:
             return s - x + coupling.back.average(coupling.toward.average(x)) + added * z
 
         def dot(x: np.ndarray, y: np.ndarray) -> float:
-            return float((weight * x * y).sum())
+            return weighted_dot(weight, x.ravel(), y.ravel())
 
         forcing = max(FINEST, min(COARSEST, point.defect))
         return scale * gmres(product, residual, dot=dot, forcing=forcing, limit=MAX_LINEAR).x

@@ -22,7 +22,7 @@ from ..settings import Entropic
 from .energy import SeparableEnergy
 from .fields import Mixer, fisher_information, marginal_distance, surrounding
 from .joint import JointNewton
-from .scaling import Coupling, ScalingProblem, safe_exp, self_potential, weighted
+from .scaling import LOST, Coupling, ScalingProblem, safe_exp, self_potential, weighted
 
 #: The default of epsilon, in squared widths of a cell.
 DEFAULT_RATIO = 1.0
@@ -145,14 +145,20 @@ class EntropicSolver(InnerSolver):
         first = self._first(start, a, tau, guess)
         coarse = self._ladder(self.factors, a, tau, first)
         if self.estimates:
-            coarse = self._level(2.0, a, tau, first, self.tolerance, coarse)
-        result = self._level(1.0, a, tau, first, self.tolerance, coarse)
+            coarse = self._solved(2.0, a, tau, first, coarse)
+        result = self._solved(1.0, a, tau, first, coarse)
+        return self._report(start, a, tau, result, coarse if self.estimates else None)
+
+    def _solved(self, factor: float, a: np.ndarray, tau: float, laws: list[np.ndarray],
+                coarser: _Result | None) -> _Result:
+        """Solve the step at an epsilon from what is known, or from larger ones where that misses the tolerance."""
+        result = self._level(factor, a, tau, laws, self.tolerance, coarser)
         if not result.residual <= self.tolerance:
-            again = self._ladder(SCALING, a, tau, first)
-            again = self._level(1.0, a, tau, first, self.tolerance, again)
+            again = self._ladder(SCALING, a, tau, laws)
+            again = self._level(factor, a, tau, laws, self.tolerance, again)
             again = again._replace(iterations=again.iterations + result.iterations)
             result = again if again.residual < result.residual else result
-        return self._report(start, a, tau, result, coarse if self.estimates else None)
+        return result
 
     def _ladder(self, factors: Sequence[float], a: np.ndarray, tau: float, laws: list[np.ndarray]) -> _Result | None:
         """Solve the step at larger epsilons, each from the one before; None where there are no factors."""
@@ -239,7 +245,7 @@ class EntropicSolver(InnerSolver):
             psi = self._psi(masses, d, convolution, tau)
             change = self._change(problem, coupling, psi, logs)
             residual = max(change, coupling.defect)
-            if residual <= tolerance or iterations >= self.max_iterations:
+            if residual <= tolerance or iterations >= self.max_iterations or coupling.defect > LOST:
                 return _Result(coupling, logs, d, convolution.epsilon, residual, iterations)
             if joint is not None and change > FAST * last:
                 point, used = joint.run(d, 0.3 * tolerance)
@@ -307,7 +313,7 @@ class EntropicSolver(InnerSolver):
             blur = epsilon * (itself_old - itself_new) / tau
             blur_length = 0.5 * epsilon * math.sqrt(fisher_information(self.grid, density.values) / mass)
         bias = None
-        if coarse is not None:
+        if coarse is not None and coarse.residual <= self.tolerance:
             bias = marginal_distance(self.grid, np.exp(coarse.logs), new) / (3.0 if self.debiased else 1.0)
         floor = np.maximum(a, math.log(TINY))
         state = {"log_masses": result.logs, "self_scaling": d_new, "log_rate": (result.logs - floor) / tau}
