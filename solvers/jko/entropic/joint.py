@@ -37,7 +37,7 @@ from .scaling import Coupling, ScalingProblem, safe_exp
 __all__ = ["JointNewton", "JointPoint"]
 
 #: Iterations of GMRES for a step.
-MAX_LINEAR = 60
+MAX_LINEAR = 40
 #: Largest and least reduction of the residual that is asked of it.
 COARSEST, FINEST = 1e-1, 1e-3
 #: The damping after a step that was refused, at least; the factor by which it rises then, and falls after a good step.
@@ -52,6 +52,12 @@ LOWEST = -25.0
 FILLED = -7.0
 #: The part of the defect from which on that is done.
 FEW = 0.1
+#: The largest residual that counts: no cell changes by so large a factor in a step.
+LARGEST = 50.0
+#: Part of the largest mass below which a cell does not count.
+NOTHING = 1e-100
+#: The defect from which on no step is tried: the equations are exponentials, and only scaling steps are safe far away.
+FAR = 0.1
 #: A step that leaves more than this part of the defect is the last one.
 SLOW = 0.5
 #: Steps in a row.
@@ -109,6 +115,8 @@ class JointNewton:
     def run(self, d: np.ndarray, tolerance: float) -> tuple[JointPoint | None, int]:
         """Iterate from a self-scaling while the defect falls fast; return the best point, None where no step helps."""
         point, taken = self.look(d), 0
+        if point.defect > FAR:
+            return None, 0
         while taken < MAX_STEPS and point.defect > tolerance:
             pulse(f"Newton step {taken + 1}, {point.defect:.1e} of the mass misplaced")
             new = self._search(point)
@@ -145,25 +153,34 @@ class JointNewton:
     def _direction(self, point: JointPoint) -> np.ndarray:
         """Return the relative change of d."""
         problem, coupling = self.problem, point.coupling
-        residual = coupling.coupled - point.logs
-        masses = safe_exp(point.logs)
+        residual, masses = coupling.coupled - point.logs, safe_exp(point.logs)
         stiffness = problem.kappa * problem.energy.stiffness(point.logs)
+        weight = 0.5 * (masses + safe_exp(coupling.coupled)) + point.filling
+        # Cells that do not count in the norm of the residual are left as they are: nothing bounds their changes.
+        counts, weight = weight > NOTHING * weight.max(), weight.ravel()
+        residual = np.where(counts, np.clip(residual, -LARGEST, LARGEST), 0.0)
         # The damping keeps changes small where the equations hardly determine them: between cells, at a front.
         added = np.maximum(-residual, 0.0) + self.damping
-        weight = (0.5 * (masses + safe_exp(coupling.coupled)) + point.filling).ravel()
         scale = 1.0 / (1.0 + stiffness + added)
 
         def product(y: np.ndarray) -> np.ndarray:
-            problem.check_time()
-            z = scale * y
-            s = z + point.sums.average(z)
-            x = z - stiffness * s
-            if self.response is not None:
-                x = x - problem.kappa * self.response(masses * s)
-            return s - x + coupling.back.average(coupling.toward.average(x)) + added * z
+            change = self.derivative(point, masses, stiffness, scale * y) + added * (scale * y)
+            return np.where(counts, change, 0.0)
 
         def dot(x: np.ndarray, y: np.ndarray) -> float:
             return weighted_dot(weight, x.ravel(), y.ravel())
 
         forcing = max(FINEST, min(COARSEST, point.defect))
-        return scale * gmres(product, residual, dot=dot, forcing=forcing, limit=MAX_LINEAR).x
+        # A search that leaves the range of numbers ends there.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return scale * gmres(product, residual, dot=dot, forcing=forcing, limit=MAX_LINEAR).x
+
+    def derivative(self, point: JointPoint, masses: np.ndarray, stiffness: np.ndarray, z: np.ndarray) -> np.ndarray:
+        """Return the change of -R with a change z of log d; ``stiffness`` is lambda."""
+        problem, coupling = self.problem, point.coupling
+        problem.check_time()
+        s = z + point.sums.average(z)
+        v = z - stiffness * s
+        if self.response is not None:
+            v = v - problem.kappa * self.response(masses * s)
+        return s - v + coupling.back.average(coupling.toward.average(v))

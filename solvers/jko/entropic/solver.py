@@ -45,7 +45,7 @@ COARSE_TOLERANCE = 1e-5
 #: The scaling of a law with itself is solved to this part of the tolerance, or of the last change.
 SELF_SHARE = 0.01
 #: Arrays of the grid's size that a step keeps.
-WORK_ARRAYS = 60
+WORK_ARRAYS = 100
 #: Part of the blurred starting law that a guess keeps without an entropy, where an iteration may fill no cell again.
 FLOOR = 1e-3
 #: A guess lets cells grow as they did in the last step while they hold less than exp(-this) of the fullest one.
