@@ -96,7 +96,6 @@ class JointNewton:
     def __init__(self, problem: ScalingProblem, linear: Callable[[np.ndarray, np.ndarray], np.ndarray],
                  response: Callable[[np.ndarray], np.ndarray] | None):
         self.problem, self.linear, self.response = problem, linear, response
-        self.damping = 0.0
 
     def look(self, d: np.ndarray) -> JointPoint:
         """Return the point at a self-scaling."""
@@ -115,6 +114,7 @@ class JointNewton:
     def run(self, d: np.ndarray, tolerance: float) -> tuple[JointPoint | None, int]:
         """Iterate from a self-scaling while the defect falls fast; return the best point, None where no step helps."""
         point, taken = self.look(d), 0
+        self.damping = 0.0
         if point.defect > FAR:
             return None, 0
         while taken < MAX_STEPS and point.defect > tolerance:

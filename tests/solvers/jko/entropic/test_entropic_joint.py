@@ -1,4 +1,4 @@
-"""Newton's method for an entropic step as a whole: its derivative, few iterations at fronts, the same steps as without."""
+"""Newton's method for an entropic step as a whole: its derivative, few iterations, the same steps."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def test_porous_media_take_few_iterations(rho, m, tau):
     assert sol.final.mean() == pytest.approx(rho.mean() / (1 + tau) ** 2, abs=1e-3)
 
 
-@pytest.mark.parametrize(("energy", "cells"), [(wg.PowerEntropy(2.0) + WELL, 100), (wg.PowerEntropy(2.0) + WELL + PULL, 60)],
-                         ids=["alone", "with U"])
+@pytest.mark.parametrize(("energy", "cells"), [
+    (wg.PowerEntropy(2.0) + WELL, 100), (wg.PowerEntropy(2.0) + WELL + PULL, 60)], ids=["alone", "with U"])
 def test_the_step_is_that_of_law_and_self_scaling_in_turn(energy, cells, monkeypatch):
     rho = wg.Density.gaussian(wg.Grid((-3, 3), cells=cells), 0.5, 0.09)
     found = steps(energy, rho, 0.05, estimate_bias=False)
