@@ -80,7 +80,8 @@ class EntropicSolver(InnerSolver):
     Since :math:`-\tfrac12 OT_\varepsilon(b, b) = \min_d \varepsilon (\tfrac12 \langle d, K d \rangle - \langle \log d,
     b \rangle)`, minimizing in turn over d (:math:`d\,K d = b`) and over b descends; the second is a plain step with the
     potential :math:`-\varepsilon \log d / \tau` (`ScalingProblem`). Nonlocal terms are linearized in the same outer
-    iteration, which is accelerated by Anderson mixing.
+    iteration, which is accelerated by Anderson mixing. Where a round of it leaves much of the change, as it does at
+    fronts of porous media, Newton's method takes b and d together (`JointNewton`).
 
     Scalings are kept as logarithms, and so are the masses from step to step, so that no epsilon is too small for
     floating-point numbers. Below half the squared width of a cell the law is locked to its cells, and a warning says
