@@ -105,15 +105,18 @@ def gmres(product: Callable[[Vector], Vector], right: Vector, *, dot: Callable[[
 def _rotate(triangle: np.ndarray, rotations: list[tuple[float, float]], rest: list[float], k: int,
             length: float) -> bool:
     """Bring column k of the Hessenberg matrix to triangular form; False where it vanishes or is not finite."""
+    # As Python's own numbers: entries of an array take ten times as long.
+    column = triangle[:k + 1, k].tolist()
     for j, (c, s) in enumerate(rotations):
-        above, below = triangle[j, k], triangle[j + 1, k]
-        triangle[j, k], triangle[j + 1, k] = c * above + s * below, c * below - s * above
-    size = math.hypot(triangle[k, k], length)
+        above, below = column[j], column[j + 1]
+        column[j], column[j + 1] = c * above + s * below, c * below - s * above
+    size = math.hypot(column[k], length)
     if not (size > 0 and math.isfinite(size)):
         return False
-    c, s = triangle[k, k] / size, length / size
+    c, s = column[k] / size, length / size
     rotations.append((c, s))
-    triangle[k, k] = size
+    column[k] = size
+    triangle[:k + 1, k] = column
     rest.append(-s * rest[k])
     rest[k] *= c
     return True

@@ -193,7 +193,7 @@ class Entropic(InnerSettings):
     """
 
     NAME: ClassVar[str] = "entropic"
-    ARRAYS: ClassVar[int] = 120
+    ARRAYS: ClassVar[int] = 170
 
     epsilon: float | None = None
     debiased: bool = True

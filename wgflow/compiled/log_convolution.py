@@ -14,7 +14,7 @@ import numpy as np
 
 from .jit import jit
 
-__all__ = ["LogConvolution", "LogSum"]
+__all__ = ["LogConvolution", "LogSum", "weighted_dot"]
 
 #: Terms below exp(-CUT) of the largest one of their row are left out: below rounding, however many they are.
 CUT = 44.0
@@ -116,6 +116,16 @@ def _table(tile: int, ratio: float) -> np.ndarray:
     rows = np.arange(tile) - 0.5 * (tile - 1)
     columns = np.arange(4 * tile) - 2.0 * tile
     return np.exp(ratio * rows[:, None] * columns)
+
+
+@jit
+def weighted_dot(weights, x, y):
+    """Return the sum of w x y over flat arrays; the weights are not negative, and 0 where entries may be infinite."""
+    total = 0.0
+    for i in range(x.size):
+        if weights[i] > 0.0:
+            total += weights[i] * x[i] * y[i]
+    return total
 
 
 # -------------------------------------------------------------------- compiled, for lines start to stop

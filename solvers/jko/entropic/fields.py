@@ -7,7 +7,7 @@ import numpy as np
 from wgflow.compiled.log_convolution import LogConvolution
 from wgflow.grids import Grid
 
-__all__ = ["Mixer", "blur_scale", "fisher_information", "marginal_distance"]
+__all__ = ["Mixer", "blur_scale", "fisher_information", "marginal_distance", "surrounding"]
 
 #: Differences that Anderson mixing keeps.
 DEPTH = 5
@@ -43,6 +43,11 @@ def blur_scale(convolution: LogConvolution) -> float:
         reach = int(np.ceil(np.sqrt(100.0 / ratio))) + 1
         total += float(np.log(np.exp(-0.5 * ratio * np.arange(-reach, reach + 1.0) ** 2).sum()))
     return total
+
+
+def surrounding(convolution: LogConvolution, logs: np.ndarray) -> np.ndarray:
+    """Return the logarithm of the masses of a law, blurred: what is around a cell."""
+    return convolution(logs).values - blur_scale(convolution)
 
 
 def fisher_information(grid: Grid, values: np.ndarray) -> float:

@@ -13,7 +13,7 @@ from wgflow.progress import pulse
 from ..base import no_limit
 from .energy import LARGEST_EXPONENT, SeparableEnergy
 
-__all__ = ["Coupling", "ScalingProblem", "safe_exp", "self_potential", "weighted"]
+__all__ = ["LOST", "Coupling", "ScalingProblem", "safe_exp", "self_potential", "weighted"]
 
 #: Squared norm of the residual of Newton's linear system, relative to that of its right side.
 LINEAR_TOLERANCE = 1e-4
@@ -23,6 +23,8 @@ MAX_LINEAR = 100
 LENGTHS = (1.0, 0.25, 0.0625)
 #: Change of the dual value, relative to its size, that round-off explains.
 ROUND_OFF = 1e-13
+#: A start is given up if more than this part of the mass is misplaced after so many iterations.
+LOST, MAX_LOST = 0.5, 40
 #: Iterations for the scaling of a law with itself.
 MAX_SELF = 200
 #: Defect below which they are Newton's.
@@ -97,6 +99,8 @@ class ScalingProblem:
         while point.defect > tolerance and iterations < budget:
             iterations += 1
             pulse(f"scaling step {iterations}, {point.defect:.1e} of the mass misplaced")
+            if iterations > MAX_LOST and point.defect > LOST:
+                break
             point = self._next(psi, point)
         return point, iterations
 

@@ -20,8 +20,9 @@ from wgflow.jko_steps import JKOStep
 from ..base import InnerSolver
 from ..settings import Entropic
 from .energy import SeparableEnergy
-from .fields import Mixer, blur_scale, fisher_information, marginal_distance
-from .scaling import Coupling, ScalingProblem, safe_exp, self_potential, weighted
+from .fields import Mixer, fisher_information, marginal_distance, surrounding
+from .joint import JointNewton
+from .scaling import LOST, Coupling, ScalingProblem, safe_exp, self_potential, weighted
 
 #: The default of epsilon, in squared widths of a cell.
 DEFAULT_RATIO = 1.0
@@ -37,12 +38,14 @@ SCALING = (64.0, 16.0, 4.0)
 FORCING = 0.03
 #: The same with nonlocal terms, where Anderson mixing takes differences of the results.
 FORCING_MIXED = 1e-3
+#: Where a round leaves more than this part of the change, Newton's method takes law and self-scaling together.
+FAST = 0.05
 #: Tolerance on the way to a step that is hard to solve.
 COARSE_TOLERANCE = 1e-5
 #: The scaling of a law with itself is solved to this part of the tolerance, or of the last change.
 SELF_SHARE = 0.01
 #: Arrays of the grid's size that a step keeps.
-WORK_ARRAYS = 60
+WORK_ARRAYS = 100
 #: Part of the blurred starting law that a guess keeps without an entropy, where an iteration may fill no cell again.
 FLOOR = 1e-3
 #: A guess lets cells grow as they did in the last step while they hold less than exp(-this) of the fullest one.
@@ -77,7 +80,8 @@ class EntropicSolver(InnerSolver):
     Since :math:`-\tfrac12 OT_\varepsilon(b, b) = \min_d \varepsilon (\tfrac12 \langle d, K d \rangle - \langle \log d,
     b \rangle)`, minimizing in turn over d (:math:`d\,K d = b`) and over b descends; the second is a plain step with the
     potential :math:`-\varepsilon \log d / \tau` (`ScalingProblem`). Nonlocal terms are linearized in the same outer
-    iteration, which is accelerated by Anderson mixing.
+    iteration, which is accelerated by Anderson mixing. Where a round of it leaves much of the change, as it does at
+    fronts of porous media, Newton's method takes b and d together (`JointNewton`).
 
     Scalings are kept as logarithms, and so are the masses from step to step, so that no epsilon is too small for
     floating-point numbers. Below half the squared width of a cell the law is locked to its cells, and a warning says
@@ -142,14 +146,20 @@ class EntropicSolver(InnerSolver):
         first = self._first(start, a, tau, guess)
         coarse = self._ladder(self.factors, a, tau, first)
         if self.estimates:
-            coarse = self._level(2.0, a, tau, first, self.tolerance, coarse)
-        result = self._level(1.0, a, tau, first, self.tolerance, coarse)
+            coarse = self._solved(2.0, a, tau, first, coarse)
+        result = self._solved(1.0, a, tau, first, coarse)
+        return self._report(start, a, tau, result, coarse if self.estimates else None)
+
+    def _solved(self, factor: float, a: np.ndarray, tau: float, laws: list[np.ndarray],
+                coarser: _Result | None) -> _Result:
+        """Solve the step at an epsilon from what is known, or from larger ones where that misses the tolerance."""
+        result = self._level(factor, a, tau, laws, self.tolerance, coarser)
         if not result.residual <= self.tolerance:
-            again = self._ladder(SCALING, a, tau, first)
-            again = self._level(1.0, a, tau, first, self.tolerance, again)
+            again = self._ladder(SCALING, a, tau, laws)
+            again = self._level(factor, a, tau, laws, self.tolerance, again)
             again = again._replace(iterations=again.iterations + result.iterations)
             result = again if again.residual < result.residual else result
-        return self._report(start, a, tau, result, coarse if self.estimates else None)
+        return result
 
     def _ladder(self, factors: Sequence[float], a: np.ndarray, tau: float, laws: list[np.ndarray]) -> _Result | None:
         """Solve the step at larger epsilons, each from the one before; None where there are no factors."""
@@ -169,7 +179,7 @@ class EntropicSolver(InnerSolver):
     def _first(self, start: JKOStep, a: np.ndarray, tau: float, guess: JKOStep | None) -> list[np.ndarray]:
         """Return laws from which the iteration may start, without empty cells."""
         convolution = self._convolution(1.0)
-        blurred = convolution(a).values - blur_scale(convolution)
+        blurred = surrounding(convolution, a)
         if any(m < 1.0 for _, m in self.separable.powers):
             blurred = self._with_tails(blurred, np.exp(a), tau)
         laws = [blurred]
@@ -223,8 +233,9 @@ class EntropicSolver(InnerSolver):
                 trials.sort(key=lambda trial: problem.couple(trial[2], trial[0]).defect)
             logs, d, psi = trials[0]
         field_masses = np.exp(logs)
-        change, iterations = 1.0, 0
+        change, last, iterations = 1.0, math.inf, 0
         forcing = FORCING if mixer is None else FORCING_MIXED
+        joint = self._joint(problem, convolution, tau)
         while True:
             coupling, used = problem.solve(psi, logs, max(0.3 * tolerance, min(1e-2, forcing * change)),
                                            self.max_iterations - iterations)
@@ -235,12 +246,29 @@ class EntropicSolver(InnerSolver):
             psi = self._psi(masses, d, convolution, tau)
             change = self._change(problem, coupling, psi, logs)
             residual = max(change, coupling.defect)
-            if residual <= tolerance or iterations >= self.max_iterations:
+            if residual <= tolerance or iterations >= self.max_iterations or coupling.defect > LOST:
                 return _Result(coupling, logs, d, convolution.epsilon, residual, iterations)
+            if joint is not None and change > FAST * last:
+                point, used = joint.run(d, 0.3 * tolerance)
+                iterations += used
+                if point is not None:
+                    # The scaling step after it corrects the cells that are too empty to count in it.
+                    logs, d, psi = problem.proximal(point.psi, point.coupling.columns, point.logs), point.d, point.psi
+                    if mixer is not None:
+                        field_masses, mixer = np.exp(point.logs), Mixer()
+                    continue
+            last = change
             if mixer is not None:
                 field_masses = mixer.mix(field_masses, masses)
                 psi = self._psi(field_masses, d, convolution, tau)
             logs = problem.proximal(psi, coupling.columns, logs)
+
+    def _joint(self, problem: ScalingProblem, convolution: LogConvolution, tau: float) -> JointNewton | None:
+        """Return Newton's method for law and self-scaling together; None where it does not apply."""
+        if not self.debiased or self.parts.functionals:
+            return None
+        return JointNewton(problem, lambda masses, d: self._psi(masses, d, convolution, tau),
+                           self.nonlocal_variation if self.is_nonlocal else None)
 
     def _fields(self, convolution: LogConvolution, logs: np.ndarray, tau: float) -> tuple[np.ndarray, np.ndarray]:
         """Return a rough scaling of a law with itself, and the linear part of the energy at the law."""
@@ -265,7 +293,7 @@ class EntropicSolver(InnerSolver):
         moved = float(np.abs(safe_exp(scaled) - np.exp(logs)).sum())
         if self.debiased and self.separable.diffusion == 0:
             # A cell that fills from almost nothing counts with the mass around it.
-            around = np.exp(problem.convolution(logs).values - blur_scale(problem.convolution))
+            around = np.exp(surrounding(problem.convolution, logs))
             moved += float((around * np.clip(scaled - logs, 0.0, 1.0)).sum())
         return moved / problem.mass
 
@@ -286,7 +314,7 @@ class EntropicSolver(InnerSolver):
             blur = epsilon * (itself_old - itself_new) / tau
             blur_length = 0.5 * epsilon * math.sqrt(fisher_information(self.grid, density.values) / mass)
         bias = None
-        if coarse is not None:
+        if coarse is not None and coarse.residual <= self.tolerance:
             bias = marginal_distance(self.grid, np.exp(coarse.logs), new) / (3.0 if self.debiased else 1.0)
         floor = np.maximum(a, math.log(TINY))
         state = {"log_masses": result.logs, "self_scaling": d_new, "log_rate": (result.logs - floor) / tau}
