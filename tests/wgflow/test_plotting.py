@@ -62,7 +62,7 @@ def test_maps(plane):
     # One scale for all of them, from 0 on, and one bar that says which.
     peaks = [rho.values.max() for t, rho in zip(plane.t, plane.densities) if t in (0.0, 0.2, 0.4, 1.0)]
     assert {image.get_clim() for image in maps} == {(0.0, min(max(peaks), 4 * np.median(peaks)))}
-    assert [axes.get_ylabel() for axes in figure.axes].count("density") == 1
+    assert [axes.get_title(loc="left") for axes in figure.axes].count("density") == 1
     image = figure.axes[0].collections[0]
     np.testing.assert_allclose(image.get_array().reshape(36, 40), plane.densities[0].values.T)
 
@@ -98,13 +98,31 @@ def test_a_movie_as_a_page(line, tmp_path):
 
 
 def test_mp4_where_ffmpeg_is(line, tmp_path):
+    from importlib.util import find_spec
     from shutil import which
 
-    if which("ffmpeg"):
+    if which("ffmpeg") or find_spec("imageio_ffmpeg"):
         assert line.animate(tmp_path / "film.mp4", frames=3).stat().st_size > 1000
     else:
         with pytest.raises(InvalidInput, match=r"ffmpeg, which is not found; .*\.html"):
             line.animate(tmp_path / "film.mp4", frames=3)
+
+
+def test_the_ffmpeg_of_a_package_is_used_and_forgotten_again(line, tmp_path, monkeypatch):
+    import sys
+    from types import SimpleNamespace
+
+    import matplotlib as mpl
+    from matplotlib.animation import FFMpegWriter
+
+    monkeypatch.setattr(FFMpegWriter, "isAvailable", classmethod(lambda cls: False))
+    program = tmp_path / "ffmpeg-of-the-package"
+    program.write_text("#!/bin/sh\nfor last; do :; done\ncat > \"$last\"\n", encoding="utf-8")
+    program.chmod(0o700)
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", SimpleNamespace(get_ffmpeg_exe=lambda: str(program)))
+    before = mpl.rcParams["animation.ffmpeg_path"]
+    assert line.animate(tmp_path / "film.mp4", frames=3).stat().st_size > 1000
+    assert mpl.rcParams["animation.ffmpeg_path"] == before
 
 
 def test_single_laws_are_drawn(line, plane, tmp_path):
