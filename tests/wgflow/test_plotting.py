@@ -88,6 +88,21 @@ def test_animations(line, plane, tmp_path):
         line.animate(tmp_path / "film.avi")
 
 
+def test_the_frames_of_a_map_share_one_scale(plane):
+    from matplotlib.figure import Figure
+
+    from wgflow.pictures.solutions import frame_of
+
+    frame, last = frame_of(plane, np.arange(plane.t.size)), plane.t.size - 1
+    limits = []
+    for i in (0, last):
+        axes = Figure().add_subplot()
+        frame(axes, i)
+        limits.append(axes.collections[0].get_clim())
+    assert limits[0] == limits[1]
+    assert plane.densities[0].values.max() > 1.2 * plane.densities[last].values.max()
+
+
 def test_a_movie_as_a_page(line, tmp_path):
     told = []
     path = line.animate(tmp_path / "film.html", frames=3, progress=lambda done, total: told.append((done, total)))

@@ -18,8 +18,8 @@ from .solutions import frame_of
 __all__ = ["animate_solution"]
 
 #: What stands on the buttons of a page.
-BUTTONS = {"minus": "slower", "fast-backward": "|&lt;&lt;", "step-backward": "|&lt;", "backward": "&lt;",
-           "pause": "stop", "play": "&gt;", "step-forward": "&gt;|", "fast-forward": "&gt;&gt;|", "plus": "faster"}
+BUTTONS = {"minus": "-", "fast-backward": "|&lt;&lt;", "step-backward": "|&lt;", "backward": "&lt;",
+           "pause": "stop", "play": "&gt;", "step-forward": "&gt;|", "fast-forward": "&gt;&gt;|", "plus": "+"}
 
 
 def animate_solution(sol: Any, path: Any, *, frames: int = 60, fps: int = 12,

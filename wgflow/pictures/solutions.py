@@ -132,7 +132,7 @@ def frame_of(sol: Any, chosen: np.ndarray) -> Callable[[Any, int], None]:
             axes.set_ylim(0, 1.06 * top)
             axes.set_ylabel("density")
         else:
-            draw_map(axes, rho)
+            draw_map(axes, rho, vmax=top)
             axes.set_ylim(*limits[1])
             axes.set_ylabel(_name(grid, 1))
         axes.set_xlim(*limits[0])
