@@ -265,6 +265,7 @@ def test_pages_need_no_network(line, tmp_path):
     assert 'type="range"' in text
     assert text.count("</button>") == 9
     assert "faster</button>" in text
+    assert "min-width: 36px" in text
 
 
 # -------------------------------------------------------------------- phase portraits

@@ -18,8 +18,8 @@ from .solutions import frame_of
 __all__ = ["animate_solution"]
 
 #: What stands on the buttons of a page.
-BUTTONS = {"minus": "-", "fast-backward": "|&lt;&lt;", "step-backward": "|&lt;", "backward": "&lt;",
-           "pause": "stop", "play": "&gt;", "step-forward": "&gt;|", "fast-forward": "&gt;&gt;|", "plus": "+"}
+BUTTONS = {"minus": "slower", "fast-backward": "|&lt;&lt;", "step-backward": "|&lt;", "backward": "&lt;",
+           "pause": "stop", "play": "&gt;", "step-forward": "&gt;|", "fast-forward": "&gt;&gt;|", "plus": "faster"}
 
 
 def animate_solution(sol: Any, path: Any, *, frames: int = 60, fps: int = 12,
@@ -73,6 +73,7 @@ def animate_solution(sol: Any, path: Any, *, frames: int = 60, fps: int = 12,
 def _alone(page: str) -> str:
     """Return a page of matplotlib's with letters on its buttons, whose icons would come from the network."""
     page = re.sub(r'<link rel="stylesheet"\s+href="https?://[^"]*">', '<meta charset="utf-8">', page)
+    page = page.replace("padding: 0;\n    width: 36px;", "padding: 0 4px;\n    min-width: 36px;")  # the words are wider
     return re.sub(r'<i class="fa fa-([a-z-]+)(?: fa-flip-horizontal)?"></i>',
                   lambda found: BUTTONS["backward" if "flip" in found[0] else found[1]], page)
 
