@@ -95,6 +95,16 @@ def test_every_public_name_has_a_page():
     assert len(shown) == len(pages)  # one page for each thing
 
 
+def test_the_gallery_shows_every_experiment():
+    from wgflow.validation import studies
+
+    page = (DOCS / "gallery.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"\]\(images/([\w-]+)\.(?:png|gif)\)", page))
+    for name in studies.names():
+        assert name in shown, f"gallery.md has no picture of {name}"
+        assert f"`wgflow {'' if name == 'demo' else 'reproduce '}{name}`" in page
+
+
 @pytest.mark.parametrize(("written", "shown"), [
     ("r = |w| and |w|^2", r"r = \|w\| and \|w\|^2"),
     ("as `name`, ``a * b``, :math:`|w|` and **bold** are", "as `name`, ``a * b``, :math:`|w|` and **bold** are"),
