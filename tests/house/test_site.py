@@ -66,6 +66,14 @@ def test_anchors_exist_and_pages_have_one_title(page):
         assert anchor in anchors(DOCS / target if target else page), f"{page.name} links to {target}#{anchor}"
 
 
+def test_the_pages_that_a_search_shows_first_exist_and_have_the_word():
+    text = (DOCS / "_extensions" / "search_scores.js").read_text(encoding="utf-8")
+    best = re.findall(r'(\w+): "([\w-]+)"', text)
+    assert len(best) > 40
+    for word, page in best:
+        assert word in (DOCS / f"{page}.md").read_text(encoding="utf-8").lower(), f"{page}.md has no {word!r}"
+
+
 def test_the_notebook_is_the_tutorial_executed():
     expected = tool("_extensions/notebook.py").cells((DOCS / "tutorial.md").read_text(encoding="utf-8"))
     path = DOCS / "tutorial.ipynb"
