@@ -13,7 +13,8 @@ const BEST_PAGE = {
   sweep: "sweeps", term: "recipes", toml: "command-line", units: "from-my-equation", walls: "equation",
 };
 
-const Scorer = {
+// var: Sphinx declares the same name again.
+var Scorer = {
   score: ([page, , , , score]) => {
     const words = (new URLSearchParams(window.location.search).get("q") || "").toLowerCase().split(/[^a-z0-9]+/);
     if (words.some((word) => BEST_PAGE[word] === page)) return score + 200;

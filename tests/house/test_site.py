@@ -70,6 +70,7 @@ def test_the_pages_that_a_search_shows_first_exist_and_have_the_word():
     text = (DOCS / "_extensions" / "search_scores.js").read_text(encoding="utf-8")
     best = re.findall(r'(\w+): "([\w-]+)"', text)
     assert len(best) > 40
+    assert "\nvar Scorer = {" in text  # const would stop the search, since Sphinx declares the name again
     for word, page in best:
         assert word in (DOCS / f"{page}.md").read_text(encoding="utf-8").lower(), f"{page}.md has no {word!r}"
 
