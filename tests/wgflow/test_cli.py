@@ -53,7 +53,8 @@ def test_help_and_docs_have_the_same_commands_and_options_in_the_same_words():
     commands = [f"| `wgflow {name}` | {each.help.rstrip('.')} |" for name, each in group.commands.items()]
     options = [f"| `wgflow {name}` {row}" for name, each in group.commands.items() for row in rows_of(each)]
     options += [f"| `wgflow` {row}" for row in rows_of(group)]
-    assert len(commands) >= 12 and len(options) >= 35
+    assert len(commands) >= 12
+    assert len(options) >= 35
     listed = [line for line in page.splitlines() if line.startswith("| `wgflow")]
     assert sorted(listed) == sorted(commands + options)
 
