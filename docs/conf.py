@@ -50,6 +50,7 @@ toc_object_entries_show_parents = "hide"
 html_theme = "furo"
 html_title = f"wgflow {version}"
 html_css_files = ["pages.css"]
+html_search_scorer = str(Path(__file__).parent / "_extensions" / "search_scores.js")
 html_show_sphinx = False
 html_copy_source = False
 html_theme_options = {

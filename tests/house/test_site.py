@@ -66,6 +66,15 @@ def test_anchors_exist_and_pages_have_one_title(page):
         assert anchor in anchors(DOCS / target if target else page), f"{page.name} links to {target}#{anchor}"
 
 
+def test_the_pages_that_a_search_shows_first_exist_and_have_the_word():
+    text = (DOCS / "_extensions" / "search_scores.js").read_text(encoding="utf-8")
+    best = re.findall(r'(\w+): "([\w-]+)"', text)
+    assert len(best) > 40
+    assert "\nvar Scorer = {" in text  # const would stop the search, since Sphinx declares the name again
+    for word, page in best:
+        assert word in (DOCS / f"{page}.md").read_text(encoding="utf-8").lower(), f"{page}.md has no {word!r}"
+
+
 def test_the_notebook_is_the_tutorial_executed():
     expected = tool("_extensions/notebook.py").cells((DOCS / "tutorial.md").read_text(encoding="utf-8"))
     path = DOCS / "tutorial.ipynb"
@@ -93,6 +102,16 @@ def test_every_public_name_has_a_page():
                 assert id(thing) in shown, f"{home.__name__}.{name}"
     pages = [name for names in homes.values() for name in names]
     assert len(shown) == len(pages)  # one page for each thing
+
+
+def test_the_gallery_shows_every_experiment():
+    from wgflow.validation import studies
+
+    page = (DOCS / "gallery.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"\]\(images/([\w-]+)\.(?:png|gif)\)", page))
+    for name in studies.names():
+        assert name in shown, f"gallery.md has no picture of {name}"
+        assert f"`wgflow {'' if name == 'demo' else 'reproduce '}{name}`" in page
 
 
 @pytest.mark.parametrize(("written", "shown"), [

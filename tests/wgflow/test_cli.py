@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 import wgflow as wg
 from wgflow import cli
@@ -34,6 +36,27 @@ def test_help_lists_every_command(capsys):
     assert code == 0
     for option in ("--out", "--neurons", "--step-size", "--runs", "--cells", "--seed", "--fresh"):
         assert option in out
+
+
+def rows_of(command):
+    """The rows of docs/command-line.md for the arguments and options of a command, in the words of its help."""
+    for each in command.params:
+        word = each.opts[0] if each.param_type_name == "option" else each.name.upper()
+        default = each.default if each.default not in (None, False, "") else None
+        shown = f"{default:g}" if isinstance(default, float) else str(default)
+        yield f"| `{word}` | {each.help} | {'' if default is None else f'`{shown}`'} |"
+
+
+def test_help_and_docs_have_the_same_commands_and_options_in_the_same_words():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "command-line.md").read_text(encoding="utf-8")
+    group = typer.main.get_command(cli.app)
+    commands = [f"| `wgflow {name}` | {each.help.rstrip('.')} |" for name, each in group.commands.items()]
+    options = [f"| `wgflow {name}` {row}" for name, each in group.commands.items() for row in rows_of(each)]
+    options += [f"| `wgflow` {row}" for row in rows_of(group)]
+    assert len(commands) >= 12
+    assert len(options) >= 35
+    listed = [line for line in page.splitlines() if line.startswith("| `wgflow")]
+    assert sorted(listed) == sorted(commands + options)
 
 
 @pytest.mark.parametrize(("arguments", "words"), [

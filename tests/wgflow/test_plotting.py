@@ -63,7 +63,7 @@ def test_maps(plane):
     # One scale for all of them, from 0 on, and one bar that says which.
     peaks = [rho.values.max() for t, rho in zip(plane.t, plane.densities) if t in (0.0, 0.2, 0.4, 1.0)]
     assert {image.get_clim() for image in maps} == {(0.0, min(max(peaks), 4 * np.median(peaks)))}
-    assert [axes.get_ylabel() for axes in figure.axes].count("density") == 1
+    assert [axes.get_title(loc="left") for axes in figure.axes].count("density") == 1
     image = figure.axes[0].collections[0]
     np.testing.assert_allclose(image.get_array().reshape(36, 40), plane.densities[0].values.T)
 
@@ -89,6 +89,21 @@ def test_animations(line, plane, tmp_path):
         line.animate(tmp_path / "film.avi")
 
 
+def test_the_frames_of_a_map_share_one_scale(plane):
+    from matplotlib.figure import Figure
+
+    from wgflow.pictures.solutions import frame_of
+
+    frame, last = frame_of(plane, np.arange(plane.t.size)), plane.t.size - 1
+    limits = []
+    for i in (0, last):
+        axes = Figure().add_subplot()
+        frame(axes, i)
+        limits.append(axes.collections[0].get_clim())
+    assert limits[0] == limits[1]
+    assert plane.densities[0].values.max() > 1.2 * plane.densities[last].values.max()
+
+
 def test_a_movie_as_a_page(line, tmp_path):
     told = []
     path = line.animate(tmp_path / "film.html", frames=3, progress=lambda done, total: told.append((done, total)))
@@ -99,13 +114,31 @@ def test_a_movie_as_a_page(line, tmp_path):
 
 
 def test_mp4_where_ffmpeg_is(line, tmp_path):
+    from importlib.util import find_spec
     from shutil import which
 
-    if which("ffmpeg"):
+    if which("ffmpeg") or find_spec("imageio_ffmpeg"):
         assert line.animate(tmp_path / "film.mp4", frames=3).stat().st_size > 1000
     else:
         with pytest.raises(InvalidInput, match=r"ffmpeg, which is not found; .*\.html"):
             line.animate(tmp_path / "film.mp4", frames=3)
+
+
+def test_the_ffmpeg_of_a_package_is_used_and_forgotten_again(line, tmp_path, monkeypatch):
+    import sys
+    from types import SimpleNamespace
+
+    import matplotlib as mpl
+    from matplotlib.animation import FFMpegWriter
+
+    monkeypatch.setattr(FFMpegWriter, "isAvailable", classmethod(lambda cls: False))
+    program = tmp_path / "ffmpeg-of-the-package"
+    program.write_text("#!/bin/sh\nfor last; do :; done\ncat > \"$last\"\n", encoding="utf-8")
+    program.chmod(0o700)
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", SimpleNamespace(get_ffmpeg_exe=lambda: str(program)))
+    before = mpl.rcParams["animation.ffmpeg_path"]
+    assert line.animate(tmp_path / "film.mp4", frames=3).stat().st_size > 1000
+    assert mpl.rcParams["animation.ffmpeg_path"] == before
 
 
 def test_single_laws_are_drawn(line, plane, tmp_path):
@@ -233,6 +266,7 @@ def test_pages_need_no_network(line, tmp_path):
     assert 'type="range"' in text
     assert text.count("</button>") == 9
     assert "faster</button>" in text
+    assert "min-width: 36px" in text
 
 
 # -------------------------------------------------------------------- phase portraits

@@ -293,9 +293,9 @@ def _notes(sol: Solution, start: object, runs: ParticleRuns, model: ReducedModel
     notes = [] if risks is None else [*risks.notes]
     if axes is not None:
         notes.append("The risk was not compared: it is that of all coordinates.")
-    elif model is None:
+    elif model is None and runs.risk is not None:
         notes.append("The risk was not compared: no model was given.")
-    elif runs.risk is None:
+    elif model is not None and runs.risk is None:
         notes.append("The risk was not compared: the particles come without one.")
     if isinstance(start, Atoms):
         if is_sample(sol):

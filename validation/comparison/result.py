@@ -236,9 +236,16 @@ class Comparison:
             text = (f"FAIL: the solution does not agree with {runs}. {int((~inside).sum())} of {total} differences lie "
                     f"outside bands that a correct solution leaves with a probability of about {self.level:.2g} in "
                     f"all, from t = {self.t[first]:.4g} on. Farthest out: {worst}, {self.difference[i, j]:.3g} where "
-                    f"the band ends at {end:.3g}. Before the solution is blamed, halve the step of the particles: "
-                    "long steps move their law, too.")
+                    f"the band ends at {end:.3g}. {self._advice(float(self.t[first]))}")
         return " ".join([text, *self.notes, *self._own_error()])
+
+    def _advice(self, first: float) -> str:
+        """What to try before the solution is blamed for differences from a time on."""
+        if first == float(self.solution.t[0]):
+            given = "give the particles the kappa= (or theta0=) of the solution's initial law" \
+                if self.runs.model is not None else "give both the same initial law"
+            return f"They differ at the start already: {given}."
+        return "Before the solution is blamed, halve the step of the particles: long steps move their law, too."
 
     def marginal_in_bins(self, time: int, coordinate: int, edges: Array) -> Array:
         """Return the solution's law of a coordinate at one of the times as mean densities in bins, as it was compared.

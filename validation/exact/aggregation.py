@@ -225,12 +225,12 @@ class CompactAggregation(ExactProblem):
 
     @property
     def frequency(self) -> float:
-        """omega."""
+        """omega, the frequency of the profile."""
         return math.sqrt(self.strength * self.length / self.eps - 1.0)
 
     @property
     def half_length(self) -> float:
-        """L."""
+        """L, half the length of the support at the start."""
         return self.length * (math.pi - math.atan(self.frequency)) / self.frequency
 
     def _shape(self) -> tuple[float, float]:

@@ -64,7 +64,7 @@ class LogGas(ScalingProblem):
 
     @property
     def exponent(self) -> float:
-        """1/2."""
+        """p = 1/2."""
         return 0.5
 
     @property
@@ -120,7 +120,7 @@ class NewtonianBall(ScalingProblem):
 
     @property
     def exponent(self) -> float:
-        """0."""
+        """p = 0."""
         return 0.0
 
     @property

@@ -44,6 +44,8 @@ def plot_comparison(cmp: Any, path: str | Path | None = None, *, panels: int = 4
             for column, j in enumerate(chosen):
                 axes = figure.add_subplot(row[column])
                 _histogram(axes, cmp, j, k, first=column == 0)
+        # Beside the title, since curves may be anywhere in the panels.
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="upper right", ncols=2)
         bottom = rows[n_coords].subgridspec(1, 2, width_ratios=[1.0, 1.0])
         if "risk" in cmp.quantities and cmp.runs.model is not None and cmp.runs.risk is not None:
             _risk_curves(figure.add_subplot(bottom[0]), cmp, cmp.runs.model, cmp.runs.risk)
@@ -80,7 +82,6 @@ def _histogram(axes: Axes, cmp: Any, j: int, k: int, *, first: bool) -> None:
     axes.set_title(f"t = {cmp.t[j]:.3g}")
     if first:
         axes.set_ylabel("density")
-        axes.legend(loc="best")
 
 
 def _risk_curves(axes: Axes, cmp: Any, model: Any, networks: NDArray[np.float64]) -> None:

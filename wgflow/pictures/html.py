@@ -83,14 +83,14 @@ def comparison_html(comparison: Any) -> str:
 def _check(name: str, answer: bool | None, words: str) -> str:
     mark, color = MARKS[answer]
     return (f"<tr><td style='color:{color}'><b>{mark}</b></td><td style='text-align:left'>{html.escape(name)}</td>"
-            f"<td style='text-align:left'>{html.escape(words)}</td></tr>")
+            f"<td style='text-align:left;padding-left:1em'>{html.escape(words)}</td></tr>")
 
 
 def _ends(grid: Any, axis: int) -> str:
     if grid.periodic[axis]:
         return "periodic"
-    low, high = ("stands for infinity" if is_open else "no flux" for is_open in grid.open_ends[axis])
-    return f"ends: {low}" if low == high else f"ends: {low}, {high}"
+    low, high = ("infinity" if is_open else "no flux" for is_open in grid.open_ends[axis])
+    return f"both ends: {low}" if low == high else f"ends: {low}, {high}"
 
 
 def _draw_solution(sol: Any) -> Any:
@@ -143,8 +143,8 @@ def _picture(draw: Callable[[], Any], size: int) -> str:
 
 
 def _table(title: str, rows: Sequence[tuple[str, str]]) -> str:
-    cells = "".join(f"<tr><td style='text-align:left'>{html.escape(name)}</td><td style='text-align:left'>"
-                    f"{html.escape(value)}</td></tr>" for name, value in rows)
+    cells = "".join(f"<tr><td style='text-align:left'>{html.escape(name)}</td><td style='text-align:left;"
+                    f"padding-left:1em'>{html.escape(value)}</td></tr>" for name, value in rows)
     return f"<b>{html.escape(title)}</b><table>{cells}</table>"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,9 @@ def animate_solution(sol: Any, path: Any, *, frames: int = 60, fps: int = 12,
     ndim = sol.densities[0].ndim if sol.is_atomic else sol.grid.ndim
     if ndim > 2:
         raise InvalidInput(f"animations show one or two axes, the solution has {ndim}: animate a marginal")
-    writer = _writer(path, fps)
     chosen = np.unique(np.linspace(0, sol.t.size - 1, min(frames, sol.t.size)).astype(int))
     with mpl.rc_context(STYLE):
+        writer = _writer(path, fps)
         figure = new_figure(5.2, 3.8 if ndim == 1 else 4.6)
         axes = figure.add_subplot()
         try:
@@ -72,6 +73,7 @@ def animate_solution(sol: Any, path: Any, *, frames: int = 60, fps: int = 12,
 def _alone(page: str) -> str:
     """Return a page of matplotlib's with letters on its buttons, whose icons would come from the network."""
     page = re.sub(r'<link rel="stylesheet"\s+href="https?://[^"]*">', '<meta charset="utf-8">', page)
+    page = page.replace("padding: 0;\n    width: 36px;", "padding: 0 4px;\n    min-width: 36px;")  # the words are wider
     return re.sub(r'<i class="fa fa-([a-z-]+)(?: fa-flip-horizontal)?"></i>',
                   lambda found: BUTTONS["backward" if "flip" in found[0] else found[1]], page)
 
@@ -87,7 +89,18 @@ def _writer(path: Path, fps: int) -> Any:
         return HTMLWriter(fps=fps, embed_frames=True, default_mode="loop")
     if suffix != ".mp4":
         raise InvalidInput(f"path must end in .gif, .html or .mp4, got {path.name!r}")
-    if not FFMpegWriter.isAvailable():
+    if not FFMpegWriter.isAvailable() and not _use_bundled_ffmpeg():
         raise InvalidInput(f"path={path.name!r}: MP4 is written by the program ffmpeg, which is not found; install "
-                           "it, or write a .html or a .gif")
+                           "it (or pip install imageio-ffmpeg), or write a .html or a .gif")
     return FFMpegWriter(fps=fps)
+
+
+def _use_bundled_ffmpeg() -> bool:
+    """Let matplotlib use the ffmpeg that the package imageio-ffmpeg brings, until its settings are restored."""
+    import matplotlib as mpl
+
+    try:
+        mpl.rcParams["animation.ffmpeg_path"] = importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe()
+    except (ImportError, RuntimeError):
+        return False
+    return True

@@ -108,8 +108,9 @@ def _plot_maps(sol: Any, times: int) -> Any:
         axes.set_xlabel(_name(grid, 0))
         axes.set_title(f"t = {time}")
     # One scale for all panels; what is cut off at its top is told by an arrow.
-    figure.colorbar(image, ax=list(panels[:-1]), label="density", extend="max" if max(peaks) > top else "neither",
-                    pad=0.01)
+    bar = figure.colorbar(image, ax=list(panels[:-1]), extend="max" if max(peaks) > top else "neither", pad=0.01)
+    # Above the bar: at its side the word would stand next to the name of the energy's axis.
+    bar.ax.set_title("density", fontsize=9, fontweight="normal", loc="left")
     panels[0].set_ylabel(_name(grid, 1))
     plot_energy(sol, axes=panels[-1])
     return figure
@@ -133,7 +134,7 @@ def frame_of(sol: Any, chosen: np.ndarray) -> Callable[[Any, int], None]:
             axes.set_ylim(0, 1.06 * top)
             axes.set_ylabel("density")
         else:
-            draw_map(axes, rho)
+            draw_map(axes, rho, vmax=top)
             axes.set_ylim(*limits[1])
             axes.set_ylabel(_name(grid, 1))
         axes.set_xlim(*limits[0])
