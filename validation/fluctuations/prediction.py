@@ -16,11 +16,13 @@ from wgflow.densities import Density
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
 from wgflow.reduced_models.base import ReducedModel
 from wgflow.reduced_models.finite_data import FiniteData
+from wgflow.solution import Solution
 from wgflow.verbs import solve
 
 from .backward import Covariances, along_characteristics, law_along
 from .functionals import Functional, WeightedPoints, functionals_of
 from .on_grid import on_grid
+from .resolved_starts import resolved_start
 from .step_bias import step_bias
 
 __all__ = ["Scatter", "predict_scatter"]
@@ -202,7 +204,7 @@ def predict_scatter(
     if math.isinf(beta):
         found, bias = _noiseless(model, start, kappa, t, chosen, ridge, schedule)
     else:
-        found = _noisy(model, start, t, chosen, beta, ridge, schedule, check_count("n_steps", n_steps))
+        found, bias = _noisy(model, start, t, chosen, beta, ridge, schedule, check_count("n_steps", n_steps))
     shape = (t.size, len(chosen), t.size, len(chosen))
     starts, samples, noise = (part.reshape(shape).transpose(1, 0, 3, 2)
                               for part in (found.starts - found.noise, found.samples, found.noise))
@@ -234,15 +236,22 @@ def _noiseless(model: ReducedModel, start: Atoms | Density | None, kappa: float,
 
 
 def _noisy(model: ReducedModel, start: Atoms | Density | None, t: Array, functionals: tuple[Functional, ...],
-           beta: float, ridge: float, xi: Callable[[float], float], n_steps: int) -> Covariances:
+           beta: float, ridge: float, xi: Callable[[float], float],
+           n_steps: int) -> tuple[Covariances, Array | None]:
     if not isinstance(start, Density):
         raise InvalidType(f"beta={beta:g} needs start=model.initial_density(kappa, grid): with noise the equation is "
                           f"solved on the cells of a grid; got start of type {type(start).__name__}")
     times = _steps(t, n_steps)
     if times.size == 1:
         raise InvalidInput("t_eval holds the time 0 alone; with noise give a later time")
-    sol = solve(model.energy(beta=beta, ridge=ridge), start, (0.0, float(t[-1])), t_eval=times,
-                time_scale=lambda u: model.time_scale * xi(u))
+
+    def solved(law: Density) -> Solution:
+        return solve(model.energy(beta=beta, ridge=ridge), law, (0.0, float(t[-1])), t_eval=times,
+                     time_scale=lambda u: model.time_scale * xi(u))
+
+    sol = solved(start)
+    finer = resolved_start(model, sol, beta, ridge)
+    sol = sol if finer is None else solved(finer)
     return on_grid(model, sol, t, functionals, beta, ridge, xi)
 
 
