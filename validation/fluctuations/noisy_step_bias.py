@@ -7,7 +7,8 @@ A step changes the mean of a function g of the weights by
           + \tfrac12 (v \cdot \nabla + D \Delta)^2_{v\,\mathrm{fixed}} \bigr] g, \qquad D = 2 \xi / \beta,
 
 the square being that with v held where the step begins, and the flow :math:`L = v \cdot \nabla + D \Delta` itself by
-:math:`\epsilon L g + \tfrac12 \epsilon^2 (L^2 + \partial_u L) g`. So SGD is off the flow at the rate :math:`\epsilon M g`,
+:math:`\epsilon L g + \tfrac12 \epsilon^2 (L^2 + \partial_u L) g`. So SGD is off the flow at the rate
+:math:`\epsilon M g`,
 
 .. math:: M = \tfrac12 E\,\delta\delta : \nabla^2 - \tfrac12 \bigl[(\partial_u v + v \cdot \nabla v + D \Delta v)
           \cdot \nabla + 2 D\,\nabla v : \nabla^2 + \partial_u D\,\Delta\bigr] .

@@ -1,10 +1,10 @@
 r"""A grid on which the backward run with noise resolves what the law sees.
 
 The rates of Scharfetter and Gummel carry a function g with the right velocity b, but spread it as a diffusion
-:math:`D\,(q/2) \coth(q/2) = D\,(1 + q^2/12 - \dots)` would, with :math:`q = b h / D` on cells of width h: the scatter of
-spreads comes out too large where noise is weak. The solution of the flow may be accurate on such a grid, since its own
-scheme is of higher order. So where q is not small on the cells that mass visits, both are computed anew on cells that
-reach no farther than the mass does, and are as narrow as q asks for.
+:math:`D\,(q/2) \coth(q/2) = D\,(1 + q^2/12 - \dots)` would, with :math:`q = b h / D` on cells of width h: the scatter
+of spreads comes out too large where noise is weak. The solution of the flow may be accurate on such a grid, since its
+own scheme is of higher order. So where q is not small on the cells that mass visits, both are computed anew on cells
+that reach no farther than the mass does, and are as narrow as q asks for.
 """
 
 from __future__ import annotations
