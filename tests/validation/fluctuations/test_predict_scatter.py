@@ -69,6 +69,7 @@ def test_linear_neurons_with_noise_converge_to_second_order():
     assert np.all(np.log2(errors[0] / errors[-1]) / 2 > 1.6)
 
 
+@pytest.mark.slow
 def test_covariances_with_the_start_are_answers_to_a_tilted_start():
     """Where lengths have a reference measure r^(d-1), and the law is nonlinear: the flow itself, solved twice.
 
