@@ -155,6 +155,12 @@ class FiniteData(LossModel):
         """1/n for each sample, shape (n,)."""
         return np.full(self.n_samples, 1.0 / self.n_samples)
 
+    def arguments(self, points: FloatArray) -> FloatArray:
+        """Return what the activation is taken at, ``<w, x> + b`` at points (D, m) and all n samples, shape (n, m)."""
+        _, b, w = self._split(points)
+        found: FloatArray = self.x @ w + b
+        return found
+
     def outputs(self, rho: Density | Atoms) -> FloatArray:
         """Return the outputs f of the network on the samples, shape (n,), from all n features."""
         points, weights = ((rho.points, rho.weights) if isinstance(rho, Atoms)

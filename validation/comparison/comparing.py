@@ -89,7 +89,7 @@ def compare(
 
         - ``"predicted"``, or what `predict_scatter` returns: theory. Means, deviations and risk have the covariance
           predicted for this width, step size and start, and the draws of distances are moved accordingly; the bands lie
-          about the bias of the step where that is known (one coordinate, no injected noise). They are sharp for any
+          about the bias of the step where that is known (one coordinate). They are sharp for any
           number of runs, a single one too.
         - ``"observed"``: independent draws from the solution, widened by what the runs scatter more than these;
           bands that assume least, and are too wide where interaction damps the scatter.

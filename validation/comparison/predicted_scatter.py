@@ -89,8 +89,12 @@ class PredictedMoments:
         step, width = (0.0 * scatter.bias, 0.0 * scatter.bias)
         if with_bias:
             step, width = scatter.bias, self._width_of(scatter)
-        self.bias: Array = (step + 0.5 * width)[np.ix_(rows, times)]
-        self._allowed = (_NEGLECTED * np.abs(step) + 0.5 * np.abs(width))[np.ix_(rows, times)]
+        of_risk = np.array([name == "risk" for name in scatter.functionals])[:, None]
+        # Of the risk anything between 0 and the bias of the step counts as explained, as the head of this file says.
+        center = np.where(of_risk, 0.5 * step, step)
+        unknown = np.where(of_risk, 0.5, 0.0) + _NEGLECTED
+        self.bias: Array = (center + 0.5 * width)[np.ix_(rows, times)]
+        self._allowed = (unknown * np.abs(step) + 0.5 * np.abs(width))[np.ix_(rows, times)]
         self._shape = (len(rows), times.size)
         size = len(rows) * times.size
         values, vectors = np.linalg.eigh(joint.reshape(size, size))

@@ -25,15 +25,13 @@ if TYPE_CHECKING:
 
     from ..fluctuations import Scatter
 
-__all__ = ["NullChoice", "ScatterChoice", "gauss_atoms", "null_choice", "scatter_for"]
+__all__ = ["NullChoice", "ScatterChoice", "null_choice", "scatter_for"]
 
 #: What `compare` takes as ``scatter``.
 ScatterChoice: TypeAlias = "Scatter | Literal['predicted', 'observed', 'bootstrap'] | None"
 
 Array = NDArray[np.float64]
 _PREDICTED = "The scatter of the runs is predicted, to first order in 1/N and the step size."
-#: Nodes of the quadrature that stands for a density on one axis.
-_NODES = 32
 #: Rows times points of the backward run above which it takes more than some seconds.
 _LARGE = 60_000
 #: Steps of the backward run on a grid.
@@ -155,30 +153,6 @@ def _start_of(sol: Solution, noisy: bool) -> Atoms | Density:
     if not isinstance(rho, Density) or float(sol.t[0]) != 0.0 or rho.grid.ndim > 1:
         raise InvalidInput("the solution is none of a density on one axis from t = 0 on, give "
                            "scatter=predict_scatter(...)")
+    from ..fluctuations.gauss_atoms import gauss_atoms
+
     return rho if noisy else gauss_atoms(rho)
-
-
-def gauss_atoms(rho: Density) -> Atoms:
-    """Return the Gauss quadrature of a density on one axis: the atoms with its first 2n moments, by Lanczos' method."""
-    cells = Atoms.from_density(rho)
-    keep = np.asarray(cells.weights) > 0.0
-    x, weights = np.asarray(cells.points[0])[keep], np.asarray(cells.weights)[keep] / cells.weights.sum()
-    if x.size <= _NODES:
-        return cells
-    center, scale = float(weights @ x), float(np.ptp(x))
-    operator = (x - center) / scale
-    basis = [np.sqrt(weights)]
-    diagonal, side = [], []
-    for _ in range(_NODES):
-        image = operator * basis[-1]
-        diagonal.append(float(image @ basis[-1]))
-        for vector in (*basis, *basis):  # twice, against rounding
-            image = image - (image @ vector) * vector
-        norm = float(np.linalg.norm(image))
-        if norm < 1e-13:
-            break
-        side.append(norm)
-        basis.append(image / norm)
-    count = len(diagonal)
-    nodes, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(side[: count - 1], 1) + np.diag(side[: count - 1], -1))
-    return Atoms((center + scale * nodes)[None, :], vectors[0] ** 2, bounds=cells.bounds)

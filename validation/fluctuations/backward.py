@@ -67,17 +67,17 @@ class Covariances:
     noise: Array
 
 
-def along_characteristics(model: ReducedModel, start: WeightedPoints, t: Array, functionals: tuple[Functional, ...],
-                          ridge: float, xi: Schedule, lower: Array) -> Covariances:
-    """Return the covariances of a flow without noise from a law of points, at increasing times.
+def along_characteristics(model: ReducedModel, law_at: Callable[[float], WeightedPoints], t: Array,
+                          functionals: tuple[Functional, ...], ridge: float, xi: Schedule) -> Covariances:
+    """Return the covariances of a flow without noise at increasing times.
 
     Parameters
     ----------
-    lower : array of shape (coordinates,)
-        Values below which a coordinate cannot be: 0 for a length.
+    law_at : callable
+        The law at any time, which `law_along` returns.
     """
+    start = law_at(0.0)
     shape = start.points.shape
-    law_at = law_along(model, start, float(t[-1]), ridge, xi, lower)
     laws = [law_at(u) for u in t]
     values = np.array([[each.value(law) for each in functionals] for law in laws])
     n, rows = len(functionals), t.size * len(functionals)
@@ -99,7 +99,13 @@ def along_characteristics(model: ReducedModel, start: WeightedPoints, t: Array, 
 
 def law_along(model: ReducedModel, start: WeightedPoints, t_end: float, ridge: float, xi: Schedule,
               lower: Array) -> Callable[[float], WeightedPoints]:
-    """Return the law of a flow without noise at any time up to ``t_end``, by points that move along characteristics."""
+    """Return the law of a flow without noise at any time up to ``t_end``, by points that move along characteristics.
+
+    Parameters
+    ----------
+    lower : array of shape (coordinates,)
+        Values below which a coordinate cannot be: 0 for a length.
+    """
     flow = _characteristics(model, start, t_end, ridge, xi, lower)
     return lambda u: WeightedPoints(flow(u).reshape(start.points.shape), start.weights)
 

@@ -9,12 +9,14 @@ from scipy.sparse.linalg import splu
 
 from wgflow.atoms import Atoms
 from wgflow.densities import Density
+from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
 from wgflow.reduced_models.base import ReducedModel
 from wgflow.solution import Solution
 
 from .backward import Covariances, Schedule
 from .functionals import Functional, WeightedPoints
+from .noisy_step_bias import NoisyStepBias
 
 __all__ = ["on_grid"]
 
@@ -23,8 +25,10 @@ _TINY = 1e-300
 
 
 def on_grid(model: ReducedModel, sol: Solution, t: Array, functionals: tuple[Functional, ...], beta: float,
-            ridge: float, xi: Schedule) -> Covariances:
-    """Return the covariances along a solution of the mean-field equation with noise.
+            ridge: float, xi: Schedule) -> tuple[Covariances, Array | None]:
+    """Return the covariances along a solution of the mean-field equation with noise, and the bias where it is known.
+
+    The bias is as that of `step_bias`, (3, functionals, times).
 
     Parameters
     ----------
@@ -39,7 +43,8 @@ def on_grid(model: ReducedModel, sol: Solution, t: Array, functionals: tuple[Fun
     n, rows = len(functionals), t.size * len(functionals)
     g, samples, noise = np.zeros((rows, points.shape[1])), np.zeros((rows, rows)), np.zeros((rows, rows))
     wanted = {float(u): j for j, u in enumerate(t)}
-    first = rows
+    first, bias = rows, np.zeros((3, rows))
+    own_bias = _bias_of(model, grid, beta, ridge, xi)
     ends = [float(u) for u in sol.t[::2]]
     for k in range(len(ends) - 1, -1, -1):
         if ends[k] in wanted:
@@ -54,9 +59,23 @@ def on_grid(model: ReducedModel, sol: Solution, t: Array, functionals: tuple[Fun
         pushed, injected = step.rates(mid, laws[middle])
         samples[active, active] += speed**2 * dt * pushed
         noise[active, active] += 2.0 * speed / beta * dt * injected
+        if own_bias is not None:
+            around = (ends[k - 1], laws[ends[k - 1]]), (ends[k], laws[ends[k]])
+            bias[:, active] += dt * own_bias.rates(mid, sol.densities[2 * k - 1], around, middle)
     start = laws[ends[0]].weights
     centered = g - (g @ start)[:, None]
-    return Covariances(values, (centered * start) @ centered.T + noise, samples, noise)
+    found = Covariances(values, (centered * start) @ centered.T + noise, samples, noise)
+    return found, None if own_bias is None else bias.reshape(3, t.size, n).transpose(0, 2, 1)
+
+
+def _bias_of(model: ReducedModel, grid: Grid, beta: float, ridge: float, xi: Schedule) -> NoisyStepBias | None:
+    """Return what gives the bias of the step, or None where it is not known."""
+    try:
+        found = NoisyStepBias(model, grid, beta, ridge, xi)
+        model.hidden_noise(Atoms(np.stack([x[:1] for x in grid.centers]) + grid.widths[0][0], np.ones(1)))
+    except InvalidInput:
+        return None
+    return found
 
 
 def _masses(rho: Density) -> Array:
@@ -72,7 +91,7 @@ class _Step:
         self.features = np.asarray(model.features(*points))
         self.differences = _differences(grid)
         self.steepness = [(step @ self.features.T).T for step in self.differences]
-        self.log_volumes = np.log(grid.volumes).ravel()
+        self.log_reference = np.asarray(grid.log_reference).ravel()
 
     def back(self, g: Array, law: WeightedPoints, length: float) -> tuple[Array, Array]:
         """Return g before a step, and in its middle, each of shape (rows, cells)."""
@@ -109,16 +128,16 @@ class _Step:
     def _generator(self, law: WeightedPoints) -> sparse.csc_matrix:
         """Return the generator of the diffusion, ``-grad Psi . grad g + beta^-1 Lap g``, by Scharfetter-Gummel rates.
 
-        It is in detailed balance with the masses exp(-beta Psi) times the volumes of the cells.
+        It is in detailed balance with the masses exp(-beta Psi) times the reference measure of the cells.
         """
         model, size = self.model, self.points.shape[1]
         pull = model.moment_slopes(law.expect(self.features))
         psi = pull @ self.features + 0.5 * self.ridge * np.asarray(model.squared_norm(*self.points)).ravel()
         total = sparse.csc_matrix((size, size))
         for axis, step in enumerate(self.differences):
-            # Volumes are widths times the reference measure: its logarithm joins beta Psi, the widths stay.
+            # Reference masses are widths times a weight: its logarithm joins beta Psi, the widths stay.
             widths = np.broadcast_to(_along(self.grid.widths[axis], axis, self.grid.ndim), self.grid.shape).ravel()
-            height = self.beta * psi - self.log_volumes + np.log(widths)
+            height = self.beta * psi - self.log_reference + np.log(widths)
             drop = _neighbor(step, height, 1) - _neighbor(step, height, -1)
             for side, q in ((-1, drop), (1, -drop)):
                 rates = sparse.diags(-side * _bernoulli(q) / (self.beta * _neighbor(step, widths, side)))

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wgflow.activations.piecewise_linear import PiecewiseLinear
+from wgflow.activations.kinks import WIDTH as KINK_WIDTH
+from wgflow.activations.kinks import kinks_between
 from wgflow.atoms import Atoms
 from wgflow.checks import check_count, check_positive, real_array
 from wgflow.densities import Density
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
 from wgflow.reduced_models.base import ReducedModel
 from wgflow.reduced_models.finite_data import FiniteData
+from wgflow.solution import Solution
 from wgflow.verbs import solve
 
 from .backward import Covariances, along_characteristics, law_along
 from .functionals import Functional, WeightedPoints, functionals_of
 from .on_grid import on_grid
+from .resolved_starts import resolved_start
 from .step_bias import step_bias
 
 __all__ = ["Scatter", "predict_scatter"]
 
 Array = NDArray[np.float64]
+#: Times at which the arguments of an activation are looked at.
+_LOOKS = 33
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,8 @@ class Scatter:
         N times the covariance from independent starts, 1/epsilon times that from the samples, N times that from noise.
     step_bias : array of shape (2, functionals, times), or None
         1/epsilon times the bias of SGD's step, from the noise of the samples and from the length of the steps; None
-        where it is not known: with injected noise or another loss than the square, for several coordinates, for models
-        without ``hidden_noise``.
+        where it is not known: with another loss than the square, for several coordinates, for models without
+        ``hidden_noise``.
     width_bias : array of shape (functionals, times), or None
         N times the bias of finite width while the neurons are independent, an upper end of it later.
     """
@@ -178,7 +183,8 @@ def predict_scatter(
     ------
     InvalidInput
         If an argument is out of range, the model does not say what one sample adds (``sample_covariance``), neurons
-        reach length 0 on the way, or, without noise, the activation of a network on finite data has kinks.
+        reach length 0 on the way, or, without noise, the activation of a network on finite data has a kink where its
+        neurons take it.
 
     References
     ----------
@@ -206,7 +212,7 @@ def predict_scatter(
     if math.isinf(beta):
         found, bias = _noiseless(model, start, kappa, t, chosen, ridge, schedule)
     else:
-        found = _noisy(model, start, t, chosen, beta, ridge, schedule, check_count("n_steps", n_steps))
+        found, bias = _noisy(model, start, t, chosen, beta, ridge, schedule, check_count("n_steps", n_steps))
     shape = (t.size, len(chosen), t.size, len(chosen))
     starts, samples, noise = (part.reshape(shape).transpose(1, 0, 3, 2)
                               for part in (found.starts - found.noise, found.samples, found.noise))
@@ -220,33 +226,59 @@ def _noiseless(model: ReducedModel, start: Atoms | Density | None, kappa: float,
     law = model.initial_atoms(kappa) if start is None else start
     if isinstance(law, Density):
         law = Atoms.from_density(law)
-    if isinstance(model, FiniteData) and isinstance(model.activation, PiecewiseLinear):
-        # Psi has a kink for each sample: its second derivatives, which carry fluctuations on, are not functions.
-        raise InvalidInput("without noise the scatter of a network with a piecewise-linear activation on finite data "
-                           "is not linear, since the force on a neuron jumps where a kink passes a sample; take a "
-                           "smooth activation, or several runs and their observed scatter")
     if not isinstance(law, Atoms) or law.ndim != model.n_coordinates:
         raise InvalidType(f"start must be Atoms or a Density on the {model.n_coordinates} coordinates of {model.name}")
     lower = np.full(law.ndim, -np.inf) if law.bounds is None else np.array([low for low, _ in law.bounds])
     points = WeightedPoints(np.array(law.points), np.asarray(law.weights) / law.mass)
-    found = along_characteristics(model, points, t, functionals, ridge, xi, lower)
+    if isinstance(model, FiniteData):
+        _refuse_kinks(model, [points])
+    law_at = law_along(model, points, float(t[-1]), ridge, xi, lower)
+    if isinstance(model, FiniteData):
+        _refuse_kinks(model, map(law_at, np.linspace(0.0, t[-1], _LOOKS)))
+    found = along_characteristics(model, law_at, t, functionals, ridge, xi)
     try:
-        law_at = law_along(model, points, float(t[-1]), ridge, xi, lower)
         return found, step_bias(model, law_at, t, functionals, ridge, xi)
     except (InvalidInput, ConvergenceError):
         return found, None
 
 
+def _refuse_kinks(model: FiniteData, laws: Iterable[WeightedPoints]) -> None:
+    """Refuse an activation with a kink that passes a sample, as neurons at the points of the laws see it.
+
+    Psi then has a kink for this sample, among the neurons or on their way: its second derivatives, which carry
+    fluctuations on, are not functions.
+    """
+    low, high = np.full(model.n_samples, np.inf), np.full(model.n_samples, -np.inf)
+    for law in laws:
+        reached = model.arguments(law.points)
+        low, high = np.minimum(low, reached.min(axis=1)), np.maximum(high, reached.max(axis=1))
+    kinks = kinks_between(model.activation, float(low.min()), float(high.max()))
+    margin = KINK_WIDTH * (1.0 + np.abs(kinks))
+    passed = np.any((low[:, None] <= kinks + margin) & (kinks - margin <= high[:, None]), axis=0)
+    if passed.any():
+        raise InvalidInput(
+            f"without noise the scatter of a network on finite data with {model.activation!r} is not linear, since the "
+            f"force on a neuron jumps where a kink passes a sample, here that at {kinks[passed][0]:.4g}; take an "
+            "activation without kinks, or several runs and their observed scatter")
+
+
 def _noisy(model: ReducedModel, start: Atoms | Density | None, t: Array, functionals: tuple[Functional, ...],
-           beta: float, ridge: float, xi: Callable[[float], float], n_steps: int) -> Covariances:
+           beta: float, ridge: float, xi: Callable[[float], float],
+           n_steps: int) -> tuple[Covariances, Array | None]:
     if not isinstance(start, Density):
         raise InvalidType(f"beta={beta:g} needs start=model.initial_density(kappa, grid): with noise the equation is "
                           f"solved on the cells of a grid; got start of type {type(start).__name__}")
     times = _steps(t, n_steps)
     if times.size == 1:
         raise InvalidInput("t_eval holds the time 0 alone; with noise give a later time")
-    sol = solve(model.energy(beta=beta, ridge=ridge), start, (0.0, float(t[-1])), t_eval=times,
-                time_scale=lambda u: model.time_scale * xi(u))
+
+    def solved(law: Density) -> Solution:
+        return solve(model.energy(beta=beta, ridge=ridge), law, (0.0, float(t[-1])), t_eval=times,
+                     time_scale=lambda u: model.time_scale * xi(u))
+
+    sol = solved(start)
+    finer = resolved_start(model, sol, beta, ridge)
+    sol = sol if finer is None else solved(finer)
     return on_grid(model, sol, t, functionals, beta, ridge, xi)
 
 

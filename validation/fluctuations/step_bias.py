@@ -40,7 +40,7 @@ from wgflow.reduced_models.base import ReducedModel
 
 from .functionals import Functional, WeightedPoints
 
-__all__ = ["step_bias"]
+__all__ = ["derivatives", "own_velocity", "step_bias", "velocity_under"]
 
 Array = NDArray[np.float64]
 Schedule = Callable[[float], float]
@@ -82,7 +82,7 @@ def step_bias(model: ReducedModel, law_at: Callable[[float], WeightedPoints], t:
     for j, u in enumerate(t):
         law, (noisy, wide, lagging, own) = law_at(float(u)), found.y[:, j].reshape(4, n)
         for i, each in enumerate(functionals):
-            slope, bend = _derivatives(_on_the_line(each.influence(law)), law.points[0])
+            slope, bend = derivatives(_on_the_line(each.influence(law)), law.points[0])
             bias[:, i, j] = [law.weights @ each for each in (slope * noisy + 0.5 * bend * wide, slope * lagging,
                                                              slope * own)]
     return bias
@@ -100,14 +100,14 @@ class _System:
             law = law_at(float(u))
             drift, spread = model.hidden_noise(Atoms(law.points, law.weights))
             noise.append(xi(float(u)) ** 2 * np.stack([drift[0], spread[0, 0]]))
-        more = [np.stack([-0.5 * self._acceleration(float(u)), self._own(float(u))]) for u in times]
+        more = [np.stack([-0.5 * self._acceleration(float(u)),
+                          xi(float(u)) * own_velocity(model, law_at(float(u)).points[0])]) for u in times]
         self.sources = CubicSpline(times, np.concatenate([np.stack(noise), np.stack(more)], axis=1), axis=0)
         self.scale = float(np.abs(self.sources(times)).max()) * end + 1e-300
 
     def _velocity(self, u: float) -> Array:
         law = self.law_at(u)
-        slope = self._pull(law) @ self.model.feature_gradients(*law.points)[:, 0]
-        return -2.0 * self.xi(u) * (slope + self._ridge_slope(law.points[0]))
+        return velocity_under(self.model, law, self.ridge, self.xi(u))(law.points[0])
 
     def _acceleration(self, u: float) -> Array:
         """Return the time derivative of the velocity along the paths."""
@@ -115,32 +115,14 @@ class _System:
         before, after = max(u - h, 0.0), min(u + h, self.end)
         return (self._velocity(after) - self._velocity(before)) / (after - before)
 
-    def _own(self, u: float) -> Array:
-        """Return N times the velocity that a neuron gives to itself beyond the kernel of the coordinates."""
-        model, r = self.model, self.law_at(u).points[0]
-        own = 0.5 * _derivatives(lambda x: np.asarray(model.diagonal(x)), r)[0]
-        mean = model.signs @ (model.features(r) * model.feature_gradients(r)[:, 0])
-        return -2.0 * self.xi(u) * (own - mean)
-
-    def _pull(self, law: WeightedPoints) -> Array:
-        pull: Array = self.model.signs * (law.expect(self.model.features(*law.points)) - self.model.target)
-        return pull
-
-    def _ridge_slope(self, r: Array) -> Array:
-        return 0.5 * self.ridge * self.model.squared_norm_gradient(r)[0] if self.ridge else np.zeros_like(r)
-
     def rates(self, u: float, state: Array) -> Array:
         model, law, speed = self.model, self.law_at(u), 2.0 * self.xi(u)
         noisy, wide, lagging, alone = state.reshape(4, -1)
         drift, spread, lag, own = self.sources(u)
-        r, pull = law.points[0], self._pull(law)
+        r, pull = law.points[0], _pull(model, law)
         slopes = model.feature_gradients(r)[:, 0]
-        bends, thirds = _derivatives(lambda x: model.feature_gradients(x)[:, 0], r)
-
-        def velocity(x: Array) -> Array:
-            return -speed * (pull @ model.feature_gradients(x)[:, 0] + self._ridge_slope(x))
-
-        a = _derivatives(velocity, r)[0]
+        bends, thirds = derivatives(lambda x: model.feature_gradients(x)[:, 0], r)
+        a = derivatives(velocity_under(model, law, self.ridge, self.xi(u)), r)[0]
         moved = (slopes * noisy + 0.5 * bends * wide, slopes * lagging, slopes * alone)
         changed = [each @ law.weights for each in moved]
         answers = [-speed * (model.signs * each) @ slopes for each in changed]
@@ -148,12 +130,35 @@ class _System:
                                2.0 * a * wide + spread, a * lagging + answers[1] + lag, a * alone + answers[2] + own])
 
 
+def velocity_under(model: ReducedModel, law: WeightedPoints, ridge: float, xi: float) -> Callable[[Array], Array]:
+    r"""Return the velocity :math:`-2 \xi \Psi'` of a neuron under a law, as a function of its one coordinate."""
+    pull = _pull(model, law)
+
+    def velocity(x: Array) -> Array:
+        slope: Array = pull @ model.feature_gradients(x)[:, 0]
+        return -2.0 * xi * (slope + (0.5 * ridge * model.squared_norm_gradient(x)[0] if ridge else 0.0))
+
+    return velocity
+
+
+def own_velocity(model: ReducedModel, r: Array) -> Array:
+    """Return N times the velocity that a neuron gives to itself beyond the kernel of the coordinates, at xi = 1."""
+    own = 0.5 * derivatives(lambda x: np.asarray(model.diagonal(x)), r)[0]
+    found: Array = own - model.signs @ (model.features(r) * model.feature_gradients(r)[:, 0])
+    return -2.0 * found
+
+
+def _pull(model: ReducedModel, law: WeightedPoints) -> Array:
+    pull: Array = model.signs * (law.expect(model.features(*law.points)) - model.target)
+    return pull
+
+
 def _on_the_line(f: Callable[[Array], Array]) -> Callable[[Array], Array]:
     """Return a function of points (1, n) as one of values (n,)."""
     return lambda r: f(r[None, :])
 
 
-def _derivatives(f: Callable[[Array], Array], r: Array) -> tuple[Array, Array]:
+def derivatives(f: Callable[[Array], Array], r: Array) -> tuple[Array, Array]:
     """Return first and second derivative of f(r) by central differences, one-sided at lengths below the step."""
     h = _STEP * (1.0 + np.abs(r))
     center = np.where((r >= 0.0) & (r < h), r + h, r)

@@ -18,7 +18,8 @@ from wgflow.validation import compare, predict_scatter, run_gradient_flow, run_s
 from wgflow.validation.comparison.marginal_laws import MarginalLaw, unresolved_share
 from wgflow.validation.comparison.particle_runs import particle_runs
 from wgflow.validation.comparison.predicted_scatter import PredictedMoments, scattering_more, second_order_variance
-from wgflow.validation.comparison.scatter_of_runs import gauss_atoms, scatter_for
+from wgflow.validation.comparison.scatter_of_runs import scatter_for
+from wgflow.validation.fluctuations.gauss_atoms import gauss_atoms
 
 TIMES = (0.0, 0.1, 0.4)
 STEP = 1e-3

@@ -7,10 +7,12 @@ import math
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy.special import expit
 from scipy.stats import chi2
 
 import wgflow as wg
-from wgflow.activations import PiecewiseLinear, Ramp, ReLU
+from wgflow.activations import PiecewiseLinear, Ramp, ReLU, Tanh
+from wgflow.activations.kinks import kinks_between
 from wgflow.atoms import Atoms
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.losses import Logistic, from_functions
@@ -65,6 +67,39 @@ def test_linear_neurons_with_noise_converge_to_second_order():
         errors.append(np.abs(found.parts().ravel() / exact - 1.0))
     assert np.max(errors[-1]) < 1e-3
     assert np.all(np.log2(errors[0] / errors[-1]) / 2 > 1.6)
+
+
+@pytest.mark.slow
+def test_covariances_with_the_start_are_answers_to_a_tilted_start():
+    """Where lengths have a reference measure r^(d-1), and the law is nonlinear: the flow itself, solved twice.
+
+    On the grid of 60 cells, of which some ten hold mass, the rates of the backward run would spread too much.
+    """
+    model, beta, ridge, times = IsotropicGaussian(d=12, tau_plus2=1.8, tau_minus2=0.2), 60.0, 0.1, [0.0, 0.1]
+    grid = model.weighted(wg.Grid([(0, 4.0)], cells=800, names=["r"], origin=True, boundary="no-flux"))
+    start = model.initial_density(0.8, grid)
+    r, masses = grid.centers[0], np.asarray(start.masses)
+    mean = masses @ r
+    tilts = {"mean of r": r - mean, "deviation of r": (r - mean) ** 2}
+
+    def moments(change):
+        law = np.maximum(masses * (1 + change), 0.0)
+        sol = wg.solve(model.energy(beta=beta, ridge=ridge), wg.Density(grid, law / law.sum() / grid.volumes),
+                       (0, times[-1]), t_eval=times, time_scale=model.time_scale)
+        last = np.asarray(sol.final.masses)
+        center = last @ r
+        return np.array([center, math.sqrt(last @ (r - center) ** 2), float(model.risk(sol.final))])
+
+    answers = {name: (moments(0.01 * f) - moments(-0.01 * f)) / 0.02 for name, f in tilts.items()}
+    variance = masses @ (r - mean) ** 2
+    coarse = model.initial_density(0.8, model.weighted(
+        wg.Grid([(0, 6.0)], cells=60, names=["r"], origin=True, boundary="no-flux")))
+    for law, tolerance in ((start, 0.01), (coarse, 0.04)):
+        found = predict_scatter(model, times, 100, 0.0, start=law, beta=beta, ridge=ridge, n_steps=30)
+        scale = {"mean of r": 1.0, "deviation of r": 2.0 * math.sqrt(variance)}
+        for i, (name, answer) in enumerate(answers.items()):
+            assert_allclose(scale[name] * found.starts[i, 0, :, 1], answer, rtol=tolerance,
+                            atol=tolerance * np.abs(answer).max())
 
 
 def test_recursion_of_sgd_itself():
@@ -307,14 +342,92 @@ def test_a_loss_of_functions_has_the_scatter_of_the_square():
     assert_allclose(a.mean_field, b.mean_field, rtol=1e-8)
 
 
+class OfTwoFunctions(wg.activations.Activation):
+    """An activation of a user's own, known by its value and its slope alone."""
+
+    def __init__(self, value, slope):
+        self._value, self._slope = value, slope
+
+    def value(self, t):
+        return self._value(np.asarray(t, dtype=float))
+
+    def derivative(self, t):
+        return self._slope(np.asarray(t, dtype=float))
+
+    length_scale = 1.0
+    gaussian_mean = hermite_coefficients = pair_expectation = sphere_mean = kernel_arguments = None
+
+    def _key(self):
+        return (id(self),)
+
+
+def leaky_relu(at=0.0):
+    return OfTwoFunctions(lambda t: np.where(t > at, t - at, 0.1 * (t - at)), lambda t: np.where(t > at, 1.0, 0.1))
+
+
+def hard_tanh():
+    return OfTwoFunctions(lambda t: np.clip(t, -1.0, 1.0), lambda t: 1.0 * ((t > -1.0) & (t <= 1.0)))
+
+
+def sharp_softplus(k):
+    return OfTwoFunctions(lambda t: np.logaddexp(0.0, k * t) / k, lambda t: expit(k * t))
+
+
+def of_table(count):
+    knots = np.linspace(-8.0, 8.0, count)
+    values = np.tanh(knots - 0.404)  # so that no knot is without a jump by symmetry
+    slopes = np.diff(values) / np.diff(knots)
+    return OfTwoFunctions(lambda t: np.interp(t, knots, values),
+                          lambda t: slopes[np.clip(np.searchsorted(knots, t) - 1, 0, count - 2)])
+
+
+@pytest.mark.parametrize(("activation", "at"), [
+    (leaky_relu(), [0.0]), (leaky_relu(0.3), [0.3]), (hard_tanh(), [-1.0, 1.0]), (sharp_softplus(1e7), [0.0]),
+    (sharp_softplus(20.0), []), (sharp_softplus(1e3), []), (Tanh(), []), (Ramp(), [0.5, 1.5]),
+    (PiecewiseLinear([0.0, 1.0], [0.0, 1.0], 1.0, 1.0), []),
+    (of_table(9), list(np.linspace(-2, 2, 3))), (of_table(1601), list(np.linspace(-2, 2, 401)))])
+def test_kinks_are_found_from_the_function(activation, at):
+    found = kinks_between(activation, -2.005, 2.003)
+    assert_allclose(found, at, atol=3e-5)
+    assert_allclose(kinks_between(activation, -2.005, -1.495), [x for x in at if x < -1.495], atol=3e-5)
+
+
 def test_kinks_on_finite_data_are_refused_and_compared_by_what_is_observed():
     x = np.linspace(-2, 2, 9)[:, None]
     knots = np.linspace(-4, 4, 5)
-    for activation in (PiecewiseLinear(knots, knots / (1 + np.exp(-knots)), right_slope=1.0), Ramp(), ReLU()):
+    table = PiecewiseLinear(knots, knots / (1 + np.exp(-knots)), right_slope=1.0)
+    for activation in (table, Ramp(), ReLU(), leaky_relu(), hard_tanh(), of_table(81), sharp_softplus(1e7)):
         model = FiniteData(x, np.sin(x[:, 0]), activation)
         with pytest.raises(InvalidInput, match="force on a neuron jumps where a kink passes a sample"):
             predict_scatter(model, [0.5], 50, 1e-2, start=Atoms(np.linspace(-1, 1, 8), np.full(8, 1 / 8)))
+    model = FiniteData(x, np.sin(x[:, 0]), ReLU())
     rho = model.initial_density(0.8, model.grid())
     sol = wg.solve(model.energy(), rho, (0, 0.5), t_eval=[0, 0.5], time_scale=model.time_scale)
     runs = wg.validation.run_sgd(model, n_neurons=50, step_size=1e-2, t_eval=sol.t, rng=1, n_runs=5)
     assert "a kink passes a sample" in wg.validation.compare(sol, runs, n_null=200).verdict
+
+
+def test_kinks_that_no_neuron_meets_are_none():
+    """Hard tanh between its kinks is the identity; so are leaky rectifiers where all arguments are positive."""
+    x, start = np.linspace(0.2, 0.8, 5)[:, None], Atoms(np.linspace(0.3, 0.9, 6), np.full(6, 1 / 6))
+    y = 0.6 * x[:, 0]
+    line = OfTwoFunctions(lambda t: t, np.ones_like)
+    expected = predict_scatter(FiniteData(x, y, line), [0.3], 50, 1e-2, start=start)
+    for activation in (hard_tanh(), leaky_relu(), ReLU(), PiecewiseLinear([-1.0, 1.0], [-1.0, 1.0])):
+        found = predict_scatter(FiniteData(x, y, activation), [0.3], 50, 1e-2, start=start)
+        assert_allclose(found.covariance, expected.covariance, rtol=1e-6, atol=1e-12)
+    # Reached on the way, not at the start.
+    with pytest.raises(InvalidInput, match="at 1"):
+        predict_scatter(FiniteData(x, 4 * y, hard_tanh()), [0.0, 20.0], 50, 1e-2, start=start)
+
+
+def test_a_smooth_corner_is_predicted_as_the_flow_answers_to_it():
+    """The covariance with the start's mean is how means answer to a start that is tilted by it."""
+    x = np.linspace(-2, 2, 9)[:, None]
+    model = FiniteData(x, np.maximum(x[:, 0], -0.3), sharp_softplus(20.0))
+    points, tilt = np.linspace(-1, 1, 60), 1e-4
+    found = predict_scatter(model, [0.0, 0.5], 50, 0.0, start=Atoms(points, np.full(60, 1 / 60)),
+                            functionals=["mean of w", "risk"])
+    ends = [predict_scatter(model, [0.5], 50, 0.0, start=Atoms(points, (1 + sign * tilt * points) / 60),
+                            functionals=["mean of w", "risk"]).mean_field[:, 0] for sign in (1, -1)]
+    assert_allclose(found.starts[0, 0, :, 1], (ends[0] - ends[1]) / (2 * tilt), rtol=1e-4)

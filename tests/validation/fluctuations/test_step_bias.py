@@ -12,6 +12,7 @@ import wgflow as wg
 from wgflow.errors import InvalidInput
 from wgflow.reduced_models import AnisotropicGaussian, IsotropicGaussian, LinearNeuron
 from wgflow.validation import predict_scatter, run_sgd
+from wgflow.validation.fluctuations.noisy_step_bias import NoisyStepBias
 
 
 @pytest.mark.parametrize("ridge", [0.0, 0.7])
@@ -89,15 +90,75 @@ def test_neurons_without_hidden_coordinates_meet_themselves_as_the_kernel_says()
     assert_allclose(found.width_bias, 0.0, atol=1e-6)
 
 
+def test_linear_neurons_with_noise_are_off_as_their_recursion_is():
+    """E m_k as without noise; the variance has V_{k+1} = (1 - decay eps)^2 V_k + 4 eps / beta, in closed form."""
+    c, ridge, beta, t, mean0, var0 = 1.5, 0.7, 3.0, np.array([0.0, 0.1, 0.4]), -0.5, 0.2
+    model = LinearNeuron(covariance=c, direction=1.0, noise_variance=0.3)
+    grid = model.grid(cells=300, kappa=math.sqrt(var0), mean0=mean0, beta=beta, ridge=ridge)
+    start = model.initial_density(math.sqrt(var0), grid, mean0=mean0)
+    found = predict_scatter(model, t, 100, 1e-3, start=start, ridge=ridge, beta=beta, n_steps=100)
+    rate, rest, decay = 2 * (c + ridge), c / (c + ridge), 2 * ridge
+    assert_allclose(found.step_bias[0], 0.0, atol=1e-9)
+    assert_allclose(found.step_bias[1, 0], -0.5 * rate**2 * t * np.exp(-rate * t) * (mean0 - rest), rtol=2e-3)
+
+    def deviation(step):
+        kept = (1 - decay * step) ** (2 * t / step)
+        end = 4 * step / beta / (1 - (1 - decay * step) ** 2)
+        return np.sqrt(kept * var0 + (1 - kept) * end)
+
+    slope = (deviation(1e-4) - deviation(5e-5)) / 5e-5
+    assert np.abs(slope[1:]).min() > 0.01
+    assert_allclose(found.step_bias[1, 1], slope, rtol=0.01, atol=1e-5)
+
+
+def test_a_schedule_of_noise_moves_the_bias_as_the_recursion_does():
+    """With xi(t) the steps take xi, and the variance of the noise, where they begin."""
+    ridge, beta, end, var0 = 0.7, 3.0, 0.4, 0.2
+    model = LinearNeuron(covariance=1.5, direction=1.0, noise_variance=0.3)
+    grid = model.grid(cells=300, kappa=math.sqrt(var0), mean0=-0.5, beta=beta, ridge=ridge)
+    start = model.initial_density(math.sqrt(var0), grid, mean0=-0.5)
+    found = predict_scatter(model, [end], 100, 1e-3, start=start, ridge=ridge, beta=beta,
+                            xi=lambda u: 1.0 / (1.0 + 2.0 * u), functionals=["deviation of theta"])
+
+    def deviation(step):
+        variance = var0
+        for k in range(round(end / step)):
+            xi = 1.0 / (1.0 + 2.0 * k * step)
+            variance = (1 - 2 * ridge * xi * step) ** 2 * variance + 4 * xi * step / beta
+        return math.sqrt(variance)
+
+    assert found.step_bias.sum() == pytest.approx((deviation(1e-3) - deviation(5e-4)) / 5e-4, rel=0.02)
+
+
+@pytest.mark.slow
+def test_the_mean_of_noisy_sgd_is_off_as_predicted():
+    model, runs, step, times = IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2), 80, 4e-5, [0.02, 0.04]
+    start = model.initial_density(0.8, model.grid(cells=600, beta=100.0, ridge=0.01))
+    found = predict_scatter(model, times, 400, step, start=start, beta=100.0, ridge=0.01, n_steps=40)
+    sgd = run_sgd(model, 400, step, times, rng=5, n_runs=runs, beta=100.0, ridge=0.01, store_theta=False)
+    r = sgd.coordinates[..., 0]
+    for k, values in enumerate((r.mean(axis=2), r.std(axis=2) * (1 + 0.75 / 400))):
+        off, error = values.mean(axis=0) - found.mean_field[k], values.std(axis=0, ddof=1) / math.sqrt(runs)
+        # What width adds, and what is left of second order: some percent of the bias.
+        allowed = 3.5 * error + 0.15 * np.abs(found.bias[k]) + np.abs(found.width_bias[k]) / 400
+        assert np.all(np.abs(off - found.bias[k]) < allowed), (off, found.bias[k], error)
+        ratio = values.var(axis=0, ddof=1) / found.variance[k]
+        assert np.all((ratio > 0.55) & (ratio < 1.65)), ratio  # five in a thousand at either side
+    assert np.all(found.bias[0] > 5 * r.mean(axis=2).std(axis=0, ddof=1) / math.sqrt(runs))
+
+
 def test_where_the_bias_is_not_known():
-    model = IsotropicGaussian(d=12, tau_plus2=1.5, tau_minus2=0.5)
-    rho0 = model.initial_density(0.8, model.grid(cells=100, beta=50.0))
-    noisy = predict_scatter(model, [0.1], 100, 1e-3, start=rho0, beta=50.0, n_steps=20)
     several = predict_scatter(AnisotropicGaussian(d=60, s0=30, delta=0.4), [0.05], 100, 1e-3,
                               functionals=["mean of r1"])
-    for found in (noisy, several):
-        assert found.step_bias is None
-        assert not found.bias.any()
+    # A measure that is no power of the length, of a model of one's own.
+    model = IsotropicGaussian(d=12, tau_plus2=1.5, tau_minus2=0.5)
+    grid = model.grid(cells=100, beta=50.0)
+    other = wg.Grid(edges=grid.edges, log_weight=grid.log_weight + np.sin(grid.centers[0]), names=["r"], origin=True,
+                    boundary=grid.boundary)
+    assert several.step_bias is None
+    assert not several.bias.any()
+    with pytest.raises(InvalidInput, match="a power of the coordinate"):
+        NoisyStepBias(model, other, 50.0, 0.0, lambda u: 1.0)
     with pytest.raises(InvalidInput, match="hidden_noise"):
         AnisotropicGaussian(d=60, s0=30, delta=0.4).hidden_noise(wg.Atoms([[1.0], [1.0]], [1.0]))
     with pytest.raises(InvalidInput, match="d=inf"):
