@@ -70,8 +70,8 @@ class StepRecord:
         """Add several steps, each column by its name, as `append` adds each of them."""
         count = len(rows["t"])
         if self.stride > 1 or (len(self.columns["t"]) + count > self.ROOM and not self.whole):
-            for values in zip(*rows.values()):
-                self.append(dict(zip(rows, values)))
+            for row in zip(*rows.values()):
+                self.append(dict(zip(rows, row)))
             return
         self.columns["accepted"].extend(range(self.count, self.count + count))
         for name, values in rows.items():

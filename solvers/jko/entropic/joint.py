@@ -89,12 +89,12 @@ class JointNewton:
     problem : ScalingProblem
     linear : callable
         The linear part of the energy, self-transport included, at masses and log d.
-    response : callable, optional
-        Its change with a change of the masses at fixed d: U times that. None where there is none.
+    response : callable
+        Its change with a change of the masses at fixed d: U times that, or None where there is no U.
     """
 
     def __init__(self, problem: ScalingProblem, linear: Callable[[np.ndarray, np.ndarray], np.ndarray],
-                 response: Callable[[np.ndarray], np.ndarray] | None):
+                 response: Callable[[np.ndarray], np.ndarray | None]):
         self.problem, self.linear, self.response = problem, linear, response
 
     def look(self, d: np.ndarray) -> JointPoint:
@@ -181,6 +181,7 @@ class JointNewton:
         problem.check_time()
         s = z + point.sums.average(z)
         v = z - stiffness * s
-        if self.response is not None:
-            v = v - problem.kappa * self.response(masses * s)
+        answer = self.response(masses * s)
+        if answer is not None:
+            v = v - problem.kappa * answer
         return s - v + coupling.back.average(coupling.toward.average(v))

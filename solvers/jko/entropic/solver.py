@@ -268,7 +268,7 @@ class EntropicSolver(InnerSolver):
         if not self.debiased or self.parts.functionals:
             return None
         return JointNewton(problem, lambda masses, d: self._psi(masses, d, convolution, tau),
-                           self.nonlocal_variation if self.is_nonlocal else None)
+                           self.nonlocal_variation)
 
     def _fields(self, convolution: LogConvolution, logs: np.ndarray, tau: float) -> tuple[np.ndarray, np.ndarray]:
         """Return a rough scaling of a law with itself, and the linear part of the energy at the law."""
