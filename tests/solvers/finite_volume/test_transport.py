@@ -15,6 +15,8 @@ from wgflow.solvers.finite_volume.transport import TransportSweeps
 from wgflow.validation import exact
 
 FIELDS = (SMOOTH_FIELD, ROUGH_FIELD)
+#: No curves in the plane.
+NONE = np.empty((4, 1, 0))
 TIGHT = wg.FiniteVolume(rtol=1e-6)
 
 
@@ -182,7 +184,7 @@ def test_the_compiled_lines_do_as_their_twin(kind, periodic, field):
         cut += (twin.cut > 0).sum()
         for dt in (1e-3, 0.2, 5.0):
             out = np.empty((1, m.size))
-            carry(m[None], psi[None], h, d, field, dt, out, 0, 1)
+            carry(m[None], psi[None], h, d, field, NONE, dt, out, 0, 1)
             np.testing.assert_allclose(out[0], twin.moved(dt), rtol=1e-9, atol=1e-11)
     assert cut > 20
 
@@ -198,7 +200,7 @@ def test_the_dissipation_does_as_its_twin(periodic, field):
         first = np.where(twin.cut < 0, 0.5, twin.cut) * h
         density = np.where(own > 0, twin.right, np.roll(twin.left, -1))
         terms = density * own * better * (last + np.roll(first, -1))
-        assert transport_dissipation(m[None], psi[None], h, d, field) == pytest.approx(terms.sum(), rel=1e-12)
+        assert transport_dissipation(m[None], psi[None], h, d, field, NONE) == pytest.approx(terms.sum(), rel=1e-12)
 
 
 # -------------------------------------------------------------------- exact jumps, and orders
@@ -295,7 +297,7 @@ def test_any_step_keeps_mass_and_sign_and_lowers_the_frozen_energy(cells, dt, pe
     h = np.random.default_rng(seed).uniform(0.2, 1.0, n)
     d = 0.5 * (h + np.roll(h, -1)) if periodic else 0.5 * (h[1:] + h[:-1])
     out = np.empty((1, n))
-    carry(m[None], psi[None], h, d, field, dt, out, 0, 1)
+    carry(m[None], psi[None], h, d, field, NONE, dt, out, 0, 1)
     assert out.min() >= 0
     assert abs(out.sum() - m.sum()) <= 1e-13 * m.sum()
     assert psi @ out[0] <= psi @ m + 1e-12 * (1 + m.sum()) * np.abs(psi).max()
