@@ -17,14 +17,21 @@ import math
 
 from .jit import jit
 
-#: The density jumps if its step over three cells exceeds this multiple of the differences on its two sides.
-JUMP = 8.0
+#: The density jumps if its step over three cells exceeds these multiples of the first differences on its two sides, and
+#: of the second ones.
+STEEP, JUMP = 4.0, 8.0
 #: Cells from the cell to the ends of the columns whose sums are heights.
 REACH = 3
+#: Cells that are looked at beside a cell.
+LOOKED = 4
+#: Curves of a radius below three cells are corners.
+BENT = 0.3
 #: A cell is cut if both sides have more than this part of it.
 LEAST = 1e-12
 #: Curves less inclined than this are parallel to a line of cells.
 FLAT = 1e-9
+#: Where a curve that is parallel on one side rises by more than this on the other, a box has a corner.
+EDGE = 1e-3
 
 
 @jit
@@ -33,7 +40,7 @@ def _place(share, slope):
     s = abs(slope)
     part, low = min(share, 1.0 - share), min(1.0, s)
     # The height of the line's upper end over the corner of the smaller part: of a triangle, or of what is cut from it.
-    if 2.0 * s * part <= low * low:
+    if 2.0 * s * part < low * low:
         end = math.sqrt(2.0 * s * part)
     else:
         end = part + 0.5 * s if s < 1.0 else part * s + 0.5
@@ -68,30 +75,75 @@ def _rise(r, i, j):
 
 
 @jit
-def _sides(r, i, j, along):
-    """Return the densities on the two sides of a jump in a column, and whether it jumps at its middle cell."""
-    low, high = _at(r, i, j, along, -2, 0), _at(r, i, j, along, 2, 0)
-    before, after = _at(r, i, j, along, -1, 0), _at(r, i, j, along, 1, 0)
-    end, start = _at(r, i, j, along, -3, 0), _at(r, i, j, along, 3, 0)
-    # A curve that is no steeper than a cell a column cuts this cell, and no more than one of its neighbors.
-    first = abs(high - before) > JUMP * (abs(before - low) + abs(start - high))
-    second = abs(after - low) > JUMP * (abs(after - high) + abs(low - end))
-    return low, high, first or second
+def _side(r, i, j, along, sign, near):
+    """Return density, change a cell away and roughness on one side of a jump, where cells from ``near`` on are whole."""
+    here, beyond = _at(r, i, j, along, sign * near, 0), _at(r, i, j, along, sign * (near + 1), 0)
+    one, other = here - beyond, beyond - _at(r, i, j, along, sign * (near + 2), 0)
+    return here, one if abs(one) < abs(other) else other, abs(one), abs(one - other), one * other > 0.0
 
 
 @jit
-def _slope(r, i, j, along, low, high):
-    """Return the slope of the curve by the heights of three columns."""
-    sums = [0.0, 0.0, 0.0]
-    for c in range(3):
-        for k in range(-REACH, REACH + 1):
-            share = (_at(r, i, j, along, k, c - 1) - high) / (low - high)
-            sums[c] += min(max(share, 0.0), 1.0)
-    before, after = sums[1] - sums[0], sums[2] - sums[1]
-    if abs(after - before) > 1.0:
+def _jumps(low, high):
+    """Return whether the density jumps from one side to the other."""
+    size = abs(low[0] - high[0])
+    return size > STEEP * (low[2] + high[2]) and size > JUMP * (low[3] + high[3])
+
+
+@jit
+def _limited(side, near, other):
+    """Return the density of a side halfway into its part of the cut cell, and its change per cell."""
+    most = 0.5 * min(side[0], abs(side[0] - other)) if side[4] else 0.0
+    change = max(-most, min(most, (near - 0.25) * side[1]))
+    return side[0] + change, change / (near - 0.25)
+
+
+@jit
+def _sides(r, i, j, along):
+    """Return the densities below and above a jump in a column with their changes per cell away, and if it jumps.
+
+    A curve that is no steeper than a cell a column cuts this cell, and no more than one of its neighbors.
+    """
+    low, lower = _side(r, i, j, along, -1, 1), _side(r, i, j, along, -1, 2)
+    high, higher = _side(r, i, j, along, 1, 1), _side(r, i, j, along, 1, 2)
+    first, second = _jumps(low, higher), _jumps(lower, high)
+    below, above = 1 if first else 2, 1 if second else 2
+    if below == 2:
+        low = lower
+    if above == 2:
+        high = higher
+    start, down = _limited(low, below, high[0])
+    end, up = _limited(high, above, low[0])
+    return start, down, end, up, first or second
+
+
+@jit
+def _height(r, i, j, along, low, down, high, up, c):
+    """Return the height of the curve in the column c off, by sums; densities are carried on from the column's ends."""
+    start = _at(r, i, j, along, -REACH, c) - _at(r, i, j, along, -REACH, 0)
+    end = _at(r, i, j, along, REACH, c) - _at(r, i, j, along, REACH, 0)
+    total = 0.0
+    for k in range(-REACH, REACH + 1):
+        below, above = low + start + min(k, 0) * down, high + end - max(k, 0) * up
+        if not (below - above) * (low - high) > 0.0:
+            below, above = low, high
+        total += min(max((_at(r, i, j, along, k, c) - above) / (below - above), 0.0), 1.0)
+    return total
+
+
+@jit
+def _slope(r, i, j, along, low, down, high, up):
+    """Return the slope of the curve by the heights of three columns; NaN where an edge along the columns' heads ends."""
+    here = _height(r, i, j, along, low, down, high, up, 0)
+    before = here - _height(r, i, j, along, low, down, high, up, -1)
+    after = _height(r, i, j, along, low, down, high, up, 1) - here
+    least, most = min(abs(before), abs(after)), max(abs(before), abs(after))
+    if least < FLAT and most > EDGE:
+        return math.nan
+    mean = 0.5 * (before + after)
+    if abs(after - before) > BENT * (1.0 + mean * mean) ** 1.5:
         # A corner: the side that is the less inclined.
         return before if abs(before) < abs(after) else after
-    return 0.5 * (before + after)
+    return mean
 
 
 @jit
@@ -132,12 +184,14 @@ def find_interfaces(r, rings, found):
                 continue
             ahead, across = _rise(r, i, j)
             along = abs(ahead) >= abs(across)
-            if not _inside(r, i, j, 1 if along else REACH, REACH if along else 1, rings):
+            if not _inside(r, i, j, 1 if along else LOOKED, LOOKED if along else 1, rings):
                 continue
-            low, high, jumps = _sides(r, i, j, along)
+            low, down, high, up, jumps = _sides(r, i, j, along)
             if not jumps:
                 continue
             share = (r[i, j] - high) / (low - high)
             if LEAST < share < 1.0 - LEAST:
-                slope = _slope(r, i, j, along, low, high)
+                slope = _slope(r, i, j, along, low, down, high, up)
+                if not math.isfinite(slope):
+                    continue
                 _profile(share, slope, along, low, high, found[:, i, j])
