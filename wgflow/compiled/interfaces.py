@@ -76,7 +76,7 @@ def _rise(r, i, j):
 
 @jit
 def _side(r, i, j, along, sign, near):
-    """Return density, change a cell away and roughness on one side of a jump, where cells from ``near`` on are whole."""
+    """Return density, changes away and roughness on one side of a jump, with whole cells from ``near`` on."""
     here, beyond = _at(r, i, j, along, sign * near, 0), _at(r, i, j, along, sign * (near + 1), 0)
     one, other = here - beyond, beyond - _at(r, i, j, along, sign * (near + 2), 0)
     return here, one if abs(one) < abs(other) else other, abs(one), abs(one - other), one * other > 0.0
@@ -132,7 +132,7 @@ def _height(r, i, j, along, low, down, high, up, c):
 
 @jit
 def _slope(r, i, j, along, low, down, high, up):
-    """Return the slope of the curve by the heights of three columns; NaN where an edge along the columns' heads ends."""
+    """Return the slope of the curve by the heights of three columns; NaN where a parallel edge ends."""
     here = _height(r, i, j, along, low, down, high, up, 0)
     before = here - _height(r, i, j, along, low, down, high, up, -1)
     after = _height(r, i, j, along, low, down, high, up, 1) - here
