@@ -17,7 +17,7 @@ import numpy as np
 
 from wgflow.compiled.sweep import CORRECTED, IMPLICIT_EULER
 from wgflow.compiled.transport import ROUGH_FIELD, SMOOTH_FIELD, carry
-from wgflow.energies.dissipation import transport_rate
+from wgflow.energies.dissipation import interfaces_along, transport_rate
 from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.grids import Grid
 
@@ -64,7 +64,8 @@ class TransportSweeps(Sweeps):
             axis = self.sequence[place]
             m, p = (_lines(values, axis) for values in (masses, psi))
             moved = np.empty(m.shape)
-            kernel = partial(carry, m, p, self.grid.widths[axis], self.grid.distances[axis], self.field, part, moved)
+            kernel = partial(carry, m, p, self.grid.widths[axis], self.grid.distances[axis], self.field,
+                             interfaces_along(m, axis, self.grid), part, moved)
             shared(kernel, len(m), self.pool, self.threads)
             shape = np.moveaxis(masses, axis, -1).shape
             masses = np.ascontiguousarray(np.moveaxis(moved.reshape(shape), -1, axis))

@@ -49,6 +49,8 @@ JUMP = 8.0
 UNLIKE, ALIKE = 0.1, 0.4
 #: Squares below this have few digits left: what they belong to counts as rough.
 SQUARES = 1e-290
+#: Pieces of less than this part of a cell are left out.
+THINNEST = 1e-9
 #: Largest half slope of a cell relative to its density: parabolas stay positive.
 STEEPEST = 0.9
 #: Speeds at the ends of a piece within this relative distance are equal: their quotient would lose its digits.
@@ -77,8 +79,19 @@ def _half_slope(fall, rise, smooth, most):
 
 
 @jit
-def _reconstruct(r, widths, distances, periodic, bend, step, left, right, cut):
+def _profile_at(found, i, place):
+    """Return the density of a profile at a place in its cell."""
+    low, high, start, end = found[0, i], found[1, i], found[2, i], found[3, i]
+    if place <= start:
+        return low
+    return high if place >= end else low + (high - low) * ((place - start) / (end - start))
+
+
+@jit
+def _reconstruct(r, widths, distances, periodic, found, bend, step, left, right, cut):
     """Fill the densities at the ends of each cell, and the part of it before a jump from one to the other; -1 if none.
+
+    ``found`` holds the profiles of the cells of this line that a curve in the plane cuts (`interfaces`).
 
     Without a jump r is the parabola through the values at the ends: a third of the difference on the near side of the
     cell and two thirds of that on the side of the end, cut to twice the smaller and to 0 at extrema, but left whole
@@ -104,6 +117,9 @@ def _reconstruct(r, widths, distances, periodic, bend, step, left, right, cut):
         a, e = i - 1 if i > 0 else n - 1, i + 1 if i + 1 < n else 0
         if step[i] > 0.0 and step[i] >= max(step[a], step[e]):
             cut[i] = 1.0
+    for i in range(found.shape[1]):
+        if found[0, i] >= 0.0:
+            cut[i] = 1.0
     for i in range(first, last):
         a, e = i - 1 if i > 0 else n - 1, i + 1 if i + 1 < n else 0
         if cut[i] > 0.0 or (cut[a] > 0.0 and cut[e] > 0.0):
@@ -120,6 +136,11 @@ def _reconstruct(r, widths, distances, periodic, bend, step, left, right, cut):
         left[i], right[i] = r[i] - behind, r[i] + ahead
     for i in range(first, last):
         if cut[i] < 0.0:
+            continue
+        if found.shape[1] > 0 and found[0, i] >= 0.0:
+            low, high = found[0, i], found[1, i]
+            left[i], right[i] = _profile_at(found, i, 0.0), _profile_at(found, i, 1.0)
+            cut[i] = (r[i] - high) / (low - high) if low != high else 0.5
             continue
         a, e = i - 1 if i > 0 else n - 1, i + 1 if i + 1 < n else 0
         before, after = r[a] if cut[a] >= 0.0 else right[a], r[e] if cut[e] >= 0.0 else left[e]
@@ -218,7 +239,29 @@ def _improve(own, r, widths, distances, periodic, field, left, right, cut, speed
 
 # -------------------------------------------------------------------- the pieces
 @jit
-def _divide(m, r, widths, edge_speed, left, right, cut, node, speed, width, mass, ends):
+def _divide_profile(m, width_of_cell, found, i, begin, end, k, speed, width, mass, ends):
+    """Fill the pieces of a cell with a profile from piece k on, up to three, and return the number of the next."""
+    start, last, rest = 0.0, k, m
+    for part in range(3):
+        stop = 1.0 if part == 2 else min(max(found[2 + part, i], 0.0), 1.0)
+        if stop - start <= THINNEST:
+            continue
+        speed[k], width[k] = begin + start * (end - begin), (stop - start) * width_of_cell
+        ends[0, k], ends[1, k] = _profile_at(found, i, start), _profile_at(found, i, stop)
+        if part == 0:
+            ends[1, k] = found[0, i]
+        elif part == 2:
+            ends[0, k] = found[1, i]
+        mass[k] = min(0.5 * (ends[0, k] + ends[1, k]) * width[k], rest)
+        rest -= mass[k]
+        start, last, k = stop, k, k + 1
+    # What is left by rounding; the mass of the cell is kept.
+    mass[last] += rest
+    return k
+
+
+@jit
+def _divide(m, r, widths, edge_speed, left, right, cut, found, node, speed, width, mass, ends):
     """Fill the pieces of the cells, two where the density jumps, and return their number.
 
     ``node[i]`` is the piece that begins at edge i; ``speed`` is given at the ends of the pieces, ``ends`` holds the
@@ -228,7 +271,9 @@ def _divide(m, r, widths, edge_speed, left, right, cut, node, speed, width, mass
     for i in range(n):
         node[i], speed[k] = k, edge_speed[i]
         s, begin, end = cut[i], edge_speed[i], edge_speed[i + 1]
-        if 0.0 < s < 1.0:
+        if found.shape[1] > 0 and found[0, i] >= 0.0:
+            k = _divide_profile(m[i], widths[i], found, i, begin, end, k, speed, width, mass, ends)
+        elif 0.0 < s < 1.0:
             a, e = i - 1 if i > 0 else n - 1, i + 1 if i + 1 < n else 0
             width[k], width[k + 1] = s * widths[i], (1.0 - s) * widths[i]
             mass[k] = min(left[i] * width[k], m[i])
@@ -332,7 +377,7 @@ def _keep_rest(m, out):
 
 # -------------------------------------------------------------------- lines
 @jit
-def carry(masses, psi, widths, distances, field, dt, moved, first, last):
+def carry(masses, psi, widths, distances, field, found, dt, moved, first, last):
     """Fill rows first..last-1 of ``moved`` with lines of masses after a time dt with Psi frozen.
 
     Parameters
@@ -342,24 +387,27 @@ def carry(masses, psi, widths, distances, field, dt, moved, first, last):
         Of the cells, and between neighboring centers: n - 1, or n on a periodic line.
     field : int
         SMOOTH_FIELD or ROUGH_FIELD.
+    found : array, shape (4, lines, n)
+        The profiles of `interfaces.find_interfaces`; of shape (4, lines, 0) where none are looked for.
     dt : float
     first, last : int
         Range of lines.
     """
     n, periodic = widths.size, distances.size == widths.size
-    cells, pieces, edges = np.empty((6, n)), np.empty((3, 2 * n)), np.empty((3, n + 1))
+    cells, pieces, edges = np.empty((6, n)), np.empty((3, 3 * n)), np.empty((3, n + 1))
     r, bend, step, left, right, cut = cells[0], cells[1], cells[2], cells[3], cells[4], cells[5]
     width, mass, time = pieces[0], pieces[1], pieces[2]
     own, better, place = edges[0], edges[1], edges[2]
-    speed, ends = np.empty(2 * n + 1), np.empty((2, 2 * n))
+    speed, ends = np.empty(3 * n + 1), np.empty((2, 3 * n))
     node, foot = np.empty(n + 1, np.int64), np.empty(n + 1, np.int64)
     for j in range(first, last):
         for i in range(n):
             r[i] = masses[j, i] / widths[i]
-        _reconstruct(r, widths, distances, periodic, bend, step, left, right, cut)
+        _reconstruct(r, widths, distances, periodic, found[:, j], bend, step, left, right, cut)
         _own_speeds(psi[j], distances, own)
         _improve(own, r, widths, distances, periodic, field, left, right, cut, better)
-        count = _divide(masses[j], r, widths, better, left, right, cut, node, speed, width, mass, ends)
+        count = _divide(masses[j], r, widths, better, left, right, cut, found[:, j], node, speed, width, mass,
+                        ends)
         for k in range(count):
             time[k] = _crossing(speed[k], speed[k + 1], width[k])
         for i in range(n + 1):
@@ -369,7 +417,7 @@ def carry(masses, psi, widths, distances, field, dt, moved, first, last):
 
 
 @jit
-def transport_dissipation(masses, psi, widths, distances, field):
+def transport_dissipation(masses, psi, widths, distances, field, found):
     r"""Return the sum over the edges of lines of flux times fall of Psi: -d/dt sum_i Psi_i m_i, semi-discrete.
 
     The flux is the density at the edge, of the cell that it comes from, times the speed. At a cell that is cut the fall
@@ -385,7 +433,7 @@ def transport_dissipation(masses, psi, widths, distances, field):
     for j in range(lines):
         for i in range(n):
             r[i] = masses[j, i] / widths[i]
-        _reconstruct(r, widths, distances, periodic, bend, step, left, right, cut)
+        _reconstruct(r, widths, distances, periodic, found[:, j], bend, step, left, right, cut)
         _own_speeds(psi[j], distances, own)
         _improve(own, r, widths, distances, periodic, field, left, right, cut, better)
         for i in range(distances.size):
