@@ -15,9 +15,10 @@ from functools import partial
 
 import numpy as np
 
+from wgflow.compiled.interfaces import find_interfaces
 from wgflow.compiled.sweep import CORRECTED, IMPLICIT_EULER
 from wgflow.compiled.transport import ROUGH_FIELD, SMOOTH_FIELD, carry
-from wgflow.energies.dissipation import interfaces_along, transport_rate
+from wgflow.energies.dissipation import transport_rate
 from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.grids import Grid
 
@@ -65,7 +66,7 @@ class TransportSweeps(Sweeps):
             m, p = (_lines(values, axis) for values in (masses, psi))
             moved = np.empty(m.shape)
             kernel = partial(carry, m, p, self.grid.widths[axis], self.grid.distances[axis], self.field,
-                             interfaces_along(m, axis, self.grid), part, moved)
+                             _interfaces_along(m, axis, self.grid), part, moved)
             shared(kernel, len(m), self.pool, self.threads)
             shape = np.moveaxis(masses, axis, -1).shape
             masses = np.ascontiguousarray(np.moveaxis(moved.reshape(shape), -1, axis))
@@ -75,6 +76,19 @@ class TransportSweeps(Sweeps):
         """End the threads."""
         if self.pool is not None:
             self.pool.shutdown()
+
+
+def _interfaces_along(lines: np.ndarray, axis: int, grid: Grid) -> np.ndarray:
+    """Return the profiles of cells in the plane that a jump of the density cuts, (4, lines, n); (4, lines, 0) for none.
+
+    ``lines`` are the masses of the cells by lines along an axis.
+    """
+    if grid.ndim != 2 or not all(grid.uniform):
+        return np.empty((4, len(lines), 0))
+    found, widths = np.empty((4, *lines.shape)), [grid.widths[a][0] for a in range(2)]
+    rings = np.array([grid.periodic[1 - axis], grid.periodic[axis]])
+    find_interfaces(lines / widths[axis], rings, found)
+    return found
 
 
 def _lines(values: np.ndarray, axis: int) -> np.ndarray:

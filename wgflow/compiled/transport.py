@@ -51,6 +51,8 @@ UNLIKE, ALIKE = 0.1, 0.4
 SQUARES = 1e-290
 #: Pieces of less than this part of a cell are left out.
 THINNEST = 1e-9
+#: Profiles of a line that no curve cuts.
+NO_PROFILES = np.empty((4, 0))
 #: Largest half slope of a cell relative to its density: parabolas stay positive.
 STEEPEST = 0.9
 #: Speeds at the ends of a piece within this relative distance are equal: their quotient would lose its digits.
@@ -417,7 +419,7 @@ def carry(masses, psi, widths, distances, field, found, dt, moved, first, last):
 
 
 @jit
-def transport_dissipation(masses, psi, widths, distances, field, found):
+def transport_dissipation(masses, psi, widths, distances, field):
     r"""Return the sum over the edges of lines of flux times fall of Psi: -d/dt sum_i Psi_i m_i, semi-discrete.
 
     The flux is the density at the edge, of the cell that it comes from, times the speed. At a cell that is cut the fall
@@ -433,7 +435,7 @@ def transport_dissipation(masses, psi, widths, distances, field, found):
     for j in range(lines):
         for i in range(n):
             r[i] = masses[j, i] / widths[i]
-        _reconstruct(r, widths, distances, periodic, found[:, j], bend, step, left, right, cut)
+        _reconstruct(r, widths, distances, periodic, NO_PROFILES, bend, step, left, right, cut)
         _own_speeds(psi[j], distances, own)
         _improve(own, r, widths, distances, periodic, field, left, right, cut, better)
         for i in range(distances.size):

@@ -9,7 +9,6 @@ import numpy as np
 
 from wgflow.atoms import Atoms
 from wgflow.compiled.compact import EMPTY, compact_dissipation, compact_layout
-from wgflow.compiled.interfaces import find_interfaces
 from wgflow.compiled.sweep import _axis_dissipation, axis_layout
 from wgflow.compiled.transport import ROUGH_FIELD, SMOOTH_FIELD, transport_dissipation
 from wgflow.densities import Density
@@ -68,21 +67,8 @@ def transport_rate(masses: np.ndarray, psi: np.ndarray, grid: Grid, rough: bool)
         m, u = (np.array(np.moveaxis(a, axis, -1), dtype=float, order="C").reshape(-1, grid.shape[axis])
                 for a in (masses, psi))
         total += transport_dissipation(m, u, grid.widths[axis], grid.distances[axis],
-                                       ROUGH_FIELD if rough else SMOOTH_FIELD, interfaces_along(m, axis, grid))
+                                       ROUGH_FIELD if rough else SMOOTH_FIELD)
     return float(total)
-
-
-def interfaces_along(lines: np.ndarray, axis: int, grid: Grid) -> np.ndarray:
-    """Return the profiles of cells in the plane that a jump of the density cuts, (4, lines, n); (4, lines, 0) for none.
-
-    ``lines`` are the masses of the cells by lines along an axis.
-    """
-    if grid.ndim != 2 or not all(grid.uniform):
-        return np.empty((4, len(lines), 0))
-    found, widths = np.empty((4, *lines.shape)), [grid.widths[a][0] for a in range(2)]
-    rings = np.array([grid.periodic[1 - axis], grid.periodic[axis]])
-    find_interfaces(lines / widths[axis], rings, found)
-    return found
 
 
 def compact_dissipation_on_grid(masses: np.ndarray, psi: np.ndarray, grid: NodeGrid, diffusion: float,

@@ -200,7 +200,7 @@ def test_the_dissipation_does_as_its_twin(periodic, field):
         first = np.where(twin.cut < 0, 0.5, twin.cut) * h
         density = np.where(own > 0, twin.right, np.roll(twin.left, -1))
         terms = density * own * better * (last + np.roll(first, -1))
-        assert transport_dissipation(m[None], psi[None], h, d, field, NONE) == pytest.approx(terms.sum(), rel=1e-12)
+        assert transport_dissipation(m[None], psi[None], h, d, field) == pytest.approx(terms.sum(), rel=1e-12)
 
 
 # -------------------------------------------------------------------- exact jumps, and orders
