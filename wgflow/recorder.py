@@ -313,9 +313,11 @@ class Recorder:
     def _certificate_of(self, history: History, status: int, least: float) -> Callable[[], Certificate]:
         """Return a function that makes the certificate when it is read, without the snapshots.
 
-        Where the flow changes with time they are needed, and functions of the user's: it is made at once.
+        Where the flow changes with time they are needed, and functions of the user's, and for atoms at bounds, too: it
+        is made at once.
         """
-        if self.flow.drive is not None or self.flow.clock is not None or self.flow.stream is not None:
+        if not self.flow.has_grid or self.flow.drive is not None or self.flow.clock is not None or (
+                self.flow.stream is not None):
             certificate = self._certificate(history, status, least)
             return lambda: certificate
         kept = copy(self)

@@ -269,9 +269,8 @@ class Solution(Generic[Law]):
         if functional is None and k in self.errors:
             return self.errors[k]
         if not self.history.is_whole:
-            raise InvalidInput(f"estimate_error: the run had {self.history.steps} steps, of which {len(self.history)} "
-                               "are kept; it cannot be repeated with the same steps: estimate the error of one that "
-                               f"ends earlier, or of one with less than {2**20} steps")
+            raise InvalidInput(f"estimate_error: {len(self.history)} of {self.history.steps} steps are kept, so they "
+                               f"cannot be repeated; solve with less than {2**20} steps")
         if self._stepped_by is None or self._start is None or self.free_energy is None:
             raise InvalidInput("estimate_error: a solution from a file does not hold its functions, and no estimate of "
                                "this was made before it was saved; call estimate_error() after solve, or solve again")
@@ -294,22 +293,22 @@ class Solution(Generic[Law]):
 
         Parameters
         ----------
-        progress : bool or callable
+        progress
             As in `estimate_error`.
 
         Returns
         -------
         float or None
             None if the problem cannot be posed on fewer cells (an energy given by values on the grid, an axis of fewer
-            than 32 cells), if a solve there fails, and for atoms.
+            than 32 cells), if a solve there fails, for atoms, and where not every step is in the history.
         """
-        if self._stepped_by is None or not isinstance(self._start, Density) or self.free_energy is None:
+        if not (isinstance(self._start, Density) and self._stepped_by and self.free_energy and self.history.is_whole):
             return None
         largest = uphill("wgflow.error_estimates.whole_run", "largest_grid_error")
         with Reporter("estimating the error of the grid", check_progress(progress), estimate=False) as report:
-            found = largest(self, self.free_energy, self._start, self._stepped_by)
+            found = cast("float | None", largest(self, self.free_energy, self._start, self._stepped_by))
             report(1.0, 1.0, "done")
-        return cast("float | None", found)
+        return found
 
     @property
     def error(self) -> ErrorEstimate | None:

@@ -190,7 +190,8 @@ def solve(
         state = flow.grid.shape if flow.has_grid else flow.atoms.points.shape
         flow.stream = SnapshotStream.create(stream, (len(flow.t_eval), *state))
     solution = run(flow, method, progress=progress, checkpoint=checkpoint, throw=throw, watch=watch)
-    _judge_tolerance(solution, progress)
+    if getattr(method, "tol", None) is not None:
+        _judge_tolerance(solution, progress)
     if wanted and solution.success:
         _with_error_estimate(solution, progress)
     return solution

@@ -76,7 +76,7 @@ def test_every_flow_keeps_mass_and_sign_and_falls(data, strength, exponent):
 
 def test_the_second_moment_follows_its_equation():
     """Of second order in the cells, as fluxes are for a term that is known by its first variation."""
-    rest, start, cells = math.sqrt(DIFFUSION / STRENGTH), 0.1, (20, 28, 40, 56, 80)
+    rest, start, cells = math.sqrt(DIFFUSION / STRENGTH), 0.1, (40, 56, 80, 112, 160)
     exact = rest * math.tanh(2 * STRENGTH * rest * T_END + math.atanh(start / rest))
     errors = []
     for n in cells:

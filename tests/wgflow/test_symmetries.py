@@ -486,7 +486,8 @@ def test_the_smallest_grids_work(shape, beta, boundary, rng):
     assert sol.certificate.ok
     if beta == 2.0:
         star = np.exp(-beta * V)
-        sol = wg.solve(energy, wg.Density(grid, values), (0, 200))
+        # Steps as long as the flow allows exchange little between the axes: they come to rest slowly.
+        sol = wg.solve(energy, wg.Density(grid, values), (0, 200), wg.FiniteVolume(max_step=1.0))
         assert difference(sol.final.masses / sol.final.mass, star / star.sum()) < 1e-9
 
 

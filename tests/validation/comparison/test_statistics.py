@@ -100,8 +100,9 @@ def test_statistics_of_ones_own_have_rows_bands_pictures(sol, tmp_path):
     assert distance["lower"] == 0 < distance["difference"] < distance["upper"]
     assert math.isnan(distance["pde"])
     assert "energy distance of r" in result.table()
-    labels = [text.get_text() for axes in result.plot().axes if axes.get_legend() for text in
-              axes.get_legend().get_texts()]
+    figure = result.plot()
+    legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
+    labels = [text.get_text() for legend in legends for text in legend.get_texts()]
     assert "energy distance of r" in labels
     assert "particles" in labels
     assert not any("SGD" in label for label in labels)

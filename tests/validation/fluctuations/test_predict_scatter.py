@@ -59,14 +59,15 @@ def test_linear_neurons_without_noise(ridge):
 def test_linear_neurons_with_noise_converge_to_second_order():
     model, errors = linear(), []
     exact = exact_parts(0.4, -0.5, 0.2, 100, 1e-3, beta=3.0, ridge=0.7)
-    for cells, steps in ((100, 25), (200, 50), (400, 100)):
+    # On fewer cells the backward run takes a finer grid of its own.
+    for cells, steps in ((400, 100), (800, 200)):
         grid = model.grid(cells=cells, kappa=math.sqrt(0.2), mean0=-0.5, beta=3.0, ridge=0.7)
         start = model.initial_density(math.sqrt(0.2), grid, mean0=-0.5)
         found = predict_scatter(model, [0.4], 100, 1e-3, start=start, functionals=["mean of theta"], beta=3.0,
                                 ridge=0.7, n_steps=steps)
         errors.append(np.abs(found.parts().ravel() / exact - 1.0))
     assert np.max(errors[-1]) < 1e-3
-    assert np.all(np.log2(errors[0] / errors[-1]) / 2 > 1.6)
+    assert np.all(np.abs(np.log2(errors[0] / errors[-1]) - 2.0) < 0.1)
 
 
 @pytest.mark.slow

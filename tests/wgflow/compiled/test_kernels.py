@@ -100,7 +100,7 @@ def twin_correct(x, lean, wind, h, d, periodic, right, left):
         fall = (flux[i] - flux[i - 1]) * d[e] / (6 * h[i])
         rise = (flux[k] - flux[i]) * d[e] / (6 * h[k])
         moved = -lean[i] * (fall + rise + (rise if lean[i] < 0 else fall))
-        factor = 1 + moved * flux[i] / (flux[i] ** 2 + moved**2 + 1e-290)
+        factor = 1 + moved * flux[i] / (flux[i] ** 2 + moved**2 + fall**2 + rise**2 + 1e-290)
         factor *= 1 - wind[i] * (up[i] if wind[i] < 0 else down[k])
         right[i] *= factor
         left[k] *= factor
@@ -133,7 +133,7 @@ def twin_sweep(m, psi, D, dt, h, d, periodic, mode):
         return resolvent(scaled(rates, dt), m)
     if mode == kernel.CORRECTED:
         lean, wind = twin_curve(psi, D, d, periodic, *rates)
-        half = twin_correct(m, 0 * lean, wind, h, d, periodic, *scaled(rates, dt / 2))
+        half = twin_correct(m, lean, wind, h, d, periodic, *scaled(rates, dt / 2))
         rates = twin_correct(resolvent(half, m), lean, wind, h, d, periodic, *scaled(rates, GAMMA * dt))
     else:
         rates = scaled(rates, GAMMA * dt)
