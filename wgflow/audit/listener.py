@@ -42,11 +42,11 @@ if TYPE_CHECKING:
 __all__ = ["Audit", "Finding", "Missed", "worst_of"]
 
 Array = NDArray[np.float64]
-#: Samples that are kept; beyond it every second one is dropped,
-ROOM = 64
-#: but for those between whose neighbors more than this part of the way of the moments lies, of which there are 31 at
-#: most: the early steps of a run do most of it, and may be few beside those of its tail.
-OF_WAY = 1.0 / 32.0
+#: Samples that are kept: so many at least, up to the second number where the grid is small, so that they have the third
+#: number of cells in all. Beyond it every second one is dropped, but for those between whose neighbors more of the way of
+#: the moments lies than the way over half of that number, if it were even: the early steps of a run do most of it, and
+#: may be few beside those of its tail.
+ROOM, MOST_ROOM, ROOM_CELLS = 64, 192, 4e6
 #: The same where terms change with time, and with them the law perhaps at every step.
 LONG_ROOM = 4096
 #: Memory for laws that wait to be looked at.
@@ -187,14 +187,16 @@ class Audit:
             self.samples.append(Pending(step.t, error or 0.0, self.may_miss, step.law.copy()))
 
     def _usual_room(self) -> int:
-        return LONG_ROOM if self.flow.energy.time_dependent else ROOM
+        if self.flow.energy.time_dependent:
+            return LONG_ROOM
+        return int(min(max(ROOM, ROOM_CELLS / self.flow.size), MOST_ROOM))
 
     def _thin(self) -> None:
         """Drop every second sample but those between whose neighbors the moments change much."""
         form, last = self._formed(), len(self.samples) - 1
         moments = [form.moments(x.law) if isinstance(x, Pending) else x[4:4 + form.count] for x in self.samples]
         ways = np.abs(np.diff(moments, axis=0)).sum(axis=1)
-        most = OF_WAY * float(ways.sum())
+        most = 2.0 / min(self._usual_room(), MOST_ROOM) * float(ways.sum())
         self.samples = [x for k, x in enumerate(self.samples)
                         if k % 2 == 0 or k == last or ways[k - 1] + ways[k] > most]
         # Those that were spared take no room from new ones.
