@@ -11,6 +11,7 @@ from wgflow.certificate import Certificate, boundary_mass
 from wgflow.densities import Density
 from wgflow.energies.nodes import law_of_nodes, nodes_of_density, with_nodes
 from wgflow.errors import StorageError, WGFlowError
+from wgflow.grids import Grid
 from wgflow.solution import Solution
 
 from .archives import open_regular, read_npz
@@ -47,6 +48,12 @@ def load_unfinished(path) -> Solution:
         raise StorageError(f"{path} is not a checkpoint that can be used: {type(error).__name__}: {error}") from error
 
 
+def _on_cells(grid: Grid, masses: np.ndarray) -> Density:
+    """Return the density of masses; of a damaged file they may be too large, which the density refuses in its words."""
+    with np.errstate(over="ignore"):
+        return Density(grid, masses / grid.volumes)
+
+
 def _unpack(path, header: dict, arrays: dict[str, np.ndarray]) -> Solution:
     saved, state = unpack_run(header, arrays)
     if header.get("streamed"):
@@ -58,7 +65,7 @@ def _unpack(path, header: dict, arrays: dict[str, np.ndarray]) -> Solution:
     if "rho0_center_values" in arrays:
         with_nodes(first, arrays["rho0_center_values"])
     law_of: Any = law_of_nodes(first, nodes_of_density(first)) if state.get("holds") == "values at centers" else (
-        lambda masses: Density(grid, masses / grid.volumes))
+        lambda masses: _on_cells(grid, masses))
     t0, t1, t = float(told["t0"]), float(told["t1"]), float(state["t"])
     if not (columns["t"] and columns["t"][-1] == t):
         raise ValueError(f"its state is at t={t!r}, its record ends elsewhere")
