@@ -38,6 +38,7 @@ from wgflow.compiled.compact import (
 )
 from wgflow.energies.nodes import NodeGrid
 from wgflow.energies.on_grid import EnergyOnGrid
+from wgflow.progress import pulse
 
 from ..krylov import gmres
 from .compact import Compact, mend
@@ -198,6 +199,7 @@ def _decomposed(matrix: csc_matrix, order: str) -> SuperLU:
     from scipy.sparse import csc_matrix
     from scipy.sparse.linalg import splu
 
+    pulse(f"decomposing a matrix of {matrix.shape[0]:,} unknowns")
     return splu(csc_matrix(matrix), permc_spec=order, diag_pivot_thresh=0.0, options={"SymmetricMode": True})
 
 
