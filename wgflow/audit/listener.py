@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 __all__ = ["Audit", "Finding", "Missed", "worst_of"]
 
 Array = NDArray[np.float64]
-#: Samples that are kept: so many at least, up to the second number where the grid is small, so that they have the third
-#: number of cells in all. Beyond it every second one is dropped, but for those between whose neighbors more of the way of
-#: the moments lies than the way over half of that number, if it were even: the early steps of a run do most of it, and
-#: may be few beside those of its tail.
+#: Samples that are kept: so many at least, and up to the second number where the grid is small, so that they have the
+#: third number of cells in all. Beyond it every second one is dropped, but for those between whose neighbors the moments
+#: go further than on average between half as many samples: the early steps of a run do most of the way, and may be few
+#: beside those of its tail.
 ROOM, MOST_ROOM, ROOM_CELLS = 64, 192, 4e6
 #: The same where terms change with time, and with them the law perhaps at every step.
 LONG_ROOM = 4096

@@ -215,8 +215,8 @@ class QuantileSolver(InnerSolver):
         density = Density(self.grid, raster(x, self.mesh.masses, self.edges) / self.grid.volumes)
         force, _, _ = self._derivatives(point._replace(x=x), x, 1.0)
         force[((x <= low) & (force > 0)) | ((x >= high) & (force < 0))] = 0.0
-        # At a minimizer the force is the pull towards y. Nodes of hardly any mass may be far from theirs, without a trace
-        # in the energy, with forces that are large beside their mass.
+        # At a minimizer the force is the pull towards y. Nodes of hardly any mass may be far from theirs, without a
+        # trace in the energy, with forces that are large beside their mass.
         pull = self.mesh.weights * (y - x) / tau
         force = np.where(np.abs(pull) < np.abs(force), pull, force)
         dissipation = inner_product(force, force / self.mesh.weights)
