@@ -43,7 +43,7 @@ __all__ = ["Audit", "Finding", "Missed", "worst_of"]
 
 Array = NDArray[np.float64]
 #: Samples that are kept: so many at least, and up to the second number where the grid is small, so that they have the
-#: third number of cells in all. Beyond it every second one is dropped, but for those between whose neighbors the moments
+#: third number of cells in all. Beyond it every second one is dropped, but for those between whose neighbors moments
 #: go further than on average between half as many samples: the early steps of a run do most of the way, and may be few
 #: beside those of its tail.
 ROOM, MOST_ROOM, ROOM_CELLS = 64, 192, 4e6
