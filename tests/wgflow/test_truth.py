@@ -110,7 +110,8 @@ def test_one_axis_errors_fall_as_h_squared(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TWO_AXES)
 def test_two_axes_errors_fall_as_h_squared(name):
-    check_order_two(TWO_AXES[name], (56, 80, 112, 160), rtol=1e-8)
+    # On fewer cells rotated problems are better than their order says.
+    check_order_two(TWO_AXES[name], (80, 112, 160, 226), rtol=1e-8)
 
 
 #: Tolerances of a step where the grids leave errors as small as those of 1e-11.
@@ -156,7 +157,7 @@ def test_three_axes_ornstein_uhlenbeck(fluxes, largest, rel):
     problem = exact.OrnsteinUhlenbeck(
         stiffness=stiffness, mean=[0.6, -0.4, 0.2], variance=np.diag([0.5, 0.4, 0.6]), beta=1.5, t_end=0.5
     )
-    cells = (28, 36, 46)
+    cells = (36, 46, 60) if fluxes == 2 else (28, 36, 46)
     runs = [run(problem, n, rtol=1e-6, order=fluxes) for n in cells]
     errors = [problem.errors(rho)["density"] for _, _, rho in runs]
     assert -np.polyfit(np.log(cells), np.log(errors), 1)[0] == pytest.approx(fluxes, abs=0.2)
