@@ -54,6 +54,19 @@ def test_extremes_are_those_of_all_steps(count, room):
     assert history.fallback.dtype == bool
 
 
+@pytest.mark.parametrize("block", [1, 3, 7, 50])
+@pytest.mark.parametrize("room", [8, 16, 1 << 20])
+def test_several_steps_at_once_are_steps_one_by_one(block, room):
+    columns = _rows(120, 5)
+    one, several = _record(columns, room), _record({name: column[:1] for name, column in columns.items()}, room)
+    for begin in range(1, 120, block):
+        several.extend({name: column[begin:begin + block].tolist() for name, column in columns.items()})
+    assert (several.count, several.stride, several.last) == (one.count, one.stride, one.last)
+    assert several.extremes() == one.extremes()
+    for name in History.NAMES:
+        assert np.array_equal(getattr(several.history(), name), getattr(one.history(), name))
+
+
 def test_what_is_not_a_number_stays():
     columns = _rows(200, 1)
     columns["energy"][150] = math.nan
