@@ -46,7 +46,7 @@ Array = NDArray[np.float64]
 #: third number of cells in all. Beyond it every second one is dropped, but for those between whose neighbors moments
 #: go further than on average between half as many samples: the early steps of a run do most of the way, and may be few
 #: beside those of its tail.
-ROOM, MOST_ROOM, ROOM_CELLS = 64, 192, 4e6
+ROOM, MOST_ROOM, ROOM_CELLS = 64, 192, 1.2e6
 #: The same where terms change with time, and with them the law perhaps at every step.
 LONG_ROOM = 4096
 #: Memory for laws that wait to be looked at.

@@ -57,7 +57,7 @@ def test_the_laws_are_those_that_memory_would_hold(tmp_path, name):
 
 
 def test_memory_does_not_grow_with_the_output_times(tmp_path):
-    """600 snapshots of 10,000 cells are 48 MB."""
+    """600 snapshots of 10,000 cells are 48 MB; the audit keeps 120 laws at most, 10 MB."""
     rho0 = wg.Density.gaussian(wg.Grid((-5, 5), cells=10_000), 0.0, 0.5)
     wg.solve(wg.Entropy(1.0) + BOWL, rho0, (0, 0.1))
     tracemalloc.start()
@@ -70,7 +70,7 @@ def test_memory_does_not_grow_with_the_output_times(tmp_path):
         tracemalloc.stop()
     assert (tmp_path / "laws.npy").stat().st_size > 48_000_000
     assert abs(middle.mass - 1) < 1e-12
-    assert peak < 16_000_000
+    assert peak < 20_000_000
 
 
 def test_a_run_that_streams_is_resumed_with_the_same_bits(tmp_path):
