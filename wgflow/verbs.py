@@ -191,6 +191,7 @@ def solve(
         flow.stream = SnapshotStream.create(stream, (len(flow.t_eval), *state))
     solution = run(flow, method, progress=progress, checkpoint=checkpoint, throw=throw, watch=watch)
     if getattr(method, "tol", None) is not None:
+        # Other certificates are made when they are read.
         _judge_tolerance(solution, progress)
     if wanted and solution.success:
         _with_error_estimate(solution, progress)
