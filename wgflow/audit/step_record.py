@@ -117,12 +117,17 @@ class StepRecord:
             If they do not belong together.
         """
         told = {"stride": 1, "count": len(columns["t"])} if told is None else told
-        self.columns, self.stride, self.count = dict(columns), int(told["stride"]), int(told["count"])
-        self.worst = {name: float(told[name]) for name in ("drift", "rise", "least", "longest")} if (
-            self.stride > 1) else None
-        if not self.count or columns["accepted"][-1] != self.count - 1:
-            raise ValueError(f"its record has {self.count} steps, the last has the number {columns['accepted'][-1]}")
-        if (self.count - 1) % self.stride:
+        stride, count = int(told["stride"]), int(told["count"])
+        extremes = ("drift", "rise", "least", "longest")
+        if stride > 1 and not told.keys() >= set(extremes):
+            raise ValueError(f"its record has every {stride}th step, but not what is known of all of them")
+        numbers = [*range(0, count, stride), *([count - 1] if (count - 1) % stride else [])] if (
+            0 < count <= stride * len(columns["t"])) else []
+        if not numbers or list(columns["accepted"]) != numbers:
+            raise ValueError(f"its record has {count} steps, every {stride}th of them, with other numbers")
+        self.columns, self.stride, self.count = dict(columns), stride, count
+        self.worst = {name: float(told[name]) for name in extremes} if stride > 1 else None
+        if (count - 1) % stride:
             self.last = {name: column.pop() for name, column in self.columns.items()}
 
     @staticmethod

@@ -98,6 +98,7 @@ class Record(TypedDict):
     outside: NotRequired[Real | None]
     outside_at: NotRequired[str]
     outermost: NotRequired[Real]
+    n_rates: NotRequired[Count | None]
 
 
 class Audit(TypedDict):

@@ -135,3 +135,16 @@ def test_memory_of_a_step():
         assert tracemalloc.get_traced_memory()[0] < 2_000_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("wrong", [{"count": 0}, {"count": 299}, {"count": 10**12}, {"stride": 3}, {"drift": None}])
+def test_a_record_that_does_not_belong_together_is_refused_and_takes_up_nothing(wrong):
+    from wgflow.files.checkpoints import _column
+    dumped = _record(_rows(300, 2), 16).dump()
+    stored = StepRecord.to_arrays(dumped)
+    columns = {name: _column(name, stored[name]) for name in History.NAMES}
+    told = {name: value for name, value in (dumped["of_steps"] | wrong).items() if value is not None}
+    record = StepRecord()
+    with pytest.raises(ValueError, match="its record has"):
+        record.restore(columns, told)
+    assert record.count == 0
