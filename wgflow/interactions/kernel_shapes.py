@@ -29,6 +29,8 @@ class Shape(ABC):
         Whether it is infinite at r = 0.
     smooth : bool
         Whether :math:`f(|x|)` is smooth at x = 0, so that a grid needs no averages over cells.
+    exponent : float
+        The a of the least :math:`r^a` at r = 0 that is not smooth in x, 0 for the logarithm; infinite if there is none.
     scale : float
         The length on which it varies, beside the distance from 0: the function is analytic except at 0, and grows no
         faster than exp(|r| / scale). Infinite for functions without a scale.
@@ -37,6 +39,7 @@ class Shape(ABC):
     axes: int | None = None
     infinite: bool = False
     smooth: bool = False
+    exponent: float = math.inf
     scale: float = math.inf
 
     @abstractmethod
@@ -85,6 +88,10 @@ class Power(Shape):
     def smooth(self):
         return self.p > 0 and self.p % 2 == 0
 
+    @property
+    def exponent(self):
+        return math.inf if self.smooth else self.p
+
     def value(self, r):
         return r**self.p / self.p
 
@@ -113,6 +120,7 @@ class Log(Shape):
     """log r."""
 
     infinite = True
+    exponent = 0.0
 
     def value(self, r):
         return np.log(r)
@@ -147,6 +155,10 @@ class Newtonian(Shape):
     def infinite(self):
         return self.dim > 1
 
+    @property
+    def exponent(self):
+        return 2.0 - self.dim
+
     def value(self, r):
         return -np.log(r) if self.dim == 2 else 1.0 / r if self.dim == 3 else -r
 
@@ -173,6 +185,7 @@ class Exponential(Shape):
     """exp(-r / length)."""
 
     length: float
+    exponent = 1.0
 
     @property
     def scale(self):
@@ -233,6 +246,10 @@ class Bessel(Shape):
     @property
     def axes(self):
         return self.dim
+
+    @property
+    def exponent(self):
+        return 2.0 - self.dim
 
     @property
     def scale(self):

@@ -64,6 +64,8 @@ class Kernel:
         Coefficients and functions.
     infinite, smooth : bool
         Whether w is infinite at 0, and whether it is smooth there.
+    exponent : float
+        The a of the least :math:`|x|^a` at 0 that is not smooth, 0 for a logarithm; infinite if there is none.
     scale : float
         The shortest length on which w varies, beside the distance from 0.
     """
@@ -75,6 +77,7 @@ class Kernel:
         self.parts = tuple((factor, shape) for shape, factor in merged.items() if factor != 0.0)
         self.infinite = any(shape.infinite for _, shape in self.parts)
         self.smooth = all(shape.smooth for _, shape in self.parts)
+        self.exponent = min((shape.exponent for _, shape in self.parts), default=math.inf)
         self.scale = min((shape.scale for _, shape in self.parts), default=math.inf)
 
     def check(self, ndim: int) -> None:

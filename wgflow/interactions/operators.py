@@ -16,6 +16,7 @@ from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
 
 from .kernel_checks import EXACTNESS, asymmetric, check_displacement_table, check_sampled_symmetry, kernel_at
+from .kinked_kernels import kink_of_features, kink_of_rows, mend_displacements, mend_pairs
 from .named_kernels import Kernel
 
 __all__ = ["BlockOperator", "CellPairsOperator", "ConvolutionOperator", "InteractionOperator", "LowRankOperator",
@@ -55,6 +56,11 @@ class InteractionOperator(Contract):
     self_drop : float
         By how much the kernel's average at displacement 0 falls in cells of half the width; 0 for kernels that are
         finite there.
+    kink : str
+        In words where the kernel has a kink at which sums over cells lose their order; empty if none is known.
+    exponent : float
+        The a of the least :math:`|x - y|^a` that is not smooth where two points meet and whose sums keep a higher
+        order than 2: of averages over cells, and 1 of tables mended at a kink. NaN if it is not known.
     """
 
     form: str
@@ -66,6 +72,8 @@ class InteractionOperator(Contract):
     w: Callable[..., np.ndarray] | None = None
     kernel: Kernel | None = None
     average: bool | str | None = None
+    kink: str = ""
+    exponent: float = math.inf
 
     @abstractmethod
     def apply(self, masses: np.ndarray) -> np.ndarray:
@@ -103,6 +111,12 @@ class ConvolutionOperator(InteractionOperator):
         check_displacement_table(kernel, grid)
         mirrored = np.roll(np.flip(kernel), 1, axis=tuple(range(grid.ndim)))
         self.table = 0.5 * (kernel + mirrored)
+        if self.kernel is not None:
+            self.exponent = self.kernel.exponent
+        elif average:
+            self.exponent = math.nan
+        else:
+            self.kink, self.exponent = mend_displacements(self.table, grid)
         # A view of the real parts would keep the imaginary ones in memory.
         self.transform = np.ascontiguousarray(fft.rfftn(self.table).real)
         self.form = f"convolution, {' x '.join(map(str, self.lengths))} FFT" + (f" of {how}" if how else "")
@@ -137,8 +151,12 @@ class LowRankOperator(InteractionOperator):
 
     def __init__(self, features: np.ndarray, signs: np.ndarray, grid: Grid):
         self.features = np.ascontiguousarray(features.reshape(len(features), grid.size))
-        self.signs, self.shape = signs, grid.shape
+        self.signs, self.shape, self.grid = signs, grid.shape, grid
         self.form = f"low rank, {len(features)} features"
+
+    @cached_property
+    def kink(self) -> str:
+        return kink_of_features(self.features, self.grid, self.signs)
 
     def apply(self, masses: np.ndarray) -> np.ndarray:
         z = rows_dot(self.features, masses.ravel())
@@ -146,12 +164,22 @@ class LowRankOperator(InteractionOperator):
 
 
 class TableOperator(InteractionOperator):
-    """U rho by the table of the kernel between all cells; the given table is kept, and made symmetric in place."""
+    """U rho by the table of the kernel between all cells; the given table is kept, and made symmetric in place.
+
+    Parameters
+    ----------
+    table : array (n, n)
+    grid : Grid
+    mend : bool
+        Whether the table holds values at points, whose diagonal is mended where the kernel has a kink there.
+    """
 
     table: np.ndarray
 
-    def __init__(self, table: np.ndarray, grid: Grid):
+    def __init__(self, table: np.ndarray, grid: Grid, mend: bool = True):
         _symmetrize(table)
+        if mend:
+            self.kink, self.exponent = mend_pairs(table, grid)
         self.table, self.shape = table, grid.shape
         self.form = f"dense table, {table.shape[0]} x {table.shape[1]}"
 
@@ -165,9 +193,9 @@ class CellPairsOperator(TableOperator):
     def __init__(self, w: Kernel, grid: Grid, average=None):
         from .cell_pairs import pair_table
 
-        super().__init__(pair_table(w, grid, average), grid)
+        super().__init__(pair_table(w, grid, average), grid, mend=False)
         self.w = self.kernel = w
-        self.grid, self.average = grid, average
+        self.grid, self.average, self.exponent = grid, average, w.exponent
         self.form += " of cell averages" if (not w.smooth if average is None else average) else ""
 
     @cached_property
@@ -184,6 +212,7 @@ class BlockOperator(InteractionOperator):
         check_sampled_symmetry(U, grid)
         self.U, self.grid, self.shape = U, grid, grid.shape
         self.form = "dense, evaluated on the fly"
+        self.kink = kink_of_rows(lambda cell: kernel_at(U, grid, cell, np.arange(grid.size)), grid)
 
     def apply(self, masses: np.ndarray) -> np.ndarray:
         out = np.empty(self.grid.size)

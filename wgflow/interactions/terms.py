@@ -98,7 +98,9 @@ class PairTerm(Term):
 class Convolution(PairTerm):
     r"""The interaction of a kernel of the displacement, :math:`U(\theta, \theta') = w(\theta - \theta')`, by FFT.
 
-    Exact on the grid: zero-padded on no-flux axes, circular on periodic ones; O(n log n).
+    Exact on the grid: zero-padded on no-flux axes, circular on periodic ones; O(n log n). On one axis the value at 0 of
+    a function or table with a kink there, such as :math:`|x|`, is raised by 1/12 of the jump of its slope over a cell,
+    so that sums keep fourth order (`wgflow.interactions.kinked_kernels`).
 
     A kernel that is smooth at 0 is represented by its values at the displacements of the cell centers, one that is
     singular there by averages over cells, exact to rounding: let :math:`A w` be the average of w over one cell of a
@@ -229,6 +231,9 @@ class LowRank(PairTerm):
 
 class Dense(PairTerm):
     """The interaction of any symmetric kernel, by its table, or evaluated row by row where the table is too large.
+
+    On one axis the diagonal of a table is mended where the kernel has a kink at x = x2; see `Convolution`. That of rows
+    that are evaluated one by one is not.
 
     Parameters
     ----------
