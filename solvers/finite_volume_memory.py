@@ -58,7 +58,7 @@ def reserve_for(flow: Flow, method: FiniteVolume, compact: bool) -> None:
         arrays += CARRIED
     if flow.grid.ndim == 1 and not internal:
         arrays += LINE_AT_CENTERS if compact else LINE
-    if flow.mobility is not None:
+    if flow.mobility is not None or (compact and not all(flow.grid.uniform)):
         arrays += 2 * flow.grid.ndim
     if flow.on_grid.moves:
         arrays += FIELDS_AT_CENTERS if compact else FIELDS

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wgflow.densities import Density
+from wgflow.energies.kinks import kink_along
 from wgflow.energies.nodes import has_nodes, is_smooth_everywhere, node_grid
 from wgflow.energies.on_grid import TINY, EnergyOnGrid
 from wgflow.errors import ConvergenceError
 from wgflow.flows import Flow
+from wgflow.interactions.kinked_kernels import kink_of_features
 
 if TYPE_CHECKING:
     from .method import FiniteVolume
 
-__all__ = ["carries", "why_not_compact", "why_split"]
+__all__ = ["carries", "loss_of_order", "why_not_compact", "why_split"]
 
 #: Compact fluxes are the better ones while the mean of |Psi''| h^2 / D over the law stays below this,
 RESOLVED = 2.0
@@ -29,6 +33,11 @@ CARRIED = 4.0
 AT_REST = 1e-9
 #: With mean squared differences above this it is not, whatever the cells resolve.
 FAR_FROM_REST = 0.01
+#: The order of compact fluxes.
+ORDER = 4
+#: A place is one of the law's where a cell has more than this part of the largest mass; a law may rise over it by so
+#: many D.
+FILLED, HIGHEST = 1e-6, 20.0
 #: One in so many lines is looked at first.
 SAMPLED = 8
 
@@ -55,16 +64,18 @@ def why_not_compact(flow: Flow, method: FiniteVolume) -> str | None:
     for holds, reason in (
         (method.order == 2, "order=2"),
         (not method.corrected, "corrected=False"),
-        (method.scheme != "extrapolated" and energy.moves, f"scheme={method.scheme!r}"),
+        (method.scheme == "midpoint" and energy.moves and _mixed(flow), "scheme='midpoint' with mixed terms"),
         (energy.diffusion <= 0, "no linear diffusion"),
         (bool(energy.internal), "nonlinear diffusion"),
         (bool(energy.opaque), "a term known by its energy and first variation alone"),
-        (not has_nodes(flow.grid), "cells that are not uniform, or fewer than 8 along an axis"),
+        (not has_nodes(flow.grid),
+         "cells that are not uniform and do not vary smoothly, or fewer than 8 along an axis"),
     ):
         if holds:
             return reason
-    if energy.rough:
-        return "an interaction that is not smooth at 0"
+    rough = _rough_sums(energy)
+    if rough is not None:
+        return rough
     rho = flow.density
     if not np.isfinite(energy.potential).all():
         return "a potential that is not finite"
@@ -73,6 +84,93 @@ def why_not_compact(flow: Flow, method: FiniteVolume) -> str | None:
         # What is at rest now will be moved.
         return _unresolved(flow, energy, rho, field) or _unresolved_later(flow, rho)
     return _unresolved(flow, energy, rho, field) or _at_rest(energy, rho, field)
+
+
+def loss_of_order(flow: Flow) -> str:
+    """Return in words where compact fluxes have an order below 4 in a flow; empty if it is nowhere known.
+
+    Sums over averages of a kernel like :math:`|x - y|^a` on d axes are of order a + d + 2, and of a + d + 1 beside a
+    wall with density.
+    """
+    kink = _kink_of(flow)
+    if kink:
+        return f"of second order here: {kink}"
+    axes, exponents = flow.grid.ndim, [operator.exponent for _, operator in flow.on_grid.operators]
+    if any(math.isnan(a) for a in exponents):
+        return "of an order between 2 and 4 here: how the averaged kernel is singular at 0 is not known"
+    a = min(exponents, default=math.inf)
+    kind = "log|x - y|" if a == 0 else f"|x - y|^{a:g}" if a != 1 else "|x - y|"
+    found = [f"of order {a + axes + 2:g} here"] if a + axes + 2 < ORDER else []
+    if a + axes + 1 < ORDER and _at_walls(flow.density):
+        found.append(f"of order {a + axes + 1:g} at walls with density")
+    return f"{', '.join(found)}: the kernel is like {kind} where two points meet" if found else ""
+
+
+def _mixed(flow: Flow) -> bool:
+    """Return whether a flow has a mobility with mixed terms."""
+    return flow.mobility is not None and flow.mobility.directions(flow.grid) is not None
+
+
+def _rough_sums(energy: EnergyOnGrid) -> str | None:
+    """Return why sums over cells of the interaction are not for the compact fluxes, in words; None if they are."""
+    for factor, operator in energy.operators:
+        if operator.average == "double":
+            return "an interaction that is averaged over both cells"
+        if operator.kernel is not None and not operator.kernel.smooth and operator.average is False:
+            return "an interaction that is not smooth at 0, without averages"
+        if factor * operator.self_drop > 0.0:
+            return "an attraction that is infinite at 0"
+    return None
+
+
+def _at_walls(rho: Density) -> bool:
+    """Return whether a law has density at a wall."""
+    most = FILLED * float(rho.values.max())
+    return any(rho.values.swapaxes(0, axis)[end].max() > most
+               for axis, around in enumerate(rho.grid.periodic) if not around for end in (0, -1))
+
+
+def _kink_of(flow: Flow) -> str:
+    """Return in words where a flow has a kink at which compact fluxes are of second order; empty if none is found.
+
+    Of a potential those places count that the law may reach: where the potential is at most that at the places of its
+    mass, and some D. Terms that change with time are looked at when they bend most, too.
+    """
+    energies, rho = [flow.on_grid], flow.density
+    if flow.drive is not None:
+        # An error the run will meet.
+        with suppress(ConvergenceError):
+            energies.append(flow.on_grid_at(flow.drive.most_bent()))
+    for energy in energies:
+        for _, operator in energy.operators:
+            if operator.kink:
+                return operator.kink
+        for _, moments in energy.of_moments:
+            found = kink_of_features(moments.features, rho.grid)
+            if found:
+                return found
+        found = _kink_of_potential(energy, rho)
+        if found:
+            return found
+    return ""
+
+
+def _kink_of_potential(energy: EnergyOnGrid, rho: Density) -> str:
+    """Return in words where a potential has a kink that counts; empty if none is found."""
+    potential, reached = energy.potential, None
+    if potential.shape != rho.grid.shape:
+        return ""
+    for axis, around in enumerate(rho.grid.periodic):
+        place = kink_along(potential, axis, around)
+        if place is None:
+            continue
+        if reached is None:
+            psi, m = energy.psi(potential, rho.masses), rho.masses
+            reached = psi <= float(psi[m > FILLED * m.max()].max(initial=-math.inf)) + HIGHEST * energy.diffusion
+        place = kink_along(potential, axis, around, reached)
+        if place is not None:
+            return f"the potential has a kink at {rho.grid.names[axis]} = {rho.grid.centers[axis][place]:.4g}"
+    return ""
 
 
 def why_split(flow: Flow) -> str | None:
@@ -106,13 +204,18 @@ def _unresolved(flow: Flow, energy: EnergyOnGrid, rho: Density, field: np.ndarra
 
     With a mobility it is the potential less D log A that the fluxes along an axis see.
     """
-    nodal = energy if rho.grid.log_weight is None else replace(energy, grid=node_grid(rho.grid))
+    even = all(rho.grid.uniform)
+    nodal = energy if even and rho.grid.log_weight is None else replace(energy, grid=node_grid(rho.grid))
+    graded = [None] * rho.grid.ndim if even else node_grid(rho.grid).graded
     psi, unit = nodal.sweep_potential, 1.0 / rho.mass
     psi, mobility = psi if field is None else psi + field, flow.diagonal_mobility
     with np.errstate(over="ignore", invalid="ignore"):
         for axis in range(rho.grid.ndim):
             pull = psi if mobility is None else psi - energy.diffusion * np.log(mobility[axis])
             m, p = rho.masses.swapaxes(0, axis), pull.swapaxes(0, axis)
+            way = graded[axis]
+            if way is not None:
+                p = p + energy.diffusion * np.log(way.pace).reshape(-1, *[1] * (p.ndim - 1))
             first = p[1:] - p[:-1]
             second = first[1:] - first[:-1]
             bend = float((np.abs(second) * m[1:-1]).sum()) * unit / energy.diffusion

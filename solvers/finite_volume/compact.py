@@ -27,7 +27,7 @@ whatever the step.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import cast
 
 import numpy as np
@@ -46,7 +46,6 @@ from wgflow.compiled.compact import (
 )
 from wgflow.compiled.sweep import IMPLICIT_EULER
 from wgflow.energies.on_grid import EnergyOnGrid
-from wgflow.grids import Grid
 
 from .compact_sweeps import CompactSweeps
 from .energy_in_time import EnergyInTime, work_of
@@ -217,7 +216,7 @@ class Compact(FieldRule):
         coarse = sweeps.move(state.masses, stepper.psi(energy, middle), dt, sweeps.second)
         mended = sweeps.moved
         fine, more = half_step(half, second, late)
-        missed = EXTRAPOLATED * dt * speed_of_field(state.masses, guess - middle, sweeps.grid, sweeps.mobility)
+        missed = EXTRAPOLATED * dt * speed_of_field(state.masses, guess - middle, sweeps)
         return coarse, fine, half, (mended, moved + more), missed, middle
 
 
@@ -251,16 +250,16 @@ class Times:
         return work_of(weights, laws, energies)
 
 
-def speed_of_field(masses: np.ndarray, field: np.ndarray, grid: Grid,
-                   mobility: Sequence[np.ndarray] | None = None) -> float:
+def speed_of_field(masses: np.ndarray, field: np.ndarray, sweeps: CompactSweeps) -> float:
     """Return the L1 norm of div(rho A grad field), A diagonal: how fast a field moves a law."""
     total = np.zeros(masses.shape)
     for axis in range(masses.ndim):
         m, change = np.moveaxis(masses, axis, 0), np.moveaxis(total, axis, 0)
         flux = (m[1:] + m[:-1]) * np.diff(np.moveaxis(field, axis, 0), axis=0)
-        flux *= 0.5 / grid.widths[axis][0] ** 2
-        if mobility is not None:
-            a = np.moveaxis(mobility[axis], axis, 0)
+        flux *= 0.5 / sweeps.grid.steps[axis] ** 2
+        mobility = sweeps.mobile[axis][0]
+        if mobility.size:
+            a = np.moveaxis(mobility[:masses.size].reshape(masses.shape), axis, 0)
             flux *= 0.5 * (a[1:] + a[:-1])
         change[:-1] += flux
         change[1:] -= flux

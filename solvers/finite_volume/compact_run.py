@@ -18,17 +18,19 @@ from wgflow.recorder import Step, Steps
 from .compact import LADDER_BELOW, Compact
 from .compact_sweeps import CompactSweeps
 from .field_loop import field_loop
+from .midpoint import Midpoint
 from .oblique import ObliqueCompactSweeps
 from .run import MAX_HALVINGS, FiniteVolumeRun
 from .splitting import default_threads, sequence_of_axes
-from .stepper import State, Stepper
+from .step_size import Controller
+from .stepper import FieldRule, State, Stepper
 from .tolerance import BUDGET_LEFT, Tolerance
 from .unsplit import Unsplit, UnsplitSweeps
 
 if TYPE_CHECKING:
     from .method import FiniteVolume
 
-__all__ = ["CompactRun"]
+__all__ = ["CompactMidpointRun", "CompactRun"]
 
 #: Without ``rtol`` the tolerance of a step is this multiple of the error of the grid: without an interaction, where the
 #: flow contracts what a step has missed, and with one; on several axes, whose steps of order 6 miss a small part of
@@ -63,30 +65,13 @@ class CompactRun(FiniteVolumeRun):
         self.loop = Loop(self.stepper, scale) if single and method.tol is None and not callable(scale) else None
         if self.controller is not None and self.controller.ladder and method.rtol is None:
             self.longest = min(self.longest, (flow.t1 - flow.t0) / FEWEST_STEPS)
-        # The loop with an interaction knows no mobility.
-        fast = method.tol is None and method.controlled and flow.mobility is None
+        # The loop with an interaction knows no mobility, which graded axes have, too.
+        fast = method.tol is None and method.controlled and flow.mobility is None and not any(sweeps.grid.graded)
         self.field_loop = field_loop(self.stepper, scale) if fast else None
 
     def make_stepper(self, flow: Flow, method: FiniteVolume) -> Stepper:
-        rho0 = nodes_of_density(flow.density)
-        energy = replace(flow.on_grid, grid=rho0.grid)
-        nodal = replace(flow, rho0=rho0)
-        vars(nodal)["on_grid"] = energy
-        nodal.clock, nodal.drive = flow.clock, flow.drive
-        flow.law = law_of_nodes(flow.density, rho0)
-        static, threads = not (energy.moves or flow.energy.time_dependent), method.threads or default_threads()
-        diagonal = flow.diagonal_mobility
-        directions = None if flow.mobility is None else flow.mobility.directions(flow.grid)
-        if directions is not None and diagonal is not None:
-            self.rule = Compact()
-            return Stepper(nodal, ObliqueCompactSweeps(node_grid(flow.grid), energy.diffusion, static, threads,
-                                                       directions, diagonal), self.rule)
-        unsplit = method.splitting == "none" and flow.t1 > flow.t0
-        kind = UnsplitSweeps if unsplit else CompactSweeps
-        sweeps = kind(node_grid(flow.grid), energy.diffusion, static, threads, diagonal)
-        sweeps.sequence = sequence_of_axes(flow)
-        self.rule = Unsplit() if unsplit else Compact()
-        return Stepper(nodal, sweeps, self.rule)
+        self.rule = Unsplit() if method.splitting == "none" and flow.t1 > flow.t0 else Compact()
+        return stepper_at_centers(flow, method, self.rule)
 
     def make_controller(self) -> CompactController:
         calm, method = self.flow.on_grid.moves, self.method
@@ -171,6 +156,38 @@ class CompactRun(FiniteVolumeRun):
         return self.stepper.sweeps.space_error(state.masses)
 
 
+class CompactMidpointRun(FiniteVolumeRun):
+    """A run on values at the centers of cells whose field is the average over each step: of second order in time."""
+
+    HOLDS = CompactRun.HOLDS
+
+    def make_stepper(self, flow: Flow, method: FiniteVolume) -> Stepper:
+        return stepper_at_centers(flow, method, Midpoint())
+
+    def make_controller(self) -> Controller:
+        return Controller(Tolerance(self.method.rtol, self.method.tol, SHARE_OF_FIELD, TIGHTEST, LOOSEST))
+
+
+def stepper_at_centers(flow: Flow, method: FiniteVolume, rule: FieldRule) -> Stepper:
+    """Return the steps of a flow of values at the centers of cells, and let the flow record such laws."""
+    rho0 = nodes_of_density(flow.density)
+    energy = replace(flow.on_grid, grid=rho0.grid)
+    nodal = replace(flow, rho0=rho0)
+    vars(nodal)["on_grid"] = energy
+    nodal.clock, nodal.drive = flow.clock, flow.drive
+    flow.law = law_of_nodes(flow.density, rho0)
+    static, threads = not (energy.moves or flow.energy.time_dependent), method.threads or default_threads()
+    diagonal = flow.diagonal_mobility
+    directions = None if flow.mobility is None else flow.mobility.directions(flow.grid)
+    if directions is not None and diagonal is not None:
+        return Stepper(nodal, ObliqueCompactSweeps(node_grid(flow.grid), energy.diffusion, static, threads, directions,
+                                                   diagonal), rule)
+    kind = UnsplitSweeps if isinstance(rule, Unsplit) else CompactSweeps
+    sweeps = kind(node_grid(flow.grid), energy.diffusion, static, threads, diagonal)
+    sweeps.sequence = sequence_of_axes(flow)
+    return Stepper(nodal, sweeps, rule)
+
+
 class CompactController:
     """The choice of dt: the local error of each step stays below a tolerance.
 
@@ -251,7 +268,7 @@ class Loop:
         pull = energy.sweep_potential.copy() if logarithm is None else energy.sweep_potential - logarithm
         self.rate, self.speed = compact_start(
             stepper.flow.density.masses.copy(), pull, mobility, self.mu, self.diffusion,
-            float(self.grid.widths[0][0]), self.grid.periodic[0], *self.storage)
+            self.grid.steps[0], self.grid.periodic[0], *self.storage)
         self.batch = max(1, min(BATCH, BATCH_SIZE // n))
 
     def steps(self, run: CompactRun, stop: float) -> tuple[Steps, State] | None:

@@ -77,11 +77,11 @@ class CompactSweeps(Sweeps):
                  mobility: Sequence[np.ndarray] | None = None):
         self.grid, self.diffusion, self.static, self.threads = grid, diffusion, static, threads
         self.mobility = mobility
-        self.mobile = mobile_axes(mobility, diffusion, grid.ndim)
+        self.mobile = mobile_axes(mobility, diffusion, grid)
         self.axes = []
         for axis in range(grid.ndim):
             outer, inner, width, blocks = compact_layout(grid.shape, axis)
-            self.axes.append((float(grid.widths[axis][0]), outer, inner, grid.periodic[axis], grid.shape[axis], width,
+            self.axes.append((grid.steps[axis], outer, inner, grid.periodic[axis], grid.shape[axis], width,
                               blocks))
         self.pool = ThreadPoolExecutor(threads) if threads > 1 and grid.size >= THREADED_CELLS else None
         self.moved, self.sequence = 0.0, tuple(range(grid.ndim))

@@ -15,8 +15,8 @@ from wgflow.grids import Grid
 
 from ..base import Method
 from ..finite_volume_memory import reserve_for
-from .choice import carries, why_not_compact, why_split
-from .compact_run import CompactRun
+from .choice import carries, loss_of_order, why_not_compact, why_split
+from .compact_run import CompactMidpointRun, CompactRun
 from .oblique import why_not_oblique
 from .run import FiniteVolumeRun
 
@@ -24,6 +24,8 @@ __all__ = ["FiniteVolume"]
 
 #: How the interaction at the middle of a step is found.
 SCHEMES = ("extrapolated", "midpoint")
+#: How a certificate tells that cells vary in width.
+GRADED = " on cells of smoothly varying widths"
 #: Steps that no run takes.
 NO_LIMIT = 10**9
 #: Orders in space; by default 4 where that is better.
@@ -79,12 +81,14 @@ class FiniteVolume(Method):
         solved, with two or three evaluations for steps that resolve the flow (1.5 to 2 times the work for a time error
         that is as small or smaller). F then falls at any step for any symmetric U without cut steps, and stable
         stationary states stay stable under steps of any length: for long steps, runs to rest, strong and singular
-        interactions. Without an interaction the two take the same steps. Both solve nonlinear diffusion, too.
+        interactions. Without an interaction the two take the same steps. Both solve nonlinear diffusion, too, and take
+        fluxes of order 4 where these serve.
 
     order : int, optional
         Order of the fluxes in space, 4 or 2; by default the better of the two, as the certificate tells
-        (``certificate.scheme``). Those of order 4 are for smooth problems with linear diffusion on even cells. With 4
-        a problem that they do not serve is refused; 2 also keeps to fluxes where points would carry fronts.
+        (``certificate.scheme``). Those of order 4 are for smooth problems with linear diffusion, on cells that are even
+        or vary smoothly; at kinks they are of lower order, which the certificate tells, too. With 4 a problem that they
+        do not serve is refused; 2 also keeps to fluxes where points would carry fronts.
 
     tol : float, optional
         Tolerance of the whole run: the error of the density (L1, relative to the mass). Half of it is for the errors of
@@ -197,6 +201,7 @@ class FiniteVolume(Method):
             order = "fourth" if rough is None else "second"
             flow.scheme = (f"fluxes of {order} order in space along directions of the grid ({len(directions)} for a "
                            f"mobility with mixed terms{'' if rough is None else '; ' + rough})")
+            flow.scheme += _loss(flow) if rough is None else ""
             reserve_for(flow, self, rough is None)
             return CompactRun(self, flow) if rough is None else FiniteVolumeRun(self, flow)
         reason = why_not_compact(flow, self)
@@ -207,9 +212,11 @@ class FiniteVolume(Method):
         moving = "" if flow.mobility is None else f", with a {flow.mobility.kind} mobility"
         if reason is None:
             together = ", all axes at once" if self.splitting == "none" else ""
-            flow.scheme = f"fluxes of fourth order in space{together}{moving}"
+            cells = "" if all(even or half for even, half in zip(flow.grid.uniform, flow.grid.origin)) else GRADED
+            flow.scheme = f"fluxes of fourth order in space{cells}{together}{moving}{_loss(flow)}"
             reserve_for(flow, self, True)
-            return CompactRun(self, flow)
+            implicit = self.scheme == "midpoint" and flow.on_grid.moves
+            return CompactMidpointRun(self, flow) if implicit else CompactRun(self, flow)
         if self.order == 4 and flow.t1 > flow.t0:
             raise InvalidInput(f"order=4: fluxes of fourth order do not serve {reason}; leave order out")
         if carries(flow, self):
@@ -218,3 +225,9 @@ class FiniteVolume(Method):
             flow.scheme = f"fluxes of second order in space{moving} ({reason})"
         reserve_for(flow, self, False)
         return FiniteVolumeRun(self, flow)
+
+
+def _loss(flow: Flow) -> str:
+    """Return the words by which a certificate tells where fluxes of fourth order lose their order."""
+    found = loss_of_order(flow)
+    return f"; {found}" if found else ""

@@ -31,6 +31,7 @@ from wgflow.compiled.compact import (
     GAMMA5,
     LINE_POWER,
     THIRD_WEIGHTS,
+    _add_strips,
     _mobile,
     _unit_rates,
     line_error,
@@ -155,10 +156,12 @@ class UnsplitSweeps(CompactSweeps):
         lines = np.ascontiguousarray(np.moveaxis(pull, axis, 0), dtype=float).reshape(n, -1)
         cells = np.moveaxis(np.arange(size).reshape(self.grid.shape), axis, 0).reshape(n, -1)
         rates = np.empty((4, *lines.shape))
-        _unit_rates(lines, self.diffusion, float(self.grid.widths[axis][0]), self.grid.periodic[axis], rates)
+        _unit_rates(lines, self.diffusion, self.grid.steps[axis], self.grid.periodic[axis], rates)
         if own.size:
-            a_lines = np.ascontiguousarray(np.moveaxis(own.reshape(psi.shape), axis, 0)).reshape(n, -1)
+            a_lines = np.ascontiguousarray(np.moveaxis(own[:size].reshape(psi.shape), axis, 0)).reshape(n, -1)
             _mobile(rates, a_lines, self.grid.periodic[axis])
+            if own.size > size and not self.grid.periodic[axis]:
+                _add_strips(rates, *own[size:].tolist())
         a, b, p, r = rates
         edges = n if self.grid.periodic[axis] else n - 1
         here, there = cells[:edges].ravel(), np.roll(cells, -1, axis=0)[:edges].ravel()

@@ -184,6 +184,33 @@ def _mobile(rates, mobility, periodic):
 
 
 @jit
+def _add_strips(rates, low, high):
+    """Change the rates and weights at both walls for strips of these widths, in cells, beyond the first and last cell.
+
+    `wgflow.energies.graded_axes` derives them: with them the first two weights are 26/24 + low + k and 21/24 - k.
+    """
+    n, width = rates.shape[1], rates.shape[2]
+    last = n - 2
+    for j in range(width):
+        k = 0.5 * low * (1.0 + low)
+        first, second = 26.0 / 24.0 / (26.0 / 24.0 + low + k), 21.0 / 24.0 / (21.0 / 24.0 - k)
+        rates[0, 0, j] *= first
+        rates[2, 0, j] *= first
+        rates[1, 0, j] *= second
+        rates[3, 0, j] = (rates[3, 0, j] - 24.0 / 21.0 * k) * second
+        rates[0, 1, j] *= second
+        rates[2, 1, j] *= second
+        k = 0.5 * high * (1.0 + high)
+        first, second = 26.0 / 24.0 / (26.0 / 24.0 + high + k), 21.0 / 24.0 / (21.0 / 24.0 - k)
+        rates[1, last, j] *= first
+        rates[3, last, j] *= first
+        rates[0, last, j] *= second
+        rates[2, last, j] = (rates[2, last, j] - 24.0 / 21.0 * k) * second
+        rates[1, last - 1, j] *= second
+        rates[3, last - 1, j] *= second
+
+
+@jit
 def _close(rates):
     """Turn the rates and weights at both walls into those of point masses with weights (26, 21, 25)/24."""
     n, width = rates.shape[1], rates.shape[2]
@@ -568,6 +595,7 @@ def compact_sweep(masses, psi, mobility, diffusion, dt, count, h, outer, inner, 
     masses, psi : arrays, shape (outer * n * inner,)
         Point masses and Psi, flat in C order.
     mobility : array of the same shape, or empty
+        On graded axes with the widths of the strips at both walls behind it.
         A along this axis at the centers; Psi is then Psi - D log A. Empty: A = 1.
     diffusion, dt : float
     count : int
@@ -604,6 +632,8 @@ def compact_sweep(masses, psi, mobility, diffusion, dt, count, h, outer, inner, 
             if mobility.size > 0:
                 _load(mobility, start, stride, step, lines, p)
                 _mobile(unit, p, periodic)
+                if mobility.size > masses.size and not periodic:
+                    _add_strips(unit, mobility[masses.size], mobility[masses.size + 1])
         if mode != BOTH:
             _factor(unit, s, cut, periodic, f)
         moved[b] = 0.0
@@ -818,7 +848,9 @@ def compact_start(start, psi, mobility, mu, diffusion, h, periodic, rates, f):
         m[i, 0] = start[i]
     _unit_rates(psi.reshape(n, 1), diffusion, h, periodic, rates)
     if mobility.size > 0:
-        _mobile(rates, mobility.reshape(n, 1), periodic)
+        _mobile(rates, mobility[:n].reshape(n, 1), periodic)
+        if mobility.size > n and not periodic:
+            _add_strips(rates, mobility[n], mobility[n + 1])
     _factor(rates, 0.0, n < 1, periodic, f[1])
     _generator(m, rates, periodic, x, g)
     speed = 0.0
@@ -1255,6 +1287,8 @@ def compact_dissipation(masses, psi, mobility, mu, diffusion, h, outer, inner, p
             if mobility.size > 0:
                 _load(mobility, start, stride, step, lines, p)
                 _mobile(rates, p, periodic)
+                if mobility.size > masses.size and not periodic:
+                    _add_strips(rates, mobility[masses.size], mobility[masses.size + 1])
         if empty:
             continue
         _load(mu, start, stride, step, lines, u)

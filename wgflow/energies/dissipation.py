@@ -87,23 +87,35 @@ def compact_dissipation_on_grid(masses: np.ndarray, psi: np.ndarray, grid: NodeG
     mu *= diffusion
     mu += psi
     total, negligible = 0.0, EMPTY * float(masses.sum())
-    mobile = mobile_axes(mobility, diffusion, grid.ndim)
+    mobile = mobile_axes(mobility, diffusion, grid)
     for axis in range(grid.ndim):
         outer, inner, width, _ = compact_layout(grid.shape, axis)
         kept = rates[axis] if rates else np.empty((0, 4, grid.shape[axis], width))
         own, logarithm = mobile[axis]
         pull = psi.ravel() if logarithm is None else psi.ravel() - logarithm
-        total += compact_dissipation(masses.ravel(), pull, own, mu.ravel(), diffusion, float(grid.widths[axis][0]),
+        total += compact_dissipation(masses.ravel(), pull, own, mu.ravel(), diffusion, grid.steps[axis],
                                      outer, inner, grid.periodic[axis], width, kept, formed, negligible)
     return float(total)
 
 
 def mobile_axes(mobility: Sequence[np.ndarray] | None, diffusion: float,
-                ndim: int) -> list[tuple[np.ndarray, np.ndarray | None]]:
-    """Return for each axis A, flat, and D log A; an empty array and None where there is no mobility."""
-    if mobility is None:
-        return [(np.empty(0), None)] * ndim
-    return [(a.ravel(), diffusion * np.log(a.ravel())) for a in mobility]
+                grid: NodeGrid) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    """Return for each axis A, flat, and D log A; an empty array and None where there is no mobility.
+
+    On graded axes A / g^2, with the widths of the strips at both walls behind it, and D log A - D log g.
+    """
+    found: list[tuple[np.ndarray, np.ndarray | None]] = []
+    for axis, graded in enumerate(grid.graded):
+        if mobility is None and graded is None:
+            found.append((np.empty(0), None))
+            continue
+        a = np.ones(grid.shape) if mobility is None else mobility[axis]
+        if graded is None:
+            found.append((a.ravel(), diffusion * np.log(a.ravel())))
+            continue
+        g = graded.pace.reshape(-1, *[1] * (grid.ndim - axis - 1))
+        found.append((np.append((a / g**2).ravel(), graded.strips), diffusion * np.log(a / g).ravel()))
+    return found
 
 
 def linear_dissipation(masses, psi, grid, diffusion: float, corrected: bool = True,

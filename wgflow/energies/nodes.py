@@ -1,7 +1,8 @@
 r"""Laws by their values at cell centers, and the averages over cells that belong to them.
 
 Compact finite volumes of fourth order hold the values :math:`p_i = \rho(x_i)` at the centers of uniform cells, for
-which a flow splits exactly into its axes. A `Density` is known by the averages :math:`a_i` over its cells. Along each
+which a flow splits exactly into its axes; cells whose widths vary smoothly are images of uniform ones
+(`graded_axes`). A `Density` is known by the averages :math:`a_i` over its cells. Along each
 axis
 
 .. math:: a_i = p_i + \tfrac{1}{24} \delta^2 p_i - \tfrac{17}{5760} \delta^4 p_i + O(h^6), \qquad
@@ -33,6 +34,8 @@ from wgflow.densities import Density
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
 
+from .graded_axes import ITERATIONS, SETTLED, GradedAxis, graded_axis, is_graded
+
 Law = TypeVar("Law")
 
 __all__ = ["NodeGrid", "at_nodes", "density_of_nodes", "has_nodes", "is_smooth",
@@ -53,22 +56,35 @@ SMOOTH = 2.0
 
 
 class NodeGrid(Grid):
-    """A uniform grid whose cells stand for their centers: its volumes contain the weights of a quadrature.
+    """A grid whose cells stand for their centers: its volumes contain the weights of a quadrature.
 
     Parameters
     ----------
     cells : Grid
         For which `has_nodes` holds.
+
+    Attributes
+    ----------
+    graded : tuple of GradedAxis or None
+        For each axis whose cells are not even, how it is an image of even ones; its widths are their images.
+    steps : tuple of float
+        For each axis the width of its even cells; 1 where they have images.
     """
 
     cells: Grid
+    graded: tuple[GradedAxis | None, ...]
+    steps: tuple[float, ...]
 
     def __init__(self, cells: Grid):
         vars(self).update({name: value for name, value in vars(cells).items()
                            if name not in ("volumes", "log_volumes", "log_reference", "_nodes")})
         self.cells = cells
+        self.graded = tuple(None if even or half else graded_axis(e, c, around) for even, half, e, c, around in
+                            zip(cells.uniform, cells.origin, cells.edges, cells.centers, cells.periodic))
         # The half cell at an origin counts as a whole one with half the weight.
-        self.widths = tuple(np.full(h.size, h[-1]) for h in cells.widths)
+        self.widths = tuple(np.full(h.size, h[-1]) if axis is None else axis.pace
+                            for h, axis in zip(cells.widths, self.graded))
+        self.steps = tuple(1.0 if axis is not None else float(h[0]) for h, axis in zip(self.widths, self.graded))
         if cells.log_weight is not None:
             self.log_weight = _log_values(cells.log_weight, cells.periodic)
             for axis, half in enumerate(cells.origin):
@@ -84,8 +100,9 @@ class NodeGrid(Grid):
         for axis, periodic in enumerate(self.periodic):
             if not periodic:
                 lines = np.moveaxis(volumes, axis, -1)
-                lines[..., :3] *= WALL
-                lines[..., -3:] *= WALL[::-1]
+                weights, graded = np.ones(self.shape[axis]), self.graded[axis]
+                weights[:3], weights[-3:] = WALL, WALL[::-1]
+                lines *= weights if graded is None else weights + graded.weights()
         volumes.flags.writeable = False
         return volumes
 
@@ -103,7 +120,7 @@ def node_grid(grid: Grid) -> NodeGrid:
 
 
 def has_nodes(grid: Grid) -> bool:
-    """Return whether a grid's cells are even, and enough for the closures at its walls.
+    """Return whether a grid's cells are even, or vary smoothly, and enough for the closures at its walls.
 
     A half cell at an origin is allowed where the weight vanishes fast enough for what lies there not to matter.
     """
@@ -111,6 +128,8 @@ def has_nodes(grid: Grid) -> bool:
         return False
     for axis, (even, half, h) in enumerate(zip(grid.uniform, grid.origin, grid.widths)):
         if even:
+            continue
+        if not half and grid.log_weight is None and is_graded(grid.edges[axis], grid.periodic[axis]):
             continue
         if not half or grid.log_weight is None or not ((h[1:] == h[-1]).all() and h[0] == 0.5 * h[-1]):
             return False
@@ -130,13 +149,14 @@ def nodes_of_density(rho: Density) -> Density:
     """Return a density by its values at the centers, on a `NodeGrid`; those attached to it, if any."""
     if rho.nodal is not None:
         return rho.nodal
-    grid, values = rho.grid, rho.values.copy()
+    grid, nodes = rho.grid, node_grid(rho.grid)
+    values = _in_even_cells(rho.values, grid.widths, nodes)
     _scale_origins(values, grid, 0.5)
     # Bounds make the maps of the axes depend on their order.
     for axis in reversed(_steepest_first(values, grid.periodic)):
         if is_smooth(values, axis):
-            values = _along(values_of_averages, values, axis, grid.periodic[axis])
-    nodes = node_grid(grid)
+            values = _along(values_of_averages, values, axis, nodes)
+    values = _in_even_cells(values, nodes.widths, nodes, back=True)
     return Density.trusted(nodes, _of_mass(values, nodes, rho.mass))
 
 
@@ -150,10 +170,15 @@ def with_nodes(rho: Density, values: np.ndarray) -> Density:
 
 def density_of_nodes(nodal: Density) -> Density:
     """Return the density whose values at the centers are given; they are attached to it."""
-    grid, values = cast(NodeGrid, nodal.grid).cells, nodal.values
+    nodes = cast(NodeGrid, nodal.grid)
+    grid, values = nodes.cells, nodal.values
+    if any(nodes.graded):
+        values = _in_even_cells(values, nodes.widths, nodes)
     for axis in _steepest_first(values, grid.periodic):
         if is_smooth(values, axis):
-            values = _along(averages_of_values, values, axis, grid.periodic[axis])
+            values = _along(averages_of_values, values, axis, nodes)
+    if any(nodes.graded):
+        values = _in_even_cells(values, grid.widths, nodes, back=True)
     if any(grid.origin):
         values = values.copy()
         _scale_origins(values, grid, 2.0)
@@ -227,13 +252,35 @@ def _scale_origins(values: np.ndarray, grid: Grid, factor: float) -> None:
             np.moveaxis(values, axis, 0)[0] *= factor
 
 
-def _along(convert: Callable[..., None], values: np.ndarray, axis: int, periodic: bool) -> np.ndarray:
+def _in_even_cells(values: np.ndarray, widths: Sequence[np.ndarray], nodes: NodeGrid,
+                   back: bool = False) -> np.ndarray:
+    """Return densities times the widths of graded cells, or divided by them on the way back; a new array."""
+    values = values.copy()
+    for axis, graded in enumerate(nodes.graded):
+        if graded is not None:
+            h = widths[axis].reshape(-1, *[1] * (values.ndim - axis - 1))
+            values *= 1.0 / h if back else h
+    return values
+
+
+def _along(convert: Callable[..., None], values: np.ndarray, axis: int, nodes: NodeGrid) -> np.ndarray:
     """Return averages of values or values of averages along an axis, by a function of the lines of that axis."""
+    periodic, graded = nodes.periodic[axis], nodes.graded[axis]
     # Copies, since compiled functions know arrays that can be written to alone.
     lines = np.array(values.swapaxes(0, axis), order="C")
-    found = np.empty(lines.shape)
-    convert(lines.reshape(len(lines), -1), periodic, found.reshape(len(lines), -1))
-    return np.ascontiguousarray(found.swapaxes(0, axis))
+    given = lines.reshape(len(lines), -1)
+    found = np.empty(given.shape)
+    convert(given, periodic, found)
+    if graded is not None and convert is averages_of_values:
+        found += graded.exchange(given)
+    elif graded is not None:
+        most = SETTLED * float(np.abs(given).max())
+        for _ in range(ITERATIONS):
+            before = found.copy()
+            convert(given - graded.exchange(before), periodic, found)
+            if np.abs(found - before).max() <= most:
+                break
+    return np.ascontiguousarray(found.reshape(lines.shape).swapaxes(0, axis))
 
 
 def is_smooth(values: np.ndarray, axis: int) -> bool:
