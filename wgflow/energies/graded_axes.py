@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ FEWEST = 12
 STEEPEST = 0.4
 #: Widths vary smoothly if third differences of their logarithms are at most this part of the second ones near by (1 at
 #: a kink of the widths, 2 at a jump), or this small.
-SMOOTH, NEGLIGIBLE = 0.5, 1e-4
+SMOOTH, NEGLIGIBLE = 0.7, 1e-4
 #: Cells beside a place that are near by.
 NEAR = 3
 #: Points of the polynomials through the centers.
@@ -128,17 +129,18 @@ def graded_axis(edges: Array, centers: Array, periodic: bool) -> GradedAxis:
     if periodic:
         period = edges[-1] - edges[0]
         c = np.concatenate([c[-ahead:] - period, c, c[:ahead] + period])
-    i = np.arange(n) + ahead
+    i = np.arange(float(n)) + ahead
     pace = _along(c, i, 1)
-    between = np.arange(n + 1) - 0.5 + ahead
-    miss, slope = edges - _along(c, between, 0), _along(c, between, 1)
+    between = np.arange(n + 1.0) - 0.5 + ahead
+    miss: Array = np.subtract(edges, _along(c, between, 0))
+    slope = _along(c, between, 1)
     bend = _along(c, between, 2)
     shifts = miss / slope
     shifts *= 1.0 - 0.5 * shifts * bend / slope
     return GradedAxis(pace, shifts, periodic)
 
 
-def _along(c: Array, places: Array, derivative: int) -> Array:
+def _along(c: Array, places: NDArray[Any], derivative: int) -> Array:
     """Return derivatives of the polynomials through the centers nearest to places, which are given in indices."""
     start = np.clip(np.ceil(places - 0.5 * POINTS).astype(int), 0, c.size - POINTS)
     found = np.empty(places.size)

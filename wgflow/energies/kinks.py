@@ -33,7 +33,7 @@ AGREE, SMOOTH = 0.1, 0.25
 REACH = 7
 
 
-def kink_along(values: Array, axis: int, periodic: bool, counts: Array | None = None,
+def kink_along(values: Array, axis: int, periodic: bool, counts: NDArray[np.bool_] | None = None,
                noise: float = ROUNDING) -> int | None:
     """Return the index along an axis at which values have their strongest kink; None if there is none.
 

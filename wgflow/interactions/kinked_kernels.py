@@ -76,7 +76,7 @@ def mend_displacements(table: Array, grid: Grid) -> tuple[str, float]:
     return "", exponent
 
 
-def _mend(table: Array, place: int, jump: float, counts: Array, index: int, halfway: bool = False) -> None:
+def _mend(table: Array, place: int, jump: float, counts: NDArray[np.bool_], index: int, halfway: bool = False) -> None:
     """Add what sums miss at a kink of known jump, and note that it does not count any more."""
     if not math.isfinite(jump) or jump == 0.0:
         return

@@ -9,8 +9,10 @@ import pytest
 
 import wgflow as wg
 from wgflow.compiled import compact
+from wgflow.energies.nodes import node_grid
 from wgflow.solvers.finite_volume import compact_run
 from wgflow.solvers.finite_volume.compact import interpolated, speed_of_field
+from wgflow.solvers.finite_volume.compact_sweeps import CompactSweeps
 
 LINE = wg.Grid((-4, 4), cells=90)
 CIRCLE = wg.Grid((0, 2 * math.pi), cells=64, boundary="periodic")
@@ -99,8 +101,8 @@ def test_extrapolation_and_speed_against_numpy():
     times = (-0.8, -0.4, 0.0)
     compact._quadratic(0.3, *times, values, base, out)
     np.testing.assert_allclose(out[:, 0], base + interpolated(0.3, times, tuple(values)), rtol=1e-13, atol=1e-13)
-    grid, m = wg.Grid((0, 3), cells=n), rng.random(n)
-    assert compact._speed_of_field(m[:, None], base, 0.25) == pytest.approx(speed_of_field(m, base, grid), rel=1e-13)
+    sweeps, m = CompactSweeps(node_grid(wg.Grid((0, 3), cells=n)), 1.0, False, 1), rng.random(n)
+    assert compact._speed_of_field(m[:, None], base, 0.25) == pytest.approx(speed_of_field(m, base, sweeps), rel=1e-13)
 
 
 def test_interactions_of_a_line_in_all_forms():
