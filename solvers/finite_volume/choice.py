@@ -206,7 +206,7 @@ def _unresolved(flow: Flow, energy: EnergyOnGrid, rho: Density, field: np.ndarra
     """
     even = all(rho.grid.uniform)
     nodal = energy if even and rho.grid.log_weight is None else replace(energy, grid=node_grid(rho.grid))
-    graded = [None] * rho.grid.ndim if even else node_grid(rho.grid).graded
+    graded = [None] * rho.grid.ndim if even else node_grid(rho.grid).images
     psi, unit = nodal.sweep_potential, 1.0 / rho.mass
     psi, mobility = psi if field is None else psi + field, flow.diagonal_mobility
     with np.errstate(over="ignore", invalid="ignore"):

@@ -66,7 +66,7 @@ class CompactRun(FiniteVolumeRun):
         if self.controller is not None and self.controller.ladder and method.rtol is None:
             self.longest = min(self.longest, (flow.t1 - flow.t0) / FEWEST_STEPS)
         # The loop with an interaction knows no mobility, which graded axes have, too.
-        fast = method.tol is None and method.controlled and flow.mobility is None and not any(sweeps.grid.graded)
+        fast = method.tol is None and method.controlled and flow.mobility is None and not any(sweeps.grid.images)
         self.field_loop = field_loop(self.stepper, scale) if fast else None
 
     def make_stepper(self, flow: Flow, method: FiniteVolume) -> Stepper:
@@ -264,11 +264,12 @@ class Loop:
         self.mu = energy.energy_potential.copy()
         n = self.grid.size
         self.storage = np.empty((4, n, 1)), np.empty((2, 5, n, 1))
-        mobility, logarithm = cast(CompactSweeps, stepper.sweeps).mobile[0]
+        sweeps = cast(CompactSweeps, stepper.sweeps)
+        mobility, logarithm = sweeps.mobile[0]
         pull = energy.sweep_potential.copy() if logarithm is None else energy.sweep_potential - logarithm
         self.rate, self.speed = compact_start(
             stepper.flow.density.masses.copy(), pull, mobility, self.mu, self.diffusion,
-            self.grid.steps[0], self.grid.periodic[0], *self.storage)
+            sweeps.grid.steps[0], self.grid.periodic[0], *self.storage)
         self.batch = max(1, min(BATCH, BATCH_SIZE // n))
 
     def steps(self, run: CompactRun, stop: float) -> tuple[Steps, State] | None:

@@ -105,7 +105,7 @@ def mobile_axes(mobility: Sequence[np.ndarray] | None, diffusion: float,
     On graded axes A / g^2, with the widths of the strips at both walls behind it, and D log A - D log g.
     """
     found: list[tuple[np.ndarray, np.ndarray | None]] = []
-    for axis, graded in enumerate(grid.graded):
+    for axis, graded in enumerate(grid.images):
         if mobility is None and graded is None:
             found.append((np.empty(0), None))
             continue

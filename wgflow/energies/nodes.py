@@ -65,26 +65,26 @@ class NodeGrid(Grid):
 
     Attributes
     ----------
-    graded : tuple of GradedAxis or None
+    images : tuple of GradedAxis or None
         For each axis whose cells are not even, how it is an image of even ones; its widths are their images.
     steps : tuple of float
         For each axis the width of its even cells; 1 where they have images.
     """
 
     cells: Grid
-    graded: tuple[GradedAxis | None, ...]
+    images: tuple[GradedAxis | None, ...]
     steps: tuple[float, ...]
 
     def __init__(self, cells: Grid):
         vars(self).update({name: value for name, value in vars(cells).items()
                            if name not in ("volumes", "log_volumes", "log_reference", "_nodes")})
         self.cells = cells
-        self.graded = tuple(None if even or half else graded_axis(e, c, around) for even, half, e, c, around in
+        self.images = tuple(None if even or half else graded_axis(e, c, around) for even, half, e, c, around in
                             zip(cells.uniform, cells.origin, cells.edges, cells.centers, cells.periodic))
         # The half cell at an origin counts as a whole one with half the weight.
         self.widths = tuple(np.full(h.size, h[-1]) if axis is None else axis.pace
-                            for h, axis in zip(cells.widths, self.graded))
-        self.steps = tuple(1.0 if axis is not None else float(h[0]) for h, axis in zip(self.widths, self.graded))
+                            for h, axis in zip(cells.widths, self.images))
+        self.steps = tuple(1.0 if axis is not None else float(h[0]) for h, axis in zip(self.widths, self.images))
         if cells.log_weight is not None:
             self.log_weight = _log_values(cells.log_weight, cells.periodic)
             for axis, half in enumerate(cells.origin):
@@ -100,7 +100,7 @@ class NodeGrid(Grid):
         for axis, periodic in enumerate(self.periodic):
             if not periodic:
                 lines = np.moveaxis(volumes, axis, -1)
-                weights, graded = np.ones(self.shape[axis]), self.graded[axis]
+                weights, graded = np.ones(self.shape[axis]), self.images[axis]
                 weights[:3], weights[-3:] = WALL, WALL[::-1]
                 lines *= weights if graded is None else weights + graded.weights()
         volumes.flags.writeable = False
@@ -172,12 +172,12 @@ def density_of_nodes(nodal: Density) -> Density:
     """Return the density whose values at the centers are given; they are attached to it."""
     nodes = cast(NodeGrid, nodal.grid)
     grid, values = nodes.cells, nodal.values
-    if any(nodes.graded):
+    if any(nodes.images):
         values = _in_even_cells(values, nodes.widths, nodes)
     for axis in _steepest_first(values, grid.periodic):
         if is_smooth(values, axis):
             values = _along(averages_of_values, values, axis, nodes)
-    if any(nodes.graded):
+    if any(nodes.images):
         values = _in_even_cells(values, grid.widths, nodes, back=True)
     if any(grid.origin):
         values = values.copy()
@@ -256,7 +256,7 @@ def _in_even_cells(values: np.ndarray, widths: Sequence[np.ndarray], nodes: Node
                    back: bool = False) -> np.ndarray:
     """Return densities times the widths of graded cells, or divided by them on the way back; a new array."""
     values = values.copy()
-    for axis, graded in enumerate(nodes.graded):
+    for axis, graded in enumerate(nodes.images):
         if graded is not None:
             h = widths[axis].reshape(-1, *[1] * (values.ndim - axis - 1))
             values *= 1.0 / h if back else h
@@ -265,7 +265,7 @@ def _in_even_cells(values: np.ndarray, widths: Sequence[np.ndarray], nodes: Node
 
 def _along(convert: Callable[..., None], values: np.ndarray, axis: int, nodes: NodeGrid) -> np.ndarray:
     """Return averages of values or values of averages along an axis, by a function of the lines of that axis."""
-    periodic, graded = nodes.periodic[axis], nodes.graded[axis]
+    periodic, graded = nodes.periodic[axis], nodes.images[axis]
     # Copies, since compiled functions know arrays that can be written to alone.
     lines = np.array(values.swapaxes(0, axis), order="C")
     given = lines.reshape(len(lines), -1)

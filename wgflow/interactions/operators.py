@@ -156,7 +156,7 @@ class LowRankOperator(InteractionOperator):
 
     @cached_property
     def kink(self) -> str:
-        return kink_of_features(self.features, self.grid, self.signs)
+        return kink_of_features(np.asarray(self.features), self.grid, self.signs)
 
     def apply(self, masses: np.ndarray) -> np.ndarray:
         z = rows_dot(self.features, masses.ravel())

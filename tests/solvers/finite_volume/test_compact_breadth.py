@@ -175,6 +175,7 @@ GRADED = {
     "circle": (wg.Entropy(2.0) + wg.Potential(np.cos), wave, around_unevenly, None),
     "interaction": (WELL + wg.Interaction(lambda x, y: np.exp(-((x - y) ** 2))), bell, in_the_middle, None),
     "kink of the kernel": (WELL + wg.Dense(lambda x, y: np.abs(x - y)), bell, in_the_middle, None),
+    "named kernel": (WELL + wg.Interaction(exponential()), bell, in_the_middle, None),
     "mobility": (WELL, bell, in_the_middle, lambda x: 1 + 0.3 * np.sin(x)),
 }
 

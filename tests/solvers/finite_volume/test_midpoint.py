@@ -111,12 +111,16 @@ def every_density(monkeypatch):
 def stepper(monkeypatch):
     """The steppers of the runs, for their counts."""
     made = []
-    for module, name in ((fv_run, "make_stepper"), (compact_run, "stepper_at_centers")):
-        def keep(*arguments, original=getattr(module, name)):
+
+    def kept(original):
+        def keep(*arguments):
             made.append(original(*arguments))
             return made[-1]
 
-        monkeypatch.setattr(module, name, keep)
+        return keep
+
+    for module, name in ((fv_run, "make_stepper"), (compact_run, "stepper_at_centers")):
+        monkeypatch.setattr(module, name, kept(getattr(module, name)))
     return made
 
 
