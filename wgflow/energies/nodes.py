@@ -68,7 +68,7 @@ class NodeGrid(Grid):
                            if name not in ("volumes", "log_volumes", "log_reference", "_nodes")})
         self.cells = cells
         # The half cell at an origin counts as a whole one with half the weight.
-        self.widths = tuple(np.full(h.size, h[-1]) for h in cells.widths)
+        self.widths = tuple(np.full(h.size, h[-1]) if half else h for h, half in zip(cells.widths, cells.origin))
         if cells.log_weight is not None:
             self.log_weight = _log_values(cells.log_weight, cells.periodic)
             for axis, half in enumerate(cells.origin):
@@ -77,13 +77,12 @@ class NodeGrid(Grid):
 
     @cached_property
     def volumes(self) -> np.ndarray:
-        volumes = self.widths[0]
+        volumes = self.widths[0].copy()
         for h in self.widths[1:]:
             volumes = volumes[..., None] * h
-        volumes = volumes.copy()
         for axis, periodic in enumerate(self.periodic):
             if not periodic:
-                lines = np.moveaxis(volumes, axis, -1)
+                lines = volumes.swapaxes(axis, -1)
                 lines[..., :3] *= WALL
                 lines[..., -3:] *= WALL[::-1]
         volumes.flags.writeable = False
@@ -131,7 +130,8 @@ def nodes_of_density(rho: Density) -> Density:
     if rho.nodal is not None:
         return rho.nodal
     grid, values = rho.grid, rho.values.copy()
-    _scale_origins(values, grid, 0.5)
+    if any(grid.origin):
+        _scale_origins(values, grid, 0.5)
     # Bounds make the maps of the axes depend on their order.
     for axis in reversed(_steepest_first(values, grid.periodic)):
         if is_smooth(values, axis):
@@ -188,11 +188,12 @@ def law_of_nodes(first: Density, nodal: Density) -> Callable[[np.ndarray], Densi
     nodal : Density
         The same by its values at the centers.
     """
-    start = Density.trusted(first.grid, first.values)
-    start.nodal = nodal
+    start = Density.__new__(Density)
+    vars(start).update(grid=first.grid, values=first.values, masses=first.masses, mass=first.mass, nodal=nodal)
 
     def law(masses: np.ndarray) -> Density:
-        if np.array_equal(masses, nodal.masses):
+        middle = masses.size // 2
+        if masses.item(middle) == nodal.masses.item(middle) and np.array_equal(masses, nodal.masses):
             return start
         return density_of_nodes(Density.trusted(nodal.grid, masses / nodal.grid.volumes))
 
@@ -230,10 +231,10 @@ def _scale_origins(values: np.ndarray, grid: Grid, factor: float) -> None:
 def _along(convert: Callable[..., None], values: np.ndarray, axis: int, periodic: bool) -> np.ndarray:
     """Return averages of values or values of averages along an axis, by a function of the lines of that axis."""
     # Copies, since compiled functions know arrays that can be written to alone.
-    lines = np.array(values.swapaxes(0, axis), order="C")
-    found = np.empty(lines.shape)
-    convert(lines.reshape(len(lines), -1), periodic, found.reshape(len(lines), -1))
-    return np.ascontiguousarray(found.swapaxes(0, axis))
+    lines = values.swapaxes(0, axis).copy(order="C")
+    found, flat = np.empty(lines.shape), (len(lines), lines.size // len(lines))
+    convert(lines.reshape(flat), periodic, found.reshape(flat))
+    return found if axis == 0 else np.ascontiguousarray(found.swapaxes(0, axis))
 
 
 def is_smooth(values: np.ndarray, axis: int) -> bool:
@@ -244,7 +245,7 @@ def is_smooth(values: np.ndarray, axis: int) -> bool:
     second, fourth = differences(flat, math.prod(values.shape[:axis]), values.shape[axis],
                                  math.prod(values.shape[axis + 1:]))
     # Round-off of a flat density is no roughness.
-    return bool(fourth <= SMOOTH * second + 1e-12 * float(values.max()) * values.size)
+    return bool(fourth <= SMOOTH * second or fourth <= SMOOTH * second + 1e-12 * float(values.max()) * values.size)
 
 
 def is_smooth_everywhere(values: np.ndarray) -> bool:
