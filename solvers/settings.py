@@ -20,13 +20,15 @@ def _fields(kind: type) -> tuple[tuple[str, Any, bool], ...]:
 
 def changed(settings: object) -> list[str]:
     """Return the fields of a dataclass that are not the defaults, as ``name=value``; none of another object."""
-    given = [(name, getattr(settings, name), default) for name, default, shown in _fields(type(settings)) if shown]
+    kind: Any = type(settings)
+    given = [(name, getattr(settings, name), default) for name, default, shown in _fields(kind) if shown]
     return [f"{name}={value!r}" for name, value, default in given if value is not default
             and (default is MISSING or repr(value) != repr(default))]
 
 
 def table_of(settings: object) -> dict[str, Any]:
     """Return the fields of a dataclass by name; those that are dataclasses as tables. `asdict` copies, and is slow."""
-    values = {name: getattr(settings, name) for name, _, _ in _fields(type(settings))}
+    kind: Any = type(settings)
+    values = {name: getattr(settings, name) for name, _, _ in _fields(kind)}
     return {name: value if type(value) in PLAIN else table_of(value) if is_dataclass(value)
             else dict(value) if isinstance(value, dict) else value for name, value in values.items()}
