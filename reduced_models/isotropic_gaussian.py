@@ -229,9 +229,8 @@ class IsotropicGaussian(TwoClassModel):
 
     def potential(self, r: ArrayLike) -> FloatArray:
         self._need_square("potential V and kernel U")
-        plus, minus = self.deviations
-        r = np.asarray(r, dtype=np.float64)
-        return 0.5 * (self.activation.gaussian_mean(minus * r) - self.activation.gaussian_mean(plus * r))
+        plus, minus = self.activation.gaussian_mean(np.multiply.outer(self.deviations, r))
+        return 0.5 * (minus - plus)
 
     def diagonal(self, r: ArrayLike) -> FloatArray:
         r = np.asarray(r, dtype=np.float64)

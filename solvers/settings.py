@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, cast
 
@@ -11,16 +12,23 @@ __all__ = ["changed", "table_of"]
 PLAIN = frozenset({type(None), bool, int, float, str})
 
 
+@functools.cache
+def _fields(kind: type) -> tuple[tuple[str, Any, bool], ...]:
+    """Return name, default and whether it is shown of each field of a dataclass; none of another class."""
+    return tuple((f.name, f.default, f.repr) for f in fields(cast(Any, kind))) if is_dataclass(kind) else ()
+
+
 def changed(settings: object) -> list[str]:
     """Return the fields of a dataclass that are not the defaults, as ``name=value``; none of another object."""
-    made: tuple[Any, ...] = fields(cast(Any, settings)) if is_dataclass(settings) else ()
-    given = [(f, getattr(settings, f.name)) for f in made if f.repr]
-    return [f"{f.name}={value!r}" for f, value in given if value is not f.default
-            and (f.default is MISSING or repr(value) != repr(f.default))]
+    kind: Any = type(settings)
+    given = [(name, getattr(settings, name), default) for name, default, shown in _fields(kind) if shown]
+    return [f"{name}={value!r}" for name, value, default in given if value is not default
+            and (default is MISSING or repr(value) != repr(default))]
 
 
 def table_of(settings: object) -> dict[str, Any]:
     """Return the fields of a dataclass by name; those that are dataclasses as tables. `asdict` copies, and is slow."""
-    values = {field.name: getattr(settings, field.name) for field in fields(cast(Any, settings))}
+    kind: Any = type(settings)
+    values = {name: getattr(settings, name) for name, _, _ in _fields(kind)}
     return {name: value if type(value) in PLAIN else table_of(value) if is_dataclass(value)
             else dict(value) if isinstance(value, dict) else value for name, value in values.items()}

@@ -42,11 +42,11 @@ class AtomRecorder(Recorder):
                 noise *= float(np.einsum("iin->n", flow.mobility.at(points)).mean()) / len(points)
         self._keep_outside(beyond_bounds(points, atoms.weights, atoms.bounds, flow.open_ends, atoms.names, noise))
 
-    def _certificate(self, history: History, status: int, least: float) -> Certificate:
+    def _certificate(self, history: History, least: float, status: int) -> Certificate:
         if self.has_open_ends:
             for t, points, _ in self.snapshots:
                 self._look_at_bounds(t, np.asarray(points))
-        certificate = super()._certificate(history, status, least)
+        certificate = super()._certificate(history, least, status)
         if not self.flow.energy.spreads:
             return replace(certificate, atomic=True)
         return replace(certificate, atomic=True, noisy=True, controlled=False, dissipation_defect=None)

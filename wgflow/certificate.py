@@ -394,8 +394,10 @@ def boundary_mass(masses: np.ndarray, grid) -> float:
         if grid.periodic[axis]:
             continue
         lines, count = masses.swapaxes(0, axis), max(1, grid.shape[axis] // 100)
-        natural = grid.log_weight is not None and grid.bounds[axis][0] == 0.0
-        largest = max(largest, float(lines[-count:].sum()), 0.0 if natural else float(lines[:count].sum()))
+        natural = grid.log_weight is not None and grid.edges[axis][0] == 0.0
+        low, high = ((masses.item(0), masses.item(-1)) if masses.ndim == count == 1 else
+                     (float(lines[:count].sum()), float(lines[-count:].sum())))
+        largest = max(largest, high, 0.0 if natural else low)
     return largest / float(masses.sum())
 
 

@@ -96,7 +96,8 @@ def check_size(values, what: str) -> None:
     It looks at the length alone, so that a ``range`` or a broadcast view of 1e12 numbers is refused before a copy.
     """
     count = values.size if isinstance(values, np.ndarray) else length_of(values)
-    check_memory(8.0 * count, f"{what}: an array of {count} numbers", "take fewer")
+    if 8.0 * count > SMALL_REQUEST:
+        check_memory(8.0 * count, f"{what}: an array of {count} numbers", "take fewer")
 
 
 def call_user(function, arguments, what: str):
@@ -155,8 +156,8 @@ def check_values(values, grid: Grid, what: str) -> np.ndarray:
             raise InvalidInput(f"{what} returned shape (): need {grid.shape}, one value for each cell; "
                                f"for a constant return {array} + 0*x")
         raise InvalidInput(f"{what} has shape {array.shape}, the grid {grid.shape}")
-    bad = ~np.isfinite(array)
-    if bad.any():
+    if not np.isfinite(array).all():
+        bad = ~np.isfinite(array)
         cell = tuple(int(k) for k in np.argwhere(bad)[0])
         place = ", ".join(f"{c[k]:g}" for c, k in zip(grid.centers, cell))
         raise InvalidInput(f"{what} is {array[cell]} at ({place}), cell {cell}, and in {int(bad.sum())} cells in all; "
@@ -244,8 +245,9 @@ def out_of_memory(error: MemoryError, what: str, fix: str = "take fewer cells, a
 
 
 def check_grid_memory(shape) -> None:
-    check_memory(8.0 * WORK_ARRAYS * float(math.prod(shape)), f"cells={shape}: a solve with so many cells",
-                 "take fewer cells or axes")
+    need = 8.0 * WORK_ARRAYS * float(math.prod(shape))
+    if need > SMALL_REQUEST:
+        check_memory(need, f"cells={shape}: a solve with so many cells", "take fewer cells or axes")
 
 
 def check_real(name: str, value, *, infinite: bool = False) -> float:

@@ -21,9 +21,8 @@ class _ContractMeta(ABCMeta):
     EXAMPLE: str
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        missing = sorted(getattr(cls, "__abstractmethods__", ()))
-        if missing:
-            raise InvalidType(_message(cls, missing))
+        if cls.__abstractmethods__:
+            raise InvalidType(_message(cls, sorted(cls.__abstractmethods__)))
         try:
             made = super().__call__(*args, **kwargs)
         except TypeError as error:

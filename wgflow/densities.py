@@ -363,14 +363,14 @@ def _check_grid(grid: object, call: str) -> None:
 
 def _has_negative(array: np.ndarray, clip_negative: float) -> bool:
     """Return whether some values are below 0; InvalidInput if one is below -clip_negative, or not finite."""
-    if array.min() >= 0.0 and array.max() < math.inf:
+    lowest = array.min()
+    if lowest >= 0.0 and array.max() < math.inf:
         return False
     for kind, bad in (("NaN", np.isnan(array)), ("inf", np.isinf(array))):
         if bad.any():
             cell = tuple(int(k) for k in np.argwhere(bad)[0])
             raise InvalidInput(f"values has {int(bad.sum())} {kind}, first at {cell}; every cell average "
                                "must be finite")
-    lowest = array.min()
     if lowest < -clip_negative:
         cell = tuple(int(k) for k in np.unravel_index(array.argmin(), array.shape))
         raise InvalidInput(f"values: min {lowest:g} at index {cell}; must be >= 0 (clip_negative={-lowest:.1g} "

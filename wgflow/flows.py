@@ -6,7 +6,7 @@ import math
 import numbers
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -159,7 +159,7 @@ class Flow:
             return self.on_grid
         still, driven = self._parts
         now = self._driven(t, lambda: driven.at(t).added_to(still, self.energy))
-        return replace(now, grid=self.grid) if now.grid is not self.grid else now
+        return now.on(self.grid) if now.grid is not self.grid else now
 
     def sides(self, t: float) -> tuple[float, float]:
         """Return the times at which the energy is looked at for the end of a step, and for the start of the next."""

@@ -147,7 +147,7 @@ class Grid:
             if half:
                 self.centers[axis][0] = self.edges[axis][0]
         for axis, h in enumerate(self.widths):
-            if h.max() > CELL_RATIO_WARNING * h.min():
+            if not self.uniform[axis] and h.max() > CELL_RATIO_WARNING * h.min():
                 warnings.warn(f"edges[{axis}]: cell ratio {h.max() / h.min():.1e}; check the edges, or grade them",
                               WGFlowWarning, stacklevel=2)
         self.names = check_names(names, self.ndim)
@@ -268,10 +268,9 @@ class Grid:
     @cached_property
     def volumes(self) -> np.ndarray:
         """Volumes of the cells, an array of the grid's shape."""
-        volumes = self.widths[0]
+        volumes = self.widths[0].copy()
         for h in self.widths[1:]:
             volumes = volumes[..., None] * h
-        volumes = np.array(volumes, order="C")
         volumes.flags.writeable = False
         return volumes
 
@@ -283,7 +282,7 @@ class Grid:
 
     def mesh(self) -> tuple[np.ndarray, ...]:
         """Return the coordinates of the cell centers as full arrays of the grid's shape, one for each axis."""
-        return tuple(np.meshgrid(*self.centers, indexing="ij"))
+        return (self.centers[0].copy(),) if self.ndim == 1 else tuple(np.meshgrid(*self.centers, indexing="ij"))
 
     @cached_property
     def distances(self) -> tuple[np.ndarray, ...]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
-from copy import copy
-from itertools import pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -157,17 +156,19 @@ class Recorder:
         for clock, value in zip(steps.clock, steps.rate):
             self.rate(clock, value)
         self.n_rates = None if self.n_rates is None else self.n_rates + count
-        volume = self.even_volume
+        volume, before = self.even_volume, self.steps.latest("t")
         least = laws.min(axis=1) / volume if volume is not None else (laws / self.flow.grid.volumes).min(axis=1)
         self.steps.extend({
-            "t": steps.t, "dt": [after - before for before, after in pairwise((self.steps.latest("t"), *steps.t))],
+            "t": steps.t, "dt": [after - start for start, after in zip((before, *steps.t), steps.t)],
             "energy": steps.energy, "mass": laws.sum(axis=1).tolist(), "min_density": least.tolist(),
             "rejected": steps.rejected, "fallback": [False] * count, "work": [0.0] * count})
+        if self.ends is not None and self._is_news(self.ends.most_of_several(laws)):
+            for t, law in zip(steps.t, laws):
+                self._look_outside(t, law)
         for t, law, energy, error in zip(steps.t, laws, steps.energy, steps.error):
-            self.last_masses = law
-            self._look_outside(t, law)
-            self.audit.step(Step(t, law, energy), error)
+            self.audit.take(t, law, error)
             self._keep(t, law, energy)
+        self.last_masses = laws[-1]
         self.n_rejected, self.error_estimate = steps.rejected[-1], steps.error[-1]
 
     def needs_rate(self, step: Step) -> bool:
@@ -235,22 +236,32 @@ class Recorder:
             self._kept(k, state) for k, (_, state, _) in enumerate(self.snapshots)]
         for _, state, _ in self.snapshots:
             self.boundary = max(self.boundary, self.at_boundary(np.asarray(state)))
-        history, least = self.steps.history(), self.steps.extremes()["least"]
-        if self.flow.law is not None:
-            # The smallest average over a cell, where it is known; at the other steps the smallest value at a center.
-            known = {t: float(rho.values.min()) for (t, _, _), rho in zip(self.snapshots, densities)
-                     if isinstance(rho, Density)}
-            history.min_density = np.array([known.get(t, value) for t, value in
-                                            zip(history.t.tolist(), history.min_density.tolist())])
-            least = min([least, *known.values()]) if self.steps.stride > 1 else float(history.min_density.min())
-        made, audit = self._certificate_of(history, status, least), self.audit
-        times = [t for t, _, _ in self.snapshots]
+        times, audit = [t for t, _, _ in self.snapshots], self.audit
+        history = self._history_of(times, densities)
+        made = self._certificate_of(history, status)
         return Solution(t=times, densities=densities, energy=[s[2] for s in self.snapshots],
-                        history=history, status=status, message=message,
+                        history=lambda: history()[0], status=status, message=message,
                         certificate=lambda: audited(made(), audit, zip(times, densities)),
                         free_energy=self.flow.energy, method=str(self.method), time_scale=self.flow.time_scale,
                         jko_steps=self.jko_steps, stepped_by=self.method, start=self.flow.given,
                         mobility=self.flow.mobility, stopped=self.stopped)
+
+    def _history_of(self, times: list[float], densities: Sequence[Any]) -> Callable[[], tuple[History, float]]:
+        """Return a function that makes the history when it is read, and tells the smallest density."""
+        steps, nodal = self.steps, self.flow.law is not None
+
+        @functools.cache
+        def made() -> tuple[History, float]:
+            history, least = steps.history(), steps.least()
+            if nodal:
+                # The smallest average over a cell, where it is known; else the smallest value at a center.
+                known = {t: float(rho.values.min()) for t, rho in zip(times, densities) if isinstance(rho, Density)}
+                history.min_density = np.array([known.get(t, value) for t, value in
+                                                zip(history.t.tolist(), history.min_density.tolist())])
+                least = min([least, *known.values()]) if steps.stride > 1 else float(history.min_density.min())
+            return history, least
+
+        return made
 
     def _append(self, step: Step, dt: float) -> None:
         mass, least = step.mass, step.min_density
@@ -280,9 +291,13 @@ class Recorder:
         if self.ends is None:
             return
         outermost = self.ends.most_outside(masses)
-        if outermost > max(GROWN * self.outermost, LITTLE_OUTSIDE * self.steps.first("mass")):
+        if self._is_news(outermost):
             self.outermost = outermost
             self._keep_outside(outside_at(self.flow, t, masses))
+
+    def _is_news(self, outermost: float) -> bool:
+        """Return whether more lies at the ends than when what is beyond them was estimated last, and enough to look."""
+        return outermost > max(GROWN * self.outermost, LITTLE_OUTSIDE * self.steps.first("mass"))
 
     def _keep_outside(self, found: Outside) -> None:
         if found.part > self.outside:
@@ -310,7 +325,7 @@ class Recorder:
             self.snapshots = self.snapshots[:1] + self.snapshots[2::2]
             self.stride *= 2
 
-    def _certificate_of(self, history: History, status: int, least: float) -> Callable[[], Certificate]:
+    def _certificate_of(self, history: Callable[[], tuple[History, float]], status: int) -> Callable[[], Certificate]:
         """Return a function that makes the certificate when it is read, without the snapshots.
 
         Where the flow changes with time they are needed, and functions of the user's, and for atoms at bounds, too: it
@@ -318,13 +333,13 @@ class Recorder:
         """
         if not self.flow.has_grid or self.flow.drive is not None or self.flow.clock is not None or (
                 self.flow.stream is not None):
-            certificate = self._certificate(history, status, least)
+            certificate = self._certificate(*history(), status)
             return lambda: certificate
-        kept = copy(self)
-        kept.snapshots, kept.report, kept.watch = [], None, None
-        return lambda: kept._certificate(history, status, least)
+        kept = type(self).__new__(type(self))
+        vars(kept).update(vars(self), snapshots=[], report=None, watch=None)
+        return lambda: kept._certificate(*history(), status)
 
-    def _certificate(self, history: History, status: int, least: float) -> Certificate:
+    def _certificate(self, history: History, least: float, status: int) -> Certificate:
         worst = self.steps.extremes()
         unseen, missed = self._seen(history)
         # What the law lost by itself: the work of terms that change with time is not its own.

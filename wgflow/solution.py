@@ -104,13 +104,9 @@ class Solution(Generic[Law]):
     t : array, shape (k,)
         Times of the snapshots: ``t_eval``, or about 64 of the accepted steps.
     densities : list of Density, or list of Atoms
-        The snapshots; atoms where the method moves points. A sequence that reads them from the file, if they were
-        streamed.
+        The snapshots; atoms where the method moves points. Streamed ones are read from their file when used.
     energy : array, shape (k,)
         Free energy at the snapshots; for particles with noise, whose entropy is not known, its other terms.
-    history : History
-        Time, step, energy, mass and sign at every accepted step.
-    certificate : Certificate
     status : int
         0 if the end of the time span was reached, or the run was ended by ``stop``; 1 if not.
     message : str
@@ -128,9 +124,9 @@ class Solution(Generic[Law]):
         What `estimate_error` has found, by the index of the snapshot.
     """
 
-    def __init__(self, *, t: ArrayLike, densities: Sequence[Law], energy: ArrayLike, history: History,
-                 certificate: Certificate | Callable[[], Certificate], status: int, message: str,
-                 free_energy: FreeEnergy | None, method: str,
+    def __init__(self, *, t: ArrayLike, densities: Sequence[Law], energy: ArrayLike,
+                 history: History | Callable[[], History], certificate: Certificate | Callable[[], Certificate],
+                 status: int, message: str, free_energy: FreeEnergy | None, method: str,
                  time_scale: float | Callable[[float], float] | None = 1.0, jko_steps: Sequence[JKOStep] = (),
                  stepped_by: Method | None = None, start: Density | Atoms | None = None,
                  mobility: Mobility | None = None, stopped: str = ""):
@@ -138,8 +134,7 @@ class Solution(Generic[Law]):
         # Laws that are read when they are asked for are not read now.
         self.densities: Sequence[Law] = densities if isinstance(densities, StoredLaws) else list(densities)
         self.energy = np.asarray(energy, dtype=float)
-        self.history = history
-        self._certificate = certificate
+        self._history, self._certificate = history, certificate
         self.status, self.message, self.stopped = status, message, stopped
         self.free_energy, self.method, self.time_scale = free_energy, method, time_scale
         self.mobility = mobility
@@ -148,6 +143,11 @@ class Solution(Generic[Law]):
         # Estimates of errors by index of the snapshot, and the runs they are made of.
         self.errors: dict[int, ErrorEstimate] = {}
         self._related: dict[int, Related] = {}
+
+    @cached_property
+    def history(self) -> History:
+        """Time, step, energy, mass and sign at every accepted step; made when it is read for the first time."""
+        return self._history() if callable(self._history) else self._history
 
     @property
     def certificate(self) -> Certificate:
@@ -161,7 +161,7 @@ class Solution(Generic[Law]):
         self._certificate = certificate
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_certificate": self.certificate, "_related": {}}
+        return {**vars(self), "_history": self.history, "_certificate": self.certificate, "_related": {}}
 
     @property
     def success(self) -> bool:

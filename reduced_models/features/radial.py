@@ -82,12 +82,13 @@ class HermiteFeatures(_AtInfinity):
         self.target[0], self.target[terms + 1] = math.sqrt(0.5), -math.sqrt(0.5)
 
     def __call__(self, r: FloatArray, order: int) -> FloatArray:
-        amplitudes = self.amplitudes.reshape((-1,) + (1,) * r.ndim)
-        parts = [
-            tau**order * amplitudes * self.activation.hermite_coefficients(tau * r, self.degree, order)[::2]
-            for tau in self.deviations
-        ]
-        return np.concatenate(parts)
+        column = (-1,) + (1,) * r.ndim
+        # Both deviations at once, on an axis of their own.
+        tau = np.array(self.deviations).reshape(column)
+        scales = np.array([tau**order for tau in self.deviations]).reshape(column)
+        found = self.activation.hermite_coefficients(tau * r, self.degree, order)[::2]
+        found = scales * self.amplitudes.reshape((-1, 1) + (1,) * r.ndim) * found
+        return found.swapaxes(0, 1).reshape((-1, *r.shape))
 
 
 class QuadratureFeatures(_AtInfinity):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wgflow.compiled.compact import resolution
 from wgflow.densities import Density
 from wgflow.energies.kinks import kink_along
 from wgflow.energies.nodes import has_nodes, is_smooth_everywhere, node_grid
-from wgflow.energies.on_grid import TINY, EnergyOnGrid
+from wgflow.energies.on_grid import EnergyOnGrid
 from wgflow.errors import ConvergenceError
 from wgflow.flows import Flow
 from wgflow.interactions.kinked_kernels import kink_of_features
@@ -38,7 +38,7 @@ ORDER = 4
 #: A place is one of the law's where a cell has more than this part of the largest mass; a law may rise over it by so
 #: many D.
 FILLED, HIGHEST = 1e-6, 20.0
-#: One in so many lines is looked at first.
+#: On several axes one in so many lines is looked at first.
 SAMPLED = 8
 
 
@@ -77,13 +77,12 @@ def why_not_compact(flow: Flow, method: FiniteVolume) -> str | None:
     if rough is not None:
         return rough
     rho = flow.density
-    if not np.isfinite(energy.potential).all():
-        return "a potential that is not finite"
     field = energy.field(rho.masses, energy.interaction(rho.masses))
     if flow.energy.time_dependent:
         # What is at rest now will be moved.
-        return _unresolved(flow, energy, rho, field) or _unresolved_later(flow, rho)
-    return _unresolved(flow, energy, rho, field) or _at_rest(energy, rho, field)
+        return _unresolved(flow, energy, rho, field)[0] or _unresolved_later(flow, rho)
+    reason, far = _unresolved(flow, energy, rho, field)
+    return reason if reason or far else _at_rest(energy, rho, field)
 
 
 def loss_of_order(flow: Flow) -> str:
@@ -194,43 +193,45 @@ def _unresolved_later(flow: Flow, rho: Density) -> str | None:
     except ConvergenceError:
         # The run will meet it.
         return None
-    reason = _unresolved(flow, energy, rho, energy.field(rho.masses, energy.interaction(rho.masses)), now=False)
+    reason, _ = _unresolved(flow, energy, rho, energy.field(rho.masses, energy.interaction(rho.masses)), now=False)
     return None if reason is None else f"{reason}, at t = {t:.4g}"
 
 
 def _unresolved(flow: Flow, energy: EnergyOnGrid, rho: Density, field: np.ndarray | None,
-                now: bool = True) -> str | None:
+                now: bool = True) -> tuple[str | None, bool]:
     """Return why the cells are too wide for the potential of a law, or None; ``now`` if the law is that of the time.
 
-    With a mobility it is the potential less D log A that the fluxes along an axis see.
+    With a mobility it is the potential less D log A that the fluxes along an axis see. And whether some lines tell that
+    the law is far from rest: their part of the mean of `_slopes`.
     """
-    even = all(rho.grid.uniform)
-    nodal = energy if even and rho.grid.log_weight is None else replace(energy, grid=node_grid(rho.grid))
-    graded = [None] * rho.grid.ndim if even else node_grid(rho.grid).images
+    grid, diffusion, mobility = rho.grid, energy.diffusion, flow.diagonal_mobility
+    even = all(grid.uniform)
+    nodal = energy if even and grid.log_weight is None else energy.on(node_grid(grid))
+    images = [None] * grid.ndim if even else node_grid(grid).images
     psi, unit = nodal.sweep_potential, 1.0 / rho.mass
-    psi, mobility = psi if field is None else psi + field, flow.diagonal_mobility
-    with np.errstate(over="ignore", invalid="ignore"):
-        for axis in range(rho.grid.ndim):
-            pull = psi if mobility is None else psi - energy.diffusion * np.log(mobility[axis])
-            m, p = rho.masses.swapaxes(0, axis), pull.swapaxes(0, axis)
-            way = graded[axis]
-            if way is not None:
-                p = p + energy.diffusion * np.log(way.pace).reshape(-1, *[1] * (p.ndim - 1))
-            first = p[1:] - p[:-1]
-            second = first[1:] - first[:-1]
-            bend = float((np.abs(second) * m[1:-1]).sum()) * unit / energy.diffusion
-            if not bend <= RESOLVED:
-                return (f"cells too wide: |Psi''| h^2 beta is {bend:.2g} on average along axis {axis}, "
-                        f"above {RESOLVED:g}")
-            slope = float((np.abs(first) * (m[1:] + m[:-1])).sum()) * 0.5 * unit / energy.diffusion
-            rough = float(np.abs(_second(m)).sum()) * unit if now else 0.0
-            if now and not slope * rough <= CARRIED:
-                return (f"a narrow law that is carried along: second differences of {rough:.2g} of its mass, with a "
-                        f"cell Peclet number of {slope:.2g}, along axis {axis}; their product should be below "
-                        f"{CARRIED:g}")
-            if float((np.abs(_second(second)) * m[2:-2]).sum()) * unit / energy.diffusion > SMOOTH * bend + 1e-6:
-                return f"a potential that is rough on the scale of the cells, along axis {axis}"
-    return None
+    psi = psi if field is None else psi + field
+    # Copies, since compiled functions know arrays that can be written to alone.
+    masses, far = rho.masses.flatten(), False
+    for axis, n in enumerate(grid.shape):
+        pull = psi.flatten() if mobility is None else (psi - diffusion * np.log(mobility[axis])).ravel()
+        outer, inner, image = math.prod(grid.shape[:axis]), math.prod(grid.shape[axis + 1:]), images[axis]
+        if image is not None:
+            pull = (pull.reshape(outer, n, inner) + diffusion * np.log(image.pace)[:, None]).ravel()
+        plain = axis == grid.ndim - 1 and mobility is None and image is None and not any(grid.origin)
+        slope, bend, kink, rough, rise = resolution(
+            masses, pull, outer, n, inner, diffusion, 0 if not plain else 1 if grid.ndim == 1 else SAMPLED)
+        slope, bend, kink = 0.5 * slope * unit / diffusion, bend * unit / diffusion, kink * unit / diffusion
+        if not bend <= RESOLVED:
+            return (f"cells too wide: |Psi''| h^2 beta is {bend:.2g} on average along axis {axis}, "
+                    f"above {RESOLVED:g}"), False
+        if now and not slope * rough * unit <= CARRIED:
+            return (f"a narrow law that is carried along: second differences of {rough * unit:.2g} of its mass, with "
+                    f"a cell Peclet number of {slope:.2g}, along axis {axis}; their product should be below "
+                    f"{CARRIED:g}"), False
+        if kink > SMOOTH * bend + 1e-6:
+            return f"a potential that is rough on the scale of the cells, along axis {axis}", False
+        far = 0.5 * rise * unit > FAR_FROM_REST
+    return None, far
 
 
 def _second(a: np.ndarray) -> np.ndarray:
@@ -245,8 +246,6 @@ def _at_rest(energy: EnergyOnGrid, rho: Density, field: np.ndarray | None) -> st
     """
     if rho.nodal is not None:
         return None
-    if _far_from_rest(energy, rho, field):
-        return None
     steep = _slopes(energy.chemical_potential(rho.masses, field) / energy.diffusion, rho)
     if not steep <= FAR_FROM_REST:
         return None
@@ -256,19 +255,6 @@ def _at_rest(energy: EnergyOnGrid, rho: Density, field: np.ndarray | None) -> st
             gap.swapaxes(0, axis)[1:-1] += _second(values.swapaxes(0, axis))
         gap = np.divide(gap, 24.0 * values, out=np.zeros(gap.shape), where=values > 0)
     return "a start at rest" if steep <= max(_slopes(gap, rho), AT_REST**2) else None
-
-
-def _far_from_rest(energy: EnergyOnGrid, rho: Density, field: np.ndarray | None) -> bool:
-    """Return whether a few lines tell that a law is far from rest: their part of the mean of `_slopes`."""
-    if energy.functionals or rho.grid.ndim == 1:
-        return False
-    lines = slice(None, None, SAMPLED)
-    m = rho.masses[lines]
-    potential = energy.energy_potential[lines] if field is None else energy.energy_potential[lines] + field[lines]
-    mu = potential / energy.diffusion + np.log(np.maximum(m, TINY))
-    with np.errstate(over="ignore", invalid="ignore"):
-        rise = (mu[..., 1:] - mu[..., :-1]) ** 2 * (m[..., 1:] + m[..., :-1])
-        return 0.5 * float(rise.sum()) > FAR_FROM_REST * rho.mass
 
 
 def _slopes(field: np.ndarray, rho: Density) -> float:

@@ -92,24 +92,17 @@ class CompactRun(FiniteVolumeRun):
         control = self.controller
         if not control.begun:
             control.begin(self.flow.t1 - self.flow.t0, self._speed(), self._space_error(self.state))
-        if self.loop is not None and not self.rejections:
-            found = self.loop.steps(self, stop)
-            if found is not None:
-                steps, last = found
-                # Several at once are recorded so, where none looks at each of them.
-                self.steps += len(steps.t) - 1
-                final = self._commit(last, False, steps.rate[-1])
-                yield final if self.room == 1 else steps
-                return
-        if self.field_loop is not None and not self.rejections:
-            moved = False
-            for new, rate in self.field_loop.steps(self, stop):
-                yield self._commit(new, False, rate)
-                self._watch()
-                moved = True
-            if moved:
-                return
-        yield from self._one(control, stop)
+        loop = self.loop or self.field_loop
+        found = loop.steps(self, stop) if loop is not None and not self.rejections else None
+        if found is None:
+            yield from self._one(control, stop)
+            return
+        steps, last = found
+        # Several at once are recorded so, where none looks at each of them.
+        self.steps += len(steps.t) - 1
+        final = self._commit(last, False, steps.rate[-1])
+        yield final if self.room == 1 else steps
+        self._watch()
 
     def _one(self, control: CompactController, stop: float) -> Iterator[Step]:
         """Try one step."""
@@ -149,10 +142,15 @@ class CompactRun(FiniteVolumeRun):
             return self.loop.scale * self.loop.speed / self.stepper.mass
         return super()._speed()
 
+    def _first_state(self) -> State:
+        return self.loop.first if self.loop is not None else super()._first_state()
+
     def _first_rate(self) -> float:
         return self.loop.rate if self.loop is not None else super()._first_rate()
 
     def _space_error(self, state: State) -> float:
+        if self.loop is not None and self.steps == 0:
+            return self.loop.space_error / self.stepper.mass
         return self.stepper.sweeps.space_error(state.masses)
 
 
@@ -171,7 +169,7 @@ class CompactMidpointRun(FiniteVolumeRun):
 def stepper_at_centers(flow: Flow, method: FiniteVolume, rule: FieldRule) -> Stepper:
     """Return the steps of a flow of values at the centers of cells, and let the flow record such laws."""
     rho0 = nodes_of_density(flow.density)
-    energy = replace(flow.on_grid, grid=rho0.grid)
+    energy = flow.on_grid.on(rho0.grid)
     nodal = replace(flow, rho0=rho0)
     vars(nodal)["on_grid"] = energy
     nodal.clock, nodal.drive = flow.clock, flow.drive
@@ -261,15 +259,16 @@ class Loop:
     def __init__(self, stepper: Stepper, scale: float):
         energy = stepper.flow.on_grid
         self.stepper, self.scale, self.grid, self.diffusion = stepper, scale, energy.grid, energy.diffusion
-        self.mu = energy.energy_potential.copy()
+        # Copies, since compiled functions know arrays that can be written to alone.
+        self.mu, masses = energy.energy_potential.copy(), stepper.flow.density.masses.copy()
         n = self.grid.size
         self.storage = np.empty((4, n, 1)), np.empty((2, 5, n, 1))
         sweeps = cast(CompactSweeps, stepper.sweeps)
         mobility, logarithm = sweeps.mobile[0]
         pull = energy.sweep_potential.copy() if logarithm is None else energy.sweep_potential - logarithm
-        self.rate, self.speed = compact_start(
-            stepper.flow.density.masses.copy(), pull, mobility, self.mu, self.diffusion,
-            sweeps.grid.steps[0], self.grid.periodic[0], *self.storage)
+        first, self.rate, self.speed, self.space_error = compact_start(
+            masses, pull, mobility, self.mu, self.diffusion, sweeps.grid.steps[0], self.grid.periodic[0], *self.storage)
+        self.first = State(stepper.flow.t0, 0.0, masses, first, None, None, 0.0)
         self.batch = max(1, min(BATCH, BATCH_SIZE // n))
 
     def steps(self, run: CompactRun, stop: float) -> tuple[Steps, State] | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wgflow.compiled.compact import compact_field_steps
+from wgflow.recorder import Steps
 
 from .line_interaction import LineInteraction, line_interaction
 from .stepper import State, Stepper
@@ -51,13 +53,14 @@ class FieldLoop:
                       (energy.diffusion, float(energy.grid.widths[0][0]), energy.grid.periodic[0]))
         self.n, self.batch = n, max(1, min(BATCH, BATCH_SIZE // n))
 
-    def steps(self, run: CompactRun, stop: float) -> Iterator[tuple[State, float]]:
-        """Yield the states after steps towards a time, with their dissipation; none where a step needs more care."""
+    def steps(self, run: CompactRun, stop: float) -> tuple[Steps, State] | None:
+        """Return steps towards a time and the state after the last; None where the next one needs more care."""
         state, control, tolerance = run.state, run.controller, run.controller.tolerance
         past = state.previous, state.middle, state.interaction
         if any(field is None for field in past):
-            return
-        count = min(self.batch, run.room)
+            return None
+        # Where a law may collapse each step is looked at before the next one.
+        count = min(self.batch, run.room) if math.isinf(run.collapse.critical) else 1
         rows, numbers = np.empty((count, 6)), control.numbers
         laws, fields, middles = np.empty((3, count, self.n))
         accepted, rejected = compact_field_steps(
@@ -67,11 +70,12 @@ class FieldLoop:
              tolerance.loosest), rows, laws, fields, middles)
         control.take(numbers)
         before = run.n_rejected
-        clock, field = state.clock, state.interaction
-        known = rows[:accepted].tolist()
-        for (t, length, energy, rate, total, refused), masses, own, middle in zip(known, laws, fields, middles):
-            clock += length
-            run.error_estimate, run.n_rejected = total, before + int(refused)
-            yield State(t, clock, masses, energy, own, field, length, middle=middle), rate
-            field = own
-        run.n_rejected = before + rejected
+        run.n_rejected += rejected
+        if not accepted:
+            return None
+        t, lengths, energy, rate, error, refused = rows[:accepted].T.tolist()
+        clock = list(accumulate(lengths, initial=state.clock))[1:]
+        run.error_estimate, last = error[-1], accepted - 1
+        steps = Steps(t, laws[:accepted], energy, clock, rate, error, [before + int(k) for k in refused])
+        return steps, State(t[-1], clock[-1], laws[last], energy[-1], fields[last],
+                            fields[last - 1] if last else state.interaction, lengths[-1], middle=middles[last])

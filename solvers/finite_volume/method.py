@@ -131,20 +131,18 @@ class FiniteVolume(Method):
     LIMITS: ClassVar[tuple[str, ...]] = ("max_steps", "time_limit", "threads")
 
     def __post_init__(self):
-        check_positive("dt", self.dt, allow_none=True)
-        check_positive("rtol", self.rtol, allow_none=True)
+        for name in ("dt", "rtol", "tol", "max_step", "time_limit"):
+            if getattr(self, name) is not None:
+                check_positive(name, getattr(self, name))
         if self.rtol is not None and not 100 * np.finfo(float).eps <= self.rtol < 1:
             raise InvalidInput(f"rtol={self.rtol:g}: need a number between 100 eps = 2.2e-14 and 1")
-        check_positive("tol", self.tol, allow_none=True)
         if self.tol is not None and not 1e-10 <= self.tol < 1:
             raise InvalidInput(f"tol={self.tol:g}: need a number between 1e-10 and 1")
         if self.tol is not None and (self.rtol is not None or self.dt is not None):
             raise InvalidInput(f"tol={self.tol:g}: leave out rtol and dt; with tol the solver chooses the steps")
-        check_positive("max_step", self.max_step, allow_none=True)
         if self.max_step is not None and self.dt is not None:
             raise InvalidInput(f"max_step={self.max_step:g}: leave it out where dt is given")
         check_count("max_steps", self.max_steps)
-        check_positive("time_limit", self.time_limit, allow_none=True)
         check_flag("corrected", self.corrected)
         if self.threads is not None:
             check_count("threads", self.threads)

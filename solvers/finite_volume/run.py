@@ -100,7 +100,7 @@ class FiniteVolumeRun(Run):
         return Controller(Tolerance(self.method.rtol, self.method.tol, SPACE_SHARE, TIGHTEST, LOOSEST))
 
     def start(self) -> Step:
-        self.state = self.stepper.start()
+        self.state = self._first_state()
         self.first_energy = self.measured = self.state.energy
         rate = None
         if self.flow.t1 > self.flow.t0 and math.isfinite(self.state.energy):
@@ -144,6 +144,9 @@ class FiniteVolumeRun(Run):
 
     def dissipation(self) -> float:
         return self.stepper.dissipation(self.state)
+
+    def _first_state(self) -> State:
+        return self.stepper.start()
 
     def _first_rate(self) -> float:
         return self.stepper.dissipation(self.state) if self.explicit is None else self.explicit.rate

@@ -165,15 +165,21 @@ class Audit:
         """Take an accepted step, and the error in time that has been estimated so far (None: it is not estimated)."""
         if self.failure or not self.samples:
             return
-        self.steps += 1
         if step.jko is not None and step.excess is not None:
             self.judged_by = "JKO"
             self.may_miss += self.allowed_jko * step.jko.w2_squared
         elif error is None or step.jko is not None:
             self.judged_by = "first order"
-        if self.judged_by != "JKO" and self.steps % self.stride and step.t < self.flow.t1:
+        self.take(step.t, step.law, error or 0.0)
+
+    def take(self, t: float, law: Array, error: float) -> None:
+        """Take the law after an accepted step, and the error in time that has been estimated so far."""
+        if self.failure or not self.samples:
             return
-        self.samples.append(Pending(step.t, error or 0.0, self.may_miss, step.law.copy()))
+        self.steps += 1
+        if self.judged_by != "JKO" and self.steps % self.stride and t < self.flow.t1:
+            return
+        self.samples.append(Pending(t, error, self.may_miss, law.copy()))
         driven = self.flow.energy.time_dependent
         full = len(self.samples) > self.room and self.judged_by != "JKO"
         if len(self.samples) % self.kept == 0 or (full and driven):

@@ -68,6 +68,10 @@ class Outermost:
             total += float(held) * factor
         return total
 
+    def most_of_several(self, laws: Array) -> float:
+        """Return a bound of `most_outside` for several laws on one axis, an array of shape (k, n)."""
+        return sum(float(laws[:, side].max()) * factor for _, side, factor in self.ends)
+
 
 def mass_outside(energy: EnergyOnGrid, masses: Array, elapsed: float = math.inf,
                  mobility: list[Array] | None = None) -> Outside:

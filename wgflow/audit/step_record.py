@@ -94,6 +94,10 @@ class StepRecord:
         return {"drift": largest_drift(history.mass), "rise": largest_rise(history.energy - history.work),
                 "least": float(history.min_density.min()), "longest": float(history.dt.max())}
 
+    def least(self) -> float:
+        """Return the smallest density of all steps."""
+        return self.worst["least"] if self.worst is not None else float(np.asarray(self.columns["min_density"]).min())
+
     def history(self) -> History:
         """Return the steps that are kept, with the latest."""
         return History(self._with_latest(self.columns, len(self.columns["t"]), self.last))
@@ -133,7 +137,8 @@ class StepRecord:
     @staticmethod
     def _with_latest(columns: Mapping[str, array], rows: int, latest: dict | None) -> dict[str, np.ndarray]:
         kinds = {"d": float, "q": np.int64, "b": bool}
-        found = {name: np.array(column[:rows], dtype=kinds[column.typecode]) for name, column in columns.items()}
+        found = {name: np.array(column if len(column) == rows else column[:rows], dtype=kinds[column.typecode])
+                 for name, column in columns.items()}
         if latest is None:
             return found
         return {name: np.append(column, np.array(latest[name], dtype=column.dtype)) for name, column in found.items()}

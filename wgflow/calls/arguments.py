@@ -37,7 +37,8 @@ def check_times(t_eval, t0, t1, size: int, unit: str = "cells") -> tuple[float, 
     count = length_of(t_eval)
     if count > MAX_OUTPUT_TIMES:
         raise ResourceError(f"t_eval has {count} times; at most {MAX_OUTPUT_TIMES} snapshots are kept")
-    times = np.atleast_1d(real_array(t_eval, "t_eval"))
+    times = real_array(t_eval, "t_eval")
+    times = times if times.ndim else times.reshape(1)
     check_memory(8.0 * size * times.size, f"t_eval: {times.size} snapshots of {size} {unit}",
                  "ask for fewer times")
     if times.ndim != 1 or times.size == 0:
@@ -57,4 +58,4 @@ def check_times(t_eval, t0, t1, size: int, unit: str = "cells") -> tuple[float, 
         if np.ndim(t_eval) == 0 and times[0] == int(times[0]) > 1:
             hint = f"; for so many output times take t_eval=np.linspace({t0:g}, {t1:g}, {int(times[0])})"
         raise InvalidInput(f"t_eval runs from {times[0]:g} to {times[-1]:g}, outside t_span=({t0:g}, {t1:g}){hint}")
-    return tuple(float(t) for t in times)
+    return tuple(times.tolist())

@@ -14,7 +14,7 @@ import numpy as np
 
 from wgflow.audit.listener import KEPT_BYTES
 from wgflow.audit.step_record import StepRecord
-from wgflow.checks import check_memory
+from wgflow.checks import SMALL_REQUEST, check_memory
 
 if TYPE_CHECKING:
     from wgflow.flows import Flow
@@ -90,6 +90,8 @@ def reserve(flow: Flow, working: float, *, steps: float = math.inf, arrays_of_sn
     audit = min(KEPT_BYTES + size, size * (steps + 1))
     history = 0.0 if math.isinf(steps) else BYTES_OF_STEP * min(steps, StepRecord.ROOM)
     flow.reserved = working + size * (arrays_of_snapshot * kept + PASSING_ARRAYS) + audit + history
+    if flow.reserved <= SMALL_REQUEST:
+        return
     record = size * arrays_of_snapshot * kept
     law = f"{flow.grid.size} cells" if flow.has_grid else f"{flow.size} coordinates of atoms"
     fix = f"take fewer {'cells' if flow.has_grid else 'atoms'}"

@@ -804,25 +804,26 @@ def chain_rate_of_energy(masses, psi, mobility, weights, mu, diffusion, order, s
 
 
 @jit
-def _line_energy(m, mu, diffusion):
-    """Return sum m (D log m + mu) of a line, summed in blocks, so that round-off does not grow with the line."""
+def _line_energy(m, mu, diffusion, logs):
+    """Fill log m, return sum m (D log m + mu) of a line, in blocks, so that round-off does not grow with the line."""
     total = 0.0
     for first in range(0, m.size, 64):
         part = 0.0
         for i in range(first, min(first + 64, m.size)):
-            part += m[i] * (diffusion * math.log(max(m[i], TINY)) + mu[i])
+            logs[i] = math.log(max(m[i], TINY))
+            part += m[i] * (diffusion * logs[i] + mu[i])
         total += part
     return total
 
 
 @jit
-def _line_dissipation(m, mu, diffusion, rates, f, periodic, g, x):
-    """Return -dF/dt of a line; f holds the factors of B itself."""
+def _line_dissipation(m, logs, mu, diffusion, rates, f, periodic, g, x):
+    """Return -dF/dt of a line, given log m; f holds the factors of B itself."""
     _generator(m, rates, periodic, x, g)
     _solve(f, periodic, x[0], g)
     total = 0.0
     for i in range(m.shape[0]):
-        total -= g[i, 0] * (diffusion * math.log(max(m[i, 0], TINY)) + mu[i])
+        total -= g[i, 0] * (diffusion * logs[i] + mu[i])
     return total
 
 
@@ -841,7 +842,10 @@ def _sound(x, mass):
 
 @jit(unrolled=False)
 def compact_start(start, psi, mobility, mu, diffusion, h, periodic, rates, f):
-    """Fill rates and the factors of B of a single line; return its dissipation, and the L1 norm of A m."""
+    """Fill rates and the factors of B of a single line.
+
+    Return its energy, its dissipation, the L1 norm of A m, and the error of the grid times the mass.
+    """
     n = start.size
     m, x, g = np.empty((n, 1)), np.empty((n, 1)), np.empty((n, 1))
     for i in range(n):
@@ -856,7 +860,10 @@ def compact_start(start, psi, mobility, mu, diffusion, h, periodic, rates, f):
     speed = 0.0
     for i in range(n):
         speed += abs(g[i, 0])
-    return _line_dissipation(m, mu, diffusion, rates, f[1], periodic, g, x), speed
+    logs = np.empty(n)
+    energy = _line_energy(start, mu, diffusion, logs)
+    rate = _line_dissipation(m, logs, mu, diffusion, rates, f[1], periodic, g, x)
+    return energy, rate, speed, GRID_SHARE * differences(start, 1, n, 1)[1]
 
 
 @jit(unrolled=False)
@@ -896,7 +903,7 @@ def compact_steps(start, mu, diffusion, periodic, scale, times, control, toleran
     n = start.size
     t, stop, longest, energy, mass = times
     rtol, share, tightest, loosest = tolerance
-    m, x, g = np.empty((n, 1)), np.empty((n, 1)), np.empty((n, 1))
+    m, x, g, logs = np.empty((n, 1)), np.empty((n, 1)), np.empty((n, 1)), np.empty(n)
     for i in range(n):
         m[i, 0] = start[i]
     last, accepted, rejected = -1.0, 0, 0
@@ -910,7 +917,7 @@ def compact_steps(start, mu, diffusion, periodic, scale, times, control, toleran
         last = clock
         if not _sound(x, mass):
             return accepted, rejected, True
-        after = _line_energy(x[:, 0], mu, diffusion)
+        after = _line_energy(x[:, 0], mu, diffusion, logs)
         if not after <= energy + ENERGY_SLACK * max(1.0, abs(energy)):
             return accepted, rejected, True
         error = line_error(distance, whole, mass)
@@ -926,7 +933,7 @@ def compact_steps(start, mu, diffusion, periodic, scale, times, control, toleran
         for i in range(n):
             laws[accepted, i] = m[i, 0] = x[i, 0]
         rows[accepted, 0], rows[accepted, 1], rows[accepted, 2] = t, clock, energy
-        rows[accepted, 3] = _line_dissipation(m, mu, diffusion, rates, f[1], periodic, g, x)
+        rows[accepted, 3] = _line_dissipation(m, logs, mu, diffusion, rates, f[1], periodic, g, x)
         rows[accepted, 4], rows[accepted, 5] = control[1], rejected
         accepted += 1
     return accepted, rejected, False
@@ -1056,9 +1063,9 @@ def compact_field_steps(start, past, potentials, interaction, shifts, line, time
     diffusion, h, periodic = line
     features, signs, table = interaction
     rates, f, g = np.empty((4, n, 1)), np.empty((5, n, 1)), np.empty((2, 1))
-    work, known, lines = np.empty((7, n, 1)), np.empty((4, n)), np.empty((2, n))
+    work, known, lines = np.empty((7, n, 1)), np.empty((4, n)), np.empty((3, n))
     m, fine, coarse, x, psi = work[0], work[2], work[3], work[4], work[6]
-    middle, after, mu = known[3], lines[0], lines[1]
+    middle, after, mu, logs = known[3], lines[0], lines[1], lines[2]
     for i in range(n):
         m[i, 0] = start[i]
         for k in range(3):
@@ -1078,7 +1085,7 @@ def compact_field_steps(start, past, potentials, interaction, shifts, line, time
         _line_field(x, features, signs, table, shifts[0], shifts[1], after)
         for i in range(n):
             mu[i] = potentials[1, i] + 0.5 * after[i]
-        level = _line_energy(x[:, 0], mu, diffusion)
+        level = _line_energy(x[:, 0], mu, diffusion, logs)
         if not level <= energy + ENERGY_SLACK * max(1.0, abs(energy)):
             break
         error = OF_ESTIMATE * distance * math.sqrt(distance / whole) if whole > 0.0 else 0.0
@@ -1100,7 +1107,7 @@ def compact_field_steps(start, past, potentials, interaction, shifts, line, time
         _unit_rates(psi, diffusion, h, periodic, rates)
         _factor(rates, 0.0, n < 1, periodic, f)
         rows[accepted, 0], rows[accepted, 1], rows[accepted, 2] = t, clock, energy
-        rows[accepted, 3] = _line_dissipation(m, mu, diffusion, rates, f, periodic, coarse, fine)
+        rows[accepted, 3] = _line_dissipation(m, logs, mu, diffusion, rates, f, periodic, coarse, fine)
         rows[accepted, 4], rows[accepted, 5] = control[1], rejected
         accepted += 1
     return accepted, rejected
@@ -1211,6 +1218,60 @@ def differences(flat, outer, n, inner):
         low, middle, high = line[inner:][:size], line[2 * inner:][:size], line[3 * inner:][:size]
         fourth += _fourth_differences(line[:size], low, middle, high, line[4 * inner:])
     return second, fourth
+
+
+@jit(apart=True, fastmath={"reassoc"})
+def _bends(a, b, c, m, low, high):
+    """Return the sums of abs(a - 2 b + c) m and abs(low - 2 m + high)."""
+    bend, rough = 0.0, 0.0
+    for t in range(b.size):
+        bend += abs(a[t] + c[t] - 2.0 * b[t]) * m[t]
+        rough += abs(low[t] + high[t] - 2.0 * m[t])
+    return bend, rough
+
+
+@jit(apart=True, fastmath={"reassoc"})
+def _weighted_fourth(a, b, c, d, e, m):
+    """Return the sum of abs(a - 4 b + 6 c - 4 d + e) m."""
+    total = 0.0
+    for t in range(c.size):
+        total += abs(a[t] + e[t] - 4.0 * (b[t] + d[t]) + 6.0 * c[t]) * m[t]
+    return total
+
+
+@jit(apart=True, fastmath={"reassoc"})
+def _rises(a, b, m, high):
+    """Return the sum of abs(b - a) (m + high)."""
+    total = 0.0
+    for t in range(a.size):
+        total += abs(b[t] - a[t]) * (m[t] + high[t])
+    return total
+
+
+@jit(unrolled=False)
+def resolution(masses, pull, outer, n, inner, diffusion, stride):
+    """Return what the cells of an axis of n >= 5 resolve of a potential and a law: five sums.
+
+    Of the absolute first (twice), second and fourth differences of the potential times the masses, of the absolute
+    second differences of the masses, and, over every ``stride``-th line (0: none) of an axis whose cells lie side by
+    side, of the squared differences of D^-1 pull + log m times the masses of both cells.
+    """
+    slope, bend, kink, rough, rise = 0.0, 0.0, 0.0, 0.0, 0.0
+    for o in range(outer):
+        m, p = masses[o * n * inner:][:n * inner], pull[o * n * inner:][:n * inner]
+        one, two, four = (n - 1) * inner, (n - 2) * inner, (n - 4) * inner
+        slope += _rises(p[:one], p[inner:], m[:one], m[inner:])
+        bent, rougher = _bends(p[:two], p[inner:][:two], p[2 * inner:], m[inner:][:two], m[:two], m[2 * inner:])
+        bend, rough = bend + bent, rough + rougher
+        kink += _weighted_fourth(p[:four], p[inner:][:four], p[2 * inner:][:four], p[3 * inner:][:four],
+                                 p[4 * inner:], m[2 * inner:][:four])
+        if stride > 0 and o % stride == 0:
+            before = math.log(max(m[0], TINY))
+            for i in range(1, n):
+                now = math.log(max(m[i], TINY))
+                rise += ((p[i] - p[i - 1]) / diffusion + (now - before)) ** 2 * (m[i] + m[i - 1])
+                before = now
+    return slope, bend, kink, rough, rise
 
 
 def compact_layout(shape, axis: int) -> tuple[int, int, int, int]:

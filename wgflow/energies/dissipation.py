@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -38,7 +37,7 @@ def dissipation(energy: FreeEnergy, rho: Density | Atoms, mobility: Mobility | N
         velocity = free_part(mobility.applied(rho.points, force), rho)
         return float((rho.weights * (velocity * force).sum(axis=0)).sum())
     on_grid, law = energy.assemble(rho.grid, check=False), at_nodes(rho)
-    return dissipation_on_grid(replace(on_grid, grid=law.grid), law.masses, mobility)
+    return dissipation_on_grid(on_grid.on(law.grid), law.masses, mobility)
 
 
 def dissipation_on_grid(energy: EnergyOnGrid, masses: np.ndarray, mobility: Mobility | None = None) -> float:

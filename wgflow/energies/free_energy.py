@@ -245,12 +245,11 @@ class FreeEnergy(Term):
 
     def added_to(self, rest: EnergyOnGrid, whole: FreeEnergy) -> EnergyOnGrid:
         """Return an energy on a grid plus these terms, parts of a whole of which the terms may refuse the grid."""
-        total = rest
         self.check_grid(rest.grid, whole)
-        for factor, term in self.terms:
-            if term.time_dependent:
-                raise InvalidInput(f"{term!r} changes with time; take energy.at(t)")
-            total = total.plus(factor, term.on_grid(rest.grid))
+        moving = next((term for _, term in self.terms if term.time_dependent), None)
+        if moving is not None:
+            raise InvalidInput(f"{moving!r} changes with time; take energy.at(t)")
+        total = rest.plus([(factor, term.on_grid(rest.grid)) for factor, term in self.terms])
         if not np.isfinite(total.potential).all():
             raise InvalidInput("the sum of the potentials is not finite; scale them down")
         return total

@@ -93,14 +93,13 @@ class NodeGrid(Grid):
 
     @cached_property
     def volumes(self) -> np.ndarray:
-        volumes = self.widths[0]
+        volumes = self.widths[0].copy()
         for h in self.widths[1:]:
             volumes = volumes[..., None] * h
-        volumes = volumes.copy()
         for axis, periodic in enumerate(self.periodic):
             if not periodic:
-                lines = np.moveaxis(volumes, axis, -1)
-                weights, graded = np.ones(self.shape[axis]), self.images[axis]
+                lines, graded = volumes.swapaxes(axis, -1), self.images[axis]
+                weights = np.ones(self.shape[axis])
                 weights[:3], weights[-3:] = WALL, WALL[::-1]
                 lines *= weights if graded is None else weights + graded.weights()
         volumes.flags.writeable = False
@@ -151,7 +150,8 @@ def nodes_of_density(rho: Density) -> Density:
         return rho.nodal
     grid, nodes = rho.grid, node_grid(rho.grid)
     values = _in_even_cells(rho.values, grid.widths, nodes)
-    _scale_origins(values, grid, 0.5)
+    if any(grid.origin):
+        _scale_origins(values, grid, 0.5)
     # Bounds make the maps of the axes depend on their order.
     for axis in reversed(_steepest_first(values, grid.periodic)):
         if is_smooth(values, axis):
@@ -213,11 +213,12 @@ def law_of_nodes(first: Density, nodal: Density) -> Callable[[np.ndarray], Densi
     nodal : Density
         The same by its values at the centers.
     """
-    start = Density.trusted(first.grid, first.values)
-    start.nodal = nodal
+    start = Density.__new__(Density)
+    vars(start).update(grid=first.grid, values=first.values, masses=first.masses, mass=first.mass, nodal=nodal)
 
     def law(masses: np.ndarray) -> Density:
-        if np.array_equal(masses, nodal.masses):
+        middle = masses.size // 2
+        if masses.item(middle) == nodal.masses.item(middle) and np.array_equal(masses, nodal.masses):
             return start
         return density_of_nodes(Density.trusted(nodal.grid, masses / nodal.grid.volumes))
 
@@ -267,7 +268,7 @@ def _along(convert: Callable[..., None], values: np.ndarray, axis: int, nodes: N
     """Return averages of values or values of averages along an axis, by a function of the lines of that axis."""
     periodic, graded = nodes.periodic[axis], nodes.images[axis]
     # Copies, since compiled functions know arrays that can be written to alone.
-    lines = np.array(values.swapaxes(0, axis), order="C")
+    lines = values.swapaxes(0, axis).copy(order="C")
     given = lines.reshape(len(lines), -1)
     found = np.empty(given.shape)
     convert(given, periodic, found)
@@ -280,7 +281,8 @@ def _along(convert: Callable[..., None], values: np.ndarray, axis: int, nodes: N
             convert(given - graded.exchange(before), periodic, found)
             if np.abs(found - before).max() <= most:
                 break
-    return np.ascontiguousarray(found.reshape(lines.shape).swapaxes(0, axis))
+    found = found.reshape(lines.shape)
+    return found if axis == 0 else np.ascontiguousarray(found.swapaxes(0, axis))
 
 
 def is_smooth(values: np.ndarray, axis: int) -> bool:
@@ -291,7 +293,7 @@ def is_smooth(values: np.ndarray, axis: int) -> bool:
     second, fourth = differences(flat, math.prod(values.shape[:axis]), values.shape[axis],
                                  math.prod(values.shape[axis + 1:]))
     # Round-off of a flat density is no roughness.
-    return bool(fourth <= SMOOTH * second + 1e-12 * float(values.max()) * values.size)
+    return bool(fourth <= SMOOTH * second or fourth <= SMOOTH * second + 1e-12 * float(values.max()) * values.size)
 
 
 def is_smooth_everywhere(values: np.ndarray) -> bool:

@@ -72,16 +72,23 @@ class EnergyOnGrid:
     internal: Sequence[tuple[float, InternalEnergy]] = ()
     functionals: Sequence[tuple[float, Functional]] = ()
 
-    def plus(self, factor: float, other: EnergyOnGrid) -> EnergyOnGrid:
-        """Return the sum of this energy and ``factor`` times another on the same grid."""
-        def scaled(pairs):
-            return [(factor * c, part) for c, part in pairs]
-
+    def plus(self, others: Sequence[tuple[float, EnergyOnGrid]]) -> EnergyOnGrid:
+        """Return the sum of this energy and multiples of others on the same grid."""
+        diffusion, potential = self.diffusion, self.potential
+        operators, internal, functionals = [*self.operators], [*self.internal], [*self.functionals]
         with np.errstate(over="ignore", invalid="ignore"):
-            potential = self.potential + factor * other.potential
-        return EnergyOnGrid(self.grid, self.diffusion + factor * other.diffusion, potential,
-                            [*self.operators, *scaled(other.operators)], [*self.internal, *scaled(other.internal)],
-                            [*self.functionals, *scaled(other.functionals)])
+            for factor, other in others:
+                diffusion = diffusion + factor * other.diffusion
+                if other.potential.ndim or other.potential:
+                    potential = potential + factor * other.potential
+                operators += [(factor * c, part) for c, part in other.operators]
+                internal += [(factor * c, part) for c, part in other.internal]
+                functionals += [(factor * c, part) for c, part in other.functionals]
+        return EnergyOnGrid(self.grid, diffusion, potential, operators, internal, functionals)
+
+    def on(self, grid: Grid) -> EnergyOnGrid:
+        """Return the same arrays on another grid of their shape, such as that of the centers of the cells."""
+        return EnergyOnGrid(grid, self.diffusion, self.potential, self.operators, self.internal, self.functionals)
 
     # ---------------------------------------------------------------- values
     def energy(self, masses: np.ndarray, interaction: np.ndarray | None = None) -> float:
@@ -213,6 +220,8 @@ class EnergyOnGrid:
         ------
         InvalidInput
         """
+        if not (self.internal or self.functionals):
+            return
         known = "Entropy, Potential and interactions" + (", PowerEntropy and InternalEnergy" if internal else "")
         known += ", and MomentEnergy" if moments else ""
         unknown = [] if functionals else self.opaque if moments else self.functionals

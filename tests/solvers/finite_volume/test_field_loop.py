@@ -75,9 +75,21 @@ def test_the_dissipation_is_that_of_the_stepper(name, monkeypatch):
         return commit(self, new, fallback, rate)
 
     monkeypatch.setattr(compact_run.CompactRun, "_commit", compared)
+    # The last step of each call is looked at.
+    monkeypatch.setattr("wgflow.solvers.finite_volume.field_loop.BATCH", 1)
     solved(name)
     assert len(seen) > 10
     np.testing.assert_allclose(*np.transpose(seen), rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["two of them", "a convolution on a circle"])
+def test_steps_recorded_at_once_are_those_recorded_one_by_one(name):
+    energy, rho, options = FLOWS[name]
+    both = [wg.solve(energy, rho, (0, 2), callback=callback, **options) for callback in (None, lambda t, law: None)]
+    for column in both[0].history.NAMES:
+        np.testing.assert_array_equal(*(getattr(sol.history, column) for sol in both))
+    np.testing.assert_array_equal(*(sol.final.values for sol in both))
+    assert both[0].certificate == both[1].certificate
 
 
 def test_most_steps_are_taken_in_the_loop(monkeypatch):

@@ -199,6 +199,22 @@ def test_second_and_fourth_differences(rng):
             [np.abs(np.diff(u, k, axis=axis)).sum() for k in (2, 4)], rel=1e-13)
 
 
+@pytest.mark.parametrize("stride", [0, 1, 3])
+def test_what_the_cells_resolve(stride, rng):
+    m, v = rng.random((5, 9, 6)), rng.standard_normal((5, 9, 6))
+    for axis, (outer, inner) in enumerate([(1, 54), (5, 6), (45, 1)]):
+        lines, psi = m.swapaxes(0, axis), v.swapaxes(0, axis)
+        first, second, fourth = (np.diff(psi, k, axis=0) for k in (1, 2, 4))
+        sums = [(np.abs(first) * (lines[1:] + lines[:-1])).sum(), (np.abs(second) * lines[1:-1]).sum(),
+                (np.abs(fourth) * lines[2:-2]).sum(), np.abs(np.diff(lines, 2, axis=0)).sum()]
+        some = slice(None, None, stride) if stride else slice(0)
+        flat, mu = m.reshape(45, 6)[some], (v / 0.3 + np.log(m)).reshape(45, 6)[some]
+        rise = (np.diff(mu, axis=1) ** 2 * (flat[:, 1:] + flat[:, :-1])).sum()
+        found = compact.resolution(m.ravel(), v.ravel(), outer, m.shape[axis], inner, 0.3, stride if inner == 1 else 0)
+        assert found[:4] == pytest.approx(sums, rel=1e-12)
+        assert found[4] == pytest.approx(rise if inner == 1 else 0.0, rel=1e-12)
+
+
 @pytest.mark.parametrize("periodic", [False, True])
 @pytest.mark.parametrize("n", [8, 9, 40])
 def test_values_of_averages_solve_the_equations(n, periodic, rng):

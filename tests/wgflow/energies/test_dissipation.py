@@ -135,7 +135,7 @@ def test_fields_and_energies_of_functionals_add(rng):
     np.testing.assert_allclose(energy.psi(v, m), v + 2 * a + 3 * b, rtol=1e-15)
     assert energy.energy(m) == pytest.approx(float(m @ (v + 2 * a + 3 * b)), rel=1e-14)
     assert EnergyOnGrid(grid, potential=v).field(m, None) is None
-    tripled = EnergyOnGrid(grid, potential=v).plus(3.0, energy)
+    tripled = EnergyOnGrid(grid, potential=v).plus([(3.0, energy)])
     np.testing.assert_allclose(tripled.chemical_potential(m), 4 * v + 6 * a + 9 * b, rtol=1e-15)
     assert energy.moves
     assert not EnergyOnGrid(grid, potential=v).moves
