@@ -173,7 +173,8 @@ class Audit:
             self.judged_by = "first order"
         if self.judged_by != "JKO" and self.steps % self.stride and step.t < self.flow.t1:
             return
-        self.samples.append(Pending(step.t, error or 0.0, self.may_miss, step.law.copy()))
+        law = step.law if step.fresh else step.law.copy()
+        self.samples.append(Pending(step.t, error or 0.0, self.may_miss, law))
         driven = self.flow.energy.time_dependent
         full = len(self.samples) > self.room and self.judged_by != "JKO"
         if len(self.samples) % self.kept == 0 or (full and driven):
