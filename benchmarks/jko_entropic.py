@@ -59,8 +59,9 @@ def main() -> None:
     kept, ways = solver.FAST, [solver.FAST] + [math.inf] * arguments.turns
     print("| | iterations a step, mean (most) | ms a step | by turns: iterations | ms a step | L1 |")
     print("|---|---|---|---|---|---|")
-    run(next(iter(problems(64, 16).values())), 2, kept)
-    run(list(problems(64, 16).values())[-1], 2, kept)
+    small = list(problems(min(64, arguments.cells), min(16, arguments.plane)).values())
+    run(small[0], 2, kept)
+    run(small[-1], 2, kept)
     for name, problem in problems(arguments.cells, arguments.plane).items():
         cells, laws = [name], []
         for fast in ways:

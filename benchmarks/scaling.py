@@ -14,6 +14,8 @@ sizes an axis. Each grid is run in a process of its own, with fixed steps:
   and the largest grid against their cells.
 * **bytes a cell**: the peak of what Python's allocators hand out (tracemalloc), and the growth of the process's peak
   memory beyond that of imports and compilation ("-" where it does not grow).
+* **order** of the fluxes in space: cells that are too wide for the fourth are served by those of the second, whose
+  resolvents are not counted.
 * **share of the bandwidth**: a resolvent along an axis must at least read the law and three factors and write the
   law, 40 bytes a cell; a sweep of order 3 takes two of them, one of order 5 five. The time of a NumPy copy that moves
   as many bytes (measured in the same process, in arrays as large as those that a resolvent touches, so that a grid in
@@ -140,7 +142,7 @@ def measure(ndim: int, cells: int, threads: int, worth: float = WORTH) -> dict[s
     prepared({1: 32, 2: 32, 3: 16, 4: 6}[ndim])(2)  # compiles or loads
     before = peak(afresh=True)
     solve = prepared(cells)
-    solve(2)
+    fourth = "fourth order" in solve(2).certificate.scheme
     memory = peak() - before
     clock = time.process_time if threads == 1 else time.perf_counter
     one = fastest(lambda: solve(1), 2, clock)
@@ -163,6 +165,7 @@ def measure(ndim: int, cells: int, threads: int, worth: float = WORTH) -> dict[s
         "axes": ndim, "cells": cells, "threads": threads, "step": step, "wall": wall,
         "setup": max(short - few * step, 0.0), "nanoseconds": 1e9 * step / size, "traced": traced / size,
         "resident": memory / size, "resolvents": resolvents, "share": least / step,
+        "order": 4 if fourth else 2,
     }  # fmt: skip
 
 
@@ -187,7 +190,7 @@ def growth(ndim: int, sizes: tuple[int, ...], tiny: bool) -> list[dict[str, floa
     """Measure the sizes of one number of axes, and print their table and exponents."""
     print(
         f"\n{'grid':>9} {'step ms':>10} {'ns a cell':>10} {'set-up ms':>10} {'traced B':>9} {'resident B':>10} "
-        f"{'resolvents':>10} {'bandwidth':>9}"
+        f"{'order':>5} {'resolvents':>10} {'bandwidth':>9}"
     )
     rows = []
     for cells in sizes:
@@ -196,8 +199,8 @@ def growth(ndim: int, sizes: tuple[int, ...], tiny: bool) -> list[dict[str, floa
         resident = f"{row['resident']:.0f}" if row["resident"] > 0 else "-"
         print(
             f"{f'{cells}^{ndim}':>9} {1e3 * row['step']:>10.3f} {row['nanoseconds']:>10.1f} "
-            f"{1e3 * row['setup']:>10.1f} {row['traced']:>9.0f} {resident:>10} {row['resolvents']:>10.0f} "
-            f"{row['share']:>9.0%}",
+            f"{1e3 * row['setup']:>10.1f} {row['traced']:>9.0f} {resident:>10} {row['order']:>5} "
+            f"{row['resolvents']:>10.0f} {row['share']:>9.0%}",
             flush=True,
         )
     x, y = [row["cells"] for row in rows], [row["step"] for row in rows]

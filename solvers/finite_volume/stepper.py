@@ -226,7 +226,8 @@ class Stepper:
 
     def dissipation(self, state: State) -> float:
         """Return -dF/dt at time_scale 1."""
-        energy, known, mu = self.energies.at(state.t), self.known(state.masses), None
+        energy, known = self.energies.at(state.t), self.known(state.masses)
+        mu: np.ndarray | None = None
         if known is not None and known.logs is not None:
             mu = self.psi_of(energy.energy_potential, state.interaction) + known.logs
         return self.sweeps.dissipation(state.masses, self.psi(energy, state.interaction), mu)
