@@ -65,11 +65,15 @@ def main() -> None:
     for name, problem in problems(arguments.cells, arguments.plane).items():
         cells, laws = [name], []
         for fast in ways:
-            sol, spent = run(problem, arguments.steps, fast)
+            try:
+                sol, spent = run(problem, arguments.steps, fast)
+            except wg.ConvergenceError as error:
+                cells += [f"stopped: {error.reason}", "-"]
+                continue
             counts = [step.iterations for step in sol.jko_steps]
             cells += [f"{np.mean(counts):.0f} ({max(counts)})", f"{spent:.0f}"]
             laws.append(sol.final.masses)
-        cells.append(f"{np.abs(laws[0] - laws[-1]).sum():.0e}" if arguments.turns else "")
+        cells.append(f"{np.abs(laws[0] - laws[1]).sum():.0e}" if len(laws) == 2 else "")
         print("|", " | ".join(cells), "|", flush=True)
 
 

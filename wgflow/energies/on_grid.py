@@ -139,6 +139,10 @@ class EnergyOnGrid:
 
     def _weighed(self, masses: np.ndarray, field: np.ndarray | None, share: float) -> Weighed:
         """Return the energy with a part of a field in place of interactions and functionals, and the rest."""
+        if masses.size != self._flat_potential.size:
+            raise ValueError(f"masses of {masses.size} cells on a grid of {self._flat_potential.size}")
+        if field is not None and field.shape != masses.shape:
+            field = np.broadcast_to(field, masses.shape)
         logs = np.empty(masses.shape if self.diffusion > 0 else 0)
         total, mass, least = law_sums(_flat(masses), self._flat_potential, NO_FIELD if field is None else _flat(field),
                                       share, float(self.diffusion), logs.ravel())

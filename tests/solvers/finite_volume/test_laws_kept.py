@@ -84,3 +84,13 @@ def test_what_lies_at_open_ends(rng):
                 expected += is_open * masses.take(side, axis).sum() * length / grid.widths[axis][side]
         assert Outermost(grid).most_outside(masses) == pytest.approx(expected, rel=1e-13)
         assert expected > 0
+
+
+def test_masses_and_fields_of_other_shapes_are_spread_or_refused():
+    on_grid = (wg.Entropy(4.0) + WELL).assemble(LINE)
+    masses = np.full(40, 1 / 40)
+    assert on_grid.frozen_energy(masses, np.array(2.0)) == pytest.approx(on_grid.frozen_energy(masses, None) + 2.0)
+    with pytest.raises(ValueError, match="masses of 39 cells on a grid of 40"):
+        on_grid.energy(masses[1:])
+    with pytest.raises(ValueError, match="broadcast"):
+        on_grid.frozen_energy(masses, np.zeros(39))
