@@ -16,10 +16,12 @@ EQUIVALENT: dict[tuple[str, str], str] = {
     (_ON_GRID, "if self.diffusion >= 0:"): _ZERO,
     (_ON_GRID, "if self.diffusion != 0:"): _NEVER_NEGATIVE,
     (_ON_GRID, "if self.diffusion <= 0 or self.grid.log_weight is None:"): _NEVER_NEGATIVE,
-    (_DISSIPATION, "if diffusion != 0:"): _NEVER_NEGATIVE,
-    (_DISSIPATION, "if diffusion >= 0:"): _ZERO,
+    (_DISSIPATION, "if mu is None and diffusion != 0:"): _NEVER_NEGATIVE,
+    (_DISSIPATION, "if mu is None and diffusion >= 0:"): _ZERO,
     (_DISSIPATION, "on_grid, law = energy.assemble(rho.grid, check=True), at_nodes(rho)"):
         "an energy is checked once more, which costs time",
+    (_DISSIPATION, "parts = factors[axis] if factors else np.empty((0, 2, grid.shape[axis], width))"):
+        "an array without entries",
     (_DISSIPATION, "kept = rates[axis] if rates else np.empty((0, 3, grid.shape[axis], width))"):
         "an array without entries",
     (_DISSIPATION, "kept = rates[axis] if rates else np.empty((0, 5, grid.shape[axis], width))"):

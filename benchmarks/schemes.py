@@ -113,16 +113,16 @@ def adaptive(problem, cells: int, rounds: int) -> dict[str, Any]:
     return row
 
 
-def long_steps() -> list[dict[str, Any]]:
-    """Run 30 steps of any length from the stationary state of the network model."""
+def long_steps(cells: int, steps: int) -> list[dict[str, Any]]:
+    """Run steps of any length from the stationary state of the network model."""
     model = IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2, tolerance=1e-10)
-    energy, grid = model.energy(beta=100.0, ridge=0.01), model.grid(cells=400, beta=100.0, ridge=0.01)
+    energy, grid = model.energy(beta=100.0, ridge=0.01), model.grid(cells=cells, beta=100.0, ridge=0.01)
     rest = stationary(energy, grid).density
     rows = []
     for dt in (1e-3, 1e-1, 3.0, 30.0, 1e3):
         row: dict[str, Any] = {"dt": dt}
         for scheme in SCHEMES:
-            sol = wg.solve(energy, rest, (0, 30 * dt), method=wg.FiniteVolume(dt=dt, scheme=scheme, order=2))
+            sol = wg.solve(energy, rest, (0, steps * dt), method=wg.FiniteVolume(dt=dt, scheme=scheme, order=2))
             row[scheme] = {"moved": distance(sol.final, rest), "cut": sol.certificate.n_rejected,
                            "fallback": sol.certificate.n_fallback}
         rows.append(row)
@@ -135,16 +135,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[24, 96])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one axis, three rounds")
+    parser.add_argument("--tiny", action="store_true", help="two problems of few cells, each run once: does it run?")
     parser.add_argument("--json")
     options = parser.parse_args()
-    rounds = min(options.rounds, 3) if options.quick else options.rounds
+    rounds = 1 if options.tiny else min(options.rounds, 3) if options.quick else options.rounds
+    chosen = cases(32 if options.tiny else options.cells, options.quick or options.tiny)[:2 if options.tiny else None]
+    steps_of = [4] if options.tiny else options.steps
     table: dict[str, Any] = {"fixed": {}, "adaptive": {}}
     run(exact.Kuramoto(), 50, "midpoint", dt=0.1)
     print(f"{'fixed steps':42}{'steps':>6}{'us a step':>20}{'ratio':>7}{'eval.':>7}{'time error':>22}"
           f"{'equal error':>13}")
-    for name, problem, cells in cases(options.cells, options.quick):
+    for name, problem, cells in chosen:
         table["fixed"][name] = []
-        for steps in options.steps:
+        for steps in steps_of:
             try:
                 row = fixed_steps(problem, cells, steps, rounds)
             except WGFlowError as error:
@@ -160,7 +163,7 @@ def main() -> None:
           f"{max(r['cost'] for r in found):.2f}; at equal error: median {statistics.median(equal):.2f}, geometric mean "
           f"{math.exp(statistics.fmean(map(math.log, equal))):.2f}")
     print(f"\n{'default steps':44}{'steps':>12}{'cut':>10}{'CPU ms':>16}{'ratio':>7}{'error (L1)':>22}")
-    for name, problem, cells in cases(options.cells, options.quick):
+    for name, problem, cells in chosen:
         try:
             row = adaptive(problem, cells, rounds)
         except WGFlowError as error:
@@ -171,7 +174,7 @@ def main() -> None:
         print(f"{name:44}{e['steps']:6}{m['steps']:6}{e['cut']:5}{m['cut']:5}{1e3 * e['seconds']:8.1f}"
               f"{1e3 * m['seconds']:8.1f}{row['cost']:7.2f}{e['error']:11.2e}{m['error']:11.2e}", flush=True)
     print(f"\n{'network at rest, dt':20}{'moved (L1)':>22}{'cut':>12}{'fallback':>14}")
-    table["long"] = long_steps()
+    table["long"] = long_steps(60 if options.tiny else 400, 3 if options.tiny else 30)
     for row in table["long"]:
         e, m = row["extrapolated"], row["midpoint"]
         print(f"{row['dt']:<20g}{e['moved']:11.1e}{m['moved']:11.1e}{e['cut']:6}{m['cut']:6}{e['fallback']:7}"

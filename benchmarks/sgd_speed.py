@@ -105,7 +105,8 @@ def rates(model, n_neurons, repeats):
         step(model, w, 2, rng)
     for _ in range(repeats):
         for step, values in measured.items():
-            samples = max(32, min(8192, 400_000_000 // work)) if step is compiled else max(16, 16_000_000 // work)
+            samples = (max(32, min(8192, 400_000_000 // work)) if step is compiled else
+                       max(16, min(8192, 16_000_000 // work)))
             start = time.thread_time()
             step(model, w, samples, rng)
             values.append(samples / (time.thread_time() - start))
@@ -128,13 +129,17 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--tiny", action="store_true", help="a small network, once")
+    given = parser.parse_args()
+    repeats = 1 if given.tiny else given.repeats
     cases = [
         (IsotropicGaussian(40, 1.8, 0.2, activation=Ramp()), 800),
         (IsotropicGaussian(320, 1.5, 0.5, activation=NonMonotone()), 800),
         (IsotropicGaussian(320, 1.5, 0.5, activation=NonMonotone()), 10_000),
     ]
-    flops, copied = limits()
+    if given.tiny:
+        cases = [(IsotropicGaussian(5, 1.8, 0.2, activation=Ramp()), 20)]
+    flops, copied = limits(repeats)
     if torch is None:
         print("PyTorch is not installed: left out")
     else:

@@ -17,6 +17,7 @@ The methods follow the calling rule of referees.py:
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from functools import cache
 
@@ -180,7 +181,7 @@ def tr_bdf2_krylov(problem: Problem, cells: Cells, *, steps: int, scheme: str) -
 
 
 if __name__ == "__main__":
-    grid = (96,) * 3
+    grid = ((24 if "--tiny" in sys.argv[1:] else 96),) * 3
     truth = ROTATED.truth(grid)
     print(f"mass - 1: {truth.sum() * ROTATED.cell_volume(grid) - 1:.1e}, least value: {truth.min():.1e}")
     print(f"largest coefficient in the outermost shell: {np.abs(_series()[MODES // 2]).max():.1e}")

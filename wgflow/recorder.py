@@ -146,7 +146,7 @@ class Recorder:
         self._append(step, step.t - self.steps.latest("t"))
         self._look_outside(step.t, step.law)
         self.audit.step(step, self.error_estimate)
-        self._keep(step.t, step.law, step.energy)
+        self._keep(step.t, step.law, step.energy, step.fresh)
 
     def several(self, steps: Steps) -> None:
         """Record several accepted steps, as `step` records each of them."""
@@ -307,19 +307,19 @@ class Recorder:
         first = k == 0 and self.snapshots[0][0] == self.flow.t0 and self.flow.law is None
         return self.flow.rho0 if first else self.law_of(state)
 
-    def _keep(self, t: float, law: np.ndarray, energy: float) -> None:
+    def _keep(self, t: float, law: np.ndarray, energy: float, fresh: bool = False) -> None:
         """Keep the law after a step if it is one of the snapshots, and tell those who watch the progress."""
         if not self.flow.t_eval:
             self.since_snapshot += 1
             if t >= self.flow.t1 or self.since_snapshot >= self.stride:
-                self._snapshot(t, law, energy)
+                self._snapshot(t, law, energy, fresh)
         elif t in self.flow.output_times:
-            self._snapshot(t, law, energy)
+            self._snapshot(t, law, energy, fresh)
         if self.report is not None:
             self.report(t)
 
-    def _snapshot(self, t, masses, energy) -> None:
-        self.snapshots.append((t, masses.copy(), energy))
+    def _snapshot(self, t: float, masses: np.ndarray, energy: float, fresh: bool = False) -> None:
+        self.snapshots.append((t, masses if fresh else masses.copy(), energy))
         self.since_snapshot = 0
         if not self.flow.t_eval and len(self.snapshots) > self.room:
             self.snapshots = self.snapshots[:1] + self.snapshots[2::2]

@@ -68,7 +68,7 @@ def _checks(scale: Scale) -> list[Figure]:
         for _ in range(scale.pick(2, 5, 15)):
             clock = _Clock()
             with ExitStack() as stack:
-                for owner, method in ((Recorder, "step"), (EnergyOnGrid, "energy"), (CompactSweeps, "dissipation")):
+                for owner, method in ((Recorder, "step"), (EnergyOnGrid, "weigh"), (CompactSweeps, "dissipation")):
                     stack.enter_context(mock.patch.object(owner, method, clock.around(getattr(owner, method))))
                 begin = time.thread_time_ns()
                 wg.solve(energy, start, (0, 0.5), wg.FiniteVolume(dt=0.005, threads=1))

@@ -63,6 +63,8 @@ class CompactRun(FiniteVolumeRun):
         sweeps, scale = cast(CompactSweeps, self.stepper.sweeps), flow.time_scale
         single = sweeps.static and flow.grid.ndim == 1 and sweeps.keeps
         self.loop = Loop(self.stepper, scale) if single and method.tol is None and not callable(scale) else None
+        if self.loop is not None:
+            sweeps.of_weights = [self.loop.storage[1][1:]]
         if self.controller is not None and self.controller.ladder and method.rtol is None:
             self.longest = min(self.longest, (flow.t1 - flow.t0) / FEWEST_STEPS)
         # The loop with an interaction knows no mobility, which graded axes have, too.

@@ -90,6 +90,8 @@ class CompactSweeps(Sweeps):
         self.known = [False] * grid.ndim
         self.lengths: list[list[_Factors]] = [[] for _ in range(grid.ndim)]
         self.room: dict[int, list[np.ndarray]] = {}
+        # For each axis the factors of B itself, with which the dissipation is formed, where they are kept.
+        self.of_weights: list[np.ndarray] = []
         self.psi: np.ndarray | None = None
         shapes = [(b, 4 + 2 * grid.ndim * FACTORS[periodic], n, w) for _, _, _, periodic, n, w, b in self.axes]
         self.keeps = 8.0 * sum(map(math.prod, shapes)) <= CACHE_BYTES
@@ -97,12 +99,14 @@ class CompactSweeps(Sweeps):
     def potential(self, energy: EnergyOnGrid) -> np.ndarray:
         return energy.sweep_potential
 
-    def dissipation(self, masses: np.ndarray, psi: np.ndarray) -> float:
+    def dissipation(self, masses: np.ndarray, psi: np.ndarray, mu: np.ndarray | None = None) -> float:
         if not (self.static and self.keeps):
-            return compact_dissipation_on_grid(masses, psi, self.grid, self.diffusion, mobility=self.mobility)
+            return compact_dissipation_on_grid(masses, psi, self.grid, self.diffusion, mobility=self.mobility,
+                                               mu=mu)
         rates, formed = [self._rates(axis) for axis in range(self.grid.ndim)], all(self.known)
         self.known = [True] * self.grid.ndim
-        return compact_dissipation_on_grid(masses, psi, self.grid, self.diffusion, rates, formed, self.mobility)
+        return compact_dissipation_on_grid(masses, psi, self.grid, self.diffusion, rates, formed, self.of_weights,
+                                           self.mobility, mu)
 
     def space_error(self, masses: np.ndarray) -> float:
         """Return the error of the grid in L1, relative to the mass, by fourth differences."""

@@ -73,7 +73,7 @@ class NonlinearSweeps(Sweeps):
         if self.law.others and np.isfinite(masses).all():
             self.law.check(relative_density(masses, self.grid))
 
-    def dissipation(self, masses: np.ndarray, psi: np.ndarray) -> float:
+    def dissipation(self, masses: np.ndarray, psi: np.ndarray, mu: np.ndarray | None = None) -> float:
         return dissipation_rate(masses, psi, self.grid, self.law, self.second == CORRECTED, self.mobility)
 
     def space_error(self, masses: np.ndarray) -> float:

@@ -59,7 +59,7 @@ class ObliqueSweeps(Sweeps):
     def potential(self, energy: EnergyOnGrid) -> np.ndarray:
         return energy.sweep_potential
 
-    def dissipation(self, masses: np.ndarray, psi: np.ndarray) -> float:
+    def dissipation(self, masses: np.ndarray, psi: np.ndarray, mu: np.ndarray | None = None) -> float:
         return oblique_dissipation(masses, psi, self.grid, self.diffusion, self.directions)
 
     def space_error(self, masses: np.ndarray) -> float:
@@ -107,7 +107,7 @@ class ObliqueCompactSweeps(CompactSweeps):
         self.weights = quadrature_weights(grid)
         self.logarithms = [diffusion * np.log(one.part) for one in directions]
 
-    def dissipation(self, masses: np.ndarray, psi: np.ndarray) -> float:
+    def dissipation(self, masses: np.ndarray, psi: np.ndarray, mu: np.ndarray | None = None) -> float:
         return oblique_dissipation(masses, psi, self.grid, self.diffusion, self.directions)
 
     def move(self, masses, psi, dt: float, mode: int, factors=None, count: int = 1) -> np.ndarray:

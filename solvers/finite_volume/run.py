@@ -85,6 +85,7 @@ class FiniteVolumeRun(Run):
         # Whether a law that has been calm may be moved all of a sudden.
         self.moved_from_outside = flow.drive is not None or flow.clock is not None
         self.steps = 0
+        self.even_volume = float(flow.grid.volumes.flat[0]) if all(flow.grid.uniform) else None
         self.explicit, self.fluxes = explicit_steps_of(flow, method), flow.scheme
         # Where a fixed step is crossed in parts: its end, and the length of the part tried next.
         self.target: float | None = None
@@ -289,8 +290,13 @@ class FiniteVolumeRun(Run):
                 or new.t >= self.flow.t1):
             rate, self.measured = self.stepper.dissipation(new), new.energy - new.work
         inside, self.stepper.inside = self.stepper.inside, None
+        # States of the stepper have arrays of their own; those of compiled loops are rows of larger ones.
+        known = self.stepper.known(new.masses)
+        if known is not None and mass is None and self.even_volume is not None:
+            mass, min_density = known.mass, known.least / self.even_volume
         return Step(new.t, new.masses, new.energy, new.clock, rate, work=new.work, fallback=fallback, mass=mass,
-                    min_density=min_density, inside=inside, rate_before=self.stepper.dissipation_before(new))
+                    min_density=min_density, inside=inside, rate_before=self.stepper.dissipation_before(new),
+                    fresh=known is not None)
 
     def _watch(self) -> None:
         self.collapse.check(self.t, self.last_dt, self.state.masses)

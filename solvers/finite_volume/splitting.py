@@ -101,8 +101,8 @@ class LinearSweeps(Sweeps):
     def potential(self, energy: EnergyOnGrid) -> np.ndarray:
         return energy.sweep_potential
 
-    def dissipation(self, masses: np.ndarray, psi: np.ndarray) -> float:
-        return linear_dissipation(masses, psi, self.grid, self.diffusion, self.second == CORRECTED, self.mobility)
+    def dissipation(self, masses: np.ndarray, psi: np.ndarray, mu: np.ndarray | None = None) -> float:
+        return linear_dissipation(masses, psi, self.grid, self.diffusion, self.second == CORRECTED, self.mobility, mu)
 
     def space_error(self, masses: np.ndarray) -> float:
         """Return h^2 rho'' / 12 in L1, relative to the mass, by second differences.

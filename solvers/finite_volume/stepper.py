@@ -24,7 +24,7 @@ import numpy as np
 
 from wgflow.compiled.compact import ENERGY_SLACK, MASS_ALARM, MASS_SLACK
 from wgflow.compiled.sweep import IMPLICIT_EULER
-from wgflow.energies.on_grid import EnergyOnGrid
+from wgflow.energies.on_grid import EnergyOnGrid, Weighed
 from wgflow.errors import ConvergenceError
 from wgflow.flows import Flow
 
@@ -100,8 +100,8 @@ class Sweeps(ABC):
         """Return the masses after a time dt with Psi frozen; a new array."""
 
     @abstractmethod
-    def dissipation(self, masses: np.ndarray, psi: np.ndarray) -> float:
-        """Return -dF/dt of the semi-discrete equations at time_scale 1."""
+    def dissipation(self, masses: np.ndarray, psi: np.ndarray, mu: np.ndarray | None = None) -> float:
+        """Return -dF/dt of the semi-discrete equations at time_scale 1; mu = Psi + D log rho where it is known."""
 
     @abstractmethod
     def space_error(self, masses: np.ndarray) -> float:
@@ -167,6 +167,8 @@ class Stepper:
         self.energies = EnergyInTime(flow)
         # The dissipation in the middle of the last step, where it was formed.
         self.inside: float | None = None
+        # The masses that were looked at last, and what was found.
+        self.looked_at: tuple[np.ndarray, Weighed] | None = None
 
     def start(self) -> State:
         """Return the state at the start of the flow."""
@@ -174,15 +176,15 @@ class Stepper:
         masses, energy = self.flow.density.masses.copy(), self.energies.at(self.flow.t0)
         interaction = energy.interaction(masses)
         self.sweeps.check(masses)
-        return State(self.flow.t0, 0.0, masses, energy.energy(masses, interaction), energy.field(masses, interaction),
-                     None, 0.0)
+        return State(self.flow.t0, 0.0, masses, self.weigh(energy, masses, interaction).energy,
+                     energy.field(masses, interaction), None, 0.0)
 
     def take_up(self, state: State) -> None:
         """Note the state at which a run is taken up again."""
 
     def step(self, state: State, dt: float, stop: float | None = None) -> State | None:
         """Return the state a time dt later (exactly at ``stop`` if given), or None if it breaks a property."""
-        scaled, self.inside = self.flow.elapsed(state.t, dt), None
+        scaled, self.inside, self.looked_at = self.flow.elapsed(state.t, dt), None, None
         energy = self.energies.within(state.t, dt, 0.5)
         for move in self.rule.moves(self, energy, state, scaled, state.t + dt if stop is None else stop):
             new = self._accept(energy, state, dt, scaled, move, stop)
@@ -198,7 +200,7 @@ class Stepper:
         a = min(1, (H(m) - H(m*)) / <d, U d>) lowers F. With functionals there is no such bound: a is halved until F has
         fallen, as it does for small a.
         """
-        scaled, self.inside = self.flow.elapsed(state.t, dt), None
+        scaled, self.inside, self.looked_at = self.flow.elapsed(state.t, dt), None, None
         energy = self.energies.within(state.t, dt, 0.5)
         if self.energies.driven:
             state = state._replace(interaction=energy.field(state.masses, energy.interaction(state.masses)))
@@ -224,7 +226,21 @@ class Stepper:
 
     def dissipation(self, state: State) -> float:
         """Return -dF/dt at time_scale 1."""
-        return self.sweeps.dissipation(state.masses, self.psi(self.energies.at(state.t), state.interaction))
+        energy, known = self.energies.at(state.t), self.known(state.masses)
+        mu: np.ndarray | None = None
+        if known is not None and known.logs is not None:
+            mu = self.psi_of(energy.energy_potential, state.interaction) + known.logs
+        return self.sweeps.dissipation(state.masses, self.psi(energy, state.interaction), mu)
+
+    def weigh(self, energy: EnergyOnGrid, masses: np.ndarray, interaction: np.ndarray | None) -> Weighed:
+        """Return the energy of masses and what else a look at them tells, and keep it."""
+        found = energy.weigh(masses, interaction)
+        self.looked_at = masses, found
+        return found
+
+    def known(self, masses: np.ndarray) -> Weighed | None:
+        """Return what was found when these very masses were looked at, if they were the last."""
+        return self.looked_at[1] if self.looked_at is not None and self.looked_at[0] is masses else None
 
     def dissipation_before(self, state: State) -> float | None:
         """Return -dF/dt at time_scale 1 before the jump of the energy, where it jumps at the time of a state."""
@@ -248,7 +264,11 @@ class Stepper:
 
     def psi(self, energy: EnergyOnGrid, field: np.ndarray | None) -> np.ndarray:
         """Return the potential of an energy plus a field."""
-        potential = self.sweeps.potential(energy)
+        return self.psi_of(self.sweeps.potential(energy), field)
+
+    @staticmethod
+    def psi_of(potential: np.ndarray, field: np.ndarray | None) -> np.ndarray:
+        """Return a potential plus a field."""
         return potential if field is None else potential + field
 
     def conserve(self, masses: np.ndarray) -> np.ndarray:
@@ -275,8 +295,8 @@ class Stepper:
             interaction = frozen.interaction(masses)
         self.sweeps.check(masses)
         before = frozen.energy(state.masses) if driven else state.energy
-        after = frozen.energy(masses, interaction)
-        if not after <= before + ENERGY_SLACK * max(1.0, abs(before)) or not masses.min() >= 0:
+        after, _, least, _ = self.weigh(frozen, masses, interaction)
+        if not after <= before + ENERGY_SLACK * max(1.0, abs(before)) or not least >= 0:
             return None
         t = state.t + dt if stop is None else stop
         energy, work, now = after, state.work, frozen
@@ -295,8 +315,8 @@ class Stepper:
         t = state.t + dt if stop is None else stop
         now, work = self.energies.before(t), done or 0.0
         interaction = now.interaction(masses)
-        energy = now.energy(masses, interaction)
-        if not energy - work <= state.energy + ENERGY_SLACK * max(1.0, abs(state.energy)) or not masses.min() >= 0:
+        energy, _, least, _ = self.weigh(now, masses, interaction)
+        if not energy - work <= state.energy + ENERGY_SLACK * max(1.0, abs(state.energy)) or not least >= 0:
             return None
         if half is not None:
             self.inside = self.sweeps.dissipation(half, self.psi(frozen, middle))

@@ -50,7 +50,7 @@ class TransportSweeps(Sweeps):
     def potential(self, energy: EnergyOnGrid) -> np.ndarray:
         return energy.sweep_potential
 
-    def dissipation(self, masses: np.ndarray, psi: np.ndarray) -> float:
+    def dissipation(self, masses: np.ndarray, psi: np.ndarray, mu: np.ndarray | None = None) -> float:
         return transport_rate(masses, psi, self.grid, self.rough)
 
     def space_error(self, masses: np.ndarray) -> float:

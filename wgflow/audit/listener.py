@@ -170,16 +170,19 @@ class Audit:
             self.may_miss += self.allowed_jko * step.jko.w2_squared
         elif error is None or step.jko is not None:
             self.judged_by = "first order"
-        self.take(step.t, step.law, error or 0.0)
+        self.take(step.t, step.law, error or 0.0, step.fresh)
 
-    def take(self, t: float, law: Array, error: float) -> None:
-        """Take the law after an accepted step, and the error in time that has been estimated so far."""
+    def take(self, t: float, law: Array, error: float, fresh: bool = False) -> None:
+        """Take the law after an accepted step, and the error in time that has been estimated so far.
+
+        A ``fresh`` law is kept as it is: nobody changes it.
+        """
         if self.failure or not self.samples:
             return
         self.steps += 1
         if self.judged_by != "JKO" and self.steps % self.stride and t < self.flow.t1:
             return
-        self.samples.append(Pending(t, error, self.may_miss, law.copy()))
+        self.samples.append(Pending(t, error, self.may_miss, law if fresh else law.copy()))
         driven = self.flow.energy.time_dependent
         full = len(self.samples) > self.room and self.judged_by != "JKO"
         if len(self.samples) % self.kept == 0 or (full and driven):

@@ -56,17 +56,21 @@ class Outermost:
     """The outermost cells at the ends of a grid that stand for infinity, which are looked at after every step."""
 
     def __init__(self, grid: Grid):
-        self.ends: list[tuple[int, int, float]] = [
-            (axis, side, _length(grid, axis) / float(grid.widths[axis][side]))
-            for axis, pair in enumerate(grid.open_ends) for side, is_open in zip((0, -1), pair) if is_open]
+        ends = [(axis, side, _length(grid, axis) / float(grid.widths[axis][side]))
+                for axis, pair in enumerate(grid.open_ends) for side, is_open in zip((0, -1), pair) if is_open]
+        cells = [_numbers(grid.shape, axis, side) for axis, side, _ in ends]
+        self.cells = np.concatenate([np.empty(0, dtype=np.intp), *cells])
+        self.factors = np.concatenate([np.empty(0), *(np.full(part.size, factor)
+                                                      for part, (_, _, factor) in zip(cells, ends))])
+        self.few = list(zip(self.cells.tolist(), self.factors.tolist())) if grid.ndim == 1 else []
 
     def most_outside(self, masses: Array) -> float:
         """Return an upper bound of what `mass_outside` finds, times the mass: :math:`\\int_{end} \\rho L`."""
-        total = 0.0
-        for axis, side, factor in self.ends:
-            held = masses.item(side) if masses.ndim == 1 else masses[(slice(None),) * axis + (side,)].sum()
-            total += float(held) * factor
-        return total
+        if self.few:
+            return sum([masses.item(cell) * factor for cell, factor in self.few])
+        held = masses.take(self.cells)
+        held *= self.factors
+        return float(held.sum())
 
     def most_of_several(self, laws: Array) -> float:
         """Return a bound of `most_outside` for several laws on one axis, an array of shape (k, n)."""
@@ -165,6 +169,13 @@ def judge_outside(part: float, unbounded: bool, allowed: float = 0.0, *, sample:
 def goes_on(energy: FreeEnergy) -> bool:
     """Return whether an energy is one of reduced coordinates, which are known to go on beyond the ends of a grid."""
     return any(isinstance(term, Potential) and term.reduced for _, term in energy.terms)
+
+
+def _numbers(shape: tuple[int, ...], axis: int, side: int) -> NDArray[np.intp]:
+    """Return the numbers, in C order, of the cells at one end of an axis."""
+    lines = [np.arange(n) for n in shape]
+    lines[axis] = np.array([side % shape[axis]])
+    return np.ravel_multi_index(np.ix_(*lines), shape).ravel()
 
 
 def _decay(masses: Array, grid: Grid, axis: int, side: int) -> float:

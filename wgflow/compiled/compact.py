@@ -50,6 +50,20 @@ WIDEST, LONG, WIDE = 64, 128, 32
 TILE = 8
 #: Smallest positive double: stands for an empty cell inside logarithms.
 TINY = 5e-324
+#: The logarithm of x = 2^k (1 + f), f between sqrt(1/2) - 1 and sqrt(2) - 1, with s = f / (2 + f): the coefficients of
+#: log(1 + f) = 2 s + s^3 (c_1 + c_2 s^2 + ...) as fdlibm has them, to less than one ulp.
+LOG = (6.666666666666735130e-01, 3.999999999940941908e-01, 2.857142874366239149e-01, 2.222219843214978396e-01,
+       1.818357216161805012e-01, 1.531383769920937332e-01, 1.479819860511658591e-01)
+LOG2_HIGH, LOG2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
+#: Bits of doubles: those of sqrt(1/2), by how much 1 lies above them, those of a mantissa, and of 2^52, into whose last
+#: bits k + 1023 is put to make a double of it.
+HALF_BITS, ABOVE_HALF = 0x3FE6A09E << 32, (0x3FF00000 - 0x3FE6A09E) << 32
+MANTISSA, WHOLE_BITS = (1 << 52) - 1, 0x433 << 52
+WHOLE = 2.0**52 + 1023.0
+#: Numbers below the smallest normal one are multiplied by 2^54 before.
+NORMAL, RAISED = 2.0**-1022, 54.0
+#: Cells of a law that are looked at together, and blocks of them whose sums are added up by a tree.
+TOGETHER, BLOCKS = 64, 8
 #: A rise of F beyond this part of max(1, |F|) rejects a step (round-off of the energy's sums stays below). Half of what
 #: is promised: who forms F anew from the laws adds round-off of his own.
 ENERGY_SLACK = 5e-14
@@ -816,6 +830,74 @@ def _line_energy(m, mu, diffusion, logs):
     return total
 
 
+@jit(unrolled=False)
+def law_sums(masses, potential, field, share, diffusion, logs):
+    """Fill D log m; return sum m (D log m + V + share W), sum m and min m.
+
+    V is ``potential`` and W ``field``, which may be empty; without diffusion ``logs`` is left as it is. Sums are formed
+    by trees of 512 cells, whose round-off is carried along (Neumaier 1974). Not finite masses have no energy.
+    """
+    n = masses.size
+    x, k, shift = np.empty(TOGETHER), np.empty(TOGETHER), np.empty(TOGETHER)
+    mu, energy, mass, low = np.empty(TOGETHER), np.zeros(TOGETHER), np.zeros(TOGETHER), np.full(TOGETHER, np.inf)
+    bits, k_bits = x.view(np.int64), k.view(np.int64)
+    sums, rest, part = np.zeros(2), np.zeros(2), np.zeros(2)
+    for first in range(0, n, TOGETHER):
+        size = min(TOGETHER, n - first)
+        m, v = masses[first:first + size], potential[first:first + size]
+        for j in range(size):
+            mu[j] = v[j]
+        if field.size > 0:
+            w = field[first:first + size]
+            for j in range(size):
+                mu[j] += share * w[j]
+        if diffusion > 0.0:
+            own = logs[first:first + size]
+            for j in range(size):
+                small = m[j] < NORMAL
+                x[j] = max(m[j], TINY) * 2.0**RAISED if small else m[j]
+                shift[j] = WHOLE + RAISED if small else WHOLE
+            for j in range(size):
+                raised = bits[j] + ABOVE_HALF
+                k_bits[j] = (raised >> 52) | WHOLE_BITS
+                bits[j] = (raised & MANTISSA) + HALF_BITS
+            for j in range(size):
+                power, f = k[j] - shift[j], x[j] - 1.0
+                s = f / (2.0 + f)
+                z = s * s
+                y = z * z
+                r = y * (LOG[1] + y * (LOG[3] + y * LOG[5])) + z * (LOG[0] + y * (LOG[2] + y * (LOG[4] + y * LOG[6])))
+                h = 0.5 * f * f
+                own[j] = diffusion * (power * LOG2_HIGH - ((h - (s * (h + r) + power * LOG2_LOW)) - f))
+            for j in range(size):
+                mu[j] += own[j]
+        for j in range(size):
+            energy[j] += m[j] * mu[j]
+            mass[j] += m[j]
+            low[j] = m[j] if m[j] < low[j] else low[j]
+        if first + TOGETHER < n and first // TOGETHER % BLOCKS < BLOCKS - 1:
+            continue
+        half = TOGETHER // 2
+        while half > 0:
+            for j in range(half):
+                energy[j] += energy[j + half]
+                mass[j] += mass[j + half]
+            half //= 2
+        part[0], part[1] = energy[0], mass[0]
+        for q in range(2):
+            total = sums[q] + part[q]
+            rest[q] += (sums[q] - total) + part[q] if abs(sums[q]) >= abs(part[q]) else (part[q] - total) + sums[q]
+            sums[q] = total
+        for j in range(TOGETHER):
+            energy[j] = mass[j] = 0.0
+    least = low[0]
+    for j in range(1, TOGETHER):
+        least = min(least, low[j])
+    if not abs(sums[1]) < np.inf:
+        return np.nan, sums[1], least
+    return sums[0] + rest[0], sums[1] + rest[1], least
+
+
 @jit
 def _line_dissipation(m, logs, mu, diffusion, rates, f, periodic, g, x):
     """Return -dF/dt of a line, given log m; f holds the factors of B itself."""
@@ -1289,8 +1371,8 @@ def compact_layout(shape, axis: int) -> tuple[int, int, int, int]:
 
 
 @jit(apart=True)
-def _rate_between_walls(m, a, b, forward, pivot, backward, before, carry, x):
-    """Fill x = B^{-1} A m of lines between walls, with the factors of B."""
+def _rate_between_walls(m, u, a, b, forward, pivot, backward, before, carry, x, sums):
+    """Fill the sums of u B^{-1} A m of lines between walls, with the factors of B."""
     n, width = m.shape
     for j in range(width):
         before[j] = carry[j] = 0.0
@@ -1303,11 +1385,31 @@ def _rate_between_walls(m, a, b, forward, pivot, backward, before, carry, x):
             before[j] = flux
     for j in range(width):
         carry[j] = (before[j] + carry[j]) * pivot[n - 1, j]
-        x[n - 1, j] = carry[j]
+        sums[j] = u[n - 1, j] * carry[j]
     for i in range(n - 2, -1, -1):
         for j in range(width):
             value = x[i, j] * pivot[i, j] + backward[i, j] * carry[j]
-            x[i, j] = carry[j] = value
+            carry[j] = value
+            sums[j] += u[i, j] * value
+
+
+@jit
+def _rate_of_line(m, u, a, b, forward, pivot, backward, x):
+    """Return the sum of u B^{-1} A m of a single line between walls, as `_rate_between_walls` does."""
+    n = m.size
+    before, carry = 0.0, 0.0
+    for i in range(n - 1):
+        flux = a[i] * m[i] - b[i] * m[i + 1]
+        value = (before - flux) + carry
+        x[i] = value
+        carry = value * forward[i]
+        before = flux
+    carry = (before + carry) * pivot[n - 1]
+    total = u[n - 1] * carry
+    for i in range(n - 2, -1, -1):
+        carry = x[i] * pivot[i] + backward[i] * carry
+        total += u[i] * carry
+    return total
 
 
 @jit(apart=True)
@@ -1323,22 +1425,25 @@ def _products(u, x, sums):
 
 @jit(unrolled=False)
 def compact_dissipation(masses, psi, mobility, mu, diffusion, h, outer, inner, periodic, width, kept, formed,
-                        negligible):
+                        factors, negligible):
     """Return minus the part of dF/dt of one axis, -sum_i mu_i (B^{-1} A m)_i.
 
     ``kept`` has room for the rates of all blocks, or of none; it holds them if they are ``formed``, else receives them.
-    Blocks without a cell above ``negligible`` are left out.
+    ``factors`` holds those of B of all blocks, or of none. Blocks without a cell above ``negligible`` are left out.
     """
     total = 0.0
     n = masses.size // (outer * inner)
     blocks = (outer + width - 1) // width if inner == 1 else outer * ((inner + width - 1) // width)
-    work = np.empty((5, n, width))
+    work, single = np.empty((5, n, width)), width == 1 and blocks == 1
     m, p, x, g, u = work[0], work[1], work[2], work[3], work[4]
+    if single:
+        m, u = masses.reshape(n, 1), mu.reshape(n, 1)
     own = np.empty((0 if kept.shape[0] else 4, n, width))
-    f = np.empty((5 if periodic else 3, n, width))
+    own_factors, sums = np.empty((0 if factors.shape[0] else (5 if periodic else 3), n, width)), np.empty(width)
     for b in range(blocks):
         start, stride, step, lines = _place(b, width, outer, n, inner)
-        _load(masses, start, stride, step, lines, m)
+        if not single:
+            _load(masses, start, stride, step, lines, m)
         rates, empty = kept[b] if kept.shape[0] else own, not _exceeds(m, negligible)
         if empty and (formed or kept.shape[0] == 0):
             continue
@@ -1350,19 +1455,25 @@ def compact_dissipation(masses, psi, mobility, mu, diffusion, h, outer, inner, p
                 _mobile(rates, p, periodic)
                 if mobility.size > masses.size and not periodic:
                     _add_strips(rates, mobility[masses.size], mobility[masses.size + 1])
+        f = factors[b] if factors.shape[0] else own_factors
         if empty:
             continue
-        _load(mu, start, stride, step, lines, u)
-        # B - 0 A = B: the elimination serves for B itself.
-        _factor(rates, 0.0, width < 1, periodic, f)
+        if factors.shape[0] == 0:
+            # B - 0 A = B: the elimination serves for B itself.
+            _factor(rates, 0.0, width < 1, periodic, f)
+        if not single:
+            _load(mu, start, stride, step, lines, u)
         if periodic:
             _generator(m, rates, periodic, g, x)
             _solve(f, periodic, g[0], x)
+            _products(u, x, sums)
+        elif width == 1:
+            sums[0] = _rate_of_line(m[:, 0], u[:, 0], rates[0, :, 0], rates[1, :, 0], f[0, :, 0], f[1, :, 0],
+                                    f[2, :, 0], x[:, 0])
         else:
-            _rate_between_walls(m, rates[0], rates[1], f[0], f[1], f[2], g[0], g[1], x)
-        _products(u, x, f[0, 0])
+            _rate_between_walls(m, u, rates[0], rates[1], f[0], f[1], f[2], g[0], g[1], x, sums)
         part = 0.0
         for j in range(lines):
-            part -= f[0, 0, j]
+            part -= sums[j]
         total += part
     return total

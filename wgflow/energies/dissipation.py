@@ -72,28 +72,31 @@ def transport_rate(masses: np.ndarray, psi: np.ndarray, grid: Grid, rough: bool)
 
 def compact_dissipation_on_grid(masses: np.ndarray, psi: np.ndarray, grid: NodeGrid, diffusion: float,
                                 rates: Sequence[np.ndarray] = (), formed: bool = False,
-                                mobility: Sequence[np.ndarray] | None = None) -> float:
+                                factors: Sequence[np.ndarray] = (),
+                                mobility: Sequence[np.ndarray] | None = None, mu: np.ndarray | None = None) -> float:
     r"""Return :math:`-\sum_i \mu_i\,\dot m_i` of the compact equations, mu = Psi + D log rho: -dF/dt, semi-discrete.
 
-    ``rates`` has room for the rates of each axis, or holds them if they are ``formed``; ``mobility`` has the diagonal
-    of A.
+    ``rates`` has room for the rates of each axis, or holds them if they are ``formed``; ``factors`` has those of B,
+    ``mobility`` the diagonal of A, and mu is given, where they are known.
     """
     masses = masses if masses.flags.writeable else masses.copy()
     psi = psi if psi.flags.writeable else psi.copy()
-    mu = np.maximum(masses, TINY)
-    np.log(mu, out=mu)
-    mu -= grid.log_volumes
-    mu *= diffusion
-    mu += psi
+    if mu is None:
+        mu = np.maximum(masses, TINY)
+        np.log(mu, out=mu)
+        mu -= grid.log_volumes
+        mu *= diffusion
+        mu += psi
     total, negligible = 0.0, EMPTY * float(masses.sum())
     mobile = mobile_axes(mobility, diffusion, grid)
     for axis in range(grid.ndim):
         outer, inner, width, _ = compact_layout(grid.shape, axis)
         kept = rates[axis] if rates else np.empty((0, 4, grid.shape[axis], width))
+        parts = factors[axis] if factors else np.empty((0, 1, grid.shape[axis], width))
         own, logarithm = mobile[axis]
         pull = psi.ravel() if logarithm is None else psi.ravel() - logarithm
         total += compact_dissipation(masses.ravel(), pull, own, mu.ravel(), diffusion, grid.steps[axis],
-                                     outer, inner, grid.periodic[axis], width, kept, formed, negligible)
+                                     outer, inner, grid.periodic[axis], width, kept, formed, parts, negligible)
     return float(total)
 
 
@@ -118,19 +121,19 @@ def mobile_axes(mobility: Sequence[np.ndarray] | None, diffusion: float,
 
 
 def linear_dissipation(masses, psi, grid, diffusion: float, corrected: bool = True,
-                       mobility: Sequence[np.ndarray] | None = None) -> float:
+                       mobility: Sequence[np.ndarray] | None = None, mu: np.ndarray | None = None) -> float:
     r"""Return :math:`\sum_{edges} flux \cdot (\mu_i - \mu_k)`, mu = Psi + D log rho: -dF/dt, semi-discrete."""
     # Writable copies of read-only arrays: the functions are compiled for one kind only.
     masses = masses if masses.flags.writeable else masses.copy()
     psi = psi if psi.flags.writeable else psi.copy()
-    mu = psi
-    if diffusion > 0:
+    if mu is None and diffusion > 0:
         # An empty cell counts as the smallest double, so that mu and the products with it stay finite.
         mu = np.log(np.maximum(masses, TINY))
         if not all(grid.uniform):
             mu -= np.log(grid.volumes)
         mu *= diffusion
         mu += psi
+    mu = psi if mu is None else mu
     total = 0.0
     for axis in range(grid.ndim):
         outer, inner, width, _ = axis_layout(grid.shape, axis)

@@ -17,10 +17,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from wgflow.compiled.compact import law_sums
 from wgflow.energies.moments_on_grid import MomentsOnGrid
 from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
@@ -30,10 +31,30 @@ if TYPE_CHECKING:
 
     from .internal_energies import InternalEnergy
 
-__all__ = ["EnergyOnGrid", "Functional"]
+__all__ = ["EnergyOnGrid", "Functional", "Weighed"]
 
 #: Smallest positive double: stands for an empty cell inside logarithms, so that m log m is 0 and never a NaN.
 TINY = 5e-324
+NO_FIELD = np.empty(0)
+
+
+class Weighed(NamedTuple):
+    """What one look at the masses of cells tells.
+
+    Attributes
+    ----------
+    energy : float
+        F, or NaN where a mass is not finite.
+    mass, least : float
+        The sum and the smallest of the masses.
+    logs : array or None
+        D log m of each cell; None without diffusion.
+    """
+
+    energy: float
+    mass: float
+    least: float
+    logs: np.ndarray | None
 
 
 class Functional(Protocol):
@@ -100,12 +121,15 @@ class EnergyOnGrid:
         interaction : array, optional
             U m, if it is known already.
         """
-        if interaction is None:
-            interaction = self.interaction(masses)
-        total = self.frozen_energy(masses, None if interaction is None else 0.5 * interaction)
-        for factor, term in self.functionals:
-            total += factor * term.energy(masses)
-        return total
+        return self.weigh(masses, self.interaction(masses) if interaction is None else interaction).energy
+
+    def weigh(self, masses: np.ndarray, interaction: np.ndarray | None) -> Weighed:
+        """Return F of cell masses, their sum, the smallest of them and their logarithms, given U m."""
+        found = self._weighed(masses, interaction, 0.5)
+        if not self.functionals:
+            return found
+        return found._replace(energy=found.energy + sum(factor * term.energy(masses)
+                                                        for factor, term in self.functionals))
 
     def size_of_terms(self, masses: np.ndarray) -> float:
         """Return the sum of the absolute values of what is added up to F, up to interactions: it rounds like that."""
@@ -118,17 +142,20 @@ class EnergyOnGrid:
 
     def frozen_energy(self, masses: np.ndarray, field: np.ndarray | None) -> float:
         """Return the energy with a fixed field W in place of interactions and functionals, which is convex in m."""
-        mu = self.energy_potential if field is None else self.energy_potential + field
-        if self.diffusion > 0:
-            logs = np.log(np.maximum(masses, TINY))
-            logs *= self.diffusion
-            logs += mu
-            mu = logs
-        with np.errstate(over="ignore", invalid="ignore"):
-            total = float((masses * mu).sum())
+        return self._weighed(masses, field, 1.0).energy
+
+    def _weighed(self, masses: np.ndarray, field: np.ndarray | None, share: float) -> Weighed:
+        """Return the energy with a part of a field in place of interactions and functionals, and the rest."""
+        if masses.size != self._flat_potential.size:
+            raise ValueError(f"masses of {masses.size} cells on a grid of {self._flat_potential.size}")
+        if field is not None and field.shape != masses.shape:
+            field = np.broadcast_to(field, masses.shape)
+        logs = np.empty(masses.shape if self.diffusion > 0 else 0)
+        total, mass, least = law_sums(_flat(masses), self._flat_potential, NO_FIELD if field is None else _flat(field),
+                                      share, float(self.diffusion), logs.ravel())
         for factor, term in self.internal:
             total += factor * term.energy_of(masses, self.grid)
-        return total
+        return Weighed(total, mass, least, logs if self.diffusion > 0 else None)
 
     def chemical_potential(self, masses: np.ndarray, field: np.ndarray | None = None) -> np.ndarray:
         """Return mu, the derivative of F in the mass of each cell up to the constant D; the `field` if it is known."""
@@ -204,6 +231,11 @@ class EnergyOnGrid:
             return self.potential
         return self.potential - self.diffusion * self.grid.log_reference
 
+    @cached_property
+    def _flat_potential(self) -> np.ndarray:
+        """`energy_potential` of all cells, one after the other."""
+        return _flat(np.broadcast_to(self.energy_potential, self.grid.shape))
+
     def check_terms(self, who: str, *, internal: bool = False, functionals: bool = False,
                     moments: bool = False) -> None:
         """Refuse the terms that a method does not know, by name, and say who serves them.
@@ -232,3 +264,9 @@ class EnergyOnGrid:
             raise InvalidInput(f"{unknown[0][1]!r}: {who} knows {known} alone, and would leave this term out; "
                                "FiniteVolume(), and JKO with inner='linearized', 'back-and-forth' or 'entropic', "
                                "solve the flow of any term that has an energy and a first variation")
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    """Return an array in one line that can be written to: compiled functions know one kind of array only."""
+    flat = values.ravel()
+    return flat if flat.flags.writeable else flat.copy()

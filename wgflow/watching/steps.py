@@ -19,7 +19,8 @@ class Step(NamedTuple):
     t : float
         The time after the step.
     law : array
-        Masses of the cells, of the grid's shape, or points of the atoms (n_coordinates, n). Copied where it is kept.
+        Masses of the cells, of the grid's shape, or points of the atoms (n_coordinates, n). Copied where it is kept,
+        unless it is ``fresh``.
     energy : float
         The free energy of the law.
     clock : float
@@ -46,6 +47,8 @@ class Step(NamedTuple):
         The dissipation in the middle of the step by the clock, where it was formed.
     rate_before : float or None
         Where the energy jumps at t, the dissipation before the jump; ``rate`` is that after it.
+    fresh : bool
+        Whether the array of the law is this step's own, and the scheme never writes to it again.
     """
 
     t: float
@@ -64,6 +67,7 @@ class Step(NamedTuple):
     jko: JKOStep | None = None
     inside: float | None = None
     rate_before: float | None = None
+    fresh: bool = False
 
 
 class Interior(NamedTuple):

@@ -186,10 +186,50 @@ def test_the_dissipation_of_a_line(periodic, rng):
     mu = np.log(m / (h * weights(n, periodic))) + psi
     b, a = matrices(psi, 1.0, h, periodic)
     expected = -mu @ np.linalg.solve(b, a @ m)
-    kept = np.full((1, 4, m.size, 1), np.nan)
-    for room, formed in ((kept[:0], False), (kept, False), (kept, True)):
-        found = compact.compact_dissipation(m, psi, np.empty(0), mu, 1.0, h, 1, 1, periodic, 1, room, formed, 0.0)
+    kept, both = np.full((1, 4, m.size, 1), np.nan), np.empty((2, 5, m.size, 1))
+    compact.compact_start(m, psi, np.empty(0), mu, 1.0, h, periodic, np.empty((4, m.size, 1)), both)
+    none = np.empty((0, 1, m.size, 1))
+    for room, formed, factors in ((kept[:0], False, none), (kept, False, none), (kept, True, none),
+                                  (kept, True, both[1:])):
+        found = compact.compact_dissipation(m, psi, np.empty(0), mu, 1.0, h, 1, 1, periodic, 1, room, formed, factors,
+                                            0.0)
         assert found == pytest.approx(expected, rel=1e-11)
+
+
+@pytest.mark.parametrize("n", [1, 63, 64, 65, 513, 10_000])
+def test_sums_over_a_law(n, rng):
+    m, v, w = np.exp(rng.uniform(-745, 5, n)), rng.standard_normal(n), rng.standard_normal(n)
+    for field in (np.empty(0), w):
+        logs = np.empty(n)
+        energy, mass, least = compact.law_sums(m, v, field, 0.5, 0.25, logs)
+        terms = m * (0.25 * np.log(m) + v + (0.5 * w if field.size else 0.0))
+        assert np.abs(logs - 0.25 * np.log(m)).max() <= 2 * np.spacing(0.25 * 745)
+        # Each term is rounded four times, here and there.
+        assert abs(energy - math.fsum(terms)) <= 8 * 2.0**-53 * math.fsum(np.abs(terms))
+        assert mass == pytest.approx(math.fsum(m), rel=2**-52)
+        assert least == m.min()
+        without = m * (v + (0.5 * w if field.size else 0.0))
+        assert compact.law_sums(m, v, field, 0.5, 0.0, logs)[0] == pytest.approx(
+            math.fsum(without), abs=8 * 2.0**-53 * math.fsum(np.abs(without)))
+
+
+def test_sums_over_many_equal_cells_do_not_gather_round_off():
+    m = np.full(1_000_003, 0.1)
+    assert compact.law_sums(m, m, np.empty(0), 1.0, 1.0, np.empty(m.size))[1] == pytest.approx(
+        math.fsum(m), rel=2.0**-52)
+
+
+def test_logarithms_of_small_large_and_empty_cells():
+    m = np.array([0.0, 5e-324, 1e-310, 2.0**-1022, 1e-300, 0.5**0.5, 1 - 1e-16, 1.0, 1 + 1e-9, 1.5, 1e300])
+    logs = np.empty(m.size)
+    compact.law_sums(m, np.zeros(m.size), np.empty(0), 1.0, 1.0, logs)
+    np.testing.assert_array_max_ulp(logs, np.log(np.maximum(m, compact.TINY)), 1)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_masses_that_are_not_finite_have_no_energy(bad):
+    m = np.array([1.0, bad, 2.0])
+    assert math.isnan(compact.law_sums(m, np.full(3, -1e9), np.empty(0), 1.0, 1.0, np.empty(3))[0])
 
 
 def test_second_and_fourth_differences(rng):
