@@ -16,6 +16,8 @@ BOUNDARIES = ("no-flux", "periodic")
 MAX_AXES = 4
 #: No memory holds an axis with more cells; the product of four such numbers does not overflow.
 MAX_CELLS = 2**60
+#: Coordinates up to it have squares, and sums of squares, that are finite.
+LARGEST_COORDINATE = 1e150
 
 
 def check_bounds(bounds) -> list[tuple[float, float]]:
@@ -33,10 +35,17 @@ def check_bounds(bounds) -> list[tuple[float, float]]:
         lo, hi = (as_float(f"bounds[{axis}]", end) for end in pair)
         if not (math.isfinite(lo) and math.isfinite(hi)):
             raise InvalidInput(f"bounds[{axis}] must be finite, got ({lo}, {hi})")
+        _check_coordinate(f"bounds[{axis}]", max(abs(lo), abs(hi)))
         if not lo < hi:
             raise InvalidInput(f"bounds[{axis}]: lo={lo:g} must be < hi={hi:g}")
         pairs[axis] = (lo, hi)
     return pairs
+
+
+def _check_coordinate(what: str, largest: float) -> None:
+    if largest > LARGEST_COORDINATE:
+        raise InvalidInput(f"{what} reaches {largest:g}, and squares of coordinates beyond {LARGEST_COORDINATE:g} "
+                           "overflow; measure in another unit")
 
 
 def check_axes(n: int, what: str) -> None:
@@ -93,6 +102,7 @@ def check_edges(edges) -> tuple[np.ndarray, ...]:
             raise InvalidInput(f"edges[{axis}] has shape {e.shape}: need a 1-D array of at least 3 edges (2 cells)")
         if not np.isfinite(e).all():
             raise InvalidInput(f"edges[{axis}] must be finite, got {e[~np.isfinite(e)][0]}")
+        _check_coordinate(f"edges[{axis}]", float(np.abs(e).max()))
         if not (np.diff(e) > 0).all():
             k = int(np.argmin(np.diff(e) > 0)) + 1
             raise InvalidInput(f"edges[{axis}] must increase strictly; "
