@@ -412,6 +412,8 @@ def _read_variable(data, name: str, path, size: int) -> np.ndarray:
     """Return one variable, after checking that its bytes lie in this file and are no more than the file has."""
     import h5py
 
+    if name not in data:
+        raise StorageError(f"{path} is damaged: it has no variable {name!r}")
     if not isinstance(data.get(name, getlink=True), h5py.HardLink):
         raise StorageError(f"{path}: variable {name!r} is a link to another place, which is not followed")
     variable = data[name]
