@@ -22,7 +22,9 @@ SAME_MASS = 1e-6
 
 
 def check_arrays(arrays: Mapping[str, Any]) -> None:
-    """Refuse arrays of floats that are larger than any that a run has; NaN is left to those who know what may be NaN.
+    """Refuse arrays of floats that are larger than any that a run has.
+
+    NaN and infinity are left to those who know which of their numbers may be that.
 
     Raises
     ------
@@ -30,7 +32,8 @@ def check_arrays(arrays: Mapping[str, Any]) -> None:
         With the name of the first.
     """
     for name, array in arrays.items():
-        if isinstance(array, np.ndarray) and array.dtype.kind == "f" and (np.abs(array) > LARGEST).any():
+        if isinstance(array, np.ndarray) and array.dtype.kind == "f" and (
+                np.isfinite(array) & (np.abs(array) > LARGEST)).any():
             raise ValueError(f"{name} holds numbers beyond {LARGEST:g}, whose squares overflow")
 
 

@@ -109,7 +109,7 @@ def test_masses_are_compared_with_all_that_were_recorded():
     for mass in (0.0, -1.0, np.nan, np.inf):
         with pytest.raises(ValueError, match="positive and finite"):
             check_masses([], np.array([1.0, mass]))
-    check_arrays({"a": np.array([1e139, np.nan]), "b": np.arange(3), "c": "text"})
+    check_arrays({"a": np.array([1e139, np.nan, np.inf]), "b": np.arange(3), "c": "text"})
     with pytest.raises(ValueError, match="beyond"):
         check_arrays({"a": np.array([1.0, -1e141])})
 
