@@ -133,4 +133,4 @@ def function_in_file(text: str, path: Path, key: str) -> FileFunction:
 
 def _digest(path: Path) -> str:
     with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.sha256(file.read()).hexdigest()
