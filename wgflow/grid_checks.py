@@ -35,7 +35,6 @@ def check_bounds(bounds) -> list[tuple[float, float]]:
         lo, hi = (as_float(f"bounds[{axis}]", end) for end in pair)
         if not (math.isfinite(lo) and math.isfinite(hi)):
             raise InvalidInput(f"bounds[{axis}] must be finite, got ({lo}, {hi})")
-        _check_coordinate(f"bounds[{axis}]", max(abs(lo), abs(hi)))
         if not lo < hi:
             raise InvalidInput(f"bounds[{axis}]: lo={lo:g} must be < hi={hi:g}")
         pairs[axis] = (lo, hi)
@@ -74,6 +73,7 @@ def uniform_edges(axis: int, lo: float, hi: float, n: int, half: bool) -> np.nda
     width = (hi - lo) / (n - 0.5 if half else n)
     if not math.isfinite(width) or width < 4 * math.ulp(max(abs(lo), abs(hi))):
         raise InvalidInput(f"bounds[{axis}]: cell width {width:.3g} is not resolvable at x={max(abs(lo), abs(hi)):.3g}")
+    _check_coordinate(f"bounds[{axis}]", max(abs(lo), abs(hi)))
     return np.append(lo, np.linspace(lo + 0.5 * width, hi, n)) if half else np.linspace(lo, hi, n + 1)
 
 
