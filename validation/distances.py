@@ -20,6 +20,7 @@ Villani, Topics in Optimal Transportation (2003), section 2.2 (the line), Dowson
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -313,21 +314,49 @@ def wasserstein_points(x: ArrayLike, y: ArrayLike, p: float = 2, *, x_weights: A
     if len(x) * len(y) > MAX_COST_ENTRIES:
         raise ResourceError(f"{len(x)} x {len(y)} points need a cost matrix of {8e-9 * len(x) * len(y):.1f} GB, the "
                             f"limit is {8e-9 * MAX_COST_ENTRIES:.2f} GB: thin the points or compare marginals")
-    from scipy.spatial.distance import cdist
-
-    cost = cdist(x, y, "sqeuclidean") if p == 2 else cdist(x, y) ** p
+    cost, exponent, lost = _costs(x, y, p)
     if wx is None and wy is None and len(x) == len(y):
         from scipy.optimize import linear_sum_assignment
 
         rows, columns = linear_sum_assignment(cost)
-        return float(np.mean(cost[rows, columns])) ** (1.0 / p)
+        return _distance(float(np.mean(cost[rows, columns])), p, exponent, lost)
     try:
         import ot
     except ImportError as error:
         raise ImportError("points with unequal weights or numbers need POT: pip install 'wgflow[ot]'") from error
     wx = np.full(len(x), 1.0 / len(x)) if wx is None else wx
     wy = np.full(len(y), 1.0 / len(y)) if wy is None else wy
-    return max(float(ot.emd2(wx, wy, cost, numItermax=10_000_000)), 0.0) ** (1.0 / p)
+    return _distance(max(float(ot.emd2(wx, wy, cost, numItermax=10_000_000)), 0.0), p, exponent, lost)
+
+
+def _costs(x: NDArray[np.float64], y: NDArray[np.float64], p: float) -> tuple[NDArray[np.float64], int, bool]:
+    """Return the costs |x - y|^p in a unit in which they do not overflow, the power of two that this unit is, and
+    whether costs of points that are apart have become 0."""
+    from scipy.spatial.distance import cdist
+
+    # By powers of two, which leave the digits as they are.
+    exponent = math.frexp(max(float(np.abs(x).max()), float(np.abs(y).max())))[1]
+    x, y = np.ldexp(x, -exponent), np.ldexp(y, -exponent)
+    lengths = cdist(x, y)
+    more = math.frexp(float(lengths.max()))[1]
+    if p == 2:
+        cost = cdist(np.ldexp(x, -more), np.ldexp(y, -more), "sqeuclidean")
+    else:
+        with np.errstate(under="ignore"):
+            cost = np.ldexp(lengths, -more) ** p
+    return cost, exponent + more, bool(((cost == 0) & (lengths > 0)).any())
+
+
+def _distance(cost: float, p: float, exponent: int, lost: bool) -> float:
+    """Return the distance of a cost in the unit of `_costs`."""
+    if cost == 0.0 and lost:
+        raise InvalidInput(f"p={p:g}: the powers of the distances between matched points are below all floats; take a "
+                           "smaller p")
+    try:
+        return math.ldexp(cost ** (1.0 / p), exponent)
+    except OverflowError as error:
+        raise InvalidInput("x and y lie so far apart that no float holds their distance; measure in another unit"
+                           ) from error
 
 
 def wasserstein(a: Any, b: Any, p: float = 2, *, a_weights: ArrayLike | None = None,

@@ -177,8 +177,9 @@ def _read(path: Path, identity: str, shape: tuple[int, int, int]) -> dict[str, A
         header, run = read_npz(path, _KIND)
         if header.get("identity") != identity or set(run) != set(_ARRAYS):
             raise StorageError(f"{path} is damaged: it belongs to another run")
-        if run["coordinates"].shape != shape or run["risk"].shape != shape[:1] or not np.isfinite(run["risk"]).all():
-            raise StorageError(f"{path} is damaged: its arrays have other shapes than the run")
+        for name, needed in (("coordinates", shape), ("risk", shape[:1])):
+            if run[name].shape != needed or run[name].dtype != float or not np.isfinite(run[name]).all():
+                raise StorageError(f"{path} is damaged: need finite {name} of shape {needed}")
     except (StorageError, ResourceError) as error:
         logger.warning("%s; the run is made again", error)
         return None

@@ -189,7 +189,7 @@ class TrajectoryRecorder:
 
     def result(self) -> Trajectories:
         """Return all complete runs, or else the one that was begun, as far as it came."""
-        runs, times = _rectangle(self.done, self.t.size)
+        runs, times = _rectangle(dict(enumerate(self.done.tolist())), self.t.size)
         if self.folder is not None:
             arrays: dict[str, Any] = {name: StoredArray(self.folder, name, runs, times)
                                       for name in self.folder.arrays}
@@ -242,19 +242,18 @@ def load_trajectories(folder: str | os.PathLike[str], model: NetworkModel | None
     if model is not None and repr(model) != about.get("model"):
         raise InvalidInput(f"model={model!r} is not that of the runs in {str(stored.path)!r}, {about.get('model')}")
     try:
-        t = np.array(about["t"], dtype=float)
-        kept = {name: about[name] for name in _KEPT} | {"model": model}
-        if t.shape != (stored.shape[1],) or "coordinates" not in stored.arrays:
-            raise ValueError(f"its times have shape {t.shape}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise StorageError(f"{str(stored.path)!r} does not hold particles: {type(error).__name__}: {error}") from error
-    runs, times = _rectangle(np.array([stored.count(run) for run in range(stored.shape[0])]), t.size)
-    if times == 0:
+        t = _times_of(stored, model)
+    except ValueError as error:
+        raise StorageError(f"{str(stored.path)!r} does not hold particles: {error}") from error
+    kept = {name: about[name] for name in _KEPT} | {"model": model}
+    counts = stored.counts()
+    if not counts:
         raise StorageError(f"{str(stored.path)!r} holds no complete snapshot")
+    runs, times = _rectangle(counts, t.size)
     if (len(runs), times) != stored.shape:
         warnings.warn(f"the job that wrote {str(stored.path)!r} was interrupted: here are {len(runs)} of "
                       f"{stored.shape[0]} runs, up to t = {t[times - 1]:g} of {t[-1]:g}", WGFlowWarning, stacklevel=2)
-    numbers = [[stored.numbers(run, index) for index in range(times)] for run in runs]
+    numbers = [[_numbers_of(stored, run, index) for index in range(times)] for run in runs]
     steps = np.array([[one.get("steps", 0) for one in row] for row in numbers], dtype=np.int64)
     risk = np.array([[one.get("risk", np.nan) for one in row] for row in numbers], dtype=np.float64)
     arrays = {name: StoredArray(stored, name, runs, times) for name in stored.arrays}
@@ -280,7 +279,45 @@ def _description(about: dict[str, Any], t: Array) -> dict[str, Any]:
                    "versions": library_versions()}
 
 
-def _rectangle(done: NDArray[np.int64], times: int) -> tuple[list[int], int]:
+def _times_of(stored: SnapshotFolder, model: NetworkModel | None) -> Array:
+    """Return the output times of a folder.
+
+    Raises
+    ------
+    ValueError
+        If what it says of its particles is not what a simulator has written.
+    """
+    from wgflow.files.schema import Particles, check_table
+
+    about = stored.about
+    check_table(about, Particles, "about")
+    t = np.array(about["t"], dtype=float)
+    if t.shape != (stored.shape[1],) or not (np.diff(t) > 0).all():
+        raise ValueError(f"its {t.size} times do not increase, or are not those of {stored.shape[1]} snapshots")
+    widths = {} if model is None else {"coordinates": model.n_coordinates, "theta": model.n_parameters}
+    for name, shape in stored.arrays.items():
+        if name not in ("coordinates", "theta") or len(shape) != 2 or shape[0] != about["n_neurons"] or (
+                shape[1] != widths.get(name, max(1, shape[1]))):
+            raise ValueError(f"its {name} have shape {shape}, of {about['n_neurons']} particles")
+    if "coordinates" not in stored.arrays:
+        raise ValueError("it has no coordinates")
+    return t
+
+
+def _numbers_of(stored: SnapshotFolder, run: int, index: int) -> dict[str, Any]:
+    """Return the number of steps and the risk of a snapshot, as far as they are there."""
+    from wgflow.files.schema import SnapshotNumbers, check_table
+
+    numbers = stored.numbers(run, index)
+    try:
+        check_table(numbers, SnapshotNumbers, f"snapshot {index} of run {run}")
+    except ValueError as error:
+        raise StorageError(f"{str(stored.path)!r}: {error}") from error
+    return numbers
+
+
+def _rectangle(done: Mapping[int, int], times: int) -> tuple[list[int], int]:
     """Return the complete runs and all times, or else the run that came farthest and the times that it reached."""
-    complete = [int(run) for run in np.flatnonzero(done == times)]
-    return (complete, times) if complete else ([int(np.argmax(done))], int(np.max(done)))
+    complete = [run for run, count in done.items() if count == times]
+    farthest = max(done, key=done.__getitem__)
+    return (complete, times) if complete else ([farthest], done[farthest])

@@ -16,6 +16,8 @@ BOUNDARIES = ("no-flux", "periodic")
 MAX_AXES = 4
 #: No memory holds an axis with more cells; the product of four such numbers does not overflow.
 MAX_CELLS = 2**60
+#: Coordinates up to it have squares, and sums of squares, that are finite.
+LARGEST_COORDINATE = 1e150
 
 
 def check_bounds(bounds) -> list[tuple[float, float]]:
@@ -37,6 +39,12 @@ def check_bounds(bounds) -> list[tuple[float, float]]:
             raise InvalidInput(f"bounds[{axis}]: lo={lo:g} must be < hi={hi:g}")
         pairs[axis] = (lo, hi)
     return pairs
+
+
+def _check_coordinate(what: str, largest: float) -> None:
+    if largest > LARGEST_COORDINATE:
+        raise InvalidInput(f"{what} reaches {largest:g}, and squares of coordinates beyond {LARGEST_COORDINATE:g} "
+                           "overflow; measure in another unit")
 
 
 def check_axes(n: int, what: str) -> None:
@@ -65,6 +73,7 @@ def uniform_edges(axis: int, lo: float, hi: float, n: int, half: bool) -> np.nda
     width = (hi - lo) / (n - 0.5 if half else n)
     if not math.isfinite(width) or width < 4 * math.ulp(max(abs(lo), abs(hi))):
         raise InvalidInput(f"bounds[{axis}]: cell width {width:.3g} is not resolvable at x={max(abs(lo), abs(hi)):.3g}")
+    _check_coordinate(f"bounds[{axis}]", max(abs(lo), abs(hi)))
     if half:
         return np.append(lo, np.linspace(lo + 0.5 * width, hi, n))
     # As np.linspace(lo, hi, n + 1) has it, to the last bit, in a third of its time.
@@ -100,6 +109,7 @@ def check_edges(edges) -> tuple[np.ndarray, ...]:
             raise InvalidInput(f"edges[{axis}] has shape {e.shape}: need a 1-D array of at least 3 edges (2 cells)")
         if not np.isfinite(e).all():
             raise InvalidInput(f"edges[{axis}] must be finite, got {e[~np.isfinite(e)][0]}")
+        _check_coordinate(f"edges[{axis}]", float(np.abs(e).max()))
         if not (np.diff(e) > 0).all():
             k = int(np.argmin(np.diff(e) > 0)) + 1
             raise InvalidInput(f"edges[{axis}] must increase strictly; "

@@ -147,8 +147,10 @@ class Grid:
             if half:
                 self.centers[axis][0] = self.edges[axis][0]
         for axis, h in enumerate(self.widths):
-            if not self.uniform[axis] and h.max() > CELL_RATIO_WARNING * h.min():
-                warnings.warn(f"edges[{axis}]: cell ratio {h.max() / h.min():.1e}; check the edges, or grade them",
+            # Python's floats: a ratio beyond all numbers is infinite, without a warning of NumPy's.
+            ratio = 1.0 if self.uniform[axis] else float(h.max()) / float(h.min())
+            if ratio > CELL_RATIO_WARNING:
+                warnings.warn(f"edges[{axis}]: cell ratio {ratio:.1e}; check the edges, or grade them",
                               WGFlowWarning, stacklevel=2)
         self.names = check_names(names, self.ndim)
         self.log_weight = None if log_weight is None else check_log_weight(log_weight, shape)

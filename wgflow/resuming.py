@@ -17,6 +17,7 @@ from wgflow.energies.free_energy import Term
 from wgflow.energies.mobility import Mobility, as_mobility
 from wgflow.energies.nodes import with_nodes
 from wgflow.errors import InvalidInput, StorageError, WGFlowWarning
+from wgflow.files.agreement import check_run
 from wgflow.files.archives import read_npz
 from wgflow.files.checkpoints import KIND, SAMPLES, nonlinear_energies, probe_masses, sample_clock, unpack_run
 from wgflow.files.grids import unpack_grid
@@ -96,8 +97,9 @@ def _read_run(path, energy: Term, methods: dict[str, type[Method]], method: Meth
         fixed = {name: arrays[name] for name in ("potential", "response") if name == "potential" or name in arrays}
         _check_state(path, rho0.grid, span, saved, state, fixed)
         method.check_state(rho0.grid, state)
-        if told["time_scale"] is None and arrays["time_scales"].shape != SAMPLES.shape:
-            raise ValueError("its time_scale has another number of samples")
+        check_run(rho0.grid, saved, state, rho0.masses)
+        if told["time_scale"] is None:
+            _check_samples(arrays["time_scales"])
     except (InvalidInput, LookupError, TypeError, ValueError, AttributeError) as error:
         raise StorageError(f"{path} is not a checkpoint that can be used: {type(error).__name__}: {error}") from error
     time_scale = _check_time_scale(path, told, arrays, time_scale)
@@ -126,6 +128,11 @@ def _rebuild_method(path, settings: dict, methods: dict[str, type], given):
             raise StorageError(f"method: {key}={value!r} in {path}, {key}={mine[key]!r} given; "
                                f"only {', '.join(limits)} can change in a run")
     return given
+
+
+def _check_samples(samples: np.ndarray) -> None:
+    if samples.shape != SAMPLES.shape or not (np.isfinite(samples) & (samples > 0)).all():
+        raise ValueError(f"its time_scale has samples of shape {samples.shape}; need {SAMPLES.size} positive numbers")
 
 
 def _check_time_scale(path, told: dict, arrays: dict[str, np.ndarray], given) -> float | Callable[[float], float]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from figures import Figure, Scale, counted
-from runs import RUNS
+from runs import RUNS, Run, digest
 
 import wgflow as wg
 
@@ -37,7 +37,8 @@ def damaged(scale: Scale) -> list[Figure]:
     rng, count = np.random.default_rng(scale.seed), scale.pick(500, 10_000, 100_000)
     read, foreign = [], []
     with tempfile.TemporaryDirectory(dir=scale.folder) as place:
-        files = []
+        files: list[tuple[Run, str, bytes]] = []
+        found: dict[str, str] = {}
         for run in RUNS[::3]:
             for name in ("solution.npz", "solution.nc", "checkpoint.npz"):
                 path = Path(place) / name
@@ -45,6 +46,7 @@ def damaged(scale: Scale) -> list[Figure]:
                 solution = run.solve(method=run.cut(3), throw=False, **checkpoint)
                 if not checkpoint:
                     solution.save(path)
+                    found[run.name] = digest(wg.load(path))
                 files.append((run, name, path.read_bytes()))
                 path.unlink()
         whole = {data for _, _, data in files}
@@ -58,6 +60,8 @@ def damaged(scale: Scale) -> list[Figure]:
             try:
                 if name.startswith("checkpoint") and rng.random() < 0.5:
                     run.resume(path, stop=lambda *now: True)
+                elif name.endswith(".nc") and digest(wg.load(path)) == found[run.name]:
+                    continue  # only bytes that hold nothing: the digest of its content agrees
                 else:
                     wg.load(path)
                 read.append(f"{run.name} {name}: {told}")
@@ -65,5 +69,5 @@ def damaged(scale: Scale) -> list[Figure]:
                 pass
             except Exception as error:
                 foreign.append(f"{run.name} {name}: {told}: {type(error).__name__}: {error}")
-    return [counted("F16", "bytes", "damaged files that are read", count, read),
+    return [counted("F16", "bytes", "damaged files that are read, with other content", count, read),
             counted("F16", "bytes", "exceptions other than StorageError", count, foreign)]

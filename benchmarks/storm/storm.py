@@ -20,6 +20,7 @@ import accuracy
 import bytes_of_files
 import costs
 import crafted_files
+import crafted_stores
 import disk
 import kills
 import long_runs
@@ -34,7 +35,8 @@ from figures import Part, Scale, table
 from wgflow.errors import WGFlowWarning
 
 PARTS: dict[str, Part] = {
-    "kills": kills.kills, "signals": kills.signals, "crafted": crafted_files.crafted, "bytes": bytes_of_files.damaged,
+    "kills": kills.kills, "signals": kills.signals, "crafted": crafted_files.crafted,
+    "stores": crafted_stores.stores, "bytes": bytes_of_files.damaged,
     "flows": random_flows.flows, "pools": pools.pools, "memory": memory.memory, "disk": disk.disk,
     "compiled": stored_code.compiled, "sizes": sizes.sizes, "rows": remaining_rows.remaining_rows,
     "long": long_runs.long_runs, "accuracy": accuracy.accuracy, "costs": costs.costs,
@@ -44,8 +46,8 @@ PARTS_OF = {
     "F1": ["long", "flows"], "F2": ["long", "flows"], "F3": ["long", "flows"], "F4": ["long", "flows"],
     **{f"F{k}": ["accuracy"] for k in (5, 6, 7, 8, 9, 10, 21)}, "F11": ["pools"], "F12": ["kills"],
     "F13": ["kills", "signals"], "F14": ["sizes", "rows", "disk", "compiled"], "F15": ["long", "flows"],
-    "F16": ["crafted", "bytes"], "F17": ["pools"], "F18": ["memory"], "F19": ["costs", "compiled"], "F20": ["costs"],
-    "F22": ["costs"], "F24": ["costs"],
+    "F16": ["crafted", "stores", "bytes"], "F17": ["pools"], "F18": ["memory"], "F19": ["costs", "compiled"],
+    "F20": ["costs"], "F22": ["costs"], "F24": ["costs"],
 }
 #: Parts that take longer than a very small storm may; tests show most of what they measure.
 LONGER = ("accuracy", "costs")

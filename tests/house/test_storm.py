@@ -12,8 +12,8 @@ import pytest
 import wgflow as wg
 
 STORM = Path(__file__).resolve().parents[2] / "benchmarks" / "storm"
-PARTS = {"kills", "signals", "crafted", "bytes", "flows", "pools", "memory", "disk", "compiled", "sizes", "rows",
-         "long"}
+PARTS = {"kills", "signals", "crafted", "stores", "bytes", "flows", "pools", "memory", "disk", "compiled", "sizes",
+         "rows", "long"}
 
 
 @pytest.mark.slow

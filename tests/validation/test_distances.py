@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -290,3 +291,26 @@ def test_normalized_shapes_and_masses_within_rounding_have_a_distance():
 def test_densities_on_two_grids_have_no_l1_distance():
     with pytest.raises(InvalidInput, match="put both on one grid"):
         l1_distance(law(LINE), law(wg.Grid((0, 2), cells=10)))
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e-20, 1.0, 1e155, 1e300])
+@pytest.mark.parametrize("p", [1, 2, 3, 7.5])
+def test_costs_neither_overflow_nor_underflow(scale, p):  # row 84 of the table of faults
+    rng = np.random.default_rng(8731)
+    x, y = rng.normal(size=(2, 7, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        own = wasserstein_points(x, y, p)
+        assert wasserstein_points(x * scale, y * scale, p) == pytest.approx(own * scale, rel=1e-12)
+        assert wasserstein_points(x * scale, (x + [3.0, 4.0]) * scale, p) == pytest.approx(5.0 * scale, rel=1e-12)
+    assert wasserstein_points(x, x, p) == 0.0
+
+
+def test_costs_that_no_float_holds_are_refused():
+    far = np.array([[0.0, 0.0], [1.0, 0.0]])
+    with pytest.raises(InvalidInput, match="no float holds their distance"):
+        wasserstein_points(far * 1.7e308, (far - 1.0) * 1.7e308)
+    # Each point is matched with one near it; to the power of 400 their distance is 1e-1200.
+    with pytest.raises(InvalidInput, match="take a smaller p"):
+        wasserstein_points(far, far + [0.0, 1e-3], 400)
+    assert wasserstein_points(far, far + [0.0, 1e-3], 40) == pytest.approx(1e-3, rel=1e-12)

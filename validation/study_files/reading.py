@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 from wgflow.calls.explained import nearest
 from wgflow.checks import described
 from wgflow.errors import InvalidInput
-from wgflow.files.archives import open_regular
+from wgflow.files.texts import read_toml
 
 if TYPE_CHECKING:
     from .tables import StudyTables
 
 __all__ = ["json_schema", "read_study"]
 
-#: Bytes of a study, at most: what is longer is no study.
-LONGEST = 1_000_000
 #: Models whose networks no simulator trains.
 WITHOUT_SGD = ("KernelLimit", "KLRegularizedNetwork")
 #: The ways to give the initial law, by their keys.
@@ -47,7 +43,7 @@ def read_study(path: Path) -> StudyTables:
 
     from .tables import StudyTables
 
-    raw = _toml(path)
+    raw = read_toml(path)
     try:
         tables = StudyTables.model_validate(raw)
     except ValidationError as error:
@@ -58,24 +54,6 @@ def read_study(path: Path) -> StudyTables:
     if faults:
         raise InvalidInput("\n".join(f"{path}: {words}" for words in faults))
     return tables
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    with open_regular(path) as file:
-        content = file.read(LONGEST + 1)
-    if len(content) > LONGEST:
-        raise InvalidInput(f"{path} is larger than {LONGEST} bytes; a study is a short text")
-    try:
-        text = content.decode("utf-8")
-        return tomllib.loads(text)
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise InvalidInput(f"{path} is not a TOML file: {described(str(error))}") from error
-    except ValueError as error:  # TOMLDecodeError, and numbers and dates that are none
-        words, place = str(error), re.search(r"at line (\d+)", str(error))
-        if "overwrite" in words or "twice" in words:
-            words = f"a key or a table is given twice ({words})"
-        line = text.splitlines()[int(place[1]) - 1].strip() if place else ""
-        raise InvalidInput(f"{path} is not a TOML file: {words}" + (f": {line[:80]}" if line else "")) from error
 
 
 def _words(raw: dict[str, Any], location: tuple[int | str, ...], kind: str) -> str:

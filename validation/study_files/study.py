@@ -19,8 +19,7 @@ from wgflow.energies.free_energy import FreeEnergy
 from wgflow.energies.internal_energies import Entropy, PowerEntropy
 from wgflow.energies.potentials import Potential
 from wgflow.errors import InvalidInput, StorageError, WGFlowError
-from wgflow.files.archives import read_npz
-from wgflow.files.checkpoints import KIND
+from wgflow.files.checkpoints import end_of_run
 from wgflow.flows import make_flow
 from wgflow.grids import Grid
 from wgflow.interactions import Convolution
@@ -136,8 +135,7 @@ class Study:
         InvalidInput
             If the run has passed ``t_end`` already.
         """
-        header, _ = read_npz(checkpoint, KIND)
-        end = float(header["flow"]["t1"])
+        end = end_of_run(checkpoint)
         later = tuple(t for t in self.t_eval or () if t > end) or None
         self._make_folder()
         return resume(checkpoint, self.t_end, energy=self.energy, method=self.method, mobility=self.mobility,

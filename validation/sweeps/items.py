@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from wgflow.checks import described
 from wgflow.errors import InvalidInput, ResourceError, StorageError
 from wgflow.files.archives import encode, read_npz, write_npz
 from wgflow.solution import Solution
@@ -161,6 +162,8 @@ def read_item(path: Path, identity: str) -> dict[str, np.ndarray] | None:
         names = header.get("names")
         if header.get("identity") != identity or not isinstance(names, list) or len(names) != len(arrays):
             raise StorageError(f"{path} is damaged: it belongs to another item")
+        if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+            raise StorageError(f"{path} is damaged: its values have the names {described(names)}")
         return {name: arrays[f"value_{k}"] for k, name in enumerate(names)}
     except (StorageError, ResourceError, KeyError) as error:
         logger.warning("%s; the item is computed again", error)

@@ -13,13 +13,14 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wgflow.errors import InvalidInput, StorageError
+from wgflow.errors import InvalidInput
+from wgflow.files.archives import open_regular
+from wgflow.files.texts import read_toml
 
 from .result import SweepResult
 from .sweeping import sweep
@@ -90,16 +91,11 @@ def sweep_from_file(path: Path, **settings: Any) -> SweepResult:
     Raises
     ------
     InvalidInput
-        If the file is not such a description.
+        If the file is not such a description, or longer than any is.
     StorageError
         If it or the file of the function cannot be read.
     """
-    try:
-        plan = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path} is not a TOML file: {error}") from error
+    plan = read_toml(path)
     unknown = sorted(set(plan) - KEYS)
     if unknown:
         raise InvalidInput(f"{path} has the key {unknown[0]!r}; there are {', '.join(sorted(KEYS))}")
@@ -127,7 +123,7 @@ def function_in_file(text: str, path: Path, key: str) -> FileFunction:
         If the Python file cannot be read.
     """
     place, colon, name = text.rpartition(":")
-    if not colon or not place.endswith(".py") or not name.isidentifier():
+    if not colon or not place.endswith(".py") or "\0" in place or not name.isidentifier():
         raise InvalidInput(f"{path}: {key}={text!r}; need \"file.py:name\"")
     source = (path.parent / place).resolve()
     function = FileFunction(str(source), name, _digest(source))
@@ -136,7 +132,5 @@ def function_in_file(text: str, path: Path, key: str) -> FileFunction:
 
 
 def _digest(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error}") from error
+    with open_regular(path) as file:
+        return hashlib.sha256(file.read()).hexdigest()

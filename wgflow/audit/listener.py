@@ -236,6 +236,9 @@ class Audit:
             rows = np.insert(rows, 3, 0.0, axis=1)
         if len(rows) and not (rows.shape[1:] == (4 + 8 * self._formed().count,) and np.isfinite(rows).all()):
             raise ValueError("the samples of the audit do not fit the flow")
+        if len(rows) and not (self.flow.t0 <= rows[0, 0] and (np.diff(rows[:, 0]) > 0).all()
+                              and rows[-1, 0] <= self.flow.t1):
+            raise ValueError("the times of the samples of the audit do not increase")
         self.samples, self.seen, self.room = list(rows), law, int(saved.get("room", self._usual_room()))
 
     def rows_of(self, samples: list[Pending | Array], seen: Array | None) -> Array:

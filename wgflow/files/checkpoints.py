@@ -26,7 +26,7 @@ from wgflow.errors import StorageError, WGFlowWarning
 from wgflow.jko_steps import pack_steps, unpack_steps
 from wgflow.solution import History
 
-from .archives import open_regular, peek, replacing, sweep_stale, target_of, write_npz
+from .archives import open_regular, peek, read_npz, replacing, sweep_stale, target_of, write_npz
 from .grids import pack_axes
 from .locks import FileLock
 from .streams import SnapshotStream
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from wgflow.recorder import Recorder
     from wgflow.solvers.base import Method
 
-__all__ = ["Checkpoint", "probe_masses", "sample_clock", "unpack_run"]
+__all__ = ["Checkpoint", "end_of_run", "probe_masses", "sample_clock", "unpack_run"]
 
 KIND = "checkpoint"
 #: Times at which a time_scale function is sampled, as parts of the time span.
@@ -264,6 +264,24 @@ def unpack_run(header: dict, arrays: dict) -> tuple[dict, dict]:
               "stream_sums": sums, "snapshots": list(zip(times, masses, energies)),
               "jko_steps": unpack_steps(header["jko_steps"], arrays)}
     return {"of_steps": None, **header["recorder"], **record}, state
+
+
+def end_of_run(path: str | os.PathLike[str]) -> float:
+    """Return the end of the time span of the run in a checkpoint.
+
+    Raises
+    ------
+    StorageError
+        If the file is not a whole checkpoint.
+    """
+    from .schema import Told, check_table
+
+    header, _ = read_npz(path, KIND)
+    try:
+        check_table(header.get("flow"), Told, "flow")
+    except ValueError as error:
+        raise StorageError(f"{path} is not a checkpoint that can be used: {error}") from error
+    return float(header["flow"]["t1"])
 
 
 def _column(name: str, values: np.ndarray) -> array:

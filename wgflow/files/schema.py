@@ -15,8 +15,8 @@ from typing_extensions import TypedDict
 from wgflow.certificate import Certificate
 from wgflow.checks import LARGEST_COUNT, described
 
-__all__ = ["Audit", "Axis", "FiniteVolumeState", "JKOState", "Problem", "Record", "Told", "check_certificate",
-           "check_estimate", "check_table"]
+__all__ = ["Audit", "Axis", "FiniteVolumeState", "JKOState", "Particles", "Problem", "Record", "SnapshotNumbers",
+           "Snapshots", "Told", "check_certificate", "check_estimate", "check_table"]
 
 
 #: Largest int up to which floats hold all of them.
@@ -189,6 +189,41 @@ class Problem(TypedDict):
     time_scale: Positive | None
     jko_steps: NotRequired[dict[str, Any]]
     errors: NotRequired[dict[str, dict[str, Any]]]
+
+
+class Particles(TypedDict):
+    """What a folder of particles says of their runs."""
+
+    n_neurons: Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
+    step_size: NotNegative
+    seed_entropy: Any
+    seed_state: dict[str, Any]
+    beta: Annotated[Real, Field(gt=0.0)]
+    ridge: NotNegative
+    noise_constant: Positive
+    batch_size: Annotated[int, Field(ge=1, le=LARGEST_COUNT)]
+    n_samples: Annotated[int, Field(ge=1, le=LARGEST_COUNT)] | None
+    replacement: bool
+    xi: Positive | None
+    simulator: str
+    t: Annotated[list[NotNegative], Field(min_length=1)]
+    model: NotRequired[str | None]
+
+
+class Snapshots(TypedDict):
+    """What a folder of snapshots says of itself: its settings, runs and times, and the shapes of its arrays."""
+
+    about: dict[str, Any]
+    shape: Annotated[list[Annotated[int, Field(ge=1, le=LARGEST_COUNT)]], Field(min_length=2, max_length=2)]
+    arrays: dict[str, list[Count]]
+    key: str
+
+
+class SnapshotNumbers(TypedDict):
+    """The numbers beside one snapshot of particles."""
+
+    steps: NotRequired[Count]
+    risk: NotRequired[Real]
 
 
 class _Parts(TypedDict):

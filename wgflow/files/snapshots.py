@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wgflow.checks import check_memory
+from wgflow.checks import check_memory, described
 from wgflow.errors import InvalidType, ResourceError, StorageError
 
 from .archives import encode, read_npz, write_npz
@@ -32,6 +32,8 @@ Array = NDArray[np.float64]
 ABOUT, KIND = "particles", "snapshot"
 #: What arrays may be called: their names are parts of names of files.
 NAME = re.compile(r"[a-z][a-z_]{0,30}", re.ASCII)
+#: The last file of a snapshot: its run and its index.
+SNAPSHOT = re.compile(r"snapshot-([0-9]{4,18})-([0-9]{6,18})\.npz", re.ASCII)
 #: Bytes of an archive beside its arrays, at most.
 OVERHEAD = 4096
 
@@ -107,15 +109,17 @@ class SnapshotFolder:
         if not target.is_dir():
             raise StorageError(f"folder={str(target)!r} is not a folder of snapshots")
         header, _ = read_npz(target / "about.npz", ABOUT)
+        from .schema import Snapshots, check_table
+
         try:
-            runs, times = (int(n) for n in header["shape"])
-            arrays = {str(name): tuple(int(n) for n in shape) for name, shape in header["arrays"].items()}
-            folder = cls(target.absolute(), dict(header["about"]), (runs, times), arrays)
-            if runs < 1 or times < 1 or folder.key != header["key"]:
-                raise ValueError("its key does not agree")
+            check_table(header, Snapshots, "snapshots")
+            (runs, times), arrays = header["shape"], {name: tuple(shape) for name, shape in header["arrays"].items()}
             if not all(NAME.fullmatch(name) for name in arrays):
-                raise ValueError(f"unsafe names {sorted(arrays)}")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise ValueError(f"unsafe names {described(sorted(arrays))}")
+            folder = cls(target.absolute(), dict(header["about"]), (runs, times), arrays)
+            if folder.key != header["key"]:
+                raise ValueError("its key does not agree")
+        except ValueError as error:
             raise StorageError(f"{target / 'about.npz'} cannot be used: {type(error).__name__}: {error}") from error
         return folder
 
@@ -126,12 +130,19 @@ class SnapshotFolder:
             write_npz(self._file(name, run, index), KIND, where, {name: array})
         write_npz(self._file("snapshot", run, index), KIND, where | {"numbers": numbers}, {})
 
-    def count(self, run: int) -> int:
-        """Return how many snapshots of a run there are, without a gap from the first one on."""
-        for index in range(self.shape[1]):
-            if not self._file("snapshot", run, index).is_file():
-                return index
-        return self.shape[1]
+    def counts(self) -> dict[int, int]:
+        """Return how many snapshots of each run there are, without a gap from the first one on; of no run 0.
+
+        The files that are there are counted: what the folder says of runs and times may be any number.
+        """
+        found: dict[int, set[int]] = {}
+        for path in self.path.iterdir():
+            if place := SNAPSHOT.fullmatch(path.name):
+                run, index = int(place[1]), int(place[2])
+                if run < self.shape[0] and index < self.shape[1] and path.is_file():
+                    found.setdefault(run, set()).add(index)
+        lengths = {run: next(k for k in range(len(there) + 1) if k not in there) for run, there in found.items()}
+        return {run: lengths[run] for run in sorted(lengths) if lengths[run]}
 
     def numbers(self, run: int, index: int) -> dict[str, float]:
         """Return the numbers that belong to a snapshot."""

@@ -27,6 +27,7 @@ from wgflow.errors import InvalidInput, InvalidType, ResourceError, StorageError
 from wgflow.jko_steps import NO_STEPS, TITLES, pack_steps, unpack_steps
 from wgflow.solution import History, Solution
 
+from .agreement import check_masses
 from .archives import (
     FORMAT,
     HDF5_START,
@@ -312,6 +313,8 @@ def _unpack(header: dict, arrays: dict[str, np.ndarray]) -> Solution:
         raise StorageError("its history has columns of different lengths")
     if not (np.isfinite(arrays["t"]).all() and (np.diff(arrays["t"]) > 0).all()):
         raise StorageError("its times do not increase")
+    check_masses(((f"the law at t={t:g}", law.weights if isinstance(law, Atoms) else law.masses)
+                  for t, law in zip(arrays["t"].tolist(), densities)), history.mass, certificate.mass_drift)
     solution = Solution(t=arrays["t"].copy(), densities=densities, energy=arrays["energy"].copy(), history=history,
                         certificate=certificate, status=problem["status"], message=problem["message"],
                         free_energy=None, method=problem["method"], time_scale=problem["time_scale"],
@@ -409,6 +412,8 @@ def _read_variable(data, name: str, path, size: int) -> np.ndarray:
     """Return one variable, after checking that its bytes lie in this file and are no more than the file has."""
     import h5py
 
+    if name not in data:
+        raise StorageError(f"{path} is damaged: it has no variable {name!r}")
     if not isinstance(data.get(name, getlink=True), h5py.HardLink):
         raise StorageError(f"{path}: variable {name!r} is a link to another place, which is not followed")
     variable = data[name]

@@ -20,9 +20,10 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.lib import format as npy
 
+from wgflow.checks import described
 from wgflow.errors import ResourceError, StorageError
 
-from .archives import open_regular, target_of
+from .archives import MAX_NPY_HEADER, open_regular, target_of
 
 __all__ = ["SnapshotStream", "StoredLaws"]
 
@@ -123,9 +124,10 @@ class SnapshotStream(Sequence):
             size = os.fstat(file.fileno()).st_size
             try:
                 version = npy.read_magic(file)
-                found, fortran, dtype = npy.read_array_header_1_0(file)
-            except ValueError as error:
-                raise StorageError(f"stream={path!r} is not a file of snapshots: {error}") from error
+                found, fortran, dtype = npy.read_array_header_1_0(file, max_header_size=MAX_NPY_HEADER)
+            except Exception as error:  # the text of a head is parsed, which fails in many ways
+                words = described(f"{type(error).__name__}: {error}")
+                raise StorageError(f"stream={path!r} is not a file of snapshots: {words}") from error
             offset = file.tell()
         stream = cls(target, shape, offset)
         for t, energy in rows:

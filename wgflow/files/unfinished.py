@@ -14,6 +14,7 @@ from wgflow.errors import StorageError, WGFlowError
 from wgflow.grids import Grid
 from wgflow.solution import Solution
 
+from .agreement import check_run
 from .archives import open_regular, read_npz
 from .checkpoints import KIND, unpack_run
 from .grids import unpack_grid, unpack_mobility
@@ -66,13 +67,11 @@ def _unpack(path, header: dict, arrays: dict[str, np.ndarray]) -> Solution:
         with_nodes(first, arrays["rho0_center_values"])
     law_of: Any = law_of_nodes(first, nodes_of_density(first)) if state.get("holds") == "values at centers" else (
         lambda masses: _on_cells(grid, masses))
+    check_run(grid, saved, state, first.masses)
     t0, t1, t = float(told["t0"]), float(told["t1"]), float(state["t"])
     if not (columns["t"] and columns["t"][-1] == t):
         raise ValueError(f"its state is at t={t!r}, its record ends elsewhere")
     reached = _reached(state, grid.shape)
-    for masses in (*(masses for _, masses, _ in saved["snapshots"]), *([] if reached is None else [reached])):
-        if not (np.isfinite(masses).all() and masses.min() >= 0 and masses.sum() > 0):
-            raise ValueError("one of its laws is no density: negative, not finite, or without mass")
     times = [time for time, _, _ in saved["snapshots"]]
     laws = [first if time == t0 else law_of(masses) for time, masses, _ in saved["snapshots"]]
     energies = [energy for _, _, energy in saved["snapshots"]]

@@ -134,6 +134,8 @@ def check_state(state: dict, bounds: tuple[float, float]) -> None:
     x, depths = state["last"], state["depths"]
     if n < 1 or not (low <= x[0] and (np.diff(x) >= 0).all() and x[-1] <= high):
         raise ValueError("last: need positions on the grid in order")
+    if not (low <= state["positions"].min() and state["positions"].max() <= high):
+        raise ValueError("positions: need positions on the grid")
     if not (state["masses"] > 0).all() or depths.dtype != np.int64 or not ((depths >= 0) & (depths < 60)).all():
         raise ValueError("masses and depths of quantile cells must be positive, and small integers")
     if not all(np.isfinite(state[name]) for name in ("credit", "first_cells")):
