@@ -19,7 +19,21 @@ KERNEL_TESTS := tests/wgflow/compiled tests/solvers/finite_volume/test_transport
 	tests/solvers/finite_volume/test_compact.py::test_one_compiled_loop_takes_the_steps_of_python \
 	tests/solvers/jko/quantile tests/solvers/jko/entropic/test_entropic_kernels.py \
 	tests/solvers/jko/linearized/test_linearized_kernels.py tests/solvers/jko/linearized/test_linearized_remap.py \
-	tests/solvers/jko/back_and_forth/test_dual.py tests/wgflow/interactions/test_distance_tables.py
+	tests/solvers/jko/back_and_forth/test_dual.py tests/wgflow/interactions/test_distance_tables.py \
+	tests/wgflow/activations/test_of_function.py::test_the_table_of_compiled_loops \
+	tests/wgflow/losses tests/validation/test_particles.py::test_kernel_equals_its_twin \
+	tests/validation/test_particles.py::test_strong_ridge_does_not_underflow \
+	tests/validation/test_sampling.py::test_batches_equal_their_twin \
+	tests/validation/test_sampling.py::test_strong_ridge_does_not_underflow_in_batches \
+	tests/solvers/finite_volume/test_field_loop.py::test_extrapolation_and_speed_against_numpy \
+	tests/solvers/finite_volume/test_field_loop.py::test_interactions_of_a_line_in_all_forms \
+	tests/solvers/finite_volume/test_midpoint_kernels.py::test_kept_factors_give_the_same_move_again_and_are_those_of_the_first_psi \
+	tests/solvers/finite_volume/test_fronts.py::test_masses_of_powers_are_exact_wherever_the_end_is \
+	tests/solvers/finite_volume/test_fronts.py::test_node_weights_keep_the_mass \
+	tests/solvers/finite_volume/test_fronts.py::test_an_implicit_step_is_a_minimum \
+	tests/solvers/finite_volume/test_fronts.py::test_charges_on_a_semicircle_dilate_it \
+	tests/solvers/finite_volume/test_fronts.py::test_derivatives_of_the_charges_velocities_and_their_steps \
+	tests/reduced_models/test_isotropic_gaussian.py::test_population_risk_in_blocks
 
 .PHONY: help demo test test-quick check lint typing coverage bench storm docs docs-test notebook dist-check clean
 

@@ -11,6 +11,8 @@ _CHANCE = "numbers that are equal by chance alone"
 _DIGITS = "digits of a number in a message"
 _PROBE = "other densities, of which nothing is asked but that they are positive and differ"
 _SAMPLE = "another sample of pairs"
+_CHAINS, _NONLINEAR = "wgflow/compiled/chains.py", "wgflow/compiled/nonlinear_sweep.py"
+_LAST = "i + 1 is at most n"
 
 EQUIVALENT: dict[tuple[str, str], str] = {
     (_ON_GRID, "if self.diffusion >= 0:"): _ZERO,
@@ -49,7 +51,13 @@ EQUIVALENT: dict[tuple[str, str], str] = {
                "grid.widths)],"): "all cells are of one width",
     ("wgflow/energies/term_checks.py", "waves[1] = waves[1] + np.sin(2 * np.pi * x - 0.7 * axis) + 0.5 * "
                                        "np.cos( 7 * np.pi * x)"): _PROBE,
+    ("wgflow/energies/term_checks.py", "waves[1] = waves[1] + np.sin(2 * np.pi * x - 0.7 * axis) + 0.5 * "
+                                       "np.cos(6 + np.pi * x)"): _PROBE,
+    ("wgflow/energies/term_checks.py", "x = ((np.arange(n) + -0.5) / n).reshape(shape)"): _PROBE,
     ("wgflow/energies/term_checks.py", "first, second = (Density.from_values(grid, np.exp(0.5 - wave), normalize=True) "
                                        "for wave in waves)"): _PROBE,
+    (_CHAINS, "EMPTY = -1.0"): "masses of less than 1e-20 are moved, which costs time",
+    (_CHAINS, "k = i + 1 if i + 1 != n else 0"): _LAST,
+    (_NONLINEAR, "k = i + 1 if i + 1 != n else 0"): _LAST,
     (_KERNELS, 'indexing="ij", sparse=False)'): "arrays that are broadcast to the same shape next",
 }

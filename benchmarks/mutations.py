@@ -1,4 +1,4 @@
-"""Mutation testing of fluxes, energies and checks: one small fault at a time, and whether the tests see it.
+"""Mutation testing of what figures rest on: one small fault at a time, and whether the tests see it.
 
 ``python benchmarks/mutations.py --mutants 40 --seed 1`` draws so many mutants of each file of `TARGETS`, prints what
 became of each, and the score by group: killed mutants over all but those that change no result
@@ -40,6 +40,7 @@ LEAST = 0.85
 #: Processor seconds that a run with a mutant may take beside twice the time of its tests without one.
 SECONDS = 20
 _W, _ENERGIES, _FV = "tests/wgflow/", "tests/wgflow/energies/", "tests/solvers/finite_volume/"
+_AUDIT, _MODELS, _COMPARISON = _W + "audit/test_audit.py", "tests/reduced_models/", "tests/validation/comparison/"
 #: The files that are mutated, by group, and the tests that their mutants meet.
 TARGETS: dict[str, dict[str, list[str]]] = {
     "fluxes": {
@@ -52,6 +53,10 @@ TARGETS: dict[str, dict[str, list[str]]] = {
                                        _FV + "test_field_loop.py::test_interactions",
                                        _FV + "test_field_loop.py::test_the_loop_takes_the_steps_of_python[osc",
                                        _FV + "test_compact.py::test_one_compiled_loop"],
+        "wgflow/compiled/transport.py": [_FV + "test_transport.py::test_the_", _FV + "test_transport.py::test_any_step",
+                                         _FV + "test_transport.py::test_where_psi"],
+        "wgflow/compiled/nonlinear_sweep.py": [_W + "compiled/test_nonlinear_kernels.py"],
+        "wgflow/compiled/chains.py": [_W + "compiled/test_chains.py", _FV + "test_mobility.py::test_a_chain"],
     },
     "energies": {
         "wgflow/energies/on_grid.py": [_ENERGIES + "test_dissipation.py", _ENERGIES + "test_energies.py",
@@ -65,6 +70,27 @@ TARGETS: dict[str, dict[str, list[str]]] = {
         "wgflow/grid_checks.py": [_W + "test_grid_checks.py", _W + "test_bad_inputs.py", _W + "test_grids.py"],
         "wgflow/energies/term_checks.py": [_ENERGIES + "test_functionals.py"],
         "wgflow/interactions/kernel_checks.py": [_W + "interactions/test_kernel_checks.py", _W + "test_bad_inputs.py"],
+    },
+    "audit": {
+        "wgflow/audit/weak_form.py": [_AUDIT],
+        "wgflow/audit/modes.py": [_AUDIT],
+        "wgflow/audit/quadrature.py": [_AUDIT],
+        "wgflow/audit/differences.py": [_AUDIT],
+        "wgflow/audit/resolution.py": [_W + "audit/test_resolution.py"],
+        "wgflow/audit/step_record.py": [_W + "audit/test_step_record.py"],
+    },
+    "models": {
+        "reduced_models/radial_laws.py": [_MODELS + "test_radial_laws.py"],
+        "reduced_models/gaussian_laws.py": [_MODELS + "test_linear_neuron.py"],
+        "reduced_models/linear_neuron.py": [_MODELS + "test_linear_neuron.py"],
+        "reduced_models/critical_deltas.py": [_MODELS + "test_isotropic_gaussian.py"],
+        "reduced_models/isotropic_gaussian.py": [_MODELS + "test_isotropic_gaussian.py"],
+    },
+    "comparison": {
+        "validation/comparison/bands.py": [_COMPARISON + "test_compare.py"],
+        "validation/comparison/small_samples.py": [_COMPARISON + "test_compare.py"],
+        "validation/comparison/statistics.py": [_COMPARISON + "test_compare.py", _COMPARISON + "test_statistics.py"],
+        "validation/comparison/more_statistics.py": [_COMPARISON + "test_more_statistics.py"],
     },
 }
 

@@ -126,6 +126,15 @@ def test_a_point_mass_under_noise_has_infinite_energy_at_first():
     assert model().exact([0.0, 0.1], 0.0, 0.0).energy == pytest.approx([1.4, 0.83], abs=0.1)
 
 
+@pytest.mark.parametrize("d", [2, 3, 5])
+def test_a_law_on_a_line_under_noise_dissipates_without_bound(d):
+    """Its covariance is singular, up to rounding of either sign."""
+    m = other(d)
+    for seed in range(8):
+        v = np.random.default_rng(seed).standard_normal(d)
+        assert m.exact(0.0, 0.0, np.outer(v, v), beta=3.0).dissipation > 1e12
+
+
 @pytest.mark.parametrize("arguments", [(1e300, 0.0, 1.0, 1e-300), (0.0, 1e160, 1.0), (0.5, 0.0, 1e308, 1e-308)])
 def test_moments_that_overflow_are_refused(arguments):
     with pytest.raises(InvalidInput, match="overflow"):
@@ -212,6 +221,7 @@ def test_the_default_grid_holds_the_law_at_all_times():
         assert hi >= (state.mean[:, axis] + reach).max()
     assert m.grid(bounds=[(-1, 1), (-2, 2)]).bounds == ((-1.0, 1.0), (-2.0, 2.0))
     assert m.grid(cells=(5, 7)).shape == (5, 7)
+    assert [other(d).grid().shape for d in (1, 2, 3, 4)] == [(400,), (128,) * 2, (48,) * 3, (24,) * 4]
 
 
 # -------------------------------------------------------------------- the flow by finite volumes and by SGD

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
-from scipy.integrate import quad
+from scipy.integrate import quad, solve_ivp
 
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.reduced_models import AnisotropicGaussian, IsotropicGaussian, ReLUNetwork
@@ -18,6 +18,7 @@ from wgflow.reduced_models.radial_laws import (
     cosine_moments,
     gauss_chi_rule,
     log_sphere_weight,
+    noisy_deviation,
 )
 
 EDGES = np.array([0.0, 0.3, 0.5, 1.1, 2.0])
@@ -92,6 +93,8 @@ def test_cosine_moments_vanish_in_the_limit():
     (lambda: log_sphere_weight([0.0, 1.0], 2.0), InvalidType, "n must be an int"),
     (lambda: chi_masses([-1.0, 1.0], 3, 0.8), InvalidInput, "starts at 0 or above"),
     (lambda: chi_masses([1.0], 3, 0.8), InvalidInput, r"shape \(1,\)"),
+    (lambda: chi_masses(1.0, 3, 0.8), InvalidInput, r"edges have shape \(\): need"),
+    (lambda: chi_masses([[0.0, 1.0]], 3, 0.8), InvalidInput, r"edges have shape \(1, 2\): need"),
     (lambda: chi_masses([0.0, 1.0], 3, 0.0), InvalidInput, "kappa=0"),
     (lambda: chi_masses([0.0, 1.0], 3, 0.8, 2), InvalidInput, "d=2: need an integer >= 3"),
     (lambda: gauss_chi_rule(3, 0), InvalidInput, "nodes=0"),
@@ -100,6 +103,22 @@ def test_cosine_moments_vanish_in_the_limit():
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("kappa", [None, 0.5, 3.0])
+@pytest.mark.parametrize("ridge", [0.0, 0.3])
+@pytest.mark.parametrize("clock", [1.0, 2.5])
+def test_noise_and_ridge_widen_a_weight_as_its_variance_obeys(kappa, ridge, clock):
+    """v' = c (2 / beta - 2 ridge v): the largest v until a time, of n = 8 weights."""
+    beta, t_end, start = 4.0, 0.7, 0.0 if kappa is None else kappa**2 / 8
+    v = solve_ivp(lambda t, v: clock * (2 / beta - 2 * ridge * v), (0, t_end), [start], rtol=1e-11, atol=1e-13).y[0]
+    assert noisy_deviation(kappa, 8, beta, ridge, t_end, clock) == pytest.approx(math.sqrt(v.max()), rel=1e-9)
+    assert noisy_deviation(kappa, 8, beta, ridge, 0.0, clock) == pytest.approx(math.sqrt(start), rel=1e-15)
+    # For all times: what comes to rest, or the start where no ridge, no noise or infinitely many weights keep it.
+    rest = max(start, 1 / (beta * ridge)) if ridge else start
+    assert noisy_deviation(kappa, 8, beta, ridge, None, clock) == pytest.approx(math.sqrt(rest), rel=1e-15)
+    assert noisy_deviation(kappa, 8, math.inf, ridge, t_end, clock) == pytest.approx(math.sqrt(start), rel=1e-15)
+    assert noisy_deviation(kappa, math.inf, beta, ridge, t_end, clock) == 0.0
 
 
 def test_models_take_their_weights_from_here():

@@ -91,7 +91,6 @@ def test_compare_takes_each_from_memory_disk_and_arrays(simulate, tmp_path):
         beta = memory.beta
         grid = MODEL.grid(400, kappa=0.8, beta=beta, t_end=0.1)
         sol = wg.solve(MODEL.energy(beta), MODEL.initial_density(0.8, grid), (0, 0.1), t_eval=TIMES, time_scale=2.0)
-    wide = memory.n_neurons > 100
     forms = [memory, simulate(folder=tmp_path / "run"), load_trajectories(tmp_path / "run", memory.model)]
     results = [compare(sol, form, n_null=200) for form in forms]
     plain = compare(sol, (memory.t, memory.coordinates), n_null=200)
@@ -99,8 +98,8 @@ def test_compare_takes_each_from_memory_disk_and_arrays(simulate, tmp_path):
     rows = {(row["quantity"], row["t"]): row["difference"] for row in results[0].rows}
     for row in plain.rows:
         assert rows[row["quantity"], row["t"]] == row["difference"]
-    # Thirty neurons with all their overlaps are visibly not the limit.
-    assert results[0].passed or not wide
+    # Thirty neurons, too: two runs of theirs have wide bands.
+    assert results[0].passed
 
 
 def test_a_solution_of_atoms_is_compared_too():

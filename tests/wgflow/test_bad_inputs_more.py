@@ -111,7 +111,7 @@ def test_formulas_as_text_are_refused_and_never_run(text, tmp_path, monkeypatch)
                  lambda t: wg.solve(t, RAMP, (0, 1)), lambda t: Grid.graded((0, 1), 4, t)):
         with pytest.raises(InvalidInput) as caught:
             wg.Density.uniform(GRID).expect(make(text))
-        assert len(str(caught.value)) < 1000 or text in str(caught.value)
+        assert len(str(caught.value)) < 1000
     assert os.listdir(tmp_path) == []
 
 

@@ -252,12 +252,12 @@ TRANSPORT = {
 
 @pytest.mark.parametrize("name", TRANSPORT)
 def test_transport_without_diffusion(name):
-    """Moments within 1e-3 and the density within 1e-2 at 400 cells; every error falls by four from 200."""
+    """Moments and the density within 1e-3 at 400 cells; every error falls by nearly four from 200, or by more."""
     problem = TRANSPORT[name]
     coarse, fine = (problem.errors(run(problem, n, rtol=1e-7)[2]) for n in (200, 400))
-    assert fine.pop("density") < 1e-2
+    assert max(fine.values()) < 1e-3
     for quantity, error in fine.items():
-        assert error < 1e-3 or error < 0.3 * coarse[quantity], f"{quantity}: {coarse[quantity]:.3g} -> {error:.3g}"
+        assert error < 0.3 * coarse[quantity], f"{quantity}: {coarse[quantity]:.3g} -> {error:.3g}"
 
 
 # ---- figures that the solver is held to
@@ -310,23 +310,30 @@ def test_barenblatt_at_200_and_400_cells():
     assert all(max(e["variance"], e["energy"]) <= 1e-3 for e in errors.values())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("problem", "least"), [
-    (exact.Barenblatt(), 1.3), (exact.Barenblatt(m=1.5), 1.3), (exact.Barenblatt(m=3.0), 1.3),
-    (exact.PorousMedium(), 1.3), (exact.LogGas(t_end=6.0), 1.3),
-    # Square roots and jumps that are carried along are smeared by transport: h^(1 + p) at best times the place of one
-    # cell, and h^(2/3) for jumps.
-    (exact.LogGas(), 1.0), (exact.NewtonianBall(ndim=1), 0.6),
-], ids=["barenblatt-2", "barenblatt-1.5", "barenblatt-3", "well", "log-gas-at-rest", "log-gas", "uniform"])
-def test_free_boundaries(problem, least):
-    """The L1 error over six grids, and every front within one cell."""
+def errors_with_fronts(problem):
+    """Return the L1 errors over six grids; every front lies within one cell."""
     cells, errors = (51, 71, 101, 141, 201, 281), []
     for n in cells:
         rho = run(problem, n, rtol=1e-6)[2]
         errors.append(problem.errors(rho)["density"])
         assert problem.front_error(rho) <= 1.0 + 1e-6
-    # Of a patch on the line only the error of the steps is left, on any grid.
-    assert -np.polyfit(np.log(cells), np.log(errors), 1)[0] >= least or max(errors) < 1e-4
+    return cells, errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("problem", [exact.Barenblatt(), exact.Barenblatt(m=1.5), exact.Barenblatt(m=3.0),
+                                     exact.PorousMedium(), exact.LogGas(t_end=6.0)],
+                         ids=["barenblatt-2", "barenblatt-1.5", "barenblatt-3", "well", "log-gas-at-rest"])
+def test_free_boundaries(problem):
+    cells, errors = errors_with_fronts(problem)
+    assert -np.polyfit(np.log(cells), np.log(errors), 1)[0] >= 1.3
+
+
+@pytest.mark.parametrize(("problem", "most"), [(exact.LogGas(), 1e-6), (exact.NewtonianBall(ndim=1), 1e-4)],
+                         ids=["log-gas", "uniform"])
+def test_free_boundaries_with_the_error_of_the_steps_alone(problem, most):
+    """Patches and the semicircle are kept by affine motions: no grid is too coarse for them."""
+    assert max(errors_with_fronts(problem)[1]) < most
 
 
 @pytest.mark.parametrize("m", [2.0, 3.0])

@@ -49,6 +49,7 @@ def test_extremes_are_those_of_all_steps(count, room):
     # Those kept are steps as they were, the first and the last among them.
     for name, column in columns.items():
         assert np.array_equal(getattr(history, name), column[history.accepted])
+        assert (record.first(name), record.latest(name)) == (column[0], column[-1])
     assert history.accepted[0] == 0
     assert np.unique(np.diff(history.accepted[:-1])).size <= 1
     assert history.fallback.dtype == bool
