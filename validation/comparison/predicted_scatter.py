@@ -93,9 +93,11 @@ class PredictedMoments:
         joint: Array = scatter.covariance[np.ix_(rows, times, rows, times)]
         self.variance: Array = np.einsum("itit->it", joint).copy()
         step, width = (0.0 * scatter.bias, 0.0 * scatter.bias)
-        measured = with_bias and scatter.width_samples is not None and scatter.step_size > 0.0
+        samples = scatter.width_samples if with_bias and scatter.step_size > 0.0 else None
+        measured = samples is not None
         if with_bias:
-            step, width = scatter.bias, scatter.width_bias / scatter.n_neurons if measured else self._width_of(scatter)
+            step = scatter.bias
+            width = self._width_of(scatter) if samples is None else samples.mean(axis=0) / scatter.n_neurons
         of_risk = np.array([name == "risk" for name in scatter.functionals])[:, None]
         # Of the risk anything between 0 and the bias of the step counts as explained, as the head of this file says.
         center = np.where(of_risk, 0.5 * step, step)
@@ -108,8 +110,8 @@ class PredictedMoments:
         self._error = np.zeros((0, size))
         self.knows_excess = measured and "risk" in self.names
         joint = joint.reshape(size, size)
-        if measured:
-            samples = scatter.width_samples[:, rows][:, :, times].reshape(-1, size) / scatter.n_neurons
+        if samples is not None:
+            samples = samples[:, rows][:, :, times].reshape(-1, size) / scatter.n_neurons
             departures = (samples - samples.mean(axis=0)) / np.sqrt(len(samples) - 1.0)
             # The bias is the mean of what is of second order in the starts; that scatters among runs as among samples.
             joint = joint + departures.T @ departures
