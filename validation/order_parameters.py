@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.integrate import solve_ivp
 
+from wgflow.activations.piecewise_linear import PiecewiseLinear
 from wgflow.activations.smooth import Erf, Polynomial
 from wgflow.checks import check_count, check_positive
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
@@ -22,6 +23,7 @@ from wgflow.reduced_models.base import NetworkModel
 from wgflow.reduced_models.features.network_gradients import pair_averages
 
 from .gaussian_teachers import GaussianLaw, gaussian_law
+from .kinked_averages import kinked_squares
 from .particles import initial_theta, output_times, schedule_values, seed_sequence
 
 __all__ = ["OrderParameters", "order_parameter_flow", "overlaps_of"]
@@ -113,10 +115,12 @@ def order_parameter_flow(
         direction) and `QuadraticActivation` (an eigenvector for each eigenvalue of B that is not 0), with at most eight
         different variances.
     n_neurons : int
-        Width N. The time of a step grows as N^4 for `Erf`, for a polynomial of degree p as (2p)^(N + directions).
+        Width N. The time of a step grows as N^4 for `Erf` and rectifiers, for a polynomial of degree p as
+        (2p)^(N + directions).
     step_size : float
-        The step :math:`\epsilon` of SGD; 0 for the gradient flow, which `PiecewiseLinear` activations have alone: the
-        average with :math:`e^2` then has no closed form.
+        The step :math:`\epsilon` of SGD; 0 for the gradient flow. Of `PiecewiseLinear` activations those with one kink,
+        at 0, have positive steps (`ReLU`, leaky ones, :math:`|z|`); with others the average with :math:`e^2` has no
+        closed form.
     t_eval : array_like, shape (T,)
         Increasing output times, t = k epsilon as in `run_sgd`.
     rng, kappa, theta0
@@ -265,9 +269,13 @@ def _squares_of(law: GaussianLaw, n: int) -> Callable[[Array, float], Array]:
         rule = _product_rule(2 * degree, gamma.size)
         activation = law.activation
         return lambda c, label: _polynomial_squares(activation, c, gamma, label, noise, n, rule)
+    if isinstance(law.activation, PiecewiseLinear) and law.activation.knots.tolist() == [0.0]:
+        left, right = law.activation.slopes
+        at_0 = float(gamma.sum() * law.activation.value(0.0))
+        return lambda c, label: kinked_squares(c, gamma, label + at_0, noise, (float(left), float(right)))[:n, :n]
     raise InvalidInput(f"step_size > 0: for {law.activation!r} the noise of the samples has no closed form (averages "
-                       "over four preactivations); Erf and Polynomial activations have one, and step_size=0 is the "
-                       "gradient flow")
+                       "over four preactivations); Erf, Polynomial and activations with one kink, at 0, such as ReLU, "
+                       "have one, and step_size=0 is the gradient flow")
 
 
 def _erf_squares(c: Array, gamma: Array, constant: float, n: int) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import wgflow as wg
-from wgflow.activations import Erf, Polynomial, Tanh
+from wgflow.activations import Erf, PiecewiseLinear, Polynomial, ReLU, Tanh
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
 from wgflow.reduced_models import (
     AnisotropicGaussian,
@@ -28,6 +28,15 @@ def two_neurons(d):
     """Neurons with the overlaps (1, .3, .8), the same at every d."""
     theta = np.zeros((2, d))
     theta[:, :2] = np.linalg.cholesky([[1.0, 0.3], [0.3, 0.8]])
+    return theta
+
+
+def several_neurons(n, d):
+    """Neurons of length 1 with overlaps .2, but two of them."""
+    if n == 2:
+        return two_neurons(d)
+    theta = np.zeros((n, d))
+    theta[:, :n] = np.linalg.cholesky(0.8 * np.eye(n) + 0.2)
     return theta
 
 
@@ -76,20 +85,25 @@ def test_one_linear_neuron_in_closed_form():
     assert order.risk == pytest.approx(c * (q - 2 * r + 1) + v, abs=1e-10)
 
 
-@pytest.mark.parametrize(("make", "eta"), [
-    (lambda d: IsotropicGaussian(d=d, **TAUS, activation=Erf()), 0.5),
-    (lambda d: IsotropicGaussian(d=d, **TAUS, activation=Polynomial([0.0, 0.3, 0.3])), 0.1),
-    (lambda d: LinearNeuron(1.0, [1.0] + [0.0] * (d - 1), 0.3), 0.3),
-    (lambda d: AnisotropicGaussian(d=d, s0=d // 4, **TAUS, activation=Erf()), 0.5),
-], ids=["error function", "quadratic", "linear teacher", "two blocks"])
+@pytest.mark.parametrize(("make", "eta", "n"), [
+    (lambda d: IsotropicGaussian(d=d, **TAUS, activation=Erf()), 0.5, 2),
+    (lambda d: IsotropicGaussian(d=d, **TAUS, activation=Polynomial([0.0, 0.3, 0.3])), 0.1, 2),
+    (lambda d: LinearNeuron(1.0, [1.0] + [0.0] * (d - 1), 0.3), 0.3, 2),
+    (lambda d: AnisotropicGaussian(d=d, s0=d // 4, **TAUS, activation=Erf()), 0.5, 2),
+    (lambda d: IsotropicGaussian(d=d, **TAUS, activation=ReLU()), 0.2, 2),
+    (lambda d: IsotropicGaussian(d=d, **TAUS, activation=PiecewiseLinear([0.0], [-0.5], -0.3, 1.0)), 0.2, 3),
+    (lambda d: AnisotropicGaussian(d=d, s0=d // 4, **TAUS, activation=ReLU()), 0.3, 4),
+    (lambda d: IsotropicGaussian(d=d, **TAUS, activation=ReLU()), 0.3, 6),
+], ids=["error function", "quadratic", "linear teacher", "two blocks", "two rectifiers", "leaky rectifiers",
+        "rectifiers in two blocks", "six rectifiers"])
 @pytest.mark.slow
-def test_sgd_follows_the_equations_as_d_grows(make, eta):
+def test_sgd_follows_the_equations_as_d_grows(make, eta, n):
     """At fixed epsilon d: means over runs within their error, single runs as near as d^(-1/2)."""
     misses, n_runs = [], 100
     for d in (50, 200):
-        model, theta0 = make(d), two_neurons(d)
-        sgd = run_sgd(model, 2, eta / d, [0.5, 1.0], rng=3, n_runs=n_runs, theta0=theta0, risk="exact")
-        order = order_parameter_flow(model, 2, eta / d, [0.5, 1.0], rng=1, theta0=theta0)
+        model, theta0 = make(d), several_neurons(n, d)
+        sgd = run_sgd(model, n, eta / d, [0.5, 1.0], rng=3, n_runs=n_runs, theta0=theta0, risk="exact")
+        order = order_parameter_flow(model, n, eta / d, [0.5, 1.0], rng=1, theta0=theta0)
         students, teachers = overlaps_of(model, sgd.theta)
         found = np.concatenate([students.reshape(n_runs, 2, -1), teachers.reshape(n_runs, 2, -1)], axis=2)
         expected = np.concatenate([order.students.reshape(2, -1), order.teachers.reshape(2, -1)], axis=1)
@@ -99,7 +113,7 @@ def test_sgd_follows_the_equations_as_d_grows(make, eta):
         misses.append(math.sqrt(np.mean((found - expected) ** 2)))
     assert misses[0] / misses[1] == pytest.approx(2.0, rel=0.2)
     # The noise of the samples is seen: the flow without it misses by many errors.
-    still = order_parameter_flow(model, 2, 0.0, [0.5, 1.0], rng=1, theta0=theta0).students.reshape(2, -1)
+    still = order_parameter_flow(model, n, 0.0, [0.5, 1.0], rng=1, theta0=theta0).students.reshape(2, -1)
     assert np.max(np.abs(students.reshape(n_runs, 2, -1).mean(axis=0) - still) / standard[:, : still.shape[1]]) > 8
 
 
@@ -155,6 +169,7 @@ def test_weights_that_grow_without_bound_are_an_error():
 
 @pytest.mark.parametrize(("change", "message"), [
     (dict(model=IsotropicGaussian(d=9, **TAUS)), r"step_size > 0: for Ramp\(\)"),
+    (dict(model=IsotropicGaussian(d=9, **TAUS, activation=ReLU(0.1))), r"one kink, at 0, such as ReLU"),
     (dict(model=IsotropicGaussian(d=9, **TAUS, activation=Tanh()), step_size=0.0), r"Tanh\(\) has no closed form"),
     (dict(model=ReLUNetwork(d=20, s0=5, delta=0.4)), "the overlaps of its weights do not close"),
     (dict(model=FiniteData(x=[[1.0]], y=[1.0])), "the overlaps of its weights do not close"),

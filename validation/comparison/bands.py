@@ -46,7 +46,8 @@ For independent draws the last term has the mean K/N, K = int U(theta, theta) rh
 lowers the excess later on (gradient descent fits the network it has, not the average network), so any excess between
 0 and K/N counts as explained: an allowance, exact at t = 0. The excess itself scatters like K/N times chi-square over
 its degrees of freedom, at least the D parameters of a neuron in each of the n runs, so that the upper end of the band
-lies (K/N) chi2_{nD}(1 - level/2) / (nD) above what parts 1 to 4 give.
+lies (K/N) chi2_{nD}(1 - level/2) / (nD) above what parts 1 to 4 give. Where the bias of finite width is measured
+(:mod:`wgflow.validation.fluctuations.width_bias`), the replicates have it with its scatter.
 
 Coarser runs (``coarse``) measure the excess together with the bias of the step: the allowance is then left out. That
 they scatter themselves widens the bands of differences, see :func:`first_order_bias`.

@@ -171,6 +171,7 @@ def _compared(sol: Solution, runs: ParticleRuns, statistics: Sequence[Statistic]
     quantities = quantities_of(names, statistics, risks is not None)
     null = null_choice(scatter, sol, runs, model, names, level, coarse is None,
                        None if risks is None else risks.excess)
+    risks = allowed_for(risks, null)
     columns = _columns(sol, t, runs, statistics, model, risks, n_null, rng, null, axes, report)
     difference = np.array([column.fit for column in columns]).T
     bias = None
@@ -193,6 +194,13 @@ def _compared(sol: Solution, runs: ParticleRuns, statistics: Sequence[Statistic]
         is_distance=is_distance[said], mute=mute[said], p_value=_p_value(difference, bands_at, n_null),
         scatter=null.kind, axes=axes, first_order_bias=None if bias is None else bias[0][said],
         notes=(*notes, *_mute_notes(quantities, mute, t)))
+
+
+def allowed_for(risks: Risks | None, null: NullChoice) -> Risks | None:
+    """Return the risks with the excess that is still to be allowed for: none where the replicates have it."""
+    if risks is None or null.moments is None or not null.moments.knows_excess:
+        return risks
+    return replace(risks, excess=np.zeros_like(risks.excess))
 
 
 def bands_of(quantities: Sequence[Quantity], columns: Sequence[AtOneTime], runs: ParticleRuns, risks: Risks | None,

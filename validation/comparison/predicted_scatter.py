@@ -9,7 +9,9 @@ particles that share noise and interact, with the broadening that pooling brings
 
 Where the bias of SGD's step is predicted too, all of this is centered at mean field plus bias, and the bands are
 widened by a fifth of the bias for what its first order leaves out. The bias of finite width is known for independent
-neurons; these interact, and anything between 0 and it counts as explained.
+neurons; these interact, and anything between 0 and it counts as explained. Where it is measured
+(``predict_scatter(..., measure_width=True)``), the replicates lie about it instead, with the error of the measurement,
+and the bands are widened by a twentieth of it: so much is the next order in 1/N in the networks measured.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ Array = NDArray[np.float64]
 _SHARE = 0.1
 #: Share of the predicted bias that is allowed for what is neglected.
 _NEGLECTED = 0.2
+#: Share of the measured bias of finite width that is allowed for the next order in 1/N.
+_NEXT_ORDER = 0.05
 
 
 def check_scatter(scatter: Scatter, runs: ParticleRuns) -> None:
@@ -75,6 +79,8 @@ class PredictedMoments:
     ----------
     comonotone : bool
         Whether particles keep their order, so that the draws of all times are those of the same levels.
+    knows_excess : bool
+        Whether the replicates of the risk have the bias of finite width, which then is not to be allowed for.
     """
 
     def __init__(self, scatter: Scatter, coordinates: Sequence[str], runs: ParticleRuns, without: Collection[str] = (),
@@ -84,27 +90,43 @@ class PredictedMoments:
         self.coordinates = tuple(coordinates)
         times = np.abs(scatter.t[:, None] - runs.t).argmin(axis=0)
         rows = [scatter.functionals.index(name) for name in self.names]
-        joint = scatter.covariance[np.ix_(rows, times, rows, times)]
-        self.variance: Array = np.einsum("itit->it", joint)
+        joint: Array = scatter.covariance[np.ix_(rows, times, rows, times)]
+        self.variance: Array = np.einsum("itit->it", joint).copy()
         step, width = (0.0 * scatter.bias, 0.0 * scatter.bias)
+        samples = scatter.width_samples if with_bias and scatter.step_size > 0.0 else None
+        measured = samples is not None
         if with_bias:
-            step, width = scatter.bias, self._width_of(scatter)
+            step = scatter.bias
+            width = self._width_of(scatter) if samples is None else samples.mean(axis=0) / scatter.n_neurons
         of_risk = np.array([name == "risk" for name in scatter.functionals])[:, None]
         # Of the risk anything between 0 and the bias of the step counts as explained, as the head of this file says.
         center = np.where(of_risk, 0.5 * step, step)
         unknown = np.where(of_risk, 0.5, 0.0) + _NEGLECTED
-        self.bias: Array = (center + 0.5 * width)[np.ix_(rows, times)]
-        self._allowed = (unknown * np.abs(step) + 0.5 * np.abs(width))[np.ix_(rows, times)]
+        self.bias: Array = (center + (1.0 if measured else 0.5) * width)[np.ix_(rows, times)]
+        share = _NEXT_ORDER if measured else 0.5
+        self._allowed = (unknown * np.abs(step) + share * np.abs(width))[np.ix_(rows, times)]
         self._shape = (len(rows), times.size)
         size = len(rows) * times.size
-        values, vectors = np.linalg.eigh(joint.reshape(size, size))
+        self._error = np.zeros((0, size))
+        self.knows_excess = measured and "risk" in self.names
+        joint = joint.reshape(size, size)
+        if samples is not None:
+            samples = samples[:, rows][:, :, times].reshape(-1, size) / scatter.n_neurons
+            departures = (samples - samples.mean(axis=0)) / np.sqrt(len(samples) - 1.0)
+            # The bias is the mean of what is of second order in the starts; that scatters among runs as among samples.
+            joint = joint + departures.T @ departures
+            self._error = departures / np.sqrt(len(samples))
+        values, vectors = np.linalg.eigh(joint)
         self._root = vectors * np.sqrt(np.maximum(values, 0.0))
         self.comonotone = len(self.coordinates) == 1 and not scatter.noise.any()
 
     def draw(self, sets: int, runs: int, rng: np.random.Generator) -> Array:
         """Return departures from the mean field, shape (functionals, times, sets, runs)."""
         normal = rng.standard_normal((self._root.shape[1], sets * runs))
-        return (self._root @ normal).reshape(*self._shape, sets, runs) + self.bias[:, :, None, None]
+        found = (self._root @ normal).reshape(*self._shape, sets, runs) + self.bias[:, :, None, None]
+        if len(self._error):  # of the measurement, the same for all runs
+            found += (self._error.T @ rng.standard_normal((len(self._error), sets))).reshape(*self._shape, sets, 1)
+        return found
 
     def allowance(self, name: str, time: int) -> float:
         """Return what is allowed for the part of a functional's bias that is not predicted, at one of the times."""

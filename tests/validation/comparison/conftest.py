@@ -34,6 +34,7 @@ def count_alarms(sol, particles, n_runs, levels, *, scatter=None, statistics=STA
     names = ("x",) if model is None else model.coordinate_names
     quantities = quantities_of(names, statistics, risks is not None)
     null = null_choice(scatter, sol, first, model, names, 0.05, True, None if risks is None else risks.excess)
+    risks = comparing.allowed_for(risks, null)
     columns = comparing._columns(sol, t, first, statistics, model, risks, n_null, np.random.default_rng(rng), null,
                                    None, Reporter("comparing", False))
     x = everything.coordinates[: sets * n_runs].reshape(sets, n_runs, *everything.coordinates.shape[1:])

@@ -148,6 +148,47 @@ def test_draws_have_the_predicted_covariance():
     assert_allclose(moved[..., 0].std(axis=2), own + at[moments.names.index("deviation of theta")])
 
 
+def test_draws_lie_about_the_measured_bias_of_finite_width():
+    """With the scatter of second order in each run, and with the error of the measurement in all of them together."""
+    found = scatter()
+    rng = np.random.default_rng(3)
+    samples = 0.4 + 3.0 * rng.normal(size=(16, 3, 3))
+    measured = replace(found, width_bias=samples.mean(axis=0), width_samples=samples)
+    several = particle_runs(runs(1, 8), 1)
+    moments, plain = (PredictedMoments(each, ("theta",), several) for each in (measured, found))
+    assert moments.knows_excess
+    assert not plain.knows_excess
+    draws = moments.draw(6000, 8, np.random.default_rng(5))
+    half = np.array([0.0, 0.0, 0.5])[:, None]  # of the risk, anything between 0 and the bias of the step
+    assert_allclose(draws.mean(axis=(2, 3)), (1.0 - half) * found.bias + measured.width_bias / 60,
+                    atol=0.05 * draws.std(axis=(2, 3)).max())
+    second = samples.var(axis=0, ddof=1) / 60**2
+    assert_allclose(draws.var(axis=(2, 3)), found.variance + (1 + 1 / 16) * second, rtol=0.06)
+    assert_allclose(draws.mean(axis=3).var(axis=2), (found.variance + second) / 8 + second / 16, rtol=0.08)
+    assert_allclose([moments.allowance("mean of theta", j) for j in range(3)],
+                    0.2 * np.abs(found.bias[0]) + 0.05 * np.abs(measured.width_bias[0]) / 60)
+    without = PredictedMoments(measured, ("theta",), several, (), with_bias=False)
+    assert not without.knows_excess
+    assert not without.bias.any()
+
+
+@pytest.mark.slow
+def test_the_bias_of_finite_width_is_measured_where_it_matters():
+    model, times = IsotropicGaussian(d=20, tau_plus2=1.8, tau_minus2=0.2), (0.0, 0.05)
+    grid = model.grid(cells=300, r_max=3.0)
+    sol = wg.solve(model.energy(), model.initial_density(0.8, grid), (0, times[-1]), t_eval=times, time_scale=2.0)
+    sgd = run_sgd(model, 40, 2e-5, times, rng=7, n_runs=10, store_theta=False)
+    words = "The bias of finite width was measured with small networks."
+    found = compare(sol, sgd, n_null=200)
+    assert found.passed
+    assert words in found.notes
+    # The band of the risk lies about the excess of finite width; it does not reach down to no excess.
+    row = found.quantities.index("risk")
+    assert 0.0 < found.lower[row, -1] < found.difference[row, -1] < found.upper[row, -1]
+    wide = replace(particle_runs(sgd, 1), coordinates=np.ones((1, 2, 4000, 1)))
+    assert scatter_for(sol, wide, model).width_samples is None
+
+
 def test_means_have_the_bands_of_their_predicted_deviation():
     """At the start the neurons are independent draws; later they all follow the samples, and relax."""
     result = compare(solution(), runs(9, 4), n_null=400)

@@ -84,6 +84,31 @@ def test_narrow_networks_are_off_by_less_than_independent_neurons_would_be():
     assert not found.width_bias[:, 0].any()
 
 
+@pytest.mark.slow
+def test_the_measured_bias_of_finite_width_is_that_of_sgd():
+    """Over 300 runs of 25 neurons: of the mean length and of the risk, when the bias of the step is taken off."""
+    model, times = IsotropicGaussian(d=40, tau_plus2=1.8, tau_minus2=0.2), [0.0, 0.03, 0.1]
+    runs, n, step = 300, 25, 1e-5
+    found = predict_scatter(model, times, n, step, measure_width=True)
+    sgd = run_sgd(model, n, step, times, rng=5, n_runs=runs, store_theta=False)
+    seen = {"mean of r": sgd.coordinates[..., 0].mean(axis=2), "risk": sgd.risk}
+    for k, name in enumerate(found.functionals):
+        width, error = found.width_bias[k] / n, found.width_samples[:, k].std(axis=0, ddof=1) / 4 / n
+        if name == "deviation of r":
+            assert np.all(np.abs(width) < 4 * error + 0.02 * found.mean_field[k])
+            continue
+        off = seen[name] - found.mean_field[k] - found.bias[k]
+        scatter = off.std(axis=0, ddof=1) / math.sqrt(runs)
+        assert np.all(np.abs(off.mean(axis=0) - width) < 3.5 * np.hypot(scatter, error) + 0.1 * np.abs(width)
+                      + 0.5 * np.abs(found.bias[k])), (name, off.mean(axis=0), width, scatter, error)
+        assert np.all(np.abs(width[1:]) > 6 * scatter[1:])
+    with pytest.raises(InvalidInput, match="measured without noise"):
+        predict_scatter(model, times, n, step, beta=3.0, measure_width=True)
+    with pytest.raises(InvalidInput, match="is not the length of a neuron"):
+        predict_scatter(LinearNeuron(covariance=1.5, direction=1.0, noise_variance=0.3), [0.0, 0.01], n, step,
+                        measure_width=True)
+
+
 def test_neurons_without_hidden_coordinates_meet_themselves_as_the_kernel_says():
     model = LinearNeuron(covariance=1.5, direction=1.0, noise_variance=0.3)
     found = predict_scatter(model, [0.0, 0.4], 50, 1e-3, start=model.initial_atoms(0.8))
