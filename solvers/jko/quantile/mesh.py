@@ -159,7 +159,7 @@ def _blunted(edges, masses) -> tuple[np.ndarray, np.ndarray]:
     """Return the cells with the lightest at either end as one."""
     light = BEHIND_FRONT * masses.sum()
     first, last = (int(np.searchsorted(np.cumsum(m), light)) for m in (masses, masses[::-1]))
-    kept = np.concatenate(([0], np.arange(first + 1, masses.size - last), [masses.size]))
+    kept = np.concatenate(([0], np.arange(max(first, 1), masses.size - max(last, 1) + 1), [masses.size]))
     return edges[kept], np.add.reduceat(masses, kept[:-1])
 
 
