@@ -222,6 +222,11 @@ def _lines(path: str) -> list[str]:
         return []
 
 
+def room_for(need: float) -> float:
+    """Return the bytes that a request may take: those that are free, without a look where it is small."""
+    return math.inf if need <= SMALL_REQUEST else available_memory()
+
+
 def check_memory(need: float, what: str, fix: str) -> None:
     """Raise ResourceError if ``need`` bytes are more than this machine can give."""
     if need <= SMALL_REQUEST:

@@ -96,6 +96,8 @@ class Flow:
         self.allowed_error = math.inf
         # Bytes that the run has asked for beyond what the flow holds (`wgflow.calls.memory`).
         self.reserved = 0.0
+        # Snapshots that are kept at most where the user does not choose their times; None before a run has begun.
+        self.room: int | None = None
         # What the certificate says of the scheme.
         self.scheme = ""
         self.size = self.rho0.points.size if isinstance(self.rho0, Atoms) else self.rho0.grid.size

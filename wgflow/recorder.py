@@ -78,7 +78,6 @@ class Recorder:
         self.snapshots: list[tuple[float, np.ndarray, float]] | SnapshotStream = (
             [] if flow.stream is None else flow.stream)
         self.stride, self.since_snapshot = 1, 0
-        self.room = room_for_snapshots(flow.size)
         self.n_rejected = self.n_fallback = 0
         self.dissipated = self.boundary = self.residual = 0.0
         # Bounds of the dissipation integrated; None where it is not known at the start.
@@ -321,7 +320,8 @@ class Recorder:
     def _snapshot(self, t: float, masses: np.ndarray, energy: float, fresh: bool = False) -> None:
         self.snapshots.append((t, masses if fresh else masses.copy(), energy))
         self.since_snapshot = 0
-        if not self.flow.t_eval and len(self.snapshots) > self.room:
+        room = room_for_snapshots(self.flow.size) if self.flow.room is None else self.flow.room
+        if not self.flow.t_eval and len(self.snapshots) > room:
             self.snapshots = self.snapshots[:1] + self.snapshots[2::2]
             self.stride *= 2
 

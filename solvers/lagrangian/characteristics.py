@@ -16,6 +16,7 @@ from wgflow.interactions.terms import PairTerm
 from wgflow.recorder import Interior, Step
 
 from ..base import Run
+from .at_bounds import held_velocity
 from .cloud import Cloud
 from .driving import Driving
 
@@ -103,6 +104,8 @@ class CharacteristicsRun(Run):
                 return
             moved = self._joined(moved, met)
         points = self.cloud.inside(moved)
+        if self.cloud.mixed and self._passed(solver, moved, points):
+            return
         energy = self.cloud.energy_of(points, self.flow.sides(t)[0])
         work = 0.0 if self.driving is None else self._work(self.driving, solver, t)
         if not self._acceptable(t, points, energy - work):
@@ -125,6 +128,25 @@ class CharacteristicsRun(Run):
         if landed or met is not None or self.released or shortened:
             self.solver, self.largest = None, self.method.dt or math.inf
         yield Step(t, points, energy, dissipated=self.lost, work=self.work)
+
+    def _passed(self, solver, moved: Array, points: Array) -> bool:
+        """Return whether atoms went past a bound, which with mixed terms turns all their components; end there then."""
+        most = JOINED * math.sqrt(moved.size) * float(self.atol[:-1].min())
+        if float(np.abs(moved - points).max()) <= most:
+            return False
+        path = solver.dense_output()
+        low, high = path.t_old, path.t
+        while low < 0.5 * (low + high) < high:
+            middle = 0.5 * (low + high)
+            there = path(middle)[:-1].reshape(self.shape)
+            # A little beyond the bound, so that the next attempt does reach it.
+            beyond = np.abs(there - np.clip(there, self.cloud.low, self.cloud.high)).max()
+            low, high = (low, middle) if beyond > 0.5 * most else (middle, high)
+        if high == path.t:
+            return False
+        self.reason = "step too small"
+        self.largest, self.solver = self._halve(self._time(high) - self.t), None
+        return True
 
     def _follow(self, driving: Driving, stop: float) -> None:
         """Start again with shorter steps where the next one, however it grows, would not follow the driving."""
@@ -198,12 +220,8 @@ class CharacteristicsRun(Run):
 
     def _start(self, stop: float, largest: float):
         """Return a solver from the present state; components that press against a bound stay held while it runs."""
-        self.velocity = -self.cloud.pull(self.points, self.flow.sides(self.t)[1])
-        self.held = self.cloud.outward(self.points, self.velocity)
+        self.held, _ = self.cloud.resting(self.points, self.flow.sides(self.t)[1])
         self.any_held = bool(self.held.any())
-        if self.any_held and self.flow.mobility is not None and self.flow.mobility.kind == "matrix":
-            raise ConvergenceError(f"atoms have come to a bound at t = {self.t:.6g}, which a mobility with mixed terms "
-                                   "does not know without noise; move the bounds away", reason="bound", t=self.t)
         self.released = False
         y = np.append(self.points.ravel(), self.lost)
         begin, end, self.origin = self.t, stop, self.t
@@ -236,7 +254,10 @@ class CharacteristicsRun(Run):
                 t = min(max(self._time(t), self.flow.sides(self.origin)[1]), self.flow.sides(self.stop)[0])
             inside = self.cloud.inside(points)
             force = -self.cloud.gradient(inside, t)
-            velocity = force if self.flow.mobility is None else self.cloud.moved(inside, force)
+            if self.any_held and self.cloud.mixed:
+                velocity, _ = held_velocity(self.cloud.matrices(inside), force, self.held)
+            else:
+                velocity = force if self.flow.mobility is None else self.cloud.moved(inside, force)
         except Exception as error:  # an exception must not travel through SciPy's compiled solvers
             self.failure = self.failure or error
             return np.full(y.shape, np.nan)
@@ -256,8 +277,8 @@ class CharacteristicsRun(Run):
             self.reason = "energy increase" if math.isfinite(energy) else "non-finite"
             return False
         if self.any_held:
-            velocity = -self.cloud.pull(points, self.flow.sides(t)[0])
-            leaving = self.held & ~self.cloud.outward(points, velocity) & (velocity != 0)
+            held, velocity = self.cloud.resting(points, self.flow.sides(t)[0])
+            leaving = self.held & ~held & (velocity != 0)
             if leaving.any():
                 missed = 0.5 * float(np.abs(velocity[leaving]).max()) * self.flow.elapsed(self.t, t - self.t)
                 self.reason, self.released = "step too small", True

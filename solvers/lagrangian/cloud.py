@@ -11,6 +11,8 @@ from wgflow.energies.free_energy import FreeEnergy
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
 from wgflow.gradients import box_of
 
+from .at_bounds import resting
+
 __all__ = ["Cloud"]
 
 Array = NDArray[np.float64]
@@ -24,6 +26,7 @@ class Cloud:
         bounds, periods = box_of(self.rho0)
         self.low, self.high = (np.array(ends)[:, None] for ends in zip(*bounds))
         self.bounded = bool(np.isfinite(self.low).any() or np.isfinite(self.high).any())
+        self.mixed = self.bounded and self.mobility is not None and self.mobility.kind == "matrix"
         self.turns = [(axis, self.rho0.bounds[axis][0], period) for axis, period in enumerate(periods) if period]
 
     def inside(self, points: Array) -> Array:
@@ -63,6 +66,20 @@ class Cloud:
             if error.__cause__ is not None:
                 raise ConvergenceError(f"{error}", reason="callback") from error
             return np.full(points.shape, np.nan)
+
+    def matrices(self, points: Array) -> Array:
+        """Return A at points inside, shape (d, d, n)."""
+        units = np.eye(len(points))[:, :, None] * np.ones(points.shape[1])
+        return np.stack([self.moved(points, unit) for unit in units], axis=1)
+
+    def resting(self, points: Array, t: float) -> tuple[NDArray[np.bool_], Array]:
+        """Return which components are held by a bound, and the velocity, at points inside."""
+        force = -self.gradient(points, t)
+        if self.mixed:
+            return resting(self.matrices(points), force, points <= self.low, points >= self.high)
+        velocity = force if self.mobility is None else self.moved(points, force)
+        held = self.outward(points, velocity)
+        return held, np.where(held, 0.0, velocity)
 
     def energy_of(self, points: Array, t: float, terms: FreeEnergy | None = None) -> float:
         """Return F, or some of its terms, at points inside, without the entropy; infinite where it has no value."""

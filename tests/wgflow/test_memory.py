@@ -85,6 +85,27 @@ def test_snapshots_are_counted_as_they_are_kept():
     assert 3 <= snapshots_at_most(flow, np.inf) <= 4
 
 
+def test_snapshots_that_nobody_chose_are_as_many_as_find_room(monkeypatch):
+    """A run whose steps are not known before is not refused for snapshots that it would not need."""
+    rho0 = density((60, 60))
+    plenty = wg.solve(LINEAR, rho0, (0, 0.5), wg.FiniteVolume(rtol=1e-8))
+    flow = make_flow(LINEAR, rho0, (0, 0.5), None, 1.0, wg.FiniteVolume(rtol=1e-8))
+    wg.FiniteVolume(rtol=1e-8).begin(flow)
+    whole = flow.reserved
+    monkeypatch.setattr(checks, "SMALL_REQUEST", 0.0)
+    asked = []
+    for free in (2 * whole, 0.85 * whole):
+        monkeypatch.setattr(checks, "available_memory", lambda free=free: free)
+        wg.FiniteVolume(rtol=1e-8).begin(flow)
+        asked.append(flow.reserved)
+        assert flow.reserved <= free
+    assert asked[0] == whole
+    few = wg.solve(LINEAR, rho0, (0, 0.5), wg.FiniteVolume(rtol=1e-8))
+    assert len(few.t) < len(plenty.t)
+    assert (few.final.values == plenty.final.values).all()
+    assert few.certificate.verdict == plenty.certificate.verdict
+
+
 @pytest.mark.parametrize("where", ["V", "time_scale", "stop"])
 def test_memory_that_ends_is_no_fault_of_a_function(where):
     """As in the words of NumPy, where an array that it makes does not fit."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from wgflow.audit.listener import KEPT_BYTES
 from wgflow.audit.step_record import StepRecord
-from wgflow.checks import SMALL_REQUEST, check_memory
+from wgflow.checks import SMALL_REQUEST, check_memory, room_for
 
 if TYPE_CHECKING:
     from wgflow.flows import Flow
@@ -70,10 +70,12 @@ def working_of_operators(flow: Flow) -> float:
 def reserve(flow: Flow, working: float, *, steps: float = math.inf, arrays_of_snapshot: int = 3) -> None:
     """Note the bytes that a run will take beyond its flow, and refuse a run that does not fit into the free memory.
 
+    Snapshots at times that nobody chose are as many as there is room for.
+
     Parameters
     ----------
     flow : Flow
-        Its ``reserved`` is set.
+        Its ``reserved`` is set, and ``room`` where snapshots are at times that nobody chose.
     working : float
         Bytes that the method holds at most.
     steps : float
@@ -89,9 +91,16 @@ def reserve(flow: Flow, working: float, *, steps: float = math.inf, arrays_of_sn
     kept = snapshots_at_most(flow, steps)
     audit = min(KEPT_BYTES + size, size * (steps + 1))
     history = 0.0 if math.isinf(steps) else BYTES_OF_STEP * min(steps, StepRecord.ROOM)
-    flow.reserved = working + size * (arrays_of_snapshot * kept + PASSING_ARRAYS) + audit + history
+    rest = working + size * PASSING_ARRAYS + audit + history
+    flow.reserved = rest + size * arrays_of_snapshot * kept
     if flow.reserved <= SMALL_REQUEST:
         return
+    if flow.stream is None and not flow.t_eval and kept > FEWEST_SNAPSHOTS + 1:
+        # Nobody asked for these: there are as many as find room.
+        left = (room_for(flow.reserved) - rest) / (size * arrays_of_snapshot)
+        kept = max(FEWEST_SNAPSHOTS + 1, int(min(kept, left)))
+        flow.room = kept - 1
+        flow.reserved = rest + size * arrays_of_snapshot * kept
     record = size * arrays_of_snapshot * kept
     law = f"{flow.grid.size} cells" if flow.has_grid else f"{flow.size} coordinates of atoms"
     fix = f"take fewer {'cells' if flow.has_grid else 'atoms'}"

@@ -212,21 +212,43 @@ def move(x, p, share, bounds):
 
 @jit
 def mend(x, new, least, weights, bounds):
-    """Move the lighter end of each cell that became narrower than the part ``least`` of what it was in x; in place.
+    """Move ``new``, in place, to the nearest positions whose cells are at least the part ``least`` of those of x.
 
-    One small cell then does not shorten the step of all others. Positions at a wall stay there. Cells that this cannot
-    widen are left as they are.
+    Nearest in the metric of the masses: light positions give way to heavy ones, and one small cell does not shorten the
+    step of all others. With the least widths taken off this is isotonic regression, found by pooling adjacent
+    violators. Positions that need not move keep their bits.
     """
-    low, high = bounds
     n = x.size
+    narrow = False
     for j in range(1, n):
-        width = least * (x[j] - x[j - 1])
-        if new[j] - new[j - 1] < width and (weights[j] <= weights[j - 1] or new[j - 1] <= low) and new[j] < high:
-            new[j] = min(new[j - 1] + width, high)
-    for j in range(n - 2, -1, -1):
-        width = least * (x[j + 1] - x[j])
-        if new[j + 1] - new[j] < width and (weights[j] < weights[j + 1] or new[j + 1] >= high) and new[j] > low:
-            new[j] = max(new[j + 1] - width, low)
+        narrow = narrow or new[j] - new[j - 1] < least * (x[j] - x[j - 1])
+    if not narrow:
+        return
+    places, masses, counts = np.empty(n), np.empty(n), np.empty(n, dtype=np.int64)
+    blocks, taken = 0, 0.0
+    for j in range(n):
+        if j > 0:
+            taken += least * (x[j] - x[j - 1])
+        place, mass, count = new[j] - taken, weights[j], 1
+        while blocks > 0 and places[blocks - 1] > place:
+            blocks -= 1
+            whole = masses[blocks] + mass
+            place += (places[blocks] - place) * (masses[blocks] / whole)
+            mass = whole
+            count += counts[blocks]
+        places[blocks], masses[blocks], counts[blocks] = place, mass, count
+        blocks += 1
+    low, high = bounds
+    high -= taken
+    taken, j = 0.0, 0
+    for block in range(blocks):
+        place = min(max(places[block], low), high)
+        for _ in range(counts[block]):
+            if j > 0:
+                taken += least * (x[j] - x[j - 1])
+            if counts[block] > 1 or place != places[block]:
+                new[j] = place + taken
+            j += 1
 
 
 @jit
@@ -341,5 +363,5 @@ def raster(x, masses, edges):
             out[cell] += masses[i] * max(share - below, 0.0)
             below = max(share, below)
             cell += 1
-        out[cell] += masses[i] * (1.0 - below)
+        out[cell] += masses[i] * max(1.0 - below, 0.0)
     return out

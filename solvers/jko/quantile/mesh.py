@@ -19,6 +19,9 @@ from wgflow.grids import Grid, log_power_cell_average
 
 #: Cells at the ends with less than this part of the mass are left out; cells inside get at least this part.
 NEGLIGIBLE = 1e-16
+#: Cells at the ends with less than this part of the mass together are one cell where a law ends in a front: behind a
+#: front, lighter cells are too narrow for their positions to be told apart.
+BEHIND_FRONT = 1e-10
 #: Where a cell has more than this many times the mean mass, the mesh is made finer than the grid.
 CROWDED = 8.0
 #: Where the law can spread, cells beside a void are cut into halves, fourths, ... down to this part of the mass.
@@ -40,13 +43,15 @@ class Mesh(NamedTuple):
     weights: np.ndarray
 
 
-def make_mesh(edges: np.ndarray, masses: np.ndarray, spreads: bool, cells: int | None = None) -> Mesh:
+def make_mesh(edges: np.ndarray, masses: np.ndarray, spreads: bool, cells: int | None = None,
+              internal: bool = False) -> Mesh:
     """Return quantile levels for the masses between edges.
 
     They are those of the grid's own edges. Where the mass lies in few cells, these are cut evenly, so that there are
     about as many cells as the grid has (or as many as given); each void inside is one cell. If a few cells would still
     hold much of the mass, half of the cells follow the mass and half the length. With ``spreads`` (diffusion that
-    creates tails) the cells beside voids are cut geometrically.
+    creates tails) the cells beside voids are cut geometrically; with internal energy that creates none (``internal``
+    alone) the lightest at the ends are one cell.
     """
     mass = masses.sum()
     kept = np.flatnonzero(masses > NEGLIGIBLE * mass)
@@ -62,6 +67,8 @@ def make_mesh(edges: np.ndarray, masses: np.ndarray, spreads: bool, cells: int |
         x, m = _shared(x, m, wanted)
     if spreads:
         x, m = _graded(x, m)
+    elif internal:
+        x, m = _blunted(x, m)
     m = m * (mass / m.sum())
     return Mesh(x, m, np.log(m), node_weights(m))
 
@@ -146,6 +153,14 @@ def _shared(edges, masses, cells: int) -> tuple[np.ndarray, np.ndarray]:
     keep = np.diff(cut) > 0
     keep[-1] = True
     return cut[np.append(True, keep)], np.maximum(cut_masses[keep], NEGLIGIBLE * total)
+
+
+def _blunted(edges, masses) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cells with the lightest at either end as one."""
+    light = BEHIND_FRONT * masses.sum()
+    first, last = (int(np.searchsorted(np.cumsum(m), light)) for m in (masses, masses[::-1]))
+    kept = np.concatenate(([0], np.arange(max(first, 1), masses.size - max(last, 1) + 1), [masses.size]))
+    return edges[kept], np.add.reduceat(masses, kept[:-1])
 
 
 def _graded(edges, masses) -> tuple[np.ndarray, np.ndarray]:

@@ -16,8 +16,8 @@ from wgflow.compiled.quantile import excess_widths, weighted_distance
 
 from .mesh import Mesh, node_weights, places
 
-__all__ = ["check_state", "cut", "depths_wanted", "levels_of", "mesh_of", "positions_at", "refined",
-           "squared_distance", "together"]
+__all__ = ["between", "check_state", "cut", "depths_wanted", "halved", "levels_of", "mesh_of", "positions_at",
+           "refined", "squared_distance", "together"]
 
 #: Number of the grid's cells that a cell may span.
 WIDEST = 2.0
@@ -85,6 +85,22 @@ def positions_at(levels: np.ndarray, x: np.ndarray, masses: np.ndarray, depths: 
     cell, share = cell[inside], share[inside]
     out[inside] = places(x, masses, cell, share) if smooth else x[cell] + share * (x[cell + 1] - x[cell])
     return out
+
+
+def halved(mesh: Mesh, positions: np.ndarray) -> tuple[Mesh, np.ndarray]:
+    """Return the mesh of every second level, at its part of the positions, and which levels it keeps."""
+    kept = np.append(np.arange(0, mesh.masses.size, 2), mesh.masses.size)
+    masses = np.add.reduceat(mesh.masses, kept[:-1])
+    return Mesh(positions[kept], masses, np.log(masses), node_weights(masses)), kept
+
+
+def between(x: np.ndarray, kept: np.ndarray, masses: np.ndarray) -> np.ndarray:
+    """Return positions at all levels from those that are kept, with one density in each coarse cell."""
+    levels = np.concatenate(([0.0], np.cumsum(masses)))
+    low, high = np.repeat(kept[:-1], np.diff(kept)), np.repeat(kept[1:], np.diff(kept))
+    left, right = np.repeat(x[:-1], np.diff(kept)), np.repeat(x[1:], np.diff(kept))
+    inside = left + (right - left) * ((levels[:-1] - levels[low]) / (levels[high] - levels[low]))
+    return np.append(inside, x[-1])
 
 
 # -------------------------------------------------------------------- the solver's states, dicts of arrays

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 
@@ -36,7 +36,8 @@ from ..base import InnerSolver
 from ..settings import Quantile
 from .mesh import Mesh, check_axis, make_mesh, power_weight
 from .pairs import PairSums, split_operators
-from .refinement import check_state, mesh_of, refined, squared_distance, together
+from .points import Point, objective_of
+from .refinement import between, check_state, halved, mesh_of, refined, squared_distance, together
 
 #: Part of its width that a step of Newton's method leaves each cell at least.
 LEAST_WIDTH = 0.1
@@ -57,6 +58,9 @@ GROWING = 0.8
 LONGEST = 1024.0
 #: Iterations in a row without a lower residual after which the iteration stops.
 PATIENCE = 60
+#: Iterations after which a step is tried on half as many cells, and least number of cells for that.
+PATIENT = 25
+COARSEST = 40
 #: Residual of the linear systems relative to the right side.
 FORCING = 1e-3
 #: Iterations of the conjugate gradients.
@@ -66,16 +70,6 @@ EPSILON = float(np.finfo(float).eps)
 MOST_ROUNDS = 8
 #: The scale of the residual is the spread of the law, at least this part of the grid's length.
 SMALLEST_SPREAD = 1e-3
-
-
-class _Point(NamedTuple):
-    """Positions with what a Newton step needs: energy, objective, slopes and second derivatives of V + U rho."""
-
-    x: np.ndarray
-    energy: float
-    objective: float
-    slopes: np.ndarray
-    curvatures: np.ndarray
 
 
 class QuantileSolver(InnerSolver):
@@ -166,7 +160,7 @@ class QuantileSolver(InnerSolver):
 
     # ---------------------------------------------------------------- the contract of InnerSolver
     def begin(self, density: Density) -> JKOStep:
-        self.mesh = make_mesh(self.edges, density.masses, self.spreads, self.settings.cells)
+        self.mesh = make_mesh(self.edges, density.masses, self.spreads, self.settings.cells, self.internal)
         self.mass, x = density.mass, self.mesh.positions
         energy = self._look(x, x, 1.0).energy
         return JKOStep(density, 0.0, energy, None, 0.0, 0, 0.0, state={
@@ -267,19 +261,33 @@ class QuantileSolver(InnerSolver):
         ahead = tau * state["velocity"]
         if not ahead.any():
             return [last]
-        new = move(last, ahead, 1.0, self.bounds)
-        if self.ordered:
-            mend(last, new, LEAST_WIDTH, self.mesh.weights, self.bounds)
-        return [new, last]
+        return [self._moved(last, ahead, 1.0), last]
 
     def _minimize(self, y, tau: float, starts: list[np.ndarray],
-                  known: float = -math.inf) -> tuple[_Point, float, int]:
+                  known: float = -math.inf) -> tuple[Point, float, int]:
         """Return the best iterate, its residual and the iterations; ``known`` is the objective at the last start."""
+        # A front moves by so many cells in an iteration: where cells are many, half as many are tried first.
+        mesh = self.mesh
+        first = self.max_iterations if mesh.masses.size < COARSEST else min(PATIENT, self.max_iterations)
+        best, least, iterations = self._iterate(y, tau, starts, known, first)
+        if least <= self.tolerance or first == self.max_iterations or not self.internal:
+            return best, least, iterations
+        self.mesh, kept = halved(mesh, y)
+        coarse, _, more = self._minimize(y[kept], tau, [best.x[kept]])
+        self.mesh = mesh
+        starts = [between(coarse.x, kept, mesh.masses), best.x]
+        point, residual, last = self._iterate(y, tau, starts, best.objective, self.max_iterations - first)
+        best, least = (point, residual) if residual < least else (best, least)
+        return best, least, iterations + more + last
+
+    def _iterate(self, y, tau: float, starts: list[np.ndarray], known: float,
+                 most: int) -> tuple[Point, float, int]:
+        """Return the same from at most so many iterations on this mesh alone."""
         point = self._look(starts[0], y, tau)
         if len(starts) > 1 and not point.objective <= known:
-            point = min(point, self._look(starts[-1], y, tau), key=_objective)
+            point = min(point, self._look(starts[-1], y, tau), key=objective_of)
         best, least, since, iteration = point, math.inf, 0, 0
-        while iteration < self.max_iterations and since < PATIENCE:
+        while iteration < most and since < PATIENCE:
             iteration += 1
             pulse(f"Newton step {iteration}, residual {least:.1e}")
             gradient, diagonal, off = self._derivatives(point, y, tau)
@@ -299,7 +307,7 @@ class QuantileSolver(InnerSolver):
             point = new
         return best, least, iteration
 
-    def _look(self, x, y, tau: float) -> _Point:
+    def _look(self, x, y, tau: float) -> Point:
         """Return the point at positions x: energy, objective, and the slopes of V + U rho."""
         self.check_time()
         nodes, mesh = self.nodes, self.mesh
@@ -319,16 +327,16 @@ class QuantileSolver(InnerSolver):
         if self.pairs is not None:
             repulsion, forces_ = self.pairs.energy(x, mesh.weights)
             energy, slopes = energy + repulsion, slopes + forces_
-        return _Point(x, energy, energy + inertia, slopes, curvatures)
+        return Point(x, energy, energy + inertia, slopes, curvatures)
 
-    def _derivatives(self, point: _Point, y, tau: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _derivatives(self, point: Point, y, tau: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the gradient of the objective, and diagonal and off-diagonal of the internal energies' Hessian."""
         x, mesh = point.x, self.mesh
         gradient, diagonal, off = np.empty(x.size), np.empty(x.size), np.empty(x.size - 1)
         forces(x, y, tau, mesh.weights, mesh.masses, mesh.log_masses, self.terms, point.slopes, gradient, diagonal, off)
         return gradient, diagonal, off
 
-    def _newton(self, point: _Point, tau: float, gradient, diagonal, off) -> np.ndarray:
+    def _newton(self, point: Point, tau: float, gradient, diagonal, off) -> np.ndarray:
         """Return the direction H^-1 g; entries of the gradient whose position rests at a wall are set to 0."""
         x = point.x
         pinned, (direction, pivots, multipliers) = np.empty(x.size, dtype=bool), np.empty((3, x.size))
@@ -370,16 +378,12 @@ class QuantileSolver(InnerSolver):
             p = z + (rho / before) * p
         return direction
 
-    def _search(self, point: _Point, y, tau: float, direction, decrement: float) -> _Point | None:
+    def _search(self, point: Point, y, tau: float, direction, decrement: float) -> Point | None:
         """Return the next positions along the direction, or None where no step lowers the objective."""
-        whole = move(point.x, direction, -1.0, self.bounds)
-        share = 1.0
-        if self.ordered:
-            mend(point.x, whole, LEAST_WIDTH, self.mesh.weights, self.bounds)
-            share = min(1.0, FRACTION * longest_step(point.x, -direction))
-        new = self._look(whole, y, tau)
+        new = self._look(self._moved(point.x, direction, -1.0), y, tau)
         if self._lowers(point, new, y, tau, direction, decrement):
             return self._farther(point, new, y, tau, direction, decrement)
+        share = min(1.0, FRACTION * longest_step(point.x, -direction)) if self.ordered else 1.0
         if share == 1.0:
             share = 0.5
         for _ in range(MAX_HALVINGS):
@@ -389,7 +393,14 @@ class QuantileSolver(InnerSolver):
             share *= 0.5
         return None
 
-    def _farther(self, point: _Point, new: _Point, y, tau: float, direction, decrement: float) -> _Point:
+    def _moved(self, x, direction, share: float) -> np.ndarray:
+        """Return the positions x + share * direction, between the walls and in order."""
+        new = move(x, direction, share, self.bounds)
+        if self.ordered:
+            mend(x, new, LEAST_WIDTH, self.mesh.weights, self.bounds)
+        return new
+
+    def _farther(self, point: Point, new: Point, y, tau: float, direction, decrement: float) -> Point:
         """Return the best of steps of twice, four times, ... the length, while the objective falls as fast as at first.
 
         A step of Newton's method lowers a quadratic objective by half the decrease that the slope promises. A larger
@@ -398,16 +409,13 @@ class QuantileSolver(InnerSolver):
         length = 1.0
         while new.objective < point.objective - GROWING * length * decrement and length < LONGEST:
             length *= 2.0
-            x = move(point.x, direction, -length, self.bounds)
-            if self.ordered:
-                mend(point.x, x, LEAST_WIDTH, self.mesh.weights, self.bounds)
-            farther = self._look(x, y, tau)
+            farther = self._look(self._moved(point.x, direction, -length), y, tau)
             if not farther.objective < new.objective:
                 break
             new = farther
         return new
 
-    def _lowers(self, point: _Point, new: _Point, y, tau: float, direction, predicted: float) -> bool:
+    def _lowers(self, point: Point, new: Point, y, tau: float, direction, predicted: float) -> bool:
         """Return whether a step of predicted decrease lowers the objective, as far as round-off allows to tell."""
         if new.objective <= point.objective - ARMIJO * predicted:
             return True
@@ -440,7 +448,3 @@ class QuantileSolver(InnerSolver):
         """Return the spread of the law, the scale of residuals."""
         low, high = self.bounds
         return max(spread(x, self.mesh.weights), SMALLEST_SPREAD * (high - low))
-
-
-def _objective(point: _Point) -> float:
-    return point.objective if math.isfinite(point.objective) else math.inf

@@ -5,9 +5,11 @@ import math
 import numpy as np
 import pytest
 from scipy.linalg import expm
+from scipy.optimize import lsq_linear
 
 import wgflow as wg
 from wgflow.energies.mobility import Mobility
+from wgflow.solvers.lagrangian.at_bounds import resting
 from wgflow.solvers.lagrangian.mobile_noise import mobile_step, reflected
 from wgflow.validation import exact, run_langevin
 
@@ -145,8 +147,52 @@ def test_atoms_that_come_to_a_bound():
     slope = 1.0 * wg.Potential(lambda x, y: x + 0 * y)
     sol = wg.solve(slope, atoms, (0, 2), wg.Lagrangian(), mobility=(1.0, 0.5))
     assert sol.final.points[:, 0] == pytest.approx([0.0, 0.5])
-    with pytest.raises(wg.ConvergenceError, match="come to a bound"):
-        wg.solve(slope, atoms, (0, 2), wg.Lagrangian(), mobility=((1.0, 0.3), (0.3, 1.0)))
+
+
+@pytest.mark.slow
+def test_bounds_and_mixed_terms():
+    """Along a wall of x the projected velocity has the mobility A_yy - A_xy^2 / A_xx, and forces on x do nothing."""
+    A, walls = ((2.0, 1.0), (1.0, 2.0)), [(0.0, 3.0), (-9.0, 9.0)]
+    x, y = np.array([0.2, 0.9]), np.array([-1.0, 0.5])
+    atoms = wg.Atoms(np.array([x, y]), [0.4, 0.6], walls)
+    sol = wg.solve(1.0 * wg.Potential(lambda x, y: x + 0 * y), atoms, (0, 2), wg.Lagrangian(), mobility=A)
+    np.testing.assert_allclose(sol.final.points, [np.zeros(2), y - x / 2], atol=1e-7)
+    sol = wg.solve(1.0 * wg.Potential(lambda x, y: x + y), atoms, (0, 2), wg.Lagrangian(), mobility=A)
+    np.testing.assert_allclose(sol.final.points, [np.zeros(2), y - x - 1.5 * (2 - x / 3)], atol=1e-7)
+    assert sol.certificate.max_energy_increase == 0
+    assert sol.certificate.dissipation_defect < 1e-5
+    # Diagonal matrices written as full ones change nothing.
+    full, own = (wg.solve(1.0 * wg.Potential(lambda x, y: x + y**2), atoms, (0, 2), wg.Lagrangian(), mobility=m).final
+                 for m in (((1.0, 1e-300), (1e-300, 0.5)), (1.0, 0.5)))
+    np.testing.assert_allclose(full.points, own.points, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_atoms_leave_a_bound_with_mixed_terms():
+    """At a minimum inside atoms end, also where the way leads along the wall; pressed into a corner they stay there."""
+    A, walls = ((1.0, 0.9), (0.9, 1.0)), [(0.0, 3.0), (-5.0, 5.0)]
+    valley = 1.0 * wg.Potential(lambda x, y: (x + 0.5 * np.cos(y)) ** 2 / 2 + (y - 2) ** 2 / 2)
+    atoms = wg.Atoms(np.array([[1.0, 0.2], [-1.0, 1.0]]), [0.6, 0.4], walls)
+    sol = wg.solve(valley, atoms, (0, 60), wg.Lagrangian(), mobility=A)
+    np.testing.assert_allclose(sol.final.points, np.array([[-0.5 * math.cos(2)] * 2, [2.0] * 2]), atol=1e-3)
+    corner = wg.solve(1.0 * wg.Potential(lambda x, y: x + y), atoms, (0, 40), wg.Lagrangian(), mobility=A)
+    np.testing.assert_allclose(corner.final.points, np.array([[0.0] * 2, [-5.0] * 2]), atol=1e-7)
+
+
+def test_held_velocities_solve_the_quadratic_program(rng):
+    """Against the nearest velocity in the metric of A^-1, found by least squares with bounds."""
+    for d in (2, 3, 4):
+        roots = rng.standard_normal((40, d, d)) + 0.5 * np.eye(d)
+        force = rng.standard_normal((d, 40))
+        low, high = rng.random((d, 40)) < 0.4, rng.random((d, 40)) > 0.7
+        high &= ~low
+        held, velocity = resting(np.einsum("nij,nkj->ikn", roots, roots), force, low, high)
+        for k, root in enumerate(roots):
+            ends = (np.where(low[:, k], 0.0, -np.inf), np.where(high[:, k], 0.0, np.inf))
+            inverse = np.linalg.inv(root)
+            nearest = lsq_linear(inverse, root.T @ force[:, k], ends, method="bvls", tol=1e-14).x
+            np.testing.assert_allclose(velocity[:, k], nearest, atol=1e-6 * (1 + np.abs(nearest).max()))
+            assert (velocity[held[:, k], k] == 0).all()
 
 
 def test_a_radius_with_a_mobility_is_refused():

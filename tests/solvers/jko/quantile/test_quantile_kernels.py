@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.optimize import isotonic_regression
 
 from wgflow.compiled import quantile as kernels
 from wgflow.compiled import splines
@@ -164,13 +165,19 @@ def test_move_and_distances(rng):
     assert kernels.spread(x, weights) == pytest.approx(math.sqrt(weights @ (x - mean) ** 2 / weights.sum()))
     wide = x + np.arange(8)
     new = wide + 3 * p
-    kernels.mend(wide, new, 0.1, np.arange(8.0, 0.0, -1.0), (-100.0, 100.0))
-    # Weights fall to the right: each position that comes too near its left neighbor is pushed on.
-    expected = (wide + 3 * p).tolist()
-    for j in range(1, 8):
-        expected[j] = max(expected[j], expected[j - 1] + 0.1 * (wide[j] - wide[j - 1]))
-    assert new == pytest.approx(expected, rel=1e-14)
-    assert (np.diff(new) > 0).all()
+    falling = np.arange(8.0, 0.0, -1.0)
+    for bounds in ((-100.0, 100.0), (wide[0] - 0.1, wide[-1] + 0.1)):
+        found = np.clip(new, *bounds)
+        least = np.append(0.0, 0.1 * np.diff(wide)).cumsum()
+        # Nearest positions with cells of at least these widths: isotonic regression, then the walls.
+        nearest = isotonic_regression(found - least, weights=falling).x
+        expected = np.clip(nearest, bounds[0], bounds[1] - least[-1]) + least
+        kernels.mend(wide, found, 0.1, falling, bounds)
+        assert found == pytest.approx(expected, rel=1e-13, abs=1e-13)
+        assert (np.diff(found) > 0).all()
+    kept = wide.copy()
+    kernels.mend(wide, kept, 1.0, falling, (-100.0, 100.0))
+    assert (kept == wide).all()
     share = kernels.longest_step(x, p)
     assert share <= 1 / 0.9
     assert (np.diff(x + share * p) > -1e-12).all()

@@ -67,6 +67,17 @@ def test_meshes_of_any_density(seed, n, spreads, cells):
         assert np.abs(np.cumsum(back) - np.cumsum(rho.masses)).max() < 0.05 * rho.mass
 
 
+def test_light_cells_behind_a_front_are_one_cell():
+    masses = np.array([1e-13, 3e-13, 2e-12, 0.25, 0.5, 0.25, 1e-13])
+    edges = np.arange(8.0)
+    mesh = make_mesh(edges, masses, False, None, True)
+    assert (mesh.positions == [0, 3, 4, 5, 6, 7]).all()
+    assert mesh.masses == pytest.approx([2.4e-12, 0.25, 0.5, 0.25, 1e-13], rel=1e-10)
+    # Tails that diffusion makes, and atoms, keep all cells.
+    for internal, spreads in ((False, False), (True, True)):
+        assert make_mesh(edges, masses, spreads, None, internal).masses.size >= 7
+
+
 def test_known_powers_of_a_weight():
     edges = np.linspace(0, 3, 51)
     for power in (1, 2, 0.5, 39, 319):
