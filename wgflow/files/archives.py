@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import stat
+import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -51,6 +52,8 @@ MAX_HEADER = 1 << 24
 MAX_NPY_HEADER = 4096
 #: An archive that claims to unpack to more than this many times its size is malicious, not a file of wgflow.
 BOMB_RATIO = 100
+#: Seconds between attempts to replace a file that is open elsewhere, where the system does not allow it.
+PATIENCE = (0.01, 0.03, 0.1, 0.3, 0.6)
 #: Temporary files that this process is writing now.
 ACTIVE: set[str] = set()
 
@@ -95,7 +98,7 @@ def replacing(path, *, trial: bool = False) -> Iterator[Path]:
         yield temporary
         if not trial:
             _sync(temporary)
-            os.replace(temporary, target)
+            _replace(temporary, target)
             _sync(target.parent)
     except WGFlowError:
         raise
@@ -105,6 +108,18 @@ def replacing(path, *, trial: bool = False) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         ACTIVE.discard(temporary.name)
+
+
+def _replace(temporary: Path, target: Path) -> None:
+    """Put a file in the place of another; on Windows some other program may be reading that one at the moment."""
+    for pause in PATIENCE if os.name == "nt" else ():
+        try:
+            os.replace(temporary, target)
+        except PermissionError:
+            time.sleep(pause)
+        else:
+            return
+    os.replace(temporary, target)
 
 
 def sweep_stale(path) -> list[str]:
