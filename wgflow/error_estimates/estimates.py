@@ -13,6 +13,7 @@ of them is halved, times :math:`2^q / (2^q - 1)` for steps of order q.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -102,7 +103,14 @@ def estimate_error(solution: Solution, energy: FreeEnergy, start: Law, method: M
     parts = [np.full(nothing.size, np.nan) if part is None else part for part in (space, time, box, sample)]
     bars = [None if math.isnan(nothing[j]) else ErrorBar(*(None if math.isnan(part[j]) else float(part[j])
                                                            for part in parts)) for j in range(nothing.size)]
-    return _result(float(solution.t[k]), bars, _shapes(start, related), order, tuple(notes)), related
+    found = _result(float(solution.t[k]), bars, _shapes(start, related), order, tuple(notes))
+    return replace(found, functional_name=_name_of(functional)), related
+
+
+def _name_of(functional: Functional | None) -> str:
+    """Return what texts call a functional: the name of its function, if it has one of its own."""
+    name = getattr(functional, "__name__", "")
+    return name.replace("_", " ").strip()[:40] if name.isidentifier() else "functional"
 
 
 def _of_grid(related: Related, functional: Functional | None, nothing: Array) -> tuple[Array | None, _Order]:
