@@ -196,7 +196,7 @@ class TwoBlockModel(TwoClassModel):
                 own = delta_masses(kappa * math.sqrt(part), Grid(edges=[edges]))
             else:
                 own = chi_masses(edges, int(n), kappa, int(self.d))
-            check_held(own, edges, f"kappa={kappa:g}", name)
+            check_held(own, edges, f"kappa={kappa:g}", name, f"give model.grid(kappa={kappa:g}), or a larger range")
             masses.append(own)
         return masses
 
