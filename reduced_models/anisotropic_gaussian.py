@@ -336,7 +336,7 @@ class AnisotropicGaussian(TwoBlockModel):
     """
 
     name = "anisotropic Gaussians"
-    coordinate_names = ("r1", "r2")
+    coordinate_names = lengths = ("r1", "r2")
 
     def _signals(self, *coordinates: FloatArray) -> tuple[FloatArray, FloatArray, list[FloatArray]]:
         r1, r2 = coordinates

@@ -114,7 +114,7 @@ class IsotropicGaussian(TwoClassModel):
     """
 
     name = "isotropic Gaussians"
-    coordinate_names = ("r",)
+    coordinate_names = lengths = ("r",)
 
     def __init__(
         self,

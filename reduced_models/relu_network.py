@@ -82,6 +82,7 @@ class ReLUNetwork(TwoBlockModel):
 
     name = "rectifier network on anisotropic Gaussians"
     coordinate_names = ("a", "b", "r1", "r2")
+    lengths = ("r1", "r2")
     trains_readout = True
 
     @staticmethod

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wgflow.calls.explained import explained
-from wgflow.checks import axis_numbers, call_user, check_memory, check_positive, kind_of, real_array
+from wgflow.calls.hints import Hints
+from wgflow.checks import axis_numbers, call_user, check_memory, check_positive, described, kind_of, real_array
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid
 from wgflow.sampling import deposit, sampler
@@ -26,7 +27,7 @@ __all__ = ["Density"]
 AVERAGING_NODES = {1: 5, 2: 3, 3: 2, 4: 1}
 
 
-class Density:
+class Density(Hints):
     r"""A density :math:`\rho(\theta) \ge 0` on a grid, held as its averages over cells.
 
     Values are per Lebesgue volume of the grid's coordinates (also on a weighted grid), so that the mass of a cell is
@@ -167,6 +168,10 @@ class Density:
                 and np.linalg.eigvalsh(cov)[0] > 0):
             raise InvalidInput(f"mean={mean.tolist()}, cov={cov.tolist()}: need finite numbers and a symmetric "
                                "positive definite covariance")
+        for name, center, (lo, hi), periodic in zip(grid.names, mean, grid.bounds, grid.periodic):
+            if not (periodic or lo <= center <= hi):
+                raise InvalidInput(f"mean={mean.tolist()}: {name}={center:g} lies outside the grid, [{lo:g}, {hi:g}]; "
+                                   "move the grid (the tail of a law alone: Density.from_function)")
         cov = 0.5 * (cov + cov.T)
         if np.count_nonzero(cov - np.diag(np.diag(cov))) == 0:
             values = _normal_averages(grid.edges[0], mean[0], cov[0, 0])
@@ -299,7 +304,7 @@ class Density:
         q = real_array(q, "q")
         check_memory(8.0 * 12 * q.size, f"q: {q.size} levels, with the cells they are in", "take fewer at a time")
         if not ((q >= 0) & (q <= 1)).all():
-            raise InvalidInput(f"q={q!r}: need numbers in [0, 1]")
+            raise InvalidInput(f"q={described(q.tolist())}: need numbers in [0, 1]")
         cumulative, edges = self._cumulative(), self.grid.edges[0]
         cell = np.clip(np.searchsorted(cumulative, q, side="left") - 1, 0, edges.size - 2)
         rise = cumulative[cell + 1] - cumulative[cell]

@@ -20,8 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wgflow.atoms import Atoms
+from wgflow.checks import described
 from wgflow.densities import Density
 from wgflow.energies.nodes import is_smooth_everywhere
+from wgflow.errors import InvalidType
 
 from .coarsening import coarser
 from .measures import differences, distances
@@ -81,6 +83,9 @@ def estimate_error(solution: Solution, energy: FreeEnergy, start: Law, method: M
     related : Related, optional
         The runs, if they have been done.
     """
+    if functional is not None and not callable(functional):
+        raise InvalidType(f"functional={described(functional)}: need a function of a law, such as model.risk or lambda "
+                          "rho: rho.quantile(0.9)")
     if related is None:
         related = related_runs(solution, energy, start, method, k)
     own, notes = related.own, []
