@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -146,7 +147,7 @@ class ErrorEstimate:
         return self.explain()
 
     def _repr_html_(self) -> str:
-        return f"<pre>{self.explain()}</pre>"
+        return f"<pre style='white-space:pre-wrap'>{html.escape(self.explain())}</pre>"
 
 
 def _plain(value: Any) -> Any:
