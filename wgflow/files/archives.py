@@ -24,7 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
-from wgflow.checks import check_memory
+from wgflow.checks import check_memory, described
 from wgflow.errors import ResourceError, StorageError, WGFlowError
 
 from .rows import Rows, pieces
@@ -216,7 +216,8 @@ def open_regular(path) -> Iterator[BinaryIO]:
         # A plain open of a pipe without a writer would wait forever.
         descriptor = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (TypeError, ValueError, OSError) as error:
-        raise _failed("read", repr(path), error) from error
+        shown = path if isinstance(path, (str, bytes, os.PathLike)) else described(path)
+        raise _failed("read", shown, error) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise StorageError(f"{path} is not a regular file; give the path of a file")
