@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from wgflow.calls.explained import explained
 from wgflow.calls.hints import Hints
 from wgflow.checks import axis_numbers, call_user, check_memory, check_positive, described, kind_of, real_array
-from wgflow.errors import InvalidInput, InvalidType
+from wgflow.errors import InvalidInput, InvalidType, WGFlowWarning
 from wgflow.grids import Grid
 from wgflow.sampling import deposit, sampler
 from wgflow.uphill import uphill
@@ -145,6 +146,8 @@ class Density(Hints):
     def gaussian(cls, grid: Grid, mean, cov) -> Density:
         r"""Return the normal law :math:`N(m, C)`, cut to the grid's box and normalized.
 
+        A WGFlowWarning says so if its mean lies outside of the box.
+
         Parameters
         ----------
         mean : float or array_like, shape (ndim,)
@@ -168,10 +171,6 @@ class Density(Hints):
                 and np.linalg.eigvalsh(cov)[0] > 0):
             raise InvalidInput(f"mean={mean.tolist()}, cov={cov.tolist()}: need finite numbers and a symmetric "
                                "positive definite covariance")
-        for name, center, (lo, hi), periodic in zip(grid.names, mean, grid.bounds, grid.periodic):
-            if not (periodic or lo <= center <= hi):
-                raise InvalidInput(f"mean={mean.tolist()}: {name}={center:g} lies outside the grid, [{lo:g}, {hi:g}]; "
-                                   "move the grid (the tail of a law alone: Density.from_function)")
         cov = 0.5 * (cov + cov.T)
         if np.count_nonzero(cov - np.diag(np.diag(cov))) == 0:
             values = _normal_averages(grid.edges[0], mean[0], cov[0, 0])
@@ -186,6 +185,10 @@ class Density(Hints):
         if not values.any():
             raise InvalidInput(f"mean={mean.tolist()}: the law has no mass on {grid}, where it underflows; "
                                "move the box")
+        for name, center, (lo, hi) in zip(grid.names, mean, grid.bounds):
+            if not lo <= center <= hi:
+                warnings.warn(f"mean={mean.tolist()}: {name}={center:g} lies outside the grid, [{lo:g}, {hi:g}]; the "
+                              "tail that lies there is scaled to the mass 1", WGFlowWarning, stacklevel=3)
         return cls.from_values(grid, values, normalize=True)
 
     @classmethod

@@ -132,7 +132,6 @@ MISTAKES = [
     ("wg.solve(ENERGY, RHO, (0, 1), callback=lambda rho: None)", wg.InvalidInput, ["takes 1 argument;", "(t, rho)"]),
     ("wg.TimeDependent(lambda t, x: t * x)", wg.InvalidInput, ["t alone", "lambda t: Potential(lambda x: t * x**2)"]),
     ("wg.Interaction(w=lambda z: z**2)", wg.InvalidInput, ["did you mean U", "displacement"]),
-    ("wg.Density.gaussian(GRID, 10.0, 0.1)", wg.InvalidInput, ["x=10", "outside the grid, [-3, 3]"]),
     ("wg.Grid(np.linspace(-3, 3, 65))", wg.InvalidInput, ["(65,)", "Grid(edges=[...])"]),
     ("wg.Grid((-3, 3), dx=0.1)", wg.InvalidInput, ["did you mean cells"]),
     ("RHO.std()", AttributeError, ["np.sqrt(rho.cov())"]),
