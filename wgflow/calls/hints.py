@@ -21,7 +21,7 @@ INSTEAD: Mapping[str, Mapping[str, str]] = MappingProxyType({
         "t_eval": "sol.t", "times": "sol.t", "rho": "sol.final, sol.density(t) or sol.densities",
         "y": "sol.densities", "u": "sol.densities", "x": "sol.grid.centers[0]", "mean": "sol.final.mean()",
         "cov": "sol.final.cov()", "free_energies": "sol.energy", "residual": "sol.certificate",
-        "steps": "sol.history.steps", "last": "sol.final", "to_xarray": "sol.dataset", "passed": "sol.certificate.ok",
+        "steps": "sol.history.steps", "last": "sol.final", "passed": "sol.certificate.ok",
         "ok": "sol.certificate.ok", "verdict": "sol.certificate.verdict"},
 })
 
