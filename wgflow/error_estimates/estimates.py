@@ -114,7 +114,7 @@ def estimate_error(solution: Solution, energy: FreeEnergy, start: Law, method: M
 
 def _name_of(functional: Functional | None) -> str:
     """Return what texts call a functional: the name of its function, if it has one of its own."""
-    name = getattr(functional, "__name__", "")
+    name = str(getattr(functional, "__name__", ""))
     return name.replace("_", " ").strip()[:40] if name.isidentifier() else "functional"
 
 
