@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from wgflow.atoms import Atoms
+from wgflow.calls.explained import misspelled
 
 from . import radial_laws
 from .anisotropic_gaussian import AnisotropicGaussian
@@ -63,3 +66,9 @@ __all__ = [
     "radial_laws",
     "tangent_kernel",
 ]
+
+
+if not TYPE_CHECKING:
+    # Hidden from type checkers, which would let any misspelled name pass.
+    def __getattr__(name):
+        raise misspelled(__name__, name, __all__)

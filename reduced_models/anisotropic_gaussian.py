@@ -196,7 +196,7 @@ class TwoBlockModel(TwoClassModel):
                 own = delta_masses(kappa * math.sqrt(part), Grid(edges=[edges]))
             else:
                 own = chi_masses(edges, int(n), kappa, int(self.d))
-            check_held(own, edges, f"kappa={kappa:g}", name)
+            check_held(own, edges, f"kappa={kappa:g}", name, f"give model.grid(kappa={kappa:g}), or a larger range")
             masses.append(own)
         return masses
 
@@ -336,7 +336,7 @@ class AnisotropicGaussian(TwoBlockModel):
     """
 
     name = "anisotropic Gaussians"
-    coordinate_names = ("r1", "r2")
+    coordinate_names = lengths = ("r1", "r2")
 
     def _signals(self, *coordinates: FloatArray) -> tuple[FloatArray, FloatArray, list[FloatArray]]:
         r1, r2 = coordinates

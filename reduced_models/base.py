@@ -60,6 +60,8 @@ class ReducedModel(Contract):
         2, the clock :math:`\dot\theta = -2 \nabla \Psi` on which SGD with step :math:`\epsilon` has made the time
         :math:`t = k \epsilon`; 1 is the clock of :math:`\partial_t \rho = \nabla\cdot(\rho \nabla \Psi)`, on which
         the same curve takes twice the time.
+    lengths : tuple of str
+        Those of the coordinates that are lengths, at least 0.
     quadratic : bool
         Whether the energy is quadratic in the moments, half the risk. A model of another loss says how it depends on
         them by `risk_of_moments`, `moment_slopes` and `moment_curvature`, and has no V, U and signs.
@@ -71,6 +73,7 @@ class ReducedModel(Contract):
     name: str
     coordinate_names: tuple[str, ...]
     label_second_moment: float
+    lengths: tuple[str, ...] = ()
     time_scale: float = 2.0
     quadratic: bool = True
     risk_per_energy: float = 2.0
@@ -351,10 +354,11 @@ class ReducedModel(Contract):
 
     def _check_axes(self, grid: Grid) -> None:
         if grid.ndim != self.n_coordinates:
-            raise InvalidInput(
-                f"rho lives on {grid.ndim} axes, {self.name} on {self.n_coordinates} {self.coordinate_names}; "
-                "use model.grid(...)"
-            )
+            raise InvalidInput(f"rho lives on {grid.ndim} axes, {self.name} on {self.n_coordinates} "
+                               f"{self.coordinate_names}; use model.grid(...)")
+        for name, (low, _) in zip(self.coordinate_names, grid.bounds):
+            if name in self.lengths and low < 0.0:
+                raise InvalidInput(f"rho's grid begins at {low:g}, and {name} is a length; use model.grid(...)")
 
 
 class NetworkModel(ReducedModel):

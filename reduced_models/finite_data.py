@@ -32,6 +32,7 @@ from .gaussian_laws import (
     normal_atoms,
     normal_density,
     stack_coordinates,
+    wider_grid,
 )
 from .radial_laws import noisy_deviation
 
@@ -346,7 +347,7 @@ class FiniteData(LossModel):
         mean, deviations = self._initial(kappa, mean0)
         if not deviations.all():
             raise InvalidInput(f"kappa={deviations.tolist()}: a density needs every scale > 0; atoms may have scales 0")
-        return normal_density(grid, mean, deviations)
+        return normal_density(grid, mean, deviations, wider_grid(kappa, mean0))
 
     def initial_atoms(self, kappa: ArrayLike, nodes: int | None = None, mean0: ArrayLike = 0.0) -> Atoms:
         """Return Gauss-Hermite points of the law of `initial_density`, ``nodes`` (8 by default) a coordinate.

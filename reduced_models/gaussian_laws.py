@@ -125,7 +125,7 @@ class GaussianNetwork(NetworkModel):
             If ``kappa`` is not positive or more than 1e-6 of the mass lies outside the grid.
         """
         self._check_axes(grid)
-        return normal_density(grid, *self._initial(kappa, mean0))
+        return normal_density(grid, *self._initial(kappa, mean0), wider_grid(kappa, mean0))
 
     def initial_atoms(self, kappa: float, nodes: int | None = None, mean0: ArrayLike = 0.0) -> Atoms:
         """Return quadrature points of the law of `initial_density`.
@@ -184,15 +184,25 @@ def gaussian_state(
     return GaussianState(t, mean, cov, energy, risk, dissipation, -time_scale * dissipation)
 
 
-def normal_density(grid: Grid, mean: FloatArray, deviations: FloatArray) -> Density:
-    """Return N(mean, diag(deviations^2)) as exact cell averages, refusing grids that do not hold it."""
+def wider_grid(kappa: ArrayLike, mean0: ArrayLike = 0.0) -> str:
+    """Return the call of ``model.grid`` whose grid holds an initial law, for a message."""
+    center = "" if not np.any(mean0) else f", mean0={np.asarray(mean0).tolist()}"
+    return (f"give the grid the scale of the initial law, too, model.grid(kappa={np.asarray(kappa).tolist()}{center}), "
+            "or wider bounds")
+
+
+def normal_density(grid: Grid, mean: FloatArray, deviations: FloatArray, fix: str) -> Density:
+    """Return N(mean, diag(deviations^2)) as exact cell averages, refusing grids that do not hold it.
+
+    ``fix`` ends the message, and says which grid does.
+    """
     inside = 1.0
     for (lo, hi), m, s in zip(grid.bounds, mean, deviations):
         inside *= float(ndtr((hi - m) / s) - ndtr((lo - m) / s))
     if 1.0 - inside > LOST_MASS:
-        raise InvalidInput(f"a part {1.0 - inside:.1e} of the initial law, of mean {mean.tolist()} and standard "
-                           f"deviations {deviations.tolist()}, lies outside the grid {grid.bounds}; give model.grid "
-                           "wider bounds, or its kappa and mean0")
+        told = ", ".join(f"N({m:.4g}, {s:.3g}^2)" for m, s in zip(mean, deviations))
+        box = " x ".join(f"[{lo:.4g}, {hi:.4g}]" for lo, hi in grid.bounds)
+        raise InvalidInput(f"a part {1.0 - inside:.1e} of the initial law {told} lies outside the grid {box}; {fix}")
     return Density.gaussian(grid, mean, deviations**2)
 
 

@@ -114,7 +114,7 @@ class IsotropicGaussian(TwoClassModel):
     """
 
     name = "isotropic Gaussians"
-    coordinate_names = ("r",)
+    coordinate_names = lengths = ("r",)
 
     def __init__(
         self,
@@ -300,7 +300,7 @@ class IsotropicGaussian(TwoClassModel):
             masses = delta_masses(kappa, grid)
         else:
             masses = chi_masses(edges, int(self.d), kappa)
-        check_held(masses, edges, f"kappa={kappa:g}", "r")
+        check_held(masses, edges, f"kappa={kappa:g}", "r", f"give model.grid(kappa={kappa:g}), or a larger range")
         return Density.from_values(grid, masses / grid.volumes, normalize=True)
 
     def initial_atoms(self, kappa: float, nodes: int = 40) -> Atoms:

@@ -20,7 +20,7 @@ from wgflow.solvers.finite_volume import FiniteVolume
 from wgflow.solvers.lagrangian import Lagrangian
 
 from .base import FloatArray
-from .gaussian_laws import DEFAULT_CELLS, REACH, check_times, normal_density
+from .gaussian_laws import DEFAULT_CELLS, REACH, check_times, normal_density, wider_grid
 from .scaled_network import ScaledNetwork
 from .tangent_kernels import tangent_kernel
 
@@ -206,7 +206,7 @@ class KernelLimit(ScaledNetwork):
         self._check_axes(grid)
         deviations = np.full(self.n_coordinates, check_positive("kappa", kappa))
         deviations[0] = 1.0
-        return normal_density(grid, np.zeros(self.n_coordinates), deviations)
+        return normal_density(grid, np.zeros(self.n_coordinates), deviations, wider_grid(kappa))
 
     def initial_atoms(  # type: ignore[override]
         self, kappa: float = 1.0, nodes: int = 400, *, symmetric: bool = True,

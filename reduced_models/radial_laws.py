@@ -155,7 +155,8 @@ def noisy_deviation(kappa: float | None, n: float, beta: float, ridge: float, t_
     return math.sqrt(max(start, start * left + (1.0 - left) / (beta * ridge)))
 
 
-def check_held(masses: FloatArray, edges: FloatArray, law: str, axis: str) -> None:
+def check_held(masses: FloatArray, edges: FloatArray, law: str, axis: str,
+               fix: str = "give model.grid a larger range") -> None:
     """Refuse a grid beyond which more than 1e-6 of an initial law lies.
 
     Parameters
@@ -166,6 +167,8 @@ def check_held(masses: FloatArray, edges: FloatArray, law: str, axis: str) -> No
         Edges of these cells.
     law, axis : str
         The parameters of the law and the name of the axis, for the message.
+    fix : str
+        What to write instead, for the message.
 
     Raises
     ------
@@ -175,7 +178,7 @@ def check_held(masses: FloatArray, edges: FloatArray, law: str, axis: str) -> No
     lost = 1.0 - float(np.sum(masses))
     if lost > LOST_MASS:
         raise InvalidInput(f"{law}: a part {lost:.1e} of the initial law lies outside the grid's {axis} in "
-                           f"[{edges[0]:g}, {edges[-1]:g}]; give model.grid a larger range")
+                           f"[{edges[0]:g}, {edges[-1]:g}]; {fix}")
 
 
 def gauss_chi_rule(n: int, nodes: int) -> tuple[FloatArray, FloatArray]:

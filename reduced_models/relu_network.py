@@ -82,6 +82,7 @@ class ReLUNetwork(TwoBlockModel):
 
     name = "rectifier network on anisotropic Gaussians"
     coordinate_names = ("a", "b", "r1", "r2")
+    lengths = ("r1", "r2")
     trains_readout = True
 
     @staticmethod
@@ -175,7 +176,7 @@ class ReLUNetwork(TwoBlockModel):
             spread = float(np.max(np.diff(edges))) if width is None else check_positive("width", width)
             z = (edges - mean) / spread
             masses = np.where(z[:-1] > 0.0, ndtr(-z[:-1]) - ndtr(-z[1:]), ndtr(z[1:]) - ndtr(z[:-1]))
-            check_held(masses, edges, f"{name}={mean:g} with width={spread:g}", name)
+            check_held(masses, edges, f"{name}={mean:g} with width={spread:g}", name, "give model.grid larger bounds")
             plain.append(masses)
         masses = np.einsum("i,j,k,l->ijkl", *plain, *radial)
         return Density.from_values(grid, masses / grid.volumes, normalize=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from wgflow.calls.explained import misspelled
+
 if TYPE_CHECKING:
     from . import comparison, convergence, distances, exact, fluctuations, particles, studies, sweeps, verification
     from .cloud_distances import energy_distance, maximum_mean_discrepancy, sliced_wasserstein
@@ -119,7 +121,7 @@ if not TYPE_CHECKING:
             return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
         if name in _MODULES:
             return importlib.import_module(f"{__name__}.{name}")
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise misspelled(__name__, name, __all__)
 
 
 def __dir__() -> list[str]:

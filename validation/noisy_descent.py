@@ -13,7 +13,7 @@ from wgflow.checks import check_count, check_positive, real_array
 from wgflow.errors import ConvergenceError, InvalidInput, InvalidType
 from wgflow.reduced_models import KLRegularizedNetwork
 
-from .particles import StepProgress, output_times, seed_sequence
+from .particles import StepProgress, output_times, seed_sequence, steps_at
 from .trajectories import Trajectories, TrajectoryRecorder
 
 __all__ = ["run_noisy_gradient_descent"]
@@ -101,7 +101,7 @@ def run_noisy_gradient_descent(
     n_neurons, n_runs = check_count("n_neurons", n_neurons), check_count("n_runs", n_runs)
     step_size = check_positive("step_size", step_size)
     t, seed = output_times(t_eval, step_size), seed_sequence(rng)
-    counts = np.rint(t / step_size).astype(np.int64)
+    counts = steps_at(t, step_size)
     if np.any(np.diff(counts) <= 0):
         raise InvalidInput(f"t_eval has times less than a step of {step_size:g} apart")
     width = model.n_coordinates

@@ -167,7 +167,7 @@ def run_sgd(
     )
     n_runs, width = check_count("n_runs", n_runs), model.n_parameters
     risk_of, t = _risk_function(model, risk), output_times(t_eval, settings.step_size)
-    counts = np.rint(t / settings.step_size).astype(np.int64)
+    counts = steps_at(t, settings.step_size)
     check_memory(32.0 * n_neurons * width, f"n_neurons={n_neurons}: the weights", "take fewer neurons")
     check_memory(16.0 * (batch_size + UNROLL) * (n_neurons + width), f"batch_size={batch_size}: a mini-batch",
                  "take a smaller batch_size or fewer neurons")
@@ -327,6 +327,16 @@ def output_times(t_eval: ArrayLike, step_size: float) -> NDArray[np.float64]:
     if t[-1] / step_size > 1e15:
         raise InvalidInput(f"t_eval[-1]={t[-1]:g} needs {t[-1] / step_size:.1e} steps of step_size={step_size:g}")
     return t
+
+
+def steps_at(t: NDArray[np.float64], step_size: float) -> NDArray[np.int64]:
+    """Return the numbers of steps after which there are output times, the nearest ones; no two may be the same."""
+    counts = np.rint(t / step_size).astype(np.int64)
+    same = np.flatnonzero(np.diff(counts) == 0)
+    if same.size:
+        raise InvalidInput(f"t_eval: {t[same[0]]:g} and {t[same[0] + 1]:g} are the same step, of step_size="
+                           f"{step_size:g}; take shorter steps, or times that are farther apart")
+    return counts
 
 
 def initial_theta(model: NetworkModel, theta0: ArrayLike, n_runs: int, n_neurons: int) -> NDArray[np.float64]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
-import sys
 from typing import TYPE_CHECKING
 
 if importlib.util.find_spec("wgflow.solvers") is None:
@@ -17,7 +16,7 @@ if importlib.util.find_spec("wgflow.solvers") is None:
                       "run `pip install -e .` there (or `make demo`), or change to another folder")
 
 from wgflow import errors
-from wgflow.calls.explained import nearest
+from wgflow.calls.explained import misspelled
 from wgflow.certificate import Certificate
 from wgflow.densities import Density
 from wgflow.energies import (
@@ -100,9 +99,7 @@ if not TYPE_CHECKING:
             value = value if attribute is None else getattr(value, attribute)
             globals()[name] = value
             return value
-        near = nearest(name, __all__)
-        raise AttributeError(f"module 'wgflow' has no attribute {name!r}" + (f"; did you mean {near}?" if near else ""),
-                             name=name, obj=sys.modules[__name__])
+        raise misspelled(__name__, name, __all__)
 
 
 def __dir__():

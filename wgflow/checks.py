@@ -62,6 +62,12 @@ def kind_of(value: object) -> str:
     return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
+def _kind_and(value: object) -> str:
+    """Return of what kind a value is and what it is, for a message, and nothing twice."""
+    kind, text = type(value).__name__, described(value)
+    return text if kind in text else f"{kind} {text}"
+
+
 def as_float(name: str, value) -> float:
     """Return a real number as a float, infinite or NaN too; bool, complex, strings and arrays are refused.
 
@@ -75,7 +81,7 @@ def as_float(name: str, value) -> float:
     if type(value) is float:
         return value
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise InvalidType(f"{name} must be a number, got {type(value).__name__} {described(value)}")
+        raise InvalidType(f"{name} must be a number, got {_kind_and(value)}")
     try:
         return float(value)
     except OverflowError as error:
@@ -276,7 +282,7 @@ def check_positive(name: str, value, *, zero: bool = False, infinite: bool = Fal
 def check_count(name: str, value, least: int = 1) -> int:
     """Return a whole number >= ``least`` as an int; ResourceError if no array or loop can count so far."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
-        raise InvalidType(f"{name} must be an int, got {type(value).__name__} {described(value)}")
+        raise InvalidType(f"{name} must be an int, got {_kind_and(value)}")
     count = int(value)
     if count < least:
         raise InvalidInput(f"{name}={described(count)}: need an integer >= {least}")

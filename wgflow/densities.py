@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from wgflow.calls.explained import explained
-from wgflow.checks import axis_numbers, call_user, check_memory, check_positive, kind_of, real_array
-from wgflow.errors import InvalidInput, InvalidType
+from wgflow.calls.hints import Hints
+from wgflow.checks import axis_numbers, call_user, check_memory, check_positive, described, kind_of, real_array
+from wgflow.errors import InvalidInput, InvalidType, WGFlowWarning
 from wgflow.grids import Grid
 from wgflow.sampling import deposit, sampler
 from wgflow.uphill import uphill
@@ -26,7 +28,7 @@ __all__ = ["Density"]
 AVERAGING_NODES = {1: 5, 2: 3, 3: 2, 4: 1}
 
 
-class Density:
+class Density(Hints):
     r"""A density :math:`\rho(\theta) \ge 0` on a grid, held as its averages over cells.
 
     Values are per Lebesgue volume of the grid's coordinates (also on a weighted grid), so that the mass of a cell is
@@ -144,6 +146,8 @@ class Density:
     def gaussian(cls, grid: Grid, mean, cov) -> Density:
         r"""Return the normal law :math:`N(m, C)`, cut to the grid's box and normalized.
 
+        A WGFlowWarning says so if its mean lies outside of the box.
+
         Parameters
         ----------
         mean : float or array_like, shape (ndim,)
@@ -181,6 +185,10 @@ class Density:
         if not values.any():
             raise InvalidInput(f"mean={mean.tolist()}: the law has no mass on {grid}, where it underflows; "
                                "move the box")
+        for name, center, (lo, hi) in zip(grid.names, mean, grid.bounds):
+            if not lo <= center <= hi:
+                warnings.warn(f"mean={mean.tolist()}: {name}={center:g} lies outside the grid, [{lo:g}, {hi:g}]; the "
+                              "tail that lies there is scaled to the mass 1", WGFlowWarning, stacklevel=3)
         return cls.from_values(grid, values, normalize=True)
 
     @classmethod
@@ -299,7 +307,7 @@ class Density:
         q = real_array(q, "q")
         check_memory(8.0 * 12 * q.size, f"q: {q.size} levels, with the cells they are in", "take fewer at a time")
         if not ((q >= 0) & (q <= 1)).all():
-            raise InvalidInput(f"q={q!r}: need numbers in [0, 1]")
+            raise InvalidInput(f"q={described(q.tolist())}: need numbers in [0, 1]")
         cumulative, edges = self._cumulative(), self.grid.edges[0]
         cell = np.clip(np.searchsorted(cumulative, q, side="left") - 1, 0, edges.size - 2)
         rise = cumulative[cell + 1] - cumulative[cell]

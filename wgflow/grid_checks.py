@@ -27,7 +27,9 @@ def check_bounds(bounds) -> list[tuple[float, float]]:
             pairs = [tuple(pairs)]
         pairs = [tuple(pair) for pair in pairs]
     except TypeError as error:
-        raise InvalidType(f"bounds={bounds!r}: need a (lo, hi) pair for each axis") from error
+        many = getattr(bounds, "size", 0) > 2
+        raise InvalidType(f"bounds={described(bounds)}: need a (lo, hi) pair for each axis"
+                          + ("; edges of cells are given by name, Grid(edges=[...])" if many else "")) from error
     check_axes(len(pairs), "bounds")
     for axis, pair in enumerate(pairs):
         if len(pair) != 2 or not all(isinstance(b, numbers.Real) for b in pair):

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from wgflow.atoms import Atoms
+from wgflow.calls.hints import Hints
 from wgflow.checks import check_real
 from wgflow.densities import Density
 from wgflow.errors import InvalidInput, WGFlowWarning
@@ -46,8 +47,7 @@ Law = TypeVar("Law", Density, Atoms)
 class History:
     """The accepted steps of a run: every attribute is an array of the same length, whose entry 0 is the start.
 
-    Of more than 2^20 (about a million) steps every second is kept, or every fourth, and so on, and the last one always;
-    ``accepted`` has their numbers. The certificate is about all of them.
+    Of more than 2^20 steps every 2nd, 4th, ... and the last are kept, by ``accepted``; the certificate judges all.
 
     Attributes
     ----------
@@ -96,7 +96,7 @@ class History:
         return f"History({self.steps} steps{part}, t = {self.t[0]:g} to {self.t[-1]:g})"
 
 
-class Solution(Generic[Law]):
+class Solution(Hints, Generic[Law]):
     r"""The path of laws that a solve found, with its certificate.
 
     Attributes

@@ -23,7 +23,7 @@ from wgflow.errors import InvalidInput, InvalidType
 from wgflow.grids import Grid
 
 from ..base import FloatArray
-from ..gaussian_laws import DEFAULT_CELLS, REACH, check_times, normal_atoms, normal_density
+from ..gaussian_laws import DEFAULT_CELLS, REACH, check_times, normal_atoms, normal_density, wider_grid
 from ..scaled_network import ScaledNetwork
 from ..tangent_kernels import tangent_kernel
 from .complexity import ComplexityBounds, bound_complexity
@@ -385,8 +385,9 @@ class KLRegularizedNetwork(ScaledNetwork):
         return bound_complexity(self.activation, second_moments, self.alpha * self.readout_scale, radius)
 
     # ---------------------------------------------------------------- grids and laws
-    def grid(self, cells: int | tuple[int, ...] | None = None, bounds: ArrayLike | None = None) -> Grid:
-        """Return a grid on (a, w), by default wide enough for the prior and the minimizer.
+    def grid(self, cells: int | tuple[int, ...] | None = None, bounds: ArrayLike | None = None, *,
+             kappa: float = 1.0) -> Grid:
+        """Return a grid on (a, w), by default wide enough for the initial law of ``kappa`` and the minimizer.
 
         Raises
         ------
@@ -398,7 +399,7 @@ class KLRegularizedNetwork(ScaledNetwork):
             tilt = self.minimum().tilt
             reach = np.full(self.n_coordinates, math.hypot(REACH, tilt))
             reach[0] = REACH + tilt
-            half = np.sqrt(self._variances) * reach
+            half = np.sqrt(self._variances) * np.maximum(reach, REACH * check_positive("kappa", kappa))
             bounds = np.stack([-half, half], axis=1).tolist()
         return Grid(bounds, cells=DEFAULT_CELLS[self.n_coordinates] if cells is None else cells,
                     names=self.coordinate_names)
@@ -407,7 +408,7 @@ class KLRegularizedNetwork(ScaledNetwork):
         """Return the prior with deviations ``kappa`` times its own on a grid; 1 for the prior itself."""
         self._check_axes(grid)
         deviations = check_positive("kappa", kappa) * np.sqrt(self._variances)
-        return normal_density(grid, np.zeros(self.n_coordinates), deviations)
+        return normal_density(grid, np.zeros(self.n_coordinates), deviations, wider_grid(kappa))
 
     def initial_atoms(self, kappa: float = 1.0, nodes: int | None = None) -> Atoms:  # type: ignore[override]
         """Return Gauss-Hermite points of that law, ``nodes`` (8 by default) a coordinate."""

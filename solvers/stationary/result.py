@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,7 +138,7 @@ class Stationary:
                 f"{self.residual:.1e}, {stable}; {self.verdict})")
 
     def _repr_html_(self) -> str:
-        return f"<pre>{self.explain()}</pre>"
+        return f"<pre style='white-space:pre-wrap'>{html.escape(self.explain())}</pre>"
 
 
 def distinct(states: list[Stationary]) -> list[Stationary]:

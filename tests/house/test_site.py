@@ -66,6 +66,32 @@ def test_anchors_exist_and_pages_have_one_title(page):
         assert anchor in anchors(DOCS / target if target else page), f"{page.name} links to {target}#{anchor}"
 
 
+#: What Markdown takes as a tag of HTML and does not show, such as an average <J>; and formulas that it sets in italics.
+TAG = re.compile(r"(?<!\\)</?[A-Za-z][\w-]*\s*/?>")
+ITALICS = re.compile(r"(?<![\w\\*])\*(?=[^\s*])[^*]*(?<=[^\s*])\*(?!\*)|_\*[^*]*_\*")
+
+
+def swallowed(text: str) -> list[str]:
+    """What is lost of a page's text between Markdown and the reader."""
+    text = re.sub(r"\$\$.*?\$\$|\$[^$\n]+\$", "", BLOCK.sub("", text), flags=re.DOTALL)
+    text = re.sub(r"^    .*$|`[^`]*`", "", text, flags=re.MULTILINE)
+    italics = [found for found in ITALICS.findall(text) if not re.fullmatch(r"\*[\w ,'-]+\*", found)]
+    return [*TAG.findall(text), *italics]
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda path: path.name)
+def test_no_formula_is_taken_for_markup(page):
+    assert not swallowed(page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(("text", "lost"), [
+    ("F = <J> in this weight", ["<J>"]), ("F = \\<J\\>, <phi, rho> and `<J>`", []), ("a *good* word", []),
+    ("with sigma_*(x; t) and sigma_* scaled", ["_*(x; t) and sigma_*"]), ("w * rho and 2 * 3", []),
+])
+def test_markup_is_found(text, lost):
+    assert swallowed(text) == lost
+
+
 def test_the_pages_that_a_search_shows_first_exist_and_have_the_word():
     text = (DOCS / "_extensions" / "search_scores.js").read_text(encoding="utf-8")
     best = re.findall(r'(\w+): "([\w-]+)"', text)

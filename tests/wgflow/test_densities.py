@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -60,6 +61,15 @@ def test_gaussian_cell_averages_are_exact_in_both_tails(mean, variance):
     assert there.sum() >= 2
     np.testing.assert_allclose(np.log(rho.masses[there]), log_p[there], atol=1e-9)
     assert rho.masses[~there].max(initial=0.0) < 1e-280
+
+
+def test_a_gaussian_whose_mean_lies_outside_the_grid_says_so():
+    with pytest.warns(wg.WGFlowWarning, match=r"mean=\[0.0, 9.0\]: y=9 lies outside the grid, \[-4, 4\]") as told:
+        Density.gaussian(Grid([(-4, 4), (-4, 4)], cells=(8, 8), names=["x", "y"]), [0.0, 9.0], 1.0)
+    assert told[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Density.gaussian(Grid((-4, 4), cells=8), -4.0, 1.0)
 
 
 def test_a_gaussian_of_independent_axes_is_a_product():

@@ -1,4 +1,4 @@
-"""Sixty calls that go wrong as they do in a first hour, and what must be said: one line, in words of this package."""
+"""A hundred calls that go wrong as in a first hour, and what must be said: one line, in words of this package."""
 
 import traceback
 
@@ -15,6 +15,8 @@ ENERGY = wg.Entropy(2.0) + BOWL
 RHO = wg.Density.gaussian(GRID, 0.5, 0.3)
 X = np.linspace(-1, 1, 11)
 FLAT = wg.Density.gaussian(PLANE, [0.5, 0.0], 0.2)
+MODEL = wg.reduced_models.IsotropicGaussian(d=10, delta=0.5)
+NETWORK = wg.reduced_models.FiniteData(X, X, wg.activations.Tanh())
 
 
 def solved():
@@ -120,6 +122,40 @@ MISTAKES = [
     ("wg.validation.run_langevin(ENERGY, RHO, 50, [0, 0.1], seed=3)", wg.InvalidInput, ["did you mean rng?"]),
     ("wg.validation.compare(([0.0], np.zeros((1, 1, 9, 1))), solved())", wg.InvalidInput, ["swapped"]),
     ("wg.Grid((-3, 3), cells=64, boundary='absorbing')", wg.InvalidInput, ["first-passage"]),
+    # a second hour
+    ("wg.solve(wg.Entropy(2.0), FLAT, (0, 1), mobility=lambda x, y: [[1.5, 0.2], [0.2, 1.0]])", wg.InvalidInput,
+     ["(2, 2)", "one entry", "mobility=[[a11, a12], ...]"]),
+    ("wg.solve(wg.Entropy(2.0), FLAT, (0, 1), mobility=lambda x, y: [1.5, 0.2])", wg.InvalidInput,
+     ["mobility=[a1, a2"]),
+    ("wg.solve(ENERGY, RHO, (0, 1), mobility=[[1.0, 0.2], [0.2, 1.0]])", wg.InvalidInput, ["give a scalar"]),
+    ("wg.solve(ENERGY, RHO, [0, 0.5, 1])", wg.InvalidInput, ["pair", "t_eval"]),
+    ("wg.solve(ENERGY, RHO, (0, 1), callback=lambda rho: None)", wg.InvalidInput, ["takes 1 argument;", "(t, rho)"]),
+    ("wg.TimeDependent(lambda t, x: t * x)", wg.InvalidInput, ["t alone", "lambda t: Potential(lambda x: t * x**2)"]),
+    ("wg.Interaction(w=lambda z: z**2)", wg.InvalidInput, ["did you mean U", "displacement"]),
+    ("wg.Grid(np.linspace(-3, 3, 65))", wg.InvalidInput, ["(65,)", "Grid(edges=[...])"]),
+    ("wg.Grid((-3, 3), dx=0.1)", wg.InvalidInput, ["did you mean cells"]),
+    ("RHO.std()", AttributeError, ["np.sqrt(rho.cov())"]),
+    ("RHO.quantle(0.5)", AttributeError, ["did you mean quantile?"]),
+    ("RHO.quantile(50)", wg.InvalidInput, ["q=50", "[0, 1]"]),
+    ("solved().rho", AttributeError, ["sol.final"]),
+    ("solved().energies", AttributeError, ["did you mean energy?"]),
+    ("solved().estimate_error(functional='risk')", wg.InvalidInput, ["'risk'", "model.risk"]),
+    ("wg.activations.Relu()", AttributeError, ["did you mean ReLU?"]),
+    ("wg.interactions.gauss(1.0)", AttributeError, ["did you mean gaussian?"]),
+    ("wg.losses.Logstic()", AttributeError, ["did you mean Logistic?"]),
+    ("wg.reduced_models.Isotropic(d=3)", AttributeError, ["did you mean IsotropicGaussian?"]),
+    ("wg.validation.run_langvin(1)", AttributeError, ["did you mean run_langevin?"]),
+    ("MODEL.initial_density(MODEL.grid(), 0.8)", wg.InvalidInput, ["kappa must be a number, got a Grid"]),
+    ("NETWORK.initial_density(2.0, NETWORK.grid())", wg.InvalidInput, ["model.grid(kappa=2.0)"]),
+    ("NETWORK.initial_density(0.5, NETWORK.grid(), mean0=[4.0])", wg.InvalidInput,
+     ["model.grid(kappa=0.5, mean0=[4.0])"]),
+    ("MODEL.risk(RHO)", wg.InvalidInput, ["begins at -3", "r is a length", "model.grid"]),
+    ("wg.validation.run_sgd(MODEL, n_neurons=9, lr=1e-3, t_eval=[0, 0.1], rng=1)", wg.InvalidInput, ["step_size?"]),
+    ("wg.validation.run_sgd(MODEL, n_neurons=9, step_size=0.5, t_eval=[0, 0.1], rng=1)", wg.InvalidInput,
+     ["0 and 0.1 are the same step", "step_size=0.5"]),
+    ("wg.validation.compare(solved())", wg.InvalidInput, ["particles missing", "compare(sol, run_langevin("]),
+    ("wg.validation.compare(solved(), solved(), alpha=0.05)", wg.InvalidInput, ["did you mean level?"]),
+    ("wg.sweep(branches, beta=[1, 2])", wg.InvalidInput, ["beta=[1, 2]", "parameters"]),
 ]
 
 

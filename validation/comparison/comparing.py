@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wgflow.atoms import Atoms
+from wgflow.calls.explained import explained
 from wgflow.checks import check_count, check_real, described
 from wgflow.errors import InvalidInput, InvalidType
 from wgflow.progress import Progress, Reporter, check_progress
@@ -36,6 +37,7 @@ __all__ = ["compare"]
 Array = NDArray[np.float64]
 
 
+@explained("compare(sol, run_langevin(energy, rho0, 1000, sol.t, rng=7, n_runs=5))")
 def compare(
     sol: Solution,
     particles: Particles,

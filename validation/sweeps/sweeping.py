@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from wgflow.calls.explained import explained
 from wgflow.checks import check_count, check_flag
 from wgflow.errors import InvalidInput, StorageError, WGFlowError
 from wgflow.files.archives import sweep_stale, target_of
@@ -30,6 +31,7 @@ __all__ = ["sweep"]
 logger = logging.getLogger(__name__)
 
 
+@explained('sweep(function, {"beta": [1.0, 2.0], "kappa": [0.4, 0.8]})')
 def sweep(
     function: Callable[..., Any],
     parameters: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]],

@@ -21,7 +21,7 @@ def check_span(t_span) -> tuple[float, float]:
     except (TypeError, ValueError) as error:
         end = f"{t_span:g}" if isinstance(t_span, (int, float)) and t_span > 0 else "1"
         raise InvalidInput(f"t_span={described(t_span)}: need a pair (start, end), such as t_span=(0, {end})"
-                           ) from error
+                           + ("; output times are t_eval=" if length_of(t_span) > 2 else "")) from error
     t0, t1 = (as_float(f"t_span[{k}]", t) for k, t in enumerate((t0, t1)))
     if not (math.isfinite(t0) and math.isfinite(t1)):
         raise InvalidInput(f"t_span=({t0}, {t1}): both ends must be finite; for the law at rest take "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from types import MappingProxyType
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 from wgflow.checks import described, out_of_memory
 from wgflow.errors import InvalidType
 
-__all__ = ["explained", "failed_to_bind", "nearest", "words_of_call"]
+__all__ = ["explained", "failed_to_bind", "misspelled", "nearest", "words_of_call"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,12 +32,18 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "times": ("t_eval",), "saveat": ("t_eval",), "time": ("t_span",), "t": ("t_span", "t_eval"), "t_max": ("t_end",),
     "solver": ("method",), "scheme": ("method",), "rho": ("rho0",), "y0": ("rho0",), "initial": ("rho0",),
     "u0": ("rho0",), "verbose": ("progress",), "events": ("stop",), "tracker": ("callback",), "filename": ("path",),
-    "file": ("path",), "fname": ("path",), "axes": ("ax",), "potential": ("V",), "kernel": ("U",), "alpha": ("m",),
+    "file": ("path",), "fname": ("path",), "axes": ("ax",), "potential": ("V",), "kernel": ("U",),
+    "alpha": ("m", "level"), "significance": ("level",),
+    "lr": ("step_size",), "learning_rate": ("step_size",), "eta": ("step_size",), "epsilon": ("step_size",),
+    "width": ("n_neurons",), "neurons": ("n_neurons",), "runs": ("n_runs",), "w": ("U",), "dx": ("cells",),
+    "h": ("cells",),
 })
 #: What to mind where the other word has another meaning.
 NOTES: Mapping[str, str] = MappingProxyType({
     "std": "cov, a variance: std**2", "sigma": "cov, a variance: sigma**2", "scale": "cov, a variance: scale**2",
-    "temperature": "beta = 1/temperature", "kT": "beta = 1/kT"})
+    "temperature": "beta = 1/temperature", "kT": "beta = 1/kT",
+    "w": "U, which may be a kernel of the displacement, Interaction(w)", "dx": "cells, their number",
+    "h": "cells, their number"})
 
 
 def explained(example: str, homes: Callable[[Mapping[str, Any]], Iterable[type]] | None = None) -> Callable[[F], F]:
@@ -123,6 +130,13 @@ def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:
     lower = {each.lower(): each for each in words}
     found = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=cutoff)
     return lower[found[0]] if found else None
+
+
+def misspelled(module: str, name: str, names: Iterable[str]) -> AttributeError:
+    """Return the error of a name that a module does not have, with the one of its names that is most like it."""
+    near = nearest(name, names)
+    return AttributeError(f"module {module!r} has no attribute {name!r}" + (f"; did you mean {near}?" if near else ""),
+                          name=name, obj=sys.modules[module])
 
 
 def _words_of_unknown(name: str, key: str, value: Any, names: list[str], homes: Iterable[type], keyword: str) -> str:

@@ -99,7 +99,7 @@ class Mobility:
         if self.kind != "scalar" and len(self.rows[0]) != ndim:
             what = "diagonal" if self.kind == "diagonal" else "matrix"
             raise InvalidInput(f"mobility: a {what} for {len(self.rows[0])} coordinates, but the law has {ndim}; give "
-                               f"a scalar, {ndim} entries, or {ndim} rows of {ndim}")
+                               + (f"a scalar, {ndim} entries, or {ndim} rows of {ndim}" if ndim > 1 else "a scalar"))
 
     def __repr__(self) -> str:
         def word(entry: Entry) -> str:
@@ -289,7 +289,15 @@ def _checked(entry: Any, positive: bool = True) -> Entry:
 def _value(entry: Entry, points: Array, what: str) -> Array:
     if not callable(entry):
         return np.full(points.shape[1], entry)
-    return values_at(entry, points, f"mobility {what}")
+    try:
+        return values_at(entry, points, f"mobility {what}")
+    except InvalidInput as error:
+        d, found = len(points), np.shape(entry(*points)) if what == "A" and "returned shape" in str(error) else ()
+        if found[:1] == (d,):
+            rows = f"[[a11, {'a12' if d == 2 else '..., a1d'}], ...]" if found[:2] == (d, d) else "[a1, a2, ...]"
+            raise InvalidInput(f"mobility A returned shape {found}, entries for each axis: a function returns one "
+                               f"entry; give each entry, a number or a function, mobility={rows}") from error
+        raise
 
 
 def _cholesky(A: Array) -> tuple[Array, Array]:

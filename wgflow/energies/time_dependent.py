@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -55,6 +56,9 @@ class TimeDependent(Term):
     def __init__(self, term_at: Callable[[float], Any], breakpoints: ArrayLike = ()):
         if isinstance(term_at, Term) or not callable(term_at):
             raise InvalidType(f"term_at must be a function of t that returns a term, got {type(term_at).__name__}")
+        if _needed(term_at) > 1:
+            raise InvalidType(f"term_at takes {_needed(term_at)} arguments; need a function of t alone that returns a "
+                              "term, such as TimeDependent(lambda t: Potential(lambda x: t * x**2))")
         self._term_at = term_at
         times = np.atleast_1d(real_array(breakpoints, "breakpoints"))
         if times.ndim != 1 or not np.isfinite(times).all():
@@ -99,3 +103,12 @@ class TimeDependent(Term):
 
     def __repr__(self):
         return f"TimeDependent({getattr(self._term_at, '__name__', type(self._term_at).__name__)})"
+
+
+def _needed(function: Callable[..., Any]) -> int:
+    """Return how many arguments a function cannot do without; 1 where that is not known."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return 1
+    return sum(p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)

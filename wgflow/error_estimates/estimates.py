@@ -13,14 +13,17 @@ of them is halved, times :math:`2^q / (2^q - 1)` for steps of order q.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wgflow.atoms import Atoms
+from wgflow.checks import described
 from wgflow.densities import Density
 from wgflow.energies.nodes import is_smooth_everywhere
+from wgflow.errors import InvalidType
 
 from .coarsening import coarser
 from .measures import differences, distances
@@ -80,6 +83,9 @@ def estimate_error(solution: Solution, energy: FreeEnergy, start: Law, method: M
     related : Related, optional
         The runs, if they have been done.
     """
+    if functional is not None and not callable(functional):
+        raise InvalidType(f"functional={described(functional)}: need a function of a law, such as model.risk or lambda "
+                          "rho: rho.quantile(0.9)")
     if related is None:
         related = related_runs(solution, energy, start, method, k)
     own, notes = related.own, []
@@ -102,7 +108,14 @@ def estimate_error(solution: Solution, energy: FreeEnergy, start: Law, method: M
     parts = [np.full(nothing.size, np.nan) if part is None else part for part in (space, time, box, sample)]
     bars = [None if math.isnan(nothing[j]) else ErrorBar(*(None if math.isnan(part[j]) else float(part[j])
                                                            for part in parts)) for j in range(nothing.size)]
-    return _result(float(solution.t[k]), bars, _shapes(start, related), order, tuple(notes)), related
+    found = _result(float(solution.t[k]), bars, _shapes(start, related), order, tuple(notes))
+    return replace(found, functional_name=_name_of(functional)), related
+
+
+def _name_of(functional: Functional | None) -> str:
+    """Return what texts call a functional: the name of its function, if it has one of its own."""
+    name = str(getattr(functional, "__name__", ""))
+    return name.replace("_", " ").strip()[:40] if name.isidentifier() else "functional"
 
 
 def _of_grid(related: Related, functional: Functional | None, nothing: Array) -> tuple[Array | None, _Order]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -69,6 +70,8 @@ class ErrorEstimate:
         Errors of the mean and of the variance of each coordinate.
     functional : ErrorBar or None
         Error of the functional that was asked for.
+    functional_name : str
+        What texts call it: the name of its function, "risk" for ``model.risk``.
     order : float or None
         Observed order of the error in the width of the cells; None where none is to be seen.
     trusted : bool
@@ -86,6 +89,7 @@ class ErrorEstimate:
     mean: ErrorBar | tuple[ErrorBar, ...]
     variance: ErrorBar | tuple[ErrorBar, ...]
     functional: ErrorBar | None = None
+    functional_name: str = "functional"
     order: float | None = None
     trusted: bool = True
     cells: tuple[tuple[int, ...], ...] = ()
@@ -108,7 +112,7 @@ class ErrorEstimate:
         lines = [head, f"  {'':12s}{'error':>9s}" + "".join(f"{part:>9s}" for part in PARTS)]
         for name, bar in self.bars().items():
             parts = "".join(f"{'-' if part is None else format(part, '.1e'):>9s}" for part in bar.parts)
-            lines.append(f"  {name:12s}{float(bar):9.1e}{parts}")
+            lines.append(f"  {self.functional_name if name == 'functional' else name:12s}{float(bar):9.1e}{parts}")
         if self.order is not None:
             shapes = ", ".join("x".join(map(str, shape)) for shape in self.cells)
             lines.append(f"  grids of {shapes} cells: observed order {self.order:.2f}")
@@ -124,7 +128,7 @@ class ErrorEstimate:
         if name != "energy":
             text += f", {float(self.energy):.1e} of the energy"
         if self.functional is not None:
-            text += f", {float(self.functional):.1e} of the functional"
+            text += f", {float(self.functional):.1e} of the {self.functional_name}"
         return text if self.trusted else f"{text}; not trustworthy: {'; '.join(self.notes)}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -143,7 +147,7 @@ class ErrorEstimate:
         return self.explain()
 
     def _repr_html_(self) -> str:
-        return f"<pre>{self.explain()}</pre>"
+        return f"<pre style='white-space:pre-wrap'>{html.escape(self.explain())}</pre>"
 
 
 def _plain(value: Any) -> Any:

@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import stat
+import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
-from wgflow.checks import check_memory
+from wgflow.checks import check_memory, described
 from wgflow.errors import ResourceError, StorageError, WGFlowError
 
 from .rows import Rows, pieces
@@ -51,6 +52,8 @@ MAX_HEADER = 1 << 24
 MAX_NPY_HEADER = 4096
 #: An archive that claims to unpack to more than this many times its size is malicious, not a file of wgflow.
 BOMB_RATIO = 100
+#: Seconds between attempts to replace a file that is open elsewhere, where the system does not allow it.
+PATIENCE = (0.01, 0.03, 0.1, 0.3, 0.6)
 #: Temporary files that this process is writing now.
 ACTIVE: set[str] = set()
 
@@ -95,7 +98,7 @@ def replacing(path, *, trial: bool = False) -> Iterator[Path]:
         yield temporary
         if not trial:
             _sync(temporary)
-            os.replace(temporary, target)
+            _replace(temporary, target)
             _sync(target.parent)
     except WGFlowError:
         raise
@@ -105,6 +108,18 @@ def replacing(path, *, trial: bool = False) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         ACTIVE.discard(temporary.name)
+
+
+def _replace(temporary: Path, target: Path) -> None:
+    """Put a file in the place of another; on Windows some other program may be reading that one at the moment."""
+    for pause in PATIENCE if os.name == "nt" else ():
+        try:
+            os.replace(temporary, target)
+        except PermissionError:
+            time.sleep(pause)
+        else:
+            return
+    os.replace(temporary, target)
 
 
 def sweep_stale(path) -> list[str]:
@@ -201,7 +216,8 @@ def open_regular(path) -> Iterator[BinaryIO]:
         # A plain open of a pipe without a writer would wait forever.
         descriptor = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (TypeError, ValueError, OSError) as error:
-        raise _failed("read", repr(path), error) from error
+        shown = path if isinstance(path, (str, bytes, os.PathLike)) else described(path)
+        raise _failed("read", shown, error) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise StorageError(f"{path} is not a regular file; give the path of a file")

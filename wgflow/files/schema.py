@@ -244,6 +244,7 @@ class _Estimate(TypedDict, total=False):
     mean: _Bars
     variance: _Bars
     functional: _Parts | None
+    functional_name: str
     order: Real | None
     trusted: bool
     cells: tuple[tuple[Count, ...], ...]

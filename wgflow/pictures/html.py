@@ -29,7 +29,8 @@ MARKS = {True: ("ok", "#0b6e75"), False: ("FAIL", "#b5302a"), None: ("?", "#8a6d
 def law_html(rho: Density | Atoms) -> str:
     """Return a law: mass, mean, covariance, and its picture."""
     names = rho.names if isinstance(rho, Atoms) else rho.grid.names
-    where = f"{rho.size} points" if isinstance(rho, Atoms) else str(rho.grid)
+    where = f"{rho.size} points" if isinstance(rho, Atoms) else " x ".join(
+        f"[{lo:g}, {hi:g}]" for lo, hi in rho.grid.bounds) + f", {' x '.join(map(str, rho.grid.shape))} cells"
     mean, cov = np.atleast_1d(rho.mean()), np.atleast_2d(rho.cov())
     rows = [("on", where), ("mass", f"{rho.mass:.12g}")]
     rows += [(f"mean {name}", f"{m:.6g}") for name, m in zip(names, mean)]
@@ -76,7 +77,8 @@ def comparison_html(comparison: Any) -> str:
     from .comparisons import plot_bands
 
     picture = _picture(lambda: plot_bands(comparison), comparison.share_of_band.size)
-    return (f"<b>{html.escape(comparison.verdict)}</b>{picture}"
+    answer, _, rest = comparison.verdict.partition(". ")
+    return (f"<div><b>{html.escape(answer)}.</b> {html.escape(rest)}</div><div>{picture}</div>"
             f"<details><summary>table</summary><pre>{html.escape(comparison.table())}</pre></details>")
 
 

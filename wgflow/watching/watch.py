@@ -134,8 +134,8 @@ def _count_of_arguments(role: str, function: Callable[..., object]) -> int:
     places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     needed = sum(p.default is p.empty for p in places)
     if needed > 3 or (len(places) < 2 and not any(p.kind is p.VAR_POSITIONAL for p in parameters)):
-        raise InvalidInput(f"{role}: {getattr(function, '__name__', function)} takes {needed} arguments; need a "
-                           "function of (t, rho), or of (t, rho, energy)")
+        raise InvalidInput(f"{role}: {getattr(function, '__name__', function)} takes {needed} "
+                           f"argument{'' if needed == 1 else 's'}; need a function of (t, rho), or of (t, rho, energy)")
     return 3 if needed == 3 else 2
 
 
