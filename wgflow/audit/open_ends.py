@@ -74,7 +74,7 @@ class Outermost:
 
     def most_of_several(self, laws: Array) -> float:
         """Return a bound of `most_outside` for several laws on one axis, an array of shape (k, n)."""
-        return sum(float(laws[:, side].max()) * factor for _, side, factor in self.ends)
+        return sum(float(laws[:, cell].max()) * factor for cell, factor in self.few)
 
 
 def mass_outside(energy: EnergyOnGrid, masses: Array, elapsed: float = math.inf,
