@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -164,8 +164,10 @@ class Recorder:
         if self.ends is not None and self._is_news(self.ends.most_of_several(laws)):
             for t, law in zip(steps.t, laws):
                 self._look_outside(t, law)
+        # Only methods on a grid take several steps at once.
+        audit = cast(Audit, self.audit)
         for t, law, energy, error in zip(steps.t, laws, steps.energy, steps.error):
-            self.audit.take(t, law, error)
+            audit.take(t, law, error)
             self._keep(t, law, energy)
         self.last_masses = laws[-1]
         self.n_rejected, self.error_estimate = steps.rejected[-1], steps.error[-1]
