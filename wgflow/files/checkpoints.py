@@ -158,7 +158,7 @@ def _describe(flow: Flow, method) -> tuple[dict, dict]:
         "flow": {"t0": flow.t0, "t1": flow.t1, "time_scale": None if callable(flow.time_scale) else flow.time_scale,
                  "axes": pack_axes(grid),
                  "diffusion": on_grid.diffusion, "energy": repr(flow.energy), "sample_size": flow.density.sample_size},
-        "method": method.settings(), "method_text": str(method), "versions": library_versions(),
+        "method": method.settings(), "versions": library_versions(),
     }
     arrays = {f"edges_{k}": edges for k, edges in enumerate(grid.edges)}
     arrays |= {"rho0": flow.density.values,

@@ -94,8 +94,8 @@ def _unpack(path, header: dict, arrays: dict[str, np.ndarray]) -> Solution:
     return Solution(t=times, densities=laws, energy=energies, history=steps.history(),
                     status=0 if done else 1, message=message, free_energy=None,
                     certificate=_certificate(header, saved, steps, laws, done),
-                    method=str(header.get("method_text", f"{name}({settings})")), time_scale=told["time_scale"],
-                    jko_steps=saved["jko_steps"], mobility=mobility)
+                    method=f"{name}({settings})", time_scale=told["time_scale"], jko_steps=saved["jko_steps"],
+                    mobility=mobility)
 
 
 def _reached(state: dict[str, Any], shape: tuple[int, ...]) -> np.ndarray | None:

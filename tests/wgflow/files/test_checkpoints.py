@@ -711,12 +711,3 @@ def test_a_table_that_no_run_writes_is_refused_by_its_place(tmp_path, place, val
     with pytest.raises(wg.StorageError, match=re.escape(words)) as caught:
         wg.resume(path, energy=energy)
     assert "\n" not in str(caught.value)
-
-
-def test_an_unfinished_run_tells_its_method_as_a_finished_one_does(tmp_path):
-    path = tmp_path / "run.npz"
-    grid = wg.Grid((-3, 3), cells=32)
-    energy = wg.Entropy(1.0) + wg.Potential(lambda x: x**2 / 2)
-    sol = wg.solve(energy, wg.Density.uniform(grid), (0, 1), method=wg.FiniteVolume(dt=0.1, max_steps=2),
-                   checkpoint=path, throw=False)
-    assert wg.load(path).method == sol.method == "FiniteVolume(dt=0.1, max_steps=2)"
