@@ -145,9 +145,9 @@ class ReLUNetwork(TwoBlockModel):
         # A length that may start above 0 has no natural end there.
         ends = [RADIUS if k > 1 and low == 0.0 else None for k, (low, _) in enumerate(bounds)]
         grid = Grid(bounds, cells=cells, names=self.coordinate_names if len(bounds) == 4 else None, boundary=ends)
-        self._check_axes(grid)
-        if min(grid.bounds[2][0], grid.bounds[3][0]) < 0.0:
+        if grid.ndim == 4 and min(grid.bounds[2][0], grid.bounds[3][0]) < 0.0:
             raise InvalidInput(f"bounds={bounds}: the lengths r1 and r2 start at 0 or above")
+        self._check_axes(grid)
         return grid if math.isinf(self.d) else self.weighted(grid)
 
     def initial_density(

@@ -81,8 +81,8 @@ def why_not_compact(flow: Flow, method: FiniteVolume) -> str | None:
     if flow.energy.time_dependent:
         # What is at rest now will be moved.
         return _unresolved(flow, energy, rho, field)[0] or _unresolved_later(flow, rho)
-    reason, far = _unresolved(flow, energy, rho, field)
-    return reason if reason or far else _at_rest(energy, rho, field)
+    unresolved, far = _unresolved(flow, energy, rho, field)
+    return unresolved if unresolved or far else _at_rest(energy, rho, field)
 
 
 def loss_of_order(flow: Flow) -> str:
@@ -96,7 +96,7 @@ def loss_of_order(flow: Flow) -> str:
         return f"of second order here: {kink}"
     axes, exponents = flow.grid.ndim, [operator.exponent for _, operator in flow.on_grid.operators]
     if any(math.isnan(a) for a in exponents):
-        return "of an order between 2 and 4 here: how the averaged kernel is singular at 0 is not known"
+        return "of an order between 2 and 4 here: how the kernel is singular where two points meet is not known"
     a = min(exponents, default=math.inf)
     kind = "log|x - y|" if a == 0 else f"|x - y|^{a:g}" if a != 1 else "|x - y|"
     found = [f"of order {a + axes + 2:g} here"] if a + axes + 2 < ORDER else []

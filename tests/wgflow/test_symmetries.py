@@ -443,16 +443,17 @@ def test_a_uniform_grid_given_by_its_edges_is_the_same_grid(beta, rng, parts):
     np.testing.assert_array_equal(final(LINE, V, values, beta=beta), final(by_edges, V, values, beta=beta))
 
 
+@pytest.mark.parametrize("order", [2, None])
 @pytest.mark.parametrize("beta", BETAS)
-def test_a_nearly_uniform_grid_nearly_agrees(beta, rng):
+def test_a_nearly_uniform_grid_nearly_agrees(beta, order, rng):
     # The code for graded grids, held against that for uniform ones.
     edges = np.linspace(-2, 2, 41)
     edges[1:-1] += 1e-10 * rng.normal(size=39)
     graded = wg.Grid(edges=edges)
     assert not graded.uniform[0]
     V, values = np.cos(3 * LINE.centers[0]), 1.5 + np.sin(2 * LINE.centers[0])
-    uniform = final(LINE, V, values, beta=beta, order=2)
-    assert difference(uniform, final(graded, V, values, beta=beta)) <= 1e-8
+    uniform = final(LINE, V, values, beta=beta, order=order)
+    assert difference(uniform, final(graded, V, values, beta=beta, order=order)) <= 1e-8
 
 
 @pytest.mark.parametrize("beta", BETAS)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wgflow import checks
 from wgflow.audit.listener import KEPT_BYTES
 from wgflow.audit.step_record import StepRecord
-from wgflow.checks import SMALL_REQUEST, check_memory, room_for
 
 if TYPE_CHECKING:
     from wgflow.flows import Flow
@@ -93,11 +93,11 @@ def reserve(flow: Flow, working: float, *, steps: float = math.inf, arrays_of_sn
     history = 0.0 if math.isinf(steps) else BYTES_OF_STEP * min(steps, StepRecord.ROOM)
     rest = working + size * PASSING_ARRAYS + audit + history
     flow.reserved = rest + size * arrays_of_snapshot * kept
-    if flow.reserved <= SMALL_REQUEST:
+    if flow.reserved <= checks.SMALL_REQUEST:
         return
     if flow.stream is None and not flow.t_eval and kept > FEWEST_SNAPSHOTS + 1:
         # Nobody asked for these: there are as many as find room.
-        left = (room_for(flow.reserved) - rest) / (size * arrays_of_snapshot)
+        left = (checks.room_for(flow.reserved) - rest) / (size * arrays_of_snapshot)
         kept = max(FEWEST_SNAPSHOTS + 1, int(min(kept, left)))
         flow.room = kept - 1
         flow.reserved = rest + size * arrays_of_snapshot * kept
@@ -106,7 +106,7 @@ def reserve(flow: Flow, working: float, *, steps: float = math.inf, arrays_of_sn
     fix = f"take fewer {'cells' if flow.has_grid else 'atoms'}"
     if record > working:
         fix = "ask for fewer times in t_eval, or for those of a part of the run"
-    check_memory(flow.reserved, f"a run on {law} with {kept} snapshots", fix)
+    checks.check_memory(flow.reserved, f"a run on {law} with {kept} snapshots", fix)
 
 
 def snapshots_at_most(flow: Flow, steps: float) -> int:

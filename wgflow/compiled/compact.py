@@ -895,7 +895,8 @@ def law_sums(masses, potential, field, share, diffusion, logs):
         least = min(least, low[j])
     if not abs(sums[1]) < np.inf:
         return np.nan, sums[1], least
-    return sums[0] + rest[0], sums[1] + rest[1], least
+    # Beyond the floats there is no round-off to carry.
+    return sums[0] + rest[0] if abs(sums[0]) < np.inf else sums[0], sums[1] + rest[1], least
 
 
 @jit

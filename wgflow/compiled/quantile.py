@@ -15,8 +15,8 @@ from .jit import jit
 
 __all__ = [
     "conjugate_step", "excess_widths", "factor_tridiagonal", "forces", "inner_product", "longest_step", "mend", "move",
-    "newton_system", "objective", "raster", "slopes_of_cdf", "solve_tridiagonal", "spread", "tridiagonal_product",
-    "weighted_distance",
+    "newton_system", "objective", "pool", "raster", "slopes_of_cdf", "solve_tridiagonal", "spread",
+    "tridiagonal_product", "weighted_distance",
 ]
 
 
@@ -212,11 +212,31 @@ def move(x, p, share, bounds):
 
 @jit
 def mend(x, new, least, weights, bounds):
+    """Move the lighter end of each cell that became narrower than the part ``least`` of what it was in x; in place.
+
+    One small cell then does not shorten the step of all others. Positions at a wall stay there. Cells that this cannot
+    widen are left as they are.
+    """
+    low, high = bounds
+    n = x.size
+    for j in range(1, n):
+        width = least * (x[j] - x[j - 1])
+        if new[j] - new[j - 1] < width and (weights[j] <= weights[j - 1] or new[j - 1] <= low) and new[j] < high:
+            new[j] = min(new[j - 1] + width, high)
+    for j in range(n - 2, -1, -1):
+        width = least * (x[j + 1] - x[j])
+        if new[j + 1] - new[j] < width and (weights[j] < weights[j + 1] or new[j + 1] >= high) and new[j] > low:
+            new[j] = max(new[j + 1] - width, low)
+
+
+@jit
+def pool(x, new, least, weights, bounds):
     """Move ``new``, in place, to the nearest positions whose cells are at least the part ``least`` of those of x.
 
-    Nearest in the metric of the masses: light positions give way to heavy ones, and one small cell does not shorten the
-    step of all others. With the least widths taken off this is isotonic regression, found by pooling adjacent
-    violators. Positions that need not move keep their bits.
+    For laws that end in fronts, where many cells are inverted at once. Nearest in the metric of the masses: light
+    positions give way to heavy ones, and one small cell does not shorten the step of all others. With the least widths
+    taken off this is isotonic regression, found by pooling adjacent violators. Positions that need not move keep their
+    bits.
     """
     n = x.size
     narrow = False

@@ -270,7 +270,7 @@ def _along(convert: Callable[..., None], values: np.ndarray, axis: int, nodes: N
     # Copies, since compiled functions know arrays that can be written to alone.
     lines = values.swapaxes(0, axis).copy(order="C")
     given = lines.reshape(len(lines), -1)
-    found = np.empty(given.shape)
+    found: np.ndarray = np.empty(given.shape)
     convert(given, periodic, found)
     if graded is not None and convert is averages_of_values:
         found += graded.exchange(given)

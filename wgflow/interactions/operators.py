@@ -115,8 +115,11 @@ class ConvolutionOperator(InteractionOperator):
             self.exponent = self.kernel.exponent
         elif average:
             self.exponent = math.nan
-        else:
+        elif callable(w):
             self.kink, self.exponent = mend_displacements(self.table, grid)
+        elif mend_displacements(self.table.copy(), grid) != ("", math.inf):
+            # A table is taken as it is: it may hold averages.
+            self.exponent = math.nan
         # A view of the real parts would keep the imaginary ones in memory.
         self.transform = np.ascontiguousarray(fft.rfftn(self.table).real)
         self.form = f"convolution, {' x '.join(map(str, self.lengths))} FFT" + (f" of {how}" if how else "")
@@ -171,7 +174,8 @@ class TableOperator(InteractionOperator):
     table : array (n, n)
     grid : Grid
     mend : bool
-        Whether the table holds values at points, whose diagonal is mended where the kernel has a kink there.
+        Whether the table holds values at points, whose diagonal is mended where the kernel has a kink there. Others
+        are taken as they are: they may hold averages.
     """
 
     table: np.ndarray
@@ -180,6 +184,8 @@ class TableOperator(InteractionOperator):
         _symmetrize(table)
         if mend:
             self.kink, self.exponent = mend_pairs(table, grid)
+        elif kink_of_rows(table.__getitem__, grid):
+            self.exponent = math.nan
         self.table, self.shape = table, grid.shape
         self.form = f"dense table, {table.shape[0]} x {table.shape[1]}"
 

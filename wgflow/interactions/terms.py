@@ -99,8 +99,8 @@ class Convolution(PairTerm):
     r"""The interaction of a kernel of the displacement, :math:`U(\theta, \theta') = w(\theta - \theta')`, by FFT.
 
     Exact on the grid: zero-padded on no-flux axes, circular on periodic ones; O(n log n). On one axis the value at 0 of
-    a function or table with a kink there, such as :math:`|x|`, is raised by 1/12 of the jump of its slope over a cell,
-    so that sums keep fourth order (`wgflow.interactions.kinked_kernels`).
+    a function with a kink there, such as :math:`|x|`, is raised by 1/12 of the jump of its slope over a cell, so that
+    sums keep fourth order (`wgflow.interactions.kinked_kernels`). A table is taken as it is.
 
     A kernel that is smooth at 0 is represented by its values at the displacements of the cell centers, one that is
     singular there by averages over cells, exact to rounding: let :math:`A w` be the average of w over one cell of a
@@ -232,8 +232,8 @@ class LowRank(PairTerm):
 class Dense(PairTerm):
     """The interaction of any symmetric kernel, by its table, or evaluated row by row where the table is too large.
 
-    On one axis the diagonal of a table is mended where the kernel has a kink at x = x2; see `Convolution`. That of rows
-    that are evaluated one by one is not.
+    On one axis the diagonal of the table of a function is mended where the kernel has a kink at x = x2; see
+    `Convolution`. That of rows that are evaluated one by one, or of a table that is given, is not.
 
     Parameters
     ----------
@@ -390,7 +390,7 @@ def _operator_of_table(table: np.ndarray, grid: Grid) -> TableOperator:
     if table.shape not in ((n, n), grid.shape * 2):
         raise InvalidInput(f"U has shape {table.shape}; need ({n}, {n}), the kernel between all cell centers")
     check_memory(8.0 * n * n, f"U on {n} cells: a symmetric copy of the table", "use LowRank or Convolution")
-    return TableOperator(table.reshape(n, n).copy(), grid)
+    return TableOperator(table.reshape(n, n).copy(), grid, mend=False)
 
 
 def _choose_form(U, grid: Grid):

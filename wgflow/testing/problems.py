@@ -130,8 +130,12 @@ def random_kernel(rng: np.random.Generator, grid: Grid, kind: str, scale: float)
         raise InvalidInput(f"kind={kind!r}: need one of {', '.join(KERNEL_KINDS)}")
     a, b = rng.normal(size=2) * scale
 
+    # Around a circle by the chord: smooth at the far side, too.
+    turns = [math.pi / (high - low) if around else 0.0 for (low, high), around in zip(grid.bounds, grid.periodic)]
+
     def w(*x):
-        return a * np.exp(-sum(v**2 for v in x)) + b * np.prod([np.cos(0.5 * np.pi * v) for v in x], axis=0)
+        squares = sum((np.sin(k * v) / k if k else v) ** 2 for v, k in zip(x, turns))
+        return a * np.exp(-squares) + b * np.prod([np.cos(0.5 * np.pi * v) for v in x], axis=0)
 
     return Kernel(Interaction(Convolution(w)), w(*_displacements(grid)))
 

@@ -17,6 +17,7 @@ from wgflow.compiled.quantile import (
     move,
     newton_system,
     objective,
+    pool,
     raster,
     solve_tridiagonal,
     spread,
@@ -383,9 +384,8 @@ class QuantileSolver(InnerSolver):
         new = self._look(self._moved(point.x, direction, -1.0), y, tau)
         if self._lowers(point, new, y, tau, direction, decrement):
             return self._farther(point, new, y, tau, direction, decrement)
-        share = min(1.0, FRACTION * longest_step(point.x, -direction)) if self.ordered else 1.0
-        if share == 1.0:
-            share = 0.5
+        share = min(1.0, FRACTION * longest_step(point.x, -direction)) if self.ordered else 0.5
+        share = 0.5 if share == 1.0 else share
         for _ in range(MAX_HALVINGS):
             new = self._look(move(point.x, direction, -share, self.bounds), y, tau)
             if self._lowers(point, new, y, tau, direction, share * decrement):
@@ -397,7 +397,7 @@ class QuantileSolver(InnerSolver):
         """Return the positions x + share * direction, between the walls and in order."""
         new = move(x, direction, share, self.bounds)
         if self.ordered:
-            mend(x, new, LEAST_WIDTH, self.mesh.weights, self.bounds)
+            (mend if self.spreads else pool)(x, new, LEAST_WIDTH, self.mesh.weights, self.bounds)
         return new
 
     def _farther(self, point: Point, new: Point, y, tau: float, direction, decrement: float) -> Point:

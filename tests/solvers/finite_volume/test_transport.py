@@ -347,7 +347,7 @@ def test_other_fluxes_are_said_to_be_so():
         wg.FiniteVolume(), wg.FiniteVolume(corrected=False), wg.FiniteVolume(scheme="midpoint"))]
     assert "characteristics" in schemes[0]
     assert "corrected=False" in schemes[1]
-    assert "midpoint" in schemes[2]
+    assert "no linear diffusion" in schemes[2]
 
 
 # -------------------------------------------------------------------- curves in the plane

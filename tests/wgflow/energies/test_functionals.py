@@ -57,7 +57,7 @@ def crowded():
 
 
 METHODS = {
-    "extrapolated": wg.FiniteVolume(order=2), "midpoint": wg.FiniteVolume(scheme="midpoint"),
+    "extrapolated": wg.FiniteVolume(order=2), "midpoint": wg.FiniteVolume(scheme="midpoint", order=2),
     "linearized": wg.JKO(tau=0.1, inner="linearized"), "linearized 2": wg.JKO(tau=0.1, inner="linearized", order=2),
     "linear metric": wg.JKO(tau=0.1, inner="linearized", options={"metric": "linear"}),
     "back-and-forth": wg.JKO(tau=0.1, inner="back-and-forth"), "entropic": wg.JKO(tau=0.1, inner="entropic"),

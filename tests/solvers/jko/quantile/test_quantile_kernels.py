@@ -172,12 +172,19 @@ def test_move_and_distances(rng):
         # Nearest positions with cells of at least these widths: isotonic regression, then the walls.
         nearest = isotonic_regression(found - least, weights=falling).x
         expected = np.clip(nearest, bounds[0], bounds[1] - least[-1]) + least
-        kernels.mend(wide, found, 0.1, falling, bounds)
+        kernels.pool(wide, found, 0.1, falling, bounds)
         assert found == pytest.approx(expected, rel=1e-13, abs=1e-13)
         assert (np.diff(found) > 0).all()
     kept = wide.copy()
-    kernels.mend(wide, kept, 1.0, falling, (-100.0, 100.0))
+    kernels.pool(wide, kept, 1.0, falling, (-100.0, 100.0))
     assert (kept == wide).all()
+    kernels.mend(wide, new, 0.1, falling, (-100.0, 100.0))
+    # Weights fall to the right: each position that comes too near its left neighbor is pushed on.
+    expected = (wide + 3 * p).tolist()
+    for j in range(1, 8):
+        expected[j] = max(expected[j], expected[j - 1] + 0.1 * (wide[j] - wide[j - 1]))
+    assert new == pytest.approx(expected, rel=1e-14)
+    assert (np.diff(new) > 0).all()
     share = kernels.longest_step(x, p)
     assert share <= 1 / 0.9
     assert (np.diff(x + share * p) > -1e-12).all()
