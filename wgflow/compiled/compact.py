@@ -831,17 +831,33 @@ def _line_energy(m, mu, diffusion, logs):
 
 
 @jit(unrolled=False)
+def _add_tree(parts, q, sums, rest):
+    """Add parts to a sum by a tree, carry its round-off along (Neumaier 1974), and set them to 0."""
+    half = parts.size // 2
+    while half > 0:
+        for j in range(half):
+            parts[j] += parts[j + half]
+        half //= 2
+    part = parts[0]
+    total = sums[q] + part
+    rest[q] += (sums[q] - total) + part if abs(sums[q]) >= abs(part) else (part - total) + sums[q]
+    sums[q] = total
+    for j in range(parts.size):
+        parts[j] = 0.0
+
+
+@jit(unrolled=False)
 def law_sums(masses, potential, field, share, diffusion, logs):
     """Fill D log m; return sum m (D log m + V + share W), sum m and min m.
 
     V is ``potential`` and W ``field``, which may be empty; without diffusion ``logs`` is left as it is. Sums are formed
-    by trees of 512 cells, whose round-off is carried along (Neumaier 1974). Not finite masses have no energy.
+    by trees of 512 cells, whose round-off is carried along. Not finite masses have no energy.
     """
     n = masses.size
     x, k, shift = np.empty(TOGETHER), np.empty(TOGETHER), np.empty(TOGETHER)
     mu, energy, mass, low = np.empty(TOGETHER), np.zeros(TOGETHER), np.zeros(TOGETHER), np.full(TOGETHER, np.inf)
     bits, k_bits = x.view(np.int64), k.view(np.int64)
-    sums, rest, part = np.zeros(2), np.zeros(2), np.zeros(2)
+    sums, rest = np.zeros(2), np.zeros(2)
     for first in range(0, n, TOGETHER):
         size = min(TOGETHER, n - first)
         m, v = masses[first:first + size], potential[first:first + size]
@@ -877,19 +893,8 @@ def law_sums(masses, potential, field, share, diffusion, logs):
             low[j] = m[j] if m[j] < low[j] else low[j]
         if first + TOGETHER < n and first // TOGETHER % BLOCKS < BLOCKS - 1:
             continue
-        half = TOGETHER // 2
-        while half > 0:
-            for j in range(half):
-                energy[j] += energy[j + half]
-                mass[j] += mass[j + half]
-            half //= 2
-        part[0], part[1] = energy[0], mass[0]
-        for q in range(2):
-            total = sums[q] + part[q]
-            rest[q] += (sums[q] - total) + part[q] if abs(sums[q]) >= abs(part[q]) else (part[q] - total) + sums[q]
-            sums[q] = total
-        for j in range(TOGETHER):
-            energy[j] = mass[j] = 0.0
+        _add_tree(energy, 0, sums, rest)
+        _add_tree(mass, 1, sums, rest)
     least = low[0]
     for j in range(1, TOGETHER):
         least = min(least, low[j])
