@@ -45,8 +45,7 @@ class Case:
     ridge: float = 0.0
     cells: int = 600
     wrong: tuple[str, ...] = ()
-    #: Laws are narrow beside the default grid: what half a cell adds to the bands would be a third of the noise of a
-    #: noisy network, and more than half the scatter of the mean of ten runs of 100 neurons.
+    #: The law of a noisy network is narrow beside the default grid: half a cell would widen the bands by a third.
     r_max: float | None = None
 
     @property
@@ -95,7 +94,7 @@ class SharedNoise(Case):
 
 
 CASES: dict[str, Case] = {
-    "isotropic": Isotropic("isotropic model, d = 40", 1e-5, (0.0, 0.03, 0.1), cells=1200, r_max=3.0),
+    "isotropic": Isotropic("isotropic model, d = 40", 1e-5, (0.0, 0.03, 0.1)),
     "isotropic-power": Isotropic("isotropic model, d = 40, N = 800", 1e-5, (0.0, 0.03, 0.1),
                                  wrong=("tau_+ + 5 %", "tau_+ - 5 %", "ramp + 5 %", "clock + 5 %")),
     "linear-noisy-power": Linear("linear neurons, beta = 3, ridge 0.7, N = 800", 2e-4, (0.0, 0.5, 2.0), LINEAR_BETA,
@@ -130,8 +129,7 @@ def scatter_of(name: str, n_neurons: int) -> Any:
     case = CASES[name]
     start = None if np.isinf(case.beta) else solution_of(name, "right").densities[0]
     return predict_scatter(case.model(), case.t, n_neurons, case.step_size, kappa=KAPPA, start=start, beta=case.beta,
-                           ridge=case.ridge, n_steps=100,
-                           measure_width=isinstance(case, Isotropic) and bool(np.isinf(case.beta)))
+                           ridge=case.ridge, n_steps=100)
 
 
 def runs_of(name: str, n_neurons: int, n_runs: int, rng: np.random.Generator) -> Any:

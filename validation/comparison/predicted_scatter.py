@@ -11,7 +11,7 @@ Where the bias of SGD's step is predicted too, all of this is centered at mean f
 widened by a fifth of the bias for what its first order leaves out. The bias of finite width is known for independent
 neurons; these interact, and anything between 0 and it counts as explained. Where it is measured
 (``predict_scatter(..., measure_width=True)``), the replicates lie about it instead, with the error of the measurement,
-and the bands are widened by a twentieth of it: so much is the next order in 1/N in the networks measured.
+and the bands are widened by what the next order in 1/N makes of it (``scatter.width_error``).
 """
 
 from __future__ import annotations
@@ -38,8 +38,6 @@ Array = NDArray[np.float64]
 _SHARE = 0.1
 #: Share of the predicted bias that is allowed for what is neglected.
 _NEGLECTED = 0.2
-#: Share of the measured bias of finite width that is allowed for the next order in 1/N.
-_NEXT_ORDER = 0.05
 
 
 def check_scatter(scatter: Scatter, runs: ParticleRuns) -> None:
@@ -103,8 +101,10 @@ class PredictedMoments:
         center = np.where(of_risk, 0.5 * step, step)
         unknown = np.where(of_risk, 0.5, 0.0) + _NEGLECTED
         self.bias: Array = (center + (1.0 if measured else 0.5) * width)[np.ix_(rows, times)]
-        share = _NEXT_ORDER if measured else 0.5
-        self._allowed = (unknown * np.abs(step) + share * np.abs(width))[np.ix_(rows, times)]
+        error = 0.5 * np.abs(width)
+        if measured:
+            error = (0.0 * width if scatter.width_error is None else scatter.width_error) / scatter.n_neurons
+        self._allowed = (unknown * np.abs(step) + error)[np.ix_(rows, times)]
         self._shape = (len(rows), times.size)
         size = len(rows) * times.size
         self._error = np.zeros((0, size))

@@ -34,8 +34,6 @@ Array = NDArray[np.float64]
 _PREDICTED = "The scatter of the runs is predicted, to first order in 1/N and the step size."
 #: Rows times points of the backward run above which it takes more than some seconds.
 _LARGE = 60_000
-#: Steps of the networks with which the bias of finite width is measured above which that takes more than some seconds.
-_MOST_STEPS = 12
 #: Steps of the backward run on a grid.
 _STEPS = 100
 
@@ -122,8 +120,6 @@ def scatter_for(sol: Solution, runs: ParticleRuns, model: ReducedModel | None) -
         With the reason, if it cannot be predicted for these runs, or not in some seconds.
     """
     from ..fluctuations import predict_scatter
-    from ..fluctuations.functionals import functionals_of
-    from ..fluctuations.prediction import with_width
     from ..particles import SGDResult
 
     sgd = runs.source
@@ -145,21 +141,7 @@ def scatter_for(sol: Solution, runs: ParticleRuns, model: ReducedModel | None) -
         raise InvalidInput(str(error)) from error
     # The mean over a batch has 1/M of the variance of one sample.
     bias = None if found.step_bias is None else found.step_bias / np.array([sgd.batch_size, 1.0])[:, None, None]
-    found = replace(found, samples=found.samples / sgd.batch_size, step_bias=bias)
-    if not _width_matters(found, runs.n_runs) or math.isfinite(beta):
-        return found
-    try:
-        return with_width(found, model, functionals_of(model, None), start, 1.0, sgd.ridge, sgd.xi, _MOST_STEPS)
-    except (InvalidInput, ConvergenceError, ResourceError):
-        return found  # anything between 0 and the bias of independent neurons then counts as explained
-
-
-def _width_matters(scatter: Scatter, n_runs: int) -> bool:
-    """Return whether the bias of finite width, of independent neurons, exceeds the scatter of the runs' mean."""
-    if scatter.width_bias is None or scatter.step_size == 0.0:
-        return False
-    size = np.abs(scatter.width_bias) / scatter.n_neurons
-    return bool(np.any(size * math.sqrt(n_runs) > scatter.deviation))
+    return replace(found, samples=found.samples / sgd.batch_size, step_bias=bias)
 
 
 def _start_of(sol: Solution, noisy: bool) -> Atoms | Density:

@@ -58,6 +58,8 @@ class Scatter:
         ``width_samples``, as measured, that of the risk too.
     width_samples : array of shape (pairs, functionals, times), or None
         The same in each of the independent experiments whose mean ``width_bias`` is.
+    width_error : array of shape (functionals, times), or None
+        How far ``width_bias``, as measured, may be off since the networks measured are small.
     """
 
     t: Array
@@ -71,6 +73,7 @@ class Scatter:
     step_bias: Array | None = field(default=None, repr=False)
     width_bias: Array | None = field(default=None, repr=False)
     width_samples: Array | None = field(default=None, repr=False)
+    width_error: Array | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         return (f"Scatter({', '.join(self.functionals)} at {len(self.t)} times, n_neurons={self.n_neurons}, "
@@ -181,8 +184,8 @@ def predict_scatter(
     n_steps : int
         With noise: steps of second order in which the equation is solved backward on the grid.
     measure_width : bool
-        Measure the bias of finite width by the flows of sixteen networks of 40 neurons and of their halves, a matter of
-        seconds: without noise, for models on one radius that know the gradient of their network.
+        Measure the bias of finite width by the flows of sixteen networks of 40 neurons, their halves and quarters, a
+        matter of seconds: without noise, for models on one radius that know the gradient of their network.
 
     Returns
     -------
@@ -233,12 +236,12 @@ def predict_scatter(
 
 
 def with_width(scatter: Scatter, model: ReducedModel, functionals: tuple[Functional, ...],
-               start: Atoms | Density | None, kappa: float, ridge: float, xi: float | Callable[[Array], ArrayLike],
-               most_steps: int | None = None) -> Scatter:
+               start: Atoms | Density | None, kappa: float, ridge: float,
+               xi: float | Callable[[Array], ArrayLike]) -> Scatter:
     """Return a prediction with the bias of finite width as `measured_width_bias` finds it."""
     law_at = _law_of(model, start, kappa, scatter.t, ridge, _schedule(xi))
-    found = measured_width_bias(model, law_at, scatter.t, functionals, ridge, xi, most_steps)
-    return replace(scatter, width_bias=found.mean(axis=0), width_samples=found)
+    found, error = measured_width_bias(model, law_at, scatter.t, functionals, ridge, xi)
+    return replace(scatter, width_bias=found.mean(axis=0), width_samples=found, width_error=error)
 
 
 def _law_of(model: ReducedModel, start: Atoms | Density | None, kappa: float, t: Array, ridge: float,
