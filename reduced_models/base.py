@@ -358,7 +358,7 @@ class ReducedModel(Contract):
                                f"{self.coordinate_names}; use model.grid(...)")
         for name, (low, _) in zip(self.coordinate_names, grid.bounds):
             if name in self.lengths and low < 0.0:
-                raise InvalidInput(f"rho's grid: {name} = {low:g}, but it starts at 0 or above; use model.grid(...)")
+                raise InvalidInput(f"rho's grid begins at {low:g}, and {name} is a length; use model.grid(...)")
 
 
 class NetworkModel(ReducedModel):

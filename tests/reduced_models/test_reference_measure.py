@@ -61,7 +61,7 @@ def test_other_coordinates_are_refused():
     plane = AnisotropicGaussian(d=40, s0=10, delta=0.5)
     with pytest.raises(InvalidInput, match="2 axes"):
         MODEL.energy(beta=100.0)(wg.Density.uniform(plane.grid(cells=8)))
-    with pytest.raises(InvalidInput, match="starts at 0 or above"):
+    with pytest.raises(InvalidInput, match="begins at -4, and r is a length"):
         MODEL.energy(beta=100.0)(wg.Density.uniform(wg.Grid((-4, 4), cells=80)))
 
 

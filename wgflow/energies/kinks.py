@@ -27,7 +27,8 @@ SPIKE = 0.5
 ROUNDING = 64 * 2.0**-52
 #: Cells on each side of a place from whose values d is known at distances up to 3.
 AROUND = 4
-#: Jumps of the slope by two formulas agree to this part at a kink; for smooth functions they differ 16-fold or more.
+#: Jumps of the slope by three formulas agree to this part at a kink; for smooth functions they differ 16-fold or more,
+#: and where cells are wide two of them may agree by chance.
 AGREE, SMOOTH = 0.1, 0.25
 #: Points on one side from which the slope is formed: 0..4, and 0, 2, 4, 6.
 REACH = 7
@@ -84,9 +85,11 @@ def slope_jump(values: Array, offset: float = 0.0) -> Array:
     """
     near = 2.0 * np.tensordot(_slope_weights(offset, 1, 5), values[:5], 1)
     wide = 2.0 * np.tensordot(_slope_weights(offset, 2, 4), values[:REACH:2], 1)
+    lower = 2.0 * np.tensordot(_slope_weights(offset, 1, 4), values[:4], 1)
     noise = ROUNDING * np.abs(values).max(axis=0, initial=0.0)
     smooth = np.abs(near) <= np.maximum(SMOOTH * np.abs(wide), noise)
-    return np.where(smooth, 0.0, np.where(np.abs(near - wide) <= AGREE * np.abs(near), near, np.nan))
+    agree = np.maximum(np.abs(near - wide), np.abs(near - lower)) <= AGREE * np.abs(near)
+    return np.where(smooth, 0.0, np.where(agree, near, np.nan))
 
 
 @cache

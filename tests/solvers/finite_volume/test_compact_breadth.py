@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import wgflow as wg
+from wgflow.energies.kinks import slope_jump
 from wgflow.interactions import exponential, log, newtonian, power
 
 SIZES = (32, 48, 64, 96, 128)
@@ -289,3 +290,14 @@ def test_the_midpoint_scheme_on_graded_cells():
     assert "smoothly varying" in two.certificate.scheme
     assert two.certificate.ok
     np.testing.assert_allclose(one.final.values, two.final.values, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("n", [8, 9, 10, 12, 16, 20, 34])
+def test_smooth_kernels_on_wide_cells_have_no_kink(n):
+    """Mixtures of a Gaussian and a cosine, of any ratio: their sums are those of their values."""
+    x = 4.0 / n * np.arange(7)
+    for angle in np.linspace(0.0, np.pi, 721):
+        jump = float(slope_jump(np.cos(angle) * np.exp(-(x**2)) + np.sin(angle) * np.cos(0.5 * np.pi * x)))
+        assert jump == 0.0 or np.isnan(jump)
+    assert slope_jump(x) == pytest.approx(8.0 / n)
+    assert slope_jump(np.exp(-x) + 0.1 * x**2) == pytest.approx(-8.0 / n, rel=0.02)
