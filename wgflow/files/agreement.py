@@ -85,8 +85,10 @@ def check_run(grid: Grid, saved: Mapping[str, Any], state: Mapping[str, Any], rh
         With what does not agree.
     """
     check_arrays(state)
-    if saved["audit"] is not None:
-        check_arrays({"audit_samples": saved["audit"]["samples"]})
+    audit = saved["audit"]
+    if audit is not None:
+        check_arrays({f"audit.{name}": np.asarray(value) for name, value in audit.items()
+                      if isinstance(value, (float, np.ndarray))})
     recorded = np.asarray(saved["columns"]["mass"])
     laws = [("rho0", rho0), *((f"the snapshot at t={t:g}", masses) for t, masses, _ in saved["snapshots"]
                               if masses is not None)]

@@ -278,6 +278,8 @@ def check_table(table: Any, kind: Any, what: str) -> None:
 def check_certificate(proof: Any) -> None:
     """Check the table from which a `Certificate` is made: a type for each of its attributes; see `check_table`."""
     check_table(proof, _proof(), "certificate")
+    if proof.get("energy_error") is not None and proof.get("error_estimate") is None:
+        raise ValueError("certificate.energy_error is given without error_estimate: they are made together")
 
 
 def check_estimate(found: Any) -> None:

@@ -12,6 +12,7 @@ import wgflow as wg
 from wgflow.errors import InvalidInput, StorageError
 from wgflow.files import archives
 from wgflow.files.agreement import check_arrays, check_masses
+from wgflow.files.schema import check_certificate
 
 WELL = wg.Entropy(4.0) + wg.Potential(lambda x: x**4 / 4 - x**2 / 2)
 PULL = WELL + wg.Interaction(wg.Convolution(lambda z: z**2 / 2))
@@ -62,6 +63,15 @@ def test_numbers_whose_squares_overflow_are_refused_without_a_warning(tmp_path, 
                 warnings.simplefilter("error")
                 with pytest.raises(StorageError):
                     wg.resume(path, energy=energy, checkpoint=new)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_numbers_of_the_audit_whose_products_overflow_are_refused(tmp_path, name):
+    path = tmp_path / "run"
+    energy, header, arrays = checkpoint(path, name)
+    archives.write_npz(path, "checkpoint", {**header, "audit": {**header["audit"], "may_miss": 1e308}}, arrays)
+    with pytest.raises(StorageError, match="may_miss"):
+        wg.resume(path, energy=energy, checkpoint=tmp_path / "new")
 
 
 def test_times_of_the_audit_that_do_not_increase_are_refused(tmp_path):
@@ -139,3 +149,11 @@ def test_coordinates_whose_squares_overflow_are_refused_without_a_warning():
         assert np.isfinite(wg.Density.uniform(wg.Grid((-1e150, 1e150), cells=9)).cov())
     with pytest.warns(wg.WGFlowWarning, match="cell ratio 1.0e\\+150"):
         wg.Grid(edges=[np.array([-1e-150, 0.0, 1.0])])
+
+
+def test_an_error_of_the_energy_comes_with_that_of_the_law():
+    check_certificate({"energy_error": 0.25, "error_estimate": 0.5})
+    check_certificate({"energy_error": None, "error_estimate": 0.5})
+    for lone in ({"energy_error": 0.25}, {"energy_error": 0.25, "error_estimate": None}):
+        with pytest.raises(ValueError, match="energy_error is given without error_estimate"):
+            check_certificate(lone)
