@@ -344,10 +344,15 @@ def _sweeps(folder: Path) -> Craft:
     again(kept)
     again(kept)
 
+    return _of_a_folder(kept, again, "item-*.npz", "sweep")
+
+
+def _of_a_folder(kept: Path, again: Callable[[Path], Any], files: str, kind: str) -> Craft:
+    """Return what changes one of the files of a copy of a folder, and reads the copy."""
     def craft(rng: random.Random, place: Path) -> tuple[str, Callable[[], Any]]:
-        crafted = Path(shutil.copytree(kept, place / "sweep"))
-        path = rng.choice(sorted(crafted.glob("item-*.npz")))
-        told = _changed(rng, path, "sweep") if rng.random() < 0.8 else _resealed(rng, path)
+        crafted = Path(shutil.copytree(kept, place / kept.name))
+        path = rng.choice(sorted(crafted.glob(files)))
+        told = _changed(rng, path, kind) if rng.random() < 0.8 else _resealed(rng, path)
         return told, lambda: again(crafted)
 
     return craft
@@ -368,13 +373,7 @@ def _kept_runs(folder: Path) -> Craft:
     if again(kept) != right:
         raise RuntimeError("kept runs are not read again")
 
-    def craft(rng: random.Random, place: Path) -> tuple[str, Callable[[], Any]]:
-        crafted = Path(shutil.copytree(kept, place / "kept"))
-        path = rng.choice(sorted(crafted.glob("sgd-*.npz")))
-        told = _changed(rng, path, "run") if rng.random() < 0.8 else _resealed(rng, path)
-        return told, lambda: again(crafted)
-
-    return craft
+    return _of_a_folder(kept, again, "sgd-*.npz", "run")
 
 
 def _studies(folder: Path) -> Craft:

@@ -101,9 +101,8 @@ class PredictedMoments:
         center = np.where(of_risk, 0.5 * step, step)
         unknown = np.where(of_risk, 0.5, 0.0) + _NEGLECTED
         self.bias: Array = (center + (1.0 if measured else 0.5) * width)[np.ix_(rows, times)]
-        error = 0.5 * np.abs(width)
-        if measured:
-            error = (0.0 * width if scatter.width_error is None else scatter.width_error) / scatter.n_neurons
+        told = scatter.width_error if measured else None
+        error = 0.5 * np.abs(width) if told is None else told / scatter.n_neurons
         self._allowed = (unknown * np.abs(step) + error)[np.ix_(rows, times)]
         self._shape = (len(rows), times.size)
         size = len(rows) * times.size
