@@ -24,6 +24,8 @@ from .jit import jit
 
 #: Decreases of the slopes below this are round-off of equal slopes.
 EVEN = 1e-10
+#: Images of cells below this width are none.
+FLAT = 1e-9
 #: Side of the blocks in which arrays are transposed.
 BLOCK = 16
 
@@ -487,6 +489,49 @@ def majorize(f, t, y, left, right, out):
     for r in range(f.shape[0]):
         changed |= _slopes(f[r], t, y, out[r], left, right)
     return changed
+
+
+@jit
+def settle(f, t, wanted, masses, left, right, share):
+    """Move what nodes without an image have beyond the wanted masses to the ends of their blocks, along rows.
+
+    The rows f are least functions as of `majorize`. Mass at such a node may as well be at the two ends of its block, at
+    the same sum of mass times F: the maximizers there are many. ``left``, ``right`` and ``share`` say for each node
+    where it was moved, and which share to the left; ``left[k] == right[k] == k`` where nothing was.
+    """
+    n = f.shape[1]
+    for r in range(f.shape[0]):
+        low = -1
+        lower = 0.0
+        for k in range(n):
+            upper = k + 1 - t * (f[r, k + 1] - f[r, k]) if k + 1 < n else float(n)
+            upper = min(max(upper, 0.0), float(n))
+            left[r, k] = low
+            if upper - lower > FLAT:
+                low = left[r, k] = k
+            lower = upper
+        high = -1
+        for k in range(n - 1, -1, -1):
+            if left[r, k] == k:
+                high = k
+            right[r, k] = high
+            low = left[r, k]
+            share[r, k] = 1.0
+            excess = masses[r, k] - wanted[r, k]
+            if low == high or (low < 0 and high < 0) or not excess >= 0.0:
+                left[r, k] = right[r, k] = k
+            elif low < 0:
+                left[r, k] = high
+            elif high < 0:
+                right[r, k] = low
+            else:
+                share[r, k] = (high - k) / (high - low)
+        for k in range(n):
+            if right[r, k] != k or left[r, k] != k:
+                excess = masses[r, k] - wanted[r, k]
+                masses[r, k] -= excess
+                masses[r, left[r, k]] += share[r, k] * excess
+                masses[r, right[r, k]] += (1.0 - share[r, k]) * excess
 
 
 @jit

@@ -15,9 +15,11 @@ not small): a small price :math:`\lambda` allows long steps, and steps stay smoo
 far is shortened to where the slope of J along it vanishes. Then :math:`\varphi` is raised to the least function with
 the same transforms at all points with mass (its double c-transform along the axes), which never lowers J and leaves no
 direction without curvature. So the ascent can start at :math:`\varphi = 0`; near the optimum :math:`\lambda \to 0` and
-it converges superlinearly. Linear systems are solved by conjugate gradients, preconditioned by multigrid cycles for
-diffusion weighted by the density, whose convergence does not suffer from densities that vary over many orders of
-magnitude.
+it converges superlinearly. There J has kinks: at fronts and at walls that mass leaves, nodes have no image, and what
+the splines deposit at them may as well be at the ends of their block. Of these derivatives one is taken that leaves a
+node no more than is wanted, and steps move such nodes with the ends of their block. Linear systems are solved by
+conjugate gradients, preconditioned by multigrid cycles for diffusion weighted by the density, whose convergence does
+not suffer from densities that vary over many orders of magnitude.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from wgflow.progress import pulse
 
 from ..base import no_limit
 from ..local_energy import LocalEnergy
-from .transport_dual import TransportDual
+from .transport_dual import Moved, TransportDual
 
 __all__ = ["Ascent", "DualPoint", "halves"]
 
@@ -72,10 +74,10 @@ LEAST_WEIGHT = 1e-3
 CLOSE = 1e-6
 #: Where E* is flat (its maximizer is 0), its curvature is replaced by this part of the mean one, far from the optimum.
 FLAT = 0.2
-#: The L1 residual below which that part falls in proportion to the residual.
+#: The L1 residual below which that part falls in proportion to the residual, and kinks of J are taken as such.
 CALM = 0.005
-#: Gap in units of the tolerance below which lowering phi over empty cells may close it.
-NEAR = 1000.0
+#: The price of bending above which they are, too: steps that smooth functions allow were refused.
+KINKED = 1.0
 #: Largest reduction asked of the conjugate gradients.
 COARSEST = 0.1
 #: Smallest reduction asked of them.
@@ -123,6 +125,8 @@ class DualPoint:
         c - V - phi, which is h' at ``wanted`` where that is not 0.
     response : array
         Derivative of ``wanted`` in ``slope``.
+    moved : Moved or None
+        Where masses were moved to that nodes without an image need not keep.
     """
 
     phi: np.ndarray
@@ -133,6 +137,7 @@ class DualPoint:
     wanted: np.ndarray
     slope: np.ndarray
     response: np.ndarray
+    moved: Moved | None = None
 
     @property
     def residual(self) -> float:
@@ -161,21 +166,29 @@ class Ascent:
         self.scratch = np.empty_like(transport.start)
         self.at: np.ndarray | None = None
         with np.errstate(divide="ignore"):
-            self.leaves_cells_empty = bool(np.isfinite(energy.slope(np.zeros(1))[0]))
+            self.least = float(energy.slope(np.zeros(1))[0])
+        self.leaves_cells_empty = math.isfinite(self.least)
+        self.calm = False
         self.steps, self.products, self.evaluations = 0, 0, 0
 
     def evaluate(self, phi: np.ndarray) -> DualPoint:
-        """Return J at phi, with its derivatives and the gap."""
+        """Return J with its derivatives and the gap at phi, raised along the last axis where that moves no mass."""
         self.check_time()
         self.evaluations += 1
         higher = self.transport.majorant(phi, phi.ndim - 1)
         phi = phi if higher is None else higher
         self.at = phi
         density, slope, response, conjugate = self.energy.respond(phi)
+        if self.calm and self.leaves_cells_empty:
+            # Where cells stay empty phi is lowered to where they just do: J rises, and no mass that moves to them.
+            self.at = phi = phi + np.minimum(slope - self.least, 0.0)
+            slope = np.maximum(slope, self.least)
         total, masses = self.transport.evaluate(phi)
+        wanted = self.energy.reference * density
+        moved = self.transport.settle(phi, wanted, masses) if self.calm else None
         gap = self.energy.gap(masses, density, slope)
-        return DualPoint(phi, -total - conjugate, gap, float((phi * masses).sum()) - total, masses,
-                         self.energy.reference * density, slope, response)
+        return DualPoint(phi, -total - conjugate, gap, float((phi * masses).sum()) - total, masses, wanted, slope,
+                         response, moved)
 
     def best_of(self, candidates: list[np.ndarray]) -> DualPoint:
         """Return the candidate of the largest J, among them and their continuations over the cells empty at the start.
@@ -192,6 +205,7 @@ class Ascent:
     def run(self, point: DualPoint, gap_tolerance: Callable[[DualPoint], float], max_steps: int) -> DualPoint:
         """Ascend until ``gap <= gap_tolerance(point)``; return the last point, or the one of least gap on a failure."""
         best, since = point, 0
+        self.calm = False
         point = self._continued(point)
         self.price = min(1.0, max((point.residual / FAR)**2, FIRST_PRICE))
         for _ in range(max_steps):
@@ -202,10 +216,9 @@ class Ascent:
             if new is None:
                 break
             point = self._raised(new)
-            if self.leaves_cells_empty and point.residual < CALM and 1.0 < point.gap / gap_tolerance(point) < NEAR:
-                flat = self._flattened(point)
-                if flat.gap <= gap_tolerance(flat):
-                    return flat
+            if not self.calm and (point.residual < CALM or self.price > KINKED):
+                self.calm = True
+                point = self.evaluate(point.phi)
             since = 0 if point.gap < 0.9 * best.gap else since + 1
             if point.gap < best.gap or math.isnan(best.gap):
                 best = point
@@ -219,12 +232,6 @@ class Ascent:
                 new = self.evaluate(higher)
                 point = new if new.value > point.value else point
         return point
-
-    def _flattened(self, point: DualPoint) -> DualPoint:
-        """Return the point with phi lowered to where cells just stay empty: J rises, but phi gets a kink at the front.
-        """
-        least = float(self.energy.slope(np.zeros(1))[0])
-        return self.evaluate(point.phi + np.minimum(point.slope - least, 0.0))
 
     def _continued(self, point: DualPoint) -> DualPoint:
         """Return the point with phi continued over the cells with hardly any mass, if J or the gap is no worse."""
@@ -273,7 +280,8 @@ class Ascent:
                     for axis, h in enumerate(self.widths)]
         weight = [weight / np.maximum(s, LEAST_STRAIGHT) for s in straight]
         for _ in range(MAX_REJECTED):
-            delta = self._solve(gradient, response, weight, self._approximate(point, response, weight), reduction)
+            approximate = self._approximate(point, response, weight)
+            delta = self._solve(point.moved, gradient, response, weight, approximate, reduction)
             curved = self._newton_product(delta, response)
             predicted = float((delta * gradient).sum()) - 0.5 * float((delta * curved).sum())
             new = self.evaluate(point.phi + delta)
@@ -354,8 +362,8 @@ class Ascent:
             edges.append(0.5 * (lower + upper))
         return Multigrid(response, edges)
 
-    def _solve(self, gradient: np.ndarray, response: np.ndarray, weight: list[np.ndarray], approximate: Multigrid,
-               reduction: float) -> np.ndarray:
+    def _solve(self, moved: Moved | None, gradient: np.ndarray, response: np.ndarray, weight: list[np.ndarray],
+               approximate: Multigrid, reduction: float) -> np.ndarray:
         """Solve the regularized Newton system by conjugate gradients."""
         precondition = approximate.cycle
         x, r = np.zeros_like(gradient), gradient.copy()
@@ -363,9 +371,13 @@ class Ascent:
         direction, rz = z, float((r * z).sum())
         target = reduction**2 * rz
         for _ in range(MAX_PRODUCTS):
+            if moved is not None:
+                direction = moved.follow(direction)
             image = self._newton_product(direction, response)
             if self.price > 0.0:
                 self._bend(direction, weight, image)
+            if moved is not None:
+                image = moved.gather(image)
             bend = float((direction * image).sum())
             if not bend > 0.0:
                 break

@@ -26,7 +26,7 @@ import numpy as np
 from wgflow.checks import check_memory
 from wgflow.compiled import c_transform as kernels
 
-__all__ = ["TransportDual", "neighbors", "smear", "split"]
+__all__ = ["Moved", "TransportDual", "neighbors", "smear", "split"]
 
 #: Sweeps that sharpen the smooth part; the mass that they leave over goes to the nodes.
 SHARPENING = 8
@@ -202,6 +202,39 @@ class _Points:
         return self._backward(rows, "deposit_tangent", self.changes).reshape(v.shape)
 
 
+class Moved:
+    """Where the masses of nodes without an image were moved along the last axis; see `TransportDual.settle`.
+
+    Parameters
+    ----------
+    left, right : arrays of int
+        The ends of the blocks of the nodes that were moved; of the others, the nodes themselves.
+    share : array
+        The share that goes to the left.
+    """
+
+    def __init__(self, left: np.ndarray, right: np.ndarray, share: np.ndarray):
+        self.left, self.right, self.share = left, right, share
+        self.at = left != np.arange(left.shape[-1])
+        self.at |= right != np.arange(left.shape[-1])
+
+    def follow(self, v: np.ndarray) -> np.ndarray:
+        """Return v with the values at the nodes that were moved interpolated between the ends of their blocks."""
+        lower, upper = (np.take_along_axis(v, k, -1) for k in (self.left, self.right))
+        return np.where(self.at, self.share * lower + (1.0 - self.share) * upper, v)
+
+    def gather(self, masses: np.ndarray) -> np.ndarray:
+        """Return masses with those at the nodes that were moved at the ends of their blocks: the adjoint of `follow`.
+        """
+        out = np.where(self.at, 0.0, masses)
+        rows = out.reshape(-1, out.shape[-1])
+        which = np.nonzero(self.at.reshape(rows.shape))
+        excess, share = masses.reshape(rows.shape)[which], self.share.reshape(rows.shape)[which]
+        for ends, part in ((self.left, share), (self.right, 1.0 - share)):
+            np.add.at(rows, (which[0], ends.reshape(rows.shape)[which]), part * excess)
+        return out
+
+
 class TransportDual:
     r"""The convex function :math:`\varphi \mapsto \sum_q m_q F_q(\varphi)` of the points that represent a density.
 
@@ -265,6 +298,23 @@ class TransportDual:
         if not kernels.majorize(rows.reshape(-1, n), self.scales[axis], np.empty(n + 1), *ends, out.reshape(-1, n)):
             return None
         return np.ascontiguousarray(np.moveaxis(out, -1, axis))
+
+    def settle(self, phi: np.ndarray, wanted: np.ndarray, masses: np.ndarray) -> Moved | None:
+        """Change masses to others that are derivatives as well, nearer to the wanted ones: see `kernels.settle`.
+
+        Where a node has no image (1 - tau phi'' = 0), mass there may go to the ends of the block of such nodes: the
+        function has a kink, and its derivatives are many.
+        """
+        higher = self.majorant(phi, phi.ndim - 1)
+        phi = phi if higher is None else higher
+        n = phi.shape[-1]
+        shape = (-1, n)
+        left, right = (np.empty(phi.shape, np.int64) for _ in range(2))
+        share = np.empty(phi.shape)
+        kernels.settle(phi.reshape(shape), self.scales[-1], wanted.reshape(shape), masses.reshape(shape),
+                       left.reshape(shape), right.reshape(shape), share.reshape(shape))
+        moved = Moved(left, right, share)
+        return moved if moved.at.any() else None
 
     def curvature(self, v: np.ndarray) -> np.ndarray:
         """Return the second derivative at the last evaluated function, applied to v: symmetric, positive semi-definite.

@@ -160,6 +160,36 @@ def test_deposits_keep_mass_and_sign(seed, shape, tau, scale):
     assert moved.sum() == pytest.approx(masses.sum(), rel=1e-14)
 
 
+@pytest.mark.parametrize("shape", [(30,), (9, 14)])
+@pytest.mark.parametrize("scale", [0.3, 3.0])
+def test_masses_that_are_moved_from_kinks_are_derivatives_as_well(rng, shape, scale):
+    """F(phi') >= F(phi) + <m, phi' - phi> for all phi', and nodes without an image keep no more than is wanted."""
+    found = 0
+    for _ in range(20):
+        transport = TransportDual(rng.random(shape), [0.1] * len(shape), 0.02)
+        phi = scale * rng.standard_normal(shape)
+        higher = transport.majorant(phi, len(shape) - 1)
+        phi = phi if higher is None else higher
+        value, deposit = transport.evaluate(phi)
+        wanted, masses = rng.random(shape) * deposit.mean(), deposit.copy()
+        moved = transport.settle(phi, wanted, masses)
+        if moved is None:
+            continue
+        found += 1
+        assert np.allclose(moved.gather(deposit - np.where(moved.at, wanted, 0.0)) + np.where(moved.at, wanted, 0.0),
+                           masses, atol=1e-14)
+        assert math.isclose(masses.sum(), deposit.sum(), rel_tol=1e-13)
+        assert masses.min() >= 0.0
+        assert np.allclose(masses[moved.at], wanted[moved.at], atol=1e-15)
+        v, w = rng.standard_normal((2, *shape))
+        assert math.isclose((moved.follow(v) * w).sum(), (v * moved.gather(w)).sum(), rel_tol=1e-11, abs_tol=1e-12)
+        for step in (1e-6, 1e-3, 1e-1):
+            for change in (rng.standard_normal(shape), np.where(moved.at, -1.0, 0.0), np.where(moved.at, 1.0, 0.0)):
+                other, _ = transport.evaluate(phi + step * change)
+                assert other >= value + step * (masses * change).sum() - 1e-12 * (1.0 + abs(value))
+    assert found > 10
+
+
 def test_the_two_parts_add_up(rng):
     masses = rng.random((12, 13)) * (rng.random((12, 13)) > 0.4)
     a, b = split(masses)
