@@ -14,6 +14,7 @@ TESTARGS ?= -n 2
 COVERED := -m 'not slow' --cov --cov-report=
 # Kernels that Numba compiles are seen by no tracer: these tests run them once more as functions of Python.
 KERNEL_TESTS := tests/wgflow/compiled tests/solvers/finite_volume/test_transport.py \
+	--deselect tests/solvers/finite_volume/test_transport.py::test_a_disk_that_is_carried_is_of_second_order \
 	tests/solvers/finite_volume/test_midpoint_kernels.py::test_sweeps_are_their_twins \
 	tests/solvers/finite_volume/test_mobility.py::test_a_chain_is_swept_as_dense_matrices_say \
 	tests/solvers/finite_volume/test_compact.py::test_one_compiled_loop_takes_the_steps_of_python \

@@ -28,7 +28,7 @@ def _log_volume(a, b, q):
         return math.nan
     if q == 1.0:
         return math.log(b - a)
-    if a <= 0.0:
+    if a <= 0.0 or b - a == b:
         return q * math.log(b) - math.log(q)
     return q * math.log(b) + math.log(-math.expm1(q * math.log1p((a - b) / b))) - math.log(q)
 
