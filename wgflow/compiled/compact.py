@@ -279,24 +279,37 @@ def _factor_walls(a, b, p, r, s, cut, forward, pivot, backward, excess):
 
 @jit
 def _factor_line(a, b, p, r, s, cut, forward, pivot, backward):
-    """Eliminate B - s A of a single line between walls as `_factor_walls` does."""
-    n, excess = a.size, 1.0
-    for i in range(n - 1):
+    """Eliminate B - s A of a single line between walls, from both ends towards the cell n // 2.
+
+    ``forward`` passes on towards that cell, ``backward`` away from it. A processor follows the two recursions, each of
+    which waits for its own last number, at the same time.
+    """
+    n, middle, low, high = a.size, a.size // 2, 1.0, 1.0
+    for i in range(middle):
         right, left = s * a[i], s * b[i]
         right -= _cut(p[i], right) if cut else p[i]
         left -= _cut(r[i], left) if cut else r[i]
-        inverse = 1.0 / (excess + right)
-        forward[i] = right * inverse
-        pivot[i] = inverse
-        backward[i] = left * inverse
-        excess = 1.0 + left * inverse * excess
-    forward[n - 1] = backward[n - 1] = 0.0
-    pivot[n - 1] = 1.0 / excess
+        inverse = 1.0 / (low + right)
+        forward[i], pivot[i], backward[i] = right * inverse, inverse, left * inverse
+        low = 1.0 + backward[i] * low
+        k = n - 1 - i
+        if k > middle:
+            right, left = s * a[k - 1], s * b[k - 1]
+            right -= _cut(p[k - 1], right) if cut else p[k - 1]
+            left -= _cut(r[k - 1], left) if cut else r[k - 1]
+            inverse = 1.0 / (high + left)
+            forward[k], pivot[k], backward[k] = left * inverse, inverse, right * inverse
+            high = 1.0 + backward[k] * high
+    forward[middle] = backward[middle] = 0.0
+    pivot[middle] = 1.0 / (low + (high - 1.0))
 
 
 @jit
 def _factor(rates, s, cut, periodic, f):
-    """Eliminate B - s A: f holds forward, pivot, backward, and on a periodic line to_border and from_border."""
+    """Eliminate B - s A: f holds forward, pivot, backward, and on a periodic line to_border and from_border.
+
+    Of a single line between walls as `_factor_line` has them, of several as `_factor_walls` has.
+    """
     n, width = rates.shape[1], rates.shape[2]
     a, b, p, r = rates[0], rates[1], rates[2], rates[3]
     forward, pivot, backward = f[0], f[1], f[2]
@@ -351,6 +364,10 @@ def _resolve(m, rates, s, cut, periodic, f, g, x):
     if periodic:
         _solve_cyclic(f, last, x)
         return
+    if width == 1:
+        x[n - 1, 0] = last[0]
+        _solve_line(forward[:, 0], pivot[:, 0], backward[:, 0], x[:, 0])
+        return
     for i in range(1, n - 1):
         for j in range(width):
             x[i, j] += forward[i - 1, j] * x[i - 1, j]
@@ -363,20 +380,35 @@ def _resolve(m, rates, s, cut, periodic, f, g, x):
 
 @jit
 def _resolve_line(m, p, r, forward, pivot, backward, x):
-    """Fill x = J m of a single line between walls: the product by B goes along with the forward recursion."""
-    n = m.size
-    before, carry = 0.0, 0.0
-    for i in range(n - 1):
+    """Fill x = J m of a single line between walls: the product by B goes along with the recursion from both ends."""
+    n, middle = m.size, m.size // 2
+    low = high = before = after = 0.0
+    for i in range(middle):
         flux = p[i] * m[i] - r[i] * m[i + 1]
-        carry = (m[i] - flux + before) + carry
-        x[i] = carry
-        carry *= forward[i]
-        before = flux
-    carry = ((m[n - 1] + before) + carry) * pivot[n - 1]
-    x[n - 1] = carry
-    for i in range(n - 2, -1, -1):
-        carry = x[i] * pivot[i] + backward[i] * carry
-        x[i] = carry
+        x[i] = (m[i] - flux + before) + low
+        low, before = x[i] * forward[i], flux
+        k = n - 1 - i
+        if k > middle:
+            flux = p[k - 1] * m[k - 1] - r[k - 1] * m[k]
+            x[k] = (m[k] + flux - after) + high
+            high, after = x[k] * forward[k], flux
+    x[middle] = m[middle] - after + before
+    _from_middle(pivot, backward, low + high, x)
+
+
+@jit
+def _from_middle(pivot, backward, arrived, x):
+    """Go back from the middle of a line to both ends; ``arrived`` is what came there from them."""
+    n, middle = x.size, x.size // 2
+    low = high = (x[middle] + arrived) * pivot[middle]
+    x[middle] = low
+    for i in range(middle - 1, -1, -1):
+        low = x[i] * pivot[i] + backward[i] * low
+        x[i] = low
+        k = n - 1 - i
+        if k > middle:
+            high = x[k] * pivot[k] + backward[k] * high
+            x[k] = high
 
 
 @jit(apart=True)
@@ -469,15 +501,15 @@ def _generator(m, rates, periodic, g, x):
 @jit
 def _solve_line(forward, pivot, backward, x):
     """Solve (B - s A) y = x of a single line between walls in place."""
-    n, carry = x.size, x[0]
-    for i in range(n - 1):
-        carry = x[i + 1] + forward[i] * carry
-        x[i + 1] = carry
-    carry *= pivot[n - 1]
-    x[n - 1] = carry
-    for i in range(n - 2, -1, -1):
-        carry = x[i] * pivot[i] + backward[i] * carry
-        x[i] = carry
+    n, middle, low, high = x.size, x.size // 2, 0.0, 0.0
+    for i in range(middle):
+        x[i] += low
+        low = x[i] * forward[i]
+        k = n - 1 - i
+        if k > middle:
+            x[k] += high
+            high = x[k] * forward[k]
+    _from_middle(pivot, backward, low + high, x)
 
 
 @jit
@@ -1462,25 +1494,6 @@ def _rate_between_walls(m, u, a, b, forward, pivot, backward, before, carry, x, 
             sums[j] += u[i, j] * value
 
 
-@jit
-def _rate_of_line(m, u, a, b, forward, pivot, backward, x):
-    """Return the sum of u B^{-1} A m of a single line between walls, as `_rate_between_walls` does."""
-    n = m.size
-    before, carry = 0.0, 0.0
-    for i in range(n - 1):
-        flux = a[i] * m[i] - b[i] * m[i + 1]
-        value = (before - flux) + carry
-        x[i] = value
-        carry = value * forward[i]
-        before = flux
-    carry = (before + carry) * pivot[n - 1]
-    total = u[n - 1] * carry
-    for i in range(n - 2, -1, -1):
-        carry = x[i] * pivot[i] + backward[i] * carry
-        total += u[i] * carry
-    return total
-
-
 @jit(apart=True)
 def _products(u, x, sums):
     """Fill the sums of u x of lines."""
@@ -1532,13 +1545,10 @@ def compact_dissipation(masses, psi, mobility, mu, diffusion, h, outer, inner, p
             _factor(rates, 0.0, width < 1, periodic, f)
         if not single:
             _load(mu, start, stride, step, lines, u)
-        if periodic:
+        if periodic or width == 1:
             _generator(m, rates, periodic, g, x)
             _solve(f, periodic, g[0], x)
             _products(u, x, sums)
-        elif width == 1:
-            sums[0] = _rate_of_line(m[:, 0], u[:, 0], rates[0, :, 0], rates[1, :, 0], f[0, :, 0], f[1, :, 0],
-                                    f[2, :, 0], x[:, 0])
         else:
             _rate_between_walls(m, u, rates[0], rates[1], f[0], f[1], f[2], g[0], g[1], x, sums)
         part = 0.0
