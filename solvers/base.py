@@ -44,6 +44,10 @@ TIME_SLACK = 1e-9
 MASS_SLACK = 1e-9
 
 
+def no_limit() -> None:
+    """Let a step go on for as long as it takes."""
+
+
 class Method(Contract):
     """A way of stepping a flow: a frozen dataclass of its settings.
 
@@ -184,7 +188,7 @@ class Run(Contract):
 
     def __init__(self, method: Method, flow: Flow):
         self.method, self.flow, self.t = method, flow, flow.t0
-        self.check_time: Callable[[], None] = lambda: None
+        self.check_time: Callable[[], None] = no_limit
 
     @abstractmethod
     def start(self) -> Step:
@@ -343,6 +347,8 @@ def run_to_end(method: Method, run: Run, flow: Flow, recorder: Recorder, checkpo
     finally:
         recorder.take(run)
         run.close()
+        # It holds the run, which holds it: with both the arrays of the run would wait for the garbage collector.
+        run.check_time = no_limit
 
 
 def _advance(run: Run, stop: float, recorder: Recorder, limits: _Limits, checkpoint: Checkpoint | None) -> None:

@@ -393,10 +393,12 @@ def boundary_mass(masses: np.ndarray, grid) -> float:
     for axis in range(grid.ndim):
         if grid.periodic[axis]:
             continue
-        lines, count = masses.swapaxes(0, axis), max(1, grid.shape[axis] // 100)
-        natural = grid.log_weight is not None and grid.edges[axis][0] == 0.0
-        low, high = ((masses.item(0), masses.item(-1)) if masses.ndim == count == 1 else
-                     (float(lines[:count].sum()), float(lines[-count:].sum())))
+        count, natural = max(1, grid.shape[axis] // 100), grid.log_weight is not None and grid.edges[axis][0] == 0.0
+        if masses.ndim == count == 1:
+            low, high = masses.item(0), masses.item(-1)
+        else:
+            lines = masses.swapaxes(0, axis)
+            low, high = float(lines[:count].sum()), float(lines[-count:].sum())
         largest = max(largest, high, 0.0 if natural else low)
     return largest / float(masses.sum())
 

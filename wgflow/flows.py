@@ -98,8 +98,9 @@ class Flow:
         self.reserved = 0.0
         # Snapshots that are kept at most where the user does not choose their times; None before a run has begun.
         self.room: int | None = None
-        # What the certificate says of the scheme.
+        # What the certificate says of the scheme, and how it finds where that loses its order, once it is read.
         self.scheme = ""
+        self.loss: Callable[[Flow], str] | None = None
         self.size = self.rho0.points.size if isinstance(self.rho0, Atoms) else self.rho0.grid.size
         scale = self.time_scale
         self.clock = Clock(self.scale_at, self.t0, self.t1) if callable(scale) and self.t1 > self.t0 else None
@@ -113,7 +114,7 @@ class Flow:
         """Whether the law is a density on a grid, and not atoms."""
         return isinstance(self.rho0, Density)
 
-    @property
+    @cached_property
     def density(self) -> Density:
         """The initial law of a flow on a grid."""
         if not isinstance(self.rho0, Density):
@@ -127,7 +128,7 @@ class Flow:
             raise InvalidInput("this flow is that of a density on a grid, not of atoms")
         return self.rho0
 
-    @property
+    @cached_property
     def grid(self) -> Grid:
         """The grid of the initial density."""
         return self.density.grid
@@ -137,10 +138,23 @@ class Flow:
         """The diagonal of A at the cell centers, one array for each axis; None where A is 1."""
         return None if self.mobility is None else self.mobility.on(self.grid)[0]
 
+    @property
+    def scheme_in_words(self) -> str:
+        """What the certificate says of the scheme, with the order that it loses."""
+        lost = "" if self.loss is None else self.loss(self)
+        return f"{self.scheme}; {lost}" if lost else self.scheme
+
     @cached_property
     def on_grid(self) -> EnergyOnGrid:
         """The energy as arrays on the grid, at the start."""
         return self.energy.at(self.t0).assemble(self.grid)
+
+    def on_law(self, rho0: Density, energy: EnergyOnGrid) -> Flow:
+        """Return the same flow from the same law in another form, and its energy as arrays on the grid of that."""
+        found = Flow.__new__(Flow)
+        vars(found).update(vars(self), rho0=rho0, density=rho0, grid=rho0.grid, on_grid=energy)
+        vars(found).pop("_parts", None)
+        return found
 
     def energy_at(self, t: float) -> FreeEnergy:
         """Return the energy at a time; an error in a user's function ends the run with a ConvergenceError."""

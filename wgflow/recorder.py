@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from types import MappingProxyType
@@ -94,7 +93,7 @@ class Recorder:
         self.ends = Outermost(flow.grid) if self.has_open_ends and flow.has_grid else None
         self.even_volume: float | None = None
         if flow.has_grid and all(flow.grid.uniform):
-            self.even_volume = float(flow.grid.volumes.flat[0])
+            self.even_volume = flow.grid.volumes.item(0)
         self.jko_steps: list = []
         self.edi_defect: float | None = None
         self.bias: float | None = None
@@ -156,10 +155,11 @@ class Recorder:
             self.rate(clock, value)
         self.n_rates = None if self.n_rates is None else self.n_rates + count
         volume, before = self.even_volume, self.steps.latest("t")
-        least = laws.min(axis=1) / volume if volume is not None else (laws / self.flow.grid.volumes).min(axis=1)
+        least = [mass / volume for mass in steps.least] if volume is not None else (
+            (laws / self.flow.grid.volumes).min(axis=1).tolist())
         self.steps.extend({
             "t": steps.t, "dt": [after - start for start, after in zip((before, *steps.t), steps.t)],
-            "energy": steps.energy, "mass": laws.sum(axis=1).tolist(), "min_density": least.tolist(),
+            "energy": steps.energy, "mass": laws.sum(axis=1).tolist(), "min_density": least,
             "rejected": steps.rejected, "fallback": [False] * count, "work": [0.0] * count})
         if self.ends is not None and self._is_news(self.ends.most_of_several(laws)):
             for t, law in zip(steps.t, laws):
@@ -250,9 +250,11 @@ class Recorder:
     def _history_of(self, times: list[float], densities: Sequence[Any]) -> Callable[[], tuple[History, float]]:
         """Return a function that makes the history when it is read, and tells the smallest density."""
         steps, nodal = self.steps, self.flow.law is not None
+        found: list[tuple[History, float]] = []
 
-        @functools.cache
         def made() -> tuple[History, float]:
+            if found:
+                return found[0]
             history, least = steps.history(), steps.least()
             if nodal:
                 # The smallest average over a cell, where it is known; else the smallest value at a center.
@@ -260,14 +262,16 @@ class Recorder:
                 history.min_density = np.array([known.get(t, value) for t, value in
                                                 zip(history.t.tolist(), history.min_density.tolist())])
                 least = min([least, *known.values()]) if steps.stride > 1 else float(history.min_density.min())
-            return history, least
+            found.append((history, least))
+            return found[0]
 
         return made
 
     def _append(self, step: Step, dt: float) -> None:
         mass, least = step.mass, step.min_density
         if mass is None or least is None:
-            mass, least = (own if given is None else given for own, given in zip(self._weigh(step.law), (mass, least)))
+            own, lowest = self._weigh(step.law)
+            mass, least = own if mass is None else mass, lowest if least is None else least
         self.steps.append({"t": step.t, "dt": dt, "energy": step.energy, "mass": mass, "min_density": least,
                            "rejected": self.n_rejected, "fallback": step.fallback, "work": step.work})
         self.last_masses = step.law
@@ -353,7 +357,7 @@ class Recorder:
             boundary_mass=self.boundary,
             n_accepted=self.steps.count - 1, n_rejected=self.n_rejected, n_fallback=self.n_fallback,
             residual=self.residual, error_estimate=self.error_estimate, edi_defect=self.edi_defect,
-            bias=self.bias, grid_error=self.grid_error, scheme=self.flow.scheme,
+            bias=self.bias, grid_error=self.grid_error, scheme=self.flow.scheme_in_words,
             dissipation_gap=self._dissipation_gap(lost), n_dissipations=self.n_rates,
             completed=status == 0, stopped=self.stopped, controlled=self.method.controlled,
             settings=self.settings, versions=library_versions(),

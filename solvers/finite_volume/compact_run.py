@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, cast
 
@@ -100,10 +99,13 @@ class CompactRun(FiniteVolumeRun):
             yield from self._one(control, stop)
             return
         steps, last = found
-        # Several at once are recorded so, where none looks at each of them.
-        self.steps += len(steps.t) - 1
-        final = self._commit(last, False, steps.rate[-1])
-        yield final if self.room == 1 else steps
+        if self.room == 1:
+            yield self._commit(last, False, steps.rate[-1])
+        else:
+            # Several at once are recorded so, where none looks at each of them.
+            self._go_on(last, len(steps.t))
+            self.measured = last.energy - last.work
+            yield steps
         self._watch()
 
     def _one(self, control: CompactController, stop: float) -> Iterator[Step]:
@@ -172,9 +174,7 @@ def stepper_at_centers(flow: Flow, method: FiniteVolume, rule: FieldRule) -> Ste
     """Return the steps of a flow of values at the centers of cells, and let the flow record such laws."""
     rho0 = nodes_of_density(flow.density)
     energy = flow.on_grid.on(rho0.grid)
-    nodal = replace(flow, rho0=rho0)
-    vars(nodal)["on_grid"] = energy
-    nodal.clock, nodal.drive = flow.clock, flow.drive
+    nodal = flow.on_law(rho0, energy)
     flow.law = law_of_nodes(flow.density, rho0)
     static, threads = not (energy.moves or flow.energy.time_dependent), method.threads or default_threads()
     diagonal = flow.diagonal_mobility
@@ -277,7 +277,7 @@ class Loop:
         """Return steps towards a time and the state after the last; None where the next one needs more care."""
         state, control, tolerance = run.state, run.controller, run.controller.tolerance
         count = min(self.batch, run.room)
-        rows, laws, numbers = np.empty((count, 6)), np.empty((count, self.grid.size)), control.numbers
+        rows, laws, numbers = np.empty((count, 7)), np.empty((count, self.grid.size)), control.numbers
         rtol = -1.0 if tolerance.rtol is None else tolerance.rtol
         accepted, rejected, _ = compact_steps(
             state.masses, self.mu, self.diffusion, self.grid.periodic[0], self.scale,
@@ -288,8 +288,8 @@ class Loop:
         run.n_rejected += rejected
         if not accepted:
             return None
-        t, lengths, energy, rate, error, refused = rows[:accepted].T.tolist()
+        t, lengths, energy, rate, error, refused, least = rows[:accepted].T.tolist()
         clock = list(accumulate(lengths, initial=state.clock))[1:]
         run.error_estimate = error[-1]
-        steps = Steps(t, laws[:accepted], energy, clock, rate, error, [before + int(k) for k in refused])
+        steps = Steps(t, laws[:accepted], energy, clock, rate, error, [before + int(k) for k in refused], least)
         return steps, State(t[-1], clock[-1], laws[accepted - 1], energy[-1], None, None, lengths[-1])

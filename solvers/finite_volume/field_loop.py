@@ -61,7 +61,7 @@ class FieldLoop:
             return None
         # Where a law may collapse each step is looked at before the next one.
         count = min(self.batch, run.room) if math.isinf(run.collapse.critical) else 1
-        rows, numbers = np.empty((count, 6)), control.numbers
+        rows, numbers = np.empty((count, 7)), control.numbers
         laws, fields, middles = np.empty((3, count, self.n))
         accepted, rejected = compact_field_steps(
             state.masses, np.array(past), *self.given,
@@ -73,9 +73,9 @@ class FieldLoop:
         run.n_rejected += rejected
         if not accepted:
             return None
-        t, lengths, energy, rate, error, refused = rows[:accepted].T.tolist()
+        t, lengths, energy, rate, error, refused, least = rows[:accepted].T.tolist()
         clock = list(accumulate(lengths, initial=state.clock))[1:]
         run.error_estimate, last = error[-1], accepted - 1
-        steps = Steps(t, laws[:accepted], energy, clock, rate, error, [before + int(k) for k in refused])
+        steps = Steps(t, laws[:accepted], energy, clock, rate, error, [before + int(k) for k in refused], least)
         return steps, State(t[-1], clock[-1], laws[last], energy[-1], fields[last],
                             fields[last - 1] if last else state.interaction, lengths[-1], middle=middles[last])

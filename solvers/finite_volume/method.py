@@ -26,6 +26,8 @@ __all__ = ["FiniteVolume"]
 SCHEMES = ("extrapolated", "midpoint")
 #: How a certificate tells that cells vary in width.
 GRADED = " on cells of smoothly varying widths"
+#: The least tolerance of a step: above the rounding of a sum over the cells.
+LEAST_RTOL = 100 * 2.0**-52
 #: Steps that no run takes.
 NO_LIMIT = 10**9
 #: Orders in space; by default 4 where that is better.
@@ -134,7 +136,7 @@ class FiniteVolume(Method):
         for name in ("dt", "rtol", "tol", "max_step", "time_limit"):
             if getattr(self, name) is not None:
                 check_positive(name, getattr(self, name))
-        if self.rtol is not None and not 100 * np.finfo(float).eps <= self.rtol < 1:
+        if self.rtol is not None and not LEAST_RTOL <= self.rtol < 1:
             raise InvalidInput(f"rtol={self.rtol:g}: need a number between 100 eps = 2.2e-14 and 1")
         if self.tol is not None and not 1e-10 <= self.tol < 1:
             raise InvalidInput(f"tol={self.tol:g}: need a number between 1e-10 and 1")
@@ -199,7 +201,7 @@ class FiniteVolume(Method):
             order = "fourth" if rough is None else "second"
             flow.scheme = (f"fluxes of {order} order in space along directions of the grid ({len(directions)} for a "
                            f"mobility with mixed terms{'' if rough is None else '; ' + rough})")
-            flow.scheme += _loss(flow) if rough is None else ""
+            flow.loss = loss_of_order if rough is None else None
             reserve_for(flow, self, rough is None)
             return CompactRun(self, flow) if rough is None else FiniteVolumeRun(self, flow)
         reason = why_not_compact(flow, self)
@@ -211,7 +213,8 @@ class FiniteVolume(Method):
         if reason is None:
             together = ", all axes at once" if self.splitting == "none" else ""
             cells = "" if all(even or half for even, half in zip(flow.grid.uniform, flow.grid.origin)) else GRADED
-            flow.scheme = f"fluxes of fourth order in space{cells}{together}{moving}{_loss(flow)}"
+            flow.scheme = f"fluxes of fourth order in space{cells}{together}{moving}"
+            flow.loss = loss_of_order
             reserve_for(flow, self, True)
             implicit = self.scheme == "midpoint" and flow.on_grid.moves
             return CompactMidpointRun(self, flow) if implicit else CompactRun(self, flow)
@@ -223,9 +226,3 @@ class FiniteVolume(Method):
             flow.scheme = f"fluxes of second order in space{moving} ({reason})"
         reserve_for(flow, self, False)
         return FiniteVolumeRun(self, flow)
-
-
-def _loss(flow: Flow) -> str:
-    """Return the words by which a certificate tells where fluxes of fourth order lose their order."""
-    found = loss_of_order(flow)
-    return f"; {found}" if found else ""

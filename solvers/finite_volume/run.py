@@ -85,7 +85,7 @@ class FiniteVolumeRun(Run):
         # Whether a law that has been calm may be moved all of a sudden.
         self.moved_from_outside = flow.drive is not None or flow.clock is not None
         self.steps = 0
-        self.even_volume = float(flow.grid.volumes.flat[0]) if all(flow.grid.uniform) else None
+        self.even_volume = flow.grid.volumes.item(0) if all(flow.grid.uniform) else None
         self.explicit, self.fluxes = explicit_steps_of(flow, method), flow.scheme
         # Where a fixed step is crossed in parts: its end, and the length of the part tried next.
         self.target: float | None = None
@@ -273,13 +273,17 @@ class FiniteVolumeRun(Run):
         return [first, second] if judged else []
 
     # ---------------------------------------------------------------- both
-    def _commit(self, new: State, fallback: bool, rate: float | None = None, mass: float | None = None,
-                min_density: float | None = None) -> Step:
-        """Go on to a state, and form its dissipation where that is due and not given."""
+    def _go_on(self, new: State, steps: int = 1) -> None:
+        """Go on to the state after some steps."""
         self.last_dt, self.state, self.t = new.t - self.t, new, new.t
         if self.method.tol is not None:
             self.grid_error = max(self.grid_error or 0.0, self._space_error(new))
-        self.steps += 1
+        self.steps += steps
+
+    def _commit(self, new: State, fallback: bool, rate: float | None = None, mass: float | None = None,
+                min_density: float | None = None) -> Step:
+        """Go on to a state, and form its dissipation where that is due and not given."""
+        self._go_on(new)
         lost = self.first_energy + new.work - new.energy
         large = self.flow.grid.size >= LARGE_GRID
         share = LARGE_GRID_SHARE if large else DISSIPATION_SHARE

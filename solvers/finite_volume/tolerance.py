@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Tolerance"]
 
@@ -18,8 +18,7 @@ LEAST_LEFT, LEAST_CROSSED = 0.05, 0.01
 BUDGET_PART, BUDGET_LEFT = 0.25, 0.04
 
 
-@dataclass(frozen=True)
-class Tolerance:
+class Tolerance(NamedTuple):
     """The tolerance of a step, relative to the mass: as given, or a multiple of the error of the grid.
 
     Parameters

@@ -26,6 +26,8 @@ from wgflow.errors import InvalidInput
 from wgflow.grids import Grid
 from wgflow.jko_steps import JKOStep
 
+from ..base import no_limit
+
 __all__ = ["InnerSettings", "InnerSolver", "JKOStep", "did_you_mean"]
 
 
@@ -204,8 +206,6 @@ class InnerSolver(ABC):
         return math.nan
 
 
-def no_limit() -> None:
-    """Let a step go on for as long as it takes."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

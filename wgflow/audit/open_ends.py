@@ -58,11 +58,12 @@ class Outermost:
     def __init__(self, grid: Grid):
         ends = [(axis, side, _length(grid, axis) / float(grid.widths[axis][side]))
                 for axis, pair in enumerate(grid.open_ends) for side, is_open in zip((0, -1), pair) if is_open]
+        self.few = [(side, factor) for _, side, factor in ends] if grid.ndim == 1 else []
+        if self.few:
+            return
         cells = [_numbers(grid.shape, axis, side) for axis, side, _ in ends]
-        self.cells = np.concatenate([np.empty(0, dtype=np.intp), *cells])
-        self.factors = np.concatenate([np.empty(0), *(np.full(part.size, factor)
-                                                      for part, (_, _, factor) in zip(cells, ends))])
-        self.few = list(zip(self.cells.tolist(), self.factors.tolist())) if grid.ndim == 1 else []
+        self.cells = np.concatenate(cells)
+        self.factors = np.concatenate([np.full(part.size, factor) for part, (_, _, factor) in zip(cells, ends)])
 
     def most_outside(self, masses: Array) -> float:
         """Return an upper bound of what `mass_outside` finds, times the mass: :math:`\\int_{end} \\rho L`."""
@@ -74,7 +75,7 @@ class Outermost:
 
     def most_of_several(self, laws: Array) -> float:
         """Return a bound of `most_outside` for several laws on one axis, an array of shape (k, n)."""
-        return sum(float(laws[:, cell].max()) * factor for cell, factor in self.few)
+        return sum([max(laws[:, cell].tolist()) * factor for cell, factor in self.few])
 
 
 def mass_outside(energy: EnergyOnGrid, masses: Array, elapsed: float = math.inf,

@@ -50,12 +50,14 @@ def check_times(t_eval, t0, t1, size: int, unit: str = "cells") -> tuple[float, 
         raise InvalidInput(f"t_eval must increase strictly; "
                            f"t_eval[{k}]={times[k]:g} <= t_eval[{k - 1}]={times[k - 1]:g}")
     # Times formed by arithmetic may miss the ends by a last digit: they are replaced by the ends.
+    found = times.tolist()
     for k, end in ((0, t0), (-1, t1)):
-        if abs(times[k] - end) <= TIME_SLACK * max(abs(t0), abs(t1)):
-            times[k] = end
-    if times[0] < t0 or times[-1] > t1:
+        if abs(found[k] - end) <= TIME_SLACK * max(abs(t0), abs(t1)):
+            found[k] = end
+    first, last = found[0], found[-1]
+    if first < t0 or last > t1:
         hint = ""
-        if np.ndim(t_eval) == 0 and times[0] == int(times[0]) > 1:
-            hint = f"; for so many output times take t_eval=np.linspace({t0:g}, {t1:g}, {int(times[0])})"
-        raise InvalidInput(f"t_eval runs from {times[0]:g} to {times[-1]:g}, outside t_span=({t0:g}, {t1:g}){hint}")
-    return tuple(times.tolist())
+        if np.ndim(t_eval) == 0 and first == int(first) > 1:
+            hint = f"; for so many output times take t_eval=np.linspace({t0:g}, {t1:g}, {int(first)})"
+        raise InvalidInput(f"t_eval runs from {first:g} to {last:g}, outside t_span=({t0:g}, {t1:g}){hint}")
+    return tuple(found)

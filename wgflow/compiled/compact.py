@@ -278,11 +278,44 @@ def _factor_walls(a, b, p, r, s, cut, forward, pivot, backward, excess):
 
 
 @jit
+def _factor_line(a, b, p, r, s, cut, forward, pivot, backward):
+    """Eliminate B - s A of a single line between walls, from both ends towards the cell n // 2.
+
+    ``forward`` passes on towards that cell, ``backward`` away from it. A processor follows the two recursions, each of
+    which waits for its own last number, at the same time.
+    """
+    n, middle, low, high = a.size, a.size // 2, 1.0, 1.0
+    for i in range(middle):
+        right, left = s * a[i], s * b[i]
+        right -= _cut(p[i], right) if cut else p[i]
+        left -= _cut(r[i], left) if cut else r[i]
+        inverse = 1.0 / (low + right)
+        forward[i], pivot[i], backward[i] = right * inverse, inverse, left * inverse
+        low = 1.0 + backward[i] * low
+        k = n - 1 - i
+        if k > middle:
+            right, left = s * a[k - 1], s * b[k - 1]
+            right -= _cut(p[k - 1], right) if cut else p[k - 1]
+            left -= _cut(r[k - 1], left) if cut else r[k - 1]
+            inverse = 1.0 / (high + left)
+            forward[k], pivot[k], backward[k] = left * inverse, inverse, right * inverse
+            high = 1.0 + backward[k] * high
+    forward[middle] = backward[middle] = 0.0
+    pivot[middle] = 1.0 / (low + (high - 1.0))
+
+
+@jit
 def _factor(rates, s, cut, periodic, f):
-    """Eliminate B - s A: f holds forward, pivot, backward, and on a periodic line to_border and from_border."""
+    """Eliminate B - s A: f holds forward, pivot, backward, and on a periodic line to_border and from_border.
+
+    Of a single line between walls as `_factor_line` has them, of several as `_factor_walls` has.
+    """
     n, width = rates.shape[1], rates.shape[2]
     a, b, p, r = rates[0], rates[1], rates[2], rates[3]
     forward, pivot, backward = f[0], f[1], f[2]
+    if not periodic and width == 1:
+        _factor_line(a[:, 0], b[:, 0], p[:, 0], r[:, 0], s, cut, forward[:, 0], pivot[:, 0], backward[:, 0])
+        return
     if not periodic:
         _factor_walls(a, b, p, r, s, cut, forward, pivot, backward, np.ones(width))
         return
@@ -331,6 +364,10 @@ def _resolve(m, rates, s, cut, periodic, f, g, x):
     if periodic:
         _solve_cyclic(f, last, x)
         return
+    if width == 1:
+        x[n - 1, 0] = last[0]
+        _solve_line(forward[:, 0], pivot[:, 0], backward[:, 0], x[:, 0])
+        return
     for i in range(1, n - 1):
         for j in range(width):
             x[i, j] += forward[i - 1, j] * x[i - 1, j]
@@ -343,20 +380,35 @@ def _resolve(m, rates, s, cut, periodic, f, g, x):
 
 @jit
 def _resolve_line(m, p, r, forward, pivot, backward, x):
-    """Fill x = J m of a single line between walls: the product by B goes along with the forward recursion."""
-    n = m.size
-    before, carry = 0.0, 0.0
-    for i in range(n - 1):
+    """Fill x = J m of a single line between walls: the product by B goes along with the recursion from both ends."""
+    n, middle = m.size, m.size // 2
+    low = high = before = after = 0.0
+    for i in range(middle):
         flux = p[i] * m[i] - r[i] * m[i + 1]
-        carry = (m[i] - flux + before) + carry
-        x[i] = carry
-        carry *= forward[i]
-        before = flux
-    carry = ((m[n - 1] + before) + carry) * pivot[n - 1]
-    x[n - 1] = carry
-    for i in range(n - 2, -1, -1):
-        carry = x[i] * pivot[i] + backward[i] * carry
-        x[i] = carry
+        x[i] = (m[i] - flux + before) + low
+        low, before = x[i] * forward[i], flux
+        k = n - 1 - i
+        if k > middle:
+            flux = p[k - 1] * m[k - 1] - r[k - 1] * m[k]
+            x[k] = (m[k] + flux - after) + high
+            high, after = x[k] * forward[k], flux
+    x[middle] = m[middle] - after + before
+    _from_middle(pivot, backward, low + high, x)
+
+
+@jit
+def _from_middle(pivot, backward, arrived, x):
+    """Go back from the middle of a line to both ends; ``arrived`` is what came there from them."""
+    n, middle = x.size, x.size // 2
+    low = high = (x[middle] + arrived) * pivot[middle]
+    x[middle] = low
+    for i in range(middle - 1, -1, -1):
+        low = x[i] * pivot[i] + backward[i] * low
+        x[i] = low
+        k = n - 1 - i
+        if k > middle:
+            high = x[k] * pivot[k] + backward[k] * high
+            x[k] = high
 
 
 @jit(apart=True)
@@ -447,6 +499,20 @@ def _generator(m, rates, periodic, g, x):
 
 
 @jit
+def _solve_line(forward, pivot, backward, x):
+    """Solve (B - s A) y = x of a single line between walls in place."""
+    n, middle, low, high = x.size, x.size // 2, 0.0, 0.0
+    for i in range(middle):
+        x[i] += low
+        low = x[i] * forward[i]
+        k = n - 1 - i
+        if k > middle:
+            x[k] += high
+            high = x[k] * forward[k]
+    _from_middle(pivot, backward, low + high, x)
+
+
+@jit
 def _solve(f, periodic, last, x):
     """Solve (B - s A) y = x in place with the factors of `_factor`; ``last`` has room for the width."""
     n, width = x.shape
@@ -454,6 +520,9 @@ def _solve(f, periodic, last, x):
         for j in range(width):
             last[j] = x[n - 1, j]
         _solve_cyclic(f, last, x)
+        return
+    if width == 1:
+        _solve_line(f[0, :, 0], f[1, :, 0], f[2, :, 0], x[:, 0])
         return
     for i in range(n - 1):
         for j in range(width):
@@ -500,6 +569,22 @@ def _mend(mass, safe, x):
         for j in range(width):
             x[i, j] *= total[j]
     return moved
+
+
+@jit
+def _mend_line(m, safe, x):
+    """Raise negative entries of a line x to a part of those of ``safe``, and scale it to the mass of m, as `_mend`."""
+    mass, raised, total = 0.0, 0.0, 0.0
+    for i in range(x.size):
+        value = x[i] if x[i] >= 0.0 else LEFT * max(safe[i], 0.0)
+        mass += m[i]
+        raised += value - x[i]
+        total += value
+        x[i] = value
+    scale = mass / total if raised > 0.0 and total > 0.0 else 1.0
+    for i in range(x.size):
+        x[i] *= scale
+    return raised
 
 
 @jit
@@ -667,6 +752,14 @@ def compact_sweep(masses, psi, mobility, diffusion, dt, count, h, outer, inner, 
         _store(work[count % 2], start, stride, step, lines, masses)
 
 
+@jit(apart=True)
+def _add_stage(stage, weight, share, x, low):
+    """Add parts of a stage of the formula of order 5 to a line, and to its distance to the formula of order 3."""
+    for i in range(x.size):
+        x[i] += weight * stage[i]
+        low[i] += share * stage[i]
+
+
 @jit(unrolled=False)
 def compact_line(m, rates, f, dt, known, periodic, x):
     """Move one line (n, 1) by a time dt by the formula of order 5.
@@ -679,24 +772,21 @@ def compact_line(m, rates, f, dt, known, periodic, x):
     cut = s < 0.0
     if not known:
         _factor(rates, s, cut, periodic, f)
-    y, g, low = np.empty((2, n, 1)), np.empty((2, 1)), np.zeros((n, 1))
+    y, g, low = np.empty((2, n, 1)), np.empty((2, 1)), np.zeros(n)
+    mf, xf = m.reshape(n), x.reshape(n)
     for i in range(n):
-        x[i, 0] = 0.0
-        y[0, i, 0] = m[i, 0]
+        xf[i], y[0, i, 0] = 0.0, mf[i]
     for k in range(5):
         c5 = FIFTH_WEIGHTS[k]
         c3 = THIRD_WEIGHTS[k] if k < 4 else 0.0
         old, new = y[k % 2], y[(k + 1) % 2]
         _resolve(old, rates, s, cut, periodic, f, g, new)
-        for i in range(n):
-            x[i, 0] += c5 * new[i, 0]
-            low[i, 0] += (c5 - c3) * new[i, 0]
+        _add_stage(new.reshape(n), c5, c5 - c3, xf, low)
     distance, whole = 0.0, 0.0
     for i in range(n):
-        distance += abs(low[i, 0])
-        whole += abs(x[i, 0] - m[i, 0])
-    _sums(m, g[0])
-    return distance, whole, _mend(g[0], y[1], x)
+        distance += abs(low[i])
+        whole += abs(xf[i] - mf[i])
+    return distance, whole, _mend_line(mf, y[1].reshape(n), xf)
 
 
 @jit
@@ -917,15 +1007,16 @@ def _line_dissipation(m, logs, mu, diffusion, rates, f, periodic, g, x):
 
 @jit
 def _sound(x, mass):
-    """Scale a line to its exact mass; return whether it had it up to round-off, and no mass is negative."""
-    total, lowest = 0.0, 0.0
+    """Scale a line to its exact mass; return whether it had it up to round-off, and the smallest of its masses."""
+    total, least = 0.0, x[0, 0]
     for i in range(x.shape[0]):
         total += x[i, 0]
-        lowest = min(lowest, x[i, 0])
+        least = min(least, x[i, 0])
     if abs(total - mass) > MASS_SLACK * mass:
         for i in range(x.shape[0]):
             x[i, 0] *= mass / total
-    return abs(total - mass) <= MASS_ALARM * mass and lowest >= 0.0
+        least *= mass / total
+    return abs(total - mass) <= MASS_ALARM * mass, least
 
 
 @jit(unrolled=False)
@@ -978,8 +1069,9 @@ def compact_steps(start, mu, diffusion, periodic, scale, times, control, toleran
         rtol of a step, or a negative number and a multiple of the error of the grid with its bounds.
     rates, f : arrays (4, n, 1) and (2, 5, n, 1)
         As `compact_start` has filled them.
-    rows : array (k, 6)
-        Receives time, length by the clock, energy, dissipation, sum of the errors and steps rejected, of each step.
+    rows : array (k, 7)
+        Receives of each step time, length by the clock, energy, dissipation, sum of the errors, steps rejected, and the
+        smallest mass.
     laws : array (k, n)
         Receives the point masses.
 
@@ -1003,7 +1095,8 @@ def compact_steps(start, mu, diffusion, periodic, scale, times, control, toleran
         clock = round_length(dt * scale)
         distance, whole, moved = compact_line(m, rates, f[0], clock, clock == last, periodic, x)
         last = clock
-        if not _sound(x, mass):
+        sound, least = _sound(x, mass)
+        if not (sound and least >= 0.0):
             return accepted, rejected, True
         after = _line_energy(x[:, 0], mu, diffusion, logs)
         if not after <= energy + ENERGY_SLACK * max(1.0, abs(energy)):
@@ -1022,7 +1115,7 @@ def compact_steps(start, mu, diffusion, periodic, scale, times, control, toleran
             laws[accepted, i] = m[i, 0] = x[i, 0]
         rows[accepted, 0], rows[accepted, 1], rows[accepted, 2] = t, clock, energy
         rows[accepted, 3] = _line_dissipation(m, logs, mu, diffusion, rates, f[1], periodic, g, x)
-        rows[accepted, 4], rows[accepted, 5] = control[1], rejected
+        rows[accepted, 4], rows[accepted, 5], rows[accepted, 6] = control[1], rejected, least
         accepted += 1
     return accepted, rejected, False
 
@@ -1135,8 +1228,9 @@ def compact_field_steps(start, past, potentials, interaction, shifts, line, time
         energy at t, and the mass.
     control, tolerance
         As in `compact_steps`.
-    rows : array (k, 6)
-        Receives time, length by the clock, energy, dissipation, sum of the errors and steps rejected, of each step.
+    rows : array (k, 7)
+        Receives of each step time, length by the clock, energy, dissipation, sum of the errors, steps rejected, and the
+        smallest mass.
     laws, fields, middles : arrays (k, n)
         Receive the point masses, U m, and that in the middle of the step.
 
@@ -1168,7 +1262,8 @@ def compact_field_steps(start, past, potentials, interaction, shifts, line, time
             break
         distance, whole, moved, missed = _field_step(work, s, last, known, potentials[0], features, signs, table,
                                                      shifts, diffusion, h, periodic, rates, f, g, mu)
-        if not _sound(x, mass):
+        sound, least = _sound(x, mass)
+        if not (sound and least >= 0.0):
             break
         _line_field(x, features, signs, table, shifts[0], shifts[1], after)
         for i in range(n):
@@ -1196,7 +1291,7 @@ def compact_field_steps(start, past, potentials, interaction, shifts, line, time
         _factor(rates, 0.0, n < 1, periodic, f)
         rows[accepted, 0], rows[accepted, 1], rows[accepted, 2] = t, clock, energy
         rows[accepted, 3] = _line_dissipation(m, logs, mu, diffusion, rates, f, periodic, coarse, fine)
-        rows[accepted, 4], rows[accepted, 5] = control[1], rejected
+        rows[accepted, 4], rows[accepted, 5], rows[accepted, 6] = control[1], rejected, least
         accepted += 1
     return accepted, rejected
 
@@ -1399,25 +1494,6 @@ def _rate_between_walls(m, u, a, b, forward, pivot, backward, before, carry, x, 
             sums[j] += u[i, j] * value
 
 
-@jit
-def _rate_of_line(m, u, a, b, forward, pivot, backward, x):
-    """Return the sum of u B^{-1} A m of a single line between walls, as `_rate_between_walls` does."""
-    n = m.size
-    before, carry = 0.0, 0.0
-    for i in range(n - 1):
-        flux = a[i] * m[i] - b[i] * m[i + 1]
-        value = (before - flux) + carry
-        x[i] = value
-        carry = value * forward[i]
-        before = flux
-    carry = (before + carry) * pivot[n - 1]
-    total = u[n - 1] * carry
-    for i in range(n - 2, -1, -1):
-        carry = x[i] * pivot[i] + backward[i] * carry
-        total += u[i] * carry
-    return total
-
-
 @jit(apart=True)
 def _products(u, x, sums):
     """Fill the sums of u x of lines."""
@@ -1469,13 +1545,10 @@ def compact_dissipation(masses, psi, mobility, mu, diffusion, h, outer, inner, p
             _factor(rates, 0.0, width < 1, periodic, f)
         if not single:
             _load(mu, start, stride, step, lines, u)
-        if periodic:
+        if periodic or width == 1:
             _generator(m, rates, periodic, g, x)
             _solve(f, periodic, g[0], x)
             _products(u, x, sums)
-        elif width == 1:
-            sums[0] = _rate_of_line(m[:, 0], u[:, 0], rates[0, :, 0], rates[1, :, 0], f[0, :, 0], f[1, :, 0],
-                                    f[2, :, 0], x[:, 0])
         else:
             _rate_between_walls(m, u, rates[0], rates[1], f[0], f[1], f[2], g[0], g[1], x, sums)
         part = 0.0

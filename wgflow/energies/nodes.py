@@ -82,8 +82,8 @@ class NodeGrid(Grid):
         self.images = tuple(None if even or half else graded_axis(e, c, around) for even, half, e, c, around in
                             zip(cells.uniform, cells.origin, cells.edges, cells.centers, cells.periodic))
         # The half cell at an origin counts as a whole one with half the weight.
-        self.widths = tuple(np.full(h.size, h[-1]) if axis is None else axis.pace
-                            for h, axis in zip(cells.widths, self.images))
+        self.widths = tuple(axis.pace if axis is not None else np.full(h.size, h[-1]) if half else h
+                            for h, axis, half in zip(cells.widths, self.images, cells.origin))
         self.steps = tuple(1.0 if axis is not None else float(h[0]) for h, axis in zip(self.widths, self.images))
         if cells.log_weight is not None:
             self.log_weight = _log_values(cells.log_weight, cells.periodic)
@@ -99,9 +99,13 @@ class NodeGrid(Grid):
         for axis, periodic in enumerate(self.periodic):
             if not periodic:
                 lines, graded = volumes.swapaxes(axis, -1), self.images[axis]
-                weights = np.ones(self.shape[axis])
-                weights[:3], weights[-3:] = WALL, WALL[::-1]
-                lines *= weights if graded is None else weights + graded.weights()
+                if graded is None:
+                    lines[..., :3] *= WALL
+                    lines[..., -3:] *= WALL[::-1]
+                else:
+                    weights = np.ones(self.shape[axis])
+                    weights[:3], weights[-3:] = WALL, WALL[::-1]
+                    lines *= weights + graded.weights()
         volumes.flags.writeable = False
         return volumes
 
@@ -149,14 +153,18 @@ def nodes_of_density(rho: Density) -> Density:
     if rho.nodal is not None:
         return rho.nodal
     grid, nodes = rho.grid, node_grid(rho.grid)
-    values = _in_even_cells(rho.values, grid.widths, nodes)
+    values, graded = rho.values, any(nodes.images)
+    if graded:
+        values = _in_even_cells(values, grid.widths, nodes)
     if any(grid.origin):
+        values = values.copy()
         _scale_origins(values, grid, 0.5)
     # Bounds make the maps of the axes depend on their order.
     for axis in reversed(_steepest_first(values, grid.periodic)):
         if is_smooth(values, axis):
             values = _along(values_of_averages, values, axis, nodes)
-    values = _in_even_cells(values, nodes.widths, nodes, back=True)
+    if graded:
+        values = _in_even_cells(values, nodes.widths, nodes, back=True)
     return Density.trusted(nodes, _of_mass(values, nodes, rho.mass))
 
 

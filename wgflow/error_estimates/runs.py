@@ -131,8 +131,8 @@ class Runner:
         except ConvergenceError as error:
             raise ConvergenceError(f"error estimate: the run on {shape} cells failed: {error}",
                                    reason=error.reason) from error
-        laws = found.densities[-len(times):]
-        return [Known(each, float(value), flow.scheme) for each, value in zip(laws, found.energy[-len(times):])]
+        laws, words = found.densities[-len(times):], flow.scheme_in_words
+        return [Known(each, float(value), words) for each, value in zip(laws, found.energy[-len(times):])]
 
 
 def related_runs(solution: Solution, energy: FreeEnergy, start: Law, method: Method, k: int) -> Related:

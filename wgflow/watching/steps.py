@@ -94,6 +94,8 @@ class Steps(NamedTuple):
         The sum of the estimated errors after each step.
     rejected : list of int
         How many steps had been rejected when it was accepted.
+    least : list of float
+        The smallest of the masses after each step.
     """
 
     t: list[float]
@@ -103,3 +105,4 @@ class Steps(NamedTuple):
     rate: list[float]
     error: list[float]
     rejected: list[int]
+    least: list[float]

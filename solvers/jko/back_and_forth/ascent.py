@@ -34,7 +34,7 @@ from wgflow.compiled.extension import extend
 from wgflow.compiled.multigrid import Multigrid, add_bending
 from wgflow.progress import pulse
 
-from ..base import no_limit
+from ...base import no_limit
 from ..local_energy import LocalEnergy
 from .transport_dual import Moved, TransportDual
 

@@ -10,7 +10,7 @@ import numpy as np
 from wgflow.compiled.log_convolution import LogConvolution, LogSum
 from wgflow.progress import pulse
 
-from ..base import no_limit
+from ...base import no_limit
 from .energy import LARGEST_EXPONENT, SeparableEnergy
 
 __all__ = ["LOST", "Coupling", "ScalingProblem", "safe_exp", "self_potential", "weighted"]

@@ -179,6 +179,24 @@ def test_a_line_follows_the_exponential(periodic):
     assert math.log2(errors[0] / errors[-1]) / 2 > 4.5
 
 
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("n", [8, 9, 30, 31])
+def test_a_single_line_is_solved_from_both_ends_as_several_are_from_one(n, cut, rng):
+    psi, m = 9 * rng.standard_normal(n), rng.random(n)
+    found = []
+    for width in (1, 2):
+        lines = np.repeat(psi[:, None], width, axis=1)
+        rates, f, g, x = np.empty((4, n, width)), np.empty((3, n, width)), np.empty((2, width)), np.empty((n, width))
+        compact._unit_rates(lines, 1.0, 0.1, False, rates)
+        compact._factor(rates, 0.3, cut, False, f)
+        compact._resolve(np.repeat(m[:, None], width, axis=1), rates, 0.3, cut, False, f, g, x)
+        solved = np.repeat(m[:, None], width, axis=1)
+        compact._solve(f, False, g[0], solved)
+        found.append((x[:, 0], solved[:, 0]))
+    for one, several in zip(*found):
+        np.testing.assert_allclose(one, several, rtol=1e-11, atol=1e-14)
+
+
 @pytest.mark.parametrize("periodic", [False, True])
 def test_the_dissipation_of_a_line(periodic, rng):
     n, h = 15, 0.2
