@@ -98,7 +98,7 @@ def _internal_forces(x, masses, log_masses, diffusion, factors, exponents, q, lo
         if q == 1.0:
             s = 1.0 / (b - a)
             la, lb, laa, lab, lbb = -s, s, -s * s, s * s, -s * s
-        elif a <= 0.0:
+        elif a <= 0.0 or b - a == b:
             la, lb, laa, lab, lbb = 0.0, q / b, 0.0, 0.0, -q / (b * b)
             if q == 2.0:
                 laa = -2.0 / (b * b)
