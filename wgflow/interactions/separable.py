@@ -3,7 +3,7 @@ r"""Convolutions with kernels that are products of functions of one coordinate e
 For :math:`w(z) = w_1(z_1) \cdots w_d(z_d)` on a uniform grid U is a product of one matrix along each axis. Where
 w is smooth on the scale of the domain these are of low rank to rounding, :math:`U_a = L_a R_a` (a Gaussian on a box of
 ten deviations: rank 35 on any number of cells): first all :math:`R_a` shrink the axes, then all :math:`L_a` widen
-them. On 128 x 128 cells that is four times as fast as Fourier transforms.
+them. On 128 x 128 cells that is five times as fast as Fourier transforms, on 512 x 512 16 times.
 """
 
 from __future__ import annotations
