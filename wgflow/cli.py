@@ -44,7 +44,7 @@ def _warmup() -> None:
     well = wg.Potential(lambda *x: sum(0.5 * c**2 for c in x))
     charges = wg.Interaction(wg.interactions.log(-1.0))
     box = wg.Density.from_function(grid, lambda x: 1.0 * (abs(x) < 1.0))
-    attraction = wg.Interaction(wg.Convolution(lambda z: -np.exp(-z * z)))
+    attraction = wg.Interaction(wg.Convolution(lambda *z: -np.exp(-sum(c * c for c in z))))
     circle = wg.Grid((0.0, 2 * np.pi), cells=32, boundary="periodic")
     phases = wg.Density.from_function(circle, lambda x: 1.2 + np.cos(x))
     oscillators = wg.Interaction(wg.LowRank(lambda x: np.stack([np.cos(x), np.sin(x)]), [-1.0, -1.0]))
@@ -64,6 +64,7 @@ def _warmup() -> None:
         lambda: wg.solve(well + wg.Entropy(2.0), square, (0.0, 0.05), method=wg.FiniteVolume(splitting="none")),
         # Long enough for steps that are taken by the compiled loop.
         lambda: wg.solve(wg.Entropy(2.0) + attraction, line, (0.0, 2.0)),
+        lambda: wg.solve(wg.Entropy(2.0) + attraction, square, (0.0, 0.05)),
         lambda: wg.solve(wg.Entropy(2.0) + oscillators, phases, (0.0, 0.1)),
         lambda: wg.solve(wg.Entropy(2.0) + attraction, line, (0.0, 0.1), method=wg.FiniteVolume(scheme="midpoint")),
         lambda: wg.solve(1 * wg.Entropy(2.0), line, (0.0, 0.1), method=wg.JKO(tau=0.1)),

@@ -39,9 +39,11 @@ from wgflow.compiled.compact import (
     LINE_POWER,
     LONGEST_EXTRAPOLATION,
     OF_ESTIMATE,
+    add_speed_of_field,
     combine,
     extrapolate,
     line_error,
+    mixed,
     round_length,
 )
 from wgflow.compiled.sweep import IMPLICIT_EULER
@@ -252,30 +254,19 @@ class Times:
 
 def speed_of_field(masses: np.ndarray, field: np.ndarray, sweeps: CompactSweeps) -> float:
     """Return the L1 norm of div(rho A grad field), A diagonal: how fast a field moves a law."""
-    total = np.zeros(masses.shape)
-    for axis in range(masses.ndim):
-        m, change = np.moveaxis(masses, axis, 0), np.moveaxis(total, axis, 0)
-        flux = (m[1:] + m[:-1]) * np.diff(np.moveaxis(field, axis, 0), axis=0)
-        flux *= 0.5 / sweeps.grid.steps[axis] ** 2
-        mobility = sweeps.mobile[axis][0]
-        if mobility.size:
-            a = np.moveaxis(mobility[:masses.size].reshape(masses.shape), axis, 0)
-            flux *= 0.5 * (a[1:] + a[:-1])
-        change[:-1] += flux
-        change[1:] -= flux
-    return float(np.abs(total).sum())
+    change, m, w = np.zeros(masses.size), masses.ravel(), field.ravel()
+    for (h, outer, inner, _, n, _, _), (mobility, _) in zip(sweeps.axes, sweeps.mobile):
+        add_speed_of_field(m, w, mobility, 0.5 / (h * h), outer, n, inner, change)
+    return float(np.abs(change, out=change).sum())
 
 
-def interpolated(t: float, times: tuple[float, ...], values: tuple) -> np.ndarray:
-    """Return the value at t of the polynomial through values at some times."""
-    total = np.zeros(())
-    for i, own in enumerate(times):
-        weight = 1.0
-        for j, other in enumerate(times):
-            if j != i:
-                weight *= (t - other) / (own - other)
-        total = total + weight * values[i]
-    return total
+def interpolated(t: float, times: tuple[float, float, float], values: tuple) -> np.ndarray:
+    """Return the value at t of the parabola through the values at three times."""
+    weights = [math.prod((t - other) / (own - other) for j, other in enumerate(times) if j != i)
+               for i, own in enumerate(times)]
+    found = np.empty(values[0].shape)
+    mixed(tuple(weights), *(field.ravel() for field in values), found.ravel())
+    return found
 
 
 def mend(masses: np.ndarray, safe: np.ndarray) -> float:

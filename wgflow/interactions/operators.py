@@ -18,6 +18,7 @@ from wgflow.grids import Grid
 from .kernel_checks import EXACTNESS, asymmetric, check_displacement_table, check_sampled_symmetry, kernel_at
 from .kinked_kernels import kink_of_features, kink_of_rows, mend_displacements, mend_pairs
 from .named_kernels import Kernel
+from .separable import separable
 
 __all__ = ["BlockOperator", "CellPairsOperator", "ConvolutionOperator", "InteractionOperator", "LowRankOperator",
            "TableOperator", "table_of_kernel"]
@@ -90,7 +91,12 @@ class InteractionOperator(Contract):
 
 
 class ConvolutionOperator(InteractionOperator):
-    """U rho by fast Fourier transforms: zero-padded on no-flux axes, circular on periodic ones."""
+    """U rho by fast Fourier transforms: zero-padded on no-flux axes, circular on periodic ones.
+
+    For a kernel that is a product of smooth functions of one coordinate each, by short products along each axis.
+    """
+
+    table: np.ndarray
 
     def __init__(self, w, grid: Grid, average=None):
         from scipy import fft
@@ -120,9 +126,19 @@ class ConvolutionOperator(InteractionOperator):
         elif mend_displacements(self.table.copy(), grid) != ("", math.inf):
             # A table is taken as it is: it may hold averages.
             self.exponent = math.nan
+        self.separable = separable(self.table, grid.shape)
+        sizes, kind = (self.lengths, "FFT") if self.separable is None else (self.separable.ranks, "products")
+        self.form = f"convolution, {' x '.join(map(str, sizes))} {kind}" + (f" of {how}" if how else "")
+        if self.separable is None:
+            # Now, where running out of memory is expected.
+            _ = self.transform
+
+    @cached_property
+    def transform(self) -> np.ndarray:  # type: ignore[override]
+        from scipy import fft
+
         # A view of the real parts would keep the imaginary ones in memory.
-        self.transform = np.ascontiguousarray(fft.rfftn(self.table).real)
-        self.form = f"convolution, {' x '.join(map(str, self.lengths))} FFT" + (f" of {how}" if how else "")
+        return np.ascontiguousarray(fft.rfftn(self.table).real)
 
     @cached_property
     def self_drop(self) -> float:
@@ -132,9 +148,11 @@ class ConvolutionOperator(InteractionOperator):
 
     @property
     def working_bytes(self) -> float:
-        return 16.0 * math.prod(self.lengths)
+        return 16.0 * math.prod(self.lengths if self.separable is None else self.shape)
 
     def apply(self, masses: np.ndarray) -> np.ndarray:
+        if self.separable is not None:
+            return self.separable.apply(masses)
         from scipy import fft
 
         # Axis by axis, so that rows of padding zeros are never transformed.
