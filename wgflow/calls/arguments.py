@@ -50,8 +50,10 @@ def check_times(t_eval, t0, t1, size: int, unit: str = "cells") -> tuple[float, 
         raise InvalidInput(f"t_eval must increase strictly; "
                            f"t_eval[{k}]={times[k]:g} <= t_eval[{k - 1}]={times[k - 1]:g}")
     # Times formed by arithmetic may miss the ends by a last digit: they are replaced by the ends.
-    for k, end in ((0, t0), (-1, t1)):
-        if abs(times[k] - end) <= TIME_SLACK * max(abs(t0), abs(t1)):
+    # A time behind the start is one, however long the span is, where floats tell the two apart.
+    largest = max(abs(t0), abs(t1))
+    for k, end, size in ((0, t0, abs(t0) if times[0] > t0 else largest), (-1, t1, largest)):
+        if abs(times[k] - end) <= TIME_SLACK * size:
             times[k] = end
     if times[0] < t0 or times[-1] > t1:
         hint = ""
