@@ -86,7 +86,8 @@ class Certificate:
         is told from differences of neighboring cells, which see the density alone: not a kink of U, nor how errors add
         up over the run.
     scheme : str
-        Of finite volumes: the order of the fluxes in space, and why it is 2 where it is not 4.
+        Of finite volumes: the order of the fluxes in space, and why it is 2 where it is not 4. Of atoms without noise:
+        from when on they rest, if one step was taken from there to the end.
     substituted : float or None
         With the JKO method, the part of the path (the sum of W2 over the steps) in steps of another scheme than the one
         asked for: of first order in place of second, or with the linearized distance in place of the exact one. None

@@ -17,6 +17,7 @@ from wgflow.recorder import Interior, Step
 
 from ..base import Run
 from .at_bounds import held_velocity
+from .at_rest import last_step
 from .cloud import Cloud
 from .driving import Driving
 
@@ -40,6 +41,12 @@ GROWTH = 10.0
 #: Places inside a step at which laws are told, for snapshots where there are no output times; and the part of the
 #: width of all atoms that one has moved in steps with output times inside which they are told for the audit.
 BETWEEN, FAR = (0.25, 0.5, 0.75), 0.1
+#: Steps as long as the last one up to a stop, beside one for each coordinate, from which on rest is looked for.
+MANY_LEFT = 200
+#: Steps so still after which rest is first looked for; twice as many each time.
+FIRST_LOOK = 20
+#: Tolerances that an atom's way in a step, a few times its distance from rest, is at most where it may rest.
+STILL = 10.0
 
 
 class CharacteristicsRun(Run):
@@ -69,6 +76,8 @@ class CharacteristicsRun(Run):
         self.solver, self.stop, self.largest = None, flow.t0, math.inf
         # Where the clock of the solver begins.
         self.origin = flow.t0
+        # Steps until rest is looked for once more.
+        self.patience = self.waiting = FIRST_LOOK
 
     def start(self) -> Step:
         self.energy = self.lowest = self.cloud.energy_of(self.points, self.flow.sides(self.t)[1])
@@ -82,6 +91,9 @@ class CharacteristicsRun(Run):
             self.solver, self.stop, self.largest = None, stop, self.method.dt or math.inf
         if self.driving is not None:
             self._follow(self.driving, stop)
+        elif (last := self._to_rest(stop)) is not None:
+            yield last
+            return
         if self.solver is None:
             self.solver = self._start(stop, self.largest)
         solver: Any = self.solver
@@ -128,6 +140,38 @@ class CharacteristicsRun(Run):
         if landed or met is not None or self.released or shortened:
             self.solver, self.largest = None, self.method.dt or math.inf
         yield Step(t, points, energy, dissipated=self.lost, work=self.work)
+
+    def _to_rest(self, stop: float) -> Step | None:
+        """Return the step to a stop where many would be left up to it in which the atoms hardly move."""
+        velocity = getattr(self.solver, "f", None)
+        if velocity is None or self.flow.mobility is not None or self.method.dt is not None or not self.next_dt:
+            return None
+        left, size = self._length(stop - self.t), self.points.size
+        tolerance = JOINED * math.sqrt(size) * float(self.atol[:-1].min())
+        way = float(np.abs(velocity[:-1]).max()) * self.next_dt
+        if not (left > (MANY_LEFT + size) * self.next_dt and way <= STILL * tolerance):
+            return None
+        self.waiting -= 1
+        if self.waiting > 0:
+            return None
+        # Looking costs about as many evaluations as there are coordinates: seldom, the longer it is in vain.
+        self.patience *= 2
+        self.waiting = self.patience
+        sizes = self.atol[:-1].reshape(self.shape)[:, 0] / self.method.rtol
+        last = last_step(self.flow, self.cloud, self.points, self.flow.elapsed(self.t, stop - self.t), self.t, sizes,
+                         tolerance)
+        if last is None:
+            return None
+        energy = self.cloud.energy_of(last.points, stop)
+        if not self._acceptable(stop, last.points, energy):
+            return None
+        self.flow.scheme = self.flow.scheme or (
+            f"{self.method.ode} until t = {self.t:.6g}, where all atoms rest to its tolerance, then one step to each "
+            "output time by the linear flow")
+        self.t, self.points, self.energy, self.lowest = stop, last.points, energy, min(energy, self.lowest)
+        self.lost += last.dissipated
+        self.solver, self.waiting = None, 0
+        return Step(stop, self.points, energy, dissipated=self.lost, work=self.work)
 
     def _passed(self, solver, moved: Array, points: Array) -> bool:
         """Return whether atoms went past a bound, which with mixed terms turns all their components; end there then."""

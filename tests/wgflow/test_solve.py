@@ -10,6 +10,7 @@ import pytest
 
 import wgflow as wg
 from wgflow import ConvergenceError, Density, Entropy, Grid, InvalidInput, Potential
+from wgflow.calls.arguments import check_times
 from wgflow.solvers.finite_volume.compact_sweeps import CompactSweeps
 from wgflow.solvers.finite_volume.splitting import LinearSweeps
 
@@ -382,3 +383,14 @@ def test_compilation_is_told_once(caplog, monkeypatch):
     with progress.compilation_told(words.append):
         pass
     assert not words
+
+
+@pytest.mark.parametrize(("t_eval", "span", "times"), [
+    ([0.1 * 3 - 0.3, 0.5, 1.0], (0.0, 1.0), [0.0, 0.5, 1.0]),
+    ([-1e-16, 1 - 1e-16], (0.0, 1.0), [0.0, 1.0]),
+    ([1 + 2e-16, 2.0], (1.0, 2.0), [1.0, 2.0]),
+    ([1.0], (0.0, 1e300), [1.0]),
+    ([1.0, 1e300], (0.0, 1e300), [1.0, 1e300]),
+])
+def test_a_last_digit_is_forgiven_and_a_long_span_hides_no_time(t_eval, span, times):
+    assert list(check_times(t_eval, *span, 10)) == times

@@ -59,6 +59,8 @@ CONVERGED = 0.3
 KINK = 1.0
 #: Polynomials that differ by more than this part of the rates' size do not resolve a stretch.
 UNRESOLVED = 0.1
+#: Round-off of R, relative to its largest value: what differences leave of the gradient of a function.
+ROUNDED = 1e-13
 #: A step with noise misses this multiple of (h lambda)^2, relative to the parts of R.
 SPLITTING = 0.25
 
@@ -188,10 +190,12 @@ class AtomAudit:
         parts = np.sum([np.abs(integral.mean(part)) for part in (sides.drift, sides.interaction, sides.diffusion)],
                        axis=0)
         variance = _squares(integral, sides.variance)
-        allowed = gap
+        # A law at rest moves by the round-off of its forces in the weak form, which a long time multiplies.
+        rounded = ROUNDED * np.abs(sides.drift + sides.interaction).max() * integral.lengths
+        allowed = rounded + gap
         if self.noisy:
             # Errors of the sum over some of the steps are as random as the noise.
-            allowed = self._step_error(form, integral, parts)
+            allowed = rounded + self._step_error(form, integral, parts)
             variance = variance + integral.mean(sides.spread) + (GAP_MARGIN / Z * gap) ** 2
         if form.changing:
             driven, open_part, more = self._driven(form, integral, t, sides.moments)
@@ -213,8 +217,11 @@ class AtomAudit:
         if count < 3:
             best = integral.mean(rate)
             return best, np.abs(best - integral.ends(rate))
-        found = [integral.mean(rate)] + [integral(rate, k) for k in range(3, min(MOST_POINTS, count) + 1)]
-        gaps = np.array([np.abs(second - first) for first, second in pairwise(found)])
+        # Polynomials through times that are many powers of ten apart overflow: these orders are not taken.
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = [integral.mean(rate)] + [integral(rate, k) for k in range(3, min(MOST_POINTS, count) + 1)]
+            gaps = np.array([np.abs(second - first) for first, second in pairwise(found)])
+        gaps = np.where(np.isfinite(gaps), gaps, np.inf)
         # Their agreement is judged by all test functions together, so that none agrees by chance.
         k = np.argmin(gaps.sum(axis=2), axis=0)
         rows = np.arange(len(k))
@@ -313,7 +320,8 @@ def _squares(integral: StepIntegrals, variance: Array) -> Array:
     reach = np.zeros((len(variance), 1))
     reach[1:] += 0.5 * integral.lengths
     reach[:-1] += 0.5 * integral.lengths
-    whole = reach**2 * variance
+    # Times of long runs have no squares.
+    whole = (reach * np.sqrt(variance)) ** 2
     # Each value counts for the interval before it; the first for the one behind it.
     out: Array = whole[1:].copy()
     out[0] += whole[0]

@@ -13,6 +13,8 @@ from wgflow.errors import InvalidInput, ResourceError
 MAX_OUTPUT_TIMES = 1_000_000
 #: Output times nearer to an end of the span than this, relative to it, are that end.
 TIME_SLACK = 4 * 2.0**-52
+#: Nearer behind the start than this, relative to the last one, they are times of their own.
+LEAST_SLACK = 1e-20
 
 
 def check_span(t_span) -> tuple[float, float]:
@@ -49,11 +51,15 @@ def check_times(t_eval, t0, t1, size: int, unit: str = "cells") -> tuple[float, 
         k = int(np.argmin(np.diff(times) > 0)) + 1
         raise InvalidInput(f"t_eval must increase strictly; "
                            f"t_eval[{k}]={times[k]:g} <= t_eval[{k - 1}]={times[k - 1]:g}")
-    # Times formed by arithmetic may miss the ends by a last digit: they are replaced by the ends.
+    # Times formed by arithmetic may miss the ends by a last digit: they are replaced by the ends. Behind the start it is a
+    # last digit of the last time; much less is no error of arithmetic, but a time of a very long span.
     found = times.tolist()
-    for k, end in ((0, t0), (-1, t1)):
-        if abs(found[k] - end) <= TIME_SLACK * max(abs(t0), abs(t1)):
-            found[k] = end
+    largest = max(abs(t0), abs(t1))
+    late, after = found[0] - t0, found[-1] - t0
+    if LEAST_SLACK * after <= late <= TIME_SLACK * after or -TIME_SLACK * largest <= late <= TIME_SLACK * abs(t0):
+        found[0] = t0
+    if abs(found[-1] - t1) <= TIME_SLACK * largest:
+        found[-1] = t1
     first, last = found[0], found[-1]
     if first < t0 or last > t1:
         hint = ""

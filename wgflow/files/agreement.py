@@ -13,10 +13,12 @@ import numpy as np
 
 from wgflow.grids import Grid
 
-__all__ = ["check_arrays", "check_masses", "check_run"]
+__all__ = ["check_arrays", "check_laws", "check_masses", "check_run"]
 
 #: Largest size of a number in the state of a run: sums of squares of such numbers are finite.
 LARGEST = 1e140
+#: Arrays of a checkpoint that hold laws.
+LAWS = ("rho0", "rho0_center_values", "snapshot_masses")
 #: Relative difference of two masses of one law: what rounding, also of another order of the sums, never reaches.
 SAME_MASS = 1e-6
 
@@ -35,6 +37,11 @@ def check_arrays(arrays: Mapping[str, Any]) -> None:
         if isinstance(array, np.ndarray) and array.dtype.kind == "f" and (
                 np.isfinite(array) & (np.abs(array) > LARGEST)).any():
             raise ValueError(f"{name} holds numbers beyond {LARGEST:g}, whose squares overflow")
+
+
+def check_laws(arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuse a checkpoint's laws of numbers that no run has; before anything is formed of them (see `check_arrays`)."""
+    check_arrays({name: arrays[name] for name in LAWS if name in arrays})
 
 
 def check_masses(laws: Iterable[tuple[str, np.ndarray]], recorded: np.ndarray, drift: float = 0.0) -> None:

@@ -26,6 +26,7 @@ from wgflow.errors import StorageError, WGFlowWarning
 from wgflow.jko_steps import pack_steps, unpack_steps
 from wgflow.solution import History
 
+from .agreement import check_laws
 from .archives import open_regular, peek, read_npz, replacing, sweep_stale, target_of, write_npz
 from .grids import pack_axes
 from .locks import FileLock
@@ -243,6 +244,7 @@ def unpack_run(header: dict, arrays: dict) -> tuple[dict, dict]:
     check_table(header["recorder"], Record, "recorder")
     if "audit" in header:
         check_table(header["audit"], Audit, "audit")
+    check_laws(arrays)
     state = dict(header["state"])
     # Copies: arrays from a file are read-only, and functions are compiled for writable arrays alone.
     state |= {name[6:]: array.copy() for name, array in arrays.items() if name.startswith("state_")}

@@ -65,6 +65,25 @@ def test_numbers_whose_squares_overflow_are_refused_without_a_warning(tmp_path, 
                     wg.resume(path, energy=energy, checkpoint=new)
 
 
+def test_laws_whose_sums_overflow_are_refused_before_they_are_formed(tmp_path):
+    path, new = tmp_path / "run", tmp_path / "new"
+    energy = wg.Entropy(4.0) + wg.Potential(lambda x, y: (x**2 + y**2) / 2)
+    plane = wg.Density.gaussian(wg.Grid([(-3, 3), (-2, 2)], cells=(16, 14)), mean=(0.5, 0), cov=0.3)
+    wg.solve(energy, plane, (0, 1), method=wg.FiniteVolume(dt=0.01, order=4, max_steps=4), checkpoint=path, throw=False)
+    header, arrays = archives.read_npz(path, "checkpoint")
+    assert header["state"]["holds"] == "values at centers"
+    for key in ("rho0", "snapshot_masses"):
+        for count in (1, 2, plane.values.size):
+            bad = arrays[key].copy()
+            bad.reshape(-1)[:count] = 1e308
+            archives.write_npz(path, "checkpoint", header, {**arrays, key: bad})
+            for read in (lambda: wg.load(path), lambda: wg.resume(path, energy=energy, checkpoint=new)):
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error")
+                    with pytest.raises(StorageError, match=f"{key} holds numbers beyond"):
+                        read()
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_numbers_of_the_audit_whose_products_overflow_are_refused(tmp_path, name):
     path = tmp_path / "run"
