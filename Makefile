@@ -11,7 +11,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 TESTARGS ?= -n 2
 
 .DEFAULT_GOAL := help
-COVERED := -m 'not slow' --cov --cov-report=
+COVERED := --cov --cov-report=
+# Experiments run at their quick scale in slow tests alone.
+STUDY_TESTS := tests/validation/studies tests/validation/study_files tests/wgflow/test_cli.py
 # Kernels that Numba compiles are seen by no tracer: these tests run them once more as functions of Python.
 KERNEL_TESTS := tests/wgflow/compiled tests/solvers/finite_volume/test_transport.py \
 	--deselect tests/solvers/finite_volume/test_transport.py::test_a_disk_that_is_carried_is_of_second_order \
@@ -64,10 +66,11 @@ typing: $(VENV)/.stamp-dev  ## mypy, on a tree of links that has the import pack
 	@for folder in solvers reduced_models validation; do ln -s "../../$$folder" ".typing/wgflow/$$folder"; done
 	@cd .typing && ../$(BIN)/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache -p wgflow
 
-coverage: $(VENV)/.stamp-dev  ## the part of the branches that the quick tests take: a quarter of an hour
+coverage: $(VENV)/.stamp-dev  ## the part of the branches that the quick tests and the studies take: three quarters of an hour
 	@$(BIN)/wgflow warmup >/dev/null
-	@$(BIN)/python -m pytest -n auto --dist worksteal $(TESTARGS) $(COVERED)
-	@NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -n auto --dist worksteal $(TESTARGS) $(COVERED) --cov-append $(KERNEL_TESTS)
+	@$(BIN)/python -m pytest -n auto --dist worksteal $(TESTARGS) $(COVERED) -m 'not slow'
+	@$(BIN)/python -m pytest -n auto --dist worksteal $(TESTARGS) $(COVERED) --cov-append -m slow $(STUDY_TESTS)
+	@NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -n auto --dist worksteal $(TESTARGS) $(COVERED) --cov-append -m 'not slow' $(KERNEL_TESTS)
 	@$(BIN)/python -m coverage report
 
 bench: $(VENV)/.stamp-test  ## the quick benchmarks (benchmarks/README.md has the long ones)

@@ -29,9 +29,6 @@ SMOOTH = 2.0
 #: The compact weights make waves behind narrow laws that are carried along: the mean cell Peclet number times the sum
 #: of the second differences, over the mass, stays below this. For a Gaussian the latter is (h/deviation)^2.
 CARRIED = 4.0
-#: At cell Peclet numbers above this, where the compact weights are cut and of second order, too, they need time to be
-#: the better ones: the law must be carried over this part of the square of that number of cells.
-STEEP, WAY = 2.0, 0.1
 #: A law is at rest if its chemical potential differs between neighbors by less than this part of D.
 AT_REST = 1e-9
 #: With mean squared differences above this it is not, whatever the cells resolve.
@@ -84,8 +81,7 @@ def why_not_compact(flow: Flow, method: FiniteVolume) -> str | None:
     if flow.energy.time_dependent:
         # What is at rest now will be moved.
         return _unresolved(flow, energy, rho, field)[0] or _unresolved_later(flow, rho)
-    free = method.order is None and method.splitting != "none"
-    unresolved, far = _unresolved(flow, energy, rho, field, free=free)
+    unresolved, far = _unresolved(flow, energy, rho, field)
     return unresolved if unresolved or far else _at_rest(energy, rho, field)
 
 
@@ -202,10 +198,8 @@ def _unresolved_later(flow: Flow, rho: Density) -> str | None:
 
 
 def _unresolved(flow: Flow, energy: EnergyOnGrid, rho: Density, field: np.ndarray | None,
-                now: bool = True, free: bool = False) -> tuple[str | None, bool]:
+                now: bool = True) -> tuple[str | None, bool]:
     """Return why the cells are too wide for the potential of a law, or None; ``now`` if the law is that of the time.
-
-    ``free`` if compact fluxes are asked for only where they are the better ones.
 
     With a mobility it is the potential less D log A that the fluxes along an axis see. And whether some lines tell that
     the law is far from rest: their part of the mean of `_slopes`.
@@ -234,26 +228,10 @@ def _unresolved(flow: Flow, energy: EnergyOnGrid, rho: Density, field: np.ndarra
             return (f"a narrow law that is carried along: second differences of {rough * unit:.2g} of its mass, with "
                     f"a cell Peclet number of {slope:.2g}, along axis {axis}; their product should be below "
                     f"{CARRIED:g}"), False
-        if free and slope > STEEP:
-            cells = _cells_moved(flow, rho, axis, slope)
-            if not cells >= WAY * slope**2:
-                return (f"a law that is carried over {cells:.2g} cells with a cell Peclet number of {slope:.2g}, along "
-                        f"axis {axis}; this should be at least {WAY:g} of its square"), False
         if kink > SMOOTH * bend + 1e-6:
             return f"a potential that is rough on the scale of the cells, along axis {axis}", False
         far = 0.5 * rise * unit > FAR_FROM_REST
     return None, far
-
-
-def _cells_moved(flow: Flow, rho: Density, axis: int, slope: float) -> float:
-    """Return over how many cells a law is carried along an axis in a run, at its first speed.
-
-    ``slope`` is its mean cell Peclet number q = h |Psi'|/D; it moves D A q / h^2 cells in a unit of time.
-    """
-    widths, mobility = rho.grid.widths[axis], flow.diagonal_mobility
-    pace = 1.0 if mobility is None else float((mobility[axis] * rho.masses).sum()) / rho.mass
-    elapsed = flow.elapsed(flow.t0, flow.t1 - flow.t0)
-    return slope * flow.on_grid.diffusion * pace * elapsed / float(widths.mean()) ** 2
 
 
 def _second(a: np.ndarray) -> np.ndarray:

@@ -51,8 +51,8 @@ def check_times(t_eval, t0, t1, size: int, unit: str = "cells") -> tuple[float, 
         k = int(np.argmin(np.diff(times) > 0)) + 1
         raise InvalidInput(f"t_eval must increase strictly; "
                            f"t_eval[{k}]={times[k]:g} <= t_eval[{k - 1}]={times[k - 1]:g}")
-    # Times formed by arithmetic may miss the ends by a last digit: they are replaced by the ends. Behind the start it is a
-    # last digit of the last time; much less is no error of arithmetic, but a time of a very long span.
+    # Times formed by arithmetic may miss the ends by a last digit: they are replaced by the ends. Behind the start that
+    # is a digit of the last time; much less is no error of arithmetic, but a time of a very long span.
     found = times.tolist()
     largest = max(abs(t0), abs(t1))
     late, after = found[0] - t0, found[-1] - t0

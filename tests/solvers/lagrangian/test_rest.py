@@ -50,7 +50,7 @@ def test_output_times_and_bounds_and_a_clock():
 
 
 def test_a_time_soon_after_the_start_is_not_the_start():
-    for t1 in (1e12, 1e300):
+    for t1 in (1e15, 1e300):
         sol = ended(BOWL, LINE, t1, t_eval=[1e-6, t1])
         assert sol.t.tolist() == [1e-6, t1]
         np.testing.assert_allclose(sol.density(1e-6).points, np.exp(-1e-6) * LINE.points, atol=1e-12)
