@@ -57,8 +57,8 @@ CASES = {
         Case("2d-128", ANISOTROPIC, (128, 128), 4.0),
         Case("2d-256", ANISOTROPIC, (256, 256), 4.0),
         Case("2d-512", ANISOTROPIC, (512, 512), 4.0),
-        Case("mv-128", MCKEAN_VLASOV, (128, 128), 10.0),
-        Case("mv-256", MCKEAN_VLASOV, (256, 256), 10.0),
+        Case("mv-128", MCKEAN_VLASOV, (128, 128), 4.0),
+        Case("mv-256", MCKEAN_VLASOV, (256, 256), 4.0),
         Case("3d-64", ROTATED, (64, 64, 64), 1.0),
         Case("network-400", NETWORK, (400,), 1.0),
     )
