@@ -16,7 +16,8 @@ the call, hence inside the time.  ``tier`` says how it is counted in the verdict
 * ``"one-shot"`` (specialists.py): rational exponential: linear autonomous problems only, and the end time only;
 * ``"fipy"`` (fipy_referee.py).
 
-The interaction is a zero-padded FFT convolution everywhere; no method uses that a Gaussian kernel is separable.
+The interaction is a product with one matrix along each axis where the kernel is a product of functions of one
+coordinate, as wgflow takes it, and a zero-padded FFT convolution elsewhere.
 """
 
 from __future__ import annotations
@@ -88,7 +89,10 @@ def generator(problem: Problem, cells: Cells, psi: Array, scheme: str) -> sp.csr
 
 
 class Convolution:
-    """w * rho on the grid: FFTs padded to twice the length, without transforming the rows known to be zero."""
+    """w * rho on the grid: a matrix along each axis if w is a product of functions of one coordinate, else by FFTs.
+
+    These are padded to twice the length, without transforming the rows known to be zero.
+    """
 
     def __init__(self, problem: Problem, cells: Cells):
         self.cells = cells
@@ -98,9 +102,17 @@ class Convolution:
             for h, m, n in zip(spacings(problem, cells), self.padded, cells)
         ]
         kernel = problem.interaction(*np.meshgrid(*shifts, indexing="ij")) * problem.cell_volume(cells)
-        self.kernel = scipy.fft.rfftn(kernel)
+        self.factors: tuple[Array, Array] | None = None
+        column, row = kernel[:, 0], kernel[0] / kernel[0, 0]
+        if np.abs(kernel - np.outer(column, row)).max() <= 1e-14 * np.abs(kernel).max():
+            places = [np.subtract.outer(np.arange(n), np.arange(n)) for n in cells]
+            self.factors = column[places[0]], row[places[1]].T
+        else:
+            self.kernel = scipy.fft.rfftn(kernel)
 
     def __call__(self, rho: Array) -> Array:
+        if self.factors is not None:
+            return self.factors[0] @ rho @ self.factors[1]
         (n, m), (big_n, big_m) = self.cells, self.padded
         spectrum = scipy.fft.fft(scipy.fft.rfft(rho, big_m, axis=1), big_n, axis=0)
         spectrum *= self.kernel
