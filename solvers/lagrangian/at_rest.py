@@ -108,7 +108,7 @@ def _passed(rates: Array, length: float) -> Array:
     return np.where(small, length, -np.expm1(-exponents) / np.where(small, 1.0, rates))
 
 
-def _linear(cloud: Cloud, points: Array, held: Array, weights: Array, t: float, sizes: Array,
+def _linear(cloud: Cloud, points: Array, held: NDArray[np.bool_], weights: Array, t: float, sizes: Array,
             alone: bool) -> tuple[Array, Array, float] | None:
     """Return eigenvalues (b, m) and eigenvectors (b, m, m) of J in places times the roots of weights, and their doubt.
 
