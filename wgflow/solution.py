@@ -336,7 +336,7 @@ class Solution(Hints, Generic[Law]):
 
     @property
     def dataset(self) -> xarray.Dataset:
-        """The solution as an xarray.Dataset: density(time, axes...), energy(time), history, attributes."""
+        """An xarray.Dataset: density(time, axes...), energy(time), history. Tables: `to_pandas`, not .to_dataframe()."""
         return uphill("wgflow.files.solutions", "to_dataset")(self)
 
     def to_xarray(self) -> xarray.Dataset:
