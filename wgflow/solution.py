@@ -336,7 +336,7 @@ class Solution(Hints, Generic[Law]):
 
     @property
     def dataset(self) -> xarray.Dataset:
-        """An xarray.Dataset: density(time, axes...), energy(time), history. Tables: `to_pandas`, not .to_dataframe()."""
+        """An xarray.Dataset: density(time, axes...), energy(time), history. Tables are `to_pandas`, not xarray's."""
         return uphill("wgflow.files.solutions", "to_dataset")(self)
 
     def to_xarray(self) -> xarray.Dataset:
