@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from types import MappingProxyType
@@ -250,11 +251,9 @@ class Recorder:
     def _history_of(self, times: list[float], densities: Sequence[Any]) -> Callable[[], tuple[History, float]]:
         """Return a function that makes the history when it is read, and tells the smallest density."""
         steps, nodal = self.steps, self.flow.law is not None
-        found: list[tuple[History, float]] = []
 
+        @functools.cache
         def made() -> tuple[History, float]:
-            if found:
-                return found[0]
             history, least = steps.history(), steps.least()
             if nodal:
                 # The smallest average over a cell, where it is known; else the smallest value at a center.
@@ -262,8 +261,7 @@ class Recorder:
                 history.min_density = np.array([known.get(t, value) for t, value in
                                                 zip(history.t.tolist(), history.min_density.tolist())])
                 least = min([least, *known.values()]) if steps.stride > 1 else float(history.min_density.min())
-            found.append((history, least))
-            return found[0]
+            return history, least
 
         return made
 

@@ -206,8 +206,6 @@ class InnerSolver(ABC):
         return math.nan
 
 
-
-
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean ...?" with the known name closest to ``name``; "" where none is close."""
     close = difflib.get_close_matches(name, list(known), n=1)
